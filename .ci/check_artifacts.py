@@ -1,0 +1,87 @@
+"""Check what a folder of distributions holds: the source, a platform wheel and a pure wheel.
+
+What is packed is seen by no test that runs from a checkout: a missing `py.typed`, a `.c` file in
+the source distribution, a wheel with a platform's tag and no compiled engine in it.
+"""
+
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+ENGINE_ENDINGS = (".so", ".pyd")
+
+
+def problems_of_a_wheel(path: Path) -> list[str]:
+    """Name what is wrong with one wheel."""
+    names = zipfile.ZipFile(path).namelist()
+    engines = [name for name in names if name.endswith(ENGINE_ENDINGS)]
+    pure = path.name.endswith("-py3-none-any.whl")
+    problems = [
+        f"{name} does not belong into a wheel" for name in names if name.endswith((".pyx", ".c"))
+    ]
+    problems += [
+        f"{wanted} is missing"
+        for wanted in ("framecodec/__init__.py", "framecodec/py.typed", "framecodec/_splitter.pyi")
+        if wanted not in names
+    ]
+    problems += [
+        f"{name} is not part of the package"
+        for name in names
+        if not name.startswith(("framecodec/", "framecodec-"))
+    ]
+    if not any(name.endswith("/licenses/LICENSE") for name in names):
+        problems.append("the licence is missing")
+    if len(engines) != (0 if pure else 1):
+        problems.append(f"{len(engines)} compiled engines in a wheel of this name")
+    return problems
+
+
+def problems_of_a_source_distribution(path: Path) -> list[str]:
+    """Name what is wrong with one source distribution."""
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    problems = [
+        f"{wanted} is missing"
+        for wanted in (
+            "LICENSE",
+            "README.md",
+            "CHANGELOG.md",
+            "pyproject.toml",
+            "setup.py",
+            ".ci/run",
+            "src/framecodec/_splitter.pyx",
+            "src/framecodec/_splitter.pyi",
+            "src/framecodec/py.typed",
+            "tests/conftest.py",
+        )
+        if wanted not in names
+    ]
+    problems += [
+        f"{name} is generated and does not belong here"
+        for name in sorted(names)
+        if name == "src/framecodec/_splitter.c" or name.endswith((*ENGINE_ENDINGS, ".pyc"))
+    ]
+    return problems
+
+
+def main(folder: Path) -> int:
+    """Check the three distributions in the folder; return the exit code."""
+    wheels = sorted(folder.glob("*.whl"))
+    sources = sorted(folder.glob("*.tar.gz"))
+    pure_count = sum(path.name.endswith("-py3-none-any.whl") for path in wheels)
+    found = (len(sources), len(wheels) - pure_count, pure_count)
+    if found != (1, 1, 1):
+        print(f"expected a source distribution, a platform wheel and a pure wheel; found {found}")
+        return 1
+    bad = False
+    for path in (*sources, *wheels):
+        check = problems_of_a_wheel if path in wheels else problems_of_a_source_distribution
+        problems = check(path)
+        bad = bad or bool(problems)
+        print(path.name + ":", "; ".join(problems) or "as it should be")
+    return int(bad)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
