@@ -1,0 +1,100 @@
+"""Reads and writes the headers of `Codec.custom` by the user's own functions.
+
+Both engines call it. What a user's function returns is never trusted: nonsense and exceptions become
+an `InvalidFrameError` that names the first byte at which the function went wrong.
+"""
+
+from __future__ import annotations
+
+from . import errors
+from ._layout import Layout
+
+__all__ = ["build_header", "read_header"]
+
+
+def read_header(
+    layout: Layout, header: bytes, stream_offset: int
+) -> tuple[int, int, bytes] | None:
+    """Asks the user's ``parse`` about the bytes so far.
+
+    Args:
+        layout: Of a custom codec.
+        header: The frame from its first byte on, as far as it arrived (or as far as it may go).
+        stream_offset: Of the frame, for errors.
+
+    Returns:
+        Header size with the magic, rest size, lead; or None where more bytes are wanted.
+
+    Raises:
+        InvalidFrameError: ``parse`` raised, or returned what it must not.
+    """
+    shown = header[len(layout.magic) :]
+    try:
+        return _ask(layout, shown)
+    except _Refused as error:
+        # The same error for every chunking: the shortest prefix that parse() refuses decides.
+        refused, size = error, len(shown)
+        for shorter in range(1, len(shown)):
+            try:
+                _ask(layout, shown[:shorter])
+            except _Refused as error_of_shorter:
+                refused, size = error_of_shorter, shorter
+                break
+    seen = header[: len(layout.magic) + size]
+    if refused.error is not None:
+        raise errors.parse_failed(refused.error, stream_offset, seen) from refused.error
+    raise errors.parse_nonsense(refused.found, stream_offset, seen)
+
+
+class _Refused(Exception):
+    def __init__(self, found: object = None, error: Exception | None = None) -> None:
+        super().__init__(found, error)
+        self.found = found
+        self.error = error
+
+
+def _ask(layout: Layout, shown: bytes) -> tuple[int, int, bytes] | None:
+    assert layout.parse is not None
+    try:
+        found = layout.parse(memoryview(shown))
+    except Exception as error:
+        raise _Refused(error=error) from error
+    if found is None:
+        return None
+    try:
+        header_size, rest_size, *more = found
+        (lead,) = more or (b"",)
+        lead = bytes(errors.view_bytes(lead))
+        for size in (header_size, rest_size):
+            if not isinstance(size, int) or isinstance(size, bool):
+                raise TypeError
+    except Exception:
+        raise _Refused(found) from None
+    if not 0 < header_size <= layout.max_header or rest_size < 0:
+        raise _Refused(found)
+    if header_size > len(shown):  # parse() knows the size before the header is whole
+        return None
+    return len(layout.magic) + header_size, rest_size, lead
+
+
+def build_header(layout: Layout, message: memoryview) -> tuple[bytes, int]:
+    """Asks the user's ``build`` for the header of a message.
+
+    Returns:
+        The header, magic included, and how many of the message's first bytes it carries already.
+
+    Raises:
+        InvalidFrameError: ``build`` returned what it must not.
+    """
+    assert layout.build is not None
+    found = layout.build(message)
+    header, carried = found if isinstance(found, tuple) and len(found) == 2 else (found, 0)
+    try:
+        header = bytes(errors.view_bytes(header))
+    except (TypeError, BufferError):
+        raise errors.build_nonsense(found) from None
+    if not isinstance(carried, int) or not 0 <= carried <= len(message) or not header:
+        raise errors.build_nonsense(found)
+    if len(header) > layout.max_header:
+        raise errors.built_too_long(len(header), layout.max_header)
+    return layout.magic + header, carried

@@ -1,0 +1,117 @@
+"""A frame's shape as plain numbers: what a codec hands to an engine.
+
+All arithmetic about a header is settled here once, when the codec is made. The engines only compare
+and add::
+
+    frame:  [ magic ][ lead ][ length field ][ rest ][ trailer ]
+            |                ^ field_offset
+            |------- header_size -----------|
+    message:         [ lead ]                [ rest ]
+
+    rest size = field value + adjustment
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["CUSTOM", "DIGITS", "HEADERS", "LARGEST_SIZE", "TEXT", "UINT", "VARINT", "Layout"]
+
+# The kinds of length field: one branch each in the engines.
+UINT = 0  # binary, fixed width
+DIGITS = 1  # ASCII digits, fixed width
+VARINT = 2  # LEB128
+TEXT = 3  # ASCII digits up to an end mark
+HEADERS = 4  # a block of "Name: value" lines
+CUSTOM = 5  # the user's parse() and build()
+
+MAX_VALUE = 2**64 - 1  # no length field says more
+
+# What "no limit" means: far more than any memory, yet the sum of two such sizes cannot overflow a
+# Py_ssize_t, so that the compiled engine adds sizes without a thought.
+LARGEST_SIZE = sys.maxsize // 2
+
+Parse = Callable[[memoryview], Any]
+Build = Callable[[memoryview], Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Layout:
+    """The numbers that an engine copies into its own fields and never computes again.
+
+    Sizes are in bytes. What a kind does not use has its neutral value.
+    """
+
+    kind: int
+    magic: bytes = b""
+    trailer: bytes = b""
+    field_offset: int = 0  # of the length field, from the frame's first byte
+    field_width: int = 0  # UINT, DIGITS: exact; VARINT: the longest form; others 0
+    max_header: int = 0  # HEADERS, CUSTOM: the longest header, the magic not counted
+    little: bool = False  # UINT: least significant byte first
+    signed: bool = False  # UINT: two's complement, negative values are invalid
+    base: int = 10  # DIGITS, TEXT: 10 or 16
+    end: bytes = b""  # TEXT: the end mark
+    name: str = ""  # HEADERS: of the header that holds the length
+    adjustment: int = 0  # rest size = field value + adjustment
+    counts_frame: bool = False  # the field counts the whole frame; changes only an error's text
+    field_max: int = MAX_VALUE  # the largest value that the field can hold
+    max_message_size: int = LARGEST_SIZE
+    specials: Mapping[int, Hashable] = field(default_factory=dict)  # field value -> object
+    parse: Parse | None = None  # CUSTOM
+    build: Build | None = None  # CUSTOM
+
+    @property
+    def lead_size(self) -> int:
+        """Bytes between the magic and the length field (CUSTOM: unknown before the header is)."""
+        return 0 if self.kind == CUSTOM else self.field_offset - len(self.magic)
+
+    @property
+    def header_size(self) -> int:
+        """Magic, lead and length field together; 0 where the header's size varies."""
+        return self.field_offset + self.field_width if self.kind in (UINT, DIGITS) else 0
+
+    @property
+    def rest_min(self) -> int:
+        """The smallest rest: a field's value is never below 0."""
+        return max(0, self.adjustment)
+
+    @property
+    def rest_max(self) -> int:
+        """The largest rest that both the limit and the length field allow."""
+        return min(self.max_message_size - self.lead_size, self.field_max + self.adjustment)
+
+    @property
+    def message_max(self) -> int:
+        """The largest message."""
+        return self.rest_max + self.lead_size
+
+    @property
+    def special_values(self) -> dict[Hashable, int]:
+        """The field value of each special object."""
+        return {special: value for value, special in self.specials.items()}
+
+    @property
+    def bytes_are_special(self) -> bool:
+        """Whether a message of bytes may equal a special object."""
+        return any(isinstance(special, bytes | memoryview) for special in self.specials.values())
+
+    @property
+    def quick_range(self) -> tuple[int, int]:
+        """The field values ``low .. low + span`` that need no second look: ``(low, span)``.
+
+        Their rest is within the limit and none of them is special, so that the hot loop needs one
+        comparison. With specials it is the widest such range; values beside it are not wrong, they
+        take the careful path. The span is -1 where there is none.
+        """
+        first = self.rest_min - self.adjustment
+        last = self.rest_max - self.adjustment
+        low, span = first, -1
+        for value in sorted({v for v in self.specials if first <= v <= last} | {last + 1}):
+            if value - 1 - first > span:
+                low, span = first, value - 1 - first
+            first = value + 1
+        return low, span

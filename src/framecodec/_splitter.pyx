@@ -1,0 +1,1198 @@
+# cython: language_level=3
+# The hot loop indexes C memory only, behind comparisons of its own:
+# cython: boundscheck=False, wraparound=False, cdivision=True
+# A method of one positional argument becomes METH_O (a call costs 70 instead of 78 ns), and still
+# shows its signature:
+# cython: binding=False, embedsignature=True, embedsignature.format=clinic
+"""The engine in Cython: bytes in, messages out; messages in, bytes out.
+
+`_splitter_py.py` is the specification: the same rooms in the same order under the same names, and what
+is said there of a splitter's duty and plan holds here. Whoever changes one changes the other.
+
+What is different here
+    The hot loop reads C memory and touches no Python object but the messages that it makes. A message
+    that is cut off grows in the `bytes` object that will be delivered, so it is copied once; its size
+    doubles with what arrived, so that nothing is allocated from a declared length alone.
+
+    Fields that the loop compares are plain C numbers, copied from the layout at construction. Wire
+    values are uint64_t, sizes in memory Py_ssize_t; a value becomes a size only after it was compared
+    with a limit that a Py_ssize_t holds. Sums of sizes cannot overflow: each is at most
+    LARGEST_SIZE, half of what a Py_ssize_t holds.
+
+    The state is consistent whenever Python code may run: in errors, in the user's parse(), nowhere else.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
+from cpython.bytes cimport (
+    PyBytes_AS_STRING,
+    PyBytes_CheckExact,
+    PyBytes_FromStringAndSize,
+    PyBytes_GET_SIZE,
+    _PyBytes_Resize,
+)
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from cpython.memoryview cimport PyMemoryView_FromObject
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_XDECREF
+from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint64_t
+from libc.string cimport memcmp, memcpy
+
+import operator
+
+from . import errors
+from ._custom_header import build_header, read_header
+from ._header_block import read_lines
+from ._layout import Layout
+
+__all__ = ["Encoder", "Splitter"]
+
+# The kinds of length field, as in _layout.py (a comparison with a module's variable would cost the
+# hot loop 3 ns a message).
+cdef enum:
+    UINT = 0
+    DIGITS = 1
+    VARINT = 2
+    TEXT = 3
+    HEADERS = 4
+    CUSTOM = 5
+
+cdef enum:
+    IN_HEADER
+    IN_REST
+    IN_TRAILER
+
+cdef enum:
+    # The buffer that get_buffer() gives when the caller has no wish, and the least and most it may
+    # wish.
+    BUFFER_SIZE = 65536
+    SMALLEST_BUFFER_SIZE = 1024
+    LARGEST_BUFFER_SIZE = 1048576
+
+    # An unfinished message's first allocation, where it has so many bytes.
+    FIRST_ROOM = 4096
+
+    # How a length field that was looked at came out.
+    MORE = 0  # more bytes are wanted
+    ODD = 1  # it takes a second look to say what is wrong
+    FOUND = 2
+
+
+cdef object _layout_of(codec):
+    layout = getattr(codec, "layout", None)
+    if not isinstance(layout, Layout):
+        raise errors.not_a_codec(codec)
+    return layout
+
+
+# The bytes object of an unfinished message is held by a plain pointer: it is not whole yet, and moves
+# when it grows.
+cdef extern from "Python.h":
+    PyObject* _new_bytes "PyBytes_FromStringAndSize" (const char*, Py_ssize_t) except NULL
+    uint8_t* _bytes_at "(uint8_t *)PyBytes_AS_STRING" (PyObject*) noexcept
+    # Borrowed items.
+    PyObject* PyList_GET_ITEM(list, Py_ssize_t) noexcept
+    const Py_ssize_t PY_SSIZE_T_MAX
+    # Clips where the exception to raise is NULL.
+    Py_ssize_t PyNumber_AsSsize_t(object, PyObject*) except? -1
+
+
+cdef Py_ssize_t _clipped_index(number) except? -1:
+    """As an integer, clipped to what a Py_ssize_t holds."""
+    return PyNumber_AsSsize_t(operator.index(number), NULL)
+
+
+cdef inline bytes _bytes_of(const uint8_t* data, Py_ssize_t size):
+    return PyBytes_FromStringAndSize(<const char*>data, size)
+
+
+# --- numbers --------------------------------------------------------------------------------------
+
+
+cdef inline uint64_t _load(const uint8_t* p, int width, bint little) noexcept nogil:
+    """A binary number; gcc makes one load and one byte swap of the four shifts."""
+    cdef uint64_t value = 0
+    cdef int i
+    if width == 4:
+        if little:
+            return p[0] | <uint64_t>p[1] << 8 | <uint64_t>p[2] << 16 | <uint64_t>p[3] << 24
+        return <uint64_t>p[0] << 24 | <uint64_t>p[1] << 16 | <uint64_t>p[2] << 8 | p[3]
+    if width == 2:
+        return (p[0] | <uint64_t>p[1] << 8) if little else (<uint64_t>p[0] << 8 | p[1])
+    if little:
+        for i in range(width - 1, -1, -1):
+            value = value << 8 | p[i]
+    else:
+        for i in range(width):
+            value = value << 8 | p[i]
+    return value
+
+
+cdef inline void _store(uint8_t* p, uint64_t value, int width, bint little) noexcept nogil:
+    cdef int i
+    if little:
+        for i in range(width):
+            p[i] = value & 0xFF
+            value >>= 8
+    else:
+        for i in range(width - 1, -1, -1):
+            p[i] = value & 0xFF
+            value >>= 8
+
+
+cdef inline void _store_varint(uint8_t* p, uint64_t value) noexcept nogil:
+    while value > 0x7F:
+        p[0] = value & 0x7F | 0x80
+        value >>= 7
+        p += 1
+    p[0] = value & 0x7F
+
+
+cdef inline void _store_digits(
+    uint8_t* p, uint64_t value, Py_ssize_t width, int base
+) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef int digit
+    for i in range(width - 1, -1, -1):
+        digit = value % base
+        value //= base
+        p[i] = c'0' + digit if digit < 10 else c'a' + digit - 10
+
+
+cdef inline int _digit(uint8_t byte, int base) noexcept nogil:
+    """The digit's value, or -1."""
+    if c'0' <= byte <= c'9':
+        return byte - c'0'
+    if base == 16:
+        if c'a' <= byte <= c'f':
+            return byte - c'a' + 10
+        if c'A' <= byte <= c'F':
+            return byte - c'A' + 10
+    return -1
+
+
+cdef inline Py_ssize_t _common_size(
+    const uint8_t* data, Py_ssize_t size, const uint8_t* wanted, Py_ssize_t wanted_size
+) noexcept nogil:
+    """How many first bytes are the same."""
+    cdef Py_ssize_t i = 0
+    while i < size and i < wanted_size and data[i] == wanted[i]:
+        i += 1
+    return i
+
+
+# --- in -------------------------------------------------------------------------------------------
+
+
+@cython.final
+cdef class Splitter:
+    """One connection's receiving state: bytes in, any chunking; messages out.
+
+    See `framecodec._splitter_py.Splitter`, its twin.
+    """
+
+    # The layout's numbers that the loops need.
+    cdef object _layout
+    cdef bytes _magic
+    cdef bytes _trailer
+    cdef bytes _end
+    cdef const uint8_t* _magic_at
+    cdef const uint8_t* _trailer_at
+    cdef const uint8_t* _end_at
+    cdef int _kind
+    cdef int _width  # of the field: UINT, DIGITS exact; VARINT the longest
+    cdef int _base
+    cdef bint _little
+    cdef bint _plain  # UINT, and nothing else in the frame but the rest
+    cdef bint _raw
+    cdef bint _skip
+    cdef Py_ssize_t _magic_size
+    cdef Py_ssize_t _trailer_size
+    cdef Py_ssize_t _end_size
+    cdef Py_ssize_t _lead_size
+    cdef Py_ssize_t _field_offset
+    cdef Py_ssize_t _header_size_fixed  # 0 where it varies
+    cdef Py_ssize_t _wanted  # header bytes up to which to gather
+    cdef Py_ssize_t _adjustment
+    cdef uint64_t _quick_low  # field values low .. low + span need no second look
+    cdef uint64_t _quick_span
+
+    # The pending frame.
+    cdef int _phase
+    cdef int64_t _stream_offset  # of its first byte
+    cdef int64_t _pending  # bytes of it that were taken
+    cdef uint8_t* _header  # its header, as far as it was taken
+    cdef Py_ssize_t _header_size
+    cdef Py_ssize_t _header_room  # allocated
+    cdef Py_ssize_t _line_pos  # HEADERS: where the first line that was not judged begins
+    cdef object _parsed  # HEADERS: the length found in the lines judged, or -1
+    cdef object _skip_left  # skipping: bytes of the rest that are missing (of any size)
+    cdef bint _skipping  # past the header: the frame is oversized and being discarded
+    cdef Py_ssize_t _rest_left  # in the rest, not skipping: bytes of it that are missing
+    cdef PyObject* _message  # a `bytes` of our own being filled (raw: the frame), or NULL
+    cdef Py_ssize_t _message_size  # what it will have
+    cdef Py_ssize_t _message_room  # what it has now
+    cdef Py_ssize_t _filled  # of it
+    cdef Py_ssize_t _pending_lead  # how many of its first bytes came with the header
+    cdef Py_ssize_t _trailer_pos  # bytes of the trailer that matched
+
+    cdef uint64_t _skipped_count
+    cdef object _buffer  # what get_buffer() gives: a bytearray, ...
+    cdef object _buffer_view  # ... and an export of it, so that nobody resizes it
+    cdef Py_ssize_t _buffer_size
+    cdef bint _buffer_given  # by get_buffer(), and not yet updated
+    cdef object _error  # the sticky error
+    cdef bytes _tail  # after an error: every byte from the bad frame's first one on
+    cdef bint _detached
+    cdef bint _busy  # inside a call that may run the user's code
+
+    def __cinit__(self, codec, *, raw=False, on_oversize="raise"):
+        self._header = NULL
+        self._message = NULL
+        self._layout = layout = _layout_of(codec)
+        if on_oversize not in ("raise", "skip"):
+            raise errors.bad_on_oversize(on_oversize)
+        self._raw = bool(raw)
+        self._skip = on_oversize == "skip"
+
+        self._magic = layout.magic
+        self._trailer = layout.trailer
+        self._end = layout.end
+        self._magic_at = <const uint8_t*>PyBytes_AS_STRING(self._magic)
+        self._trailer_at = <const uint8_t*>PyBytes_AS_STRING(self._trailer)
+        self._end_at = <const uint8_t*>PyBytes_AS_STRING(self._end)
+        self._kind = layout.kind
+        self._width = layout.field_width
+        self._base = layout.base
+        self._little = layout.little
+        self._magic_size = len(layout.magic)
+        self._trailer_size = len(layout.trailer)
+        self._end_size = len(layout.end)
+        self._lead_size = layout.lead_size
+        self._field_offset = layout.field_offset
+        self._header_size_fixed = layout.header_size
+        self._adjustment = layout.adjustment
+        self._quick_low, self._quick_span = layout.quick_range
+        self._plain = (
+            self._kind == UINT
+            and not raw
+            and not layout.magic
+            and not layout.lead_size
+            and not layout.trailer
+        )
+        self._wanted = layout.header_size or self._longest_header()
+        self._parsed = -1
+
+    def __dealloc__(self):
+        PyMem_Free(self._header)
+        Py_XDECREF(self._message)
+
+    # --- bytes in ---------------------------------------------------------------------------------
+
+    def feed(self, data, /):
+        """Takes the next bytes of the stream; returns the messages that they completed."""
+        cdef Py_buffer view
+        if PyBytes_CheckExact(data):
+            self._check_usable()
+            return self._take(
+                <const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)
+            )
+        try:
+            PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        except Exception:
+            data = errors.view_bytes(data)  # says what is wrong
+            PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            self._check_usable()
+            return self._take(<const uint8_t*>view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+
+    def get_buffer(self, sizehint=-1, /):
+        """Gives memory to read the next bytes of the stream into."""
+        cdef Py_ssize_t size = _clipped_index(sizehint)
+        self._check_usable()
+        if size <= 0:
+            size = BUFFER_SIZE
+        size = min(max(size, SMALLEST_BUFFER_SIZE), LARGEST_BUFFER_SIZE)
+        if self._buffer is None or self._buffer_size < size:
+            buffer = PyByteArray_FromStringAndSize(NULL, size)  # not cleared: no page is touched
+            self._buffer_view = PyMemoryView_FromObject(buffer)
+            self._buffer = buffer
+            self._buffer_size = size
+        self._buffer_given = True
+        return PyMemoryView_FromObject(self._buffer)
+
+    def buffer_updated(self, count, /):
+        """Takes what was read into the buffer that get_buffer() gave; returns as feed()."""
+        cdef Py_ssize_t size = _clipped_index(count)
+        self._check_usable()
+        if self._buffer is None or not self._buffer_given:
+            raise errors.no_buffer_given()
+        if size < 0 or size > self._buffer_size:
+            raise errors.updated_beyond_buffer(operator.index(count), self._buffer_size)
+        self._buffer_given = False
+        return self._take(<const uint8_t*>PyByteArray_AS_STRING(self._buffer), size)
+
+    def feed_eof(self):
+        """Says that the stream has ended; raises where it ended inside a frame."""
+        self._check_usable()
+        if not self._pending:
+            return
+        where, needed = "header", None
+        if self._phase != IN_HEADER:
+            where = "rest" if self._phase == IN_REST else "trailer"
+            needed = self._pending + self._missing()
+        error = errors.incomplete(
+            where, self._pending, needed, self._stream_offset, self._header_bytes()
+        )
+        self._fail(error, NULL, 0)
+        raise error
+
+    def detach(self):
+        """Ends the splitter and gives back the bytes of the unfinished frame."""
+        if self._busy:
+            raise errors.reentered()
+        if self._detached:
+            raise errors.detached()
+        unfinished = self._tail if self._error is not None else self._unfinished()
+        self._detached = True
+        self._forget()
+        self._tail = None
+        self._buffer = self._buffer_view = None
+        return unfinished
+
+    # --- what can be asked ------------------------------------------------------------------------
+
+    @property
+    def pending(self):
+        """Bytes that arrived of an unfinished frame (after an error: from the bad frame on)."""
+        return self._pending
+
+    @property
+    def bytes_needed(self):
+        """At least 1: a lower bound, exact once the header is in, of the bytes that finish the
+        pending frame."""
+        if self._phase != IN_HEADER and self._error is None:
+            return self._missing()
+        return max(1, self._header_size_fixed - self._header_size)
+
+    @property
+    def stream_offset(self):
+        """Position in the stream, in bytes, of the pending frame's first byte."""
+        return self._stream_offset
+
+    @property
+    def pending_header(self):
+        """The pending frame's header, as far as it arrived."""
+        return self._header_bytes()
+
+    @property
+    def error(self):
+        """The error that ended the stream, or None."""
+        return self._error
+
+    @property
+    def skipped(self):
+        """How many oversized frames were discarded."""
+        return self._skipped_count
+
+    # --- the way of a chunk -----------------------------------------------------------------------
+
+    cdef inline int _check_usable(self) except -1:
+        if self._busy or self._detached or self._error is not None:
+            self._refuse()
+        return 0
+
+    cdef int _refuse(self) except -1:
+        if self._busy:
+            raise errors.reentered()
+        if self._detached:
+            raise errors.detached()
+        raise self._error.with_traceback(None)
+
+    cdef list _take(self, const uint8_t* data, Py_ssize_t size):
+        """Takes a chunk; keeps an error for the next call where there are messages to deliver."""
+        cdef list messages = []
+        cdef int64_t taken_before = self._stream_offset + self._pending
+        cdef Py_ssize_t taken
+        self._busy = True
+        try:
+            self._consume(data, size, messages)
+        except BaseException as error:
+            taken = self._stream_offset + self._pending - taken_before
+            self._fail(error, data + taken, size - taken)
+            if not messages:
+                raise
+        finally:
+            self._busy = False
+        return messages
+
+    cdef int _consume(self, const uint8_t* data, Py_ssize_t size, list messages) except -1:
+        cdef const uint8_t* p = data
+        cdef const uint8_t* end = data + size
+        while p < end:
+            if not self._pending:
+                p += self._read_whole_frames(p, end, messages)
+                if p == end:
+                    break
+            p += self._read_header(p, end, messages)
+            p += self._read_rest(p, end)
+            p += self._read_trailer(p, end, messages)
+        return 0
+
+    # --- the hot loop: frames that lie whole and unremarkable in the chunk ------------------------
+
+    cdef Py_ssize_t _read_whole_frames(
+        self, const uint8_t* data, const uint8_t* end, list messages
+    ) except -1:
+        """Takes frames; returns the bytes up to the first one that wants a second look."""
+        cdef const uint8_t* p = data  # of the frame
+        cdef const uint8_t* rest
+        cdef uint64_t value
+        cdef Py_ssize_t rest_size, frame_size
+        cdef uint64_t low = self._quick_low
+        cdef uint64_t span = self._quick_span
+        cdef Py_ssize_t adjustment = self._adjustment
+        cdef Py_ssize_t header_size = self._header_size_fixed
+        cdef Py_ssize_t lead_size = self._lead_size
+        cdef Py_ssize_t magic_size = self._magic_size
+        cdef Py_ssize_t trailer_size = self._trailer_size
+        cdef int width = self._width
+        cdef bint little = self._little
+        cdef bytes message
+        cdef uint8_t* target
+        try:
+            if self._plain:  # nothing but a length and a rest
+                while end - p >= width:
+                    value = _load(p, width, little)
+                    rest = p + width
+                    if value - low > span:
+                        break
+                    rest_size = <Py_ssize_t>value + adjustment
+                    if end - rest < rest_size:
+                        break
+                    messages.append(PyBytes_FromStringAndSize(<const char*>rest, rest_size))
+                    p = rest + rest_size
+                return p - data
+
+            while True:
+                header_size = self._try_header(p, end - p, &value)
+                if not header_size or value - low > span:
+                    break
+                rest_size = <Py_ssize_t>value + adjustment
+                frame_size = header_size + rest_size + trailer_size
+                if end - p < frame_size:
+                    break
+                rest = p + header_size
+                if magic_size and memcmp(p, self._magic_at, magic_size):
+                    break
+                if trailer_size and memcmp(
+                    rest + rest_size, self._trailer_at, trailer_size
+                ):
+                    break
+                if self._raw:
+                    message = PyBytes_FromStringAndSize(<const char*>p, frame_size)
+                elif lead_size:
+                    message = PyBytes_FromStringAndSize(NULL, lead_size + rest_size)
+                    target = <uint8_t*>PyBytes_AS_STRING(message)
+                    memcpy(target, p + magic_size, lead_size)
+                    memcpy(target + lead_size, rest, rest_size)
+                else:
+                    message = PyBytes_FromStringAndSize(<const char*>rest, rest_size)
+                messages.append(message)
+                p += frame_size
+            return p - data
+        finally:
+            self._stream_offset += p - data
+
+    cdef inline Py_ssize_t _try_header(
+        self, const uint8_t* p, Py_ssize_t size, uint64_t* value
+    ) noexcept nogil:
+        """Size and value of a header that is whole and plainly right; 0 leaves everything else,
+        errors too, to `_judge_header`."""
+        cdef Py_ssize_t pos = self._field_offset
+        cdef Py_ssize_t stop, i
+        cdef uint64_t found = 0
+        cdef int digit, shift
+        if self._kind == UINT:
+            stop = pos + self._width
+            if size < stop:
+                return 0
+            value[0] = _load(p + pos, self._width, self._little)
+            return stop
+        if self._kind == DIGITS:
+            stop = pos + self._width
+            if size < stop or self._width > 16:  # 16 digits of either base fit 64 bits
+                return 0
+            for i in range(pos, stop):
+                digit = _digit(p[i], self._base)
+                if digit < 0:
+                    return 0
+                found = found * self._base + digit
+            value[0] = found
+            return stop
+        if self._kind == VARINT:
+            stop = min(size, pos + min(self._width, 9))  # 9 bytes hold 63 bits
+            shift = 0
+            for i in range(pos, stop):
+                found |= <uint64_t>(p[i] & 0x7F) << shift
+                if p[i] < 0x80:
+                    if not p[i] and shift:
+                        return 0
+                    value[0] = found
+                    return i + 1
+                shift += 7
+            return 0
+        if self._kind == TEXT:
+            stop = min(size, pos + 16)
+            i = pos
+            while i < stop:
+                digit = _digit(p[i], self._base)
+                if digit < 0:
+                    break
+                found = found * self._base + digit
+                i += 1
+            if i == pos or (p[pos] == c'0' and i > pos + 1) or size - i < self._end_size:
+                return 0
+            if memcmp(p + i, self._end_at, self._end_size):
+                return 0
+            value[0] = found
+            return i + self._end_size
+        return 0
+
+    # --- the careful way: one frame, part by part -------------------------------------------------
+
+    cdef Py_ssize_t _read_header(
+        self, const uint8_t* data, const uint8_t* end, list messages
+    ) except -1:
+        """Gathers the header and judges it; delivers a special, prepares for a rest."""
+        cdef Py_ssize_t taken, header_size, lead_size, rest_size, surplus
+        cdef uint64_t value
+        if self._phase != IN_HEADER:
+            return 0
+        taken = min(end - data, self._wanted - self._header_size)
+        self._keep_header(data, taken)
+        self._pending += taken
+
+        # The usual case: a whole, plain header of fixed or varying size, within the limits.
+        header_size = self._try_header(self._header, self._header_size, &value)
+        if header_size and value - self._quick_low <= self._quick_span and (
+            not self._magic_size
+            or not memcmp(self._header, self._magic_at, self._magic_size)
+        ):
+            taken -= self._drop_surplus(header_size)
+            rest_size = <Py_ssize_t>value + self._adjustment
+            self._begin_rest(
+                self._header + self._magic_size, self._lead_size, rest_size
+            )
+            return taken
+
+        found = self._judge_header()
+        if found is None:
+            if self._header_size == self._wanted:
+                raise errors.header_too_long(
+                    self._layout.max_header, self._stream_offset, self._header_bytes()
+                )
+            return taken
+        size, number, lead = found
+        taken -= self._drop_surplus(size)
+        if number in self._layout.specials:
+            messages.append(
+                self._header_bytes() if self._raw else self._layout.specials[number]
+            )
+            self._next_frame()
+            return taken
+        lead_size = len(lead)
+        settled = self._settle_rest_size(number, lead_size)
+        if self._skipping:
+            self._skip_left = settled
+            self._phase = IN_REST
+        else:
+            self._begin_rest(<const uint8_t*>PyBytes_AS_STRING(lead), lead_size, settled)
+        return taken
+
+    cdef int _keep_header(self, const uint8_t* data, Py_ssize_t size) except -1:
+        cdef Py_ssize_t needed = self._header_size + size
+        cdef uint8_t* header
+        if needed > self._header_room:
+            needed = max(needed, 2 * self._header_room, 32)
+            header = <uint8_t*>PyMem_Realloc(self._header, needed)
+            if header == NULL:
+                raise MemoryError
+            self._header = header
+            self._header_room = needed
+        memcpy(self._header + self._header_size, data, size)
+        self._header_size += size
+        return 0
+
+    cdef inline Py_ssize_t _drop_surplus(self, Py_ssize_t header_size) noexcept:
+        """A header of varying size was not as long as it might have been: how much too much."""
+        cdef Py_ssize_t surplus = self._header_size - header_size
+        self._header_size = header_size
+        self._pending -= surplus
+        return surplus
+
+    cdef int _begin_rest(
+        self, const uint8_t* lead, Py_ssize_t lead_size, Py_ssize_t rest_size
+    ) except -1:
+        cdef Py_ssize_t begun = self._header_size if self._raw else lead_size
+        cdef const uint8_t* begin = lead
+        if self._raw:
+            begin = self._header
+        self._message_size = begun + rest_size + (self._trailer_size if self._raw else 0)
+        self._message_room = min(self._message_size, max(FIRST_ROOM, 2 * begun))
+        self._message = _new_bytes(NULL, self._message_room)
+        memcpy(_bytes_at(self._message), begin, begun)
+        self._filled = begun
+        self._pending_lead = lead_size
+        self._rest_left = rest_size
+        self._phase = IN_REST
+        return 0
+
+    cdef object _judge_header(self):
+        """Header size, field value and lead; None where more bytes are wanted.
+
+        Looks at every byte in the order of arrival and raises at the first that cannot be right, so
+        that what decides does not depend on the chunks.
+        """
+        cdef Py_ssize_t right, size = self._header_size
+        right = _common_size(
+            self._header, size, self._magic_at, self._magic_size
+        )
+        if right < size and right < self._magic_size:
+            raise errors.wrong_magic(self._magic, self._stream_offset, self._header_first(right + 1))
+        if size < self._magic_size:
+            return None
+        if self._kind == HEADERS:
+            self._line_pos, self._parsed, complete = read_lines(
+                self._header_bytes(),
+                max(self._line_pos, self._magic_size),
+                self._parsed,
+                self._layout.name,
+                self._stream_offset,
+            )
+            return (self._line_pos, self._parsed, b"") if complete else None
+        if self._kind == CUSTOM:
+            if size == self._magic_size:
+                return None
+            return read_header(self._layout, self._header_bytes(), self._stream_offset)
+
+        if self._kind == UINT:
+            found = self._judge_uint()
+        elif self._kind == DIGITS:
+            found = self._judge_digits()
+        elif self._kind == VARINT:
+            found = self._judge_varint()
+        else:
+            found = self._judge_text()
+        if found is None:
+            return None
+        header_size, value = found
+        return header_size, value, self._header_bytes()[self._magic_size : self._field_offset]
+
+    cdef object _judge_uint(self):
+        cdef uint64_t value
+        if self._header_size < self._header_size_fixed:
+            return None
+        value = _load(self._header + self._field_offset, self._width, self._little)
+        number = value
+        if self._layout.signed and value >> (8 * self._width - 1):
+            number -= 1 << 8 * self._width
+        return self._header_size_fixed, number
+
+    cdef object _judge_digits(self):
+        cdef uint64_t value = 0
+        cdef Py_ssize_t pos
+        cdef int digit
+        for pos in range(self._field_offset, self._header_size):
+            digit = _digit(self._header[pos], self._base)
+            if digit < 0:
+                raise errors.not_a_digit(
+                    self._base, b"", pos, self._stream_offset, self._header_first(pos + 1)
+                )
+            if value > (UINT64_MAX - digit) // self._base:
+                raise errors.length_over_64_bits(
+                    self._stream_offset, self._header_first(pos + 1)
+                )
+            value = value * self._base + digit
+        return (
+            (self._header_size, value) if self._header_size == self._header_size_fixed else None
+        )
+
+    cdef object _judge_varint(self):
+        cdef uint64_t value = 0
+        cdef Py_ssize_t pos, index
+        cdef uint8_t byte
+        for pos in range(self._field_offset, self._header_size):
+            byte, index = self._header[pos], pos - self._field_offset
+            if index == 9 and byte & 0x7E:
+                raise errors.length_over_64_bits(
+                    self._stream_offset, self._header_first(pos + 1)
+                )
+            value |= <uint64_t>(byte & 0x7F) << 7 * index
+            if byte >= 0x80:
+                if index + 1 == self._width:
+                    raise errors.varint_too_long(
+                        self._width, self._stream_offset, self._header_first(pos + 1)
+                    )
+            elif not byte and index:
+                raise errors.varint_not_shortest(
+                    self._stream_offset, self._header_first(pos + 1)
+                )
+            else:
+                return pos + 1, value
+        return None
+
+    cdef object _judge_text(self):
+        cdef Py_ssize_t pos = self._field_offset
+        cdef Py_ssize_t size = self._header_size
+        cdef Py_ssize_t first_pos, right
+        cdef uint64_t value = 0
+        cdef int digit
+        # A sign is a digit's place taken by nothing but the special values below 0.
+        cdef bint negative = (
+            size > pos
+            and self._header[pos] == c'-'
+            and min(self._layout.specials, default=0) < 0
+        )
+        if negative:
+            pos += 1
+        first_pos = pos
+        while pos < size:
+            digit = _digit(self._header[pos], self._base)
+            if digit < 0:
+                break
+            if (pos > first_pos and not value) or (negative and not digit and not value):
+                raise errors.leading_zero(self._stream_offset, self._header_first(pos + 1))
+            if value > (UINT64_MAX - digit) // self._base:
+                raise errors.length_over_64_bits(
+                    self._stream_offset, self._header_first(pos + 1)
+                )
+            value = value * self._base + digit
+            pos += 1
+        else:
+            return None
+        if pos == first_pos and self._header[pos] == self._end[0]:
+            raise errors.no_digits(pos, self._stream_offset, self._header_first(pos + 1))
+        right = _common_size(
+            self._header + pos,
+            size - pos,
+            self._end_at,
+            self._end_size,
+        )
+        if right == self._end_size:
+            number = value
+            return pos + right, -number if negative else number
+        if pos + right == size:
+            return None
+        pos += right
+        raise errors.not_a_digit(
+            self._base, self._end, pos, self._stream_offset, self._header_first(pos + 1)
+        )
+
+    cdef object _settle_rest_size(self, value, Py_ssize_t lead_size):
+        """The size of the rest; raises or begins to skip where the frame may not be."""
+        layout, offset, header = self._layout, self._stream_offset, self._header_bytes()
+        rest_size = value + layout.adjustment
+        if rest_size < 0 and value >= 0 and layout.counts_frame:
+            least = len(header) + self._trailer_size
+            raise errors.smaller_than_frame(value, least, offset, header)
+        if rest_size < 0 or value < 0:
+            raise errors.negative_length(value, layout.adjustment, offset, header)
+        if lead_size + rest_size > layout.message_max:
+            if not self._skip:
+                raise errors.declared_too_large(
+                    lead_size + rest_size, layout.message_max, offset, header
+                )
+            self._skipping = True
+        return rest_size
+
+    cdef Py_ssize_t _read_rest(self, const uint8_t* data, const uint8_t* end) except -1:
+        """Keeps what the chunk holds of the rest; discards it where the frame is skipped."""
+        cdef Py_ssize_t taken
+        if self._phase != IN_REST:
+            return 0
+        taken = end - data
+        if self._skipping:
+            if taken > self._skip_left:
+                taken = self._skip_left
+            self._skip_left -= taken
+            if not self._skip_left:
+                self._phase = IN_TRAILER
+        else:
+            taken = min(taken, self._rest_left)
+            if self._message_room - self._filled < taken:
+                self._make_room(taken)
+            memcpy(_bytes_at(self._message) + self._filled, data, taken)
+            self._filled += taken
+            self._rest_left -= taken
+            if not self._rest_left:
+                self._phase = IN_TRAILER
+        self._pending += taken
+        return taken
+
+    cdef int _make_room(self, Py_ssize_t size) except -1:
+        """Grows the message with what arrived: to twice that, and never beyond its own size."""
+        cdef Py_ssize_t room = min(self._message_size, 2 * (self._filled + size))
+        # On failure it has freed the message and set the pointer to NULL.
+        self._message_room = 0
+        _PyBytes_Resize(&self._message, room)
+        self._message_room = room
+        return 0
+
+    cdef Py_ssize_t _read_trailer(
+        self, const uint8_t* data, const uint8_t* end, list messages
+    ) except -1:
+        """Matches the trailer byte for byte; the message is delivered when it is whole."""
+        cdef Py_ssize_t size, right
+        if self._phase != IN_TRAILER:
+            return 0
+        size = min(end - data, self._trailer_size - self._trailer_pos)
+        right = _common_size(
+            data,
+            size,
+            self._trailer_at + self._trailer_pos,
+            size,
+        )
+        self._trailer_pos += right
+        self._pending += right
+        if right < size:
+            raise errors.wrong_trailer(
+                self._trailer,
+                self._trailer[: self._trailer_pos] + _bytes_of(data + right, 1),
+                self._stream_offset,
+                self._header_bytes(),
+            )
+        if self._trailer_pos == self._trailer_size:
+            self._deliver(messages)
+        return right
+
+    cdef int _deliver(self, list messages) except -1:
+        """Hands over the message, which was filled in its final place."""
+        cdef object message
+        if self._skipping:
+            self._skipped_count += 1
+        else:
+            if self._raw:
+                self._make_room(self._trailer_size)
+                memcpy(
+                    _bytes_at(self._message) + self._filled,
+                    self._trailer_at,
+                    self._trailer_size,
+                )
+            message = <object>self._message  # a second reference; _next_frame drops the first
+            messages.append(message)
+        self._next_frame()
+        return 0
+
+    cdef inline void _next_frame(self) noexcept:
+        self._stream_offset += self._pending
+        self._forget()
+
+    cdef inline void _forget(self) noexcept:
+        """Drops what is held of the pending frame."""
+        self._phase = IN_HEADER
+        self._pending = 0
+        self._header_size = 0
+        self._line_pos = 0
+        if self._kind == HEADERS:
+            self._parsed = -1
+        self._skipping = False
+        Py_XDECREF(self._message)
+        self._message = NULL
+        self._filled = 0
+        self._trailer_pos = 0
+
+    # --- errors -----------------------------------------------------------------------------------
+
+    cdef int _fail(self, error, const uint8_t* not_taken, Py_ssize_t size) except -1:
+        """Makes the error stick, and keeps what arrived for detach()."""
+        cdef int64_t pending = self._pending + size
+        tail = b""
+        if not self._skipping:
+            tail = self._unfinished()
+            if size:
+                tail += _bytes_of(not_taken, size)
+        self._forget()
+        self._error, self._tail, self._pending = error, tail, pending
+        return 0
+
+    cdef bytes _unfinished(self):
+        """The pending frame's bytes, as they travelled."""
+        cdef bytes frame
+        if self._skipping:
+            return b""
+        frame = self._header_bytes()
+        if self._message != NULL:
+            if self._raw:
+                frame = _bytes_of(_bytes_at(self._message), self._filled)
+            else:
+                frame += _bytes_of(
+                    _bytes_at(self._message) + self._pending_lead,
+                    self._filled - self._pending_lead,
+                )
+        return frame + self._trailer[: self._trailer_pos]
+
+    cdef bytes _header_bytes(self):
+        return _bytes_of(self._header, self._header_size)
+
+    cdef bytes _header_first(self, Py_ssize_t size):
+        return _bytes_of(self._header, size)
+
+    cdef object _missing(self):
+        """Past the header: bytes that finish the frame."""
+        left = self._skip_left if self._skipping else self._rest_left
+        return (left if self._phase == IN_REST else 0) + self._trailer_size - self._trailer_pos
+
+    cdef Py_ssize_t _longest_header(self) except -1:
+        if self._kind == VARINT:
+            return self._field_offset + self._width
+        if self._kind == TEXT:  # a sign, digits up to the one that is too many, the end mark
+            return self._field_offset + 1 + 21 + self._end_size
+        return self._magic_size + self._layout.max_header
+
+
+# --- out ------------------------------------------------------------------------------------------
+
+
+@cython.final
+cdef class Encoder:
+    """The way out: messages in, frames out. It has no state; one serves every connection.
+
+    See `framecodec._splitter_py.Encoder`, its twin.
+
+    A `bytes` message of an ordinary length is written straight into its frame; every other message
+    takes the careful way, `frame_parts`, which knows all the errors.
+    """
+
+    cdef object _layout
+    cdef dict _special_values
+    cdef bint _bytes_are_special  # some special object is bytes-like
+    cdef bytes _magic
+    cdef bytes _trailer
+    cdef bytes _end
+    cdef const uint8_t* _magic_at
+    cdef const uint8_t* _trailer_at
+    cdef const uint8_t* _end_at
+    cdef int _kind
+    cdef int _width  # UINT, DIGITS: of the field
+    cdef int _base
+    cdef bint _little
+    cdef Py_ssize_t _magic_size
+    cdef Py_ssize_t _trailer_size
+    cdef Py_ssize_t _end_size
+    cdef Py_ssize_t _lead_size
+    cdef Py_ssize_t _adjustment
+    cdef Py_ssize_t _message_max
+    cdef uint64_t _quick_low  # field values low .. low + span need no second look
+    cdef uint64_t _quick_span
+
+    def __cinit__(self, codec):
+        self._layout = layout = _layout_of(codec)
+        self._special_values = layout.special_values
+        self._bytes_are_special = layout.bytes_are_special
+        self._magic = layout.magic
+        self._trailer = layout.trailer
+        self._end = layout.end
+        self._magic_at = <const uint8_t*>PyBytes_AS_STRING(self._magic)
+        self._trailer_at = <const uint8_t*>PyBytes_AS_STRING(self._trailer)
+        self._end_at = <const uint8_t*>PyBytes_AS_STRING(self._end)
+        self._kind = layout.kind
+        self._width = layout.field_width
+        self._base = layout.base
+        self._little = layout.little
+        self._magic_size = len(layout.magic)
+        self._trailer_size = len(layout.trailer)
+        self._end_size = len(layout.end)
+        self._lead_size = layout.lead_size
+        self._adjustment = layout.adjustment
+        self._message_max = layout.message_max
+        self._quick_low, self._quick_span = layout.quick_range
+
+    def encode(self, message, /):
+        """One frame."""
+        cdef uint64_t value
+        cdef Py_ssize_t frame_size
+        cdef bytes frame
+        if PyBytes_CheckExact(message):
+            frame_size = self._try_frame_size(PyBytes_GET_SIZE(message), &value)
+            if frame_size:
+                frame = PyBytes_FromStringAndSize(NULL, frame_size)
+                self._write_frame(
+                    <uint8_t*>PyBytes_AS_STRING(frame),
+                    <const uint8_t*>PyBytes_AS_STRING(message),
+                    PyBytes_GET_SIZE(message),
+                    value,
+                )
+                return frame
+        return b"".join(self.frame_parts(message))
+
+    def encode_many(self, messages, /):
+        """The frames of many messages, one after the other, in one allocation."""
+        cdef list batch = messages if type(messages) is list else list(messages)
+        cdef Py_ssize_t count = len(batch)
+        cdef Py_ssize_t total = 0
+        cdef Py_ssize_t i, frame_size, size
+        cdef uint64_t value
+        cdef PyObject* message
+        cdef bytes frames
+        cdef uint8_t* p
+        # Borrowed items: no Python code runs between the two passes, so the list stays as it is.
+        for i in range(count):
+            message = PyList_GET_ITEM(batch, i)
+            frame_size = 0
+            if PyBytes_CheckExact(<object>message):
+                frame_size = self._try_frame_size(PyBytes_GET_SIZE(<object>message), &value)
+            if not frame_size or total > PY_SSIZE_T_MAX - frame_size:
+                return self._encode_many_carefully(batch)
+            total += frame_size
+        frames = PyBytes_FromStringAndSize(NULL, total)
+        p = <uint8_t*>PyBytes_AS_STRING(frames)
+        for i in range(count):
+            message = PyList_GET_ITEM(batch, i)
+            size = PyBytes_GET_SIZE(<object>message)
+            p += self._write_frame(
+                p,
+                <const uint8_t*>PyBytes_AS_STRING(<object>message),
+                size,
+                <uint64_t>(size - self._lead_size - self._adjustment),
+            )
+        return frames
+
+    cdef bytes _encode_many_carefully(self, list messages):
+        cdef list parts = []
+        for message in messages:
+            parts += self.frame_parts(message)
+        return b"".join(parts)
+
+    def frame_parts(self, message, /):
+        """Buffers whose concatenation is the frame; the message is not copied, none is empty."""
+        cdef Py_ssize_t size, carried
+        if self._special_values and (self._bytes_are_special or not PyBytes_CheckExact(message)):
+            special = self._special_value(message)
+            if special is not None:
+                return [self._magic + self._field(special)]
+        data = message if PyBytes_CheckExact(message) else errors.view_bytes(message)
+        size = len(data)
+        if self._kind == CUSTOM:
+            self._check_size(size)
+            header, carried = build_header(self._layout, memoryview(data))
+        else:
+            carried = self._lead_size
+            value = self._settle_value(size)
+            header = self._magic + bytes(data[:carried]) + self._field(value)
+        parts = [header]
+        if carried < size:
+            parts.append(data if not carried else memoryview(data)[carried:])
+        if self._trailer_size:
+            parts.append(self._trailer)
+        return parts
+
+    # --- the quick way: one pass that measures, one that writes -----------------------------------
+
+    cdef inline Py_ssize_t _try_frame_size(self, Py_ssize_t size, uint64_t* value) noexcept:
+        """The frame's size for a `bytes` message of so many bytes; 0 leaves it to frame_parts."""
+        cdef Py_ssize_t needed = size - self._lead_size - self._adjustment
+        if (
+            size < self._lead_size
+            or needed < 0
+            or <uint64_t>needed - self._quick_low > self._quick_span
+            or self._kind >= HEADERS
+            or self._bytes_are_special
+        ):
+            return 0
+        value[0] = <uint64_t>needed
+        return self._magic_size + size + self._field_size(<uint64_t>needed) + self._trailer_size
+
+    cdef inline Py_ssize_t _field_size(self, uint64_t value) noexcept:
+        cdef Py_ssize_t size = 1
+        if self._kind == UINT or self._kind == DIGITS:
+            return self._width
+        if self._kind == VARINT:
+            while value > 0x7F:
+                value >>= 7
+                size += 1
+            return size
+        while value >= <uint64_t>self._base:
+            value //= self._base
+            size += 1
+        return size + self._end_size
+
+    cdef inline Py_ssize_t _write_frame(
+        self, uint8_t* frame, const uint8_t* message, Py_ssize_t size, uint64_t value
+    ) noexcept:
+        """Writes a frame that was measured; returns its size."""
+        cdef uint8_t* p = frame
+        cdef Py_ssize_t field_size
+        if self._magic_size:
+            memcpy(p, self._magic_at, self._magic_size)
+            p += self._magic_size
+        if self._lead_size:
+            memcpy(p, message, self._lead_size)
+            p += self._lead_size
+        field_size = self._field_size(value)
+        if self._kind == UINT:
+            _store(p, value, self._width, self._little)
+        elif self._kind == VARINT:
+            _store_varint(p, value)
+        else:
+            _store_digits(p, value, field_size - self._end_size, self._base)
+            if self._end_size:
+                memcpy(p + field_size - self._end_size, self._end_at, self._end_size)
+        p += field_size
+        memcpy(p, message + self._lead_size, size - self._lead_size)
+        p += size - self._lead_size
+        if self._trailer_size:
+            memcpy(p, self._trailer_at, self._trailer_size)
+            p += self._trailer_size
+        return p - frame
+
+    # --- the careful way --------------------------------------------------------------------------
+
+    cdef object _special_value(self, message):
+        try:
+            return self._special_values.get(message)
+        except (TypeError, ValueError):  # not hashable: no special object
+            return None
+
+    cdef int _check_size(self, Py_ssize_t size) except -1:
+        if size > self._message_max:
+            by_limit = self._message_max >= self._layout.max_message_size
+            raise errors.message_too_large(
+                size, self._message_max, "max_message_size" if by_limit else "length field"
+            )
+        return 0
+
+    cdef object _settle_value(self, Py_ssize_t size):
+        """The field's value for a message of so many bytes."""
+        if size < self._lead_size:
+            raise errors.shorter_than_lead(size, self._lead_size)
+        self._check_size(size)
+        rest_size = size - self._lead_size
+        value = rest_size - self._adjustment
+        if value < 0:
+            raise errors.unsayable_length(value, rest_size)
+        if value in self._layout.specials:
+            raise errors.length_is_special(value, self._layout.specials[value])
+        return value
+
+    cdef bytes _field(self, value):
+        """The length field of a value."""
+        if self._kind == UINT:
+            order = "little" if self._little else "big"
+            return value.to_bytes(self._width, order, signed=self._layout.signed)
+        if self._kind == VARINT:
+            field = bytearray()
+            while value > 0x7F:
+                field.append(value & 0x7F | 0x80)
+                value >>= 7
+            field.append(value)
+            return bytes(field)
+        digits = f"{value:x}" if self._base == 16 else str(value)
+        if self._kind == DIGITS:
+            return digits.zfill(self._width).encode()
+        if self._kind == TEXT:
+            return digits.encode() + self._end
+        return f"{self._layout.name}: {value}\r\n\r\n".encode()

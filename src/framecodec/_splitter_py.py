@@ -1,0 +1,880 @@
+"""The engine in Python: bytes in, messages out; messages in, bytes out.
+
+It reads as the specification of the compiled engine, `_splitter.pyx`, which has the same rooms in the
+same order under the same names. Whoever changes one changes the other.
+
+What a splitter must do
+    Take the bytes of one connection in any chunks and give back its messages. Whatever the chunks, the
+    messages, the error and its offset are the same; what a peer declares costs nothing before it
+    arrives; a byte costs the same however much is pending.
+
+How
+    Most frames lie whole and unremarkable in the chunk at hand. `_read_whole_frames`, the hot loop,
+    takes those and no others: it stops in front of the first frame that is cut off, special, too
+    large or wrong in any way. That one goes the careful way, part by part and byte by byte if need
+    be, through `_read_header`, `_read_rest` and `_read_trailer`, which can stop and go on anywhere and
+    know every error. Then the hot loop goes on.
+
+    =========  =====================================================================
+    phase      what the splitter holds of the pending frame
+    =========  =====================================================================
+    header     `_header`: its bytes so far, maybe none
+    rest       `_header` whole; `_pieces`, `_piece`: the message so far
+    trailer    `_header` and message whole; `_trailer_pos` bytes of the trailer matched
+    =========  =====================================================================
+
+    `_stream_offset + _pending` is at all times the number of bytes taken from the stream: when
+    something raises, that says where, and what was not taken yet.
+"""
+
+from __future__ import annotations
+
+import operator
+import struct
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from . import errors
+from ._custom_header import build_header, read_header
+from ._header_block import read_lines
+from ._layout import CUSTOM, DIGITS, HEADERS, MAX_VALUE, TEXT, UINT, VARINT, Layout
+
+__all__ = ["Encoder", "Splitter"]
+
+_IN_HEADER, _IN_REST, _IN_TRAILER = range(3)
+
+# The buffer that get_buffer() gives when the caller has no wish, and the least and most it may wish.
+_BUFFER_SIZE = 64 * 1024
+_SMALLEST_BUFFER_SIZE = 1024
+_LARGEST_BUFFER_SIZE = 1024 * 1024
+
+# Other buffers than bytes are taken in slices of this size, so that no large one is copied whole.
+_SLICE_SIZE = 64 * 1024
+
+# Pieces of a message from this size up are kept as they came; smaller ones are gathered first, so
+# that a message that drips in byte by byte does not cost an object a byte.
+_PIECE_SIZE = 16 * 1024
+
+_DECIMAL = b"0123456789"
+_HEXADECIMAL = b"0123456789abcdefABCDEF"
+
+
+def _layout_of(codec: Any) -> Layout:
+    layout = getattr(codec, "layout", None)
+    if not isinstance(layout, Layout):
+        raise errors.not_a_codec(codec)
+    return layout
+
+
+class Splitter:
+    """One connection's receiving state: bytes in, any chunking; messages out.
+
+    Args:
+        codec: The shape of the frames.
+        raw: Deliver whole frames as they travelled (proxies, captures) instead of messages.
+        on_oversize: What happens to a frame whose message is larger than the codec's
+            ``max_message_size``: ``"raise"`` fails as soon as its header is in; ``"skip"`` discards
+            exactly that frame in constant memory, counts it in `skipped`, and goes on.
+
+    Raises:
+        TypeError: `codec` is not a `Codec`.
+        ValueError: `on_oversize` is neither of the two.
+    """
+
+    __slots__ = (
+        "_adjustment",
+        "_buffer",
+        "_buffer_size",
+        "_busy",
+        "_detached",
+        "_error",
+        "_header",
+        "_header_size",
+        "_lead_size",
+        "_layout",
+        "_line_pos",
+        "_lock",
+        "_magic",
+        "_parsed",
+        "_pending",
+        "_phase",
+        "_piece",
+        "_pieces",
+        "_quick_high",
+        "_quick_low",
+        "_raw",
+        "_rest_left",
+        "_skip",
+        "_skipped",
+        "_skipping",
+        "_stream_offset",
+        "_tail",
+        "_trailer",
+        "_trailer_pos",
+        "_try_length",
+        "_unpack",
+        "_wanted",
+        "_whole_size",
+    )
+
+    def __init__(self, codec: Any, *, raw: bool = False, on_oversize: str = "raise") -> None:
+        self._layout = layout = _layout_of(codec)
+        if on_oversize not in ("raise", "skip"):
+            raise errors.bad_on_oversize(on_oversize)
+        self._raw = bool(raw)
+        self._skip = on_oversize == "skip"
+
+        # The layout's numbers that the hot loop needs.
+        self._magic = layout.magic
+        self._trailer = layout.trailer
+        self._lead_size = layout.lead_size
+        self._header_size = layout.header_size
+        self._adjustment = layout.adjustment
+        low, span = layout.quick_range
+        self._quick_low = low
+        self._quick_high = low + span
+        self._try_length: Callable[[bytes, int], tuple[int, int] | None] = {
+            UINT: self._try_uint,
+            DIGITS: self._try_digits,
+            VARINT: self._try_varint,
+            TEXT: self._try_text,
+            HEADERS: _try_nothing,
+            CUSTOM: _try_nothing,
+        }[layout.kind]
+        plain = not (raw or layout.magic or layout.lead_size or layout.trailer)
+        self._unpack = _unpacker(layout) if plain else None
+
+        # The pending frame.
+        self._phase = _IN_HEADER
+        self._stream_offset = 0  # of its first byte
+        self._pending = 0  # bytes of it that were taken
+        self._header = bytearray()  # its header, as far as it was taken
+        self._wanted = layout.header_size or self._longest_header()  # size up to which to gather it
+        self._line_pos = 0  # HEADERS: where the first line that was not judged begins
+        self._parsed = -1  # HEADERS: the length found in the lines judged, or -1
+        self._whole_size = 0  # past the header: bytes of the whole frame
+        self._rest_left = 0  # in the rest: bytes of it that are missing
+        self._skipping = False  # past the header: the frame is oversized and being discarded
+        self._pieces: list[bytes] = []  # the message (raw: the frame) so far, up to ...
+        self._piece = bytearray()  # ... its last, small pieces
+        self._trailer_pos = 0  # bytes of the trailer that matched
+
+        self._skipped = 0  # oversized frames discarded
+        self._buffer: bytearray | None = None  # what get_buffer() gives
+        self._buffer_size = -1  # bytes given by get_buffer() and not yet updated, or -1
+        self._error: BaseException | None = None  # the sticky error
+        self._tail = b""  # after an error: every byte from the bad frame's first one on
+        self._detached = False
+        self._busy = False  # inside a call that may run the user's code
+        self._lock = threading.RLock()  # serialises calls from several threads
+
+    # --- bytes in ---------------------------------------------------------------------------------
+
+    def feed(self, data: Any, /) -> list[Any]:
+        """Takes the next bytes of the stream.
+
+        Args:
+            data: Any contiguous bytes-like object, of any length, cut anywhere.
+
+        Returns:
+            The messages that were completed, in order: `bytes`, or the objects of the codec's
+            ``specials``. Messages in front of a bad frame are returned first; the error is then in
+            `error`, and raised by the next call.
+
+        Raises:
+            FrameError: The stream is broken. Every later call raises the same error.
+            TypeError, BufferError: `data` is not a contiguous bytes-like object; nothing was taken.
+            ValueError: The splitter is detached.
+        """
+        if type(data) is not bytes:
+            data = errors.view_bytes(data)
+        with self._lock:
+            self._check_usable()
+            return self._take(data)
+
+    def get_buffer(self, sizehint: int = -1, /) -> memoryview:
+        """Gives memory to read the next bytes of the stream into.
+
+        Args:
+            sizehint: Bytes wanted, from 1 KiB to 1 MiB; -1 or 0 leaves it to the splitter (64 KiB).
+                The buffer may be larger.
+
+        Returns:
+            A writable buffer that is never empty, to be filled from its start and reported with
+            `buffer_updated`. Messages are copied out of it: one that was delivered never changes.
+
+        Raises:
+            FrameError: The stream is broken.
+            ValueError: The splitter is detached.
+        """
+        size = operator.index(sizehint)
+        with self._lock:
+            self._check_usable()
+            if size <= 0:
+                size = _BUFFER_SIZE
+            size = min(max(size, _SMALLEST_BUFFER_SIZE), _LARGEST_BUFFER_SIZE)
+            if self._buffer is None or len(self._buffer) < size:
+                self._buffer = bytearray(size)
+            self._buffer_size = len(self._buffer)
+            return memoryview(self._buffer)
+
+    def buffer_updated(self, count: int, /) -> list[Any]:
+        """Takes what was read into the buffer that `get_buffer` gave.
+
+        Args:
+            count: Bytes that were read, from the buffer's start.
+
+        Returns:
+            The messages that were completed, as `feed` does.
+
+        Raises:
+            FrameError: The stream is broken.
+            ValueError: There is no such buffer, `count` does not fit it, or the splitter is detached.
+        """
+        size = operator.index(count)
+        with self._lock:
+            self._check_usable()
+            if self._buffer is None or self._buffer_size < 0:
+                raise errors.no_buffer_given()
+            if not 0 <= size <= self._buffer_size:
+                raise errors.updated_beyond_buffer(size, self._buffer_size)
+            self._buffer_size = -1
+            return self._take(memoryview(self._buffer)[:size])
+
+    def feed_eof(self) -> None:
+        """Says that the stream has ended.
+
+        Raises:
+            IncompleteFrameError: It ended inside a frame. Every later call raises the same error.
+            FrameError: It was broken before.
+            ValueError: The splitter is detached.
+        """
+        with self._lock:
+            self._check_usable()
+            if not self._pending:
+                return
+            where, needed = "header", None
+            if self._phase != _IN_HEADER:
+                where = "rest" if self._phase == _IN_REST else "trailer"
+                needed = self._whole_size
+            error = errors.incomplete(
+                where, self._pending, needed, self._stream_offset, bytes(self._header)
+            )
+            self._fail(error, b"")
+            raise error
+
+    def detach(self) -> bytes:
+        """Ends the splitter and gives back what it holds, for a hand-over to another protocol.
+
+        Returns:
+            The bytes of the unfinished frame; after an error every byte from the bad frame's first
+            one on. Of an oversized frame that is being discarded nothing is left: ``b""``.
+
+        Raises:
+            ValueError: The splitter is detached already, as for every later call.
+        """
+        with self._lock:
+            if self._busy:
+                raise errors.reentered()
+            if self._detached:
+                raise errors.detached()
+            unfinished = self._tail if self._error is not None else self._unfinished()
+            self._detached = True
+            self._forget()
+            self._tail = b""
+            self._buffer = None
+            return unfinished
+
+    # --- what can be asked ------------------------------------------------------------------------
+
+    @property
+    def pending(self) -> int:
+        """Bytes that arrived of an unfinished frame (after an error: from the bad frame on)."""
+        return self._pending
+
+    @property
+    def bytes_needed(self) -> int:
+        """At least 1: a lower bound, exact once the header is in, of the bytes that finish the
+        pending frame."""
+        if self._phase != _IN_HEADER and self._error is None:
+            return self._whole_size - self._pending
+        return max(1, self._layout.header_size - len(self._header))
+
+    @property
+    def stream_offset(self) -> int:
+        """Position in the stream, in bytes, of the pending frame's first byte."""
+        return self._stream_offset
+
+    @property
+    def pending_header(self) -> bytes:
+        """The pending frame's header, as far as it arrived."""
+        return bytes(self._header)
+
+    @property
+    def error(self) -> BaseException | None:
+        """The error that ended the stream, or None."""
+        return self._error
+
+    @property
+    def skipped(self) -> int:
+        """How many oversized frames were discarded."""
+        return self._skipped
+
+    # --- the way of a chunk -----------------------------------------------------------------------
+
+    def _check_usable(self) -> None:
+        if self._busy:
+            raise errors.reentered()
+        if self._detached:
+            raise errors.detached()
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+
+    def _take(self, data: bytes | memoryview) -> list[Any]:
+        """Takes a chunk; keeps an error for the next call where there are messages to deliver."""
+        messages: list[Any] = []
+        taken_before = self._stream_offset + self._pending
+        self._busy = True
+        try:
+            if isinstance(data, bytes):
+                self._consume(data, messages)
+            else:
+                for pos in range(0, len(data), _SLICE_SIZE):
+                    self._consume(bytes(data[pos : pos + _SLICE_SIZE]), messages)
+        except BaseException as error:
+            taken = self._stream_offset + self._pending - taken_before
+            self._fail(error, data[taken:])
+            if not messages:
+                raise
+        finally:
+            self._busy = False
+        return messages
+
+    def _consume(self, data: bytes, messages: list[Any]) -> None:
+        pos = 0
+        while pos < len(data):
+            if not self._pending:
+                pos = self._read_whole_frames(data, pos, messages)
+                if pos == len(data):
+                    break
+            pos = self._read_header(data, pos, messages)
+            pos = self._read_rest(data, pos)
+            pos = self._read_trailer(data, pos, messages)
+
+    # --- the hot loop: frames that lie whole and unremarkable in the chunk ------------------------
+
+    def _read_whole_frames(self, data: bytes, pos: int, messages: list[Any]) -> int:
+        """Takes frames from `pos` on; returns where the first one begins that wants a second look."""
+        first_pos, size = pos, len(data)
+        low, high, adjustment = self._quick_low, self._quick_high, self._adjustment
+        append = messages.append
+        try:
+            if self._unpack is not None:  # nothing but a length and a rest
+                unpack, header_size = self._unpack, self._header_size
+                while (rest_pos := pos + header_size) <= size:
+                    (value,) = unpack(data, pos)
+                    stop = rest_pos + value + adjustment
+                    if stop > size or value > high or value < low:
+                        break
+                    append(data[rest_pos:stop])
+                    pos = stop
+                return pos
+
+            magic, trailer, raw = self._magic, self._trailer, self._raw
+            magic_size, trailer_size, lead_size = len(magic), len(trailer), self._lead_size
+            try_length, field_offset = self._try_length, magic_size + lead_size
+            while True:
+                found = try_length(data, pos + field_offset)
+                if found is None:
+                    break
+                value, rest_pos = found
+                rest_stop = rest_pos + value + adjustment
+                stop = rest_stop + trailer_size
+                if stop > size or value > high or value < low:
+                    break
+                if not data.startswith(magic, pos) or not data.startswith(trailer, rest_stop):
+                    break
+                if raw:
+                    append(data[pos:stop])
+                elif lead_size:
+                    lead_pos = pos + magic_size
+                    append(data[lead_pos : lead_pos + lead_size] + data[rest_pos:rest_stop])
+                else:
+                    append(data[rest_pos:rest_stop])
+                pos = stop
+            return pos
+        finally:
+            self._stream_offset += pos - first_pos
+
+    # A length field that is whole and plainly right: its value and the position behind it. None
+    # leaves everything else, errors too, to _judge_header.
+
+    def _try_uint(self, data: bytes, pos: int) -> tuple[int, int] | None:
+        stop = pos + self._layout.field_width
+        if stop > len(data):
+            return None
+        return int.from_bytes(data[pos:stop], "little" if self._layout.little else "big"), stop
+
+    def _try_digits(self, data: bytes, pos: int) -> tuple[int, int] | None:
+        stop = pos + self._layout.field_width
+        value = _to_int(data[pos:stop], self._layout.base) if stop <= len(data) else None
+        return None if value is None else (value, stop)
+
+    def _try_varint(self, data: bytes, pos: int) -> tuple[int, int] | None:
+        value = 0
+        for index, byte in enumerate(data[pos : pos + self._layout.field_width]):
+            value |= (byte & 0x7F) << 7 * index
+            if byte < 0x80:
+                return None if not byte and index else (value, pos + index + 1)
+        return None
+
+    def _try_text(self, data: bytes, pos: int) -> tuple[int, int] | None:
+        end = self._layout.end
+        stop = data.find(end, pos, pos + 20 + len(end))
+        if stop < 0 or (data[pos] == 0x30 and stop > pos + 1):
+            return None
+        value = _to_int(data[pos:stop], self._layout.base)
+        return None if value is None else (value, stop + len(end))
+
+    # --- the careful way: one frame, part by part -------------------------------------------------
+
+    def _read_header(self, data: bytes, pos: int, messages: list[Any]) -> int:
+        """Gathers the header and judges it; delivers a special, prepares for a rest."""
+        if self._phase != _IN_HEADER:
+            return pos
+        header = self._header
+        piece = data[pos : pos + self._wanted - len(header)]
+        header += piece
+        self._pending += len(piece)
+        pos += len(piece)
+        found = self._judge_header(header)
+        if found is None:
+            if len(header) == self._wanted:
+                raise errors.header_too_long(
+                    self._layout.max_header, self._stream_offset, bytes(header)
+                )
+            return pos
+
+        header_size, value, lead = found
+        surplus = len(header) - header_size
+        if surplus:  # a header of varying size was not as long as it might have been
+            del header[header_size:]
+            self._pending -= surplus
+            pos -= surplus
+
+        if value in self._layout.specials:
+            messages.append(bytes(header) if self._raw else self._layout.specials[value])
+            self._next_frame()
+            return pos
+        rest_size = self._settle_rest_size(value, len(lead))
+        self._whole_size = header_size + rest_size + len(self._trailer)
+        self._rest_left = rest_size
+        self._phase = _IN_REST
+        if not self._skipping:
+            self._piece += header if self._raw else lead
+        return pos
+
+    def _judge_header(self, header: bytearray) -> tuple[int, int, bytes] | None:
+        """Header size, field value and lead; None where more bytes are wanted.
+
+        Looks at every byte in the order of arrival and raises at the first that cannot be right, so
+        that what decides does not depend on the chunks.
+        """
+        layout, offset = self._layout, self._stream_offset
+        magic = layout.magic
+        if not header.startswith(magic[: len(header)]):
+            right = _common_size(header, magic)
+            raise errors.wrong_magic(magic, offset, bytes(header[: right + 1]))
+        if len(header) < len(magic):
+            return None
+        if layout.kind == HEADERS:
+            self._line_pos, self._parsed, complete = read_lines(
+                header, max(self._line_pos, len(magic)), self._parsed, layout.name, offset
+            )
+            return (self._line_pos, self._parsed, b"") if complete else None
+        if layout.kind == CUSTOM:
+            return read_header(layout, bytes(header), offset) if len(header) > len(magic) else None
+
+        if layout.kind == UINT:
+            found = self._judge_uint(header)
+        elif layout.kind == DIGITS:
+            found = self._judge_digits(header)
+        elif layout.kind == VARINT:
+            found = self._judge_varint(header)
+        else:
+            found = self._judge_text(header)
+        if found is None:
+            return None
+        header_size, value = found
+        return header_size, value, bytes(header[len(magic) : layout.field_offset])
+
+    def _judge_uint(self, header: bytearray) -> tuple[int, int] | None:
+        layout = self._layout
+        if len(header) < self._header_size:
+            return None
+        order = "little" if layout.little else "big"
+        field = header[layout.field_offset : self._header_size]
+        return self._header_size, int.from_bytes(field, order, signed=layout.signed)  # type: ignore[arg-type]
+
+    def _judge_digits(self, header: bytearray) -> tuple[int, int] | None:
+        layout, value = self._layout, 0
+        for pos in range(layout.field_offset, len(header)):
+            digit = _digit(header[pos], layout.base)
+            if digit < 0:
+                raise errors.not_a_digit(
+                    layout.base, b"", pos, self._stream_offset, bytes(header[: pos + 1])
+                )
+            value = value * layout.base + digit
+            if value > MAX_VALUE:
+                raise errors.length_over_64_bits(self._stream_offset, bytes(header[: pos + 1]))
+        return (self._header_size, value) if len(header) == self._header_size else None
+
+    def _judge_varint(self, header: bytearray) -> tuple[int, int] | None:
+        layout, value = self._layout, 0
+        for pos in range(layout.field_offset, len(header)):
+            byte, index = header[pos], pos - layout.field_offset
+            if index == 9 and byte & 0x7E:
+                raise errors.length_over_64_bits(self._stream_offset, bytes(header[: pos + 1]))
+            value |= (byte & 0x7F) << 7 * index
+            if byte >= 0x80:
+                if index + 1 == layout.field_width:
+                    raise errors.varint_too_long(
+                        layout.field_width, self._stream_offset, bytes(header[: pos + 1])
+                    )
+            elif not byte and index:
+                raise errors.varint_not_shortest(self._stream_offset, bytes(header[: pos + 1]))
+            else:
+                return pos + 1, value
+        return None
+
+    def _judge_text(self, header: bytearray) -> tuple[int, int] | None:
+        layout = self._layout
+        pos = layout.field_offset
+        # A sign is a digit's place taken by nothing but the special values below 0.
+        negative = len(header) > pos and header[pos] == 0x2D and min(layout.specials, default=0) < 0
+        pos = first_pos = pos + negative
+        value = 0
+        while pos < len(header):
+            digit = _digit(header[pos], layout.base)
+            if digit < 0:
+                break
+            if pos > first_pos and not value or negative and not digit and not value:
+                raise errors.leading_zero(self._stream_offset, bytes(header[: pos + 1]))
+            value = value * layout.base + digit
+            if value > MAX_VALUE:
+                raise errors.length_over_64_bits(self._stream_offset, bytes(header[: pos + 1]))
+            pos += 1
+        else:
+            return None
+        if pos == first_pos and header[pos] == layout.end[0]:
+            raise errors.no_digits(pos, self._stream_offset, bytes(header[: pos + 1]))
+        right = _common_size(header[pos:], layout.end)
+        if right == len(layout.end):
+            return pos + right, -value if negative else value
+        if pos + right == len(header):
+            return None
+        pos += right
+        raise errors.not_a_digit(
+            layout.base, layout.end, pos, self._stream_offset, bytes(header[: pos + 1])
+        )
+
+    def _settle_rest_size(self, value: int, lead_size: int) -> int:
+        """The size of the rest; raises or begins to skip where the frame may not be."""
+        layout, offset = self._layout, self._stream_offset
+        header = bytes(self._header)
+        rest_size = value + self._adjustment
+        if rest_size < 0 and value >= 0 and layout.counts_frame:
+            least = len(header) + len(self._trailer)
+            raise errors.smaller_than_frame(value, least, offset, header)
+        if rest_size < 0 or value < 0:
+            raise errors.negative_length(value, self._adjustment, offset, header)
+        if lead_size + rest_size > layout.message_max:
+            if not self._skip:
+                raise errors.declared_too_large(
+                    lead_size + rest_size, layout.message_max, offset, header
+                )
+            self._skipping = True
+        return rest_size
+
+    def _read_rest(self, data: bytes, pos: int) -> int:
+        """Keeps what the chunk holds of the rest; discards it where the frame is skipped."""
+        if self._phase != _IN_REST:
+            return pos
+        piece = data[pos : pos + self._rest_left]
+        if piece and not self._skipping:
+            self._keep(piece)
+        self._pending += len(piece)
+        self._rest_left -= len(piece)
+        if not self._rest_left:
+            self._phase = _IN_TRAILER
+        return pos + len(piece)
+
+    def _keep(self, piece: bytes) -> None:
+        """Adds to the message: large pieces as they are, small ones gathered."""
+        if len(piece) < _PIECE_SIZE:
+            self._piece += piece
+            if len(self._piece) < _SLICE_SIZE:
+                return
+            piece = b""
+        if self._piece:
+            self._pieces.append(bytes(self._piece))
+            self._piece = bytearray()
+        if piece:
+            self._pieces.append(piece)
+
+    def _read_trailer(self, data: bytes, pos: int, messages: list[Any]) -> int:
+        """Matches the trailer byte for byte; the message is delivered when it is whole."""
+        if self._phase != _IN_TRAILER:
+            return pos
+        trailer = self._trailer
+        found = data[pos : pos + len(trailer) - self._trailer_pos]
+        right = _common_size(found, trailer[self._trailer_pos :])
+        self._trailer_pos += right
+        self._pending += right
+        pos += right
+        if right < len(found):
+            raise errors.wrong_trailer(
+                trailer,
+                trailer[: self._trailer_pos] + found[right : right + 1],
+                self._stream_offset,
+                bytes(self._header),
+            )
+        if self._trailer_pos == len(trailer):
+            self._deliver(messages)
+        return pos
+
+    def _deliver(self, messages: list[Any]) -> None:
+        """Makes the message, once, from its pieces."""
+        if self._skipping:
+            self._skipped += 1
+        else:
+            if self._raw:
+                self._piece += self._trailer
+            messages.append(b"".join([*self._pieces, self._piece]))
+        self._next_frame()
+
+    def _next_frame(self) -> None:
+        self._stream_offset += self._pending
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drops what is held of the pending frame."""
+        self._phase = _IN_HEADER
+        self._pending = 0
+        self._header.clear()
+        self._line_pos = 0
+        self._parsed = -1
+        self._skipping = False
+        self._pieces = []
+        self._piece = bytearray()
+        self._trailer_pos = 0
+
+    # --- errors -----------------------------------------------------------------------------------
+
+    def _fail(self, error: BaseException, not_taken: bytes | memoryview) -> None:
+        """Makes the error stick, and keeps what arrived for detach()."""
+        tail = b"" if self._skipping else b"".join([self._unfinished(), not_taken])
+        pending = self._pending + len(not_taken)
+        self._forget()
+        self._error, self._tail, self._pending = error, tail, pending
+
+    def _unfinished(self) -> bytes:
+        """The pending frame's bytes, as they travelled."""
+        if self._skipping:
+            return b""
+        frame = b"".join([*self._pieces, self._piece])
+        if not self._raw and self._phase != _IN_HEADER:
+            lead_size = len(frame) - (self._pending - len(self._header) - self._trailer_pos)
+            frame = frame[lead_size:]
+        if self._phase == _IN_HEADER or not self._raw:
+            frame = bytes(self._header) + frame
+        return frame + self._trailer[: self._trailer_pos]
+
+    def _longest_header(self) -> int:
+        layout = self._layout
+        if layout.kind == VARINT:
+            return layout.field_offset + layout.field_width
+        if layout.kind == TEXT:  # a sign, digits up to the one that is too many, the end mark
+            return layout.field_offset + 1 + 21 + len(layout.end)
+        return len(layout.magic) + layout.max_header
+
+
+class Encoder:
+    """The way out: messages in, frames out. It has no state; one serves every connection.
+
+    Args:
+        codec: The shape of the frames.
+
+    Raises:
+        TypeError: `codec` is not a `Codec`.
+    """
+
+    __slots__ = ("_bytes_are_special", "_layout", "_message_max", "_pack", "_special_values")
+
+    def __init__(self, codec: Any) -> None:
+        self._layout = layout = _layout_of(codec)
+        self._message_max = layout.message_max
+        self._special_values = layout.special_values
+        self._bytes_are_special = layout.bytes_are_special
+        self._pack = _packer(layout)
+
+    def encode(self, message: Any, /) -> bytes:
+        """One frame.
+
+        Args:
+            message: A contiguous bytes-like object, or an object of the codec's ``specials``.
+
+        Raises:
+            MessageTooLargeError: The message is larger than ``max_message_size`` or than the length
+                field can say.
+            InvalidFrameError: The message is shorter than its lead, or its length cannot be said.
+            TypeError, BufferError: `message` is not a contiguous bytes-like object.
+        """
+        if self._pack is not None and type(message) is bytes and len(message) <= self._message_max:
+            return self._pack(len(message)) + message
+        return b"".join(self.frame_parts(message))
+
+    def encode_many(self, messages: Iterable[Any], /) -> bytes:
+        """The frames of many messages, one after the other, in one allocation.
+
+        Raises:
+            As `encode`; then nothing is returned of any message.
+        """
+        parts: list[Any] = []
+        for message in messages:
+            parts += self.frame_parts(message)
+        return b"".join(parts)
+
+    def frame_parts(self, message: Any, /) -> list[Any]:
+        """Buffers whose concatenation is the frame, for ``sendmsg`` or ``writelines``.
+
+        The message is not copied and none of the buffers is empty.
+
+        Raises:
+            As `encode`.
+        """
+        layout = self._layout
+        if self._special_values and (self._bytes_are_special or type(message) is not bytes):
+            special = self._special_value(message)
+            if special is not None:
+                return [layout.magic + self._field(special)]
+        data: Any = message if type(message) is bytes else errors.view_bytes(message)
+        size = len(data)
+        if layout.kind == CUSTOM:
+            self._check_size(size)
+            header, carried = build_header(layout, memoryview(data))
+        else:
+            carried = layout.lead_size
+            value = self._settle_value(size)
+            lead = bytes(data[:carried])
+            header = layout.magic + lead + self._field(value)
+        parts: list[Any] = [header]
+        if carried < size:
+            parts.append(data if not carried else memoryview(data)[carried:])
+        if layout.trailer:
+            parts.append(layout.trailer)
+        return parts
+
+    def _special_value(self, message: Any) -> int | None:
+        try:
+            return self._special_values.get(message)
+        except (TypeError, ValueError):  # not hashable: no special object
+            return None
+
+    def _check_size(self, size: int) -> None:
+        if size > self._message_max:
+            layout = self._layout
+            by_limit = self._message_max >= layout.max_message_size
+            raise errors.message_too_large(
+                size, self._message_max, "max_message_size" if by_limit else "length field"
+            )
+
+    def _settle_value(self, size: int) -> int:
+        """The field's value for a message of so many bytes."""
+        layout = self._layout
+        if size < layout.lead_size:
+            raise errors.shorter_than_lead(size, layout.lead_size)
+        self._check_size(size)
+        rest_size = size - layout.lead_size
+        value = rest_size - layout.adjustment
+        if value < 0:
+            raise errors.unsayable_length(value, rest_size)
+        if value in layout.specials:
+            raise errors.length_is_special(value, layout.specials[value])
+        return value
+
+    def _field(self, value: int) -> bytes:
+        """The length field of a value."""
+        layout = self._layout
+        if layout.kind == UINT:
+            order = "little" if layout.little else "big"
+            return value.to_bytes(layout.field_width, order, signed=layout.signed)  # type: ignore[arg-type]
+        if layout.kind == VARINT:
+            field = bytearray()
+            while value > 0x7F:
+                field.append(value & 0x7F | 0x80)
+                value >>= 7
+            field.append(value)
+            return bytes(field)
+        digits = f"{value:x}" if layout.base == 16 else str(value)
+        if layout.kind == DIGITS:
+            return digits.zfill(layout.field_width).encode()
+        if layout.kind == TEXT:
+            return digits.encode() + layout.end
+        return f"{layout.name}: {value}\r\n\r\n".encode()
+
+
+# --- numbers --------------------------------------------------------------------------------------
+
+
+def _try_nothing(data: bytes, pos: int) -> None:
+    return None
+
+
+_STRUCT_FORMATS = {1: "B", 2: "H", 4: "I", 8: "Q"}
+
+
+def _struct_format(layout: Layout) -> str:
+    return ("<" if layout.little else ">") + _STRUCT_FORMATS[layout.field_width]
+
+
+def _unpacker(layout: Layout) -> Callable[[bytes, int], tuple[int]] | None:
+    """`struct` reads the commonest fields fastest. A negative value reads as one above any limit."""
+    if layout.kind != UINT or layout.field_width not in _STRUCT_FORMATS:
+        return None
+    return struct.Struct(_struct_format(layout)).unpack_from  # type: ignore[return-value]
+
+
+def _packer(layout: Layout) -> Callable[[int], bytes] | None:
+    """Makes the header of the commonest shape: a length, a rest, nothing else to look at."""
+    if (
+        layout.kind != UINT
+        or layout.field_width not in _STRUCT_FORMATS
+        or layout.field_offset
+        or layout.adjustment
+        or layout.trailer
+        or layout.specials
+    ):
+        return None
+    return struct.Struct(_struct_format(layout)).pack
+
+
+def _to_int(digits: bytes, base: int) -> int | None:
+    # int() alone would also read signs, spaces and underscores.
+    if base == 10:
+        return int(digits) if digits.isdigit() else None
+    return int(digits, 16) if digits and not digits.strip(_HEXADECIMAL) else None
+
+
+def _digit(byte: int, base: int) -> int:
+    """The digit's value, or -1."""
+    digits = _DECIMAL if base == 10 else _HEXADECIMAL
+    found = digits.find(byte)
+    return found if found < 16 else found - 6
+
+
+def _common_size(data: bytes | bytearray, wanted: bytes) -> int:
+    """How many first bytes are the same."""
+    size = min(len(data), len(wanted))
+    return next((pos for pos in range(size) if data[pos] != wanted[pos]), size)

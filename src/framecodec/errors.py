@@ -1,0 +1,437 @@
+"""What can go wrong, and in which words.
+
+Every error of the library is made here, by a function named after its cause, so that the two engines
+say the same: same type, same text, same attributes. None of them depends on how the stream was cut.
+
+* The text names what was found, what was allowed, where in the stream, and what to do about it.
+* An error is plain data (numbers, bytes, text), so that it pickles and outlives its connection.
+* ``header`` never holds more than the frame's header: an error about a 16 MiB message is small.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "FrameError",
+    "IdleTimeoutError",
+    "IncompleteFrameError",
+    "InvalidFrameError",
+    "MessageTimeoutError",
+    "MessageTooLargeError",
+    "TruncatedDatagramError",
+]
+
+# As many header bytes as a text shows; the attribute has them all.
+_SHOWN_SIZE = 32
+
+
+class FrameError(Exception):
+    """Base of everything that framecodec raises about frames.
+
+    Attributes:
+        stream_offset: Position in the stream of the bad frame's first byte, counted in bytes from the
+            first byte the splitter was given; None where there is no stream (encoding).
+        header: The bad frame's bytes up to and including the one that decided, at most its whole
+            header (magic, lead and length field).
+    """
+
+    def __init__(
+        self, message: str = "", *, stream_offset: int | None = None, header: bytes = b""
+    ) -> None:
+        super().__init__(message)
+        self.stream_offset = stream_offset
+        self.header = header
+
+
+class MessageTooLargeError(FrameError):
+    """A message is larger than the codec allows, or than its length field can say.
+
+    Attributes:
+        size: The message's size, in bytes, as declared by its header or as given to ``encode``.
+        limit: The largest size, in bytes, that would have passed.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        size: int = 0,
+        limit: int = 0,
+        stream_offset: int | None = None,
+        header: bytes = b"",
+    ) -> None:
+        super().__init__(message, stream_offset=stream_offset, header=header)
+        self.size = size
+        self.limit = limit
+
+
+class InvalidFrameError(FrameError):
+    """Bytes that are no frame of this codec: a length that is not one, a wrong magic or trailer."""
+
+
+class IncompleteFrameError(FrameError, EOFError):
+    """The stream ended inside a frame.
+
+    Attributes:
+        where: The part that the next missing byte belongs to: "header", "rest" or "trailer".
+        received: Bytes of the frame that arrived.
+        needed: Bytes of the whole frame; None where the header is too short to tell.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        where: str = "header",
+        received: int = 0,
+        needed: int | None = None,
+        stream_offset: int | None = None,
+        header: bytes = b"",
+    ) -> None:
+        super().__init__(message, stream_offset=stream_offset, header=header)
+        self.where = where
+        self.received = received
+        self.needed = needed
+
+
+class MessageTimeoutError(FrameError, TimeoutError):
+    """A message took longer than ``message_timeout`` from its first byte to its last.
+
+    Attributes:
+        timeout: The time allowed, in seconds.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        timeout: float = 0.0,
+        stream_offset: int | None = None,
+        header: bytes = b"",
+    ) -> None:
+        super().__init__(message, stream_offset=stream_offset, header=header)
+        self.timeout = timeout
+
+
+class IdleTimeoutError(FrameError, TimeoutError):
+    """No byte arrived between two messages for longer than ``idle_timeout``.
+
+    Attributes:
+        timeout: The time allowed, in seconds.
+    """
+
+    def __init__(
+        self, message: str = "", *, timeout: float = 0.0, stream_offset: int | None = None
+    ) -> None:
+        super().__init__(message, stream_offset=stream_offset)
+        self.timeout = timeout
+
+
+class TruncatedDatagramError(FrameError):
+    """A datagram was larger than the buffer it was read into; the kernel dropped its end.
+
+    Attributes:
+        received: Bytes of it that were read.
+        size: Bytes it had; None where the system does not tell.
+    """
+
+    def __init__(self, message: str = "", *, received: int = 0, size: int | None = None) -> None:
+        super().__init__(message)
+        self.received = received
+        self.size = size
+
+
+# ---------------------------------------------------------------------------------------------------
+# Arguments
+# ---------------------------------------------------------------------------------------------------
+
+
+def view_bytes(data: object) -> memoryview:
+    """The memory of a bytes-like object as a flat view of bytes.
+
+    Both engines call it for what is not plain `bytes`, so that they refuse the same objects in the
+    same words.
+
+    Raises:
+        TypeError: `data` has no buffer.
+        BufferError: Its buffer is not contiguous.
+    """
+    try:
+        view = memoryview(data)  # type: ignore[arg-type]
+    except TypeError:
+        hint = "; encode the text first: text.encode()" if isinstance(data, str) else ""
+        raise TypeError(
+            f"a bytes-like object is required, not {type(data).__name__!r}{hint}"
+        ) from None
+    if not view.c_contiguous:
+        raise BufferError("the buffer is not contiguous; pass bytes(view) instead")
+    if view.format == "B" and view.ndim == 1:
+        return view
+    try:
+        return view.cast("B")
+    except (TypeError, ValueError):  # a format that cast() does not know: the bytes are all the same
+        return memoryview(view.tobytes())
+
+
+# ---------------------------------------------------------------------------------------------------
+# Texts
+# ---------------------------------------------------------------------------------------------------
+
+
+def _show(data: bytes) -> str:
+    return repr(data) if len(data) <= _SHOWN_SIZE else f"{data[:_SHOWN_SIZE]!r}..."
+
+
+def _invalid(reason: str, stream_offset: int, header: bytes) -> InvalidFrameError:
+    return InvalidFrameError(
+        f"invalid frame at stream offset {stream_offset}: {reason} (frame begins {_show(header)})",
+        stream_offset=stream_offset,
+        header=header,
+    )
+
+
+# --- receiving -------------------------------------------------------------------------------------
+
+
+def wrong_magic(magic: bytes, stream_offset: int, header: bytes) -> InvalidFrameError:
+    return _invalid(
+        f"a frame opens with the magic {_show(magic)}; "
+        "the peer speaks another protocol, or the stream was entered in mid-frame",
+        stream_offset,
+        header,
+    )
+
+
+def not_a_digit(
+    base: int, end: bytes, position: int, stream_offset: int, header: bytes
+) -> InvalidFrameError:
+    found = header[position : position + 1]
+    or_end = f", nor the end mark {_show(end)}" if end else ""
+    return _invalid(
+        f"{found!r} at byte {position} of the frame is no digit of a base {base} length{or_end}",
+        stream_offset,
+        header,
+    )
+
+
+def no_digits(position: int, stream_offset: int, header: bytes) -> InvalidFrameError:
+    return _invalid(
+        f"the length at byte {position} of the frame has no digits", stream_offset, header
+    )
+
+
+def leading_zero(stream_offset: int, header: bytes) -> InvalidFrameError:
+    return _invalid("the length has a leading zero", stream_offset, header)
+
+
+def length_over_64_bits(stream_offset: int, header: bytes) -> InvalidFrameError:
+    return _invalid("the length has more than 64 bits", stream_offset, header)
+
+
+def varint_too_long(max_width: int, stream_offset: int, header: bytes) -> InvalidFrameError:
+    return _invalid(
+        f"the varint length does not end within {max_width} bytes", stream_offset, header
+    )
+
+
+def varint_not_shortest(stream_offset: int, header: bytes) -> InvalidFrameError:
+    return _invalid("the varint length is not in its shortest form", stream_offset, header)
+
+
+def negative_length(
+    value: int, adjustment: int, stream_offset: int, header: bytes
+) -> InvalidFrameError:
+    if value < 0:
+        reason = f"the length is negative: {value}"
+    else:
+        reason = (
+            f"the length {value} is too small: with the adjustment {adjustment} "
+            f"it leaves {value + adjustment} bytes"
+        )
+    return _invalid(reason, stream_offset, header)
+
+
+def smaller_than_frame(
+    value: int, least: int, stream_offset: int, header: bytes
+) -> InvalidFrameError:
+    return _invalid(
+        f"the length {value} counts the whole frame, which has at least {least} bytes",
+        stream_offset,
+        header,
+    )
+
+
+def wrong_trailer(
+    trailer: bytes, found: bytes, stream_offset: int, header: bytes
+) -> InvalidFrameError:
+    return _invalid(
+        f"a frame closes with the trailer {_show(trailer)}, here stands {_show(found)}",
+        stream_offset,
+        header,
+    )
+
+
+def bytes_behind(count: int, header: bytes) -> InvalidFrameError:
+    return InvalidFrameError(
+        f"{count} bytes behind the frame; use split() or splitter() for more than one frame",
+        stream_offset=0,
+        header=header,
+    )
+
+
+def bad_header_line(line: bytes, stream_offset: int, header: bytes) -> InvalidFrameError:
+    return _invalid(f"{_show(line)} is not a 'Name: value' header line", stream_offset, header)
+
+
+def bad_header_length(
+    name: str, value: bytes, stream_offset: int, header: bytes
+) -> InvalidFrameError:
+    return _invalid(f"{name} is {_show(value)}, not a decimal number", stream_offset, header)
+
+
+def second_header(name: str, stream_offset: int, header: bytes) -> InvalidFrameError:
+    return _invalid(f"a second {name} in one header block", stream_offset, header)
+
+
+def missing_header(name: str, stream_offset: int, header: bytes) -> InvalidFrameError:
+    return _invalid(f"the header block has no {name}", stream_offset, header)
+
+
+def header_too_long(max_header: int, stream_offset: int, header: bytes) -> InvalidFrameError:
+    return _invalid(
+        f"the header does not end within {max_header} bytes (max_header)", stream_offset, header
+    )
+
+
+def parse_failed(error: Exception, stream_offset: int, header: bytes) -> InvalidFrameError:
+    return _invalid(
+        f"the codec's parse() raised {type(error).__name__}: {error}", stream_offset, header
+    )
+
+
+def parse_nonsense(found: object, stream_offset: int, header: bytes) -> InvalidFrameError:
+    return _invalid(
+        "the codec's parse() must return None, (header_size, rest_size) or "
+        f"(header_size, rest_size, lead), not {found!r:.80}",
+        stream_offset,
+        header,
+    )
+
+
+def declared_too_large(
+    size: int, limit: int, stream_offset: int, header: bytes
+) -> MessageTooLargeError:
+    return MessageTooLargeError(
+        f"the frame at stream offset {stream_offset} declares a message of {size} bytes, "
+        f"the limit is {limit} (frame begins {_show(header)}); raise max_message_size "
+        "if such messages are expected, else the peer speaks another protocol",
+        size=size,
+        limit=limit,
+        stream_offset=stream_offset,
+        header=header,
+    )
+
+
+def incomplete(
+    where: str, received: int, needed: int | None, stream_offset: int, header: bytes
+) -> IncompleteFrameError:
+    whole = "the frame's size is not known yet" if needed is None else f"the frame has {needed}"
+    return IncompleteFrameError(
+        f"the stream ends inside the {where} of the frame at stream offset {stream_offset}, "
+        f"after {received} of its bytes; {whole}",
+        where=where,
+        received=received,
+        needed=needed,
+        stream_offset=stream_offset,
+        header=header,
+    )
+
+
+def message_took_too_long(
+    timeout: float, received: int, stream_offset: int, header: bytes
+) -> MessageTimeoutError:
+    return MessageTimeoutError(
+        f"the message at stream offset {stream_offset} was not whole after {timeout:g} s "
+        f"(message_timeout); {received} bytes of its frame arrived",
+        timeout=timeout,
+        stream_offset=stream_offset,
+        header=header,
+    )
+
+
+def idle_too_long(timeout: float, stream_offset: int) -> IdleTimeoutError:
+    return IdleTimeoutError(
+        f"no message began within {timeout:g} s (idle_timeout), at stream offset {stream_offset}",
+        timeout=timeout,
+        stream_offset=stream_offset,
+    )
+
+
+# --- sending ---------------------------------------------------------------------------------------
+
+
+def message_too_large(size: int, limit: int, limited_by: str) -> MessageTooLargeError:
+    return MessageTooLargeError(
+        f"a message of {size} bytes; the largest is {limit}, by the codec's {limited_by}",
+        size=size,
+        limit=limit,
+    )
+
+
+def shorter_than_lead(size: int, lead_size: int) -> InvalidFrameError:
+    return InvalidFrameError(
+        f"a message of {size} bytes; it opens with the {lead_size} bytes "
+        "that travel ahead of the length field"
+    )
+
+
+def unsayable_length(value: int, rest_size: int) -> InvalidFrameError:
+    return InvalidFrameError(
+        f"a message with {rest_size} bytes behind the length field needs "
+        f"the length {value}, which is negative"
+    )
+
+
+def length_is_special(value: int, special: object) -> InvalidFrameError:
+    return InvalidFrameError(
+        f"the message needs the length {value}, which stands for {special!r} in this codec"
+    )
+
+
+def build_nonsense(found: object) -> InvalidFrameError:
+    return InvalidFrameError(
+        "the codec's build() must return the header as bytes, or (header, n) with n at most "
+        f"the message's size, not {found!r:.80}"
+    )
+
+
+def built_too_long(size: int, max_header: int) -> InvalidFrameError:
+    return InvalidFrameError(
+        f"the codec's build() made a header of {size} bytes, max_header is {max_header}"
+    )
+
+
+# --- using -----------------------------------------------------------------------------------------
+
+
+def not_a_codec(codec: object) -> TypeError:
+    return TypeError(f"codec must be a framecodec.Codec, not {type(codec).__name__!r}")
+
+
+def bad_on_oversize(on_oversize: object) -> ValueError:
+    return ValueError(f'on_oversize must be "raise" or "skip", not {on_oversize!r}')
+
+
+def detached() -> ValueError:
+    return ValueError("the splitter is detached; its unfinished bytes were handed over")
+
+
+def reentered() -> RuntimeError:
+    return RuntimeError("the splitter is in use by another call that has not returned yet")
+
+
+def no_buffer_given() -> ValueError:
+    return ValueError("buffer_updated() without a get_buffer() before it")
+
+
+def updated_beyond_buffer(count: int, size: int) -> ValueError:
+    return ValueError(f"buffer_updated({count}): get_buffer() gave a buffer of {size} bytes")
