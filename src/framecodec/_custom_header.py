@@ -1,7 +1,7 @@
 """Reads and writes the headers of `Codec.custom` by the user's own functions.
 
-Both engines call it. What a user's function returns is never trusted: nonsense and exceptions become
-an `InvalidFrameError` that names the first byte at which the function went wrong.
+Both engines call it. What a user's function returns is never trusted: nonsense and exceptions
+become an `InvalidFrameError` that names the first byte at which the function went wrong.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from ._layout import Layout
 __all__ = ["build_header", "read_header"]
 
 
-def read_header(
-    layout: Layout, header: bytes, stream_offset: int
-) -> tuple[int, int, bytes] | None:
+def read_header(layout: Layout, header: bytes, stream_offset: int) -> tuple[int, int, bytes] | None:
     """Asks the user's ``parse`` about the bytes so far.
 
     Args:

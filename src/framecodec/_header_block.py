@@ -4,8 +4,8 @@ Both engines call it: such a frame's cost lies in its lines, not in the language
 
 A line is judged when its end arrives and never looked at again, so a block that comes byte by byte
 costs no more than one that comes whole. The grammar is that of HTTP header fields without folding
-(RFC 9112, section 5): names in any case, no space before the colon, spaces and tabs around the value
-ignored.
+(RFC 9112, section 5): names in any case, no space before the colon, spaces and tabs around the
+value ignored.
 """
 
 from __future__ import annotations

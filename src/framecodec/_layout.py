@@ -16,9 +16,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, Protocol
 
-__all__ = ["CUSTOM", "DIGITS", "HEADERS", "LARGEST_SIZE", "TEXT", "UINT", "VARINT", "Layout"]
+__all__ = [
+    "CUSTOM",
+    "DIGITS",
+    "HEADERS",
+    "LARGEST_SIZE",
+    "MAX_VALUE",
+    "TEXT",
+    "UINT",
+    "VARINT",
+    "HasLayout",
+    "Layout",
+]
 
 # The kinds of length field: one branch each in the engines.
 UINT = 0  # binary, fixed width
@@ -63,6 +74,11 @@ class Layout:
     specials: Mapping[int, Hashable] = field(default_factory=dict)  # field value -> object
     parse: Parse | None = None  # CUSTOM
     build: Build | None = None  # CUSTOM
+
+    @property
+    def byteorder(self) -> Literal["big", "little"]:
+        """UINT: as `int.from_bytes` wants it."""
+        return "little" if self.little else "big"
 
     @property
     def lead_size(self) -> int:
@@ -115,3 +131,10 @@ class Layout:
                 low, span = first, value - 1 - first
             first = value + 1
         return low, span
+
+
+class HasLayout(Protocol):
+    """What an engine wants of a codec."""
+
+    @property
+    def layout(self) -> Layout: ...

@@ -6,24 +6,34 @@
 # cython: binding=False, embedsignature=True, embedsignature.format=clinic
 """The engine in Cython: bytes in, messages out; messages in, bytes out.
 
-`_splitter_py.py` is the specification: the same rooms in the same order under the same names, and what
-is said there of a splitter's duty and plan holds here. Whoever changes one changes the other.
+`_splitter_py.py` is the specification: the same rooms in the same order under the same names, and
+what is said there of a splitter's duty and plan holds here. Whoever changes one changes the other.
 
 What is different here
-    The hot loop reads C memory and touches no Python object but the messages that it makes. A message
-    that is cut off grows in the `bytes` object that will be delivered, so it is copied once; its size
-    doubles with what arrived, so that nothing is allocated from a declared length alone.
+    The hot loop reads C memory and touches no Python object but the messages that it makes. A
+    message that is cut off grows in the `bytes` object that will be delivered, so it is copied
+    once; its size doubles with what arrived, so that nothing is allocated from a declared length
+    alone.
 
     Fields that the loop compares are plain C numbers, copied from the layout at construction. Wire
-    values are uint64_t, sizes in memory Py_ssize_t; a value becomes a size only after it was compared
-    with a limit that a Py_ssize_t holds. Sums of sizes cannot overflow: each is at most
+    values are uint64_t, sizes in memory Py_ssize_t; a value becomes a size only after it was
+    compared with a limit that a Py_ssize_t holds. Sums of sizes cannot overflow: each is at most
     LARGEST_SIZE, half of what a Py_ssize_t holds.
 
-    The state is consistent whenever Python code may run: in errors, in the user's parse(), nowhere else.
+    The state is consistent whenever Python code may run: in errors, in the user's parse(), nowhere
+    else.
 """
 
 cimport cython
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport (
+    PyBUF_FORMAT,
+    PyBUF_ND,
+    PyBUF_SIMPLE,
+    PyBUF_STRIDES,
+    PyBUF_WRITABLE,
+    PyBuffer_Release,
+    PyObject_GetBuffer,
+)
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.bytes cimport (
     PyBytes_AS_STRING,
@@ -40,13 +50,14 @@ from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 import operator
+from collections.abc import Sequence
 
 from . import errors
 from ._custom_header import build_header, read_header
 from ._header_block import read_lines
 from ._layout import Layout
 
-__all__ = ["Encoder", "Splitter"]
+__all__ = ["Encoder", "Spans", "Splitter", "scan"]
 
 # The kinds of length field, as in _layout.py (a comparison with a module's variable would cost the
 # hot loop 3 ns a message).
@@ -86,8 +97,8 @@ cdef object _layout_of(codec):
     return layout
 
 
-# The bytes object of an unfinished message is held by a plain pointer: it is not whole yet, and moves
-# when it grows.
+# The bytes object of an unfinished message is held by a plain pointer: it is not whole yet, and
+# moves when it grows.
 cdef extern from "Python.h":
     PyObject* _new_bytes "PyBytes_FromStringAndSize" (const char*, Py_ssize_t) except NULL
     uint8_t* _bytes_at "(uint8_t *)PyBytes_AS_STRING" (PyObject*) noexcept
@@ -185,6 +196,9 @@ cdef inline Py_ssize_t _common_size(
 # --- in -------------------------------------------------------------------------------------------
 
 
+cdef class Spans
+
+
 @cython.final
 cdef class Splitter:
     """One connection's receiving state: bytes in, any chunking; messages out.
@@ -238,6 +252,7 @@ cdef class Splitter:
     cdef Py_ssize_t _trailer_pos  # bytes of the trailer that matched
 
     cdef uint64_t _skipped_count
+    cdef Spans _spans  # scanning: where the frames lie, instead of messages
     cdef object _buffer  # what get_buffer() gives: a bytearray, ...
     cdef object _buffer_view  # ... and an export of it, so that nobody resizes it
     cdef Py_ssize_t _buffer_size
@@ -463,8 +478,10 @@ cdef class Splitter:
         cdef bint little = self._little
         cdef bytes message
         cdef uint8_t* target
+        cdef Spans spans = self._spans
+        cdef int64_t start = self._stream_offset
         try:
-            if self._plain:  # nothing but a length and a rest
+            if self._plain and spans is None:  # nothing but a length and a rest
                 while end - p >= width:
                     value = _load(p, width, little)
                     rest = p + width
@@ -492,6 +509,13 @@ cdef class Splitter:
                     rest + rest_size, self._trailer_at, trailer_size
                 ):
                     break
+                if spans is not None:
+                    if self._raw:
+                        spans.add(start + (p - data), start + (p - data) + frame_size)
+                    else:
+                        spans.add(start + (rest - data), start + (rest - data) + rest_size)
+                    p += frame_size
+                    continue
                 if self._raw:
                     message = PyBytes_FromStringAndSize(<const char*>p, frame_size)
                 elif lead_size:
@@ -568,7 +592,7 @@ cdef class Splitter:
         self, const uint8_t* data, const uint8_t* end, list messages
     ) except -1:
         """Gathers the header and judges it; delivers a special, prepares for a rest."""
-        cdef Py_ssize_t taken, header_size, lead_size, rest_size, surplus
+        cdef Py_ssize_t taken, header_size, lead_size, rest_size
         cdef uint64_t value
         if self._phase != IN_HEADER:
             return 0
@@ -578,9 +602,11 @@ cdef class Splitter:
 
         # The usual case: a whole, plain header of fixed or varying size, within the limits.
         header_size = self._try_header(self._header, self._header_size, &value)
-        if header_size and value - self._quick_low <= self._quick_span and (
-            not self._magic_size
-            or not memcmp(self._header, self._magic_at, self._magic_size)
+        if (
+            header_size
+            and value - self._quick_low <= self._quick_span
+            and not (self._magic_size and memcmp(self._header, self._magic_at, self._magic_size))
+            and self._spans is None
         ):
             taken -= self._drop_surplus(header_size)
             rest_size = <Py_ssize_t>value + self._adjustment
@@ -599,13 +625,20 @@ cdef class Splitter:
         size, number, lead = found
         taken -= self._drop_surplus(size)
         if number in self._layout.specials:
-            messages.append(
-                self._header_bytes() if self._raw else self._layout.specials[number]
-            )
+            if self._spans is not None:
+                self._spans.add(self._stream_offset, self._stream_offset + self._header_size)
+            else:
+                messages.append(
+                    self._header_bytes() if self._raw else self._layout.specials[number]
+                )
             self._next_frame()
             return taken
         lead_size = len(lead)
         settled = self._settle_rest_size(number, lead_size)
+        if self._spans is not None:
+            if lead_size and not self._raw:
+                raise errors.scan_with_lead()
+            self._skipping = True  # its bytes are wanted no more than those of a skipped frame
         if self._skipping:
             self._skip_left = settled
             self._phase = IN_REST
@@ -662,7 +695,8 @@ cdef class Splitter:
             self._header, size, self._magic_at, self._magic_size
         )
         if right < size and right < self._magic_size:
-            raise errors.wrong_magic(self._magic, self._stream_offset, self._header_first(right + 1))
+            raise errors.wrong_magic(self._magic, self._stream_offset, self._header_first(right +
+            1))
         if size < self._magic_size:
             return None
         if self._kind == HEADERS:
@@ -872,7 +906,14 @@ cdef class Splitter:
     cdef int _deliver(self, list messages) except -1:
         """Hands over the message, which was filled in its final place."""
         cdef object message
-        if self._skipping:
+        cdef int64_t start, stop
+        if self._spans is not None:
+            start, stop = self._stream_offset, self._stream_offset + self._pending
+            if not self._raw:
+                start += self._header_size
+                stop -= self._trailer_size
+            self._spans.add(start, stop)
+        elif self._skipping:
             self._skipped_count += 1
         else:
             if self._raw:
@@ -911,7 +952,7 @@ cdef class Splitter:
         """Makes the error stick, and keeps what arrived for detach()."""
         cdef int64_t pending = self._pending + size
         tail = b""
-        if not self._skipping:
+        if not self._skipping and self._spans is None:
             tail = self._unfinished()
             if size:
                 tail += _bytes_of(not_taken, size)
@@ -952,6 +993,115 @@ cdef class Splitter:
         if self._kind == TEXT:  # a sign, digits up to the one that is too many, the end mark
             return self._field_offset + 1 + 21 + self._end_size
         return self._magic_size + self._layout.max_header
+
+
+@cython.final
+cdef class Spans:
+    """Where the frames of a buffer lie: a sequence of memoryviews that are made on demand.
+
+    See `framecodec._splitter_py.Spans`, its twin.
+    """
+
+    cdef object _view
+    cdef int64_t* _positions  # start and stop of each
+    cdef Py_ssize_t _count
+    cdef Py_ssize_t _room
+    cdef Py_ssize_t _shape[2]
+    cdef Py_ssize_t _strides[2]
+    cdef readonly int64_t consumed
+    cdef object __weakref__
+
+    def __cinit__(self, view):
+        self._view = view
+        self._positions = NULL
+
+    def __dealloc__(self):
+        PyMem_Free(self._positions)
+
+    # Spans grow only before scan() returns them, so an export never moves.
+    cdef inline int add(self, int64_t start, int64_t stop) except -1:
+        cdef int64_t* positions
+        cdef Py_ssize_t room
+        if self._count == self._room:
+            room = max(64, 2 * self._room)
+            positions = <int64_t*>PyMem_Realloc(self._positions, room * 2 * sizeof(int64_t))
+            if positions == NULL:
+                raise MemoryError
+            self._positions = positions
+            self._room = room
+        self._positions[2 * self._count] = start
+        self._positions[2 * self._count + 1] = stop
+        self._count += 1
+        return 0
+
+    def __len__(self):
+        return self._count
+
+    def __getitem__(self, index):
+        cdef Py_ssize_t pos
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._count))]
+        pos = _clipped_index(index)
+        if pos < 0:
+            pos += self._count
+        if not 0 <= pos < self._count:
+            raise errors.no_such_span(self._count)
+        return self._view[self._positions[2 * pos] : self._positions[2 * pos + 1]]
+
+    def __repr__(self):
+        return f"<Spans of {self._count} frames, {self.consumed} bytes>"
+
+    def __getbuffer__(self, Py_buffer* buffer, int flags):
+        if flags & PyBUF_WRITABLE:
+            raise BufferError("spans are read-only")
+        self._shape[0], self._shape[1] = self._count, 2
+        self._strides[0], self._strides[1] = 2 * sizeof(int64_t), sizeof(int64_t)
+        buffer.buf = self._positions
+        if not self._count:  # an address all the same
+            buffer.buf = self._shape
+        buffer.obj = self
+        buffer.len = self._count * 2 * sizeof(int64_t)
+        buffer.readonly = True
+        buffer.itemsize = sizeof(int64_t)
+        buffer.ndim = 2
+        buffer.format = NULL
+        buffer.shape = buffer.strides = buffer.suboffsets = NULL
+        if flags & PyBUF_FORMAT:
+            buffer.format = b"q"
+        if flags & PyBUF_ND:
+            buffer.shape = self._shape
+        if flags & PyBUF_STRIDES == PyBUF_STRIDES:
+            buffer.strides = self._strides
+        buffer.internal = NULL
+
+    def __releasebuffer__(self, Py_buffer* buffer):
+        pass
+
+
+Sequence.register(Spans)
+
+
+def scan(codec, data, *, raw=False):
+    """Every whole frame at the front of a buffer, without making a message; see `Codec.scan`."""
+    cdef Splitter splitter
+    cdef Spans spans
+    cdef Py_buffer buffer
+    layout = _layout_of(codec)
+    if not raw and (layout.lead_size or layout.specials):
+        raise errors.scan_with_lead() if layout.lead_size else errors.scan_with_specials()
+    view = errors.view_bytes(data)
+    splitter = Splitter(codec, raw=raw)
+    splitter._spans = spans = Spans(view)
+    PyObject_GetBuffer(view, &buffer, PyBUF_SIMPLE)
+    try:
+        splitter._consume(<const uint8_t*>buffer.buf, buffer.len, [])
+    except errors.FrameError:
+        if not spans._count:
+            raise
+    finally:
+        PyBuffer_Release(&buffer)
+    spans.consumed = splitter._stream_offset
+    return spans
 
 
 # --- out ------------------------------------------------------------------------------------------
@@ -1181,8 +1331,8 @@ cdef class Encoder:
     cdef bytes _field(self, value):
         """The length field of a value."""
         if self._kind == UINT:
-            order = "little" if self._little else "big"
-            return value.to_bytes(self._width, order, signed=self._layout.signed)
+            layout = self._layout
+            return value.to_bytes(self._width, layout.byteorder, signed=layout.signed)
         if self._kind == VARINT:
             field = bytearray()
             while value > 0x7F:

@@ -1,19 +1,19 @@
 """The engine in Python: bytes in, messages out; messages in, bytes out.
 
-It reads as the specification of the compiled engine, `_splitter.pyx`, which has the same rooms in the
-same order under the same names. Whoever changes one changes the other.
+It reads as the specification of the compiled engine, `_splitter.pyx`, which has the same rooms in
+the same order under the same names. Whoever changes one changes the other.
 
 What a splitter must do
-    Take the bytes of one connection in any chunks and give back its messages. Whatever the chunks, the
-    messages, the error and its offset are the same; what a peer declares costs nothing before it
-    arrives; a byte costs the same however much is pending.
+    Take the bytes of one connection in any chunks and give back its messages. Whatever the chunks,
+    the messages, the error and its offset are the same; what a peer declares costs nothing before
+    it arrives; a byte costs the same however much is pending.
 
 How
     Most frames lie whole and unremarkable in the chunk at hand. `_read_whole_frames`, the hot loop,
     takes those and no others: it stops in front of the first frame that is cut off, special, too
     large or wrong in any way. That one goes the careful way, part by part and byte by byte if need
-    be, through `_read_header`, `_read_rest` and `_read_trailer`, which can stop and go on anywhere and
-    know every error. Then the hot loop goes on.
+    be, through `_read_header`, `_read_rest` and `_read_trailer`, which can stop and go on anywhere
+    and know every error. Then the hot loop goes on.
 
     =========  =====================================================================
     phase      what the splitter holds of the pending frame
@@ -29,22 +29,38 @@ How
 
 from __future__ import annotations
 
+import array
 import operator
 import struct
+import sys
 import threading
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, final, overload
 
 from . import errors
 from ._custom_header import build_header, read_header
 from ._header_block import read_lines
-from ._layout import CUSTOM, DIGITS, HEADERS, MAX_VALUE, TEXT, UINT, VARINT, Layout
+from ._layout import (
+    CUSTOM,
+    DIGITS,
+    HEADERS,
+    MAX_VALUE,
+    TEXT,
+    UINT,
+    VARINT,
+    HasLayout,
+    Layout,
+)
 
-__all__ = ["Encoder", "Splitter"]
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["Encoder", "Spans", "Splitter", "scan"]
 
 _IN_HEADER, _IN_REST, _IN_TRAILER = range(3)
 
-# The buffer that get_buffer() gives when the caller has no wish, and the least and most it may wish.
+# The buffer that get_buffer() gives when the caller has no wish, and the least and most it may
+# wish.
 _BUFFER_SIZE = 64 * 1024
 _SMALLEST_BUFFER_SIZE = 1024
 _LARGEST_BUFFER_SIZE = 1024 * 1024
@@ -60,13 +76,14 @@ _DECIMAL = b"0123456789"
 _HEXADECIMAL = b"0123456789abcdefABCDEF"
 
 
-def _layout_of(codec: Any) -> Layout:
+def _layout_of(codec: HasLayout) -> Layout:
     layout = getattr(codec, "layout", None)
     if not isinstance(layout, Layout):
         raise errors.not_a_codec(codec)
     return layout
 
 
+@final
 class Splitter:
     """One connection's receiving state: bytes in, any chunking; messages out.
 
@@ -91,8 +108,8 @@ class Splitter:
         "_error",
         "_header",
         "_header_size",
-        "_lead_size",
         "_layout",
+        "_lead_size",
         "_line_pos",
         "_lock",
         "_magic",
@@ -108,6 +125,7 @@ class Splitter:
         "_skip",
         "_skipped",
         "_skipping",
+        "_spans",
         "_stream_offset",
         "_tail",
         "_trailer",
@@ -118,7 +136,13 @@ class Splitter:
         "_whole_size",
     )
 
-    def __init__(self, codec: Any, *, raw: bool = False, on_oversize: str = "raise") -> None:
+    def __init__(
+        self,
+        codec: HasLayout,
+        *,
+        raw: bool = False,
+        on_oversize: Literal["raise", "skip"] = "raise",
+    ) -> None:
         self._layout = layout = _layout_of(codec)
         if on_oversize not in ("raise", "skip"):
             raise errors.bad_on_oversize(on_oversize)
@@ -161,6 +185,7 @@ class Splitter:
         self._trailer_pos = 0  # bytes of the trailer that matched
 
         self._skipped = 0  # oversized frames discarded
+        self._spans: Spans | None = None  # scanning: where the frames lie, instead of messages
         self._buffer: bytearray | None = None  # what get_buffer() gives
         self._buffer_size = -1  # bytes given by get_buffer() and not yet updated, or -1
         self._error: BaseException | None = None  # the sticky error
@@ -171,7 +196,7 @@ class Splitter:
 
     # --- bytes in ---------------------------------------------------------------------------------
 
-    def feed(self, data: Any, /) -> list[Any]:
+    def feed(self, data: Buffer, /) -> list[Any]:
         """Takes the next bytes of the stream.
 
         Args:
@@ -187,13 +212,12 @@ class Splitter:
             TypeError, BufferError: `data` is not a contiguous bytes-like object; nothing was taken.
             ValueError: The splitter is detached.
         """
-        if type(data) is not bytes:
-            data = errors.view_bytes(data)
+        chunk = data if type(data) is bytes else errors.view_bytes(data)
         with self._lock:
             self._check_usable()
-            return self._take(data)
+            return self._take(chunk)
 
-    def get_buffer(self, sizehint: int = -1, /) -> memoryview:
+    def get_buffer(self, sizehint: SupportsIndex = -1, /) -> memoryview:
         """Gives memory to read the next bytes of the stream into.
 
         Args:
@@ -219,7 +243,7 @@ class Splitter:
             self._buffer_size = len(self._buffer)
             return memoryview(self._buffer)
 
-    def buffer_updated(self, count: int, /) -> list[Any]:
+    def buffer_updated(self, count: SupportsIndex, /) -> list[Any]:
         """Takes what was read into the buffer that `get_buffer` gave.
 
         Args:
@@ -230,7 +254,8 @@ class Splitter:
 
         Raises:
             FrameError: The stream is broken.
-            ValueError: There is no such buffer, `count` does not fit it, or the splitter is detached.
+            ValueError: There is no such buffer, `count` does not fit it, or the splitter is
+                detached.
         """
         size = operator.index(count)
         with self._lock:
@@ -365,12 +390,15 @@ class Splitter:
     # --- the hot loop: frames that lie whole and unremarkable in the chunk ------------------------
 
     def _read_whole_frames(self, data: bytes, pos: int, messages: list[Any]) -> int:
-        """Takes frames from `pos` on; returns where the first one begins that wants a second look."""
+        """Takes frames from `pos` on; returns where the first one begins that wants a second look.
+
+        What it takes is whole and plainly right; it raises nothing about frames.
+        """
         first_pos, size = pos, len(data)
         low, high, adjustment = self._quick_low, self._quick_high, self._adjustment
         append = messages.append
         try:
-            if self._unpack is not None:  # nothing but a length and a rest
+            if self._unpack is not None and self._spans is None:  # nothing but length and rest
                 unpack, header_size = self._unpack, self._header_size
                 while (rest_pos := pos + header_size) <= size:
                     (value,) = unpack(data, pos)
@@ -382,6 +410,8 @@ class Splitter:
                 return pos
 
             magic, trailer, raw = self._magic, self._trailer, self._raw
+            scanned = None if self._spans is None else self._spans.add
+            offset = self._stream_offset - first_pos  # of the chunk
             magic_size, trailer_size, lead_size = len(magic), len(trailer), self._lead_size
             try_length, field_offset = self._try_length, magic_size + lead_size
             while True:
@@ -395,7 +425,12 @@ class Splitter:
                     break
                 if not data.startswith(magic, pos) or not data.startswith(trailer, rest_stop):
                     break
-                if raw:
+                if scanned is not None:
+                    if raw:
+                        scanned(offset + pos, offset + stop)
+                    else:
+                        scanned(offset + rest_pos, offset + rest_stop)
+                elif raw:
                     append(data[pos:stop])
                 elif lead_size:
                     lead_pos = pos + magic_size
@@ -414,7 +449,7 @@ class Splitter:
         stop = pos + self._layout.field_width
         if stop > len(data):
             return None
-        return int.from_bytes(data[pos:stop], "little" if self._layout.little else "big"), stop
+        return int.from_bytes(data[pos:stop], self._layout.byteorder), stop
 
     def _try_digits(self, data: bytes, pos: int) -> tuple[int, int] | None:
         stop = pos + self._layout.field_width
@@ -464,10 +499,17 @@ class Splitter:
             pos -= surplus
 
         if value in self._layout.specials:
-            messages.append(bytes(header) if self._raw else self._layout.specials[value])
+            if self._spans is not None:
+                self._spans.add(self._stream_offset, self._stream_offset + header_size)
+            else:
+                messages.append(bytes(header) if self._raw else self._layout.specials[value])
             self._next_frame()
             return pos
         rest_size = self._settle_rest_size(value, len(lead))
+        if self._spans is not None:
+            if lead and not self._raw:
+                raise errors.scan_with_lead()
+            self._skipping = True  # its bytes are wanted no more than those of a skipped frame
         self._whole_size = header_size + rest_size + len(self._trailer)
         self._rest_left = rest_size
         self._phase = _IN_REST
@@ -513,9 +555,8 @@ class Splitter:
         layout = self._layout
         if len(header) < self._header_size:
             return None
-        order = "little" if layout.little else "big"
         field = header[layout.field_offset : self._header_size]
-        return self._header_size, int.from_bytes(field, order, signed=layout.signed)  # type: ignore[arg-type]
+        return self._header_size, int.from_bytes(field, layout.byteorder, signed=layout.signed)
 
     def _judge_digits(self, header: bytearray) -> tuple[int, int] | None:
         layout, value = self._layout, 0
@@ -559,7 +600,7 @@ class Splitter:
             digit = _digit(header[pos], layout.base)
             if digit < 0:
                 break
-            if pos > first_pos and not value or negative and not digit and not value:
+            if (pos > first_pos and not value) or (negative and not digit and not value):
                 raise errors.leading_zero(self._stream_offset, bytes(header[: pos + 1]))
             value = value * layout.base + digit
             if value > MAX_VALUE:
@@ -646,7 +687,13 @@ class Splitter:
 
     def _deliver(self, messages: list[Any]) -> None:
         """Makes the message, once, from its pieces."""
-        if self._skipping:
+        if self._spans is not None:
+            start, stop = self._stream_offset, self._stream_offset + self._pending
+            if not self._raw:
+                start += len(self._header)
+                stop -= len(self._trailer)
+            self._spans.add(start, stop)
+        elif self._skipping:
             self._skipped += 1
         else:
             if self._raw:
@@ -674,7 +721,8 @@ class Splitter:
 
     def _fail(self, error: BaseException, not_taken: bytes | memoryview) -> None:
         """Makes the error stick, and keeps what arrived for detach()."""
-        tail = b"" if self._skipping else b"".join([self._unfinished(), not_taken])
+        nothing_kept = self._skipping or self._spans is not None
+        tail = b"" if nothing_kept else b"".join([self._unfinished(), not_taken])
         pending = self._pending + len(not_taken)
         self._forget()
         self._error, self._tail, self._pending = error, tail, pending
@@ -700,6 +748,85 @@ class Splitter:
         return len(layout.magic) + layout.max_header
 
 
+@final
+class Spans(Sequence[memoryview]):
+    """Where the frames of a buffer lie: a sequence of `memoryview`\\ s that are made on demand.
+
+    It also exports its positions, an ``(n, 2)`` buffer of int64 (start, stop), so that
+    ``numpy.asarray(spans)`` copies nothing. (The Python engine needs Python 3.12 for
+    ``memoryview(spans)``; numpy understands it everywhere.)
+    """
+
+    __slots__ = ("__weakref__", "_consumed", "_positions", "_view")
+
+    def __init__(self, view: memoryview) -> None:
+        self._view = view
+        self._positions = array.array("q")
+        self._consumed = 0
+
+    def add(self, start: int, stop: int) -> None:
+        self._positions.append(start)
+        self._positions.append(stop)
+
+    @property
+    def consumed(self) -> int:
+        """Bytes of the whole frames; what follows is unfinished or bad."""
+        return self._consumed
+
+    def __len__(self) -> int:
+        return len(self._positions) // 2
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> memoryview: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[memoryview]: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> memoryview | list[memoryview]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        pos = operator.index(index)
+        if pos < 0:
+            pos += len(self)
+        if not 0 <= pos < len(self):
+            raise errors.no_such_span(len(self))
+        return self._view[self._positions[2 * pos] : self._positions[2 * pos + 1]]
+
+    def __repr__(self) -> str:
+        return f"<Spans of {len(self)} frames, {self._consumed} bytes>"
+
+    def __buffer__(self, flags: int) -> memoryview:
+        flat = memoryview(self._positions).toreadonly()
+        return flat.cast("B").cast("q", (len(self), 2)) if len(self) else flat
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        order = "<" if sys.byteorder == "little" else ">"
+        return {
+            "version": 3,
+            "shape": (len(self), 2),
+            "typestr": f"{order}i8",
+            "data": memoryview(self._positions).toreadonly(),
+        }
+
+
+def scan(codec: HasLayout, data: Buffer, *, raw: bool = False) -> Spans:
+    """Every whole frame at the front of a buffer, without making a message; see `Codec.scan`."""
+    layout = _layout_of(codec)
+    if not raw and (layout.lead_size or layout.specials):
+        raise errors.scan_with_lead() if layout.lead_size else errors.scan_with_specials()
+    view = errors.view_bytes(data)
+    splitter = Splitter(codec, raw=raw)
+    splitter._spans = spans = Spans(view)
+    try:
+        for pos in range(0, len(view), _SLICE_SIZE):
+            splitter._consume(bytes(view[pos : pos + _SLICE_SIZE]), [])
+    except errors.FrameError:
+        if not spans:
+            raise
+    spans._consumed = splitter.stream_offset
+    return spans
+
+
+@final
 class Encoder:
     """The way out: messages in, frames out. It has no state; one serves every connection.
 
@@ -712,14 +839,14 @@ class Encoder:
 
     __slots__ = ("_bytes_are_special", "_layout", "_message_max", "_pack", "_special_values")
 
-    def __init__(self, codec: Any) -> None:
+    def __init__(self, codec: HasLayout) -> None:
         self._layout = layout = _layout_of(codec)
         self._message_max = layout.message_max
         self._special_values = layout.special_values
         self._bytes_are_special = layout.bytes_are_special
         self._pack = _packer(layout)
 
-    def encode(self, message: Any, /) -> bytes:
+    def encode(self, message: object, /) -> bytes:
         """One frame.
 
         Args:
@@ -735,7 +862,7 @@ class Encoder:
             return self._pack(len(message)) + message
         return b"".join(self.frame_parts(message))
 
-    def encode_many(self, messages: Iterable[Any], /) -> bytes:
+    def encode_many(self, messages: Iterable[object], /) -> bytes:
         """The frames of many messages, one after the other, in one allocation.
 
         Raises:
@@ -746,7 +873,7 @@ class Encoder:
             parts += self.frame_parts(message)
         return b"".join(parts)
 
-    def frame_parts(self, message: Any, /) -> list[Any]:
+    def frame_parts(self, message: object, /) -> list[Buffer]:
         """Buffers whose concatenation is the frame, for ``sendmsg`` or ``writelines``.
 
         The message is not copied and none of the buffers is empty.
@@ -776,7 +903,7 @@ class Encoder:
             parts.append(layout.trailer)
         return parts
 
-    def _special_value(self, message: Any) -> int | None:
+    def _special_value(self, message: Hashable) -> int | None:
         try:
             return self._special_values.get(message)
         except (TypeError, ValueError):  # not hashable: no special object
@@ -808,8 +935,7 @@ class Encoder:
         """The length field of a value."""
         layout = self._layout
         if layout.kind == UINT:
-            order = "little" if layout.little else "big"
-            return value.to_bytes(layout.field_width, order, signed=layout.signed)  # type: ignore[arg-type]
+            return value.to_bytes(layout.field_width, layout.byteorder, signed=layout.signed)
         if layout.kind == VARINT:
             field = bytearray()
             while value > 0x7F:
@@ -840,10 +966,10 @@ def _struct_format(layout: Layout) -> str:
 
 
 def _unpacker(layout: Layout) -> Callable[[bytes, int], tuple[int]] | None:
-    """`struct` reads the commonest fields fastest. A negative value reads as one above any limit."""
+    """`struct` reads the commonest fields fastest; a negative value reads as one over any limit."""
     if layout.kind != UINT or layout.field_width not in _STRUCT_FORMATS:
         return None
-    return struct.Struct(_struct_format(layout)).unpack_from  # type: ignore[return-value]
+    return struct.Struct(_struct_format(layout)).unpack_from
 
 
 def _packer(layout: Layout) -> Callable[[int], bytes] | None:

@@ -1,4 +1,5 @@
-"""What a frame looks like: one immutable description that serves both directions and every connection.
+"""What a frame looks like: one immutable description that serves both directions and every
+connection.
 
 A codec is made by the constructor of its length field's kind (`Codec.uint`, `Codec.digits`, ...),
 which checks the whole description and settles it as the plain numbers of a `Layout`. Everything
@@ -13,7 +14,7 @@ import struct
 import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, Literal, NoReturn, final
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, final
 
 from . import errors
 from ._layout import (
@@ -27,7 +28,10 @@ from ._layout import (
     VARINT,
     Layout,
 )
-from .splitter import Encoder, Splitter
+from .splitter import Encoder, Spans, Splitter, scan
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = ["DEFAULT_MAX_MESSAGE_SIZE", "Codec"]
 
@@ -50,27 +54,27 @@ class Codec:
         frame:  [ magic ][ lead ][ length field ][ rest ][ trailer ]
         message:         [ lead ]                [ rest ]
 
-    A message is its frame without the parts that the codec owns: magic, length field and trailer. So
-    ``decode(encode(m)) == m`` for every shape.
+    A message is its frame without the parts that the codec owns: magic, length field and trailer.
+    So ``decode(encode(m)) == m`` for every shape.
 
-    Made by one of the constructors `uint`, `struct`, `digits`, `varint`, `text`, `headers`, `custom`.
-    All of them take these keyword parameters:
+    Made by one of the constructors `uint`, `struct`, `digits`, `varint`, `text`, `headers`,
+    `custom`. All of them take these keyword parameters:
 
     Args:
-        length_offset: Where the length field starts, in bytes from the frame's first one. What stands
-            between the magic and the field is the lead. Default: right behind the magic.
+        length_offset: Where the length field starts, in bytes from the frame's first one. What
+            stands between the magic and the field is the lead. Default: right behind the magic.
         length_adjustment: The rest has the field's value plus this many bytes.
-        length_includes: What the field counts: ``"rest"``, or ``"frame"`` for the whole frame, itself,
-            magic and trailer included (then there is no adjustment).
+        length_includes: What the field counts: ``"rest"``, or ``"frame"`` for the whole frame,
+            itself, magic and trailer included (then there is no adjustment).
         magic: Constant bytes that open every frame, written and verified.
         trailer: Constant bytes that close every frame, written and verified.
-        specials: A mapping from field values to hashable objects. Such a value stands alone, with no
-            rest and no trailer; it is delivered as, and encoded from, its object.
+        specials: A mapping from field values to hashable objects. Such a value stands alone, with
+            no rest and no trailer; it is delivered as, and encoded from, its object.
         max_message_size: The largest message, in bytes, both ways; None takes the limit off.
 
     Raises:
-        ValueError, TypeError: The description is contradictory or cannot be represented. Raised when
-            the codec is made, never when it is used.
+        ValueError, TypeError: The description is contradictory or cannot be represented. Raised
+            when the codec is made, never when it is used.
     """
 
     kind: str
@@ -132,8 +136,8 @@ class Codec:
         """A binary length in the notation of the `struct` module.
 
         Args:
-            fmt: One integer, with or without a byte order: ``"i"``, ``"!I"``, ``"<H"``, ``"q"``. Native
-                size and order where `struct` has them. A negative length is an error.
+            fmt: One integer, with or without a byte order: ``"i"``, ``"!I"``, ``"<H"``, ``"q"``.
+                Native size and order where `struct` has them. A negative length is an error.
 
         The other parameters are described at `Codec`.
         """
@@ -205,8 +209,8 @@ class Codec:
             end: The end mark.
             base: 10 or 16; hexadecimal is written in lower case and read in both.
 
-        The other parameters are described at `Codec`. A special value may be negative: ``{-1: None}``
-        reads and writes ``-1``.
+        The other parameters are described at `Codec`. A special value may be negative:
+        ``{-1: None}`` reads and writes ``-1``.
         """
         return cls._make("text", locals())
 
@@ -224,10 +228,10 @@ class Codec:
         specials: Mapping[int, Hashable] | None = None,
         max_message_size: int | None = DEFAULT_MAX_MESSAGE_SIZE,
     ) -> Codec:
-        """A block of ``Name: value\\r\\n`` lines ended by an empty line (LSP, DAP, JSON-RPC on stdio).
+        """A block of ``Name: value\\r\\n`` lines ended by an empty line (LSP, DAP, JSON-RPC).
 
-        Names are read in any case and other headers are ignored; a missing or second one of the name
-        is an error.
+        Names are read in any case and other headers are ignored; a missing or second one of the
+        name is an error.
 
         Args:
             name: The header that holds the length, in decimal digits.
@@ -255,9 +259,9 @@ class Codec:
         """Any other shape, by two functions.
 
         Args:
-            parse: Is shown the first bytes of a frame, behind the magic, and returns None where it wants
-                more of them, else ``(header_size, rest_size)`` or ``(header_size, rest_size, lead)``,
-                sizes in bytes; the message is lead and rest. It sees a frame's first bytes
+            parse: Is shown the first bytes of a frame, behind the magic, and returns None where it
+                wants more of them, else ``(header_size, rest_size)`` or ``(header_size, rest_size,
+                lead)``, sizes in bytes; the message is lead and rest. It sees a frame's first bytes
                 again as more arrive, so it must not depend on anything else. What it raises
                 becomes an `InvalidFrameError`.
             build: Is shown a message and returns the header, without the magic, or ``(header, n)``
@@ -302,7 +306,7 @@ class Codec:
 
     # --- what it does -----------------------------------------------------------------------------
 
-    def encode(self, message: Any, /) -> bytes:
+    def encode(self, message: object, /) -> bytes:
         """One frame.
 
         Args:
@@ -316,7 +320,7 @@ class Codec:
         """
         return self._encoder.encode(message)
 
-    def encode_many(self, messages: Iterable[Any], /) -> bytes:
+    def encode_many(self, messages: Iterable[object], /) -> bytes:
         """The frames of an iterable of messages, one after the other, in one allocation.
 
         Raises:
@@ -324,7 +328,7 @@ class Codec:
         """
         return self._encoder.encode_many(messages)
 
-    def frame_parts(self, message: Any, /) -> list[Any]:
+    def frame_parts(self, message: object, /) -> list[Buffer]:
         """Buffers whose concatenation is the frame, for ``sendmsg`` or ``writelines``.
 
         The message is not copied and none of the buffers is empty.
@@ -334,7 +338,7 @@ class Codec:
         """
         return self._encoder.frame_parts(message)
 
-    def decode(self, frame: Any, /) -> Any:
+    def decode(self, frame: Buffer, /) -> Any:
         """The message of exactly one whole frame.
 
         Args:
@@ -357,15 +361,15 @@ class Codec:
         size = sum(memoryview(part).nbytes for part in parts)
         raise errors.bytes_behind(memoryview(frame).nbytes - size, bytes(parts[0]))
 
-    def split(self, data: Any, /) -> tuple[list[Any], int]:
+    def split(self, data: Buffer, /) -> tuple[list[Any], int]:
         """Every whole frame at the front of a buffer.
 
         Args:
             data: A contiguous bytes-like object.
 
         Returns:
-            The messages, and how many bytes their frames have. Bytes of an unfinished or a bad frame
-            are left to the caller.
+            The messages, and how many bytes their frames have. Bytes of an unfinished or a bad
+            frame are left to the caller.
 
         Raises:
             FrameError: The first frame is bad.
@@ -374,6 +378,26 @@ class Codec:
         splitter = Splitter(self)
         messages = splitter.feed(data)
         return messages, splitter.stream_offset
+
+    def scan(self, data: Buffer, /, *, raw: bool = False) -> Spans:
+        """Every whole frame at the front of a buffer, without making a message.
+
+        Args:
+            data: A contiguous bytes-like object; the result keeps a view of it.
+            raw: Span whole frames instead of messages. A codec with a lead, or with specials,
+                allows nothing else: its messages are not bytes in one piece.
+
+        Returns:
+            A sequence of `memoryview` objects made on demand. It exports an ``(n, 2)`` int64 buffer
+            of (start, stop), so that ``numpy.asarray(spans)`` copies nothing; its ``consumed`` is
+            how many bytes the frames have.
+
+        Raises:
+            FrameError: The first frame is bad.
+            ValueError: `raw` is False, and messages are not bytes in one piece.
+            TypeError, BufferError: `data` is not a contiguous bytes-like object.
+        """
+        return scan(self, data, raw=raw)
 
     def splitter(
         self, *, raw: bool = False, on_oversize: Literal["raise", "skip"] = "raise"
@@ -465,9 +489,7 @@ def _normalize(parameters: dict[str, Any]) -> None:
         magic_size = len(parameters["magic"])
         offset = _check_int(parameters, "length_offset", 0, _LARGEST_OFFSET)
         if offset < magic_size:
-            raise ValueError(
-                f"length_offset={offset} lies inside the magic of {magic_size} bytes"
-            )
+            raise ValueError(f"length_offset={offset} lies inside the magic of {magic_size} bytes")
         if offset == magic_size:
             parameters["length_offset"] = None
 
@@ -530,9 +552,7 @@ def _struct_layout(parameters: Mapping[str, Any]) -> Layout:
     return _binary_layout(parameters, struct.calcsize(fmt), little, code.islower())
 
 
-def _binary_layout(
-    parameters: Mapping[str, Any], width: int, little: bool, signed: bool
-) -> Layout:
+def _binary_layout(parameters: Mapping[str, Any], width: int, little: bool, signed: bool) -> Layout:
     bits = 8 * width - signed
     return _fixed_layout(
         parameters,
@@ -596,9 +616,7 @@ def _headers_layout(parameters: Mapping[str, Any]) -> Layout:
     max_header = _check_int(parameters, "max_header", 1, _LARGEST_HEADER)
     _check_includes_rest(parameters, "headers")
     _check_unused(parameters, "headers", ("length_offset",))
-    layout = Layout(
-        **_common_layout(parameters), kind=HEADERS, name=name, max_header=max_header
-    )
+    layout = Layout(**_common_layout(parameters), kind=HEADERS, name=name, max_header=max_header)
     largest = len(f"{name}: {layout.rest_max - layout.adjustment}\r\n\r\n")
     if largest > max_header:
         raise ValueError(

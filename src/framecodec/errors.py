@@ -1,7 +1,8 @@
 """What can go wrong, and in which words.
 
-Every error of the library is made here, by a function named after its cause, so that the two engines
-say the same: same type, same text, same attributes. None of them depends on how the stream was cut.
+Every error of the library is made here, by a function named after its cause, so that the two
+engines say the same: same type, same text, same attributes. None of them depends on how the stream
+was cut.
 
 * The text names what was found, what was allowed, where in the stream, and what to do about it.
 * An error is plain data (numbers, bytes, text), so that it pickles and outlives its connection.
@@ -28,8 +29,8 @@ class FrameError(Exception):
     """Base of everything that framecodec raises about frames.
 
     Attributes:
-        stream_offset: Position in the stream of the bad frame's first byte, counted in bytes from the
-            first byte the splitter was given; None where there is no stream (encoding).
+        stream_offset: Position in the stream of the bad frame's first byte, counted in bytes from
+            the first byte the splitter was given; None where there is no stream (encoding).
         header: The bad frame's bytes up to and including the one that decided, at most its whole
             header (magic, lead and length field).
     """
@@ -140,9 +141,9 @@ class TruncatedDatagramError(FrameError):
         self.size = size
 
 
-# ---------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Arguments
-# ---------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def view_bytes(data: object) -> memoryview:
@@ -168,13 +169,13 @@ def view_bytes(data: object) -> memoryview:
         return view
     try:
         return view.cast("B")
-    except (TypeError, ValueError):  # a format that cast() does not know: the bytes are all the same
+    except (TypeError, ValueError):  # a format that cast() does not know; bytes it has all the same
         return memoryview(view.tobytes())
 
 
-# ---------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Texts
-# ---------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def _show(data: bytes) -> str:
@@ -189,7 +190,7 @@ def _invalid(reason: str, stream_offset: int, header: bytes) -> InvalidFrameErro
     )
 
 
-# --- receiving -------------------------------------------------------------------------------------
+# --- receiving ------------------------------------------------------------------------------------
 
 
 def wrong_magic(magic: bytes, stream_offset: int, header: bytes) -> InvalidFrameError:
@@ -366,7 +367,7 @@ def idle_too_long(timeout: float, stream_offset: int) -> IdleTimeoutError:
     )
 
 
-# --- sending ---------------------------------------------------------------------------------------
+# --- sending --------------------------------------------------------------------------------------
 
 
 def message_too_large(size: int, limit: int, limited_by: str) -> MessageTooLargeError:
@@ -410,7 +411,7 @@ def built_too_long(size: int, max_header: int) -> InvalidFrameError:
     )
 
 
-# --- using -----------------------------------------------------------------------------------------
+# --- using ----------------------------------------------------------------------------------------
 
 
 def not_a_codec(codec: object) -> TypeError:
@@ -435,3 +436,17 @@ def no_buffer_given() -> ValueError:
 
 def updated_beyond_buffer(count: int, size: int) -> ValueError:
     return ValueError(f"buffer_updated({count}): get_buffer() gave a buffer of {size} bytes")
+
+
+def scan_with_lead() -> ValueError:
+    return ValueError(
+        "the codec has a lead, so a message is not in one piece; scan whole frames with raw=True"
+    )
+
+
+def scan_with_specials() -> ValueError:
+    return ValueError("the codec has specials, which are no bytes; scan whole frames with raw=True")
+
+
+def no_such_span(count: int) -> IndexError:
+    return IndexError(f"index out of range: there are {count} spans")

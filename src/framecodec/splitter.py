@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["ACCELERATED", "Encoder", "Splitter"]
+__all__ = ["ACCELERATED", "Encoder", "Spans", "Splitter", "scan"]
 
 if os.environ.get("FRAMECODEC_NO_EXTENSIONS", "") not in ("", "0"):
-    from ._splitter_py import Encoder, Splitter
+    from ._splitter_py import Encoder, Spans, Splitter, scan
 
     ACCELERATED = False
 else:
     try:
-        from ._splitter import Encoder, Splitter  # type: ignore[assignment]
+        from ._splitter import Encoder, Spans, Splitter, scan  # type: ignore[assignment]
 
         ACCELERATED = True
     except ImportError:
-        from ._splitter_py import Encoder, Splitter
+        from ._splitter_py import Encoder, Spans, Splitter, scan
 
         ACCELERATED = False
