@@ -1,0 +1,76 @@
+"""What every test may use: both engines, and Hypothesis that gives the same examples every time.
+
+``pytest --no-c-extensions`` leaves the compiled engine out, for a package that was built without
+it. Nothing else does: where the compiled engine should be there and is not, its tests fail instead
+of vanishing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from types import ModuleType
+
+import hypothesis
+import pytest
+
+import framecodec.codec
+
+# Deterministic, as every test here is; the fuzz campaign and the second profile look further.
+hypothesis.settings.register_profile(
+    "repeatable", deadline=None, derandomize=True, database=None, print_blob=True
+)
+hypothesis.settings.register_profile(
+    "searching", deadline=None, max_examples=3000, database=None, print_blob=True
+)
+hypothesis.settings.load_profile("repeatable")
+
+ENGINES = {"python": "framecodec._splitter_py", "compiled": "framecodec._splitter"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--no-c-extensions",
+        action="store_true",
+        default=os.environ.get("FRAMECODEC_NO_EXTENSIONS", "") not in ("", "0"),
+        help="leave out the tests of the compiled engine (default: FRAMECODEC_NO_EXTENSIONS)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "c_extension: needs the compiled engine")
+
+
+def pytest_report_header() -> str:
+    return f"framecodec: {framecodec.__file__}, ACCELERATED={framecodec.ACCELERATED}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--no-c-extensions"):
+        unwanted = [item for item in items if item.get_closest_marker("c_extension")]
+        items[:] = [item for item in items if not item.get_closest_marker("c_extension")]
+        config.hook.pytest_deselected(items=unwanted)
+
+
+@pytest.fixture(
+    scope="session",
+    params=["python", pytest.param("compiled", marks=pytest.mark.c_extension)],
+)
+def engine(request: pytest.FixtureRequest) -> ModuleType:
+    """The module of an engine (`Splitter`, `Encoder`, `Spans`, `scan`): each test runs on both."""
+    return importlib.import_module(ENGINES[request.param])
+
+
+@pytest.fixture
+def engine_in_use(engine: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """As `engine`, and every `Codec` that the test makes uses this engine too."""
+    for name in ("Encoder", "Splitter", "scan"):
+        monkeypatch.setattr(framecodec.codec, name, getattr(engine, name))
+    return engine
+
+
+@pytest.fixture(scope="session")
+def both_engines() -> tuple[ModuleType, ModuleType]:
+    """The engines side by side, for tests that compare them; mark such a test ``c_extension``."""
+    python, compiled = (importlib.import_module(name) for name in ENGINES.values())
+    return python, compiled
