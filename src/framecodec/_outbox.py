@@ -1,0 +1,191 @@
+"""What was accepted for sending and has not left yet; sans-I/O, one for every way to wait.
+
+What an outbox must do
+    Take messages, give buffers for one system call, drop what that call took, keep the rest. It
+    knows no socket: `FrameSocket` hands the buffers to ``sendmsg``, the asyncio classes to
+    ``writelines``.
+
+How
+    Small frames wait in a list and are joined when buffers are wanted: copying 64 bytes is cheaper
+    than telling the kernel where they lie. A message from `GATHER_SIZE` up is never copied: it is a
+    buffer of its own, and its header joins the small frames in front of it::
+
+        put:      [small] [small] [header of a large one] [large] [trailer] [small] ...
+        buffers:  [------------ one `bytes` ------------] [large] [--- one `bytes` ---] ...
+
+    A large message of a mutable type is only borrowed from the caller: right while a blocking call
+    lasts. Whoever keeps it for longer calls `own` first.
+
+An outbox is not thread-safe; its owner holds a lock or lives in an event loop.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable
+from itertools import islice
+from typing import TYPE_CHECKING, Any, final
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from .codec import Codec
+
+__all__ = ["GATHER_SIZE", "Outbox"]
+
+# From this size up, in bytes, naming a message's place to the kernel is cheaper than copying it.
+GATHER_SIZE = 4096
+
+
+def _most_buffers() -> int:
+    try:
+        most = os.sysconf("SC_IOV_MAX")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf, others not this name
+        most = -1
+    return most if most > 0 else 16  # 16 is what POSIX promises at least
+
+
+# As many buffers as one system call takes.
+_MOST_BUFFERS = _most_buffers()
+
+
+@final
+class Outbox:
+    """The bytes of one connection that were accepted and have not left.
+
+    Args:
+        codec: The shape of the frames.
+    """
+
+    __slots__ = ("_borrows", "_encode", "_encode_many", "_frame_parts", "_parts", "_small", "size")
+
+    def __init__(self, codec: Codec) -> None:
+        self._encode = codec.encode
+        self._encode_many = codec.encode_many
+        self._frame_parts = codec.frame_parts
+        self._parts: deque[Any] = deque()  # buffers that are ready to leave, ...
+        self._small: list[bytes] = []  # ... and behind them what is still to be joined
+        self._borrows = False  # some part is memory that its owner may change
+        self.size = 0
+        """Bytes held."""
+
+    def put(self, message: object, /) -> None:
+        """Takes one message.
+
+        Raises:
+            FrameError, TypeError, BufferError: As `Codec.encode`; nothing was taken.
+        """
+        if type(message) is bytes and len(message) < GATHER_SIZE:
+            self.put_bytes(self._encode(message))
+        else:
+            self._put_parts(self._frame_parts(message))
+
+    def put_many(self, messages: Iterable[object], /) -> None:
+        """Takes many messages, all or none.
+
+        Raises:
+            FrameError, TypeError, BufferError: As `Codec.encode`, about the first message that is
+                invalid; nothing was taken of any.
+        """
+        if not isinstance(messages, list | tuple):
+            messages = list(messages)
+        try:
+            largest = max(map(len, messages), default=0)
+        except TypeError:  # special objects have no size
+            largest = GATHER_SIZE
+        if largest < GATHER_SIZE:
+            self.put_bytes(self._encode_many(messages))
+            return
+        frames: list[bytes | list[Buffer]] = [
+            self._encode(message)
+            if type(message) is bytes and len(message) < GATHER_SIZE
+            else self._frame_parts(message)
+            for message in messages
+        ]
+        for frame in frames:
+            if isinstance(frame, bytes):
+                self.put_bytes(frame)
+            else:
+                self._put_parts(frame)
+
+    def put_bytes(self, data: bytes, /) -> None:
+        """Takes bytes that are encoded already: frames, or the header of one that follows."""
+        if data:
+            self._small.append(data)
+            self.size += len(data)
+
+    def _put_parts(self, parts: list[Buffer]) -> None:
+        for part in parts:
+            if isinstance(part, bytes):
+                size = len(part)
+            else:
+                part = memoryview(part)
+                size = part.nbytes
+            if size < GATHER_SIZE:
+                self.put_bytes(bytes(part))
+                continue
+            self._join_small()
+            self._parts.append(part)
+            self._borrows = self._borrows or not _is_immutable(part)
+            self.size += size
+
+    def _join_small(self) -> None:
+        small = self._small
+        if small:
+            self._parts.append(small[0] if len(small) == 1 else b"".join(small))
+            self._small = []
+
+    def buffers(self) -> list[Any]:
+        """What to send next: `bytes` and `memoryview` objects, none of them empty, as many as one
+        system call takes. Empty where nothing is held.
+
+        The first buffer begins with the same bytes until `sent` drops them (TLS wants that).
+        """
+        self._join_small()
+        if len(self._parts) <= _MOST_BUFFERS:
+            return list(self._parts)
+        return list(islice(self._parts, _MOST_BUFFERS))
+
+    def sent(self, count: int, /) -> None:
+        """Drops bytes that have left, from the front.
+
+        Args:
+            count: Bytes, at most `size`.
+        """
+        if not 0 <= count <= self.size:
+            raise ValueError(f"sent({count}): {self.size} bytes are held")
+        self._join_small()
+        self.size -= count
+        parts = self._parts
+        if not self.size:
+            self.clear()
+            return
+        while count:
+            part = parts[0]
+            size = len(part)
+            if count < size:
+                parts[0] = memoryview(part)[count:]
+                return
+            parts.popleft()
+            count -= size
+
+    def own(self) -> None:
+        """Copies what is borrowed, so that the owner of a mutable message may change it again."""
+        if self._borrows:
+            self._parts = deque(
+                part if _is_immutable(part) else bytes(part) for part in self._parts
+            )
+            self._borrows = False
+
+    def clear(self) -> None:
+        """Drops everything."""
+        self._parts.clear()
+        self._small = []
+        self._borrows = False
+        self.size = 0
+
+
+def _is_immutable(part: bytes | memoryview) -> bool:
+    # A read-only view of a bytearray is not immutable: what counts is whose memory it is.
+    return isinstance(part, bytes) or type(part.obj) is bytes
