@@ -102,9 +102,12 @@ cdef object _layout_of(codec):
 cdef extern from "Python.h":
     PyObject* _new_bytes "PyBytes_FromStringAndSize" (const char*, Py_ssize_t) except NULL
     uint8_t* _bytes_at "(uint8_t *)PyBytes_AS_STRING" (PyObject*) noexcept
-    # Borrowed items.
+    # Items of a list of messages are borrowed, which saves two counts a message.
     PyObject* PyList_GET_ITEM(list, Py_ssize_t) noexcept
-    const Py_ssize_t PY_SSIZE_T_MAX
+    bint _is_bytes "PyBytes_CheckExact" (PyObject*) noexcept
+    Py_ssize_t _bytes_size "PyBytes_GET_SIZE" (PyObject*) noexcept
+    # Of all frames of a batch: the count of headers, of 8 bytes at most, cannot overflow either.
+    const Py_ssize_t LARGEST_TOTAL "(PY_SSIZE_T_MAX / 2)"
     # Clips where the exception to raise is NULL.
     Py_ssize_t PyNumber_AsSsize_t(object, PyObject*) except? -1
 
@@ -116,6 +119,39 @@ cdef Py_ssize_t _clipped_index(number) except? -1:
 
 cdef inline bytes _bytes_of(const uint8_t* data, Py_ssize_t size):
     return PyBytes_FromStringAndSize(<const char*>data, size)
+
+
+cdef class Splitter
+cdef class Spans
+
+
+cdef int _raise_what_is_set() except -1:
+    return -1
+
+
+ctypedef int (*_consume_unchecked)(Splitter, const uint8_t*, Py_ssize_t, list) noexcept
+
+
+cdef inline int _consume(
+    Splitter self, const uint8_t* data, Py_ssize_t size, list messages
+) except -1:
+    cdef const uint8_t* p = data
+    cdef const uint8_t* end = data + size
+    while p < end:
+        if not self._pending:
+            if self._plain:
+                p += self._read_plain_frames(p, end, messages)
+            else:
+                p += self._read_whole_frames(p, end, messages)
+            if p == end:
+                break
+        if self._phase == IN_HEADER:
+            p += self._read_header(p, end, messages)
+        if self._phase == IN_REST:
+            p += self._read_rest(p, end)
+        if self._phase == IN_TRAILER:
+            p += self._read_trailer(p, end, messages)
+    return 0
 
 
 # --- numbers --------------------------------------------------------------------------------------
@@ -142,7 +178,12 @@ cdef inline uint64_t _load(const uint8_t* p, int width, bint little) noexcept no
 
 cdef inline void _store(uint8_t* p, uint64_t value, int width, bint little) noexcept nogil:
     cdef int i
-    if little:
+    if width == 4 and not little:
+        p[0] = (value >> 24) & 0xFF
+        p[1] = (value >> 16) & 0xFF
+        p[2] = (value >> 8) & 0xFF
+        p[3] = value & 0xFF
+    elif little:
         for i in range(width):
             p[i] = value & 0xFF
             value >>= 8
@@ -196,9 +237,6 @@ cdef inline Py_ssize_t _common_size(
 # --- in -------------------------------------------------------------------------------------------
 
 
-cdef class Spans
-
-
 @cython.final
 cdef class Splitter:
     """One connection's receiving state: bytes in, any chunking; messages out.
@@ -218,7 +256,7 @@ cdef class Splitter:
     cdef int _width  # of the field: UINT, DIGITS exact; VARINT the longest
     cdef int _base
     cdef bint _little
-    cdef bint _plain  # UINT, and nothing else in the frame but the rest
+    cdef bint _plain  # UINT, and nothing else in the frame but the rest; not scanning
     cdef bint _raw
     cdef bint _skip
     cdef Py_ssize_t _magic_size
@@ -243,7 +281,7 @@ cdef class Splitter:
     cdef object _parsed  # HEADERS: the length found in the lines judged, or -1
     cdef object _skip_left  # skipping: bytes of the rest that are missing (of any size)
     cdef bint _skipping  # past the header: the frame is oversized and being discarded
-    cdef Py_ssize_t _rest_left  # in the rest, not skipping: bytes of it that are missing
+    cdef Py_ssize_t _rest_left  # in the rest, not skipping: bytes of it that are missing; else 0
     cdef PyObject* _message  # a `bytes` of our own being filled (raw: the frame), or NULL
     cdef Py_ssize_t _message_size  # what it will have
     cdef Py_ssize_t _message_room  # what it has now
@@ -307,12 +345,13 @@ cdef class Splitter:
 
     def feed(self, data, /):
         """Takes the next bytes of the stream; returns the messages that they completed."""
-        cdef Py_buffer view
         if PyBytes_CheckExact(data):
             self._check_usable()
-            return self._take(
-                <const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)
-            )
+            return self._take(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        return self._feed_buffer(data)
+
+    cdef list _feed_buffer(self, data):
+        cdef Py_buffer view
         try:
             PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         except Exception:
@@ -427,73 +466,90 @@ cdef class Splitter:
             raise errors.detached()
         raise self._error.with_traceback(None)
 
-    cdef list _take(self, const uint8_t* data, Py_ssize_t size):
+    cdef inline list _take(self, const uint8_t* data, Py_ssize_t size):
         """Takes a chunk; keeps an error for the next call where there are messages to deliver."""
         cdef list messages = []
         cdef int64_t taken_before = self._stream_offset + self._pending
-        cdef Py_ssize_t taken
+        cdef int failed
+        # A chunk in the midst of a message: nothing can begin, end or go wrong.
+        if size < self._rest_left and size <= self._message_room - self._filled:
+            memcpy(_bytes_at(self._message) + self._filled, data, size)
+            self._filled += size
+            self._rest_left -= size
+            self._pending += size
+            return messages
         self._busy = True
+        # A `try` would cost 5 ns a call, which is seen where chunks are tiny: so the call is made as
+        # if it raised nothing, and an error is picked up behind it.
+        failed = (<_consume_unchecked>_consume)(self, data, size, messages)
+        self._busy = False
+        if failed:
+            self._take_failed(data, size, messages, taken_before)
+        return messages
+
+    cdef int _take_failed(
+        self, const uint8_t* data, Py_ssize_t size, list messages, int64_t taken_before
+    ) except -1:
+        cdef Py_ssize_t taken
         try:
-            self._consume(data, size, messages)
+            _raise_what_is_set()
         except BaseException as error:
             taken = self._stream_offset + self._pending - taken_before
             self._fail(error, data + taken, size - taken)
             if not messages:
                 raise
-        finally:
-            self._busy = False
-        return messages
-
-    cdef int _consume(self, const uint8_t* data, Py_ssize_t size, list messages) except -1:
-        cdef const uint8_t* p = data
-        cdef const uint8_t* end = data + size
-        while p < end:
-            if not self._pending:
-                p += self._read_whole_frames(p, end, messages)
-                if p == end:
-                    break
-            p += self._read_header(p, end, messages)
-            p += self._read_rest(p, end)
-            p += self._read_trailer(p, end, messages)
         return 0
 
     # --- the hot loop: frames that lie whole and unremarkable in the chunk ------------------------
 
-    cdef Py_ssize_t _read_whole_frames(
+    cdef inline Py_ssize_t _read_plain_frames(
         self, const uint8_t* data, const uint8_t* end, list messages
     ) except -1:
-        """Takes frames; returns the bytes up to the first one that wants a second look."""
+        """Takes frames that are nothing but a binary length and a rest; returns the bytes up to the
+        first one that wants a second look."""
         cdef const uint8_t* p = data  # of the frame
         cdef const uint8_t* rest
         cdef uint64_t value
-        cdef Py_ssize_t rest_size, frame_size
+        cdef Py_ssize_t rest_size
         cdef uint64_t low = self._quick_low
         cdef uint64_t span = self._quick_span
         cdef Py_ssize_t adjustment = self._adjustment
-        cdef Py_ssize_t header_size = self._header_size_fixed
+        cdef int width = self._width
+        cdef bint little = self._little
+        try:
+            while end - p >= width:
+                value = _load(p, width, little)
+                rest = p + width
+                if value - low > span:
+                    break
+                rest_size = <Py_ssize_t>value + adjustment
+                if end - rest < rest_size:
+                    break
+                messages.append(PyBytes_FromStringAndSize(<const char*>rest, rest_size))
+                p = rest + rest_size
+            return p - data
+        finally:
+            self._stream_offset += p - data
+
+    cdef Py_ssize_t _read_whole_frames(
+        self, const uint8_t* data, const uint8_t* end, list messages
+    ) except -1:
+        """The same for every other shape."""
+        cdef const uint8_t* p = data  # of the frame
+        cdef const uint8_t* rest
+        cdef uint64_t value
+        cdef Py_ssize_t header_size, rest_size, frame_size
+        cdef uint64_t low = self._quick_low
+        cdef uint64_t span = self._quick_span
+        cdef Py_ssize_t adjustment = self._adjustment
         cdef Py_ssize_t lead_size = self._lead_size
         cdef Py_ssize_t magic_size = self._magic_size
         cdef Py_ssize_t trailer_size = self._trailer_size
-        cdef int width = self._width
-        cdef bint little = self._little
         cdef bytes message
         cdef uint8_t* target
         cdef Spans spans = self._spans
         cdef int64_t start = self._stream_offset
         try:
-            if self._plain and spans is None:  # nothing but a length and a rest
-                while end - p >= width:
-                    value = _load(p, width, little)
-                    rest = p + width
-                    if value - low > span:
-                        break
-                    rest_size = <Py_ssize_t>value + adjustment
-                    if end - rest < rest_size:
-                        break
-                    messages.append(PyBytes_FromStringAndSize(<const char*>rest, rest_size))
-                    p = rest + rest_size
-                return p - data
-
             while True:
                 header_size = self._try_header(p, end - p, &value)
                 if not header_size or value - low > span:
@@ -592,13 +648,13 @@ cdef class Splitter:
         self, const uint8_t* data, const uint8_t* end, list messages
     ) except -1:
         """Gathers the header and judges it; delivers a special, prepares for a rest."""
-        cdef Py_ssize_t taken, header_size, lead_size, rest_size
+        cdef Py_ssize_t taken, header_size, rest_size
         cdef uint64_t value
-        if self._phase != IN_HEADER:
-            return 0
         taken = min(end - data, self._wanted - self._header_size)
         self._keep_header(data, taken)
         self._pending += taken
+        if self._plain and self._header_size < self._width:
+            return taken  # half a number: nothing can be wrong yet
 
         # The usual case: a whole, plain header of fixed or varying size, within the limits.
         header_size = self._try_header(self._header, self._header_size, &value)
@@ -610,43 +666,49 @@ cdef class Splitter:
         ):
             taken -= self._drop_surplus(header_size)
             rest_size = <Py_ssize_t>value + self._adjustment
-            self._begin_rest(
-                self._header + self._magic_size, self._lead_size, rest_size
+            self._begin_message(
+                self._header + self._magic_size, self._lead_size, rest_size, end - data - taken
             )
             return taken
+        return taken - self._settle_header(end - data - taken, messages)
 
+    cdef Py_ssize_t _settle_header(self, Py_ssize_t at_hand, list messages) except -1:
+        """What the header says, if it is whole; returns how many bytes behind it were gathered."""
+        cdef Py_ssize_t surplus, lead_size
         found = self._judge_header()
         if found is None:
             if self._header_size == self._wanted:
                 raise errors.header_too_long(
                     self._layout.max_header, self._stream_offset, self._header_bytes()
                 )
-            return taken
-        size, number, lead = found
-        taken -= self._drop_surplus(size)
-        if number in self._layout.specials:
+            return 0
+        header_size, value, lead = found
+        surplus = self._drop_surplus(header_size)
+        if value in self._layout.specials:
             if self._spans is not None:
                 self._spans.add(self._stream_offset, self._stream_offset + self._header_size)
             else:
                 messages.append(
-                    self._header_bytes() if self._raw else self._layout.specials[number]
+                    self._header_bytes() if self._raw else self._layout.specials[value]
                 )
             self._next_frame()
-            return taken
+            return surplus
         lead_size = len(lead)
-        settled = self._settle_rest_size(number, lead_size)
+        rest_size = self._settle_rest_size(value, lead_size)
         if self._spans is not None:
             if lead_size and not self._raw:
                 raise errors.scan_with_lead()
             self._skipping = True  # its bytes are wanted no more than those of a skipped frame
         if self._skipping:
-            self._skip_left = settled
+            self._skip_left = rest_size
             self._phase = IN_REST
         else:
-            self._begin_rest(<const uint8_t*>PyBytes_AS_STRING(lead), lead_size, settled)
-        return taken
+            self._begin_message(
+                <const uint8_t*>PyBytes_AS_STRING(lead), lead_size, rest_size, at_hand + surplus
+            )
+        return surplus
 
-    cdef int _keep_header(self, const uint8_t* data, Py_ssize_t size) except -1:
+    cdef inline int _keep_header(self, const uint8_t* data, Py_ssize_t size) except -1:
         cdef Py_ssize_t needed = self._header_size + size
         cdef uint8_t* header
         if needed > self._header_room:
@@ -667,15 +729,20 @@ cdef class Splitter:
         self._pending -= surplus
         return surplus
 
-    cdef int _begin_rest(
-        self, const uint8_t* lead, Py_ssize_t lead_size, Py_ssize_t rest_size
+    cdef inline int _begin_message(
+        self,
+        const uint8_t* lead,
+        Py_ssize_t lead_size,
+        Py_ssize_t rest_size,
+        Py_ssize_t at_hand,
     ) except -1:
+        """Makes room for the message, in proportion to what is at hand of it."""
         cdef Py_ssize_t begun = self._header_size if self._raw else lead_size
         cdef const uint8_t* begin = lead
         if self._raw:
             begin = self._header
         self._message_size = begun + rest_size + (self._trailer_size if self._raw else 0)
-        self._message_room = min(self._message_size, max(FIRST_ROOM, 2 * begun))
+        self._message_room = min(self._message_size, max(FIRST_ROOM, 2 * (begun + at_hand)))
         self._message = _new_bytes(NULL, self._message_room)
         memcpy(_bytes_at(self._message), begin, begun)
         self._filled = begun
@@ -691,12 +758,11 @@ cdef class Splitter:
         that what decides does not depend on the chunks.
         """
         cdef Py_ssize_t right, size = self._header_size
-        right = _common_size(
-            self._header, size, self._magic_at, self._magic_size
-        )
+        right = _common_size(self._header, size, self._magic_at, self._magic_size)
         if right < size and right < self._magic_size:
-            raise errors.wrong_magic(self._magic, self._stream_offset, self._header_first(right +
-            1))
+            raise errors.wrong_magic(
+                self._magic, self._stream_offset, self._header_first(right + 1)
+            )
         if size < self._magic_size:
             return None
         if self._kind == HEADERS:
@@ -843,12 +909,9 @@ cdef class Splitter:
             self._skipping = True
         return rest_size
 
-    cdef Py_ssize_t _read_rest(self, const uint8_t* data, const uint8_t* end) except -1:
+    cdef inline Py_ssize_t _read_rest(self, const uint8_t* data, const uint8_t* end) except -1:
         """Keeps what the chunk holds of the rest; discards it where the frame is skipped."""
-        cdef Py_ssize_t taken
-        if self._phase != IN_REST:
-            return 0
-        taken = end - data
+        cdef Py_ssize_t taken = end - data
         if self._skipping:
             if taken > self._skip_left:
                 taken = self._skip_left
@@ -876,12 +939,13 @@ cdef class Splitter:
         self._message_room = room
         return 0
 
-    cdef Py_ssize_t _read_trailer(
+    cdef inline Py_ssize_t _read_trailer(
         self, const uint8_t* data, const uint8_t* end, list messages
     ) except -1:
         """Matches the trailer byte for byte; the message is delivered when it is whole."""
         cdef Py_ssize_t size, right
-        if self._phase != IN_TRAILER:
+        if not self._trailer_size:
+            self._deliver(messages)
             return 0
         size = min(end - data, self._trailer_size - self._trailer_pos)
         right = _common_size(
@@ -903,7 +967,7 @@ cdef class Splitter:
             self._deliver(messages)
         return right
 
-    cdef int _deliver(self, list messages) except -1:
+    cdef inline int _deliver(self, list messages) except -1:
         """Hands over the message, which was filled in its final place."""
         cdef object message
         cdef int64_t start, stop
@@ -944,6 +1008,7 @@ cdef class Splitter:
         Py_XDECREF(self._message)
         self._message = NULL
         self._filled = 0
+        self._rest_left = 0
         self._trailer_pos = 0
 
     # --- errors -----------------------------------------------------------------------------------
@@ -1092,9 +1157,10 @@ def scan(codec, data, *, raw=False):
     view = errors.view_bytes(data)
     splitter = Splitter(codec, raw=raw)
     splitter._spans = spans = Spans(view)
+    splitter._plain = False
     PyObject_GetBuffer(view, &buffer, PyBUF_SIMPLE)
     try:
-        splitter._consume(<const uint8_t*>buffer.buf, buffer.len, [])
+        _consume(splitter, <const uint8_t*>buffer.buf, buffer.len, [])
     except errors.FrameError:
         if not spans._count:
             raise
@@ -1120,6 +1186,7 @@ cdef class Encoder:
     cdef object _layout
     cdef dict _special_values
     cdef bint _bytes_are_special  # some special object is bytes-like
+    cdef bint _plain  # UINT, no special, and nothing else in the frame but the rest
     cdef bytes _magic
     cdef bytes _trailer
     cdef bytes _end
@@ -1160,22 +1227,34 @@ cdef class Encoder:
         self._adjustment = layout.adjustment
         self._message_max = layout.message_max
         self._quick_low, self._quick_span = layout.quick_range
+        self._plain = (
+            self._kind == UINT
+            and not layout.magic
+            and not layout.lead_size
+            and not layout.adjustment
+            and not layout.trailer
+            and not layout.specials
+        )
 
     def encode(self, message, /):
         """One frame."""
         cdef uint64_t value
-        cdef Py_ssize_t frame_size
+        cdef Py_ssize_t size, frame_size
+        cdef uint8_t* p
         cdef bytes frame
         if PyBytes_CheckExact(message):
-            frame_size = self._try_frame_size(PyBytes_GET_SIZE(message), &value)
+            size = PyBytes_GET_SIZE(message)
+            if self._plain and size <= self._message_max:
+                frame = PyBytes_FromStringAndSize(NULL, self._width + size)
+                p = <uint8_t*>PyBytes_AS_STRING(frame)
+                _store(p, size, self._width, self._little)
+                memcpy(p + self._width, PyBytes_AS_STRING(message), size)
+                return frame
+            frame_size = self._try_frame_size(size, &value)
             if frame_size:
                 frame = PyBytes_FromStringAndSize(NULL, frame_size)
-                self._write_frame(
-                    <uint8_t*>PyBytes_AS_STRING(frame),
-                    <const uint8_t*>PyBytes_AS_STRING(message),
-                    PyBytes_GET_SIZE(message),
-                    value,
-                )
+                p = <uint8_t*>PyBytes_AS_STRING(frame)
+                self._write_frame(p, <const uint8_t*>PyBytes_AS_STRING(message), size, value)
                 return frame
         return b"".join(self.frame_parts(message))
 
@@ -1183,33 +1262,73 @@ cdef class Encoder:
         """The frames of many messages, one after the other, in one allocation."""
         cdef list batch = messages if type(messages) is list else list(messages)
         cdef Py_ssize_t count = len(batch)
+        cdef Py_ssize_t size
+        cdef bytes frames
+        # One pass measures, one writes. No Python code runs between them, so that the list and the
+        # messages stay as they are.
+        size = self._measure_plain(batch, count) if self._plain else self._measure(batch, count)
+        if size < 0:
+            return self._encode_many_carefully(batch)
+        frames = PyBytes_FromStringAndSize(NULL, size)
+        if self._plain:
+            self._write_plain(<uint8_t*>PyBytes_AS_STRING(frames), batch, count)
+        else:
+            self._write(<uint8_t*>PyBytes_AS_STRING(frames), batch, count)
+        return frames
+
+    cdef Py_ssize_t _measure_plain(self, list batch, Py_ssize_t count) noexcept:
+        """The size of all frames; -1 leaves them to frame_parts."""
+        cdef Py_ssize_t message_max = self._message_max
         cdef Py_ssize_t total = 0
-        cdef Py_ssize_t i, frame_size, size
+        cdef Py_ssize_t i, size
+        cdef PyObject* message
+        for i in range(count):
+            message = PyList_GET_ITEM(batch, i)
+            if not _is_bytes(message):
+                return -1
+            size = _bytes_size(message)
+            if size > message_max or total > LARGEST_TOTAL - size:
+                return -1
+            total += size
+        return total + count * self._width
+
+    cdef void _write_plain(self, uint8_t* p, list batch, Py_ssize_t count) noexcept:
+        cdef int width = self._width
+        cdef bint little = self._little
+        cdef Py_ssize_t i, size
+        cdef PyObject* message
+        for i in range(count):
+            message = PyList_GET_ITEM(batch, i)
+            size = _bytes_size(message)
+            _store(p, size, width, little)
+            memcpy(p + width, _bytes_at(message), size)
+            p += width + size
+
+    cdef Py_ssize_t _measure(self, list batch, Py_ssize_t count) noexcept:
+        """The same for every other shape."""
+        cdef Py_ssize_t total = 0
+        cdef Py_ssize_t i, frame_size
         cdef uint64_t value
         cdef PyObject* message
-        cdef bytes frames
-        cdef uint8_t* p
-        # Borrowed items: no Python code runs between the two passes, so the list stays as it is.
         for i in range(count):
             message = PyList_GET_ITEM(batch, i)
-            frame_size = 0
-            if PyBytes_CheckExact(<object>message):
-                frame_size = self._try_frame_size(PyBytes_GET_SIZE(<object>message), &value)
-            if not frame_size or total > PY_SSIZE_T_MAX - frame_size:
-                return self._encode_many_carefully(batch)
+            if not _is_bytes(message):
+                return -1
+            frame_size = self._try_frame_size(_bytes_size(message), &value)
+            if not frame_size or total > LARGEST_TOTAL - frame_size:
+                return -1
             total += frame_size
-        frames = PyBytes_FromStringAndSize(NULL, total)
-        p = <uint8_t*>PyBytes_AS_STRING(frames)
+        return total
+
+    cdef void _write(self, uint8_t* p, list batch, Py_ssize_t count) noexcept:
+        cdef Py_ssize_t i, size
+        cdef PyObject* message
         for i in range(count):
             message = PyList_GET_ITEM(batch, i)
-            size = PyBytes_GET_SIZE(<object>message)
+            size = _bytes_size(message)
             p += self._write_frame(
-                p,
-                <const uint8_t*>PyBytes_AS_STRING(<object>message),
-                size,
-                <uint64_t>(size - self._lead_size - self._adjustment),
+                p, _bytes_at(message), size, <uint64_t>(size - self._lead_size - self._adjustment)
             )
-        return frames
 
     cdef bytes _encode_many_carefully(self, list messages):
         cdef list parts = []

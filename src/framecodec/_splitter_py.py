@@ -380,7 +380,10 @@ class Splitter:
         pos = 0
         while pos < len(data):
             if not self._pending:
-                pos = self._read_whole_frames(data, pos, messages)
+                if self._unpack is not None:
+                    pos = self._read_plain_frames(data, pos, messages, self._unpack)
+                else:
+                    pos = self._read_whole_frames(data, pos, messages)
                 if pos == len(data):
                     break
             pos = self._read_header(data, pos, messages)
@@ -389,26 +392,36 @@ class Splitter:
 
     # --- the hot loop: frames that lie whole and unremarkable in the chunk ------------------------
 
-    def _read_whole_frames(self, data: bytes, pos: int, messages: list[Any]) -> int:
-        """Takes frames from `pos` on; returns where the first one begins that wants a second look.
+    def _read_plain_frames(
+        self,
+        data: bytes,
+        pos: int,
+        messages: list[Any],
+        unpack: Callable[[bytes, int], tuple[int]],
+    ) -> int:
+        """Takes frames that are nothing but a binary length and a rest, from `pos` on; returns
+        where the first one begins that wants a second look."""
+        first_pos, size = pos, len(data)
+        low, high, adjustment = self._quick_low, self._quick_high, self._adjustment
+        header_size, append = self._header_size, messages.append
+        try:
+            while (rest_pos := pos + header_size) <= size:
+                (value,) = unpack(data, pos)
+                stop = rest_pos + value + adjustment
+                if stop > size or value > high or value < low:
+                    break
+                append(data[rest_pos:stop])
+                pos = stop
+            return pos
+        finally:
+            self._stream_offset += pos - first_pos
 
-        What it takes is whole and plainly right; it raises nothing about frames.
-        """
+    def _read_whole_frames(self, data: bytes, pos: int, messages: list[Any]) -> int:
+        """The same for every other shape."""
         first_pos, size = pos, len(data)
         low, high, adjustment = self._quick_low, self._quick_high, self._adjustment
         append = messages.append
         try:
-            if self._unpack is not None and self._spans is None:  # nothing but length and rest
-                unpack, header_size = self._unpack, self._header_size
-                while (rest_pos := pos + header_size) <= size:
-                    (value,) = unpack(data, pos)
-                    stop = rest_pos + value + adjustment
-                    if stop > size or value > high or value < low:
-                        break
-                    append(data[rest_pos:stop])
-                    pos = stop
-                return pos
-
             magic, trailer, raw = self._magic, self._trailer, self._raw
             scanned = None if self._spans is None else self._spans.add
             offset = self._stream_offset - first_pos  # of the chunk
@@ -483,28 +496,27 @@ class Splitter:
         header += piece
         self._pending += len(piece)
         pos += len(piece)
+        return pos - self._settle_header(messages)
+
+    def _settle_header(self, messages: list[Any]) -> int:
+        """What the header says, if it is whole; returns how many bytes behind it were gathered."""
+        header = self._header
         found = self._judge_header(header)
         if found is None:
             if len(header) == self._wanted:
                 raise errors.header_too_long(
                     self._layout.max_header, self._stream_offset, bytes(header)
                 )
-            return pos
-
+            return 0
         header_size, value, lead = found
-        surplus = len(header) - header_size
-        if surplus:  # a header of varying size was not as long as it might have been
-            del header[header_size:]
-            self._pending -= surplus
-            pos -= surplus
-
+        surplus = self._drop_surplus(header_size)
         if value in self._layout.specials:
             if self._spans is not None:
                 self._spans.add(self._stream_offset, self._stream_offset + header_size)
             else:
                 messages.append(bytes(header) if self._raw else self._layout.specials[value])
             self._next_frame()
-            return pos
+            return surplus
         rest_size = self._settle_rest_size(value, len(lead))
         if self._spans is not None:
             if lead and not self._raw:
@@ -515,7 +527,15 @@ class Splitter:
         self._phase = _IN_REST
         if not self._skipping:
             self._piece += header if self._raw else lead
-        return pos
+        return surplus
+
+    def _drop_surplus(self, header_size: int) -> int:
+        """A header of varying size was not as long as it might have been: how much too much."""
+        surplus = len(self._header) - header_size
+        if surplus:
+            del self._header[header_size:]
+            self._pending -= surplus
+        return surplus
 
     def _judge_header(self, header: bytearray) -> tuple[int, int, bytes] | None:
         """Header size, field value and lead; None where more bytes are wanted.
@@ -816,6 +836,7 @@ def scan(codec: HasLayout, data: Buffer, *, raw: bool = False) -> Spans:
     view = errors.view_bytes(data)
     splitter = Splitter(codec, raw=raw)
     splitter._spans = spans = Spans(view)
+    splitter._unpack = None
     try:
         for pos in range(0, len(view), _SLICE_SIZE):
             splitter._consume(bytes(view[pos : pos + _SLICE_SIZE]), [])

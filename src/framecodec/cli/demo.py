@@ -1,0 +1,394 @@
+"""``framecodec demo``: the sticky packet and its cure, on real sockets.
+
+Each step is a function that does an experiment over TCP on loopback and returns its `Outcome`: lines
+to read, and the claims that must hold if those lines are true. The demo fails where one does not.
+
+All of it is bounded: every socket has a time-out, every thread is joined, and the first step that
+runs into a time-out is the last one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .. import ACCELERATED, Codec, FrameError, InvalidFrameError, MessageTooLargeError
+from .._splitter_py import Splitter as PythonSplitter
+from ..sockets import FrameSocket, connect
+from ..splitter import Splitter
+
+__all__ = ["STEPS", "Outcome", "add_commands", "run"]
+
+TIMEOUT = 3.0  # seconds, of each socket operation
+PAUSE = 0.1  # seconds that a client waits, so that all that was sent is there
+MEASURED_TIME = 0.3  # seconds, for each engine
+MEMORY_LIMIT = 1024 * 1024  # bytes that a lie may cost; the receive buffer is most of them
+
+FIRST, SECOND = b"hello", b"byebye"
+LARGE_SIZE = 1_000_000
+SMALL_BUFFER = 64 * 1024  # of the kernel, so that a megabyte cannot lie in it as a whole
+
+ASCII4 = Codec.digits(4)
+STRUCT_I = Codec.struct("i")
+UINT4 = Codec.uint(4)
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a step.
+
+    Attributes:
+        lines: What was sent, what arrived and why: a label and a text each.
+        claims: What the lines say, and whether it is so.
+    """
+
+    lines: tuple[tuple[str, str], ...]
+    claims: dict[str, bool]
+
+
+# --------------------------------------------------------------------------------------------------
+# The steps
+# --------------------------------------------------------------------------------------------------
+
+
+def sticky_packet() -> Outcome:
+    def serve(conn: socket.socket) -> None:
+        conn.sendall(FIRST)
+        conn.sendall(SECOND)
+
+    with _serving(serve) as address, socket.create_connection(address, TIMEOUT) as client:
+        time.sleep(PAUSE)
+        first = client.recv(5)
+        second = client.recv(4)
+    return Outcome(
+        lines=(
+            ("sent", f"sendall({FIRST!r}), sendall({SECOND!r})"),
+            ("arrived", f"recv(5) = {first!r}, recv(4) = {second!r}"),
+            ("why", "TCP carries a stream of bytes: it does not know where a message ends,"),
+            ("", "so recv(4) takes four bytes of whatever comes next."),
+        ),
+        claims={
+            "the first recv(5) gives b'hello'": first == b"hello",
+            "the recv(4) after it gives b'byeb'": second == b"byeb",
+        },
+    )
+
+
+def partial_packet() -> Outcome:
+    message = bytes(range(250)) * (LARGE_SIZE // 250)
+    waiting, read_once = threading.Event(), threading.Event()
+    taken = 0
+
+    def serve(conn: socket.socket) -> None:
+        nonlocal taken
+        conn.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while taken < len(message):
+                taken += conn.send(message[taken : taken + SMALL_BUFFER])
+        waiting.set()
+        read_once.wait(TIMEOUT)
+        conn.settimeout(TIMEOUT)
+        conn.sendall(message[taken:])
+
+    with _serving(serve) as address, _connect_with_small_buffer(address) as client:
+        waiting.wait(TIMEOUT)
+        first = client.recv(len(message))
+        read_once.set()
+        received, calls = _recv_all(client, len(message))
+
+    def serve_frame(conn: socket.socket) -> None:
+        FrameSocket(conn, UINT4).send(message)
+
+    with _serving(serve_frame) as address, connect(address, UINT4, timeout=TIMEOUT) as frames:
+        whole = frames.recv()
+    return Outcome(
+        lines=(
+            ("sent", f"one message of {len(message):,} bytes"),
+            ("arrived", f"recv({len(message)}) = {len(first):,} bytes, "
+                        f"{calls} more calls brought the rest"),
+            ("why", f"the kernel took {taken:,} bytes, then the sender had to wait for the reader;"),
+            ("", "recv(n) returns what is there, at most n bytes."),
+            ("cured", f"with a 4-byte length in front, one FrameSocket.recv() = {len(whole):,} bytes"),
+        ),
+        claims={
+            "one recv brings only a part": 0 < len(first) < len(message),
+            "the parts together are the message": first + received == message,
+            "FrameSocket.recv() brings the whole message": whole == message,
+        },
+    )
+
+
+def ascii_length() -> Outcome:
+    return _framed(
+        ASCII4,
+        wire=b"0005hello0006byebye",
+        header="the length as four ASCII digits",
+    )
+
+
+def struct_length() -> Outcome:
+    return _framed(
+        STRUCT_I,
+        wire=struct.pack("i", 5) + b"hello" + struct.pack("i", 6) + b"byebye",
+        header='the length as struct.pack("i", n)',
+    )
+
+
+def _framed(codec: Codec, wire: bytes, header: str) -> Outcome:
+    """The two messages of the first step with their lengths in front."""
+
+    def serve(conn: socket.socket) -> None:
+        frames = FrameSocket(conn, codec)
+        frames.send(FIRST)
+        frames.send(SECOND)
+
+    with _serving(serve) as address, socket.create_connection(address, TIMEOUT) as client:
+        on_the_wire, _ = _recv_all(client, len(wire) + 1)
+    with _serving(serve) as address, connect(address, codec, timeout=TIMEOUT) as frames:
+        time.sleep(PAUSE)
+        messages = list(frames)
+    return Outcome(
+        lines=(
+            ("sent", f"send({FIRST!r}), send({SECOND!r}); on the wire {on_the_wire!r}"),
+            ("arrived", ", ".join(f"recv() = {message!r}" for message in messages)),
+            ("why", f"{header} says where each message ends, however the bytes are cut."),
+        ),
+        claims={
+            f"the wire carries {wire!r}": on_the_wire == wire,
+            "both messages arrive whole": messages == [b"hello", b"byebye"],
+        },
+    )
+
+
+def lying_peer() -> Outcome:
+    too_large, large_peak = _receive_lie(UINT4, b"\xff\xff\xff\xff")
+    no_number, digits_peak = _receive_lie(ASCII4, b" 1_0")
+    return Outcome(
+        lines=(
+            ("sent", "a header that claims 4 GiB: b'\\xff\\xff\\xff\\xff'"),
+            ("arrived", f"{type(too_large).__name__}: {too_large}"),
+            ("memory", f"{large_peak:,} bytes at most, for the whole connection"),
+            ("sent", f"a header that says b' 1_0' (Python's int(' 1_0') is {int(' 1_0')})"),
+            ("arrived", f"{type(no_number).__name__}: {no_number}"),
+            ("memory", f"{digits_peak:,} bytes at most, for the whole connection"),
+            ("why", "a length is what the peer says: it is checked, and nothing is allocated for it."),
+        ),
+        claims={
+            "4 GiB are refused with the size and the limit": (
+                isinstance(too_large, MessageTooLargeError)
+                and (too_large.size, too_large.limit) == (2**32 - 1, 16 * 1024 * 1024)
+            ),
+            "' 1_0' is refused as a length": isinstance(no_number, InvalidFrameError),
+            "both errors name the stream offset": (
+                getattr(too_large, "stream_offset", None) == 0
+                and getattr(no_number, "stream_offset", None) == 0
+            ),
+            f"less than {MEMORY_LIMIT:,} bytes are taken": (
+                max(large_peak, digits_peak) < MEMORY_LIMIT
+            ),
+        },
+    )
+
+
+def _receive_lie(codec: Codec, header: bytes) -> tuple[Exception | None, int]:
+    """The error that a header alone gives, and the most memory that was in use meanwhile.
+
+    The peer sends nothing after the header and waits for the connection's end.
+    """
+
+    def serve(conn: socket.socket) -> None:
+        conn.sendall(header)
+        conn.recv(1)
+
+    with _serving(serve) as address, _measured_memory() as peak:
+        with connect(address, codec, timeout=TIMEOUT) as frames:
+            try:
+                frames.recv()
+            except FrameError as error:
+                return error, peak()
+            return None, peak()
+
+
+def messages_a_second() -> Outcome:
+    message = b"x" * 64
+    messages = [message] * 900
+    chunk = UINT4.encode_many(messages)  # about as much as one recv brings
+    engines: dict[str, Any] = {"the Python engine": PythonSplitter}
+    if ACCELERATED:
+        engines = {"the compiled engine": Splitter, **engines}
+
+    claims = {}
+    rates = []
+    for name, engine in engines.items():
+        feed = engine(UINT4).feed
+        claims[f"{name} gives back every message"] = feed(chunk) == messages
+        rates.append(f"{_split_rate(feed, chunk):,} with {name}")
+    if not ACCELERATED:
+        rates.append("the compiled engine is not in use here")
+    return Outcome(
+        lines=(("speed", f"messages of 64 bytes a second: {'; '.join(rates)}"),), claims=claims
+    )
+
+
+def _split_rate(feed: Callable[[bytes], list[Any]], chunk: bytes) -> int:
+    """Messages a second, to two digits: the third one is noise."""
+    count = 0
+    began = now = time.perf_counter()
+    while now - began < MEASURED_TIME:
+        for _ in range(10):
+            count += len(feed(chunk))
+        now = time.perf_counter()
+    return int(float(f"{count / (now - began):.1e}"))
+
+
+Steps = Sequence[tuple[str, Callable[[], Outcome]]]
+
+STEPS: Steps = (
+    ("(a) the sticky packet", sticky_packet),
+    ("(b) the partial packet", partial_packet),
+    ("(c) a four-digit ASCII length in front", ascii_length),
+    ('(d) struct.pack("i", n) in front', struct_length),
+    ("(e) a lying peer", lying_peer),
+    ("(f) how fast", messages_a_second),
+)
+
+
+# --------------------------------------------------------------------------------------------------
+# The command
+# --------------------------------------------------------------------------------------------------
+
+
+def add_commands(commands: argparse._SubParsersAction[Any]) -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="the sticky packet and its cure, on real sockets",
+        description="Shows on real TCP sockets what goes wrong without framing, and what framing "
+        "does about it. Exits 0 only where every step came out as it says.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=lambda _: run())
+
+
+def run(steps: Steps = STEPS) -> int:
+    """Runs the steps and says what came of each.
+
+    Returns:
+        0 where every step came out as it says, else 1.
+    """
+    failed = []
+    for title, step in steps:
+        print(title, flush=True)
+        wrong, timed_out = _run_step(step)
+        for reason in wrong:
+            print(f"    WRONG    {reason}")
+        print(flush=True)
+        if wrong:
+            failed.append(title)
+        if timed_out:
+            print("A time-out: the steps after it are left out.")
+            break
+    if failed:
+        print(f"framecodec demo: not as it should be: {', '.join(failed)}", file=sys.stderr)
+        return 1
+    print("Every step came out as it says.")
+    return 0
+
+
+def _run_step(step: Callable[[], Outcome]) -> tuple[list[str], bool]:
+    """What went wrong in a step, and whether that was a time-out."""
+    try:
+        outcome = step()
+    except Exception as error:  # whatever it is, the step did not come out as it says
+        return [f"the step ended with {type(error).__name__}: {error}"], _is_timeout(error)
+    for label, text in outcome.lines:
+        print(f"    {label:<8} {text}")
+    return [f"it is not so that {claim}" for claim, holds in outcome.claims.items() if not holds], False
+
+
+def _is_timeout(error: BaseException | None) -> bool:
+    return error is not None and (isinstance(error, TimeoutError) or _is_timeout(error.__context__))
+
+
+# --------------------------------------------------------------------------------------------------
+# Sockets and memory
+# --------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _serving(serve: Callable[[socket.socket], None]) -> Iterator[Address]:
+    """A server for one connection, in a thread that has ended when the block has.
+
+    Raises:
+        Exception: What `serve` raised.
+    """
+    errors: list[Exception] = []
+
+    def accept_one() -> None:
+        try:
+            conn, _ = listener.accept()
+            with conn:
+                conn.settimeout(TIMEOUT)
+                serve(conn)
+        except Exception as error:
+            errors.append(error)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(TIMEOUT)
+        # Accepted connections inherit it: with the system's own, a megabyte might lie in the kernel.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER)
+        thread = threading.Thread(target=accept_one, name="framecodec demo server")
+        thread.start()
+        try:
+            yield listener.getsockname()
+        finally:
+            thread.join()
+    if errors:
+        raise errors[0]
+
+
+def _connect_with_small_buffer(address: Address) -> socket.socket:
+    """A raw client whose receive buffer holds no megabyte; it must be set before connecting."""
+    client = socket.socket()
+    try:
+        client.settimeout(TIMEOUT)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+        client.connect(address)
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+def _recv_all(client: socket.socket, size: int) -> tuple[bytes, int]:
+    """All bytes up to the end of the stream, and in how many calls of `recv(size)` they came."""
+    parts = []
+    while part := client.recv(size):
+        parts.append(part)
+    return b"".join(parts), len(parts)
+
+
+@contextlib.contextmanager
+def _measured_memory() -> Iterator[Callable[[], int]]:
+    """Gives a function that tells how many bytes were in use at most since the block began."""
+    import tracemalloc  # CPython has it
+
+    was_tracing = tracemalloc.is_tracing()
+    if not was_tracing:
+        tracemalloc.start()
+    tracemalloc.reset_peak()
+    before, _ = tracemalloc.get_traced_memory()
+    try:
+        yield lambda: max(0, tracemalloc.get_traced_memory()[1] - before)
+    finally:
+        if not was_tracing:
+            tracemalloc.stop()
