@@ -398,6 +398,10 @@ def length_is_special(value: int, special: object) -> InvalidFrameError:
     )
 
 
+def unsayable_message(reason: str) -> InvalidFrameError:
+    return InvalidFrameError(f"the message has no frame: {reason}")
+
+
 def build_nonsense(found: object) -> InvalidFrameError:
     return InvalidFrameError(
         "the codec's build() must return the header as bytes, or (header, n) with n at most "
