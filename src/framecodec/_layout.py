@@ -75,48 +75,36 @@ class Layout:
     parse: Parse | None = None  # CUSTOM
     build: Build | None = None  # CUSTOM
 
-    @property
-    def byteorder(self) -> Literal["big", "little"]:
-        """UINT: as `int.from_bytes` wants it."""
-        return "little" if self.little else "big"
+    # What follows from these, computed once; a splitter is made for every connection.
+    byteorder: Literal["big", "little"] = field(init=False)  # UINT: as `int.from_bytes` wants it
+    lead_size: int = field(init=False)  # between magic and field; CUSTOM: 0, not known yet
+    header_size: int = field(init=False)  # magic, lead and length field; 0 where it varies
+    rest_min: int = field(init=False)  # the smallest rest: a field's value is never below 0
+    rest_max: int = field(init=False)  # the largest that both the limit and the field allow
+    message_max: int = field(init=False)  # the largest message
+    special_values: dict[Hashable, int] = field(init=False)  # object -> field value
+    bytes_are_special: bool = field(init=False)  # a message of bytes may equal a special object
+    quick_range: tuple[int, int] = field(init=False)  # see _quick_range
 
-    @property
-    def lead_size(self) -> int:
-        """Bytes between the magic and the length field (CUSTOM: unknown before the header is)."""
-        return 0 if self.kind == CUSTOM else self.field_offset - len(self.magic)
+    def __post_init__(self) -> None:
+        lead_size = 0 if self.kind == CUSTOM else self.field_offset - len(self.magic)
+        fixed = self.kind in (UINT, DIGITS)
+        rest_max = min(self.max_message_size - lead_size, self.field_max + self.adjustment)
+        special_values = {special: value for value, special in self.specials.items()}
+        for name, value in (
+            ("byteorder", "little" if self.little else "big"),
+            ("lead_size", lead_size),
+            ("header_size", self.field_offset + self.field_width if fixed else 0),
+            ("rest_min", max(0, self.adjustment)),
+            ("rest_max", rest_max),
+            ("message_max", rest_max + lead_size),
+            ("special_values", special_values),
+            ("bytes_are_special", any(isinstance(s, bytes | memoryview) for s in special_values)),
+        ):
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "quick_range", self._quick_range())
 
-    @property
-    def header_size(self) -> int:
-        """Magic, lead and length field together; 0 where the header's size varies."""
-        return self.field_offset + self.field_width if self.kind in (UINT, DIGITS) else 0
-
-    @property
-    def rest_min(self) -> int:
-        """The smallest rest: a field's value is never below 0."""
-        return max(0, self.adjustment)
-
-    @property
-    def rest_max(self) -> int:
-        """The largest rest that both the limit and the length field allow."""
-        return min(self.max_message_size - self.lead_size, self.field_max + self.adjustment)
-
-    @property
-    def message_max(self) -> int:
-        """The largest message."""
-        return self.rest_max + self.lead_size
-
-    @property
-    def special_values(self) -> dict[Hashable, int]:
-        """The field value of each special object."""
-        return {special: value for value, special in self.specials.items()}
-
-    @property
-    def bytes_are_special(self) -> bool:
-        """Whether a message of bytes may equal a special object."""
-        return any(isinstance(special, bytes | memoryview) for special in self.specials.values())
-
-    @property
-    def quick_range(self) -> tuple[int, int]:
+    def _quick_range(self) -> tuple[int, int]:
         """The field values ``low .. low + span`` that need no second look: ``(low, span)``.
 
         Their rest is within the limit and none of them is special, so that the hot loop needs one
