@@ -16,7 +16,10 @@ How
     A large message of a mutable type is only borrowed from the caller: right while a blocking call
     lasts. Whoever keeps it for longer calls `own` first.
 
-An outbox is not thread-safe; its owner holds a lock or lives in an event loop.
+An outbox is not thread-safe; its owner holds a lock or lives in an event loop. But it may be
+interrupted by a signal handler that raises. CPython runs those after calls and at loops, so the
+lines that must happen together contain no call, and a system call's result is kept by the same
+C-level step that makes it: ``outbox.left += map(sock.sendmsg, (buffers,))``, then `settle`.
 """
 
 from __future__ import annotations
@@ -58,17 +61,29 @@ class Outbox:
         codec: The shape of the frames.
     """
 
-    __slots__ = ("_borrows", "_encode", "_encode_many", "_frame_parts", "_parts", "_small", "size")
+    __slots__ = (
+        "_borrows",
+        "_encode",
+        "_encode_many",
+        "_frame_parts",
+        "_parts",
+        "left",
+        "size",
+        "small",
+    )
 
     def __init__(self, codec: Codec) -> None:
         self._encode = codec.encode
         self._encode_many = codec.encode_many
         self._frame_parts = codec.frame_parts
         self._parts: deque[Any] = deque()  # buffers that are ready to leave, ...
-        self._small: list[bytes] = []  # ... and behind them what is still to be joined
+        self.small: list[bytes] = []
+        """... and behind them small frames that are still to be joined."""
         self._borrows = False  # some part is memory that its owner may change
         self.size = 0
         """Bytes held."""
+        self.left: list[int] = []
+        """Bytes that have left, a number a system call, and are still to be dropped by `settle`."""
 
     def put(self, message: object, /) -> None:
         """Takes one message.
@@ -79,7 +94,7 @@ class Outbox:
         if type(message) is bytes and len(message) < GATHER_SIZE:
             self.put_bytes(self._encode(message))
         else:
-            self._put_parts(self._frame_parts(message))
+            self._put_frames([self._frame_parts(message)])
 
     def put_many(self, messages: Iterable[object], /) -> None:
         """Takes many messages, all or none.
@@ -97,44 +112,49 @@ class Outbox:
         if largest < GATHER_SIZE:
             self.put_bytes(self._encode_many(messages))
             return
-        frames: list[bytes | list[Buffer]] = [
-            self._encode(message)
-            if type(message) is bytes and len(message) < GATHER_SIZE
-            else self._frame_parts(message)
-            for message in messages
-        ]
-        for frame in frames:
-            if isinstance(frame, bytes):
-                self.put_bytes(frame)
-            else:
-                self._put_parts(frame)
+        self._put_frames(
+            [
+                [self._encode(message)]
+                if type(message) is bytes and len(message) < GATHER_SIZE
+                else self._frame_parts(message)
+                for message in messages
+            ]
+        )
 
     def put_bytes(self, data: bytes, /) -> None:
         """Takes bytes that are encoded already: frames, or the header of one that follows."""
-        if data:
-            self._small.append(data)
-            self.size += len(data)
-
-    def _put_parts(self, parts: list[Buffer]) -> None:
-        for part in parts:
-            if isinstance(part, bytes):
-                size = len(part)
-            else:
-                part = memoryview(part)
-                size = part.nbytes
-            if size < GATHER_SIZE:
-                self.put_bytes(bytes(part))
-                continue
-            self._join_small()
-            self._parts.append(part)
-            self._borrows = self._borrows or not _is_immutable(part)
+        size = len(data)
+        if size:
+            self.small += (data,)
             self.size += size
 
+    def _put_frames(self, frames: list[list[Buffer]]) -> None:
+        parts: list[bytes | memoryview] = []
+        small, size, borrows = self.small.copy(), 0, self._borrows
+        for frame in frames:
+            for part in frame:
+                buffer = part if isinstance(part, bytes) else memoryview(part)
+                buffer_size = len(buffer)
+                size += buffer_size
+                if 0 < buffer_size < GATHER_SIZE:
+                    small.append(bytes(buffer))
+                elif buffer_size:
+                    if small:
+                        parts.append(_join(small))
+                        small = []
+                    parts.append(buffer)
+                    borrows = borrows or not _is_immutable(buffer)
+        self._parts += parts
+        self.small = small
+        self._borrows = borrows
+        self.size += size
+
     def _join_small(self) -> None:
-        small = self._small
+        small = self.small
         if small:
-            self._parts.append(small[0] if len(small) == 1 else b"".join(small))
-            self._small = []
+            joined = _join(small)
+            self._parts += (joined,)
+            self.small = []
 
     def buffers(self) -> list[Any]:
         """What to send next: `bytes` and `memoryview` objects, none of them empty, as many as one
@@ -142,6 +162,7 @@ class Outbox:
 
         The first buffer begins with the same bytes until `sent` drops them (TLS wants that).
         """
+        self.settle()
         self._join_small()
         if len(self._parts) <= _MOST_BUFFERS:
             return list(self._parts)
@@ -155,20 +176,30 @@ class Outbox:
         """
         if not 0 <= count <= self.size:
             raise ValueError(f"sent({count}): {self.size} bytes are held")
-        self._join_small()
-        self.size -= count
-        parts = self._parts
-        if not self.size:
-            self.clear()
-            return
-        while count:
+        self.left += (count,)
+        self.settle()
+
+    def settle(self) -> None:
+        """Drops what `left` says has left."""
+        left, parts = self.left, self._parts
+        if left:
+            self._join_small()
+        while left:
+            count = left[0]
+            if not count:
+                del left[0]
+                continue
             part = parts[0]
             size = len(part)
             if count < size:
-                parts[0] = memoryview(part)[count:]
-                return
-            parts.popleft()
-            count -= size
+                rest = memoryview(part)[count:]
+                parts[0] = rest
+                self.size -= count
+                del left[0]
+            else:
+                del parts[0]
+                self.size -= size
+                left[0] = count - size
 
     def own(self) -> None:
         """Copies what is borrowed, so that the owner of a mutable message may change it again."""
@@ -181,9 +212,14 @@ class Outbox:
     def clear(self) -> None:
         """Drops everything."""
         self._parts.clear()
-        self._small = []
+        self.small = []
         self._borrows = False
         self.size = 0
+        self.left = []
+
+
+def _join(small: list[bytes]) -> bytes:
+    return small[0] if len(small) == 1 else b"".join(small)
 
 
 def _is_immutable(part: bytes | memoryview) -> bool:
