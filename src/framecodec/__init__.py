@@ -1,9 +1,65 @@
-"""Whole messages over byte streams: length-prefixed frames, in both directions."""
+"""Whole messages over byte streams: length-prefixed frames, in both directions.
+
+    import framecodec
+
+    with framecodec.connect(("127.0.0.1", 6000)) as conn:
+        conn.send(b"hello")
+        print(conn.recv())
+
+A `Codec` describes the shape of a frame, `formats` has those of the known protocols, a `Splitter` turns one
+connection's chunks into messages, and `FrameSocket` is a socket that sends and receives them whole.
+`framecodec.asyncio` and `framecodec.socketserver` are loaded when they are first used.
+"""
 
 from __future__ import annotations
 
-from .codec import Codec
-from .errors import FrameError, IncompleteFrameError, InvalidFrameError, MessageTooLargeError
-from .splitter import ACCELERATED, Splitter
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .codec import DEFAULT_MAX_MESSAGE_SIZE, Codec
+from .errors import (
+    FrameError,
+    IdleTimeoutError,
+    IncompleteFrameError,
+    InvalidFrameError,
+    MessageTimeoutError,
+    MessageTooLargeError,
+    TruncatedDatagramError,
+)
+from .formats import formats, parse_codec
+from .splitter import ACCELERATED, Spans, Splitter
+
+if TYPE_CHECKING:
+    from . import asyncio as asyncio
+    from . import socketserver as socketserver
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "ACCELERATED",
+    "DEFAULT_MAX_MESSAGE_SIZE",
+    "Codec",
+    "FrameError",
+    "IdleTimeoutError",
+    "IncompleteFrameError",
+    "InvalidFrameError",
+    "MessageTimeoutError",
+    "MessageTooLargeError",
+    "Spans",
+    "Splitter",
+    "TruncatedDatagramError",
+    "formats",
+    "parse_codec",
+]
+
+_ON_FIRST_USE = ("asyncio", "socketserver")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ON_FIRST_USE:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ON_FIRST_USE})

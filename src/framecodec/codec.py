@@ -8,7 +8,6 @@ after that is the engine's work: an `Encoder` inside the codec, a `Splitter` for
 
 from __future__ import annotations
 
-import inspect
 import re
 import struct
 import sys
@@ -425,6 +424,8 @@ class Codec:
         return hash(self._key())
 
     def __repr__(self) -> str:
+        import inspect  # here, because it would be the largest part of importing the package
+
         arguments = []
         for parameter in inspect.signature(getattr(Codec, self.kind)).parameters.values():
             value = self.parameters[parameter.name]
