@@ -6,8 +6,9 @@
         conn.send(b"hello")
         print(conn.recv())
 
-A `Codec` describes the shape of a frame, `formats` has those of the known protocols, a `Splitter` turns one
-connection's chunks into messages, and `FrameSocket` is a socket that sends and receives them whole.
+A `Codec` describes the shape of a frame, `formats` has those of the known protocols, a `Splitter`
+turns one connection's chunks into messages, and `FrameSocket` is a socket that sends and receives
+them whole.
 `framecodec.asyncio` and `framecodec.socketserver` are loaded when they are first used.
 """
 
