@@ -11,6 +11,8 @@ was cut.
 
 from __future__ import annotations
 
+import errno
+
 __all__ = [
     "FrameError",
     "IdleTimeoutError",
@@ -454,3 +456,56 @@ def scan_with_specials() -> ValueError:
 
 def no_such_span(count: int) -> IndexError:
     return IndexError(f"index out of range: there are {count} spans")
+
+
+# --- sockets --------------------------------------------------------------------------------------
+
+
+def stream_ended() -> EOFError:
+    return EOFError("the peer closed the connection; the last frame was whole")
+
+
+def connection_closed() -> ConnectionAbortedError:
+    return ConnectionAbortedError(
+        errno.ECONNABORTED, "the connection was closed or detached on this side"
+    )
+
+
+def timed_out(what: str, timeout: float) -> TimeoutError:
+    return TimeoutError(f"{what} within {timeout:g} s; nothing is lost, the next call goes on")
+
+
+def would_block() -> BlockingIOError:
+    return BlockingIOError(
+        errno.EAGAIN, "another thread is in the same call, and this socket does not wait"
+    )
+
+
+def in_use(what: str) -> RuntimeError:
+    return RuntimeError(
+        f"{what} was called from a signal handler that interrupted {what} of the same connection"
+    )
+
+
+def not_a_stream_socket(sock: object) -> Exception:
+    found = getattr(sock, "type", None)
+    if found is None:
+        return TypeError(f"a connected stream socket is required, not {type(sock).__name__!r}")
+    return ValueError(
+        f"a stream socket is required, not one of type {found!r}; DatagramSocket is for datagrams"
+    )
+
+
+def bad_address(address: object) -> TypeError:
+    return TypeError(
+        "an address is (host, port), (host, port, flowinfo, scope_id) or the path of a Unix "
+        f"socket, not {address!r:.80}"
+    )
+
+
+def bad_seconds(name: str, seconds: object) -> ValueError:
+    return ValueError(f"{name} must be a positive number of seconds or None, not {seconds!r}")
+
+
+def no_unix_sockets() -> OSError:
+    return OSError(errno.EAFNOSUPPORT, "this system has no Unix sockets; use (host, port)")
