@@ -1,0 +1,303 @@
+"""What a stream holds, by a parser that sees all of it at once.
+
+Written from the contract, with nothing from the package but the parameters of a codec: no layout,
+no state, no speed. A splitter that sees the same stream in pieces must come to the same outcome.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from types import ModuleType
+from typing import Any
+
+from framecodec import (
+    Codec,
+    FrameError,
+    IncompleteFrameError,
+    InvalidFrameError,
+    MessageTooLargeError,
+)
+
+__all__ = ["Outcome", "check", "expect", "run"]
+
+
+@dataclass
+class Outcome:
+    """What came of a stream, up to its end."""
+
+    messages: list[Any] = field(default_factory=list)
+    error: type[FrameError] | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)  # of the error
+    stream_offset: int = 0
+    skipped: int = 0
+    unread: bytes = b""  # what detach() gives back: nothing of a frame that was being discarded
+
+
+class Bad(Exception):
+    """The frame is invalid; its first so many bytes decide that."""
+
+
+class Short(Exception):
+    """More bytes are wanted."""
+
+
+# --- length fields: value and the position behind, or Bad, or Short -------------------------------
+
+
+def read_binary(frame: bytes, pos: int, width: int, order: Any, signed: bool) -> tuple[int, int]:
+    if len(frame) < pos + width:
+        raise Short
+    return int.from_bytes(frame[pos : pos + width], order, signed=signed), pos + width
+
+
+def alphabet(base: int) -> bytes:
+    return b"0123456789" if base == 10 else b"0123456789abcdefABCDEF"
+
+
+def read_digits(frame: bytes, pos: int, width: int, base: int) -> tuple[int, int]:
+    for stop in range(pos + 1, min(pos + width, len(frame)) + 1):
+        digits = frame[pos:stop]
+        if digits.strip(alphabet(base)) or int(digits, base) >= 2**64:
+            raise Bad(stop)
+    if len(frame) < pos + width:
+        raise Short
+    return int(frame[pos : pos + width], base), pos + width
+
+
+def read_text(frame: bytes, pos: int, end: bytes, base: int, signed: bool) -> tuple[int, int]:
+    for stop in range(pos + 1, len(frame) + 1):
+        number = frame[pos:stop]
+        sign = b"-" if signed and number[:1] == b"-" else b""
+        behind = number[len(sign) :].lstrip(alphabet(base))
+        digits = number[len(sign) : len(number) - len(behind)]
+        value = int(digits or b"0", base)
+        zero_leads = digits[:1] == b"0" and (len(digits) > 1 or sign)
+        if value >= 2**64 or zero_leads or (behind and not digits) or not end.startswith(behind):
+            raise Bad(stop)
+        if behind == end:
+            return (-value if sign else value), stop
+    raise Short
+
+
+def read_varint(frame: bytes, pos: int, max_width: int) -> tuple[int, int]:
+    value = 0
+    for index, byte in enumerate(frame[pos : pos + max_width]):
+        value += (byte & 127) << 7 * index
+        last = byte < 128
+        if value >= 2**64 or (last and index and not byte) or (not last and index + 1 == max_width):
+            raise Bad(pos + index + 1)
+        if last:
+            return value, pos + index + 1
+    raise Short
+
+
+def read_headers(frame: bytes, pos: int, name: str, max_header: int) -> tuple[int, int]:
+    lengths: list[int] = []
+    start, limit = pos, pos + max_header
+    while stop := frame.find(b"\n", start, limit) + 1:
+        line, start = frame[start:stop], stop
+        if line == b"\r\n":
+            if not lengths:
+                raise Bad(stop)
+            return lengths[0], stop
+        token, value = rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+", rb"[\t\x20-\x7e\x80-\xff]*"
+        match = re.fullmatch(rb"(%b):(%b)\r\n" % (token, value), line)
+        if not match:
+            raise Bad(stop)
+        if match[1].lower() == name.lower().encode():
+            digits = match[2].strip(b" \t")
+            if not re.fullmatch(rb"0|[1-9][0-9]{0,19}", digits) or int(digits) >= 2**64 or lengths:
+                raise Bad(stop)
+            lengths.append(int(digits))
+    if len(frame) >= limit:
+        raise Bad(limit)
+    raise Short
+
+
+def ask_parse(frame: bytes, pos: int, parse: Any, max_header: int) -> tuple[int, int, bytes]:
+    for size in range(1, min(max_header, len(frame) - pos) + 1):
+        try:
+            found = parse(memoryview(frame[pos : pos + size]))
+            if found is None:
+                continue
+            header_size, rest_size, lead = (*found, b"")[:3]
+            sound = len(found) in (2, 3) and 0 < header_size <= max_header and rest_size >= 0
+            lead = bytes(memoryview(lead))
+        except Exception:
+            raise Bad(pos + size) from None
+        if not sound:
+            raise Bad(pos + size)
+        if header_size <= size:
+            return rest_size, pos + header_size, lead
+    if len(frame) - pos >= max_header:
+        raise Bad(pos + max_header)
+    raise Short
+
+
+def match_constant(frame: bytes, pos: int, constant: bytes) -> int:
+    for index, byte in enumerate(constant):
+        if pos + index == len(frame):
+            raise Short
+        if frame[pos + index] != byte:
+            raise Bad(pos + index + 1)
+    return pos + len(constant)
+
+
+def read_header(codec: Codec, frame: bytes) -> tuple[int, int, bytes]:
+    """The field's value, the header's size, the lead."""
+    has = codec.parameters
+    magic_stop = match_constant(frame, 0, has["magic"])
+    pos = magic_stop if has["length_offset"] is None else has["length_offset"]
+    if codec.kind == "custom":
+        return ask_parse(frame, pos, has["parse"], has["max_header"])
+    if codec.kind == "uint":
+        order = sys.byteorder if has["byteorder"] == "native" else has["byteorder"]
+        value, stop = read_binary(frame, pos, has["width"], order, has["signed"])
+    elif codec.kind == "struct":
+        size = struct.calcsize(has["fmt"])
+        if len(frame) < pos + size:
+            raise Short
+        (value,), stop = struct.unpack(has["fmt"], frame[pos : pos + size]), pos + size
+    elif codec.kind == "digits":
+        value, stop = read_digits(frame, pos, has["width"], has["base"])
+    elif codec.kind == "varint":
+        value, stop = read_varint(frame, pos, has["max_width"])
+    elif codec.kind == "text":
+        signed = any(special < 0 for special in has["specials"] or ())
+        value, stop = read_text(frame, pos, has["end"], has["base"], signed)
+    else:
+        value, stop = read_headers(frame, pos, has["name"], has["max_header"])
+    return value, stop, frame[magic_stop:pos]
+
+
+# --- the stream -----------------------------------------------------------------------------------
+
+
+def expect(codec: Codec, data: bytes, *, raw: bool = False, skip: bool = False) -> Outcome:
+    """The outcome of a stream that ends after `data`."""
+    has = codec.parameters
+    specials, trailer, limit = has["specials"] or {}, has["trailer"], has["max_message_size"]
+    limit = sys.maxsize // 2 if limit is None else limit  # no memory is larger
+    outcome = Outcome()
+    while outcome.stream_offset < len(data):
+        frame = data[outcome.stream_offset :]
+        where, header, needed, oversized = "header", frame, None, False
+        try:
+            value, size, lead = read_header(codec, frame)
+            header = frame[:size]
+            if value in specials:
+                outcome.messages.append(header if raw else specials[value])
+                outcome.stream_offset += size
+                continue
+            rest_size = value + has["length_adjustment"]
+            if has["length_includes"] == "frame":
+                rest_size = value - size - len(trailer)
+            if rest_size < 0 or value < 0:
+                raise Bad(size)
+            message_size = len(lead) + rest_size
+            oversized = message_size > limit
+            if oversized and not skip:
+                outcome.error = MessageTooLargeError
+                outcome.attributes = {"size": message_size, "limit": limit, "header": header}
+                break
+            needed, rest_stop = size + rest_size + len(trailer), size + rest_size
+            where = "rest"
+            if len(frame) < rest_stop:
+                raise Short
+            where = "trailer"
+            stop = match_constant(frame, rest_stop, trailer)
+        except Bad as bad:
+            outcome.error = InvalidFrameError
+            outcome.attributes = {"header": header[: bad.args[0]]}
+            break
+        except Short:
+            outcome.error = IncompleteFrameError
+            outcome.attributes = {
+                "where": where,
+                "received": len(frame),
+                "needed": needed,
+                "header": header,
+            }
+            break
+        if oversized:
+            outcome.skipped += 1
+        else:
+            outcome.messages.append(frame[:stop] if raw else lead + frame[size:rest_stop])
+        outcome.stream_offset += stop
+    outcome.unread = data[outcome.stream_offset :] if not (oversized and skip) else b""
+    if outcome.error:
+        outcome.attributes["stream_offset"] = outcome.stream_offset
+    return outcome
+
+
+def run(
+    splitter: Any,
+    pieces: list[bytes],
+    hand_over: Callable[[Any, bytes], list[Any]] | None = None,
+) -> tuple[Outcome, str]:
+    """The outcome of a splitter that is given a stream in pieces, and its error's text.
+
+    Checks on the way what must hold after every piece.
+    """
+    outcome, fed, error = Outcome(), 0, None
+    for piece in pieces:
+        needed = splitter.bytes_needed
+        assert needed >= 1
+        try:
+            messages = hand_over(splitter, piece) if hand_over else splitter.feed(piece)
+        except FrameError as raised:
+            error, messages = raised, []
+        fed += len(piece)
+        outcome.messages += messages
+        assert not messages or len(piece) >= needed, "bytes_needed was no lower bound"
+        assert splitter.stream_offset + splitter.pending == fed
+        if error or splitter.error:
+            break
+    ended = _raised_by(splitter.feed_eof)
+    assert error in (None, ended), "a later call raises another error"
+    error = ended
+    assert splitter.error is error
+    assert splitter.stream_offset + splitter.pending == fed
+    outcome.stream_offset, outcome.skipped = splitter.stream_offset, splitter.skipped
+    outcome.unread = splitter.detach()
+    if error is not None:
+        outcome.error, outcome.attributes = type(error), dict(vars(error))
+    return outcome, str(error)
+
+
+def _raised_by(call: Callable[[], object]) -> FrameError | None:
+    try:
+        call()
+    except FrameError as error:
+        return error
+    return None
+
+
+def check(
+    engine: ModuleType,
+    codec: Codec,
+    data: bytes,
+    ways: Iterable[list[bytes]],
+    *,
+    raw: bool = False,
+    skip: bool = False,
+    hand_over: Callable[[Any, bytes], list[Any]] | None = None,
+) -> Outcome:
+    """Every one of these ways to cut a stream comes to the outcome of the reference."""
+    expected = expect(codec, data, raw=raw, skip=skip)
+    on_oversize = "skip" if skip else "raise"
+    texts = set()
+    for pieces in ways:
+        splitter = engine.Splitter(codec, raw=raw, on_oversize=on_oversize)
+        found, text = run(splitter, pieces, hand_over)
+        texts.add(text)
+        # What was not fed after the error is not the splitter's to give back.
+        unread = expected.unread[: len(found.unread)] if found.error else expected.unread
+        assert found == replace(expected, unread=unread), f"{codec!r}, cut as {pieces}"
+        assert bool(found.unread) == bool(expected.unread)
+    assert len(texts) == 1, f"the error's text depends on how the stream was cut: {texts}"
+    return expected

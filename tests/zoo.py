@@ -1,0 +1,200 @@
+"""Codecs of every kind with every parameter, and short streams of each, right and wrong.
+
+What a stream is worth is not written here: the reference says it. `streams` only has to reach every
+corner: whole frames, every field value of interest, every single byte changed, every place to end.
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+from collections.abc import Iterator
+from typing import Any
+
+from framecodec import Codec, FrameError
+
+__all__ = ["CODECS", "Mark", "build_tagged", "parse_tagged", "sample_messages", "streams"]
+
+
+class Mark(enum.Enum):
+    FLUSH = "flush"
+    PING = "ping"
+
+    def __repr__(self) -> str:
+        return f"Mark.{self.name}"
+
+
+def parse_tagged(view: memoryview) -> tuple[int, int, bytes] | tuple[int, int] | None:
+    """A tag, whose lowest bit belongs to the codec and chooses a length of one or two bytes."""
+    if view[0] & 0xFE not in (0x40, 0x50):
+        raise ValueError(f"unknown tag {view[0]:#x}")
+    size = 3 if view[0] & 1 else 2
+    if len(view) < 2:
+        return None
+    return (size, int.from_bytes(view[1:size], "big"), bytes([view[0] & 0xFE]))
+
+
+def build_tagged(message: memoryview) -> tuple[bytes, int]:
+    if not message:
+        raise ValueError("a tagged message has a tag")
+    rest_size = len(message) - 1
+    if rest_size < 256:
+        return bytes([message[0], rest_size]), 1
+    return bytes([message[0] | 1]) + rest_size.to_bytes(2, "big"), 1
+
+
+def parse_short(view: memoryview) -> Any:
+    """Answers before the header is whole, and refuses some bytes by what it returns."""
+    return "nonsense" if view[0] == 0xFF else (3, view[0])
+
+
+def build_short(message: memoryview) -> bytes:
+    return bytes([len(message), 0, 0])
+
+
+CODECS: dict[str, Codec] = {
+    # uint: widths, orders, signs
+    **{f"u{8 * width}": Codec.uint(width, max_message_size=3) for width in (1, 3, 4, 8)},
+    **{f"u{8 * width}le": Codec.uint(width, "little", max_message_size=300) for width in (2, 5)},
+    "u16 signed": Codec.uint(2, signed=True, max_message_size=200),
+    "u24le signed": Codec.uint(3, "little", signed=True, max_message_size=3),
+    "u64 signed, unlimited": Codec.uint(8, signed=True, max_message_size=None),
+    "u64, unlimited": Codec.uint(8, max_message_size=None),
+    "u32 native": Codec.uint(4, "native", max_message_size=5),
+    "struct i": Codec.struct("i", max_message_size=4),
+    "struct <H": Codec.struct("<H", max_message_size=4),
+    "struct !b": Codec.struct("!b", max_message_size=100),
+    "struct q": Codec.struct("q", max_message_size=4),
+    # uint: the common parameters, alone and together
+    "lead": Codec.uint(1, length_offset=2, max_message_size=5),
+    "adjustment up": Codec.uint(1, length_adjustment=2, max_message_size=5),
+    "adjustment down": Codec.uint(1, length_adjustment=-2, max_message_size=5),
+    "adjustment far down": Codec.uint(8, length_adjustment=-(2**62) + 1, max_message_size=None),
+    "adjustment far up": Codec.uint(1, length_adjustment=2**62 - 400, max_message_size=None),
+    "includes frame": Codec.uint(2, length_includes="frame", max_message_size=5),
+    "includes frame, all": Codec.uint(
+        2, length_offset=3, length_includes="frame", magic=b"M", trailer=b"TT", max_message_size=5
+    ),
+    "includes frame, signed": Codec.uint(
+        1, signed=True, length_includes="frame", trailer=b"\n", max_message_size=5
+    ),
+    "magic": Codec.uint(1, magic=b"MAG", max_message_size=5),
+    "magic and lead": Codec.uint(1, magic=b"\0\1", length_offset=4, max_message_size=5),
+    "trailer": Codec.uint(1, trailer=b"\r\n", max_message_size=5),
+    "long trailer": Codec.uint(1, trailer=b"trailer", max_message_size=2),
+    "magic like trailer": Codec.uint(1, magic=b"\1\1", trailer=b"\1\1", max_message_size=5),
+    "specials": Codec.uint(1, specials={0: None, 3: Mark.PING, 255: "end"}, max_message_size=5),
+    "specials at the limit": Codec.uint(
+        1, specials={0: 0, 5: 5, 6: 6}, trailer=b"!", max_message_size=5
+    ),
+    "specials below zero": Codec.uint(
+        2, signed=True, specials={-1: None, -32768: Mark.FLUSH}, max_message_size=5
+    ),
+    "specials, adjusted": Codec.uint(
+        2, length_adjustment=-4, specials={n: Mark(m) for n, m in enumerate(("flush", "ping"))}
+    ),
+    "empty messages only": Codec.uint(1, max_message_size=0),
+    # digits
+    "digits4": Codec.digits(4, max_message_size=200),
+    "digits1": Codec.digits(1),
+    "digits4 base 16": Codec.digits(4, base=16, max_message_size=200),
+    "digits2 includes frame": Codec.digits(2, length_includes="frame", trailer=b";"),
+    "digits4 pkt-line": Codec.digits(
+        4, base=16, length_includes="frame", specials={0: Mark.FLUSH, 1: Mark.PING}
+    ),
+    "digits3, lead, magic": Codec.digits(3, magic=b"#", length_offset=2, max_message_size=20),
+    "digits20": Codec.digits(20, max_message_size=None),
+    "digits17 base 16": Codec.digits(17, base=16, max_message_size=None),
+    # varint
+    "varint": Codec.varint(max_message_size=200),
+    "varint2": Codec.varint(max_width=2, trailer=b"."),
+    "varint1": Codec.varint(max_width=1),
+    "varint10": Codec.varint(max_width=10, max_message_size=None),
+    "varint, lead": Codec.varint(length_offset=1, max_message_size=5),
+    "varint, specials": Codec.varint(specials={1: None, 128: Mark.PING}, magic=b"v"),
+    "varint, adjusted": Codec.varint(length_adjustment=-1, max_message_size=5),
+    # text
+    "netstring": Codec.text(trailer=b",", max_message_size=200),
+    "text, long end": Codec.text(end=b"\r\n", max_message_size=200),
+    "text, repeated end": Codec.text(end=b"::", trailer=b":", max_message_size=200),
+    "text base 16": Codec.text(end=b"\r\n", base=16, trailer=b"\r\n", max_message_size=2000),
+    "text, end is a letter": Codec.text(end=b"a0", max_message_size=20),
+    "resp": Codec.text(
+        magic=b"$", end=b"\r\n", trailer=b"\r\n", specials={-1: None}, max_message_size=20
+    ),
+    "text, lead": Codec.text(length_offset=2, max_message_size=20),
+    "text, unlimited": Codec.text(max_message_size=None),
+    "text base 16, below zero": Codec.text(base=16, specials={-10: Mark.PING, 10: Mark.FLUSH}),
+    # headers
+    "lsp": Codec.headers(max_message_size=20),
+    "headers, short": Codec.headers("L", max_header=12, max_message_size=20),
+    "headers, all": Codec.headers(
+        "L", magic=b">", trailer=b"<", specials={5: None}, length_adjustment=1, max_message_size=20
+    ),
+    # custom
+    "tagged": Codec.custom(parse_tagged, build_tagged, max_message_size=300),
+    "tagged, magic, trailer": Codec.custom(
+        parse_tagged, build_tagged, magic=b"\0", trailer=b"\1", max_message_size=3
+    ),
+    "custom, short view": Codec.custom(parse_short, build_short, max_message_size=5),
+    "custom, short header": Codec.custom(parse_tagged, build_tagged, max_header=2),
+}
+
+
+def sample_messages(codec: Codec, seed: int = 0) -> list[Any]:
+    """Messages that the codec can encode, of sizes of interest."""
+    rng = random.Random(f"{codec!r} {seed}")
+    found: list[Any] = list((codec.parameters["specials"] or {}).values())
+    for size in (0, 1, 2, 3, 4, 5, 10, 127, 128, 130, 199, 200, 255, 256):
+        message = rng.choice((b"", b"\x40", b"\0", b"\xff")) + rng.randbytes(size)
+        if codec.kind == "custom":
+            message = b"\x40" + message
+        try:
+            codec.encode(message[:size])
+        except (FrameError, ValueError):
+            continue
+        found.append(message[:size])
+    return found
+
+
+def streams(codec: Codec, *, size: int, count: int, seed: int = 0) -> Iterator[bytes]:
+    """So many different streams of at most this size."""
+    rng = random.Random(f"{codec!r} {seed}")
+    known = sample_messages(codec, seed)
+    seen: set[bytes] = set()
+    tries = 0
+    while len(seen) < count and tries < 20 * count:
+        tries += 1
+        stream = b""
+        while known and len(stream) < size:
+            small = [m for m in known if not isinstance(m, bytes) or len(m) < size]
+            stream += codec.encode(rng.choice(small or known))
+            if rng.random() < 0.3:
+                break
+        stream = _damage(stream, codec, rng)[:size]
+        if stream and stream not in seen:
+            seen.add(stream)
+            yield stream
+
+
+def _damage(stream: bytes, codec: Codec, rng: random.Random) -> bytes:
+    """Half of the streams stay as they are, or lose their end; the others lose their sense."""
+    way = rng.randrange(8)
+    pos = rng.randrange(len(stream) + 1) if stream else 0
+    if way < 3:
+        return stream
+    if way == 3:
+        return stream[:pos]
+    if way == 4:  # one byte becomes another
+        return stream[:pos] + rng.choice(_ODD) + stream[pos + 1 :]
+    if way == 5:  # one more, one less
+        return (
+            stream[:pos] + rng.choice((b"", rng.choice(_ODD))) + stream[pos + rng.randint(0, 1) :]
+        )
+    if way == 6:  # a header of noise
+        return stream + b"".join(rng.choice(_ODD) for _ in range(rng.randint(1, 6)))
+    start = len(codec.parameters["magic"])  # a large length
+    return stream[:start] + rng.choice((b"\xff", b"9", b"\x7f", b"\x80")) * 8 + stream[pos:]
+
+
+_ODD = [bytes([byte]) for byte in b"\0\1\2\4\x7f\x80\xff+-_ 0123489aAfFxX:;,\r\n\t$#M!"]
