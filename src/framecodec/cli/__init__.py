@@ -41,8 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = _make_parser().parse_args(argv)
         status: int = arguments.run(arguments)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        _flush()
     except SystemExit as end:  # argparse: 0 for --help and --version, 2 for bad usage
         return end.code if isinstance(end.code, int) else 0
     except BrokenPipeError:
@@ -51,8 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except (FrameError, OSError) as error:
-        _abandon_stdout()
-        print(f"framecodec: {error or type(error).__name__}", file=sys.stderr)
+        print(f"framecodec: {str(error) or type(error).__name__}", file=sys.stderr)
+        try:
+            _flush()  # what came before the error is delivered
+        except OSError:
+            _abandon_stdout()
         return 1
     return status
 
@@ -73,12 +75,19 @@ def _make_parser() -> argparse.ArgumentParser:
     engine = "compiled" if ACCELERATED else "Python"
     python = f"{sys.implementation.name} {sys.version.split()[0]}"
     parser.add_argument(
-        "--version", action="version", version=f"framecodec {__version__}, {engine} engine, {python}"
+        "--version",
+        action="version",
+        version=f"framecodec {__version__}, {engine} engine, {python}",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     for family in _FAMILIES:
         family.add_commands(commands)
     return parser
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # closed by the caller: `framecodec demo >&-`
+        sys.stdout.flush()
 
 
 def _abandon_stdout() -> None:

@@ -1,7 +1,8 @@
 """``framecodec demo``: the sticky packet and its cure, on real sockets.
 
-Each step is a function that does an experiment over TCP on loopback and returns its `Outcome`: lines
-to read, and the claims that must hold if those lines are true. The demo fails where one does not.
+Each step is a function that does an experiment over TCP on loopback and returns its `Outcome`:
+lines to read, and the claims that hold where those lines are true. The demo fails where one does
+not.
 
 All of it is bounded: every socket has a time-out, every thread is joined, and the first step that
 runs into a time-out is the last one.
@@ -14,6 +15,7 @@ import contextlib
 import socket
 import struct
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +41,13 @@ SMALL_BUFFER = 64 * 1024  # of the kernel, so that a megabyte cannot lie in it a
 ASCII4 = Codec.digits(4)
 STRUCT_I = Codec.struct("i")
 UINT4 = Codec.uint(4)
+
+LINE_WIDTH = 96  # characters
+_HANGING: dict[str, Any] = {
+    "subsequent_indent": " " * 13,
+    "break_long_words": False,
+    "break_on_hyphens": False,
+}
 
 Address = tuple[str, int]
 
@@ -74,8 +83,11 @@ def sticky_packet() -> Outcome:
         lines=(
             ("sent", f"sendall({FIRST!r}), sendall({SECOND!r})"),
             ("arrived", f"recv(5) = {first!r}, recv(4) = {second!r}"),
-            ("why", "TCP carries a stream of bytes: it does not know where a message ends,"),
-            ("", "so recv(4) takes four bytes of whatever comes next."),
+            (
+                "why",
+                "TCP carries a stream of bytes and knows nothing of messages: recv(4) takes four "
+                "bytes of whatever comes next, and the rest of that message is left for the next.",
+            ),
         ),
         claims={
             "the first recv(5) gives b'hello'": first == b"hello",
@@ -114,11 +126,20 @@ def partial_packet() -> Outcome:
     return Outcome(
         lines=(
             ("sent", f"one message of {len(message):,} bytes"),
-            ("arrived", f"recv({len(message)}) = {len(first):,} bytes, "
-                        f"{calls} more calls brought the rest"),
-            ("why", f"the kernel took {taken:,} bytes, then the sender had to wait for the reader;"),
-            ("", "recv(n) returns what is there, at most n bytes."),
-            ("cured", f"with a 4-byte length in front, one FrameSocket.recv() = {len(whole):,} bytes"),
+            (
+                "arrived",
+                f"recv({len(message)}) = {len(first):,} bytes; it took {calls} more calls for the "
+                f"other {len(received):,}",
+            ),
+            (
+                "why",
+                f"the kernel took {taken:,} bytes, then the sender had to wait for the reader; "
+                "recv(n) returns what is there, at most n bytes.",
+            ),
+            (
+                "cured",
+                f"with a 4-byte length in front, one FrameSocket.recv() = {len(whole):,} bytes",
+            ),
         ),
         claims={
             "one recv brings only a part": 0 < len(first) < len(message),
@@ -132,7 +153,7 @@ def ascii_length() -> Outcome:
     return _framed(
         ASCII4,
         wire=b"0005hello0006byebye",
-        header="the length as four ASCII digits",
+        header="the length in front, as four ASCII digits,",
     )
 
 
@@ -140,7 +161,7 @@ def struct_length() -> Outcome:
     return _framed(
         STRUCT_I,
         wire=struct.pack("i", 5) + b"hello" + struct.pack("i", 6) + b"byebye",
-        header='the length as struct.pack("i", n)',
+        header='the length in front, as struct.pack("i", n),',
     )
 
 
@@ -161,7 +182,7 @@ def _framed(codec: Codec, wire: bytes, header: str) -> Outcome:
         lines=(
             ("sent", f"send({FIRST!r}), send({SECOND!r}); on the wire {on_the_wire!r}"),
             ("arrived", ", ".join(f"recv() = {message!r}" for message in messages)),
-            ("why", f"{header} says where each message ends, however the bytes are cut."),
+            ("why", f"{header} says where each message ends, however the bytes arrive."),
         ),
         claims={
             f"the wire carries {wire!r}": on_the_wire == wire,
@@ -181,7 +202,10 @@ def lying_peer() -> Outcome:
             ("sent", f"a header that says b' 1_0' (Python's int(' 1_0') is {int(' 1_0')})"),
             ("arrived", f"{type(no_number).__name__}: {no_number}"),
             ("memory", f"{digits_peak:,} bytes at most, for the whole connection"),
-            ("why", "a length is what the peer says: it is checked, and nothing is allocated for it."),
+            (
+                "why",
+                "a length is what the peer says: it is checked, and nothing is allocated for it.",
+            ),
         ),
         claims={
             "4 GiB are refused with the size and the limit": (
@@ -210,13 +234,16 @@ def _receive_lie(codec: Codec, header: bytes) -> tuple[Exception | None, int]:
         conn.sendall(header)
         conn.recv(1)
 
-    with _serving(serve) as address, _measured_memory() as peak:
-        with connect(address, codec, timeout=TIMEOUT) as frames:
-            try:
-                frames.recv()
-            except FrameError as error:
-                return error, peak()
-            return None, peak()
+    with (
+        _serving(serve) as address,
+        _measured_memory() as peak,
+        connect(address, codec, timeout=TIMEOUT) as frames,
+    ):
+        try:
+            frames.recv()
+        except FrameError as error:
+            return error, peak()
+        return None, peak()
 
 
 def messages_a_second() -> Outcome:
@@ -269,6 +296,7 @@ STEPS: Steps = (
 
 
 def add_commands(commands: argparse._SubParsersAction[Any]) -> None:
+    """Adds ``demo``."""
     parser = commands.add_parser(
         "demo",
         help="the sticky packet and its cure, on real sockets",
@@ -311,8 +339,8 @@ def _run_step(step: Callable[[], Outcome]) -> tuple[list[str], bool]:
     except Exception as error:  # whatever it is, the step did not come out as it says
         return [f"the step ended with {type(error).__name__}: {error}"], _is_timeout(error)
     for label, text in outcome.lines:
-        print(f"    {label:<8} {text}")
-    return [f"it is not so that {claim}" for claim, holds in outcome.claims.items() if not holds], False
+        print(textwrap.fill(text, LINE_WIDTH, initial_indent=f"    {label:<9}", **_HANGING))
+    return [f"it is not so: {claim}" for claim, holds in outcome.claims.items() if not holds], False
 
 
 def _is_timeout(error: BaseException | None) -> bool:
@@ -344,12 +372,17 @@ def _serving(serve: Callable[[socket.socket], None]) -> Iterator[Address]:
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(TIMEOUT)
-        # Accepted connections inherit it: with the system's own, a megabyte might lie in the kernel.
+        # Accepted connections inherit it; in the system's own buffers a megabyte might find room.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER)
-        thread = threading.Thread(target=accept_one, name="framecodec demo server")
+        thread = threading.Thread(target=accept_one, name="framecodec demo server", daemon=True)
         thread.start()
         try:
             yield listener.getsockname()
+        except EOFError:  # the server closed early, and knows why
+            thread.join()
+            if errors:
+                raise errors[0] from None
+            raise
         finally:
             thread.join()
     if errors:

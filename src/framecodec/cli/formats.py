@@ -13,21 +13,70 @@ __all__ = ["add_commands", "draw"]
 
 
 def add_commands(commands: argparse._SubParsersAction[Any]) -> None:
+    """Adds ``formats``."""
     parser = commands.add_parser(
         "formats",
         help="the known protocols and the shapes of their frames",
-        description="One line for each known protocol: its name, its frame, what it is and where "
-        "that is written down. In the drawing, [n] are n bytes, and what is not in [ ] is constant.",
+        description="One line for each known protocol: its name, its frame, and what it is. In the "
+        "drawing <n> stands for n bytes of the message, and what is not in brackets is constant.",
         allow_abbrev=False,
     )
     parser.set_defaults(run=lambda _: _print_table())
 
 
 def _print_table() -> int:
-    rows = [
-        (row.name, draw(row.codec), f"{row.description} ({row.specification})")
-        for row in formats.table()
-    ]
-    for column in rows:
-        pass
+    rows = [("NAME", "FRAME", "WHAT IT IS")]
+    for row in formats.table():
+        rows.append((row.name, draw(row.codec), f"{row.description} ({row.specification})"))
+    name_width, frame_width = (max(len(row[column]) for row in rows) for column in (0, 1))
+    for name, frame, what in rows:
+        print(f"{name:<{name_width}}  {frame:<{frame_width}}  {what}")
     return 0
+
+
+def draw(codec: Codec) -> str:
+    """A codec's frame in one line, in the order in which it travels.
+
+    ``<1> <u32be = rest+4> <rest>`` is a byte, a length that counts itself, and the rest.
+    """
+    layout = codec.layout
+    parts = [_draw_constant(layout.magic)] if layout.magic else []
+    if layout.lead_size:
+        parts.append(f"<{layout.lead_size}>")
+    parts.append(_draw_length(layout))
+    parts.append("<rest>")
+    if layout.trailer:
+        parts.append(_draw_constant(layout.trailer))
+    return " ".join(parts)
+
+
+def _draw_length(layout: Layout) -> str:
+    if layout.kind == CUSTOM:
+        return "<header>"
+    counts = ""
+    if layout.counts_frame:
+        counts = " = frame"
+    elif layout.adjustment:
+        counts = f" = rest{-layout.adjustment:+}"
+    if layout.kind == HEADERS:
+        return f"{layout.name}: <decimal{counts}> 0d0a0d0a"
+    digits = "hex" if layout.base == 16 else "decimal"
+    if layout.kind == TEXT:
+        return f"<{digits}{counts}> {_draw_constant(layout.end)}"
+    if layout.kind == DIGITS:
+        return f"<{layout.field_width} {digits} digits{counts}>"
+    if layout.kind == UINT:
+        order = "" if layout.field_width == 1 else "le" if layout.little else "be"
+        sign = "i" if layout.signed else "u"
+        return f"<{sign}{8 * layout.field_width}{order}{counts}>"
+    return f"<varint{counts}>"
+
+
+def _draw_constant(constant: bytes) -> str:
+    """Text and punctuation as they are, else hexadecimal: ``ff*16`` is sixteen bytes ff."""
+    is_text = constant.isascii() and constant.decode().isprintable()
+    if is_text and (len(constant) > 1 or not constant.isalnum()):
+        return repr(constant.decode())
+    if len(constant) > 2 and len(set(constant)) == 1:
+        return f"{constant[:1].hex()}*{len(constant)}"
+    return constant.hex()

@@ -1,0 +1,58 @@
+"""Programs as real processes: started, read and ended within a bound, whatever they do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+LIFETIME = 30.0  # seconds after which a process is ended; no test that passes needs them
+
+
+@contextlib.contextmanager
+def running(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+    """A Python process, with pipes for its output and its errors; ended when the block is."""
+    process = subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+    )
+    watchdog = threading.Timer(LIFETIME, process.kill)
+    watchdog.start()
+    try:
+        with process:
+            try:
+                yield process
+            finally:
+                process.kill()
+    finally:
+        watchdog.cancel()
+        watchdog.join()
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """What a process printed that ends by itself, with success and without a word of error."""
+    output, complaints = process.communicate()
+    assert (process.returncode, complaints) == (0, "")
+    return output
+
+
+def printed_port(server: subprocess.Popen[str]) -> str:
+    """The port of a server that was started with port 0, from the first line that it prints."""
+    assert server.stdout is not None
+    line = server.stdout.readline()
+    match = re.fullmatch(r"listening on port (\d+)\n", line)
+    if match is None:
+        server.kill()
+        raise AssertionError(f"the server printed {line!r} and {server.communicate()[1]!r}")
+    return match[1]

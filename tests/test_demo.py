@@ -1,0 +1,181 @@
+"""``framecodec demo``: it succeeds here, and fails where any one of its steps is not so."""
+
+from __future__ import annotations
+
+import threading
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import framecodec
+from framecodec import Codec
+from framecodec._splitter_py import Splitter as PythonSplitter
+from framecodec.cli import demo, main
+from tests.programs import finish, running
+
+
+@pytest.fixture(autouse=True)
+def short_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "MEASURED_TIME", 0.001)
+
+
+def step(letter: str) -> tuple[str, Callable[[], demo.Outcome]]:
+    return next(step for step in demo.STEPS if step[0].startswith(f"({letter})"))
+
+
+# --- as it is -------------------------------------------------------------------------------------
+
+
+def test_the_demo_shows_its_steps_in_order_and_succeeds(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo"]) == 0
+    output = capsys.readouterr()
+    assert output.err == ""
+    assert "WRONG" not in output.out
+    shown, position = " ".join(output.out.split()), 0
+    for text in [
+        "(a)",
+        "sent sendall(b'hello'), sendall(b'byebye')",
+        "arrived recv(5) = b'hello', recv(4) = b'byeb'",
+        "(b)",
+        "sent one message of 1,000,000 bytes",
+        "FrameSocket.recv() = 1,000,000 bytes",
+        "(c)",
+        "on the wire b'0005hello0006byebye'",
+        "arrived recv() = b'hello', recv() = b'byebye'",
+        "(d)",
+        "arrived recv() = b'hello', recv() = b'byebye'",
+        "(e)",
+        "arrived MessageTooLargeError:",
+        "4294967295",
+        "arrived InvalidFrameError:",
+        "(f)",
+        "messages of 64 bytes a second:",
+        "with the Python engine",
+        "Every step came out as it says.",
+    ]:
+        position = shown.index(text, position) + len(text)
+
+
+def test_the_demo_runs_as_a_module() -> None:
+    with running("-W", "error", "-m", "framecodec", "demo") as process:
+        assert finish(process).endswith("Every step came out as it says.\n")
+
+
+def test_the_demo_leaves_no_thread_and_no_tracing_behind() -> None:
+    threads = threading.active_count()
+    assert demo.run() == 0
+    assert threading.active_count() == threads
+    assert not tracemalloc.is_tracing()
+
+
+def test_the_demo_leaves_tracing_on_where_it_was_on() -> None:
+    tracemalloc.start()
+    try:
+        assert demo.run([step("e")]) == 0
+        assert tracemalloc.is_tracing()
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_lines_of_the_demo_fit_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo.run() == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("accelerated", [False, True])
+def test_the_last_step_measures_each_engine_that_is_in_use(
+    accelerated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "ACCELERATED", accelerated)
+    outcome = demo.messages_a_second()
+    assert [claim.split(" gives")[0] for claim in outcome.claims] == (
+        ["the compiled engine", "the Python engine"] if accelerated else ["the Python engine"]
+    )
+    ((_, text),) = outcome.lines
+    assert ("not in use here" in text) is not accelerated
+
+
+# --- where a step is not so -----------------------------------------------------------------------
+
+
+class LosesTheLast:
+    """A splitter with a defect."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._splitter = PythonSplitter(codec)
+
+    def feed(self, data: bytes) -> list[Any]:
+        return self._splitter.feed(data)[:-1]
+
+
+def lenient_digits() -> Codec:
+    """Reads what `int` reads."""
+    return Codec.custom(
+        lambda view: (4, int(bytes(view[:4]))) if len(view) >= 4 else None,
+        lambda message: str(len(message)).zfill(4).encode(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("letter", "name", "value", "complaint"),
+    [
+        ("a", "FIRST", b"hi", "the first recv(5) gives b'hello'"),
+        ("a", "SECOND", b"later", "the recv(4) after it gives b'byeb'"),
+        ("b", "LARGE_SIZE", 1000, "one recv brings only a part"),
+        ("b", "UINT4", Codec.uint(2), "MessageTooLargeError"),
+        ("c", "ASCII4", Codec.digits(5), "the wire carries b'0005hello0006byebye'"),
+        ("c", "SECOND", b"later", "both messages arrive whole"),
+        ("d", "STRUCT_I", Codec.struct("q"), "the wire carries"),
+        ("e", "UINT4", Codec.uint(4, max_message_size=None), "TimeoutError"),
+        ("e", "UINT4", Codec.uint(4, max_message_size=10), "with the size and the limit"),
+        ("e", "ASCII4", lenient_digits(), "TimeoutError"),
+        ("e", "MEMORY_LIMIT", 1, "less than 1 bytes are taken"),
+        ("f", "PythonSplitter", LosesTheLast, "the Python engine gives back every message"),
+    ],
+)
+def test_a_step_that_is_not_so_fails_the_demo(
+    letter: str,
+    name: str,
+    value: object,
+    complaint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(demo, "TIMEOUT", 0.5)
+    monkeypatch.setattr(demo, name, value)
+    assert demo.run([step(letter)]) == 1
+    output = capsys.readouterr()
+    assert complaint in " ".join(output.out.split())
+    assert output.out.count("WRONG") >= 1
+    assert "Every step" not in output.out
+    assert output.err.startswith(f"framecodec demo: not as it should be: ({letter})")
+
+
+def test_the_steps_after_a_failed_one_are_still_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    def explode() -> demo.Outcome:
+        raise framecodec.InvalidFrameError("no frame at all")
+
+    assert demo.run([("(x) explodes", explode), step("a")]) == 1
+    output = capsys.readouterr()
+    assert "WRONG    the step ended with InvalidFrameError: no frame at all" in output.out
+    assert "recv(4) = b'byeb'" in output.out
+    assert "Traceback" not in output.out + output.err
+    assert output.err == "framecodec demo: not as it should be: (x) explodes\n"
+
+
+def test_a_time_out_is_the_end_of_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
+    def hang() -> demo.Outcome:
+        raise TimeoutError("timed out")
+
+    assert demo.run([("(x) hangs", hang), step("a")]) == 1
+    assert "(a)" not in capsys.readouterr().out
+
+
+def test_a_server_that_fails_fails_the_step() -> None:
+    def serve(conn: object) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), demo._serving(serve) as address:
+        demo._connect_with_small_buffer(address).close()
