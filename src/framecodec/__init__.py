@@ -28,6 +28,7 @@ from .errors import (
     TruncatedDatagramError,
 )
 from .formats import formats, parse_codec
+from .sockets import FrameSocket, Listener, connect, listen
 from .splitter import ACCELERATED, Spans, Splitter
 
 if TYPE_CHECKING:
@@ -41,15 +42,19 @@ __all__ = [
     "DEFAULT_MAX_MESSAGE_SIZE",
     "Codec",
     "FrameError",
+    "FrameSocket",
     "IdleTimeoutError",
     "IncompleteFrameError",
     "InvalidFrameError",
+    "Listener",
     "MessageTimeoutError",
     "MessageTooLargeError",
     "Spans",
     "Splitter",
     "TruncatedDatagramError",
+    "connect",
     "formats",
+    "listen",
     "parse_codec",
 ]
 

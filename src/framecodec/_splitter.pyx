@@ -83,8 +83,10 @@ cdef enum:
 
     # An unfinished message's first allocation, where it has so many bytes.
     FIRST_ROOM = 4096
+    # Added whenever it grows, to grow less often.
+    MORE_ROOM = 65536
 
-    # From this size up a message is put on huge pages: the faults of its 4 KiB pages would cost more
+    # From this size up a message is put on huge pages: the faults of 4 KiB pages would cost more
     # than the copy (7.3 against 5.5 ms for 16 MiB).
     HUGE_MESSAGE_SIZE = 2097152
 
@@ -549,8 +551,11 @@ cdef class Splitter:
                 if value - low > span:
                     break
                 rest_size = <Py_ssize_t>value + adjustment
-                if end - rest < rest_size:
-                    break
+                if end - rest < rest_size:  # cut off, but nothing is odd: no need to look again
+                    self._keep_header(p, width)
+                    self._begin_message(p, 0, rest_size, end - rest)
+                    self._pending = width
+                    return rest - data
                 messages.append(PyBytes_FromStringAndSize(<const char*>rest, rest_size))
                 p = rest + rest_size
             return p - data
@@ -957,8 +962,9 @@ cdef class Splitter:
         return taken
 
     cdef int _make_room(self, Py_ssize_t size) except -1:
-        """Grows the message with what arrived: to twice that, and never beyond its own size."""
-        cdef Py_ssize_t room = min(self._message_size, 2 * (self._filled + size))
+        """Grows the message with what arrived: to little more than twice that, and never beyond its
+        own size."""
+        cdef Py_ssize_t room = min(self._message_size, 2 * (self._filled + size) + MORE_ROOM)
         # On failure it has freed the message and set the pointer to NULL.
         self._message_room = 0
         _PyBytes_Resize(&self._message, room)
