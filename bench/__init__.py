@@ -1,0 +1,1 @@
+"""How fast is framecodec? A file a question; see README.md."""

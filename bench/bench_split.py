@@ -1,0 +1,147 @@
+"""How fast is a stream split in memory?
+
+Three ways to feed it: about 64 KiB of whole frames from one place again and again, as after a
+`recv` ("hot"); a long stream as one chunk; the same stream cut into chunks of 64 KiB, 1460 bytes (a
+TCP segment) and 7 bytes. The messages are dropped as soon as they are delivered. Then the other
+shapes, against the plain one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import repeat
+
+from . import sources
+from .harness import Case, Contender, Scale, expect, makers, run_in_pytest
+from .peers import Feed, Messages, Missing, Peer
+from .peers.ours import ThroughBuffer, attribute
+from .sources import KIB, MIB, VARIANTS, size_name
+
+SIZES = (16, 64, KIB, 64 * KIB, MIB)
+CHUNKS = (("whole", None), ("64 KiB", 64 * KIB), ("1460 B", 1460), ("7 B", 7))
+LARGE_CHUNKS = (None, 64 * KIB)
+HOT = 64 * KIB
+
+
+def cases(scale: Scale) -> Iterator[Case]:
+    for size in SIZES:
+        yield _plain(size, "64 KiB, hot", None, HOT)
+    for name, chunk_size in CHUNKS:
+        for size in SIZES:
+            if chunk_size == 7 and size == MIB:
+                continue  # who re-slices what is pending would need minutes
+            total = min(scale.source, 256 * KIB) if chunk_size == 7 else scale.source
+            yield _plain(size, name, chunk_size, total)
+    for size in (16, 64, KIB):
+        for engine in ("compiled", "Python"):
+            yield _shapes(size, engine)
+
+
+def test_how_fast_is_a_stream_split(benchmark, case: Case, name: str) -> None:
+    run_in_pytest(benchmark, case, name)
+
+
+def feed_all(feed: Feed, chunks: list[bytes], times: int) -> Messages:
+    """The work; gives what the last chunk completed."""
+    for _ in repeat(None, times):
+        for chunk in chunks:
+            messages = feed(chunk)
+    return messages
+
+
+def contender(
+    name: str,
+    role: str,
+    make_feed: Callable[[], Feed],
+    wire: Callable[[Messages], bytes],
+    messages_of: Callable[[int], Messages],
+    chunk_size: int | None,
+) -> Contender:
+    """A splitter that was seen to give every message of every variant."""
+    chunks = [sources.cut(wire(messages_of(v)), chunk_size) for v in range(VARIANTS)]
+    for variant in range(VARIANTS):
+        feed, got = make_feed(), []
+        for chunk in chunks[variant]:
+            got += feed(chunk)
+        expect(got == messages_of(variant), name, "other messages than were sent")
+    feed = make_feed()
+    chosen = 0
+
+    def setup(number: int, times: int) -> tuple[Feed, list[bytes], int]:
+        nonlocal chosen
+        chosen = number % VARIANTS
+        return feed, chunks[chosen], times
+
+    def check(last: Messages) -> None:
+        right = bool(last) and last[-1] == messages_of(chosen)[-1]
+        expect(right, name, "the last message is not the last that was sent")
+
+    return Contender(name, role, setup, feed_all, check, units=len(messages_of(0)))
+
+
+def _plain(size: int, chunk: str, chunk_size: int | None, total: int) -> Case:
+    def messages_of(variant: int) -> Messages:
+        return sources.messages(size, total, variant)
+
+    def make(peer: Peer) -> Contender:
+        return contender(peer.name, peer.role, peer.splitter, peer.wire, messages_of, chunk_size)
+
+    return Case(
+        "split",
+        f"split {size_name(size)}, {chunk}",
+        {"size": size, "chunk": chunk},
+        makers(
+            "splitter",
+            make,
+            in_loop=(False, True),
+            # Its copy into the buffer stands for a read; in tiny chunks nothing else would show.
+            only=lambda peer: not isinstance(peer, ThroughBuffer) or chunk_size in LARGE_CHUNKS,
+        ),
+    )
+
+
+def shapes() -> dict[str, object]:
+    """One codec of each kind, by name."""
+    from framecodec import Codec
+
+    return {
+        "plain": Codec.uint(4),
+        "offset": Codec.uint(4, length_offset=1),
+        "adjustment": Codec.uint(4, length_includes="frame"),
+        "trailer": Codec.uint(4, trailer=b"\n"),
+        "digits": Codec.digits(4),
+        "varint": Codec.varint(),
+        "text": Codec.text(trailer=b","),  # a netstring
+    }
+
+
+def _shapes(size: int, engine: str) -> Case:
+    module = {"compiled": "framecodec._splitter", "Python": "framecodec._splitter_py"}[engine]
+
+    def messages_of(variant: int) -> Messages:
+        return sources.messages(size, HOT, variant)
+
+    def maker(name: str) -> Callable[[], Contender]:
+        def make() -> Contender:
+            splitter = attribute(module, "Splitter")
+            codec = shapes().get(name)
+            if codec is None:
+                raise Missing(f"no shape {name}")
+            return contender(
+                name,
+                "floor" if name == "plain" else "ours",
+                lambda: splitter(codec).feed,
+                codec.encode_many,
+                messages_of,
+                None,
+            )
+
+        return make
+
+    names = ("plain", "offset", "adjustment", "trailer", "digits", "varint", "text")
+    return Case(
+        "shapes",
+        f"shapes {size_name(size)}, {engine} engine",
+        {"size": size, "engine": engine},
+        {name: maker(name) for name in names},
+    )
