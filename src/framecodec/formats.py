@@ -437,7 +437,6 @@ def _build_cassandra_v5(message: memoryview) -> tuple[bytes, int]:
 
 # --- the catalogue --------------------------------------------------------------------------------
 
-_MIB = 1024 * 1024
 _BER = Codec.custom(_parse_ber, _build_ber, max_header=_BER_LONGEST_IDENTIFIER + 9)
 
 formats = Catalogue(
@@ -1032,7 +1031,7 @@ def _read_specials(text: str) -> dict[int, Hashable]:
         value_text, colon, literal = pair.partition(":")
         if not colon:
             raise ValueError(f"{pair!r} is not value:object")
-        value = _read_int(value_text)
+        value = _read_int(value_text.strip())
         if value in specials:
             raise ValueError(f"{value} is given twice")
         specials[value] = _read_literal(_unquote_text(literal))
@@ -1070,7 +1069,10 @@ def _unquote(text: str) -> bytes:
 
 
 def _unquote_text(text: str) -> str:
-    return _unquote(text).decode()
+    try:
+        return _unquote(text).decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"{text!r} is not UTF-8") from None
 
 
 # --- the notation: writing ------------------------------------------------------------------------
