@@ -302,6 +302,7 @@ def run_in_pytest(benchmark: Any, case: Case, name: str) -> None:
         )
         contender.check(result)
     finally:
+        contender.release()
         contender.close()
 
 
