@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Iterator
 from types import ModuleType
 
 import hypothesis
 import pytest
 
-import framecodec.codec
+import framecodec
+from tests.engines import ENGINES, codecs_use
 
 # Deterministic, as every test here is; the fuzz campaign and the second profile look further.
 hypothesis.settings.register_profile(
@@ -24,8 +26,6 @@ hypothesis.settings.register_profile(
     "searching", deadline=None, max_examples=3000, database=None, print_blob=True
 )
 hypothesis.settings.load_profile("repeatable")
-
-ENGINES = {"python": "framecodec._splitter_py", "compiled": "framecodec._splitter"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -62,11 +62,10 @@ def engine(request: pytest.FixtureRequest) -> ModuleType:
 
 
 @pytest.fixture
-def engine_in_use(engine: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def engine_in_use(engine: ModuleType) -> Iterator[ModuleType]:
     """As `engine`, and every `Codec` that the test makes uses this engine too."""
-    for name in ("Encoder", "Splitter", "scan"):
-        monkeypatch.setattr(framecodec.codec, name, getattr(engine, name))
-    return engine
+    with codecs_use(engine):
+        yield engine
 
 
 @pytest.fixture(scope="session")

@@ -182,7 +182,7 @@ def expect(codec: Codec, data: bytes, *, raw: bool = False, skip: bool = False) 
     has = codec.parameters
     specials, trailer, limit = has["specials"] or {}, has["trailer"], has["max_message_size"]
     limit = sys.maxsize // 2 if limit is None else limit  # no memory is larger
-    outcome = Outcome()
+    outcome, oversized = Outcome(), False
     while outcome.stream_offset < len(data):
         frame = data[outcome.stream_offset :]
         where, header, needed, oversized = "header", frame, None, False

@@ -1,0 +1,24 @@
+"""The two engines by name, and how a test puts one of them under the codecs that it makes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
+
+import framecodec.codec
+
+__all__ = ["ENGINES", "codecs_use"]
+
+ENGINES = {"python": "framecodec._splitter_py", "compiled": "framecodec._splitter"}
+
+
+@contextlib.contextmanager
+def codecs_use(engine: ModuleType) -> Iterator[None]:
+    """Every `Codec` that is made inside uses this engine, and is to be used inside only."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("Encoder", "Splitter", "scan"):
+            patch.setattr(framecodec.codec, name, getattr(engine, name))
+        yield

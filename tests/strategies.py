@@ -1,0 +1,155 @@
+"""Hypothesis strategies: codecs of all kinds made at random, their messages, their streams.
+
+A description that the codec refuses is not lost: `descriptions` are what `make` is tried with, and
+`codecs` keeps what it accepts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from framecodec import Codec, FrameError
+from tests.zoo import Mark, build_tagged, parse_tagged
+
+__all__ = ["codecs", "cut_streams", "descriptions", "make", "some_messages"]
+
+SPECIAL_OBJECTS: list[Any] = [None, Mark.FLUSH, Mark.PING, "text", 7, (1, 2), frozenset({3}), False]
+
+STRUCT_FORMATS = ["b", "B", "h", "!H", "<i", ">I", "@l", "=L", "q", "!Q", "n", "@N"]
+
+small_bytes = st.binary(max_size=4)
+# Numbers at which something changes hands: bytes, words, signs.
+edges = st.sampled_from(
+    sorted(
+        {
+            sign * (2**bits + step)
+            for sign in (1, -1)
+            for bits in (0, 3, 7, 8, 15, 16, 31, 32, 62, 63, 64)
+            for step in (-1, 0, 1)
+        }
+    )
+)
+numbers = st.one_of(st.integers(-8, 300), edges)
+
+
+def specials(numbers: st.SearchStrategy[int]) -> st.SearchStrategy[dict[int, Any] | None]:
+    keys = st.lists(numbers, unique=True, max_size=4)
+    return st.one_of(
+        st.none(),
+        st.builds(
+            lambda keys, objects: dict(zip(keys, objects, strict=False)),
+            keys,
+            st.permutations(SPECIAL_OBJECTS),
+        ),
+    )
+
+
+@st.composite
+def descriptions(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
+    """A constructor's name and parameters, whether or not they make sense together."""
+    kind = draw(
+        st.sampled_from(["uint", "struct", "digits", "varint", "text", "headers", "custom"])
+    )
+    magic = draw(small_bytes)
+    has: dict[str, Any] = {
+        "magic": magic,
+        "trailer": draw(small_bytes),
+        "max_message_size": draw(
+            st.one_of(st.none(), st.integers(0, 40), st.sampled_from([255, 256, 2**24, 2**70]))
+        ),
+    }
+    if kind == "custom":
+        has |= {"parse": parse_tagged, "build": build_tagged, "max_header": draw(st.integers(2, 9))}
+        return kind, has
+    has["length_adjustment"] = draw(st.one_of(st.just(0), st.integers(-9, 9), numbers))
+    if draw(st.integers(0, 2)) == 0:
+        has["specials"] = draw(specials(numbers))
+    elif kind != "headers" and draw(st.booleans()):
+        has["length_offset"] = len(magic) + draw(st.integers(0, 4))
+    if kind == "uint":
+        has["width"] = draw(st.integers(1, 8))
+        has["byteorder"] = draw(st.sampled_from(["big", "little", "native"]))
+        has["signed"] = draw(st.booleans())
+    elif kind == "struct":
+        has["fmt"] = draw(st.sampled_from(STRUCT_FORMATS))
+    elif kind == "digits":
+        has["width"] = draw(st.one_of(st.integers(1, 8), st.integers(15, 21)))
+        has["base"] = draw(st.sampled_from([10, 16]))
+    elif kind == "varint":
+        has["max_width"] = draw(st.integers(1, 10))
+    elif kind == "text":
+        has["end"] = draw(
+            st.sampled_from([b":", b"\r\n", b" ", b"\0", b"::", b"a", b";1", b"\xff"])
+        )
+        has["base"] = draw(st.sampled_from([10, 16]))
+    else:
+        has["name"] = draw(st.sampled_from(["L", "Content-Length", "x-Size"]))
+        has["max_header"] = draw(st.integers(6, 60))
+    if kind in ("uint", "struct", "digits") and draw(st.integers(0, 2)) == 0:
+        has |= {"length_includes": "frame", "length_adjustment": 0}
+    return kind, has
+
+
+def make(description: tuple[str, dict[str, Any]]) -> Codec | None:
+    """The codec; None where the description is refused as it should be, with a reason."""
+    kind, has = description
+    try:
+        return getattr(Codec, kind)(**has)  # type: ignore[no-any-return]
+    except ValueError:
+        return None
+
+
+def codecs() -> st.SearchStrategy[Codec]:
+    return descriptions().map(make).filter(lambda codec: codec is not None)  # type: ignore[return-value]
+
+
+def can_encode(codec: Codec, message: Any) -> bool:
+    try:
+        codec.encode(message)
+    except (FrameError, ValueError):
+        return False
+    return True
+
+
+@st.composite
+def some_messages(draw: st.DrawFn, codec: Codec) -> list[Any]:
+    """Up to five messages; none where the codec's messages are all too large for a test."""
+    if codec.layout.rest_min > 1000:
+        objects = list((codec.parameters["specials"] or {}).values())
+        return draw(st.lists(st.sampled_from(objects), max_size=5)) if objects else []
+    tries = draw(st.lists(_tries(codec), max_size=5))
+    return [message for message in tries if can_encode(codec, message)]
+
+
+def _tries(codec: Codec) -> st.SearchStrategy[Any]:
+    low = codec.layout.lead_size + codec.layout.rest_min
+    high = max(low, min(codec.layout.message_max, low + 40))
+    plain = st.binary(min_size=low, max_size=high)
+    if codec.kind == "custom":
+        plain = st.builds(lambda tag, rest: tag + rest, st.sampled_from([b"\x40", b"\x50"]), plain)
+    objects = list((codec.parameters["specials"] or {}).values())
+    return st.one_of(plain, st.sampled_from(objects)) if objects else plain
+
+
+@st.composite
+def cut_streams(draw: st.DrawFn, codec: Codec) -> list[bytes]:
+    """A stream in pieces: whole frames, perhaps damaged, perhaps noise, perhaps cut off."""
+    stream = b"".join(codec.encode(message) for message in draw(some_messages(codec)))
+    way = draw(st.integers(0, 5))
+    if way == 1 and stream:
+        stream = stream[: draw(st.integers(0, len(stream)))]
+    elif way == 2 and stream:
+        pos = draw(st.integers(0, len(stream) - 1))
+        stream = stream[:pos] + draw(st.binary(max_size=2)) + stream[pos + 1 :]
+    elif way == 3:
+        stream += codec.parameters["magic"] + draw(st.binary(max_size=12))
+    elif way == 4:
+        stream += codec.parameters["magic"] + draw(
+            st.text("0123456789abcF-+ :;\r\nL\0\x7f", max_size=12)
+        ).encode("latin-1")
+    marks = draw(st.lists(st.integers(0, len(stream)), max_size=8).map(sorted))
+    if draw(st.integers(0, 5)) == 0:
+        marks = list(range(len(stream)))
+    return [stream[a:b] for a, b in zip([0, *marks], [*marks, len(stream)], strict=True)]

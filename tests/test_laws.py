@@ -1,0 +1,296 @@
+"""Laws that hold for every codec: tried on codecs of all kinds that are made at random.
+
+A law says what is true of any codec and any bytes, so it names no protocol and no number. Both
+engines obey each of them, and come to the same in everything that can be seen.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from framecodec import Codec
+from framecodec.formats import parse_codec
+from tests.cutting import hand_overs
+from tests.engines import codecs_use
+from tests.reference import check, expect
+from tests.strategies import codecs, cut_streams, descriptions, make, some_messages
+from tests.zoo import CODECS, Mark, build_tagged, parse_tagged
+
+lawful = settings(
+    max_examples=250,
+    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
+)
+
+
+# --- round trip -----------------------------------------------------------------------------------
+
+
+@lawful
+@given(st.data())
+def test_what_was_encoded_is_decoded(engine: ModuleType, data: st.DataObject) -> None:
+    codec = data.draw(codecs())
+    encoder = engine.Encoder(codec)
+    for message in data.draw(some_messages(codec)):
+        frame = encoder.encode(message)
+        assert same(engine.Splitter(codec).feed(frame), [message])
+        assert engine.Splitter(codec, raw=True).feed(frame) == [frame]
+        assert same([codec.decode(frame)], [message])
+
+
+@lawful
+@given(st.data())
+def test_all_ways_to_encode_agree(engine: ModuleType, data: st.DataObject) -> None:
+    codec = data.draw(codecs())
+    encoder = engine.Encoder(codec)
+    messages = data.draw(some_messages(codec))
+    frames = [encoder.encode(message) for message in messages]
+    assert encoder.encode_many(messages) == b"".join(frames)
+    assert encoder.encode_many(iter(messages)) == b"".join(frames)
+    for message, frame in zip(messages, frames, strict=True):
+        parts = encoder.frame_parts(message)
+        assert b"".join(parts) == frame
+        assert all(len(part) for part in parts)
+        if isinstance(message, bytes):
+            for alike in (bytearray(message), memoryview(message)):
+                assert encoder.encode(alike) == frame
+
+
+@lawful
+@given(st.data())
+def test_a_frame_has_the_parts_that_the_description_names(
+    engine: ModuleType, data: st.DataObject
+) -> None:
+    codec = data.draw(codecs())
+    has = codec.parameters
+    for message in data.draw(some_messages(codec)):
+        frame = engine.Encoder(codec).encode(message)
+        assert frame.startswith(has["magic"])
+        if isinstance(message, bytes):
+            assert frame.endswith(has["trailer"])
+        # The reference, which knows no layout, reads the same message out of it.
+        outcome = expect(codec, frame)
+        assert outcome.error is None
+        assert same(outcome.messages, [message])
+
+
+# --- chunking -------------------------------------------------------------------------------------
+
+
+@lawful
+@given(st.data())
+def test_every_stream_in_any_pieces_is_worth_what_the_reference_says(
+    engine: ModuleType, data: st.DataObject
+) -> None:
+    codec = data.draw(codecs())
+    pieces = data.draw(cut_streams(codec))
+    stream = b"".join(pieces)
+    check(
+        engine,
+        codec,
+        stream,
+        [pieces, [stream]],
+        raw=data.draw(st.booleans()),
+        skip=data.draw(st.booleans()),
+        hand_over=hand_overs[data.draw(st.sampled_from(sorted(hand_overs)))],
+    )
+
+
+@lawful
+@given(st.data())
+def test_noise_is_worth_what_the_reference_says(engine: ModuleType, data: st.DataObject) -> None:
+    codec = CODECS[data.draw(st.sampled_from(sorted(CODECS)))]
+    noise = data.draw(st.binary(max_size=60))
+    pos = data.draw(st.integers(0, len(noise)))
+    check(engine, codec, noise, [[noise[:pos], noise[pos:]], [noise]])
+
+
+@lawful
+@given(st.data())
+def test_split_and_scan_find_what_feed_finds(engine: ModuleType, data: st.DataObject) -> None:
+    codec = data.draw(codecs())
+    stream = b"".join(data.draw(cut_streams(codec)))
+    with codecs_use(engine):
+        outcome, raw = expect(codec, stream), expect(codec, stream, raw=True)
+        broken = outcome.error is not None and not issubclass(outcome.error, EOFError)
+        codec = codec.replace()  # made anew, with the engine under test
+        if broken and not outcome.messages:
+            for call in (codec.split, lambda stream: codec.scan(stream, raw=True)):
+                with pytest.raises(outcome.error) as caught:  # type: ignore[arg-type]
+                    call(stream)
+                assert caught.value.stream_offset == 0
+            return
+        messages, consumed = codec.split(stream)
+        assert (consumed, same(messages, outcome.messages)) == (outcome.stream_offset, True)
+        spans = codec.scan(stream, raw=True)
+        assert [bytes(span) for span in spans] == raw.messages
+        assert spans.consumed == raw.stream_offset
+        if (
+            codec.kind != "custom"
+            and not codec.layout.lead_size
+            and not codec.parameters["specials"]
+        ):
+            assert [bytes(span) for span in codec.scan(stream)] == messages
+
+
+# --- a codec is a value ---------------------------------------------------------------------------
+
+
+@lawful
+@given(descriptions())
+@example(("uint", {"width": 8, "length_adjustment": 2**62, "max_message_size": None}))
+def test_a_description_is_refused_when_it_is_made_or_never(
+    description: tuple[str, dict[str, Any]],
+) -> None:
+    codec = make(description)
+    if codec is None:
+        return
+    layout = codec.layout
+    assert 0 <= layout.rest_min <= layout.rest_max
+    low, span = layout.quick_range
+    assert span >= 0  # there is a message that it can hold
+    if codec.kind != "custom" and layout.lead_size + layout.rest_min < 10_000:
+        size = layout.lead_size + low + layout.adjustment
+        if size < 10_000:
+            message = bytes(size)
+            assert codec.decode(codec.encode(message)) == message
+
+
+@lawful
+@given(codecs())
+def test_repr_pickle_copy_and_replace_give_the_codec_back(codec: Codec) -> None:
+    names = {
+        "Codec": Codec,
+        "Mark": Mark,
+        "parse_tagged": parse_tagged,
+        "build_tagged": build_tagged,
+    }
+    alike = [
+        eval(repr(codec), names),
+        *(pickle.loads(pickle.dumps(codec, protocol)) for protocol in range(2, 6)),
+        copy.copy(codec),
+        copy.deepcopy(codec),
+        codec.replace(),
+        codec.replace(**codec.parameters),
+        getattr(Codec, codec.kind)(**codec.parameters),
+    ]
+    for other in alike:
+        assert other == codec
+        assert hash(other) == hash(codec)
+        assert repr(other) == repr(codec)
+        assert other.parameters == codec.parameters
+
+
+@lawful
+@given(codecs(), codecs())
+def test_codecs_are_equal_where_their_parameters_are(one: Codec, other: Codec) -> None:
+    same = one.kind == other.kind and one.parameters == other.parameters
+    assert (one == other) is same
+    assert (one != other) is not same
+    if same:
+        assert hash(one) == hash(other)
+
+
+@lawful
+@given(codecs())
+def test_the_notation_gives_the_codec_back(codec: Codec) -> None:
+    text = str(codec)
+    if text.startswith("Codec."):  # functions and most special objects have no notation
+        assert text == repr(codec)
+        assert codec.kind == "custom" or codec.parameters["specials"]
+    else:
+        assert parse_codec(text) == codec
+
+
+# --- both engines ---------------------------------------------------------------------------------
+
+
+@pytest.mark.c_extension
+@lawful
+@given(st.data())
+def test_engines_agree_on_every_stream(
+    both_engines: tuple[ModuleType, ModuleType], data: st.DataObject
+) -> None:
+    codec = data.draw(codecs())
+    pieces = data.draw(cut_streams(codec))
+    ways = {
+        "raw": data.draw(st.booleans()),
+        "on_oversize": data.draw(st.sampled_from(["raise", "skip"])),
+    }
+    hand_over = hand_overs[data.draw(st.sampled_from(sorted(hand_overs)))]
+    python, compiled = (story(engine, codec, pieces, ways, hand_over) for engine in both_engines)
+    assert python == compiled
+
+
+@pytest.mark.c_extension
+@lawful
+@given(st.data())
+def test_engines_agree_on_every_message(
+    both_engines: tuple[ModuleType, ModuleType], data: st.DataObject
+) -> None:
+    codec = data.draw(codecs())
+    messages = data.draw(
+        st.lists(
+            st.one_of(
+                st.binary(max_size=50),
+                st.binary(max_size=5).map(bytearray),
+                st.binary(max_size=5).map(lambda message: memoryview(message)[::2]),
+                st.sampled_from([None, "text", 7, Mark.PING, [], True, 1.5, bytes(300)]),
+            ),
+            max_size=4,
+        )
+    )
+    python, compiled = (encodings(engine.Encoder(codec), messages) for engine in both_engines)
+    assert python == compiled
+
+
+def told(call: Any, *arguments: Any) -> Any:
+    """What a call returns, or all that can be seen of what it raises."""
+    try:
+        return call(*arguments)
+    except Exception as error:
+        return type(error), str(error), error.args, {**vars(error)}
+
+
+def encodings(encoder: Any, messages: list[Any]) -> list[Any]:
+    """All that can be seen of an encoder that is given these messages."""
+    return [
+        told(encoder.encode_many, messages),
+        told(encoder.encode_many, tuple(messages)),
+        *(told(encoder.encode, message) for message in messages),
+        *(told(lambda m: [bytes(part) for part in encoder.frame_parts(m)], m) for m in messages),
+    ]
+
+
+def story(
+    engine: ModuleType, codec: Codec, pieces: list[bytes], ways: dict[str, Any], hand_over: Any
+) -> list[Any]:
+    """All that can be seen of a splitter while it takes a stream to its end."""
+    splitter = engine.Splitter(codec, **ways)
+    seen: list[Any] = []
+    for piece in [*pieces, b""]:
+        seen.append(told(hand_over, splitter, piece))
+        seen.append(visible(splitter))
+    for call in (splitter.feed_eof, splitter.feed_eof, splitter.detach, splitter.detach):
+        seen.append(told(call))
+        seen.append(visible(splitter))
+    return seen
+
+
+def visible(splitter: Any) -> dict[str, Any]:
+    names = [name for name in dir(splitter) if not name.startswith("_")]
+    values = {name: getattr(splitter, name) for name in names}
+    error = values.pop("error")
+    values["error"] = error and (type(error), str(error), vars(error))
+    return {name: value for name, value in values.items() if not callable(value)}
+
+
+def same(found: list[Any], wanted: list[Any]) -> bool:
+    """Equal in type too: 0, False and 0.0 are different special objects."""
+    return list(map(type, found)) == list(map(type, wanted)) and found == wanted
