@@ -47,7 +47,7 @@ from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint64_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memchr, memcmp, memcpy
 
 import operator
 from collections.abc import Sequence
@@ -324,7 +324,7 @@ cdef class Splitter:
     cdef Py_ssize_t _buffer_size
     cdef bint _buffer_given  # by get_buffer(), and not yet updated
     cdef object _error  # the sticky error
-    cdef bytes _tail  # after an error: every byte from the bad frame's first one on
+    cdef bytes _not_taken  # after an error: what followed the byte that decided
     cdef bint _detached
     cdef bint _busy  # inside a call that may run the user's code
 
@@ -364,6 +364,7 @@ cdef class Splitter:
         )
         self._wanted = layout.header_size or self._longest_header()
         self._parsed = -1
+        self._not_taken = b""
 
     def __dealloc__(self):
         PyMem_Free(self._header)
@@ -438,12 +439,15 @@ cdef class Splitter:
             raise errors.reentered()
         if self._detached:
             raise errors.detached()
-        unfinished = self._tail if self._error is not None else self._unfinished()
+        unfinished = self._unfinished()
         self._detached = True
         self._forget()
-        self._tail = None
+        self._not_taken = b""
         self._buffer = self._buffer_view = None
         return unfinished
+
+    def __reduce__(self):
+        raise errors.not_copied()
 
     # --- what can be asked ------------------------------------------------------------------------
 
@@ -523,9 +527,11 @@ cdef class Splitter:
             _raise_what_is_set()
         except BaseException as error:
             taken = self._stream_offset + self._pending - taken_before
+            # Whatever it is, an interruption in parse() too: messages first, then the error.
             self._fail(error, data + taken, size - taken)
             if not messages:
                 raise
+            error.with_traceback(None)  # it would keep the chunk and the messages alive
         return 0
 
     # --- the hot loop: frames that lie whole and unremarkable in the chunk ------------------------
@@ -681,11 +687,19 @@ cdef class Splitter:
         """Gathers the header and judges it; delivers a special, prepares for a rest."""
         cdef Py_ssize_t taken, header_size, rest_size
         cdef uint64_t value
+        cdef bint judged = self._header_size >= self._magic_size
         taken = min(end - data, self._wanted - self._header_size)
         self._keep_header(data, taken)
         self._pending += taken
         if self._plain and self._header_size < self._width:
             return taken  # half a number: nothing can be wrong yet
+        if (
+            self._kind == HEADERS
+            and judged
+            and self._header_size < self._wanted
+            and memchr(data, c'\n', taken) == NULL
+        ):
+            return taken  # nothing can be judged before the line's end
 
         # The usual case: a whole, plain header of fixed or varying size, within the limits.
         header_size = self._try_header(self._header, self._header_size, &value)
@@ -830,7 +844,7 @@ cdef class Splitter:
         value = _load(self._header + self._field_offset, self._width, self._little)
         number = value
         if self._layout.signed and value >> (8 * self._width - 1):
-            number -= 1 << 8 * self._width
+            number = number - (<object>1 << 8 * self._width)
         return self._header_size_fixed, number
 
     cdef object _judge_digits(self):
@@ -962,8 +976,7 @@ cdef class Splitter:
         return taken
 
     cdef int _make_room(self, Py_ssize_t size) except -1:
-        """Grows the message with what arrived: to little more than twice that, and never beyond its
-        own size."""
+        """Grows the message with what arrived, to little more than twice that."""
         cdef Py_ssize_t room = min(self._message_size, 2 * (self._filled + size) + MORE_ROOM)
         # On failure it has freed the message and set the pointer to NULL.
         self._message_room = 0
@@ -1049,31 +1062,49 @@ cdef class Splitter:
 
     cdef int _fail(self, error, const uint8_t* not_taken, Py_ssize_t size) except -1:
         """Makes the error stick, and keeps what arrived for detach()."""
-        cdef int64_t pending = self._pending + size
-        tail = b""
-        if not self._skipping and self._spans is None:
-            tail = self._unfinished()
-            if size:
-                tail += _bytes_of(not_taken, size)
-        self._forget()
-        self._error, self._tail, self._pending = error, tail, pending
+        self._error = error
+        self._pending += size
+        self._rest_left = 0  # no chunk is taken any more
+        if self._keeps_bytes():
+            self._not_taken = _bytes_of(not_taken, size)
         return 0
 
+    cdef bint _keeps_bytes(self) noexcept:
+        return not self._skipping and self._spans is None
+
     cdef bytes _unfinished(self):
-        """The pending frame's bytes, as they travelled."""
-        cdef bytes frame
-        if self._skipping:
+        """The pending frame's bytes, as they travelled, and after an error all that follow them."""
+        cdef const uint8_t* message
+        cdef Py_ssize_t message_size = 0
+        cdef Py_ssize_t header_size = self._header_size
+        cdef Py_ssize_t not_taken_size = PyBytes_GET_SIZE(self._not_taken)
+        cdef bytes unfinished
+        cdef uint8_t* p
+        if not self._keeps_bytes():
             return b""
-        frame = self._header_bytes()
         if self._message != NULL:
+            if self._message_room > self._filled:  # never more than twice what arrived
+                _PyBytes_Resize(&self._message, self._filled)
+                self._message_room = self._filled
+            message = _bytes_at(self._message)
+            message_size = self._filled
             if self._raw:
-                frame = _bytes_of(_bytes_at(self._message), self._filled)
+                header_size = 0  # the message begins with it
             else:
-                frame += _bytes_of(
-                    _bytes_at(self._message) + self._pending_lead,
-                    self._filled - self._pending_lead,
-                )
-        return frame + self._trailer[: self._trailer_pos]
+                message += self._pending_lead
+                message_size -= self._pending_lead
+        unfinished = PyBytes_FromStringAndSize(
+            NULL, header_size + message_size + self._trailer_pos + not_taken_size
+        )
+        p = <uint8_t*>PyBytes_AS_STRING(unfinished)
+        if header_size:
+            memcpy(p, self._header, header_size)
+        if message_size:
+            memcpy(p + header_size, message, message_size)
+        p += header_size + message_size
+        memcpy(p, self._trailer_at, self._trailer_pos)
+        memcpy(p + self._trailer_pos, PyBytes_AS_STRING(self._not_taken), not_taken_size)
+        return unfinished
 
     cdef bytes _header_bytes(self):
         return _bytes_of(self._header, self._header_size)
@@ -1146,6 +1177,12 @@ cdef class Spans:
         if not 0 <= pos < self._count:
             raise errors.no_such_span(self._count)
         return self._view[self._positions[2 * pos] : self._positions[2 * pos + 1]]
+
+    def index(self, value, *limits):
+        return Sequence.index(self, value, *limits)
+
+    def count(self, value):
+        return Sequence.count(self, value)
 
     def __repr__(self):
         return f"<Spans of {self._count} frames, {self.consumed} bytes>"
@@ -1457,8 +1494,10 @@ cdef class Encoder:
     cdef object _special_value(self, message):
         try:
             return self._special_values.get(message)
-        except (TypeError, ValueError):  # not hashable: no special object
-            return None
+        except (TypeError, ValueError):  # not hashable: special only as the bytes that it has
+            if not self._bytes_are_special:
+                return None
+            return self._special_values.get(bytes(errors.view_bytes(message)))
 
     cdef int _check_size(self, Py_ssize_t size) except -1:
         if size > self._message_max:

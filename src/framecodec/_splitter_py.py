@@ -35,7 +35,7 @@ import struct
 import sys
 import threading
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, final, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, SupportsIndex, final, overload
 
 from . import errors
 from ._custom_header import build_header, read_header
@@ -113,8 +113,10 @@ class Splitter:
         "_line_pos",
         "_lock",
         "_magic",
+        "_not_taken",
         "_parsed",
         "_pending",
+        "_pending_lead",
         "_phase",
         "_piece",
         "_pieces",
@@ -127,7 +129,6 @@ class Splitter:
         "_skipping",
         "_spans",
         "_stream_offset",
-        "_tail",
         "_trailer",
         "_trailer_pos",
         "_try_length",
@@ -178,6 +179,7 @@ class Splitter:
         self._line_pos = 0  # HEADERS: where the first line that was not judged begins
         self._parsed = -1  # HEADERS: the length found in the lines judged, or -1
         self._whole_size = 0  # past the header: bytes of the whole frame
+        self._pending_lead = 0  # past the header: bytes of the message that came with it
         self._rest_left = 0  # in the rest: bytes of it that are missing
         self._skipping = False  # past the header: the frame is oversized and being discarded
         self._pieces: list[bytes] = []  # the message (raw: the frame) so far, up to ...
@@ -189,7 +191,7 @@ class Splitter:
         self._buffer: bytearray | None = None  # what get_buffer() gives
         self._buffer_size = -1  # bytes given by get_buffer() and not yet updated, or -1
         self._error: BaseException | None = None  # the sticky error
-        self._tail = b""  # after an error: every byte from the bad frame's first one on
+        self._not_taken = b""  # after an error: what followed the byte that decided
         self._detached = False
         self._busy = False  # inside a call that may run the user's code
         self._lock = threading.RLock()  # serialises calls from several threads
@@ -304,12 +306,15 @@ class Splitter:
                 raise errors.reentered()
             if self._detached:
                 raise errors.detached()
-            unfinished = self._tail if self._error is not None else self._unfinished()
+            unfinished = self._unfinished()
             self._detached = True
             self._forget()
-            self._tail = b""
+            self._not_taken = b""
             self._buffer = None
             return unfinished
+
+    def __reduce__(self) -> NoReturn:
+        raise errors.not_copied()
 
     # --- what can be asked ------------------------------------------------------------------------
 
@@ -368,10 +373,12 @@ class Splitter:
                 for pos in range(0, len(data), _SLICE_SIZE):
                     self._consume(bytes(data[pos : pos + _SLICE_SIZE]), messages)
         except BaseException as error:
+            # Whatever it is, an interruption in parse() too: messages first, then the error.
             taken = self._stream_offset + self._pending - taken_before
             self._fail(error, data[taken:])
             if not messages:
                 raise
+            error.with_traceback(None)  # it would keep the chunk and the messages alive
         finally:
             self._busy = False
         return messages
@@ -493,9 +500,13 @@ class Splitter:
             return pos
         header = self._header
         piece = data[pos : pos + self._wanted - len(header)]
+        judged = len(header) >= len(self._magic)
         header += piece
         self._pending += len(piece)
         pos += len(piece)
+        in_line = judged and self._layout.kind == HEADERS and b"\n" not in piece
+        if in_line and len(header) < self._wanted:
+            return pos  # nothing can be judged before the line's end
         return pos - self._settle_header(messages)
 
     def _settle_header(self, messages: list[Any]) -> int:
@@ -527,6 +538,7 @@ class Splitter:
         self._phase = _IN_REST
         if not self._skipping:
             self._piece += header if self._raw else lead
+            self._pending_lead = len(lead)
         return surplus
 
     def _drop_surplus(self, header_size: int) -> int:
@@ -735,29 +747,30 @@ class Splitter:
         self._skipping = False
         self._pieces = []
         self._piece = bytearray()
+        self._pending_lead = 0
         self._trailer_pos = 0
 
     # --- errors -----------------------------------------------------------------------------------
 
     def _fail(self, error: BaseException, not_taken: bytes | memoryview) -> None:
         """Makes the error stick, and keeps what arrived for detach()."""
-        nothing_kept = self._skipping or self._spans is not None
-        tail = b"" if nothing_kept else b"".join([self._unfinished(), not_taken])
-        pending = self._pending + len(not_taken)
-        self._forget()
-        self._error, self._tail, self._pending = error, tail, pending
+        self._error = error
+        self._pending += len(not_taken)
+        if self._keeps_bytes():
+            self._not_taken = bytes(not_taken)
+
+    def _keeps_bytes(self) -> bool:
+        return not self._skipping and self._spans is None
 
     def _unfinished(self) -> bytes:
-        """The pending frame's bytes, as they travelled."""
-        if self._skipping:
+        """The pending frame's bytes, as they travelled, and after an error all that follow them."""
+        if not self._keeps_bytes():
             return b""
-        frame = b"".join([*self._pieces, self._piece])
-        if not self._raw and self._phase != _IN_HEADER:
-            lead_size = len(frame) - (self._pending - len(self._header) - self._trailer_pos)
-            frame = frame[lead_size:]
-        if self._phase == _IN_HEADER or not self._raw:
-            frame = bytes(self._header) + frame
-        return frame + self._trailer[: self._trailer_pos]
+        parts: list[Any] = [*self._pieces, self._piece]
+        if not self._raw or self._phase == _IN_HEADER:
+            parts[0] = memoryview(parts[0])[self._pending_lead :]
+            parts.insert(0, self._header)
+        return b"".join([*parts, self._trailer[: self._trailer_pos], self._not_taken])
 
     def _longest_header(self) -> int:
         layout = self._layout
@@ -890,7 +903,7 @@ class Encoder:
             As `encode`; then nothing is returned of any message.
         """
         parts: list[Any] = []
-        for message in messages:
+        for message in list(messages):
             parts += self.frame_parts(message)
         return b"".join(parts)
 
@@ -927,8 +940,10 @@ class Encoder:
     def _special_value(self, message: Hashable) -> int | None:
         try:
             return self._special_values.get(message)
-        except (TypeError, ValueError):  # not hashable: no special object
-            return None
+        except (TypeError, ValueError):  # not hashable: special only as the bytes that it has
+            if not self._bytes_are_special:
+                return None
+            return self._special_values.get(bytes(errors.view_bytes(message)))
 
     def _check_size(self, size: int) -> None:
         if size > self._message_max:

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, final
 
 from . import errors
+from ._custom_header import read_header
 from ._layout import (
     CUSTOM,
     DIGITS,
@@ -39,6 +40,7 @@ DEFAULT_MAX_MESSAGE_SIZE = 16 * 1024 * 1024
 
 # Bounds on a description, far beyond any protocol: a header stays small enough to be gathered.
 _LARGEST_OFFSET = 64 * 1024
+_LARGEST_CONSTANT = 1024
 _LARGEST_DIGITS = 64
 _LARGEST_END = 16
 _LARGEST_HEADER = 1024 * 1024
@@ -279,8 +281,8 @@ class Codec:
         codec = object.__new__(cls)
         attributes = codec.__dict__
         attributes["kind"] = kind
-        attributes["parameters"] = MappingProxyType(parameters)
         attributes["layout"] = _check_layout(_LAYOUT_MAKERS[kind](parameters), parameters)
+        attributes["parameters"] = MappingProxyType(parameters)
         attributes["_encoder"] = encoder = Encoder(codec)
         # The engine's own methods stand in for the ones below: a call costs no frame of Python.
         attributes["encode"] = encoder.encode
@@ -356,9 +358,19 @@ class Codec:
         if not messages:
             splitter.feed_eof()
             raise errors.incomplete("header", 0, None, 0, b"")
-        parts = self.frame_parts(messages[0])
-        size = sum(memoryview(part).nbytes for part in parts)
-        raise errors.bytes_behind(memoryview(frame).nbytes - size, bytes(parts[0]))
+        raw = Splitter(self, raw=True).feed(frame)[0]
+        header = raw[: self._header_size(raw, messages[0])]
+        raise errors.bytes_behind(memoryview(frame).nbytes - len(raw), header)
+
+    def _header_size(self, raw: bytes, message: Any) -> int:
+        """Of a frame as it travelled, whose message is known."""
+        layout = self.layout
+        if layout.kind == CUSTOM:
+            found = read_header(layout, raw[: len(layout.magic) + layout.max_header], 0)
+            return found[0] if found else len(raw)
+        if any(message is special for special in layout.special_values):
+            return len(raw)
+        return len(raw) - len(layout.trailer) - (len(message) - layout.lead_size)
 
     def split(self, data: Buffer, /) -> tuple[list[Any], int]:
         """Every whole frame at the front of a buffer.
@@ -501,14 +513,15 @@ def _normalize(parameters: dict[str, Any]) -> None:
         parameters["specials"] = _check_specials(parameters["specials"])
 
 
-def _check_int(parameters: Mapping[str, Any], name: str, low: int, high: int | None) -> int:
+def _check_int(parameters: dict[str, Any], name: str, low: int, high: int | None) -> int:
     value = parameters[name]
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} must be an int, not {value!r}")
     if value < low or (high is not None and value > high):
         bounds = f"at least {low}" if high is None else f"from {low} to {high}"
         raise ValueError(f"{name} must be {bounds}, not {value}")
-    return int(value)
+    parameters[name] = int(value)  # not a subclass, whose repr could be anything
+    return parameters[name]
 
 
 def _check_specials(specials: object) -> Mapping[int, Hashable] | None:
@@ -527,7 +540,7 @@ def _check_specials(specials: object) -> Mapping[int, Hashable] | None:
     return MappingProxyType(dict(specials)) if specials else None
 
 
-def _uint_layout(parameters: Mapping[str, Any]) -> Layout:
+def _uint_layout(parameters: dict[str, Any]) -> Layout:
     width = _check_int(parameters, "width", 1, 8)
     byteorder = parameters["byteorder"]
     if byteorder not in ("big", "little", "native"):
@@ -539,7 +552,7 @@ def _uint_layout(parameters: Mapping[str, Any]) -> Layout:
     return _binary_layout(parameters, width, byteorder == "little", parameters["signed"])
 
 
-def _struct_layout(parameters: Mapping[str, Any]) -> Layout:
+def _struct_layout(parameters: dict[str, Any]) -> Layout:
     fmt = parameters["fmt"]
     if not isinstance(fmt, str):
         raise TypeError(f"fmt must be a str, not {fmt!r}")
@@ -553,7 +566,7 @@ def _struct_layout(parameters: Mapping[str, Any]) -> Layout:
     return _binary_layout(parameters, struct.calcsize(fmt), little, code.islower())
 
 
-def _binary_layout(parameters: Mapping[str, Any], width: int, little: bool, signed: bool) -> Layout:
+def _binary_layout(parameters: dict[str, Any], width: int, little: bool, signed: bool) -> Layout:
     bits = 8 * width - signed
     return _fixed_layout(
         parameters,
@@ -565,7 +578,7 @@ def _binary_layout(parameters: Mapping[str, Any], width: int, little: bool, sign
     )
 
 
-def _digits_layout(parameters: Mapping[str, Any]) -> Layout:
+def _digits_layout(parameters: dict[str, Any]) -> Layout:
     width = _check_int(parameters, "width", 1, _LARGEST_DIGITS)
     base = _check_base(parameters)
     return _fixed_layout(
@@ -577,7 +590,7 @@ def _digits_layout(parameters: Mapping[str, Any]) -> Layout:
     )
 
 
-def _fixed_layout(parameters: Mapping[str, Any], *, field_width: int, **more: Any) -> Layout:
+def _fixed_layout(parameters: dict[str, Any], *, field_width: int, **more: Any) -> Layout:
     """Of a field whose width is known, so that it can count the whole frame."""
     common = _common_layout(parameters)
     if parameters["length_includes"] == "frame":
@@ -586,7 +599,7 @@ def _fixed_layout(parameters: Mapping[str, Any], *, field_width: int, **more: An
     return Layout(**common, field_width=field_width, **more)
 
 
-def _varint_layout(parameters: Mapping[str, Any]) -> Layout:
+def _varint_layout(parameters: dict[str, Any]) -> Layout:
     max_width = _check_int(parameters, "max_width", 1, 10)
     _check_includes_rest(parameters, "varint")
     return Layout(
@@ -597,7 +610,7 @@ def _varint_layout(parameters: Mapping[str, Any]) -> Layout:
     )
 
 
-def _text_layout(parameters: Mapping[str, Any]) -> Layout:
+def _text_layout(parameters: dict[str, Any]) -> Layout:
     base = _check_base(parameters)
     end: bytes = parameters["end"]
     _check_includes_rest(parameters, "text")
@@ -608,7 +621,7 @@ def _text_layout(parameters: Mapping[str, Any]) -> Layout:
     return Layout(**_common_layout(parameters), kind=TEXT, base=base, end=end)
 
 
-def _headers_layout(parameters: Mapping[str, Any]) -> Layout:
+def _headers_layout(parameters: dict[str, Any]) -> Layout:
     name = parameters["name"]
     if not isinstance(name, str):
         raise TypeError(f"name must be a str, not {name!r}")
@@ -627,7 +640,7 @@ def _headers_layout(parameters: Mapping[str, Any]) -> Layout:
     return layout
 
 
-def _custom_layout(parameters: Mapping[str, Any]) -> Layout:
+def _custom_layout(parameters: dict[str, Any]) -> Layout:
     for name in ("parse", "build"):
         if not callable(parameters[name]):
             raise TypeError(f"{name} must be callable, not {parameters[name]!r}")
@@ -656,10 +669,11 @@ def _common_layout(parameters: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _check_base(parameters: Mapping[str, Any]) -> int:
-    if parameters["base"] not in (10, 16):
-        raise ValueError(f"base must be 10 or 16, not {parameters['base']!r}")
-    return int(parameters["base"])
+def _check_base(parameters: dict[str, Any]) -> int:
+    base = _check_int(parameters, "base", 10, 16)
+    if base not in (10, 16):
+        raise ValueError(f"base must be 10 or 16, not {base}")
+    return base
 
 
 def _check_includes_rest(parameters: Mapping[str, Any], kind: str) -> None:
@@ -677,8 +691,8 @@ def _check_unused(parameters: Mapping[str, Any], kind: str, names: Iterable[str]
 
 def _check_layout(layout: Layout, parameters: Mapping[str, Any]) -> Layout:
     """Refuses what no frame could satisfy."""
-    if len(layout.magic) > _LARGEST_OFFSET or len(layout.trailer) > _LARGEST_OFFSET:
-        raise ValueError(f"magic and trailer have at most {_LARGEST_OFFSET} bytes each")
+    if len(layout.magic) > _LARGEST_CONSTANT or len(layout.trailer) > _LARGEST_CONSTANT:
+        raise ValueError(f"magic and trailer have at most {_LARGEST_CONSTANT} bytes each")
     if layout.specials and layout.lead_size:
         raise ValueError(
             f"specials stand alone, but length_offset={layout.field_offset} "
@@ -704,7 +718,7 @@ def _check_layout(layout: Layout, parameters: Mapping[str, Any]) -> Layout:
     return layout
 
 
-_LAYOUT_MAKERS: dict[str, Callable[[Mapping[str, Any]], Layout]] = {
+_LAYOUT_MAKERS: dict[str, Callable[[dict[str, Any]], Layout]] = {
     "uint": _uint_layout,
     "struct": _struct_layout,
     "digits": _digits_layout,

@@ -428,6 +428,10 @@ def bad_on_oversize(on_oversize: object) -> ValueError:
     return ValueError(f'on_oversize must be "raise" or "skip", not {on_oversize!r}')
 
 
+def not_copied() -> TypeError:
+    return TypeError("a splitter is the state of one connection; it is neither copied nor pickled")
+
+
 def detached() -> ValueError:
     return ValueError("the splitter is detached; its unfinished bytes were handed over")
 
