@@ -43,7 +43,8 @@ def running(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
 def finish(process: subprocess.Popen[str]) -> str:
     """What a process printed that ends by itself, with success and without a word of error."""
     output, complaints = process.communicate()
-    assert (process.returncode, complaints) == (0, "")
+    if (process.returncode, complaints) != (0, ""):
+        raise AssertionError(f"status {process.returncode}:\n{output}\n{complaints}")
     return output
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -46,7 +47,7 @@ def test_the_version_names_the_package_the_engine_and_the_python(
 ) -> None:
     assert cli.main(["--version"]) == 0
     engine = "compiled" if framecodec.ACCELERATED else "Python"
-    python = f"{sys.implementation.name} {platform.python_version()}"
+    python = f"{platform.python_implementation()} {platform.python_version()}"
     output = capsys.readouterr()
     assert output.out == f"framecodec {framecodec.__version__}, {engine} engine, {python}\n"
     assert output.err == ""
@@ -171,6 +172,23 @@ def test_without_standard_output_a_command_still_runs(
     monkeypatch.setattr(sys, "stdout", None)
     add_command(lambda _: print("nobody reads this") or 0)
     assert cli.main(["try"]) == 0
+
+
+def test_after_a_reader_went_away_the_output_goes_nowhere(
+    add_command: Callable[[Callable[[Any], int]], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def run(_: object) -> int:
+        raise BrokenPipeError
+
+    add_command(run)
+    with (tmp_path / "output").open("w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        assert cli.main(["try"]) == 1
+        print("what Python would flush at its exit")
+        output.flush()
+    assert (tmp_path / "output").read_bytes() == b""
 
 
 def run_formats(stdout: int) -> tuple[int, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import tracemalloc
 from collections.abc import Callable
@@ -52,7 +53,7 @@ def test_the_demo_shows_its_steps_in_order_and_succeeds(capsys: pytest.CaptureFi
         "arrived InvalidFrameError:",
         "(f)",
         "messages of 64 bytes a second:",
-        "with the Python engine",
+        "with the pure Python engine",
         "Every step came out as it says.",
     ]:
         position = shown.index(text, position) + len(text)
@@ -91,7 +92,7 @@ def test_the_last_step_measures_each_engine_that_is_in_use(
     monkeypatch.setattr(demo, "ACCELERATED", accelerated)
     outcome = demo.messages_a_second()
     assert [claim.split(" gives")[0] for claim in outcome.claims] == (
-        ["the compiled engine", "the Python engine"] if accelerated else ["the Python engine"]
+        ["the compiled engine"] * accelerated + ["the pure Python engine"]
     )
     ((_, text),) = outcome.lines
     assert ("not in use here" in text) is not accelerated
@@ -110,10 +111,10 @@ class LosesTheLast:
         return self._splitter.feed(data)[:-1]
 
 
-def lenient_digits() -> Codec:
-    """Reads what `int` reads."""
+def custom_digits(read: Callable[[bytes], int]) -> Codec:
+    """Four characters that `read` takes for a length."""
     return Codec.custom(
-        lambda view: (4, int(bytes(view[:4]))) if len(view) >= 4 else None,
+        lambda view: (4, read(bytes(view[:4]))) if len(view) >= 4 else None,
         lambda message: str(len(message)).zfill(4).encode(),
     )
 
@@ -130,9 +131,10 @@ def lenient_digits() -> Codec:
         ("d", "STRUCT_I", Codec.struct("q"), "the wire carries"),
         ("e", "UINT4", Codec.uint(4, max_message_size=None), "TimeoutError"),
         ("e", "UINT4", Codec.uint(4, max_message_size=10), "with the size and the limit"),
-        ("e", "ASCII4", lenient_digits(), "TimeoutError"),
+        ("e", "ASCII4", custom_digits(int), "TimeoutError"),
+        ("e", "ASCII4", custom_digits(lambda digits: 0), "' 1_0' is refused as a length"),
         ("e", "MEMORY_LIMIT", 1, "less than 1 bytes are taken"),
-        ("f", "PythonSplitter", LosesTheLast, "the Python engine gives back every message"),
+        ("f", "PythonSplitter", LosesTheLast, "the pure Python engine gives back every message"),
     ],
 )
 def test_a_step_that_is_not_so_fails_the_demo(
@@ -179,3 +181,19 @@ def test_a_server_that_fails_fails_the_step() -> None:
 
     with pytest.raises(ZeroDivisionError), demo._serving(serve) as address:
         demo._connect_with_small_buffer(address).close()
+
+
+def test_an_early_end_without_a_reason_is_the_reason() -> None:
+    with (
+        pytest.raises(EOFError),
+        demo._serving(lambda conn: None) as address,
+        framecodec.connect(address, timeout=demo.TIMEOUT) as frames,
+    ):
+        frames.recv()
+
+
+def test_a_server_that_is_not_there_leaves_no_socket_open() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+    with pytest.raises(ConnectionRefusedError):  # an open socket would be a ResourceWarning, too
+        demo._connect_with_small_buffer(address)

@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import io
 import os
+import platform
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -73,7 +74,7 @@ def _make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     engine = "compiled" if ACCELERATED else "Python"
-    python = f"{sys.implementation.name} {sys.version.split()[0]}"
+    python = f"{platform.python_implementation()} {platform.python_version()}"
     parser.add_argument(
         "--version",
         action="version",
@@ -92,7 +93,8 @@ def _flush() -> None:
 
 def _abandon_stdout() -> None:
     """What could not be written is dropped, so that Python's own flush at exit fails not again."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+    with (
+        contextlib.suppress(OSError, ValueError),  # it is no file: nothing to do
+        open(os.devnull, "wb") as nowhere,
+    ):
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -250,7 +250,7 @@ def messages_a_second() -> Outcome:
     message = b"x" * 64
     messages = [message] * 900
     chunk = UINT4.encode_many(messages)  # about as much as one recv brings
-    engines: dict[str, Any] = {"the Python engine": PythonSplitter}
+    engines: dict[str, Any] = {"the pure Python engine": PythonSplitter}
     if ACCELERATED:
         engines = {"the compiled engine": Splitter, **engines}
 
