@@ -511,8 +511,8 @@ cdef class Splitter:
             self._pending += size
             return messages
         self._busy = True
-        # A `try` would cost 5 ns a call, which is seen where chunks are tiny: so the call is made as
-        # if it raised nothing, and an error is picked up behind it.
+        # A `try` would cost 5 ns a call, which is seen where chunks are tiny: so the call is made
+        # as if it raised nothing, and an error is picked up behind it.
         failed = (<_consume_unchecked>_consume)(self, data, size, messages)
         self._busy = False
         if failed:
