@@ -1,0 +1,87 @@
+"""The documentation is true: every example in it runs, and its tables are those of the package.
+
+An example is a fenced block of Python that has a prompt (``>>>``). The blocks of a page run in
+their order and share their names, as a reader would type them.
+"""
+
+from __future__ import annotations
+
+import doctest
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from framecodec import Codec
+from framecodec.formats import formats, parse_codec
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(ROOT.glob("docs/*.md"))
+BLOCK = re.compile(r"^```(?:python|pycon)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def examples(page: Path) -> Iterator[doctest.Example]:
+    text = page.read_text("utf-8")
+    for block in BLOCK.finditer(text):
+        first_line = text.count("\n", 0, block.start(1))
+        for example in doctest.DocTestParser().get_examples(block[1], str(page)):
+            example.lineno += first_line
+            yield example
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_example_of_a_page_runs_as_it_is_printed(page: Path) -> None:
+    found = list(examples(page))
+    test = doctest.DocTest(found, {"__name__": "docs"}, page.name, str(page), 0, None)
+    report: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    runner.run(test, out=report.append)
+    assert runner.summarize(verbose=False).failed == 0, "".join(report)
+
+
+@pytest.mark.parametrize("name", ["codecs.md", "formats.md"])
+def test_a_page_with_examples_has_them(name: str) -> None:
+    assert len(list(examples(ROOT / "docs" / name))) >= 10
+
+
+def test_the_page_of_codecs_draws_every_parameter() -> None:
+    page = (ROOT / "docs" / "codecs.md").read_text("utf-8")
+    kinds = ("uint", "struct", "digits", "varint", "text", "headers", "custom")
+    made = {
+        "uint": Codec.uint(),
+        "struct": Codec.struct("I"),
+        "digits": Codec.digits(4),
+        "varint": Codec.varint(),
+        "text": Codec.text(),
+        "headers": Codec.headers(),
+        "custom": formats.zmtp,
+    }
+    for kind in kinds:
+        assert f"### `{kind}`: " in page
+        section = page[page.index(f"### `{kind}`: ") :]
+        assert "```text" in section
+        for parameter in made[kind].parameters:
+            assert parameter in page, f"{kind}: {parameter}"
+    for parameter in Codec.uint().parameters:
+        if parameter not in ("width", "byteorder", "signed"):
+            assert f"### `{parameter}`: " in page
+
+
+def table_row(name: str) -> str:
+    row = formats.describe(name)
+    shape = str(row.codec)
+    shape = f"`{shape}`" if shape not in formats else "code"
+    return f"| `{name}` | {shape} | {row.description} | {row.specification} |"
+
+
+def test_the_page_of_formats_has_the_table_of_the_catalogue() -> None:
+    page = (ROOT / "docs" / "formats.md").read_text("utf-8")
+    table = page[page.index("\n## The catalogue\n") :].splitlines()
+    assert [line for line in table if line.startswith("| `")] == [table_row(n) for n in formats]
+
+
+def test_every_notation_on_the_pages_is_read() -> None:
+    for page in PAGES:
+        for notation in re.findall(r"--codec ([^\s`]+)", page.read_text("utf-8")):
+            assert isinstance(parse_codec(notation.strip("'\"")), Codec)
