@@ -164,6 +164,7 @@ def test_the_names_in_the_text_exist() -> None:
     for name in set(re.findall(r"`framecodec\.(\w+)[`\[(]", README)):
         assert hasattr(framecodec, name), name
     assert framecodec.formats["kafka"].encode(b"hello") == b"\x00\x00\x00\x05hello"
+    assert len(framecodec.formats) > 60  # "and more than fifty others"
     assert framecodec.parse_codec("u16le,offset=2,includes=frame") == Codec.uint(
         2, "little", length_offset=2, length_includes="frame"
     )
