@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import repeat
 
-from . import sources
+from . import far_end, rivals, sources
 from .harness import Case, Contender, Scale, expect, makers, run_in_pytest
-from .peers import Messages, Peer
+from .peers import Messages, Peer, everyone
 from .sources import KIB, VARIANTS, size_name
 
 SIZES = (16, 64, KIB, 64 * KIB)
@@ -73,4 +73,13 @@ def _case(size: int, ability: str, how: str, run: Callable[..., bytes]) -> Case:
         f"encode {size_name(size)}, {how}",
         {"size": size, "how": how},
         makers(ability, make),
+        rivals={"tokio": lambda: _rival(messages_of(0))} if ability == "encode_many" else {},
     )
+
+
+def _rival(messages: Messages) -> Contender:
+    size = len(messages[0])
+    path = far_end.shared().file(
+        f"rival {size} {BATCH}", lambda: everyone()["C floor"].wire(messages)
+    )
+    return rivals.contender("tokio", "encode {}", path, len(messages), sum(map(len, messages)))

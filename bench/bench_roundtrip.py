@@ -53,7 +53,7 @@ def roundtrip_case(
             in_loop=in_loop,
             only=lambda peer: family in peer.families and (peer.timeouts or not timeout),
         ),
-        unit="round trip",
+        unit="ns a round trip",
     )
 
 

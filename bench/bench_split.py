@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import repeat
 
-from . import sources
+from . import far_end, rivals, sources
 from .harness import Case, Contender, Scale, expect, makers, run_in_pytest
-from .peers import Feed, Messages, Missing, Peer
+from .peers import Feed, Messages, Missing, Peer, everyone
 from .peers.ours import ThroughBuffer, attribute
 from .sources import KIB, MIB, VARIANTS, size_name
 
@@ -21,6 +21,7 @@ SIZES = (16, 64, KIB, 64 * KIB, MIB)
 CHUNKS = (("whole", None), ("64 KiB", 64 * KIB), ("1460 B", 1460), ("7 B", 7))
 LARGE_CHUNKS = (None, 64 * KIB)
 HOT = 64 * KIB
+RIVALS = ("tokio", "netty")
 
 
 def cases(scale: Scale) -> Iterator[Case]:
@@ -97,6 +98,22 @@ def _plain(size: int, chunk: str, chunk_size: int | None, total: int) -> Case:
             # Its copy into the buffer stands for a read; in tiny chunks nothing else would show.
             only=lambda peer: not isinstance(peer, ThroughBuffer) or chunk_size in LARGE_CHUNKS,
         ),
+        rivals={
+            folder: lambda folder=folder: _rival(folder, size, chunk, chunk_size, total)
+            for folder in RIVALS
+            if chunk_size is not None or total == HOT
+        },
+    )
+
+
+def _rival(folder: str, size: int, chunk: str, chunk_size: int | None, total: int) -> Contender:
+    """The same bytes, as a file."""
+    messages = sources.messages(size, total, 0)
+    path = far_end.shared().file(
+        f"rival {size} {total}", lambda: everyone()["C floor"].wire(messages)
+    )
+    return rivals.contender(
+        folder, f"split {{}} {chunk_size or 0}", path, len(messages), sum(map(len, messages))
     )
 
 

@@ -115,6 +115,7 @@ class Case:
         label: What is done, for people.
         axes: The same for programs, for example ``{"size": 64, "chunk": "64 KiB"}``.
         makers: By contender's name, what makes it; it may raise `Missing`.
+        rivals: The same for programs outside Python; pytest leaves them out.
         unit: What the figures are per.
         unit: What the figures are per.
     """
@@ -123,7 +124,8 @@ class Case:
     label: str
     axes: dict[str, Any]
     makers: dict[str, Callable[[], Contender]]
-    unit: str = "message"
+    unit: str = "ns a message"
+    rivals: dict[str, Callable[[], Contender]] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -178,7 +180,7 @@ class Result:
         """Markdown: the contenders, fastest first."""
         floor, peer = self.floor, self.best_peer
         rows = [
-            f"| {self.label} | ns a {self.unit} | spread | to the floor | to the best peer |",
+            f"| {self.label} | {self.unit} | spread | to the floor | to the best peer |",
             "|---|---:|---:|---:|---:|",
         ]
         for name in sorted(self.samples, key=self.median):
@@ -208,7 +210,7 @@ def measure(case: Case, scale: Scale, rng: random.Random) -> Result:
     result = Result(case.question, case.label, case.axes, case.unit)
     contenders: list[Contender] = []
     try:
-        for name, make in case.makers.items():
+        for name, make in (case.makers | case.rivals).items():
             try:
                 contender = make()
             except Missing as reason:
@@ -293,8 +295,6 @@ def run_in_pytest(benchmark: Any, case: Case, name: str) -> None:
         benchmark.extra_info.update(
             case.axes, contender=name, role=contender.role, units=contender.units * contender.times
         )
-        if contender.measured_elsewhere is not None:
-            pytest.skip("measured in a process of its own: python -m bench.report")
         result = benchmark.pedantic(
             contender.run,
             setup=lambda: (contender.setup(next(number), contender.times), {}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import socket
 from collections.abc import Callable
@@ -25,10 +26,12 @@ from ._looping import (
 LIMIT = 64 * 1024 * 1024
 
 
-def codec(limit: int = LIMIT):
+@functools.cache
+def codec() -> Any:
+    """One serves every connection."""
     import framecodec
 
-    return framecodec.Codec.uint(4, max_message_size=limit)
+    return framecodec.Codec.uint(4, max_message_size=LIMIT)
 
 
 def attribute(module: str, name: str) -> Any:

@@ -1,0 +1,593 @@
+"""Runs the benchmarks and writes a report: tables, pictures, and where framecodec must stand.
+
+    python -m bench.report --quick              a few minutes
+    python -m bench.report                      the figures to quote; let the machine be idle
+    python -m bench.report --only split encode
+    python -m bench.report --redraw             write the report again from results.json
+
+The report is `bench/results/report.md`, with the pictures and `results.json` beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import (
+    bench_asyncio,
+    bench_encode,
+    bench_roundtrip,
+    bench_send,
+    bench_split,
+    bench_stream,
+    harness,
+)
+from .harness import FULL, QUICK, Result
+from .sources import KIB, MIB, size_name
+
+HERE = Path(__file__).parent
+QUESTIONS = {
+    "split": bench_split,
+    "encode": bench_encode,
+    "stream": bench_stream,
+    "roundtrip": bench_roundtrip,
+    "send": bench_send,
+    "asyncio": bench_asyncio,
+}
+TITLES = {
+    "split": "Splitting in memory",
+    "shapes": "Splitting other shapes (the floor is the plain 4-byte shape)",
+    "encode": "Encoding",
+    "stream": "Receiving over a socket",
+    "roundtrip": "Round trips, both ends on one core",
+    "send": "Sending over a socket",
+    "asyncio": "Inside an event loop",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, smaller sources")
+    parser.add_argument("--only", nargs="+", choices=QUESTIONS, help="these questions")
+    parser.add_argument("--rounds", type=int, help="rounds of every case")
+    parser.add_argument("--seed", type=int, default=1, help="of the order of contenders")
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="the folder")
+    parser.add_argument("--redraw", action="store_true", help="measure nothing")
+    options = parser.parse_args(arguments)
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    saved = options.out / "results.json"
+    if options.redraw:
+        results, facts = harness.load(saved)
+    else:
+        facts = harness.machine()
+        facts["command"] = "python -m bench.report " + " ".join(arguments or sys.argv[1:])
+        facts["when"] = time.strftime("%Y-%m-%d %H:%M")
+        results = list(_measure(options))
+        # Questions that were not asked this time keep what they had, each with its own machine.
+        if options.only and saved.exists():
+            asked = {result.question for result in results}
+            older, _ = harness.load(saved)
+            results = [r for r in older if r.question not in asked] + results
+        harness.save(saved, results, facts)
+    pictures = list(_draw(results, options.out))
+    report = options.out / "report.md"
+    report.write_text(_report(results, facts, pictures))
+    print(f"\n{standing(results)}\n\nThe report: {report}")
+    return 0
+
+
+def _measure(options: argparse.Namespace) -> Iterator[Result]:
+    import dataclasses
+
+    scale = QUICK if options.quick else FULL
+    if options.rounds:
+        scale = dataclasses.replace(scale, rounds=options.rounds)
+    rng = random.Random(options.seed)
+    for question in options.only or QUESTIONS:
+        for case in QUESTIONS[question].cases(scale):
+            began = time.monotonic()
+            result = harness.measure(case, scale, rng)
+            print(f"\n{result.table()}\n({time.monotonic() - began:.0f} s)", flush=True)
+            yield result
+
+
+# --- the report -----------------------------------------------------------------------------------
+
+
+def _report(results: list[Result], facts: dict[str, str], pictures: list[Path]) -> str:
+    parts = [
+        "# How fast is framecodec?",
+        _facts(facts),
+        "## Where it must stand",
+        standing(results),
+    ]
+    parts.append(
+        "Times of one run, ratios round by round. *must* and *aim* are upper bounds of a time's "
+        "ratio, or lower bounds of how many times as fast (×)."
+    )
+    for picture in pictures:
+        parts.append(f"![{picture.stem.replace('-', ' ')}]({picture.name})")
+    skipped: dict[str, str] = {}
+    for question, title in TITLES.items():
+        tables = [r.table() for r in results if r.question == question and r.samples]
+        if tables:
+            parts += [f"## {title}", *tables]
+    for result in results:
+        skipped |= result.skipped
+    if skipped:
+        parts.append("## Not measured")
+        parts.append("\n".join(f"- {name}: {reason}" for name, reason in sorted(skipped.items())))
+    return "\n\n".join(parts) + "\n"
+
+
+def _facts(facts: dict[str, str]) -> str:
+    rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
+    return f"| | |\n|---|---|\n{rows}"
+
+
+# --- where framecodec must stand ------------------------------------------------------------------
+
+
+@dataclass
+class Row:
+    """One line of the table of aims.
+
+    Attributes:
+        work: What is done.
+        against: What it is compared with.
+        must: The bound.
+        aim: A better one, or None.
+        faster: The bound is of how many times as fast as the other; else of the time's ratio.
+        figures: From the results, the figure at each size (or what else there is several of).
+    """
+
+    work: str
+    against: str
+    must: float
+    aim: float | None
+    faster: bool
+    figures: Callable[[Results], dict[str, float]]
+
+
+class Results:
+    """Finds results."""
+
+    def __init__(self, results: list[Result]) -> None:
+        self._results = results
+
+    def find(self, question: str, **axes: Any) -> Iterator[Result]:
+        for result in self._results:
+            same = all(result.axes.get(name) == value for name, value in axes.items())
+            if result.question == question and same:
+                yield result
+
+    def ratios(
+        self,
+        question: str,
+        ours: str | tuple[str, ...],
+        theirs: str | None,
+        *,
+        sizes: tuple[int, ...] = (),
+        faster: bool = False,
+        prefix: str = "",
+        **axes: Any,
+    ) -> dict[str, float]:
+        """By size, how many times as long as the other (or as fast as it).
+
+        `theirs` None is the best peer; a name that ends in ``*`` the fastest of that beginning.
+        """
+        found = {}
+        for result in self.find(question, **axes):
+            size = result.axes.get("size")
+            if sizes and size not in sizes:
+                continue
+            label = prefix or size_name(size)
+            names = (ours,) if isinstance(ours, str) else ours
+            here = [name for name in names if name in result.samples]
+            other = result.best_peer if theirs is None else _first(result, theirs)
+            if here and other is not None:
+                name = min(here, key=result.median)
+                pair = (other, name) if faster else (name, other)
+                found[label] = result.ratio(*pair)
+        return found
+
+
+def _first(result: Result, pattern: str) -> str | None:
+    names = [
+        name
+        for name in result.samples
+        if name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1]))
+    ]
+    return min(names, key=result.median, default=None)
+
+
+SMALL = (16, 64)
+LARGE = (KIB, 64 * KIB, MIB)
+OURS = "framecodec"
+SOCKET = ("framecodec, for m in conn", "framecodec, recv_many")
+STREAM = (
+    "FrameStream, recv_many",
+    "FrameStream, async for",
+    "FrameProtocol",
+)
+
+
+def _rows() -> Iterator[Row]:
+    hot = {"chunk": "64 KiB, hot"}
+
+    def ratio(question: str, ours: Any, theirs: str | None, **more: Any) -> Callable[..., Any]:
+        return lambda results: results.ratios(question, ours, theirs, **more)
+
+    def faster(question: str, ours: Any, theirs: str | None, **more: Any) -> Callable[..., Any]:
+        return lambda results: results.ratios(question, ours, theirs, faster=True, **more)
+
+    def split(theirs: str) -> Callable[..., Any]:
+        return faster("split", OURS, theirs, sizes=SMALL, **hot)
+
+    small = "split 16 to 64 B, hot"
+    yield Row(
+        small, "C floor", 1.1, 0.95, False, ratio("split", OURS, "C floor", sizes=SMALL, **hot)
+    )
+    yield Row(small, "msgpack", 1.9, None, True, split("msgpack*"))
+    yield Row(small, "tokio-util, Vec", 2.2, None, True, split("tokio-util, Vec"))
+    yield Row(small, "tuned Python", 10, None, True, split("tuned Python"))
+    yield Row(small, "Twisted", 30, None, True, split("Twisted*"))
+    yield Row(
+        "split 1 KiB to 1 MiB, hot",
+        "C floor",
+        1.05,
+        1.0,
+        False,
+        ratio("split", OURS, "C floor", sizes=LARGE, **hot),
+    )
+    for chunk in ("1460 B", "7 B"):
+        yield Row(
+            f"split, {chunk} chunks",
+            "C floor",
+            1.1,
+            1.0,
+            False,
+            ratio("split", OURS, "C floor", chunk=chunk),
+        )
+    python = "framecodec, Python engine"
+    yield Row(
+        "Python engine, 16 to 64 B, hot",
+        "tuned Python",
+        1.0,
+        None,
+        False,
+        ratio("split", python, "tuned Python", sizes=SMALL, **hot),
+    )
+    yield Row(
+        "Python engine, 16 to 64 B, hot",
+        "Twisted",
+        3,
+        None,
+        True,
+        faster("split", python, "Twisted*", sizes=SMALL, **hot),
+    )
+    for shape in ("offset", "adjustment", "trailer", "digits", "varint", "text"):
+        yield Row(
+            f"split, {shape}",
+            "the plain shape",
+            2,
+            1.3,
+            False,
+            ratio("shapes", shape, "plain", engine="compiled"),
+        )
+    batch = {"how": "a batch of 64 KiB"}
+    sizes = (16, 64, KIB)
+    yield Row(
+        "encode, batches",
+        "C floor",
+        1.2,
+        1.05,
+        False,
+        ratio("encode", OURS, "C floor", sizes=sizes, **batch),
+    )
+    for variant in ("new", "reused"):
+        theirs = f"tokio-util, {variant} buffer"
+        yield Row(
+            "encode, batches",
+            theirs,
+            3.5,
+            None,
+            True,
+            faster("encode", OURS, theirs, sizes=sizes, **batch),
+        )
+    yield Row(
+        "encode, one call a message",
+        "C floor",
+        1.2,
+        1.05,
+        False,
+        ratio("encode", OURS, "C floor", how="one call a message"),
+    )
+    tcp = {"family": "TCP"}
+    for theirs, must in (
+        ("tuned Python", 4),
+        ("makefile*", 4.5),
+        ("picows*", 4.5),
+        ("pyzmq*", 4.5),
+    ):
+        yield Row(
+            "stream over TCP, 16 to 64 B",
+            theirs.rstrip("*"),
+            must,
+            None,
+            True,
+            faster("stream", SOCKET, theirs, sizes=SMALL, **tcp),
+        )
+    yield Row("stream over TCP, 64 B", "ns a message", 1e9, 40, False, _stream_time)
+    yield Row(
+        "stream over TCP, 1 KiB",
+        "raw recv_into",
+        1.2,
+        1.05,
+        False,
+        ratio("stream", SOCKET, "raw socket", sizes=(KIB,), **tcp),
+    )
+    yield Row(
+        "stream over TCP, 64 KiB and 1 MiB",
+        "raw recv_into",
+        1.05,
+        1.0,
+        False,
+        ratio("stream", SOCKET, "raw socket", sizes=(64 * KIB, MIB), **tcp),
+    )
+    yield Row(
+        "stream over TCP, 16 MiB",
+        "the best peer",
+        0.95,
+        0.85,
+        False,
+        ratio("stream", (*SOCKET, "framecodec, recv"), None, sizes=(16 * MIB,), **tcp),
+    )
+    trip = "framecodec, recv"
+    yield Row(
+        "round trip, one core",
+        "raw Python",
+        1.05,
+        0.98,
+        False,
+        ratio("roundtrip", trip, "raw socket", sizes=(64,), timeout=False, **tcp),
+    )
+    yield Row(
+        "round trip with a time-out",
+        "socket methods",
+        1.3,
+        None,
+        True,
+        faster("roundtrip", trip, "raw socket", sizes=(64,), timeout=True, **tcp),
+    )
+    send = "framecodec, send_many*"
+    yield Row("send 64 B, batches", "one call a message", 50, None, True, _send_batches)
+    yield Row(
+        "send 64 B, batches",
+        "raw writes",
+        1e9,
+        1.2,
+        False,
+        lambda results: _pattern_ratio(results, "send", send, "raw socket", 64),
+    )
+    yield Row(
+        "asyncio: many sends in one turn, 64 B",
+        "asyncio streams",
+        30,
+        60,
+        True,
+        lambda results: _asyncio(results, "send", ("FrameStream, recv", "FrameProtocol")),
+    )
+    yield Row(
+        "asyncio: receive 64 B",
+        "asyncio streams",
+        15,
+        None,
+        True,
+        lambda results: _asyncio(results, "receive", STREAM),
+    )
+
+
+def _stream_time(results: Results) -> dict[str, float]:
+    found = {}
+    for result in results.find("stream", family="TCP", size=64):
+        names = [name for name in SOCKET if name in result.samples]
+        if names:
+            found["64 B"] = min(map(result.median, names))
+    return found
+
+
+def _pattern_ratio(
+    results: Results, question: str, ours: str, theirs: str, size: int
+) -> dict[str, float]:
+    found = {}
+    for result in results.find(question, size=size):
+        name, other = _first(result, ours), _first(result, theirs)
+        if name and other:
+            found[size_name(size)] = result.ratio(name, other)
+    return found
+
+
+def _send_batches(results: Results) -> dict[str, float]:
+    found = _pattern_ratio(results, "send", "framecodec, send_many*", "framecodec, send", 64)
+    return {size: 1 / ratio for size, ratio in found.items()}
+
+
+def _asyncio(results: Results, verb: str, ours: tuple[str, ...]) -> dict[str, float]:
+    found = {}
+    for result in results.find("asyncio", size=64, family="TCP"):
+        if not result.label.startswith(verb):
+            continue
+        for name in ours:
+            if name in result.samples and "asyncio streams" in result.samples:
+                found[name] = result.ratio("asyncio streams", name)
+    return found
+
+
+def standing(results: list[Result]) -> str:
+    """The table of aims: work, must, aim, reached."""
+    lines = [
+        "| work | against | must | aim | reached | |",
+        "|---|---|---:|---:|---|---|",
+    ]
+    for row in _rows():
+        figures = row.figures(Results(results))
+        mark = "×" if row.faster else ""
+        must = "" if row.must >= 1e9 else f"{row.must:g}{mark}"
+        aim = "" if row.aim is None else f"{row.aim:g}{mark}"
+        reached = ", ".join(f"{name}: {_digits(value)}{mark}" for name, value in figures.items())
+        lines.append(
+            f"| {row.work} | {row.against} | {must} | {aim} | {reached or 'not measured'} | "
+            f"{_verdict(row, list(figures.values()))} |"
+        )
+    return "\n".join(lines)
+
+
+def _digits(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.0f}"
+
+
+def _verdict(row: Row, values: list[float]) -> str:
+    """Of the worst figure, in the digits that the table shows."""
+    if not values:
+        return ""
+    worst = float(_digits(min(values) if row.faster else max(values)))
+
+    def reaches(bound: float) -> bool:
+        return worst >= bound if row.faster else worst <= bound
+
+    if row.aim is not None and reaches(row.aim):
+        return "aim"
+    if row.must >= 1e9:
+        return "short of the aim"
+    return "must" if reaches(row.must) else "**missed**"
+
+
+# --- pictures -------------------------------------------------------------------------------------
+
+# One colour a contender, in every picture. Ours stands out, the floor is black and dashed.
+STYLES: dict[str, dict[str, Any]] = {
+    "framecodec": {"color": "#d62728", "linewidth": 3, "zorder": 5},
+    "framecodec, for m in conn": {"color": "#d62728", "linewidth": 3, "zorder": 5},
+    "FrameStream, recv_many": {"color": "#ff7f0e", "linewidth": 2.5, "zorder": 5},
+    "framecodec, Python engine": {"color": "#d62728", "linewidth": 1.5, "linestyle": ":"},
+    "C floor": {"color": "black", "linewidth": 1.5, "linestyle": "--", "zorder": 6},
+    "raw socket": {"color": "black", "linewidth": 1.2, "linestyle": ":"},
+    "msgpack Unpacker": {"color": "#1f77b4"},
+    "tuned Python": {"color": "#2ca02c"},
+    "Twisted Int32StringReceiver": {"color": "#9467bd"},
+    "websockets": {"color": "#7f7f7f"},
+    "picows": {"color": "#17becf"},
+    "pyzmq PULL": {"color": "#bcbd22"},
+    "makefile().read": {"color": "#8c564b"},
+    "asyncio streams": {"color": "#e377c2"},
+    "uvloop streams": {"color": "#f7b6d2"},
+    "recv header, recv body": {"color": "#aec7e8"},
+    "multiprocessing.connection": {"color": "#98df8a"},
+    "tokio-util, Vec": {"color": "#b15928", "linestyle": "-."},
+    "Netty, byte[]": {"color": "#6a3d9a", "linestyle": "-."},
+    "tokio-util, new buffer": {"color": "#b15928", "linestyle": "-."},
+}
+PICTURES = (
+    ("split", {"chunk": "64 KiB, hot"}, "Splitting in memory, 64 KiB of whole frames at a time"),
+    ("encode", {"how": "a batch of 64 KiB"}, "Encoding batches of 64 KiB"),
+    ("stream", {"family": "TCP"}, "Receiving over TCP on loopback, looping over every message"),
+    ("stream", {"family": "Unix"}, "Receiving over a Unix socket, looping over every message"),
+)
+
+
+def _draw(results: list[Result], folder: Path) -> Iterator[Path]:
+    """Throughput over message size, both logarithmic, one line a contender."""
+    try:
+        import matplotlib
+    except ImportError:
+        print("matplotlib is not installed: no pictures")
+        return
+    matplotlib.use("agg")
+    matplotlib.rcParams["svg.hashsalt"] = "framecodec"
+    import matplotlib.pyplot as plt
+
+    found = Results(results)
+    for question, axes, title in PICTURES:
+        cases = sorted(found.find(question, **axes), key=lambda result: result.axes["size"])
+        if len(cases) < 2:
+            continue
+        figure, plot = plt.subplots(figsize=(10, 6.2), layout="constrained")
+        ends: list[tuple[float, str, str]] = []
+        for name, style in STYLES.items():
+            at = [case for case in cases if name in case.samples]
+            if len(at) < 2:
+                continue
+            sizes = [case.axes["size"] for case in at]
+            rates = [1e9 / case.median(name) for case in at]
+            quartiles = [statistics.quantiles(case.samples[name], n=4) for case in at]
+            (line,) = plot.plot(sizes, rates, marker="o", markersize=3.5, **style)
+            low, high = ([1e9 / q[i] for q in quartiles] for i in (2, 0))
+            plot.fill_between(sizes, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
+            ends.append((rates[0], name, line.get_color()))
+        plot.set_xscale("log", base=2)
+        plot.set_yscale("log")
+        ticks = [case.axes["size"] for case in cases]
+        plot.set_xticks(ticks, [size_name(size) for size in ticks])
+        plot.set_xlabel("message size")
+        plot.set_ylabel("messages a second")
+        plot.set_title(title, loc="left", fontweight="bold")
+        plot.grid(True, which="major", alpha=0.3)
+        for side in ("top", "right"):
+            plot.spines[side].set_visible(False)
+        _name_lines(plot, ends, ticks[0])
+        name = "-".join([question, *(str(v) for v in axes.values())])
+        name = name.replace(",", "").replace(" ", "-").lower()
+        for suffix in ("svg", "png"):
+            metadata = {"Date": None} if suffix == "svg" else None
+            figure.savefig(folder / f"{name}.{suffix}", dpi=150, metadata=metadata)
+        plt.close(figure)
+        yield folder / f"{name}.svg"
+
+
+def _name_lines(plot: Any, ends: list[tuple[float, str, str]], first: int) -> None:
+    """The names stand at the left ends of the lines, pushed apart where they would overlap."""
+    import math
+
+    low, high = (math.log10(limit) for limit in plot.get_ylim())
+    gap = (high - low) / 30
+    ends.sort()
+    heights: list[float] = []
+    for rate, _, _ in ends:
+        height = math.log10(rate)
+        heights.append(max(height, heights[-1] + gap) if heights else height)
+    # What was pushed beyond the top goes down again.
+    top = high
+    for index in range(len(heights) - 1, -1, -1):
+        heights[index] = min(heights[index], top)
+        top = heights[index] - gap
+    for (rate, name, colour), height in zip(ends, heights, strict=True):
+        plot.annotate(
+            f"{name} ",
+            xy=(first, rate),
+            xytext=(first / 1.6, 10**height),
+            ha="right",
+            va="center",
+            fontsize=8.5,
+            color=colour,
+            fontweight="bold" if name.startswith(("framecodec", "Frame")) else "normal",
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.6},
+            annotation_clip=False,
+        )
+    plot.yaxis.tick_right()
+    plot.yaxis.set_label_position("right")
+    plot.spines["left"].set_visible(False)
+    plot.spines["right"].set_visible(True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

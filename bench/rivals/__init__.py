@@ -1,0 +1,119 @@
+"""Rivals outside Python: programs that split and encode the same bytes, each in a process of its
+own.
+
+A rival's folder has a `build.sh` that prints the command to start it, or fails with the reason why
+there is none here. The program answers lines on its standard input with lines of JSON:
+
+    split FILE CHUNK SECONDS     {"variant": ns a message, ...}   CHUNK 0: the file whole, again and
+    again encode FILE SECONDS          {"variant": ns a message, ...}   the file's messages, as one
+    batch
+
+It checks what it split: "messages" and "bytes" of the answer are what the file holds.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import select
+import shlex
+import subprocess
+from pathlib import Path
+
+from ..harness import Contender, expect
+from ..peers import Missing
+
+HERE = Path(__file__).parent
+TIMEOUT = 120.0  # seconds
+
+
+class Rival:
+    """A running rival."""
+
+    def __init__(self, folder: str) -> None:
+        script = HERE / folder / "build.sh"
+        try:
+            built = subprocess.run(
+                ["bash", str(script)], capture_output=True, text=True, timeout=600
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise Missing(f"{folder}: {error}") from None
+        if built.returncode:
+            last = (built.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise Missing(f"{folder}: {last}")
+        self._process = subprocess.Popen(
+            shlex.split(built.stdout.strip().splitlines()[-1]),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+        atexit.register(self.close)
+
+    def ask(self, question: str) -> dict[str, float]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(question + "\n")
+        self._process.stdin.flush()
+        if not select.select([self._process.stdout], [], [], TIMEOUT)[0]:
+            raise TimeoutError(f"no answer to: {question}")
+        return json.loads(self._process.stdout.readline())
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            try:
+                self._process.wait(5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+@functools.cache
+def start(folder: str) -> Rival | Missing:
+    """The rival, started once; or the reason why there is none."""
+    try:
+        return Rival(folder)
+    except Missing as reason:
+        return reason
+
+
+def get(folder: str) -> Rival:
+    found = start(folder)
+    if isinstance(found, Missing):
+        raise found
+    return found
+
+
+def contender(folder: str, question: str, path: str, messages: int, size: int) -> Contender:
+    """A rival in a case.
+
+    Args:
+        folder: The rival's.
+        question: Without the seconds, for example ``split FILE 0``.
+        path: Of the file with the frames, for the question.
+        messages: That the file holds.
+        size: Of all messages together, in bytes.
+    """
+    rival = get(folder)
+
+    def measure(number: int, seconds: float) -> dict[str, float]:
+        answer = rival.ask(f"{question.format(path)} {seconds}")
+        right = (answer.pop("messages"), answer.pop("bytes")) == (messages, size)
+        expect(right, folder, "other messages than the file holds")
+        return answer
+
+    measure(0, 0.01)
+    return Contender(
+        folder,
+        "rival",
+        lambda number, times: (),
+        lambda: None,
+        lambda result: None,
+        units=messages,
+        measured_elsewhere=measure,
+    )
