@@ -1,0 +1,334 @@
+"""The way out, in both engines: frames, their parts, and what cannot be said."""
+
+from __future__ import annotations
+
+import array
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy
+import pytest
+
+from framecodec import Codec, InvalidFrameError, MessageTooLargeError
+from tests.zoo import CODECS, Mark, build_tagged, parse_tagged, sample_messages
+
+BY_HAND = [
+    (Codec.uint(1), b"ab", b"\x02ab"),
+    (Codec.uint(4), b"", b"\0\0\0\0"),
+    (Codec.uint(3, "little"), b"abc", b"\x03\0\0abc"),
+    (Codec.uint(2, length_offset=1), b"Qrest", b"Q\0\x04rest"),
+    (Codec.uint(4, length_offset=1, length_adjustment=-4), b"Qsql", b"Q\0\0\0\x07sql"),
+    (Codec.uint(2, length_includes="frame", magic=b"<", trailer=b">"), b"a", b"<\0\x05a>"),
+    (Codec.uint(1, magic=b"MM", length_offset=4, trailer=b"T"), b"abc", b"MMab\x01cT"),
+    (Codec.uint(1, length_adjustment=2), b"ab", b"\0ab"),
+    (Codec.uint(1, specials={0: None}), None, b"\0"),
+    (Codec.uint(1, specials={0: None}, magic=b"M", trailer=b"T"), None, b"M\0"),
+    (Codec.uint(2, signed=True, specials={-1: Mark.PING}), Mark.PING, b"\xff\xff"),
+    (Codec.struct("<h"), b"a", b"\x01\0a"),
+    (Codec.struct("!Q"), b"a", b"\0\0\0\0\0\0\0\x01a"),
+    (Codec.digits(4), b"hello", b"0005hello"),
+    (Codec.digits(4, base=16), bytes(255), b"00ff" + bytes(255)),
+    (Codec.digits(20), b"a", b"00000000000000000001a"),
+    (Codec.varint(), bytes(127), b"\x7f" + bytes(127)),
+    (Codec.varint(), bytes(128), b"\x80\x01" + bytes(128)),
+    (Codec.varint(), bytes(300), b"\xac\x02" + bytes(300)),
+    (Codec.text(trailer=b","), b"abc", b"3:abc,"),
+    (Codec.text(end=b"\r\n", base=16), bytes(26), b"1a\r\n" + bytes(26)),
+    (Codec.text(), b"", b"0:"),
+    (Codec.text(magic=b"$", end=b"\r\n", specials={-1: None}), None, b"$-1\r\n"),
+    (Codec.headers(), b"{}", b"Content-Length: 2\r\n\r\n{}"),
+    (Codec.custom(parse_tagged, build_tagged, magic=b"M"), b"\x40ab", b"M\x40\x02ab"),
+    (Codec.custom(parse_tagged, build_tagged), b"\x40", b"\x40\x00"),
+]
+
+
+@pytest.mark.parametrize(("codec", "message", "frame"), BY_HAND)
+def test_a_frame_is_what_one_would_write_by_hand(
+    engine: ModuleType, codec: Codec, message: Any, frame: bytes
+) -> None:
+    encoder = engine.Encoder(codec)
+    assert encoder.encode(message) == frame
+    assert type(encoder.encode(message)) is bytes
+    assert encoder.encode_many([message, message]) == 2 * frame
+    parts = encoder.frame_parts(message)
+    assert b"".join(parts) == frame
+    assert type(parts) is list
+    assert all(len(part) for part in parts)
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_all_ways_to_encode_agree_on_sizes_of_interest(engine: ModuleType, name: str) -> None:
+    encoder = engine.Encoder(CODECS[name])
+    messages = sample_messages(CODECS[name])
+    frames = [encoder.encode(message) for message in messages]
+    for message, frame in zip(messages, frames, strict=True):
+        assert b"".join(encoder.frame_parts(message)) == frame
+        assert CODECS[name].decode(frame) == message
+    assert encoder.encode_many(messages) == b"".join(frames)
+    assert encoder.encode_many(message for message in messages) == b"".join(frames)
+
+
+class Bytes(bytes):
+    def __len__(self) -> int:
+        return 1  # not what it holds
+
+
+class List(list[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        return iter([b"from iter"])
+
+
+BYTES_LIKE: dict[str, Any] = {
+    "bytearray": bytearray(b"abcd"),
+    "memoryview": memoryview(b"abcd"),
+    "a subclass with a len of its own": Bytes(b"abcd"),
+    "array of 16-bit numbers": array.array("H", b"abcd"),
+    "numpy, two dimensions": numpy.frombuffer(b"abcd", "u1").reshape(2, 2),
+    "numpy, big-endian numbers": numpy.frombuffer(b"abcd", ">u4"),
+    "numpy, records": numpy.frombuffer(b"abcd", [("a", "u1"), ("b", "u1"), ("c", "<u2")]),
+    "numpy, a single number": numpy.frombuffer(b"abcd", "u4")[0],
+    "a slice of a view": memoryview(b"<abcd>")[1:-1],
+}
+
+
+@pytest.mark.parametrize("kind", BYTES_LIKE)
+def test_a_message_is_any_contiguous_bytes_like_object(engine: ModuleType, kind: str) -> None:
+    message = BYTES_LIKE[kind]
+    for codec in (Codec.uint(1), Codec.uint(1, length_offset=2, trailer=b"T"), CODECS["netstring"]):
+        encoder = engine.Encoder(codec)
+        expected = encoder.encode(b"abcd")
+        assert encoder.encode(message) == expected
+        assert encoder.encode_many([message]) == expected
+        assert (
+            encoder.encode_many([b"", message] if not codec.layout.lead_size else [message])[
+                -len(expected) :
+            ]
+            == expected
+        )
+        assert b"".join(encoder.frame_parts(message)) == expected
+
+
+def test_a_large_message_is_not_copied_into_its_parts(engine: ModuleType) -> None:
+    message = bytes(1000)
+    header, same, trailer = engine.Encoder(Codec.uint(4, trailer=b"T")).frame_parts(message)
+    assert (header, trailer) == (b"\0\0\x03\xe8", b"T")
+    assert same is message
+    mutable = bytearray(1000)
+    _, view, _ = engine.Encoder(Codec.uint(4, trailer=b"T")).frame_parts(mutable)
+    mutable[5] = 9
+    assert view[5] == 9
+    _, rest = engine.Encoder(Codec.uint(4, length_offset=3)).frame_parts(mutable)
+    mutable[7] = 8
+    assert rest[4] == 8
+
+
+@pytest.mark.parametrize(
+    ("codec", "size", "limit"),
+    [
+        (Codec.uint(1), 256, 255),
+        (Codec.uint(1, length_offset=3), 259, 258),
+        (Codec.uint(1, length_adjustment=-10), 246, 245),
+        (Codec.uint(2, signed=True), 32768, 32767),
+        (Codec.uint(1, length_includes="frame", trailer=b"12"), 253, 252),
+        (Codec.uint(4, max_message_size=5), 6, 5),
+        (Codec.uint(4, length_offset=2, max_message_size=5), 6, 5),
+        (Codec.struct("b"), 128, 127),
+        (Codec.digits(2), 100, 99),
+        (Codec.digits(2, base=16), 256, 255),
+        (Codec.varint(max_width=1), 128, 127),
+        (Codec.text(max_message_size=0), 1, 0),
+        (Codec.headers(max_message_size=3), 4, 3),
+        (Codec.custom(parse_tagged, build_tagged, max_message_size=3), 4, 3),
+    ],
+)
+def test_a_message_above_what_can_be_said_is_too_large(
+    engine: ModuleType, codec: Codec, size: int, limit: int
+) -> None:
+    encoder = engine.Encoder(codec)
+    message = b"\x40" * size
+    if codec.kind != "custom" or limit:
+        encoder.encode(message[:limit])
+    for call in (
+        encoder.encode,
+        encoder.frame_parts,
+        lambda m: encoder.encode_many([m[:limit], m]),
+    ):
+        for form in (message, bytearray(message)):
+            with pytest.raises(MessageTooLargeError) as caught:
+                call(form)
+            error = caught.value
+            assert (error.size, error.limit, error.stream_offset) == (size, limit, None)
+
+
+def test_the_text_says_whether_the_limit_or_the_field_is_in_the_way(engine: ModuleType) -> None:
+    with pytest.raises(MessageTooLargeError, match="max_message_size"):
+        engine.Encoder(Codec.uint(4, max_message_size=5)).encode(bytes(6))
+    with pytest.raises(MessageTooLargeError, match="length field"):
+        engine.Encoder(Codec.uint(1)).encode(bytes(256))
+
+
+@pytest.mark.parametrize(
+    ("codec", "message", "said"),
+    [
+        (Codec.uint(1, length_offset=3), b"ab", "2 bytes.* 3 bytes"),
+        (Codec.uint(1, magic=b"M", length_offset=2), b"", "0 bytes.* 1 bytes"),
+        (Codec.uint(1, length_adjustment=4), b"abc", "negative"),
+        (Codec.varint(length_adjustment=4), b"abc", "negative"),
+        (Codec.uint(1, specials={3: None}), b"abc", "stands for None"),
+        (Codec.digits(2, specials={0: Mark.PING}), b"", "stands for Mark.PING"),
+    ],
+)
+def test_a_message_that_has_no_frame_is_invalid(
+    engine: ModuleType, codec: Codec, message: bytes, said: str
+) -> None:
+    encoder = engine.Encoder(codec)
+    for call in (encoder.encode, encoder.frame_parts, lambda m: encoder.encode_many([m])):
+        for form in (message, bytearray(message)):
+            with pytest.raises(InvalidFrameError, match=said) as caught:
+                call(form)
+            assert caught.value.stream_offset is None
+
+
+def test_specials_are_found_by_equality_and_the_unhashable_are_none(engine: ModuleType) -> None:
+    codec = Codec.uint(1, specials={0: None, 1: "one", 2: (1, 2), 3: b"\r"})
+    encoder = engine.Encoder(codec)
+    assert encoder.encode("".join(["o", "ne"])) == b"\x01"
+    assert encoder.encode((1, 2)) == b"\x02"
+    for form in (b"\r", memoryview(b"\r")):
+        assert encoder.encode(form) == b"\x03"
+    for thing in ([1, 2], {}, "two", 1, object(), ...):
+        with pytest.raises(TypeError, match="bytes-like"):
+            encoder.encode(thing)
+
+
+@pytest.mark.parametrize("form", [bytes, bytearray, memoryview, lambda b: array.array("B", b)])
+def test_bytes_that_are_special_are_special_in_any_form(engine: ModuleType, form: Any) -> None:
+    encoder = engine.Encoder(Codec.uint(1, specials={0: b""}))
+    assert encoder.encode(form(b"")) == b"\0"
+    assert encoder.encode_many([form(b""), form(b"a")]) == b"\0\1a"
+
+
+# --- encode_many ----------------------------------------------------------------------------------
+
+
+def test_encode_many_takes_any_iterable(engine: ModuleType) -> None:
+    encoder = engine.Encoder(Codec.uint(1))
+    for messages in ([], (), iter([]), {}, (m for m in ())):
+        assert encoder.encode_many(messages) == b""
+    for messages in ([b"a", b"b"], (b"a", b"b"), iter([b"a", b"b"]), {b"a": 1, b"b": 2}):
+        assert encoder.encode_many(messages) == b"\1a\1b"
+    assert encoder.encode_many(List([b"ignored"])) == b"\x09from iter"
+    for thing in (None, 5, b"ab", object()):
+        with pytest.raises(TypeError):
+            encoder.encode_many(thing)
+
+
+def test_a_generator_that_raises_midway_raises_out_of_encode_many(engine: ModuleType) -> None:
+    def messages(first: Any) -> Iterator[Any]:
+        yield first
+        raise ZeroDivisionError("midway")
+
+    encoder = engine.Encoder(Codec.uint(1))
+    with pytest.raises(ZeroDivisionError):
+        encoder.encode_many(messages(b"a"))
+
+
+@pytest.mark.c_extension
+def test_engines_agree_on_which_of_two_errors_comes_first(
+    both_engines: tuple[ModuleType, ModuleType],
+) -> None:
+    def messages() -> Iterator[Any]:
+        yield "no bytes"
+        raise ZeroDivisionError("midway")
+
+    found = []
+    for engine in both_engines:
+        with pytest.raises((TypeError, ZeroDivisionError)) as caught:
+            engine.Encoder(Codec.uint(1)).encode_many(messages())
+        found.append(caught.type)
+    assert found[0] is found[1]
+
+
+def test_a_build_that_changes_the_list_under_encode_many_does_no_harm(engine: ModuleType) -> None:
+    messages: list[Any] = [b"a", b"bb", b"ccc"] * 5
+
+    def build(message: memoryview) -> bytes:
+        messages.clear()
+        return bytes([len(message)])
+
+    encoder = engine.Encoder(Codec.custom(lambda view: (1, view[0]), build))
+    assert encoder.encode_many(messages)[:2] == b"\1a"
+
+
+def test_one_bad_message_among_many_gives_no_frame_at_all(engine: ModuleType) -> None:
+    encoder = engine.Encoder(Codec.uint(1))
+    for bad, kind in [("text", TypeError), (bytes(256), MessageTooLargeError)]:
+        with pytest.raises(kind):
+            encoder.encode_many([b"a", bad, b"b"])
+
+
+# --- custom ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        "text",
+        5,
+        [1, 2],
+        (b"h", 1, 2),
+        (b"h",),
+        (b"h", -1),
+        (b"h", 4),
+        (b"h", "1"),
+        (b"h", 1.0),
+        b"",
+        (b"", 0),
+        ("text", 0),
+        memoryview(b"abcd")[::2],
+    ],
+)
+def test_a_build_that_returns_nonsense_makes_no_frame(engine: ModuleType, answer: Any) -> None:
+    encoder = engine.Encoder(Codec.custom(lambda view: None, lambda message: answer))
+    for call in (encoder.encode, encoder.frame_parts, lambda m: encoder.encode_many([m])):
+        with pytest.raises(InvalidFrameError, match=r"build\(\) must return"):
+            call(b"abc")
+
+
+def test_a_build_that_writes_too_long_a_header_makes_no_frame(engine: ModuleType) -> None:
+    codec = Codec.custom(lambda view: None, lambda message: bytes(5), magic=b"MM", max_header=4)
+    with pytest.raises(InvalidFrameError, match="5 bytes, max_header is 4"):
+        engine.Encoder(codec).encode(b"")
+
+
+def test_what_a_build_raises_is_the_callers_to_see(engine: ModuleType) -> None:
+    codec = Codec.custom(lambda view: None, lambda message: 1 / 0)
+    for call in (engine.Encoder(codec).encode, lambda m: engine.Encoder(codec).encode_many([m])):
+        with pytest.raises(ZeroDivisionError):
+            call(b"a")
+
+
+def test_a_build_is_shown_the_message_as_a_flat_view_of_bytes(engine: ModuleType) -> None:
+    shown: list[memoryview] = []
+
+    def build(message: memoryview) -> tuple[bytearray, int]:
+        shown.append(message)
+        return bytearray(b"h" + bytes(message[:2])), 2
+
+    encoder = engine.Encoder(Codec.custom(lambda view: None, build, magic=b"M", trailer=b"T"))
+    for message in (b"abcd", bytearray(b"abcd"), array.array("H", b"abcd")):
+        assert encoder.encode(message) == b"MhabcdT"
+    for view in shown:
+        assert isinstance(view, memoryview)
+        assert (view.format, view.ndim, bytes(view)) == ("B", 1, b"abcd")
+
+
+# --- making one -----------------------------------------------------------------------------------
+
+
+def test_an_encoder_is_made_of_a_codec(engine: ModuleType) -> None:
+    for thing in (None, 4, "u32be", Codec):
+        with pytest.raises(TypeError, match=r"framecodec\.Codec"):
+            engine.Encoder(thing)
