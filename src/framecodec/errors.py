@@ -513,3 +513,59 @@ def bad_seconds(name: str, seconds: object) -> ValueError:
 
 def no_unix_sockets() -> OSError:
     return OSError(errno.EAFNOSUPPORT, "this system has no Unix sockets; use (host, port)")
+
+
+def unsent(size: int) -> RuntimeError:
+    return RuntimeError(f"{size} bytes of accepted messages have not left; flush() first")
+
+
+def stream_unfinished() -> RuntimeError:
+    return RuntimeError("a message is half received; recv_file() or recv_into() finishes it")
+
+
+def tls_half_close() -> OSError:
+    return OSError(
+        errno.EOPNOTSUPP,
+        "TLS cannot be ended in one direction; say goodbye in a message, or close()",
+    )
+
+
+def buffer_too_small(size: int, room: int) -> ValueError:
+    return ValueError(f"the message has {size} bytes, the buffer {room}; nothing is lost")
+
+
+def special_is_no_file(special: object) -> ValueError:
+    return ValueError(f"the next message is {special!r}, which is no bytes; recv() gives it")
+
+
+def file_would_block() -> BlockingIOError:
+    return BlockingIOError(errno.EAGAIN, "the file cannot take more now; nothing is lost")
+
+
+def text_file(file: object) -> TypeError:
+    return TypeError(f"a file opened in binary mode is required, not {type(file).__name__!r}")
+
+
+def file_has_not(size: int, there: int) -> ValueError:
+    return ValueError(f"the file has {there} bytes from its position on, not {size}")
+
+
+def file_too_short(missing: int) -> OSError:
+    return OSError(
+        errno.EIO,
+        f"the file became shorter while it was sent: {missing} bytes that its frame announced are "
+        "missing, so nothing more can be sent on this connection",
+    )
+
+
+def moved(error: FrameError, base: int) -> FrameError:
+    """The same error, for a stream that began `base` bytes earlier."""
+    offset = error.stream_offset or 0
+    error.args = tuple(
+        arg.replace(f"stream offset {offset}", f"stream offset {offset + base}", 1)
+        if isinstance(arg, str)
+        else arg
+        for arg in error.args
+    )
+    error.stream_offset = offset + base
+    return error

@@ -19,30 +19,35 @@ Waiting
     threads at a time: each of its calls holds a lock, no wait does.
 
 Interruptions
-    A signal handler that raises (Ctrl-C does) is run by CPython after a call or at a loop's end. A
-    count of bytes that a system call returned must therefore not pass through Python: it goes
-    through ``map`` from C function to C function into a list, ``inbox += map(...)``. Lines that
-    belong together contain no call.
+    A signal handler that raises (Ctrl-C does) is run by CPython after a call from Python code or at
+    a loop's end. What a system call returned must therefore not pass through Python: the calls are
+    strung together with ``map``, from C function to C function, and ``for count in map(send, ...)``
+    has the result in a variable with no such moment in between. Lines that belong together contain
+    no call.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
+import io
 import math
+import mmap
 import os
 import select
 import socket
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from itertools import chain, repeat, takewhile
 from operator import length_hint
 from time import monotonic
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias, final
+from typing import Any, Literal, NoReturn, Self, TypeAlias, final
 
 from . import errors
+from ._layout import CUSTOM, HEADERS
 from ._outbox import GATHER_SIZE, Outbox
 from .codec import Codec
 from .splitter import Splitter
@@ -74,6 +79,15 @@ _ZERO = (0,)
 _NO_ANCILLARY = ((),)
 
 _READ, _WRITE = 1, 2
+
+# recv_file() and recv_into(): a message of which more than this is missing goes past the splitter.
+_STREAM_SIZE = 64 * 1024
+_STREAM_READ_SIZE = 1024 * 1024
+
+_SENDFILE_SIZE = 16 * 1024 * 1024
+_FILE_CHUNK_SIZE = 256 * 1024
+# How the system says that it cannot copy from this file into this socket.
+_NO_SENDFILE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSOCK, errno.EOPNOTSUPP)
 
 
 if ssl is not None:
@@ -122,6 +136,53 @@ class FrameSocket:
         TypeError, ValueError: `sock` is no stream socket, or an argument is invalid.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_base",
+        "_batches_in",
+        "_began",
+        "_began_at",
+        "_closed",
+        "_codec",
+        "_direct_send",
+        "_encode",
+        "_failure",
+        "_file",
+        "_frames",
+        "_idle_since",
+        "_idle_timeout",
+        "_limited",
+        "_may_read",
+        "_message_timeout",
+        "_on_oversize",
+        "_outbox",
+        "_quick_send",
+        "_raw",
+        "_read_ahead",
+        "_read_flags",
+        "_read_guard",
+        "_read_lock",
+        "_read_size",
+        "_read_waits",
+        "_reading",
+        "_ready",
+        "_send",
+        "_sending",
+        "_sock",
+        "_splitter",
+        "_stream",
+        "_streaming",
+        "_timeout",
+        "_tls",
+        "_tls_lock",
+        "_undecoded",
+        "_write_failure",
+        "_write_flags",
+        "_write_guard",
+        "_write_lock",
+        "_write_waits",
+    )
+
     def __init__(
         self,
         sock: socket.socket,
@@ -136,39 +197,51 @@ class FrameSocket:
             raise errors.not_a_stream_socket(sock)
         self._sock = sock
         self._codec = codec
-        self._splitter = splitter = Splitter(codec, on_oversize=on_oversize)
         self._encode = codec.encode
-        self._get_buffer = splitter.get_buffer
-        self._buffer_updated = splitter.buffer_updated
+        layout = codec.layout
+        raw = layout.kind in (HEADERS, CUSTOM) or layout.base == 16
+        self._on_oversize = on_oversize
+        self._splitter = Splitter(codec, raw=raw, on_oversize=on_oversize)
+        self._base = 0  # the stream position that is offset 0 for the splitter
         self._message_timeout = _check_seconds("message_timeout", message_timeout)
         self._idle_timeout = _check_seconds("idle_timeout", idle_timeout)
-        self.read_ahead = read_ahead
+        self._read_ahead = read_ahead
         self._read_size = _UNIX_READ_SIZE if _is_unix(sock) else _READ_SIZE
         self._closed = False
 
-        # Receiving: batches that the splitter gave, then the one being delivered.
-        self._inbox: list[list[Any]] = []
+        # Receiving. `_ready` is the batch being delivered. Some codecs read more forms of a header
+        # than they write; so that detach() can give back what travelled, their frames are kept.
         self._ready: Iterator[Any] = iter(())
-        self._position = 0  # bytes received, at the last read that completed no message
+        self._raw = raw
+        self._undecoded: list[bytes] = []  # what was received and is no message yet
+        self._frames: list[bytes] = []  # of the messages in `_ready`
         self._failure: BaseException | None = None
-        self._reading = False  # a thread is inside; whoever re-enters is a signal handler
+        self._may_read = True  # nothing forbids a receive: no failure, nobody inside, ...
+        self._stream: _Stream | None = None  # the message that recv_file() or recv_into() is at
+        self._streaming = False  # receiving stops where such a message is seen to come
+        self._reading = False  # one of them is inside
+        self._limited = message_timeout is not None or idle_timeout is not None
         self._began: float | None = None  # when the pending message's first byte was read
-        self._began_at = -1  # ... and that message's stream offset
+        self._began_at = -1  # ... and its stream offset
         self._idle_since: float | None = None
 
         # Sending.
         self._outbox = Outbox(codec)
+        self._file: _OutgoingFile | None = None  # what leaves after the outbox
+        self._write_failure: BaseException | None = None
         self._sending = False
 
         self._read_lock = threading.RLock()
         self._write_lock = threading.RLock()
         # The C-level object of a TLS connection: its calls return straight into `map`.
         self._tls: Any = None
-        self._recv_into: Any = sock.recv_into
+        self._tls_lock = threading.RLock()
         self._send: Any = sock.send
         if ssl is not None and isinstance(sock, ssl.SSLSocket):
             self._tls = sock._sslobj  # type: ignore[attr-defined]
-            self._tls_lock = threading.RLock()
+        # What sends one frame with nothing in the way, and whether nothing is in the way now.
+        self._direct_send = sock.send if self._tls is None else None
+        self._quick_send: Any = self._direct_send
         self.settimeout(sock.gettimeout())
 
     # --- receiving --------------------------------------------------------------------------------
@@ -187,20 +260,19 @@ class FrameSocket:
             return message
         while True:
             with self._read_guard:
-                self._fill()
-                for message in self._ready:
+                for message in self._fill():
                     return message
 
     def recv_many(self) -> list[Any]:
-        """The messages that are there without another wait, at least one.
+        """The messages that are there without another wait, at least one: those received already,
+        or else those of the next receive.
 
         Raises:
             As `recv`.
         """
         while True:
             with self._read_guard:
-                self._fill()
-                messages = [*self._ready]
+                messages = [*self._fill()]
                 if messages:
                     return messages
 
@@ -213,87 +285,118 @@ class FrameSocket:
         while True:
             try:
                 with self._read_guard:
-                    self._fill()
+                    ready = self._fill()
             except errors.IncompleteFrameError:
                 raise
             except EOFError:
                 return
-            yield self._ready
+            yield ready
 
-    def _fill(self) -> None:
-        """Makes sure that a message is ready, or raises."""
-        if length_hint(self._ready):
-            return
-        inbox = self._inbox
-        if not inbox:
-            if self._reading:
-                raise errors.in_use("recv()")
-            self._reading = True
-            try:
-                self._read()
-            finally:
-                self._reading = False
-        ready = iter(inbox[0])
-        self._ready = ready
-        del inbox[0]
+    def _fill(self) -> Iterator[Any]:
+        """Receives until a message is ready; gives what is ready, or raises."""
+        if not self._may_read:
+            self._refuse_to_read()
+        if length_hint(self._ready):  # another thread was here
+            return self._ready
+        self._may_read = False  # whoever enters now is a signal handler
+        try:
+            if self._raw and self._undecoded:  # an interruption was here
+                return self._decode()
+            deadline: float | None = None
+            while True:
+                try:
+                    if self._tls is None:
+                        ready = self._receive()
+                    else:
+                        with self._tls_lock:
+                            ready = self._receive()
+                    if self._limited:
+                        self._note_arrival()
+                    return self._decode() if self._raw else ready
+                except OSError as error:
+                    wanted = self._judge(error)
+                except errors.FrameError as error:
+                    self._end(error)
+                if deadline is None and self._timeout is not None:
+                    deadline = monotonic() + self._timeout
+                self._wait_to_read(wanted, deadline)
+        finally:
+            self._may_read = not (self._failure or self._closed or self._stream)
 
-    def _read(self) -> None:
-        """Receives until messages are in the inbox, or raises."""
-        inbox = self._inbox
-        deadline: float | None = None
-        while True:
-            if self._closed:
-                raise errors.connection_closed()
-            if self._failure is not None:
-                raise self._failure.with_traceback(None)
-            wanted = _READ
-            try:
-                view = self._get_buffer(self._read_size)
-                if not self.read_ahead:
-                    view = view[: min(self._splitter.bytes_needed, self._read_size)]
-                if self._tls is None:
-                    inbox += map(
-                        self._buffer_updated,
-                        map(self._recv_into, (view,), _ZERO, self._read_flags),
-                    )
-                else:
-                    with self._tls_lock:
-                        inbox += map(
-                            self._buffer_updated, map(self._tls.read, (len(view),), (view,))
-                        )
-            except _TLS_WANTS_READ as error:
-                if not self._read_waits:
-                    raise _TLSWantsRead(*error.args) from None
-            except _TLS_WANTS_WRITE as error:
-                if not self._read_waits:
-                    raise _TLSWantsWrite(*error.args) from None
-                wanted = _WRITE
-            except (BlockingIOError, InterruptedError):
-                if not self._read_waits:
-                    raise
-            except _TLS_EOF as error:
-                # The peer closed the connection without closing TLS, as many do.
-                self._end(None if self._sock.suppress_ragged_eofs else error)  # type: ignore[attr-defined]
-            except (OSError, errors.FrameError) as error:
-                if isinstance(error, TimeoutError) and _is_own_timeout(error):
-                    raise
-                self._end(error)
+    def _receive(self) -> Iterator[Any]:
+        """Receives until a message is whole; keeps it."""
+        for ready in self._batches_in:
+            if self._raw:
+                self._undecoded = ready
             else:
-                if inbox[0]:
-                    return
-                del inbox[0]
-                position = self._splitter.stream_offset + self._splitter.pending
-                if position == self._position:
-                    self._end(None)
-                self._position = position
-                continue
-            if deadline is None and self._timeout is not None:
-                deadline = monotonic() + self._timeout
-            if not _wait(self._sock, wanted, deadline):
-                raise errors.timed_out("no whole message", self._timeout or 0.0)
+                self._ready = ready
+            if length_hint(ready):
+                return ready  # type: ignore[no-any-return]
+            if self._limited:
+                self._note_arrival()
+            if self._streaming and self._splitter.bytes_needed > _STREAM_SIZE:
+                return ready
+        self._end(None)
 
-    def _end(self, error: BaseException | None) -> None:
-        """Raises what ends receiving for good; None is the end of the stream."""
+    def _decode(self) -> Iterator[Any]:
+        """From raw frames to messages, in steps that can be repeated."""
+        frames = self._undecoded
+        messages = iter(self._codec.split(b"".join(frames))[0])
+        self._frames = frames
+        self._ready = messages
+        self._undecoded = []
+        return messages
+
+    def _pipe(self, splitter: Splitter) -> Iterator[Any]:
+        """Receives: an iterator over the splitter's batches, until the end of the stream.
+
+        All in C, without a moment for a signal handler between the system call and the splitter.
+        It goes on after an error.
+        """
+        get_buffer = splitter.get_buffer if self._read_ahead else self._exact_buffer
+        buffers = map(get_buffer, repeat(self._read_size))
+        counts: Iterator[int]
+        if self._tls is not None:
+            counts = map(self._tls.read, repeat(0), buffers)  # 0: as much as there is room for
+        elif self._read_flags:
+            counts = map(self._sock.recv_into, buffers, repeat(0), repeat(self._read_flags))
+        else:
+            counts = map(self._sock.recv_into, buffers)
+        batches: Any = map(splitter.buffer_updated, takewhile(bool, counts))
+        return batches if self._raw else map(iter, batches)
+
+    def _exact_buffer(self, size: int) -> memoryview:
+        """A buffer for no more than what belongs to the pending frame for certain."""
+        splitter = self._splitter
+        return splitter.get_buffer(size)[: min(splitter.bytes_needed, size)]
+
+    def _judge(self, error: OSError) -> int:
+        """What to wait for after a receive that failed; raises where waiting is no use."""
+        if isinstance(error, BlockingIOError | InterruptedError):
+            if self._read_waits:
+                return _READ
+            self._check_limits()
+            raise error
+        if _is_tls_error(error, _TLS_WANTS_READ):
+            if self._read_waits:
+                return _READ
+            self._check_limits()
+            raise _TLSWantsRead(*error.args) from None
+        if _is_tls_error(error, _TLS_WANTS_WRITE):
+            if self._read_waits:
+                return _WRITE
+            raise _TLSWantsWrite(*error.args) from None
+        if _is_tls_error(error, _TLS_EOF) and self._sock.suppress_ragged_eofs:  # type: ignore[attr-defined]
+            self._end(None)  # the peer closed the connection without closing TLS, as many do
+        if isinstance(error, TimeoutError) and error.errno != errno.ETIMEDOUT:
+            raise error  # a time-out that was set on the socket itself
+        self._end(error)
+
+    def _end(self, error: BaseException | None, base: int | None = None) -> NoReturn:
+        """Raises what ends receiving for good; None is the end of the stream.
+
+        `base` is the stream position of what the error calls offset 0.
+        """
         if self._closed:
             raise errors.connection_closed() from None
         if error is None:
@@ -303,8 +406,77 @@ class FrameSocket:
                 error = incomplete
             else:
                 error = errors.stream_ended()
-        self._failure = error
-        raise error
+        self._failure = _at(error, self._base if base is None else base)
+        raise self._failure.with_traceback(None) from None
+
+    def _refuse_to_read(self) -> NoReturn:
+        if self._closed:
+            raise errors.connection_closed()
+        if self._failure is not None:
+            raise self._failure.with_traceback(None)
+        if self._stream is not None and not self._reading:
+            raise errors.stream_unfinished()
+        raise errors.in_use("recv()")
+
+    # --- limits of a slow peer --------------------------------------------------------------------
+
+    def _note_arrival(self) -> None:
+        """Keeps the time of a message's first byte; called after every receive."""
+        self._idle_since = None
+        splitter = self._splitter
+        if not splitter.pending:
+            self._began, self._began_at = None, -1
+        elif splitter.stream_offset != self._began_at:
+            self._began, self._began_at = monotonic(), splitter.stream_offset
+        else:
+            self._check_limits()
+
+    def _limit(self) -> float | None:
+        """When the peer's time is over."""
+        if self._began is not None:
+            if self._message_timeout is not None:
+                return self._began + self._message_timeout
+        elif self._idle_timeout is not None:
+            if self._idle_since is None:
+                self._idle_since = monotonic()
+            return self._idle_since + self._idle_timeout
+        return None
+
+    def _check_limits(self) -> None:
+        limit = self._limit() if self._limited else None
+        if limit is None or monotonic() < limit:
+            return
+        splitter = self._splitter
+        if self._began is None:
+            self._end(errors.idle_too_long(self._idle_timeout or 0.0, splitter.stream_offset))
+        stream = self._stream
+        if stream is None:
+            received, offset = splitter.pending, self._base + splitter.stream_offset
+            header = splitter.pending_header
+        else:
+            received, offset, header = stream.received(), stream.offset, stream.header
+        timeout = self._message_timeout or 0.0
+        self._end(errors.message_took_too_long(timeout, received, offset, header), 0)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the peer exceeds ``message_timeout`` or ``idle_timeout``, None where no
+        limit runs: the time-out for a selector, after which `recv` is to be called once more."""
+        limit = self._limit() if self._limited else None
+        return None if limit is None else max(0.0, limit - monotonic())
+
+    def _wait_to_read(self, wanted: int, deadline: float | None) -> None:
+        """Waits for the socket, the call's deadline or the peer's limit, whichever is first."""
+        limit = self._limit() if self._limited else None
+        limit_first = limit is not None and (deadline is None or limit < deadline)
+        if _wait(self._sock, wanted, limit if limit_first else deadline):
+            return
+        if self._closed:
+            raise errors.connection_closed()
+        if limit_first:
+            self._check_limits()
+        else:
+            raise errors.timed_out("no whole message", self._timeout or 0.0)
 
     # --- sending ----------------------------------------------------------------------------------
 
@@ -321,37 +493,35 @@ class FrameSocket:
                 ahead of the next message; False where nothing of it was taken.
             OSError: The connection is broken, or was closed on this side.
         """
-        if type(message) is not bytes or len(message) >= GATHER_SIZE or self._tls is not None:
+        send = self._quick_send
+        if send is None or type(message) is not bytes or len(message) >= GATHER_SIZE:
             self._send_all(self._outbox.put, message)
             return
         # The short way: one system call, nothing kept.
         frame = self._encode(message)
         size = len(frame)
         with self._write_guard:
-            outbox = self._outbox
-            if not outbox.size and not self._sending and not self._closed:
-                counts: list[int] = []
-                self._sending = True
-                try:
-                    counts += map(self._send, (frame,), self._write_flags)
-                    count = counts[0]
+            if self._quick_send is None:
+                self._send_all(self._outbox.put_bytes, frame)
+                return
+            self._sending = True
+            try:
+                for count in map(send, (frame,), self._write_flags):
                     if count == size:
                         return
-                    outbox.small += (frame[count:],)
-                    outbox.size += size - count
-                except BlockingIOError as error:
-                    if not self._write_waits:
-                        _mark(error, False)
-                        raise
-                except OSError as error:
+                    self._quick_send = None
+                    self._outbox.small += (frame[count:],)
+                    self._outbox.size += size - count
+            except OSError as error:
+                if not self._write_waits or not isinstance(error, BlockingIOError):
                     _mark(error, False)
                     raise
-                finally:
-                    self._sending = False
-                if outbox.size:
-                    self._finish()
-                    return
-            self._send_all(outbox.put_bytes, frame)
+            finally:
+                self._sending = False
+            if self._quick_send is None:
+                self._finish()
+            else:
+                self._send_all(self._outbox.put_bytes, frame)
 
     def send_many(self, messages: Iterable[object], /) -> None:
         """Sends many messages, in as few system calls as possible.
@@ -391,14 +561,14 @@ class FrameSocket:
                 self._drain()
             except BaseException as error:
                 outbox.settle()
-                # A TLS record that was begun goes on with the same bytes, or not at all.
-                started = self._tls is not None and size > 0
-                if not started and outbox.size == size:
-                    outbox.clear()
-                else:
+                # A TLS record that was begun must go on with the same bytes.
+                begun = outbox.size != size or (self._tls is not None and size > 0)
+                if begun:
                     outbox.own()
-                    started = True
-                _mark(error, started)
+                else:
+                    outbox.clear()
+                    self._quick_send = self._direct_send
+                _mark(error, begun)
                 raise
 
     def _finish(self) -> None:
@@ -410,32 +580,44 @@ class FrameSocket:
             raise
 
     def _drain(self) -> None:
-        """Sends what the outbox holds."""
+        """Sends what is held."""
         outbox = self._outbox
         if self._sending:
             raise errors.in_use("send()")
         if self._closed:
             raise errors.connection_closed()
+        if self._write_failure is not None:
+            raise self._write_failure.with_traceback(None)
         deadline = None if self._timeout is None else monotonic() + self._timeout
         self._sending = True
+        self._quick_send = None
         try:
-            while outbox.size:
+            while True:
                 wanted = _WRITE
                 try:
-                    self._write()
-                except _TLS_WANTS_READ as error:
-                    if not self._write_waits:
-                        raise _TLSWantsRead(*error.args) from None
-                    wanted = _READ
-                except _TLS_WANTS_WRITE as error:
-                    if not self._write_waits:
-                        raise _TLSWantsWrite(*error.args) from None
-                except (BlockingIOError, InterruptedError):
-                    if not self._write_waits:
-                        raise
-                else:
-                    outbox.settle()
+                    if outbox.size:
+                        self._write()
+                        outbox.settle()
+                    elif self._file is not None:
+                        self._write_file(self._file)
+                    else:
+                        self._quick_send = self._direct_send
+                        return
                     continue
+                except OSError as error:
+                    if _is_tls_error(error, _TLS_WANTS_READ):
+                        if not self._write_waits:
+                            raise _TLSWantsRead(*error.args) from None
+                        wanted = _READ
+                    elif _is_tls_error(error, _TLS_WANTS_WRITE):
+                        if not self._write_waits:
+                            raise _TLSWantsWrite(*error.args) from None
+                    elif not self._write_waits or not isinstance(
+                        error, BlockingIOError | InterruptedError
+                    ):
+                        if self._closed:
+                            raise errors.connection_closed() from None
+                        raise
                 if not _wait(self._sock, wanted, deadline):
                     raise errors.timed_out("not all was sent", self._timeout or 0.0)
                 if self._closed:
@@ -444,16 +626,328 @@ class FrameSocket:
             self._sending = False
 
     def _write(self) -> None:
-        """One system call's worth."""
+        """One system call's worth of the outbox."""
         outbox = self._outbox
         buffers = outbox.buffers()
+        flags = self._write_flags
         if self._tls is not None:
             with self._tls_lock:
                 outbox.left += map(self._tls.write, buffers[:1])
         elif len(buffers) == 1 or not _HAS_SENDMSG:
-            outbox.left += map(self._send, buffers[:1], self._write_flags)
+            outbox.left += map(self._send, buffers[:1], flags)
         else:
-            outbox.left += map(self._sock.sendmsg, (buffers,), _NO_ANCILLARY, self._write_flags)
+            outbox.left += map(self._sock.sendmsg, (buffers,), _NO_ANCILLARY, flags)
+
+    # --- files ------------------------------------------------------------------------------------
+
+    def send_file(self, file: Any, size: int | None = None) -> None:
+        """Sends one message from an open binary file, from its position on.
+
+        The system copies it from the file into the socket where it can (``sendfile``); otherwise
+        it goes through memory in small pieces. A regular file's position stands behind the message
+        afterwards.
+
+        Args:
+            file: A file opened for reading in binary mode.
+            size: Bytes of the message; None: up to the file's end.
+
+        Raises:
+            ValueError: The file has fewer bytes than that; nothing was sent.
+            FrameError: As `Codec.encode`; nothing was sent.
+            TimeoutError, BlockingIOError, OSError: As `send`. Where ``message_started`` is True the
+                file may be closed: what is left of it is held and leaves by `flush` or ahead of the
+                next message. But if the file has become shorter meanwhile, the frame cannot be
+                finished: this and every later call raises an `OSError`.
+        """
+        outgoing = _OutgoingFile.open(file, size, self._codec)
+        if isinstance(outgoing, bytes):
+            self.send(outgoing)
+            return
+        with self._write_guard:
+            outbox = self._outbox
+            try:
+                self._drain()
+            except BaseException as error:
+                _mark(error, False)
+                raise
+            header_size = len(outgoing.header)
+            try:
+                self._file = outgoing
+                outbox.put_bytes(outgoing.header)
+                self._drain()
+            except BaseException as error:
+                outbox.settle()
+                begun = outbox.size != header_size or self._tls is not None
+                if not begun:
+                    outbox.clear()
+                    self._file = None
+                    self._quick_send = self._direct_send
+                else:
+                    outgoing.move_position()
+                    outgoing.own()
+                _mark(error, begun)
+                raise
+            outgoing.move_position()
+
+    def _write_file(self, file: _OutgoingFile) -> None:
+        """One system call's worth of a file."""
+        outbox = self._outbox
+        if not file.left:
+            # No call between the two: the trailer is put once.
+            self._file = None
+            outbox.small += file.trailer
+            outbox.size += file.trailer_size
+            file.close()
+            return
+        if file.chunk is None and self._tls is None and file.sendfile is not None:
+            if self._write_flags != _ZERO:  # sendfile has no flag that makes one call non-blocking
+                self._sock.setblocking(False)
+            try:
+                for count in map(
+                    file.sendfile,
+                    (self._sock.fileno(),),
+                    (file.fileno,),
+                    (file.position,),
+                    (min(file.left, _SENDFILE_SIZE),),
+                ):
+                    file.position += count
+                    file.left -= count
+                    if count:
+                        return
+            except OSError as error:
+                if error.errno not in _NO_SENDFILE:
+                    raise
+                file.sendfile = None
+                return
+            finally:
+                if self._write_flags != _ZERO:
+                    self._sock.setblocking(True)
+            self._fail_to_write(file)
+        if file.chunk is None:
+            for chunk in file.read():
+                file.chunk = chunk
+        size = len(file.chunk or b"")
+        if not size:
+            self._fail_to_write(file)
+        data = (file.chunk or b"",)
+        file.chunk = None
+        file.position += size
+        file.left -= size
+        outbox.small += data
+        outbox.size += size
+
+    def _fail_to_write(self, file: _OutgoingFile) -> NoReturn:
+        self._write_failure = errors.file_too_short(file.left)
+        self._file = None
+        file.close()
+        raise self._write_failure
+
+    def recv_file(self, file: Any, /) -> int:
+        """Receives one message into a file, without holding it in memory.
+
+        The codec's ``max_message_size`` holds as for `recv`; raise it for large files. After a
+        time-out, call it again with the same file: it goes on.
+
+        Args:
+            file: A file opened for writing in binary mode.
+
+        Returns:
+            The message's size, in bytes.
+
+        Raises:
+            As `recv`; and what writing to the file raises: then too the call can be repeated.
+        """
+        with self._read_guard:
+            stream = self._begin_stream()
+            self._reading = True
+            try:
+                while True:
+                    while stream.chunk:
+                        written = file.write(stream.chunk)
+                        if written is None:  # a raw file that would block
+                            raise errors.file_would_block()
+                        stream.chunk = stream.chunk[written:]
+                    if not stream.left:
+                        return self._end_stream(stream)
+                    self._read_stream(stream, stream.buffer[: stream.left])
+            finally:
+                self._reading = False
+
+    def recv_into(self, buffer: Any, /) -> int:
+        """Receives one message into a buffer, without another copy in memory.
+
+        After a time-out, call it again with the same buffer: it goes on.
+
+        Args:
+            buffer: A writable bytes-like object.
+
+        Returns:
+            The message's size, in bytes; the buffer's end is left as it was.
+
+        Raises:
+            ValueError: The message is larger than the buffer; it stays to be received by another
+                `recv_into` or `recv_file`.
+            As `recv`.
+        """
+        with self._read_guard, memoryview(buffer) as whole, whole.cast("B") as target:
+            stream = self._begin_stream()
+            if stream.size > len(target):
+                raise errors.buffer_too_small(stream.size, len(target))
+            self._reading = True
+            try:
+                while stream.chunk or stream.left:
+                    position = stream.size - stream.left - len(stream.chunk)
+                    if stream.chunk:
+                        target[position : position + len(stream.chunk)] = stream.chunk
+                        stream.chunk = _NO_BYTES
+                        continue
+                    stop = position + min(stream.left, _STREAM_READ_SIZE)
+                    with target[position:stop] as view:
+                        self._read_stream(stream, view, keep=False)
+                return self._end_stream(stream)
+            finally:
+                self._reading = False
+
+    def _begin_stream(self) -> _Stream:
+        """Receives until the next message's size is known."""
+        if self._stream is None:
+            self._streaming = self._on_oversize == "raise"
+            try:
+                ready = self._fill()
+            finally:
+                self._streaming = False
+            if not length_hint(ready):
+                self._divert()
+            else:
+                first = next(copy.copy(ready))
+                if not isinstance(first, bytes):
+                    raise errors.special_is_no_file(first)
+                stream = _Stream(size=len(first), chunk=memoryview(first))
+                self._may_read = False
+                for _ in ready:
+                    self._stream = stream
+                    break
+        elif self._reading or self._closed or self._failure is not None:
+            self._refuse_to_read()
+        assert self._stream is not None
+        self._stream.settle()
+        return self._stream
+
+    def _divert(self) -> None:
+        """Takes the pending frame from the splitter; the next frame is a new splitter's."""
+        old, layout = self._splitter, self._codec.layout
+        header, received = old.pending_header, old.pending
+        frame_size = received + old.bytes_needed
+        if layout.parse is not None:
+            parsed = layout.parse(memoryview(header)[len(layout.magic) :])
+            lead = bytes(parsed[2]) if len(parsed) > 2 else b""
+        else:
+            lead = header[len(layout.magic) : len(layout.magic) + layout.lead_size]
+        stream = _Stream(
+            size=len(lead) + frame_size - len(header) - len(layout.trailer),
+            left=frame_size - received - len(layout.trailer),
+            trailer=layout.trailer,
+            header=header,
+            lead=lead,
+            offset=self._base + old.stream_offset,
+            frame_size=frame_size,
+            buffer=memoryview(bytearray(self._read_size)),
+        )
+        base = stream.offset + frame_size
+        new = Splitter(self._codec, raw=self._raw, on_oversize="raise")
+        pipe = self._pipe(new)
+        for unfinished in map(type(old).detach, (old,)):
+            stream.unfinished = unfinished
+            self._stream = stream
+            self._splitter = new
+            self._batches_in = pipe
+            self._base = base
+
+    def _read_stream(self, stream: _Stream, view: memoryview, *, keep: bool = True) -> None:
+        """Receives into `view` once, and counts it."""
+        deadline = None if self._timeout is None else monotonic() + self._timeout
+        while True:
+            try:
+                if self._tls is None:
+                    self._read_past_splitter(stream, view, keep)
+                else:
+                    with self._tls_lock:
+                        self._read_past_splitter(stream, view, keep)
+                return
+            except OSError as error:
+                wanted = self._judge(error)
+            self._wait_to_read(wanted, deadline)
+
+    def _read_past_splitter(self, stream: _Stream, view: memoryview, keep: bool) -> None:
+        counts: Iterator[int]
+        if self._tls is not None:
+            counts = map(self._tls.read, _ZERO, (view,))
+        else:
+            counts = map(self._sock.recv_into, (view,), _ZERO, (self._read_flags,))
+        for count in counts:
+            stream.left -= count
+            if keep:
+                stream.chunk = view[:count]
+            if not count:
+                if self._closed:
+                    raise errors.connection_closed()
+                self._end(stream.incomplete(), 0)
+
+    def _end_stream(self, stream: _Stream) -> int:
+        """Verifies the trailer."""
+        if not stream.in_trailer:
+            stream.left = len(stream.trailer)
+            stream.in_trailer = True
+        trailer = stream.trailer
+        while stream.left or stream.chunk:
+            found = bytes(stream.chunk)
+            position = len(trailer) - stream.left - len(found)
+            for index, byte in enumerate(found, position):
+                if byte != trailer[index]:
+                    bad = trailer[:index] + bytes([byte])
+                    self._end(errors.wrong_trailer(trailer, bad, stream.offset, stream.header), 0)
+            stream.chunk = _NO_BYTES
+            if stream.left:
+                self._read_stream(stream, memoryview(bytearray(stream.left)))
+        self._began = None
+        self._stream = None
+        self._may_read = True
+        return stream.size
+
+    # --- handing over -----------------------------------------------------------------------------
+
+    def detach(self) -> tuple[socket.socket, bytes]:
+        """Hands the socket over to another protocol (STARTTLS and the like).
+
+        Returns:
+            The socket, with the time-out that was set here, and the bytes that were received and
+            not delivered as messages, exactly as they travelled.
+
+        Raises:
+            RuntimeError: Accepted messages have not left yet (`flush` first), or a message is half
+                way to a file.
+        """
+        with self._read_guard, self._write_guard:
+            if self._closed:
+                raise errors.connection_closed()
+            if self.pending_send:
+                raise errors.unsent(self.pending_send)
+            if self._stream is not None:
+                raise errors.stream_unfinished()
+            if self._sending or not (self._may_read or self._failure):
+                raise errors.in_use("detach()")
+            if self._raw:
+                count = length_hint(self._ready)
+                frames = self._frames[len(self._frames) - count :] + self._undecoded
+                unread = b"".join(frames)
+            else:
+                unread = self._codec.encode_many(list(self._ready))
+            unread += self._splitter.detach()
+            self._closed = True
+            self._may_read = False
+            self._quick_send = None
+            self._sock.settimeout(self._timeout)
+            return self._sock, unread
 
     # --- what can be asked ------------------------------------------------------------------------
 
@@ -468,14 +962,27 @@ class FrameSocket:
         return self._sock
 
     @property
+    def read_ahead(self) -> bool:
+        """Whether a receive may bring more than the frame that was asked for."""
+        return self._read_ahead
+
+    @read_ahead.setter
+    def read_ahead(self, value: bool) -> None:
+        with self._read_lock:
+            self._read_ahead = bool(value)
+            self._batches_in = self._pipe(self._splitter)
+
+    @property
     def pending_messages(self) -> int:
         """Messages that `recv` gives without touching the socket."""
-        return length_hint(self._ready) + sum(map(len, self._inbox))
+        return length_hint(self._ready) + len(self._undecoded)
 
     @property
     def pending_send(self) -> int:
         """Bytes of accepted messages that have not left."""
-        return self._outbox.size - sum(self._outbox.left)
+        file = self._file
+        waiting = 0 if file is None else file.left + file.trailer_size
+        return self._outbox.size - sum(self._outbox.left) + waiting
 
     @property
     def closed(self) -> bool:
@@ -489,23 +996,22 @@ class FrameSocket:
         if timeout is not None and (timeout < 0 or math.isnan(timeout)):
             raise ValueError("Timeout value out of range")
         sock = self._sock
-        limited = self._message_timeout is not None or self._idle_timeout is not None
-        read_alone = timeout is None and not limited
-        self._read_flags = self._write_flags = _ZERO
+        read_alone = timeout is None and not self._limited
+        write_alone = timeout is None
+        self._read_flags, self._write_flags = 0, _ZERO
         if self._tls is not None or (not _DONTWAIT and not read_alone):
             sock.setblocking(False)
             read_alone = write_alone = False
         elif timeout == 0:
             sock.setblocking(False)
-            write_alone = False
         else:
             sock.setblocking(True)
-            write_alone = timeout is None
-            self._read_flags = _ZERO if read_alone else (_DONTWAIT,)
+            self._read_flags = 0 if read_alone else _DONTWAIT
             self._write_flags = _ZERO if write_alone else (_DONTWAIT,)
         self._timeout = timeout
         self._read_waits = timeout != 0 and not read_alone
         self._write_waits = timeout != 0 and not write_alone
+        self._batches_in = self._pipe(self._splitter)
         if timeout is None:
             self._read_guard: Any = self._read_lock
             self._write_guard: Any = self._write_lock
@@ -546,8 +1052,15 @@ class FrameSocket:
         self._sock.setsockopt(level, option, value)
 
     def shutdown(self, how: int, /) -> None:
-        """Ends one or both directions; what an earlier `send` left unsent is not sent by it."""
-        self._sock.shutdown(how)
+        """Ends one or both directions; what an earlier `send` left unsent is not sent by it.
+
+        Raises:
+            OSError: TLS can only be ended in both directions at once; say goodbye in a message.
+        """
+        if self._tls is not None and how != socket.SHUT_RDWR:
+            raise errors.tls_half_close()
+        # Not SSLSocket.shutdown: from then on that one would take the peer's TLS for plain bytes.
+        socket.socket.shutdown(self._sock, how)
 
     def close(self) -> None:
         """Closes the connection; a thread that waits in it gets a `ConnectionAbortedError`.
@@ -558,8 +1071,10 @@ class FrameSocket:
             return
         self._closed = True
         locks = (self._read_lock, self._write_lock)
+        alone = True
         for lock in locks:
             if not lock.acquire(blocking=False):
+                alone = False
                 # Somebody waits. Wake him, and let him leave before the descriptor's number can
                 # come to stand for another file. (Never where nobody waits: other processes may
                 # share the connection.)
@@ -567,7 +1082,14 @@ class FrameSocket:
                     socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
                 lock.acquire()
         try:
+            if alone and self._tls is not None:
+                with contextlib.suppress(OSError, ValueError):
+                    self._tls.shutdown()  # says goodbye, and waits for no answer
+            self._may_read = False
+            self._quick_send = None
             self._sock.close()
+            if self._file is not None:
+                self._file.close()
         finally:
             for lock in locks:
                 lock.release()
@@ -926,6 +1448,181 @@ else:
         return any(select.select([], [sock], [sock], seconds))
 
 
+_NO_BYTES = memoryview(b"")
+
+
+class _Stream:
+    """A message on its way past the splitter: into a file, or into a buffer of the caller's."""
+
+    __slots__ = (
+        "buffer",
+        "chunk",
+        "frame_size",
+        "header",
+        "in_trailer",
+        "lead",
+        "left",
+        "offset",
+        "size",
+        "trailer",
+        "unfinished",
+    )
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        chunk: memoryview = _NO_BYTES,
+        left: int = 0,
+        trailer: bytes = b"",
+        header: bytes = b"",
+        lead: bytes = b"",
+        offset: int = 0,
+        frame_size: int = 0,
+        buffer: memoryview = _NO_BYTES,
+    ) -> None:
+        self.size = size  # of the message
+        self.chunk = chunk  # bytes of it that were received and not delivered
+        self.left = left  # bytes that were not received: of the rest, later of the trailer
+        self.trailer = trailer
+        self.in_trailer = False
+        self.header = header
+        self.lead = lead
+        self.offset = offset  # of the frame in the stream
+        self.frame_size = frame_size
+        self.buffer = buffer  # to receive into
+        self.unfinished: bytes | None = None  # what the splitter gave back, once
+
+    def settle(self) -> None:
+        if self.unfinished is not None:
+            chunk = memoryview(self.lead + self.unfinished[len(self.header) :])
+            self.chunk = chunk
+            self.unfinished = None
+
+    def received(self) -> int:
+        """Bytes of the frame that arrived."""
+        return self.frame_size - self.left - (0 if self.in_trailer else len(self.trailer))
+
+    def incomplete(self) -> errors.IncompleteFrameError:
+        where = "trailer" if self.in_trailer else "rest"
+        return errors.incomplete(where, self.received(), self.frame_size, self.offset, self.header)
+
+
+class _OutgoingFile:
+    """What is left to send of a file."""
+
+    __slots__ = (
+        "chunk",
+        "end",
+        "file",
+        "fileno",
+        "header",
+        "left",
+        "owned",
+        "position",
+        "sendfile",
+        "trailer",
+        "trailer_size",
+    )
+
+    def __init__(
+        self, file: Any, fileno: int, position: int, left: int, header: bytes, trailer: bytes
+    ) -> None:
+        self.file = file
+        self.fileno = fileno  # of a regular file; -1: only `file` can be read
+        self.position = position
+        self.left = left
+        self.end = position + left
+        self.header = header
+        self.trailer = (trailer,) if trailer else ()
+        self.trailer_size = len(trailer)
+        self.chunk: bytes | None = None  # read and not handed on
+        self.sendfile: Any = getattr(os, "sendfile", None) if fileno >= 0 else None
+        self.owned = False  # the descriptor is ours to close
+
+    @classmethod
+    def open(cls, file: Any, size: int | None, codec: Codec) -> _OutgoingFile | bytes:
+        """A message from a file; bytes where there is nothing to be gained."""
+        if isinstance(file, io.TextIOBase):
+            raise errors.text_file(file)
+        # Not every object with a fileno() gives the bytes of that descriptor: gzip does not.
+        if isinstance(getattr(file, "raw", file), io.FileIO):
+            fileno = file.fileno()
+            status = os.fstat(fileno)
+            if stat.S_ISREG(status.st_mode) and hasattr(os, "pread"):
+                if file.writable():
+                    file.flush()
+                    status = os.fstat(fileno)
+                return cls._open_regular(file, fileno, size, status.st_size, codec)
+        if size is None:
+            return bytes(file.read())
+        return cls._open_readable(file, size, codec)
+
+    @classmethod
+    def _open_regular(
+        cls, file: Any, fileno: int, size: int | None, file_size: int, codec: Codec
+    ) -> _OutgoingFile | bytes:
+        position = file.tell()
+        there = max(0, file_size - position)
+        if size is None:
+            size = there
+        elif not 0 <= size <= there:
+            raise errors.file_has_not(size, there)
+        if size < GATHER_SIZE:
+            return bytes(file.read(size))
+        # The codec sees the message through memory that is only read where it looks.
+        aligned = position - position % mmap.ALLOCATIONGRANULARITY
+        message = memoryview(
+            mmap.mmap(fileno, position - aligned + size, access=mmap.ACCESS_READ, offset=aligned)
+        )[position - aligned :]
+        return cls._around(file, fileno, position, message, codec)
+
+    @classmethod
+    def _open_readable(cls, file: Any, size: int, codec: Codec) -> _OutgoingFile | bytes:
+        layout = codec.layout
+        if size < GATHER_SIZE or layout.build is not None:
+            data = bytearray()
+            while len(data) < size and (chunk := file.read(size - len(data))):
+                data += chunk
+            if len(data) < size:
+                raise errors.file_has_not(size, len(data))
+            return bytes(data)
+        message = mmap.mmap(-1, size)  # never touched but for the lead, so never there
+        message[: layout.lead_size] = file.read(layout.lead_size)
+        return cls._around(file, -1, 0, memoryview(message), codec)
+
+    @classmethod
+    def _around(
+        cls, file: Any, fileno: int, position: int, message: memoryview, codec: Codec
+    ) -> _OutgoingFile:
+        parts = codec.frame_parts(message)
+        header, trailer = bytes(parts[0]), codec.layout.trailer
+        left = sum(memoryview(part).nbytes for part in parts) - len(header) - len(trailer)
+        return cls(file, fileno, position + len(message) - left, left, header, trailer)
+
+    def read(self) -> Iterable[bytes]:
+        """One piece, read when it is asked for."""
+        size = min(self.left, _FILE_CHUNK_SIZE)
+        if self.fileno < 0:
+            return map(self.file.read, (size,))
+        return map(os.pread, (self.fileno,), (size,), (self.position,))
+
+    def move_position(self) -> None:
+        if self.fileno >= 0 and not self.owned:
+            self.file.seek(self.end)
+
+    def own(self) -> None:
+        """Makes it independent of whether the user closes the file."""
+        if self.fileno >= 0 and not self.owned:
+            self.fileno = os.dup(self.fileno)
+            self.owned = True
+
+    def close(self) -> None:
+        if self.owned:
+            self.owned = False
+            os.close(self.fileno)
+
+
 def _mark(error: BaseException, started: bool) -> None:
     """Says in an error whether the message of the failed call is held."""
     error.message_started = started  # type: ignore[attr-defined]
@@ -934,6 +1631,17 @@ def _mark(error: BaseException, started: bool) -> None:
 def _is_own_timeout(error: TimeoutError) -> bool:
     """Whether a `TimeoutError` is Python's, not the end of a connection that TCP has given up."""
     return error.errno != errno.ETIMEDOUT
+
+
+def _is_tls_error(error: OSError, kind: Any) -> bool:
+    return isinstance(error, kind)
+
+
+def _at(error: BaseException, base: int) -> BaseException:
+    """The error as it reads where the splitter's first byte was not the stream's."""
+    if not base or not isinstance(error, errors.FrameError) or error.stream_offset is None:
+        return error
+    return errors.moved(error, base)
 
 
 def _check_seconds(name: str, seconds: float | None) -> float | None:
