@@ -181,7 +181,7 @@ def expect(codec: Codec, data: bytes, *, raw: bool = False, skip: bool = False) 
     """The outcome of a stream that ends after `data`."""
     has = codec.parameters
     specials, trailer, limit = has["specials"] or {}, has["trailer"], has["max_message_size"]
-    limit = sys.maxsize // 2 if limit is None else limit  # no memory is larger
+    limit = min(sys.maxsize // 2 if limit is None else limit, sys.maxsize // 2)  # of any memory
     outcome, oversized = Outcome(), False
     while outcome.stream_offset < len(data):
         frame = data[outcome.stream_offset :]

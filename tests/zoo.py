@@ -13,7 +13,15 @@ from typing import Any
 
 from framecodec import Codec, FrameError
 
-__all__ = ["CODECS", "Mark", "build_tagged", "parse_tagged", "sample_messages", "streams"]
+__all__ = [
+    "CODECS",
+    "Mark",
+    "build_tagged",
+    "damaged",
+    "parse_tagged",
+    "sample_messages",
+    "streams",
+]
 
 
 class Mark(enum.Enum):
@@ -35,8 +43,8 @@ def parse_tagged(view: memoryview) -> tuple[int, int, bytes] | tuple[int, int] |
 
 
 def build_tagged(message: memoryview) -> tuple[bytes, int]:
-    if not message:
-        raise ValueError("a tagged message has a tag")
+    if not message or message[0] not in (0x40, 0x50):
+        raise ValueError("a tagged message opens with its tag")
     rest_size = len(message) - 1
     if rest_size < 256:
         return bytes([message[0], rest_size]), 1
@@ -171,13 +179,13 @@ def streams(codec: Codec, *, size: int, count: int, seed: int = 0) -> Iterator[b
             stream += codec.encode(rng.choice(small or known))
             if rng.random() < 0.3:
                 break
-        stream = _damage(stream, codec, rng)[:size]
+        stream = damaged(stream, codec, rng)[:size]
         if stream and stream not in seen:
             seen.add(stream)
             yield stream
 
 
-def _damage(stream: bytes, codec: Codec, rng: random.Random) -> bytes:
+def damaged(stream: bytes, codec: Codec, rng: random.Random) -> bytes:
     """Half of the streams stay as they are, or lose their end; the others lose their sense."""
     way = rng.randrange(8)
     pos = rng.randrange(len(stream) + 1) if stream else 0

@@ -1,0 +1,171 @@
+"""The public face: names, what is loaded when, and the choice of the engine."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+import framecodec
+from tests.engines import ENGINES
+
+# Names that the contract fixes for `import framecodec`; a new room adds its own here.
+CONTRACT = {
+    "ACCELERATED",
+    "Codec",
+    "FrameError",
+    "FrameSocket",
+    "IncompleteFrameError",
+    "InvalidFrameError",
+    "MessageTooLargeError",
+    "Splitter",
+    "TruncatedDatagramError",
+    "connect",
+    "formats",
+    "listen",
+    "parse_codec",
+}
+ON_FIRST_USE = {"asyncio", "socketserver", "testing"}
+
+ROOMS = [
+    path.stem
+    for path in pathlib.Path(framecodec.__file__).parent.glob("*.py")
+    if not path.stem.startswith("__")
+]
+
+
+def python(code: str, **environment: str) -> str:
+    """What a fresh interpreter prints; it imports the framecodec that this one did."""
+    paths = [str(pathlib.Path(framecodec.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env={
+            **{name: value for name, value in os.environ.items() if "FRAMECODEC" not in name},
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_every_name_of_the_contract_is_there() -> None:
+    for name in CONTRACT:
+        assert hasattr(framecodec, name), name
+    assert set(framecodec.__all__) >= CONTRACT
+
+
+def test_all_names_exist_once_and_in_order() -> None:
+    names = framecodec.__all__
+    assert len(set(names)) == len(names)
+    # Constants, then classes, then functions, as ruff sorts them.
+    assert names == sorted(names, key=lambda name: (not name.isupper(), name[0].islower(), name))
+    for name in names:
+        assert getattr(framecodec, name) is not None
+        assert name in dir(framecodec)
+
+
+def test_a_star_import_brings_these_names_and_no_module() -> None:
+    found: dict[str, Any] = {}
+    exec("from framecodec import *", found)
+    found.pop("__builtins__")
+    assert set(found) == set(framecodec.__all__)
+    assert not any(inspect.ismodule(value) for value in found.values())
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_room_names_what_it_offers(room: str) -> None:
+    module = importlib.import_module(f"framecodec.{room}")
+    for name in module.__all__:
+        value = getattr(module, name)
+        home = getattr(value, "__module__", module.__name__)
+        if (inspect.isclass(value) or inspect.isfunction(value)) and room != "splitter":
+            assert home == module.__name__, f"{name} is at home in {home}"
+    assert module.__doc__
+
+
+def test_what_is_offered_is_documented() -> None:
+    for name in framecodec.__all__:
+        value = getattr(framecodec, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert inspect.getdoc(value), name
+    for name, member in vars(framecodec.Codec).items():
+        if not name.startswith("_"):
+            assert inspect.getdoc(member) or name in framecodec.Codec.__annotations__, name
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no_such_name"):
+        framecodec.no_such_name  # noqa: B018
+
+
+def test_rooms_that_few_need_are_loaded_on_first_use() -> None:
+    printed = python(
+        "import sys, framecodec;"
+        f"print(sorted(n for n in {sorted(ON_FIRST_USE)} if f'framecodec.{{n}}' in sys.modules),"
+        "'asyncio' in sys.modules, 'hypothesis' in sys.modules);"
+    )
+    assert printed == "[] False False"
+
+
+@pytest.mark.parametrize("name", sorted(ON_FIRST_USE & {*ROOMS}))
+def test_a_room_that_few_need_is_there_when_asked_for(name: str) -> None:
+    printed = python(f"import framecodec; print(framecodec.{name}.__name__)")
+    assert printed == f"framecodec.{name}"
+
+
+def test_the_version_is_the_installed_ones() -> None:
+    assert framecodec.__version__.count(".") == 2
+    assert all(part.isdigit() for part in framecodec.__version__.split("."))
+
+
+def test_the_package_is_typed() -> None:
+    assert (pathlib.Path(framecodec.__file__).parent / "py.typed").exists()
+
+
+# --- the engine -----------------------------------------------------------------------------------
+
+SHOW_ENGINE = "import framecodec; print(framecodec.ACCELERATED, framecodec.Splitter.__module__)"
+
+
+@pytest.mark.c_extension
+@pytest.mark.parametrize("environment", [{}, {"FRAMECODEC_NO_EXTENSIONS": "0"}])
+def test_the_compiled_engine_is_used_where_it_was_built(environment: dict[str, str]) -> None:
+    assert python(SHOW_ENGINE, **environment) == f"True {ENGINES['compiled']}"
+
+
+@pytest.mark.parametrize("value", ["1", "yes"])
+def test_the_environment_chooses_the_python_engine(value: str) -> None:
+    printed = python(SHOW_ENGINE, FRAMECODEC_NO_EXTENSIONS=value)
+    assert printed == f"False {ENGINES['python']}"
+
+
+def test_a_missing_extension_leaves_the_python_engine() -> None:
+    printed = python("import sys; sys.modules['framecodec._splitter'] = None; " + SHOW_ENGINE)
+    assert printed == f"False {ENGINES['python']}"
+
+
+def test_the_flag_says_which_engine_is_in_use() -> None:
+    used = ENGINES["compiled" if framecodec.ACCELERATED else "python"]
+    assert type(framecodec.ACCELERATED) is bool
+    assert framecodec.Splitter is importlib.import_module(used).Splitter
+    assert type(framecodec.Codec.uint(1).splitter()) is framecodec.Splitter
+
+
+def test_the_fallback_speaks_like_the_compiled_engine() -> None:
+    printed = python(
+        "import framecodec as f; c = f.Codec.uint(2, trailer=b'T');"
+        "print(c.decode(c.encode(b'abc')), c.split(c.encode_many([b'a', b'b'])))",
+        FRAMECODEC_NO_EXTENSIONS="1",
+    )
+    assert printed == "b'abc' ([b'a', b'b'], 8)"
