@@ -569,3 +569,31 @@ def moved(error: FrameError, base: int) -> FrameError:
     )
     error.stream_offset = offset + base
     return error
+
+
+def not_a_datagram_socket(sock: object) -> Exception:
+    found = getattr(sock, "type", None)
+    if found is None:
+        return TypeError(f"a datagram socket is required, not {type(sock).__name__!r}")
+    return ValueError(
+        f"a datagram socket is required, not one of type {found!r}; FrameSocket is for streams"
+    )
+
+
+def bad_max_size(max_size: object) -> ValueError:
+    return ValueError(f"max_size must be at least 1, not {max_size!r}")
+
+
+def datagram_too_large(size: int) -> MessageTooLargeError:
+    return MessageTooLargeError(
+        f"a datagram of {size} bytes; this socket sends none of that size", size=size
+    )
+
+
+def datagram_truncated(received: int, size: int | None) -> TruncatedDatagramError:
+    had = "more" if size is None else str(size)
+    return TruncatedDatagramError(
+        f"a datagram of {had} bytes was cut short: max_size is {received}",
+        received=received,
+        size=size,
+    )
