@@ -597,3 +597,28 @@ def datagram_truncated(received: int, size: int | None) -> TruncatedDatagramErro
         received=received,
         size=size,
     )
+
+
+# --- in an event loop -----------------------------------------------------------------------------
+
+
+def connection_lost(cause: BaseException | None) -> ConnectionResetError:
+    reason = "the peer closed it" if cause is None else str(cause) or type(cause).__name__
+    error = ConnectionResetError(errno.ECONNRESET, f"the connection is lost: {reason}")
+    error.__cause__ = cause
+    return error
+
+
+def sending_ended() -> RuntimeError:
+    return RuntimeError("nothing can be sent after write_eof()")
+
+
+def another_recv_waits() -> RuntimeError:
+    return RuntimeError("another recv of the same stream waits; only one task may receive")
+
+
+def clear_text_left() -> RuntimeError:
+    return RuntimeError(
+        "start_tls: the peer sent clear text behind the last message, which must not pass for "
+        "encrypted"
+    )

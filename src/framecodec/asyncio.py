@@ -1,0 +1,1544 @@
+"""Whole messages in an event loop: protocols, streams and datagrams; asyncio's loops and uvloop.
+
+What must hold
+    No byte is lost to a cancellation or a timeout, in either direction. Small messages of one turn
+    of the loop leave in one write, large ones are not copied, and whatever was accepted is sent
+    before a close. Memory stays at a stated bound both ways: a slow reader stops its peer through
+    TCP, a slow peer makes `FrameStream.send` wait.
+
+How
+    `FrameProtocol` is what the loop calls. In: the transport reads into the splitter's buffer and
+    the messages go to `FrameProtocol.messages_received`. Out, in the order a message meets them::
+
+        send() -> _turn     small `bytes` of this turn, encoded together when it ends
+               -> _outbox   all else, and what the transport is too full to take
+               -> transport, which has its own buffer and its own high-water mark
+
+    The transport gets more only while it has not called `pause_writing`: so a large message waits
+    here, where it is only referred to, and not in the transport, where it might be a copy.
+
+    `FrameStream` puts a queue behind it and a coroutine in front of it. Nothing in between is
+    taken out before the caller has it in hand: this is all that cancellation needs.
+
+When gathered messages leave
+    Sends inside `messages_received` leave when it returns, sends of a task that a message woke up
+    leave right behind its step: neither costs the loop another turn. All others leave through
+    `call_soon`, in the turn that follows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import socket
+import ssl as ssl_module
+import sys
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from . import errors
+from ._layout import CUSTOM
+from ._outbox import GATHER_SIZE, Outbox
+from .codec import Codec
+from .splitter import Splitter
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = [
+    "DatagramStream",
+    "FrameProtocol",
+    "FrameStream",
+    "open_connection",
+    "open_datagram_endpoint",
+    "open_unix_connection",
+    "start_server",
+    "start_unix_server",
+]
+
+_logger = logging.getLogger(__name__)
+
+_DEFAULT_CODEC = Codec.uint(4)
+
+# A connection reads into little memory until a read fills it: of 10,000 connections most are idle.
+_FIRST_READ_SIZE = 4 * 1024
+_READ_SIZE = 128 * 1024
+
+# A turn's small messages are written before it ends when they come to this many bytes.
+_TURN_SIZE = 128 * 1024
+
+# A transport that copies what it cannot send at once gets so much at a time.
+_PIECE_SIZE = 256 * 1024
+# There the small frames ahead of a large message are joined with so much of it: one system call
+# and one packet for the header and the beginning.
+_JOIN_SIZE = 16 * 1024
+
+# A stream stops reading above the high mark and goes on at the low one. Both count bytes held for
+# `recv`: the frames', and what a `bytes` object costs beside its content.
+_HIGH_WATER = 256 * 1024
+_LOW_WATER = 64 * 1024
+_MESSAGE_COST = 48
+
+# asyncio's own transports: whether `writelines` sends without joining, and minds the high-water
+# mark (CVE-2024-12254, fixed in 3.12.9 and 3.13.2).
+_WRITELINES_IS_SOUND: Final = sys.version_info >= (3, 13, 2) or (
+    (3, 12, 9) <= sys.version_info < (3, 13)
+)
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+# --------------------------------------------------------------------------------------------------
+# The protocol
+# --------------------------------------------------------------------------------------------------
+
+
+class _Transport(asyncio.Transport):
+    """The transport as a protocol's user sees it: what was gathered leaves ahead of all else."""
+
+    __slots__ = ("_protocol", "_transport")
+
+    def __init__(self, protocol: FrameProtocol, transport: Any) -> None:
+        self._protocol = protocol
+        self._transport = transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._transport!r}>"
+
+    def close(self) -> None:
+        self._protocol._close()
+
+    def abort(self) -> None:
+        self._protocol._abort()
+
+    def write(self, data: Any) -> None:
+        self._protocol._write(data)
+
+    def writelines(self, list_of_data: Iterable[Any]) -> None:
+        for data in list_of_data:
+            self._protocol._write(data)
+
+    def write_eof(self) -> None:
+        self._protocol._write_eof()
+
+    def get_write_buffer_size(self) -> int:
+        size: int = self._transport.get_write_buffer_size()
+        return size + self._protocol._unsent()
+
+    # What asyncio.Transport defines itself does not come to __getattr__.
+
+    def is_closing(self) -> bool:
+        return self._protocol._closing or bool(self._transport.is_closing())
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._transport.get_extra_info(name, default)
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._protocol._flush()
+        self._transport.set_protocol(protocol)
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        protocol: asyncio.BaseProtocol = self._transport.get_protocol()
+        return protocol
+
+    def is_reading(self) -> bool:
+        return bool(self._transport.is_reading())
+
+    def pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._transport.resume_reading()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self._transport.set_write_buffer_limits(high, low)
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        limits: tuple[int, int] = self._transport.get_write_buffer_limits()
+        return limits
+
+    def can_write_eof(self) -> bool:
+        return bool(self._transport.can_write_eof())
+
+
+def _behind(step: str, overridden: _Method) -> _Method:
+    """An overridden callback that runs after the protocol's own `step`, called or not by super().
+
+    Users of asyncio override callbacks without super(), and rightly: the bases do nothing there.
+    """
+    if getattr(overridden, "_framecodec_step", None) == step:
+        return overridden
+
+    @functools.wraps(overridden)
+    def callback(self: FrameProtocol, *arguments: Any) -> Any:
+        return overridden(self, *getattr(self, step)(*arguments))
+
+    callback._framecodec_step = step  # type: ignore[attr-defined]
+    return callback  # type: ignore[return-value]
+
+
+class FrameProtocol(asyncio.BufferedProtocol):
+    """A connection that receives and sends whole messages; to be subclassed.
+
+    Override `messages_received`, and any callback of asyncio's protocols: `connection_made`,
+    `connection_lost`, `eof_received`, `pause_writing`, `resume_writing`. Calling super() there is
+    not needed.
+
+    A broken frame closes the connection, after the messages in front of it were delivered and what
+    was accepted was sent; `connection_lost` is then given the error. It is given an
+    `IncompleteFrameError` where the peer closed inside a frame.
+
+    Args:
+        codec: The shape of the frames.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_closing",
+        "_encode_many",
+        "_eof_wanted",
+        "_error",
+        "_lost",
+        "_outbox",
+        "_paused",
+        "_quick",
+        "_quick_size",
+        "_raw_transport",
+        "_read_size",
+        "_room",
+        "_scheduled",
+        "_splitter",
+        "_turn",
+        "_vectored",
+        "codec",
+        "transport",
+    )
+
+    codec: Codec
+    """The shape of the frames."""
+
+    transport: asyncio.Transport
+    """Of the connection, from `connection_made` on. What was sent leaves ahead of what its methods
+    write, and before they close."""
+
+    def __init__(self, codec: Codec = _DEFAULT_CODEC) -> None:
+        self._splitter = Splitter(codec)
+        self.codec = codec
+        self._read_size = _FIRST_READ_SIZE
+        self._outbox = Outbox(codec)
+        self._encode_many = codec.encode_many
+        self._turn: list[bytes] = []  # small messages of this turn
+        self._room = _TURN_SIZE  # how many more bytes `_turn` may take
+        self._quick_size = _quick_size(codec)
+        self._quick = 0  # `_quick_size` while a flush is certain to come, else 0
+        self._scheduled = False  # a flush is certain to come: small frames may wait
+        self._paused = True  # the transport wants no more; true before there is one
+        self._closing = False  # closed from this side: nothing more is accepted
+        self._eof_wanted = False  # write_eof() waits for the outbox
+        self._lost = False  # the connection is gone
+        self._error: BaseException | None = None  # why the connection ends
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, step in (
+            ("connection_made", "_begin"),
+            ("connection_lost", "_end"),
+            ("eof_received", "_end_of_stream"),
+            ("pause_writing", "_pause"),
+            ("resume_writing", "_resume"),
+        ):
+            method = getattr(cls, name)
+            if method is not getattr(FrameProtocol, name):
+                setattr(cls, name, _behind(step, method))
+
+    # --- to be overridden -------------------------------------------------------------------------
+
+    def messages_received(self, messages: list[Any]) -> None:
+        """Takes the messages that one read completed, at least one. What it sends leaves in one
+        write when it returns.
+
+        Args:
+            messages: In order; the list is the callee's to keep.
+        """
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection is there, and `transport` is set."""
+        self._begin(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone.
+
+        Args:
+            exc: What ended it: a `FrameError` where a frame was broken, an `IncompleteFrameError`
+                where the peer closed inside a frame, an `OSError` from the system; None where
+                either side closed it properly.
+        """
+        self._end(exc)
+
+    def eof_received(self) -> bool | None:
+        """The peer sends no more. Returning True keeps the connection open for sending."""
+        self._end_of_stream()
+        return None
+
+    def pause_writing(self) -> None:
+        """The transport is full; what is sent from now on waits in memory."""
+        self._pause()
+
+    def resume_writing(self) -> None:
+        """The transport has room again."""
+        self._resume()
+
+    # --- sending ----------------------------------------------------------------------------------
+
+    def send(self, message: object, /) -> None:
+        """Sends one message. It leaves at the end of this turn of the loop at the latest, unless
+        the peer is slow: then it waits in memory.
+
+        Raises:
+            FrameError, TypeError, BufferError: As `Codec.encode`; nothing is sent.
+            ConnectionError: The connection is closed or lost.
+        """
+        # The same lines are in FrameStream.send.
+        if type(message) is bytes and len(message) < self._quick:
+            self._turn.append(message)
+            self._room -= len(message) + 8
+            if self._room < 0:
+                self._write_turn()
+            return
+        self._put(message)
+
+    def send_many(self, messages: Iterable[object], /) -> None:
+        """Sends many messages, all or none.
+
+        Raises:
+            FrameError, TypeError, BufferError: As `Codec.encode`, about the first message that is
+                invalid; nothing is sent of any.
+            ConnectionError: The connection is closed or lost.
+        """
+        self._check_open()
+        self._leave_turn()
+        self._outbox.put_many(messages)
+        self._settle()
+
+    def _put(self, message: object) -> None:
+        """As `send`, for what cannot simply wait in `_turn`."""
+        self._check_open()
+        if type(message) is bytes and len(message) < self._quick_size:
+            self._schedule()
+            self._turn.append(message)
+            self._room -= len(message) + 8
+            return
+        self._leave_turn()
+        self._outbox.put(message)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Something is new in the outbox."""
+        self._outbox.own()  # a mutable message may change before it leaves
+        if self._outbox.size >= _TURN_SIZE:
+            self._pump()
+        else:
+            self._schedule()
+
+    def _write(self, data: Any) -> None:
+        self._check_open()
+        self._leave_turn()
+        self._outbox.put_bytes(bytes(data))
+        self._pump()
+
+    def _check_open(self) -> None:
+        if self._closing or self._lost:
+            raise _closed(self._error, not self._closing)
+        if self._eof_wanted:
+            raise errors.sending_ended()
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            # Before there is a connection, connection_made() flushes.
+            if self._raw_transport_or_none() is not None:
+                asyncio.get_running_loop().call_soon(self._flush)
+            self._scheduled = True
+        self._quick = self._quick_size
+
+    def _leave_turn(self) -> None:
+        """Keeps the order: what waits in `_turn` goes ahead of what is put into the outbox."""
+        if self._turn:
+            self._outbox.put_bytes(self._encode_many(self._turn))
+            self._turn.clear()
+            self._room = _TURN_SIZE
+
+    def _flush(self) -> None:
+        """The turn ends: what was gathered is written."""
+        self._scheduled = False
+        self._quick = 0
+        self._write_turn()
+
+    def _write_turn(self) -> None:
+        turn = self._turn
+        if turn:
+            data = self._encode_many(turn)
+            turn.clear()
+            self._room = _TURN_SIZE
+            if not (self._paused or self._outbox.size):
+                self._raw_transport.write(data if len(data) < _JOIN_SIZE else memoryview(data))
+                return
+            self._outbox.put_bytes(data)
+        self._pump()
+
+    def _pump(self) -> None:
+        """Gives the transport what it has room for."""
+        outbox = self._outbox
+        while outbox.size and not self._paused:
+            buffers = outbox.buffers()
+            if len(buffers) > 1 and self._vectored:
+                size = sum(map(len, buffers))
+                self._raw_transport.writelines(buffers)
+            else:
+                data = buffers[0] if self._vectored else _first_piece(buffers)
+                size = len(data)
+                self._raw_transport.write(data)
+            outbox.sent(size)
+        if not (outbox.size or self._paused or self._lost):
+            self._emptied()
+
+    def _emptied(self) -> None:
+        """The transport has all and room for more: what waited for that is done."""
+        if self._closing:
+            self._raw_transport.close()
+        elif self._eof_wanted:
+            self._raw_transport.write_eof()
+
+    def _unsent(self) -> int:
+        return self._outbox.size + sum(map(len, self._turn))
+
+    def _raw_transport_or_none(self) -> Any:
+        return getattr(self, "_raw_transport", None)
+
+    # --- the connection's life --------------------------------------------------------------------
+
+    def _begin(self, transport: Any) -> tuple[Any]:
+        if isinstance(transport, _Transport):  # from super() in an overridden connection_made()
+            return (transport,)
+        self._attach(transport)
+        self._paused = False
+        if self._turn or self._outbox.size:
+            self._flush()
+        return (self.transport,)
+
+    def _attach(self, transport: Any) -> None:
+        self._raw_transport = transport
+        self._vectored = _is_vectored(transport)
+        self.transport = _Transport(self, transport)
+
+    def _pause(self) -> tuple[()]:
+        self._paused = True
+        return ()
+
+    def _resume(self) -> tuple[()]:
+        if self._paused and not self._lost:
+            self._paused = False
+            self._pump()
+        return ()
+
+    def _close(self) -> None:
+        if self._closing or self._lost:
+            return
+        self._flush()
+        self._closing = True
+        if not self._outbox.size:
+            self._raw_transport.close()
+        elif not self._raw_transport.is_closing():
+            self._raw_transport.pause_reading()
+
+    def _abort(self) -> None:
+        self._closing = True
+        self._turn.clear()
+        self._outbox.clear()
+        self._raw_transport.abort()
+
+    def _write_eof(self) -> None:
+        if self._closing or self._lost or self._eof_wanted:
+            return
+        self._flush()
+        self._eof_wanted = True
+        if not self._outbox.size:
+            self._raw_transport.write_eof()
+
+    def _break(self, error: BaseException) -> None:
+        """Nothing more can be received: what was accepted is sent, then the connection closes."""
+        if self._error is None:
+            self._error = error
+        self._close()
+
+    def _end_of_stream(self) -> tuple[()]:
+        if self._error is None:
+            try:
+                self._splitter.feed_eof()
+            except errors.FrameError as error:
+                self._error = error
+        if not self._closing and not self._lost:
+            self._flush()
+            if self._outbox.size:  # the transport would close over it
+                self._close()
+        return ()
+
+    def _end(self, exc: BaseException | None) -> tuple[BaseException | None]:
+        if not self._lost:
+            self._lost = True
+            self._quick = 0
+            if self._error is None and exc is None and not self._closing:
+                # Over TLS a connection may end without eof_received().
+                self._end_of_stream()
+            if self._error is None:
+                self._error = exc
+            self._turn.clear()
+            self._outbox.clear()
+        return (self._error,)
+
+    # --- receiving --------------------------------------------------------------------------------
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Gives the transport memory to read into. The hint is of no use: asyncio gives -1, uvloop
+        64 KiB, TLS what is encrypted."""
+        try:
+            return self._splitter.get_buffer(self._read_size)
+        except errors.FrameError:  # a transport that reads on while it closes
+            return memoryview(bytearray(_FIRST_READ_SIZE))
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Takes what the transport has read, and delivers the messages that it completed."""
+        if nbytes == self._read_size:
+            self._read_size = _READ_SIZE
+        splitter = self._splitter
+        try:
+            messages = splitter.buffer_updated(nbytes)
+        except errors.FrameError as error:
+            self._break(error)
+            return
+        if messages:
+            self._deliver(messages)
+        if splitter.error is not None:
+            self._break(splitter.error)
+
+    def _deliver(self, messages: list[Any]) -> None:
+        scheduled = self._scheduled
+        if not (self._closing or self._lost):
+            self._scheduled = True
+            self._quick = self._quick_size
+        try:
+            self.messages_received(messages)
+        finally:
+            if not scheduled:
+                if self._lost:
+                    self._quick = 0
+                else:
+                    self._flush()
+
+
+def _closed(cause: BaseException | None, lost: bool) -> ConnectionError:
+    return errors.connection_lost(cause) if lost else errors.connection_closed()
+
+
+def _quick_size(codec: Codec) -> int:
+    """Messages of type `bytes` with fewer bytes than this can be encoded, whatever is in them."""
+    layout = codec.layout
+    if layout.kind == CUSTOM or layout.specials or layout.lead_size or layout.rest_min:
+        return 0
+    return min(GATHER_SIZE, layout.message_max + 1)
+
+
+def _is_vectored(transport: Any) -> bool:
+    """Whether `writelines` gathers without a copy, and a large `write` is not copied either."""
+    if transport.get_extra_info("sslcontext") is not None:
+        return False  # encryption is a copy, of everything it is given at once
+    module = type(transport).__module__
+    return module.startswith("uvloop") or (module.startswith("asyncio.") and _WRITELINES_IS_SOUND)
+
+
+def _first_piece(buffers: list[Any]) -> Any:
+    """What a transport that copies gets next. A view where it is large: TLS cuts records off it."""
+    first = buffers[0]
+    if len(first) >= _JOIN_SIZE:
+        return memoryview(first)[:_PIECE_SIZE]
+    if len(buffers) > 1:
+        return b"".join((first, memoryview(buffers[1])[: _JOIN_SIZE - len(first)]))
+    return first
+
+
+# --------------------------------------------------------------------------------------------------
+# The stream
+# --------------------------------------------------------------------------------------------------
+
+Handler = Callable[["FrameStream"], Awaitable[object]]
+
+
+class _StreamProtocol(FrameProtocol):
+    """What a `FrameStream` stands on: a queue of messages, and who waits for what.
+
+    ``_head`` is the batch that `recv` takes from, its first message last; ``_batches`` are the ones
+    behind it, as they were read. Their sizes are counted by the batch, not by the message.
+    """
+
+    __slots__ = (
+        "_batches",
+        "_ended",
+        "_handler",
+        "_head",
+        "_head_size",
+        "_held",
+        "_loop",
+        "_reading_paused",
+        "_taken",
+        "_waiter",
+        "_waiting",
+        "is_server",
+        "stream",
+    )
+
+    def __init__(self, codec: Codec, handler: Handler | None) -> None:
+        super().__init__(codec)
+        self._batches: deque[tuple[list[Any], int]] = deque()
+        self._head: list[Any] = []
+        self._head_size = 0  # what the batch in `_head` counts in `_held`
+        self._held = 0  # bytes held for recv, as _HIGH_WATER counts them
+        self._taken = 0  # stream position up to which messages were counted
+        self._reading_paused = False
+        self._waiter: asyncio.Future[None] | None = None  # a recv that waits
+        self._waiting: set[asyncio.Future[None]] = set()  # whoever waits to send or to be closed
+        self._ended: BaseException | None = None  # what recv raises when no message is left
+        self._handler = handler
+        self.is_server = handler is not None
+        self.stream = FrameStream(self)
+
+    # --- the loop's side --------------------------------------------------------------------------
+
+    def _begin(self, transport: Any) -> tuple[Any]:
+        begun = super()._begin(transport)
+        self._loop = asyncio.get_running_loop()
+        self.stream._sent = sent = _Sent(loop=self._loop)
+        sent.set_result(None)
+        handler, self._handler = self._handler, None
+        if handler is not None:
+            task = self._loop.create_task(_serve(handler, self.stream))
+            _serving.add(task)
+            task.add_done_callback(_serving.discard)
+        return begun
+
+    def eof_received(self) -> bool:
+        # The peer may still read. TLS cannot be closed in one direction.
+        return self._raw_transport.get_extra_info("sslcontext") is None
+
+    def _deliver(self, messages: list[Any]) -> None:
+        taken = self._splitter.stream_offset
+        size = taken - self._taken + _MESSAGE_COST * len(messages)
+        self._taken = taken
+        self._batches.append((messages, size))
+        self._held += size
+        if self._held > _HIGH_WATER and not self._reading_paused:
+            self._reading_paused = True
+            self._raw_transport.pause_reading()
+        if self._wake() and not (self._closing or self._lost):
+            self._schedule()  # runs right behind the task's next step, and not a turn later
+
+    def _wake(self) -> bool:
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            return False
+        waiter.set_result(None)
+        return True
+
+    def _break(self, error: BaseException) -> None:
+        if self._ended is None:
+            self._ended = error
+            if not self._reading_paused:
+                self._reading_paused = True
+                self._raw_transport.pause_reading()
+            self._wake()
+
+    def _end_of_stream(self) -> tuple[()]:
+        if self._ended is None:
+            try:
+                self._splitter.feed_eof()
+                self._ended = EOFError("the peer closed the connection")
+            except errors.FrameError as error:
+                self._ended = error
+            self._wake()
+        return ()
+
+    def _end(self, exc: BaseException | None) -> tuple[BaseException | None]:
+        if exc is not None and self._ended is None:
+            self._ended = exc
+        elif self._closing and self._ended is None:
+            self._ended = errors.connection_closed()
+        lost = super()._end(exc)
+        self._wake()
+        self._wake_waiting()
+        return lost
+
+    def _emptied(self) -> None:
+        super()._emptied()
+        self._wake_waiting()
+
+    def _wake_waiting(self) -> None:
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_result(None)
+
+    # --- the stream's side ------------------------------------------------------------------------
+
+    async def wait_for_messages(self) -> None:
+        """Until there is a batch in `_batches`; `_head` is empty."""
+        if self._waiter is not None:
+            raise errors.another_recv_waits()
+        self.release(self._head_size)
+        self._head_size = 0
+        while not self._batches:
+            if self._ended is not None:
+                raise self._ended.with_traceback(None)
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
+    def release(self, size: int) -> None:
+        """So many of the bytes held were taken."""
+        self._held -= size
+        if self._reading_paused and self._held <= _LOW_WATER and self._ended is None:
+            self._reading_paused = False
+            if not (self._lost or self._closing):
+                self._raw_transport.resume_reading()
+
+    async def wait_until_sent(self) -> None:
+        """Until the transport has room again, and all that waited for it."""
+        while self._paused and not self._lost:
+            await self._wait()
+        if self._lost:
+            raise _closed(self._error, not self._closing)
+
+    async def wait_until_closed(self) -> None:
+        while not self._lost:
+            await self._wait()
+
+    async def _wait(self) -> None:
+        waiting = self._loop.create_future()
+        self._waiting.add(waiting)
+        try:
+            await waiting
+        finally:
+            self._waiting.discard(waiting)
+
+
+class _TimedStreamProtocol(_StreamProtocol):
+    """With a limit on the time that a message takes, and on the time between two.
+
+    One timer stands for both. It is not moved for every message: when it runs out, it looks whether
+    there was a reason.
+    """
+
+    __slots__ = (
+        "_frame_offset",
+        "_idle_since",
+        "_idle_timeout",
+        "_message_since",
+        "_message_timeout",
+        "_timer",
+    )
+
+    def __init__(
+        self,
+        codec: Codec,
+        handler: Handler | None,
+        message_timeout: float | None,
+        idle_timeout: float | None,
+    ) -> None:
+        super().__init__(codec, handler)
+        self._message_timeout = message_timeout
+        self._idle_timeout = idle_timeout
+        self._timer: asyncio.TimerHandle | None = None
+        self._frame_offset = -1  # of the pending frame whose time is running
+        self._message_since = 0.0  # loop time of its first byte
+        self._idle_since = 0.0  # loop time of the last byte, or when recv began to wait
+
+    def buffer_updated(self, nbytes: int) -> None:
+        super().buffer_updated(nbytes)
+        self._idle_since = now = self._loop.time()
+        splitter = self._splitter
+        if splitter.pending and splitter.stream_offset != self._frame_offset:
+            self._frame_offset = splitter.stream_offset
+            self._message_since = now
+        self._watch()
+
+    async def wait_for_messages(self) -> None:
+        if self._waiter is None:
+            self._idle_since = self._loop.time()
+            self._loop.call_soon(self._watch)
+        await super().wait_for_messages()
+
+    def release(self, size: int) -> None:
+        paused = self._reading_paused
+        super().release(size)
+        if paused and not self._reading_paused:
+            # What the peer could not send meanwhile is not its fault.
+            self._idle_since = self._message_since = self._loop.time()
+            self._watch()
+
+    def _end(self, exc: BaseException | None) -> tuple[BaseException | None]:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        return super()._end(exc)
+
+    def _deadline(self) -> float | None:
+        if self._ended is not None or self._lost or self._reading_paused:
+            return None
+        if self._splitter.pending:
+            timeout = self._message_timeout
+            return None if timeout is None else self._message_since + timeout
+        if self._idle_timeout is None or self._waiter is None or self._waiter.done():
+            return None
+        return self._idle_since + self._idle_timeout
+
+    def _watch(self) -> None:
+        deadline = self._deadline()
+        timer = self._timer
+        if deadline is None or (timer is not None and timer.when() <= deadline):
+            return
+        if timer is not None:
+            timer.cancel()
+        self._timer = self._loop.call_at(deadline, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        deadline = self._deadline()
+        if deadline is None:
+            return
+        if self._loop.time() < deadline:
+            self._watch()
+            return
+        splitter = self._splitter
+        offset = splitter.stream_offset
+        if splitter.pending:
+            self._break(
+                errors.message_took_too_long(
+                    self._message_timeout or 0.0,
+                    splitter.pending,
+                    offset,
+                    splitter.pending_header,
+                )
+            )
+        else:
+            self._break(errors.idle_too_long(self._idle_timeout or 0.0, offset))
+
+
+class _Sent(asyncio.Future[None]):
+    """What `FrameStream.send` returns when there is nothing to wait for: awaiting a finished future
+    costs a fifth of a coroutine. It passes for a coroutine too, for ``create_task``."""
+
+    def send(self, value: Any) -> Any:
+        raise StopIteration
+
+    def throw(self, *error: Any) -> Any:
+        raise error[0]
+
+    def close(self) -> None:
+        """As of a coroutine that has run to its end."""
+
+
+class FrameStream:
+    """A connection of whole messages, from `open_connection` or in a server's handler.
+
+    Iterates over the messages until the peer closes, and closes itself as an asynchronous context
+    manager.
+
+    A cancelled or timed-out `recv` loses nothing: the next one takes up where it was. What was read
+    and not yet received counts at most 256 KiB (frames, and 48 bytes for each message) and what one
+    more read completes, up to 128 KiB and one message of the codec's largest size; above it the
+    stream stops reading and TCP stops the peer. Over TLS asyncio holds up to 256 KiB more.
+
+    One task may receive while others send. Small messages that are sent in one turn of the loop
+    leave in one write.
+    """
+
+    __slots__ = ("__weakref__", "_protocol", "_sent")
+
+    _sent: _Sent  # finished; there from the connection's beginning
+
+    def __init__(self, protocol: _StreamProtocol) -> None:
+        self._protocol = protocol
+
+    def __repr__(self) -> str:
+        protocol = self._protocol
+        state = "closed" if protocol._lost else "closing" if protocol._closing else "open"
+        peer = self.get_extra_info("peername")
+        return f"<{type(self).__name__} {state} peer={peer!r} codec={protocol.codec}>"
+
+    @property
+    def codec(self) -> Codec:
+        """The shape of the frames."""
+        return self._protocol.codec
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """The connection's transport. What was sent leaves ahead of what its methods write."""
+        return self._protocol.transport
+
+    @property
+    def pending_messages(self) -> int:
+        """Messages that `recv` would give without waiting."""
+        protocol = self._protocol
+        return len(protocol._head) + sum(len(messages) for messages, _ in protocol._batches)
+
+    @property
+    def pending_send(self) -> int:
+        """Bytes that were accepted and are not with the system yet."""
+        protocol = self._protocol
+        return 0 if protocol._lost else protocol.transport.get_write_buffer_size()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """As of asyncio's transports: "peername", "sockname", "socket", "ssl_object", ..."""
+        return self._protocol.transport.get_extra_info(name, default)
+
+    # --- sending ----------------------------------------------------------------------------------
+
+    def send(self, message: object, /) -> Awaitable[None]:
+        """Sends one message; to be awaited.
+
+        It is accepted by the call. The await takes no time, unless the peer is slow: then it waits
+        until there is room. Cancelled before the message was accepted, nothing of it is sent;
+        later, all of it. The attribute ``message_started`` of the `asyncio.CancelledError` tells.
+
+        Raises:
+            FrameError, TypeError, BufferError: As `Codec.encode`; nothing is sent.
+            ConnectionError: The connection is closed or lost.
+        """
+        protocol = self._protocol
+        if type(message) is bytes and len(message) < protocol._quick and not protocol._paused:
+            protocol._turn.append(message)
+            protocol._room -= len(message) + 8
+            if protocol._room >= 0:
+                return self._sent
+            protocol._write_turn()
+        elif protocol._paused:
+            return self._send_later(protocol.send, message)
+        else:
+            protocol._put(message)
+        if protocol._paused:
+            return self._finish_sending()
+        return self._sent
+
+    def send_many(self, messages: Iterable[object], /) -> Awaitable[None]:
+        """Sends many messages, all or none; otherwise as `send`."""
+        protocol = self._protocol
+        if protocol._paused:
+            return self._send_later(protocol.send_many, messages)
+        protocol.send_many(messages)
+        if protocol._paused:
+            return self._finish_sending()
+        return self._sent
+
+    async def _send_later(self, send: Callable[[Any], None], messages: Any) -> None:
+        try:
+            await self._protocol.wait_until_sent()
+        except asyncio.CancelledError as error:
+            error.message_started = False  # type: ignore[attr-defined]
+            raise
+        send(messages)
+        if self._protocol._paused:
+            await self._finish_sending()
+
+    async def _finish_sending(self) -> None:
+        try:
+            await self._protocol.wait_until_sent()
+        except asyncio.CancelledError as error:
+            error.message_started = True  # type: ignore[attr-defined]
+            raise
+
+    async def drain(self) -> None:
+        """Writes what this turn of the loop has gathered, and waits until there is room for more.
+
+        Raises:
+            ConnectionError: The connection is lost.
+        """
+        protocol = self._protocol
+        if not protocol._lost:
+            protocol._write_turn()
+        await protocol.wait_until_sent()
+
+    def write_eof(self) -> None:
+        """Says that no more will be sent, after all that was; receiving goes on. Not over TLS."""
+        self._protocol._write_eof()
+
+    # --- receiving --------------------------------------------------------------------------------
+
+    async def recv(self) -> Any:
+        """The next message: `bytes`, or an object of the codec's ``specials``.
+
+        Does not suspend while there are messages at hand.
+
+        Raises:
+            EOFError: The peer closed the connection between two messages.
+            IncompleteFrameError: The peer closed it inside a frame.
+            FrameError: The stream is broken: a bad frame, or a time-out of the stream. This is
+                raised behind the messages in front of it, and again by every later call.
+            OSError: The connection is lost.
+            RuntimeError: Another `recv` of this stream waits.
+        """
+        protocol = self._protocol
+        head = protocol._head
+        if not head:
+            if protocol._waiter is not None or not protocol._batches:
+                await protocol.wait_for_messages()
+            messages, size = protocol._batches.popleft()
+            if protocol._head_size:
+                protocol.release(protocol._head_size)
+            protocol._head_size = size
+            messages.reverse()
+            protocol._head = head = messages
+        return head.pop()
+
+    async def recv_many(self) -> list[Any]:
+        """At least one message: all that are there without another wait.
+
+        Raises:
+            As `recv`.
+        """
+        protocol = self._protocol
+        messages = protocol._head
+        if messages:
+            messages.reverse()
+            protocol._head = []
+        else:
+            if protocol._waiter is not None or not protocol._batches:
+                await protocol.wait_for_messages()
+            messages = protocol._batches.popleft()[0]
+        while protocol._batches:
+            messages += protocol._batches.popleft()[0]
+        protocol._head_size = 0
+        protocol.release(protocol._held)
+        return messages
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        # As recv, without a coroutine inside a coroutine.
+        head = self._protocol._head
+        if head:
+            return head.pop()
+        try:
+            return await self.recv()
+        except EOFError as error:
+            if isinstance(error, errors.FrameError):
+                raise
+            raise StopAsyncIteration from None
+
+    # --- the connection's life --------------------------------------------------------------------
+
+    async def start_tls(
+        self,
+        sslcontext: ssl_module.SSLContext,
+        *,
+        server_side: bool | None = None,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+    ) -> None:
+        """Encrypts the connection from here on.
+
+        The peer must have agreed to it, and nothing it sent may be left: what came in clear text
+        must not pass for encrypted.
+
+        Args:
+            sslcontext: As for asyncio's ``loop.start_tls``.
+            server_side: True where this side is the server; by default it is for streams of
+                `start_server` and `start_unix_server`.
+            server_hostname: The name that the server's certificate must have.
+            ssl_handshake_timeout: In seconds.
+
+        Raises:
+            RuntimeError: There are messages, or a part of one, that were not received.
+            ssl.SSLError, OSError: The handshake failed; the connection is lost.
+        """
+        protocol = self._protocol
+        protocol._check_open()
+        if protocol._waiter is not None:
+            raise errors.another_recv_waits()
+        if self.pending_messages or protocol._splitter.pending:
+            raise errors.clear_text_left()
+        raw = protocol._raw_transport
+        raw.pause_reading()  # what comes next is the peer's handshake
+        protocol._write_turn()
+        await protocol.wait_until_sent()
+        encrypted = await protocol._loop.start_tls(
+            raw,
+            protocol,
+            sslcontext,
+            server_side=protocol.is_server if server_side is None else server_side,
+            server_hostname=server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+        )
+        protocol._attach(encrypted)
+        protocol._paused = False
+        protocol._flush()
+
+    async def aclose(self) -> None:
+        """Closes the connection when all that was accepted is sent, and waits for that.
+
+        Messages that were read already can still be received. A cancelled `aclose` drops what a
+        slow peer has not taken.
+        """
+        protocol = self._protocol
+        protocol._close()
+        try:
+            await protocol.wait_until_closed()
+        except asyncio.CancelledError:
+            if not protocol._lost:
+                protocol._abort()
+            raise
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+
+_serving: set[asyncio.Task[None]] = set()  # an event loop alone does not keep its tasks
+
+
+async def _serve(handler: Handler, stream: FrameStream) -> None:
+    """One connection of a server: whatever becomes of the handler, the stream is closed."""
+    try:
+        async with stream:
+            await handler(stream)
+    except (EOFError, errors.FrameError, ConnectionError) as error:
+        # The peer's doing, and nothing for a server to fail of.
+        if type(error) is not EOFError:
+            _logger.info("connection %r ended: %s", stream.get_extra_info("peername"), error)
+    except Exception as error:
+        asyncio.get_running_loop().call_exception_handler(
+            {
+                "message": "a connection's handler failed",
+                "exception": error,
+                "transport": stream.transport,
+            }
+        )
+
+
+# --------------------------------------------------------------------------------------------------
+# Ways to a stream
+# --------------------------------------------------------------------------------------------------
+
+
+def _factory(
+    codec: Codec,
+    handler: Handler | None,
+    message_timeout: float | None,
+    idle_timeout: float | None,
+) -> Callable[[], _StreamProtocol]:
+    for name, timeout in (("message_timeout", message_timeout), ("idle_timeout", idle_timeout)):
+        if timeout is not None and not timeout > 0:
+            raise errors.bad_seconds(name, timeout)
+    Splitter(codec)  # a codec that is none is refused before there is a connection
+    if message_timeout is None and idle_timeout is None:
+        return lambda: _StreamProtocol(codec, handler)
+    return lambda: _TimedStreamProtocol(codec, handler, message_timeout, idle_timeout)
+
+
+async def open_connection(
+    host: str | None = None,
+    port: int | None = None,
+    *,
+    codec: Codec = _DEFAULT_CODEC,
+    message_timeout: float | None = None,
+    idle_timeout: float | None = None,
+    **kwargs: Any,
+) -> FrameStream:
+    """Connects to a server.
+
+    Args:
+        host: Name or address.
+        port: TCP port.
+        codec: The shape of the frames.
+        message_timeout: Seconds that a message may take from its first byte to its last; then
+            `FrameStream.recv` raises `MessageTimeoutError`. The time is not counted while the
+            stream has stopped reading.
+        idle_timeout: Seconds that a `FrameStream.recv` may wait for the first byte of a message;
+            then it raises `IdleTimeoutError`.
+        **kwargs: As of asyncio's ``loop.create_connection``: ssl, server_hostname, sock, ...
+    """
+    factory = _factory(codec, None, message_timeout, idle_timeout)
+    loop = asyncio.get_running_loop()
+    _, protocol = await loop.create_connection(factory, host, port, **kwargs)  # type: ignore[arg-type]
+    return protocol.stream
+
+
+async def open_unix_connection(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    codec: Codec = _DEFAULT_CODEC,
+    message_timeout: float | None = None,
+    idle_timeout: float | None = None,
+    **kwargs: Any,
+) -> FrameStream:
+    """As `open_connection`, to the Unix socket at a path."""
+    factory = _factory(codec, None, message_timeout, idle_timeout)
+    loop = asyncio.get_running_loop()
+    _, protocol = await loop.create_unix_connection(factory, _path(path), **kwargs)
+    return protocol.stream
+
+
+async def start_server(
+    handler: Handler,
+    host: str | None = None,
+    port: int | None = None,
+    *,
+    codec: Codec = _DEFAULT_CODEC,
+    message_timeout: float | None = None,
+    idle_timeout: float | None = None,
+    **kwargs: Any,
+) -> asyncio.Server:
+    """Starts a server.
+
+    Args:
+        handler: ``async def handler(stream)`` serves one connection, in a task of its own; the
+            stream is closed after it. An `EOFError`, a `FrameError` or a `ConnectionError` that it
+            lets out ends the connection quietly; any other exception goes to the loop's exception
+            handler.
+        host: Name or address, or a sequence of them; None for all interfaces.
+        port: TCP port; 0 for any that is free.
+        codec: The shape of the frames.
+        message_timeout: See `open_connection`: against peers that send a byte now and then.
+        idle_timeout: See `open_connection`: against peers that send nothing.
+        **kwargs: As of asyncio's ``loop.create_server``: ssl, reuse_port, backlog, sock, ...
+    """
+    factory = _factory(codec, handler, message_timeout, idle_timeout)
+    return await asyncio.get_running_loop().create_server(factory, host, port, **kwargs)
+
+
+async def start_unix_server(
+    handler: Handler,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    codec: Codec = _DEFAULT_CODEC,
+    message_timeout: float | None = None,
+    idle_timeout: float | None = None,
+    **kwargs: Any,
+) -> asyncio.Server:
+    """As `start_server`, on a Unix socket at a path."""
+    factory = _factory(codec, handler, message_timeout, idle_timeout)
+    loop = asyncio.get_running_loop()
+    return await loop.create_unix_server(factory, _path(path), **kwargs)
+
+
+def _path(path: str | os.PathLike[str] | None) -> str | None:
+    return None if path is None else os.fspath(path)
+
+
+# --------------------------------------------------------------------------------------------------
+# Datagrams
+# --------------------------------------------------------------------------------------------------
+
+
+# By the length fields of UDP and IP; IPv6 does not count its own header.
+_LARGEST_DATAGRAMS = {socket.AF_INET: 65507, socket.AF_INET6: 65527}
+
+
+class _DatagramProtocol(asyncio.DatagramProtocol):
+    def __init__(self, codec: Codec | None) -> None:
+        self.codec = codec
+        self.stream = DatagramStream(self)
+        self.loop = asyncio.get_running_loop()
+        self.transport: Any = None
+        self.queue: deque[tuple[Any, Any]] = deque()  # (message or error, address)
+        self.held = 0  # bytes in `queue`, as _HIGH_WATER counts them
+        self.dropped = 0
+        self.largest: Any = 0  # bytes that a datagram has room for
+        self.paused = False
+        self.lost = False
+        self.error: BaseException | None = None  # what ended it
+        self.waiter: asyncio.Future[None] | None = None  # a recv that waits
+        self.waiting: set[asyncio.Future[None]] = set()  # whoever waits to send or to be closed
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        sock = transport.get_extra_info("socket")
+        self.largest = _LARGEST_DATAGRAMS.get(sock.family)
+        if self.largest is None:  # Unix: a careful guess
+            self.largest = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 4
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self.error = exc
+        self._wake()
+        self._wake_waiting()
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        if self.held > _HIGH_WATER:
+            self.dropped += 1
+            return
+        if self.codec is None:
+            self._put(data, addr)
+        else:
+            # A datagram carries whole frames. A broken one says nothing about the next.
+            splitter = Splitter(self.codec)
+            try:
+                for message in splitter.feed(data):
+                    self._put(message, addr)
+                splitter.feed_eof()
+            except errors.FrameError as error:
+                self._put(error, addr)
+        self._wake()
+
+    def _put(self, item: Any, address: Any) -> None:
+        self.queue.append((item, address))
+        self.held += _datagram_cost(item)
+
+    def error_received(self, exc: Exception) -> None:
+        self._put(exc, None)
+        self._wake()
+
+    def pause_writing(self) -> None:
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        self._wake_waiting()
+
+    def _wake(self) -> None:
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+    def _wake_waiting(self) -> None:
+        for waiting in self.waiting:
+            if not waiting.done():
+                waiting.set_result(None)
+
+    async def wait(self) -> None:
+        waiting = self.loop.create_future()
+        self.waiting.add(waiting)
+        try:
+            await waiting
+        finally:
+            self.waiting.discard(waiting)
+
+
+def _datagram_cost(item: Any) -> int:
+    # Beside the message there are a tuple and an address.
+    return (len(item) if isinstance(item, bytes) else 0) + 4 * _MESSAGE_COST
+
+
+class DatagramStream:
+    """A datagram socket in an event loop, from `open_datagram_endpoint`.
+
+    Without a codec a message is a datagram. With one a datagram carries any number of whole frames;
+    one that does not is an error of the `recv` that meets it, and of no other.
+
+    Datagrams are not resent, so there is no back-pressure to the peer: above 256 KiB of messages
+    that nobody has received, what arrives is dropped and counted in `dropped`.
+    """
+
+    __slots__ = ("__weakref__", "_protocol")
+
+    def __init__(self, protocol: _DatagramProtocol) -> None:
+        self._protocol = protocol
+
+    @property
+    def codec(self) -> Codec | None:
+        """The shape of the frames in a datagram, or None."""
+        return self._protocol.codec
+
+    @property
+    def transport(self) -> asyncio.DatagramTransport:
+        """asyncio's transport."""
+        return self._protocol.transport  # type: ignore[no-any-return]
+
+    @property
+    def dropped(self) -> int:
+        """Datagrams that arrived while too many waited to be received."""
+        return self._protocol.dropped
+
+    @property
+    def pending_messages(self) -> int:
+        """Messages that `recv` would give without waiting."""
+        return len(self._protocol.queue)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """As of asyncio's transports: "peername", "sockname", "socket", ..."""
+        return self._protocol.transport.get_extra_info(name, default)
+
+    async def send(self, message: object, /) -> None:
+        """Sends one message, in one datagram, to the address that the socket is connected to. Waits
+        only while the socket has no room.
+
+        Raises:
+            MessageTooLargeError: No datagram holds it; nothing is sent.
+            FrameError, TypeError, BufferError: As `Codec.encode`; nothing is sent.
+            ConnectionError: The socket is closed.
+        """
+        await self._send(self._encode(message), None)
+
+    async def send_to(self, message: object, address: Any, /) -> None:
+        """As `send`, to an address as asyncio has them."""
+        await self._send(self._encode(message), address)
+
+    async def send_many(self, messages: Iterable[object], /) -> None:
+        """Sends messages: with a codec, as many as fit in each datagram, else one in each.
+
+        Raises:
+            As `send`; nothing is sent where a message is invalid.
+        """
+        for datagram in self._pack(messages):
+            await self._send(datagram, None)
+
+    async def send_many_to(self, messages: Iterable[object], address: Any, /) -> None:
+        """As `send_many`, to an address."""
+        for datagram in self._pack(messages):
+            await self._send(datagram, address)
+
+    def _encode(self, message: object) -> bytes:
+        codec = self._protocol.codec
+        datagram = bytes(errors.view_bytes(message)) if codec is None else codec.encode(message)
+        if len(datagram) > self._protocol.largest:
+            raise errors.message_too_large(
+                len(datagram), self._protocol.largest, "datagram's size, headers included"
+            )
+        return datagram
+
+    def _pack(self, messages: Iterable[object]) -> list[bytes]:
+        datagrams = [self._encode(message) for message in messages]
+        if self._protocol.codec is None:
+            return datagrams
+        packed: list[bytes] = []
+        together: list[bytes] = []
+        size = 0
+        for frame in datagrams:
+            if together and size + len(frame) > self._protocol.largest:
+                packed.append(b"".join(together))
+                together, size = [], 0
+            together.append(frame)
+            size += len(frame)
+        return [*packed, b"".join(together)] if together else packed
+
+    async def _send(self, datagram: bytes, address: Any) -> None:
+        protocol = self._protocol
+        while protocol.paused and not protocol.lost:
+            await protocol.wait()
+        if protocol.lost or protocol.transport.is_closing():
+            raise _closed(protocol.error, protocol.error is not None)
+        if datagram or sys.version_info >= (3, 14):
+            protocol.transport.sendto(datagram, address)
+            return
+        # An empty datagram is a message too. asyncio took it for nothing to do until 3.14.
+        descriptor = os.dup(self.get_extra_info("socket").fileno())
+        with contextlib.closing(socket.socket(fileno=descriptor)) as sock:
+            if address is None:
+                sock.send(datagram)
+            else:
+                sock.sendto(datagram, address)
+
+    async def recv(self) -> Any:
+        """The next message, whoever sent it.
+
+        Raises:
+            As `recv_from`.
+        """
+        return (await self.recv_from())[0]
+
+    async def recv_many(self) -> list[Any]:
+        """At least one message: all that are there without another wait.
+
+        Raises:
+            As `recv_from`.
+        """
+        messages = [await self.recv()]
+        queue = self._protocol.queue
+        while queue and not isinstance(queue[0][0], Exception):
+            messages.append(await self.recv())
+        return messages
+
+    async def recv_from(self) -> tuple[Any, Any]:
+        """The next message, and the address of its sender.
+
+        Raises:
+            FrameError: The next datagram does not consist of whole frames; raised behind those that
+                are, and once.
+            OSError: What the system reports, such as a refused connection; or the socket is closed.
+            RuntimeError: Another `recv` waits.
+        """
+        protocol = self._protocol
+        if protocol.waiter is not None:
+            raise errors.another_recv_waits()
+        while not protocol.queue:
+            if protocol.lost:
+                raise _closed(protocol.error, protocol.error is not None)
+            protocol.waiter = protocol.loop.create_future()
+            try:
+                await protocol.waiter
+            finally:
+                protocol.waiter = None
+        item, address = protocol.queue.popleft()
+        protocol.held -= _datagram_cost(item)
+        if isinstance(item, Exception):
+            raise item
+        return item, address
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        """The next message, until the socket is closed on this side."""
+        try:
+            return await self.recv()
+        except ConnectionAbortedError:
+            if self._protocol.lost:
+                raise StopAsyncIteration from None
+            raise
+
+    async def aclose(self) -> None:
+        """Closes the socket when all that was accepted is with the system."""
+        protocol = self._protocol
+        protocol.transport.close()
+        try:
+            while not protocol.lost:
+                await protocol.wait()
+        except asyncio.CancelledError:
+            if not protocol.lost:
+                protocol.transport.abort()
+            raise
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+
+async def open_datagram_endpoint(
+    local_addr: Any = None,
+    remote_addr: Any = None,
+    *,
+    codec: Codec | None = None,
+    **kwargs: Any,
+) -> DatagramStream:
+    """Opens a datagram socket.
+
+    Args:
+        local_addr: ``(host, port)`` to bind to, or a path for a Unix socket (with ``family``).
+        remote_addr: ``(host, port)`` to connect to, or a path.
+        codec: The shape of the frames in a datagram; None where a message is a datagram.
+        **kwargs: As of asyncio's ``loop.create_datagram_endpoint``: family, reuse_port, sock, ...
+    """
+    if codec is not None:
+        Splitter(codec)  # a codec that is none is refused before there is a socket
+    _, protocol = await asyncio.get_running_loop().create_datagram_endpoint(
+        lambda: _DatagramProtocol(codec), local_addr, remote_addr, **kwargs
+    )
+    return protocol.stream
