@@ -7,6 +7,7 @@ their order and share their names, as a reader would type them.
 from __future__ import annotations
 
 import doctest
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +44,11 @@ def test_every_example_of_a_page_runs_as_it_is_printed(page: Path) -> None:
 @pytest.mark.parametrize("name", ["codecs.md", "formats.md"])
 def test_a_page_with_examples_has_them(name: str) -> None:
     assert len(list(examples(ROOT / "docs" / name))) >= 10
+
+
+def test_the_examples_in_the_docstrings_of_the_notation_run() -> None:
+    module = importlib.import_module("framecodec.formats")
+    assert doctest.testmod(module) == doctest.TestResults(failed=0, attempted=2)
 
 
 def test_the_page_of_codecs_draws_every_parameter() -> None:

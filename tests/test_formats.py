@@ -106,8 +106,8 @@ def test_the_catalogue_is_a_mapping() -> None:
 def test_an_unknown_name_is_answered_with_names_near_to_it() -> None:
     with pytest.raises(KeyError, match=r"'kafak'.*did you mean kafka"):
         formats["kafak"]
-    with pytest.raises(AttributeError, match=r"'postgress'.*did you mean postgres"):
-        _ = formats.postgress
+    with pytest.raises(AttributeError, match=r"'postgrez'.*did you mean postgres"):
+        _ = formats.postgrez
     with pytest.raises(KeyError, match=r"no format 'xyzzy' in the catalogue['\"]$"):
         formats.describe("xyzzy")
     assert not hasattr(formats, "_private")
@@ -289,6 +289,9 @@ def test_a_name_is_notation_and_every_format_has_one(name: str) -> None:
         ("u8be", "u8"),
         (" u16be , offset=2 ", "u16be,offset=2"),
         ("u16be,offset=0", "u16be"),
+        ("u16be,length_offset=2,max_message_size=1KiB", "u16be,offset=2,max=1KiB"),
+        ("u16be,length_includes=frame", "u16be,includes=frame"),
+        ("u16be,length_adjustment=-2", "u16be,adjustment=-2"),
         ("kafka", "i32be"),
         ("kafka,max=16777216", "i32be"),
         ("netstring,trailer=", "text"),
@@ -352,7 +355,8 @@ def test_a_codec_without_notation_is_written_as_its_repr(codec: Codec) -> None:
         ("u32be,", "'' is not key=value"),
         ("u32be,offset", "'offset' is not key=value"),
         ("u32be,offst=1", "'offst'; did you mean offset"),
-        ("u32be,length_offset=1", "did you mean offset"),
+        ("u32be,length_ofset=1", "did you mean"),
+        ("u32be,offset=1,length_offset=1", "offset is given twice"),
         ("u32be,base=16", "'base'; u32be takes offset, adjustment, includes, magic"),
         ("varint,includes=frame", "'includes'; varint takes"),
         ("zmtp,offset=1", "'offset'; zmtp takes max_header, magic, trailer, max"),

@@ -587,7 +587,7 @@ formats = Catalogue(
             "cassandra-v5",
             Codec.custom(_parse_cassandra_v5, _build_cassandra_v5, max_header=3),
             "self-contained flag (0 or 1), CRC24, payload, CRC32; CQL v5, uncompressed",
-            "CQL Binary Protocol v5, section 2.1",
+            "CQL Binary Protocol v5, section 2",
         ),
         (
             "resp-bulk",
@@ -921,7 +921,8 @@ def parse_codec(text: str) -> Codec:
 
     Keys of all: ``offset``, ``adjustment``, ``includes`` (rest or frame), ``magic``, ``trailer``,
     ``specials`` and ``max`` (a number of bytes, with ``KiB``, ``MiB`` or ``GiB`` behind it if you
-    like, or ``none``). Those that make no sense for a kind are refused.
+    like, or ``none``); or the names of the parameters in Python. Those that make no sense for a
+    kind are refused.
 
     Bytes are written as ASCII text; ``%``, ``,``, ``;``, ``=``, the space and all that is not
     printable as ``%`` and two hexadecimal digits: ``end=%0D%0A``. Specials are pairs of a field
@@ -946,8 +947,10 @@ def parse_codec(text: str) -> Codec:
             key, equals, value = pair.partition("=")
             if not equals:
                 raise ValueError(f"{pair!r} is not key=value")
+            key = _KEY_OF.get(key, key)
             if key not in allowed:
-                hint = _did_you_mean(key, allowed) or f"; {head} takes {', '.join(allowed)}"
+                near = _did_you_mean(key, dict.fromkeys((*allowed, *_names_of(allowed))))
+                hint = near or f"; {head} takes {', '.join(allowed)}"
                 raise ValueError(f"there is no key {key!r}{hint}")
             parameter, read, _ = _KEYS[key]
             if parameter in parameters:
@@ -959,6 +962,10 @@ def parse_codec(text: str) -> Codec:
         return make(**parameters)
     except (ValueError, TypeError) as error:
         raise ValueError(f"bad codec notation {text!r}: {error}") from None
+
+
+def _names_of(keys: Iterable[str]) -> list[str]:
+    return [_KEYS[key][0] for key in keys]
 
 
 def _read_head(head: str) -> tuple[Callable[..., Codec], tuple[str, ...]]:
@@ -1143,7 +1150,7 @@ def _defaults(codec: Codec) -> Mapping[str, Any]:
 
 
 def _alike_in_what_has_no_key(codec: Codec, other: Codec) -> bool:
-    with_key = {_KEYS[key][0] for key in _allowed_keys(codec.kind)}
+    with_key = _names_of(_allowed_keys(codec.kind))
     return all(
         value == other.parameters[name]
         for name, value in codec.parameters.items()
@@ -1199,6 +1206,8 @@ _KEYS: dict[str, tuple[str, Callable[[str], Any], Callable[[Any], str | None]]] 
     "specials": ("specials", _read_specials, _write_specials),
     "max": ("max_message_size", _read_max, _write_max),
 }
+
+_KEY_OF = {parameter: key for key, (parameter, _, _) in _KEYS.items()}
 
 _BINARY_KEYS = ("offset", "adjustment", "includes", "magic", "trailer", "specials", "max")
 _ALLOWED_KEYS = {
