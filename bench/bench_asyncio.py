@@ -69,9 +69,6 @@ def _weigher(name: str, role: str, count: int) -> Callable[[], Contender]:
                 raise Missing((ran.stderr.strip().splitlines() or ["no reason given"])[-1])
             return float(ran.stdout)
 
-        def run() -> float:
-            return weigh()
-
         def check(weight: float) -> None:
             assert weight >= 0
 
@@ -79,7 +76,7 @@ def _weigher(name: str, role: str, count: int) -> Callable[[], Contender]:
             name,
             role,
             lambda number, times: (),
-            run,
+            weigh,
             check,
             units=1,
             measured_elsewhere=lambda number, seconds: {name: weigh()},

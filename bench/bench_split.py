@@ -101,7 +101,7 @@ def _plain(size: int, chunk: str, chunk_size: int | None, total: int) -> Case:
         rivals={
             folder: lambda folder=folder: _rival(folder, size, chunk, chunk_size, total)
             for folder in RIVALS
-            if chunk_size is not None or total == HOT
+            if chunk == "1460 B" or total == HOT
         },
     )
 

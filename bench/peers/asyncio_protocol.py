@@ -133,13 +133,21 @@ class RawProtocol(Peer):
         """One write of all frames."""
         runner = new_runner(self.loop)
         transport, _ = connect(runner, sock, asyncio.Protocol)
-        wire = self.wire
+        return _OneWrite(runner, transport)
 
+
+class _OneWrite(AwaitSends):
+    """The frames are made beforehand."""
+
+    def __init__(self, runner: asyncio.Runner, transport: asyncio.WriteTransport) -> None:
         async def send_all(messages: Messages) -> None:
-            transport.write(wire(messages))
+            transport.write(self._frames)
             await written(transport)
 
-        return AwaitSends(runner, send_all, transport.close)
+        super().__init__(runner, send_all, transport.close)
+
+    def prepare(self, messages: Messages) -> None:
+        self._frames = Peer().wire(messages)
 
 
 class _UntilEnd(_Resumable):

@@ -204,16 +204,6 @@ class StreamMany(_InLoop):
         runner, stream = self._open(sock)
         return AwaitBatches(runner, stream.recv_many, stream.aclose)
 
-    def sender(self, sock: socket.socket) -> AwaitSends:
-        """`send_many` of all of them."""
-        runner, stream = self._open(sock)
-
-        async def send_all(messages: Messages) -> None:
-            await stream.send_many(messages)
-            await _sent(stream)
-
-        return AwaitSends(runner, send_all, stream.aclose)
-
 
 class StreamManyUvloop(StreamMany):
     name = "FrameStream, recv_many (uvloop)"
@@ -246,6 +236,36 @@ class StreamOne(_InLoop):
 
         return AwaitCalls(runner, call, stream.aclose)
 
+
+class StreamOneUvloop(StreamOne):
+    name = "FrameStream, recv (uvloop)"
+    requires = ("uvloop",)
+    loop = "uvloop"
+
+
+class StreamSendMany(_InLoop):
+    name = "FrameStream, send_many"
+
+    def sender(self, sock: socket.socket) -> AwaitSends:
+        """`send_many` of all of them."""
+        runner, stream = self._open(sock)
+
+        async def send_all(messages: Messages) -> None:
+            await stream.send_many(messages)
+            await _sent(stream)
+
+        return AwaitSends(runner, send_all, stream.aclose)
+
+
+class StreamSendManyUvloop(StreamSendMany):
+    name = "FrameStream, send_many (uvloop)"
+    requires = ("uvloop",)
+    loop = "uvloop"
+
+
+class StreamSend(_InLoop):
+    name = "FrameStream, send"
+
     def sender(self, sock: socket.socket) -> AwaitSends:
         """One `send` a message."""
         runner, stream = self._open(sock)
@@ -259,8 +279,8 @@ class StreamOne(_InLoop):
         return AwaitSends(runner, send_all, stream.aclose)
 
 
-class StreamOneUvloop(StreamOne):
-    name = "FrameStream, recv (uvloop)"
+class StreamSendUvloop(StreamSend):
+    name = "FrameStream, send (uvloop)"
     requires = ("uvloop",)
     loop = "uvloop"
 

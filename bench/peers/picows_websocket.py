@@ -20,6 +20,12 @@ def _connect(runner: asyncio.Runner, sock: socket.socket, got):
         def on_ws_frame(self, transport, frame) -> None:
             got(frame.get_payload_as_bytes())
 
+        def pause_writing(self) -> None:
+            """Without these two it logs a warning each time."""
+
+        def resume_writing(self) -> None:
+            pass
+
     async def connect():
         transport, _ = await picows.ws_connect(
             Listener,

@@ -1,0 +1,211 @@
+"""Compares two commits: builds each in a folder of its own, and lets them take turns.
+
+    python -m bench.compare HEAD~1 HEAD
+    python -m bench.compare main my-branch --only split encode --match "16 B"
+
+Both are measured by the benchmarks of this checkout, each in a process of its own, so a benchmark
+has to exist only here. A sample of one and a sample of the other follow each other in random order;
+the ratio is the median of the rounds' ratios. A commit compared with itself shows what the
+machine's noise is worth. Needs what framecodec's build needs (setuptools, Cython) in this
+environment, and no network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import random
+import select
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from . import harness
+from .harness import FULL, QUICK, Case, Contender, Scale
+from .peers import Missing
+
+ROOT = Path(__file__).parent.parent
+TIMEOUT = 300.0  # seconds, for a sample with all that it needs
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.compare", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("revisions", nargs="*", metavar="REVISION", help="two of git's names")
+    parser.add_argument("--only", nargs="+", default=["split", "encode"], help="these questions")
+    parser.add_argument("--match", default="", help="cases whose label contains this")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, smaller sources")
+    parser.add_argument("--rounds", type=int, help="rounds of every case")
+    parser.add_argument("--seed", type=int, default=1, help="of the order")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    scale = QUICK if options.quick else FULL
+    if options.worker:
+        _work(options, scale)
+        return 0
+    if len(options.revisions) != 2:
+        parser.error("two revisions are wanted")
+    rounds = options.rounds or scale.rounds
+    rng = random.Random(options.seed)
+    with tempfile.TemporaryDirectory(prefix="framecodec-compare-") as folder:
+        installed = [
+            _install(revision, Path(folder) / str(index))
+            for index, revision in enumerate(options.revisions)
+        ]
+        with contextlib.ExitStack() as stack:
+            workers = [
+                stack.enter_context(contextlib.closing(_Worker(path, options)))
+                for path in installed
+            ]
+            _compare(workers, options.revisions, rounds, rng)
+    return 0
+
+
+def _compare(workers: list[_Worker], revisions: list[str], rounds: int, rng: random.Random) -> None:
+    first, second = revisions
+    print(f"| | {first}, ns | spread | {second}, ns | spread | {second} : {first} |")
+    print("|---|---:|---:|---:|---:|---:|", flush=True)
+    common = [pair for pair in workers[0].pairs if pair in workers[1].pairs]
+    for pair in common:
+        if not all([worker.ask("begin", pair) for worker in workers]):
+            continue
+        samples: list[list[float]] = [[], []]
+        for number in range(rounds):
+            for index in rng.sample((0, 1), 2):
+                samples[index].append(workers[index].ask("sample", number))
+        for worker in workers:
+            worker.ask("end", None)
+        cells = []
+        for values in samples:
+            result = harness.Result("", "", {}, "", {"": values})
+            cells.append(f"{harness.figure(result.median(''))} | ±{result.spread(''):.0%}")
+        ratio = statistics.median(b / a for a, b in zip(*samples, strict=True))
+        print(f"| {pair[0]}: {pair[1]} | {cells[0]} | {cells[1]} | {ratio:.3f} |", flush=True)
+
+
+def _install(revision: str, folder: Path) -> Path:
+    """Builds a commit from its own files; the folder to import it from."""
+    source, target = folder / "source", folder / "installed"
+    archive = subprocess.run(
+        ["git", "archive", "--format=tar", revision], cwd=ROOT, check=True, capture_output=True
+    )
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
+        tar.extractall(source, filter="data")
+    print(f"building {revision} ...", file=sys.stderr, flush=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+        + ["--no-build-isolation", "--target", str(target), str(source)],
+        check=True,
+        env=os.environ | {"FRAMECODEC_REQUIRE_EXTENSIONS": "1"},
+    )
+    return target
+
+
+class _Worker:
+    """The process of one commit."""
+
+    def __init__(self, installed: Path, options: argparse.Namespace) -> None:
+        command = [sys.executable, "-m", "bench.compare", "--worker", "--match", options.match]
+        command += ["--quick"] if options.quick else []
+        self._process = subprocess.Popen(
+            [*command, "--only", *options.only],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(installed)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        hello = self._read()
+        assert hello["file"].startswith(str(installed)), f"not the commit's: {hello['file']}"
+        self.pairs: list[list[str]] = hello["pairs"]
+
+    def ask(self, what: str, argument: Any) -> Any:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps([what, argument]) + "\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def _read(self) -> Any:
+        assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], TIMEOUT)[0]:
+            raise TimeoutError("no answer from a commit's process")
+        line = self._process.stdout.readline()
+        if not line:
+            raise EOFError("a commit's process is gone")
+        return json.loads(line)
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+
+
+# --- the process of one commit --------------------------------------------------------------------
+
+
+def _cases(options: argparse.Namespace, scale: Scale) -> Iterator[Case]:
+    from .report import QUESTIONS
+
+    for question in options.only:
+        for case in QUESTIONS[question].cases(scale):
+            if options.match in case.label:
+                yield case
+
+
+def _is_ours(case: Case, name: str) -> bool:
+    return case.question == "shapes" or name.startswith(("framecodec", "Frame"))
+
+
+def _work(options: argparse.Namespace, scale: Scale) -> None:
+    import framecodec
+
+    cases = {case.label: case for case in _cases(options, scale)}
+    pairs = [
+        (label, name)
+        for label, case in cases.items()
+        for name in case.makers
+        if _is_ours(case, name)
+    ]
+    answer: Any = {"file": framecodec.__file__, "pairs": pairs}
+    contender: Contender | None = None
+    print(json.dumps(answer), flush=True)
+    for line in sys.stdin:
+        what, argument = json.loads(line)
+        if what == "begin":
+            label, name = argument
+            try:
+                contender = cases[label].makers[name]()
+                if contender.measured_elsewhere is None:
+                    contender.calibrate(scale.seconds)
+                answer = True
+            except Missing:  # a part that this commit does not have
+                answer = False
+        elif what == "sample":
+            assert contender is not None
+            if contender.measured_elsewhere is not None:
+                answer = contender.measured_elsewhere(argument, scale.seconds)[contender.name]
+            else:
+                answer = contender.sample(argument)
+        else:
+            assert contender is not None
+            contender.close()
+            contender, answer = None, True
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
