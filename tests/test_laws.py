@@ -25,7 +25,7 @@ from tests.strategies import codecs, cut_streams, descriptions, make, some_messa
 from tests.zoo import CODECS, Mark, build_tagged, parse_tagged
 
 lawful = settings(
-    max_examples=250,
+    max_examples=150,
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
 )
 
