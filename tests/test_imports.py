@@ -20,7 +20,7 @@ ROOMS = [
     {"_splitter_py", "_splitter"},
     {"splitter"},
     {"codec"},
-    {"formats"},
+    {"formats", "_outbox"},
     {"sockets", "asyncio"},
     {"socketserver"},
     {"testing"},

@@ -327,9 +327,10 @@ class Splitter:
     def bytes_needed(self) -> int:
         """At least 1: a lower bound, exact once the header is in, of the bytes that finish the
         pending frame."""
-        if self._phase != _IN_HEADER and self._error is None:
-            return self._whole_size - self._pending
-        return max(1, self._layout.header_size - len(self._header))
+        with self._lock:  # the numbers belong together
+            if self._phase != _IN_HEADER and self._error is None:
+                return self._whole_size - self._pending
+            return max(1, self._layout.header_size - len(self._header))
 
     @property
     def stream_offset(self) -> int:
@@ -827,8 +828,9 @@ class Spans(Sequence[memoryview]):
         return f"<Spans of {len(self)} frames, {self._consumed} bytes>"
 
     def __buffer__(self, flags: int) -> memoryview:
-        flat = memoryview(self._positions).toreadonly()
-        return flat.cast("B").cast("q", (len(self), 2)) if len(self) else flat
+        if not len(self):  # cast() makes no view of nothing, a slice does
+            return memoryview(bytes(16)).cast("q", (1, 2))[:0]
+        return memoryview(self._positions).toreadonly().cast("B").cast("q", (len(self), 2))
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
