@@ -31,6 +31,7 @@ from cpython.buffer cimport (
     PyBUF_SIMPLE,
     PyBUF_STRIDES,
     PyBUF_WRITABLE,
+    PyBuffer_FillInfo,
     PyBuffer_Release,
     PyObject_GetBuffer,
 )
@@ -74,12 +75,22 @@ cdef enum:
     IN_REST
     IN_TRAILER
 
+# What get_buffer() gave and buffer_updated() has not reported yet.
+cdef enum:
+    NOTHING
+    A_BUFFER  # the receive buffer
+    A_ROOM  # the room of the message that is being filled
+    A_LEFT_ROOM  # a room that other bytes took meanwhile: `_left_room`
+
 cdef enum:
     # The buffer that get_buffer() gives when the caller has no wish, and the least and most it may
     # wish.
     BUFFER_SIZE = 65536
     SMALLEST_BUFFER_SIZE = 1024
     LARGEST_BUFFER_SIZE = 1048576
+
+    # Less than this is not worth a way of its own.
+    SMALLEST_ROOM = 65536
 
     # An unfinished message's first allocation, where it has so many bytes.
     FIRST_ROOM = 4096
@@ -112,6 +123,7 @@ cdef extern from "Python.h":
     PyObject* PyList_GET_ITEM(list, Py_ssize_t) noexcept
     bint _is_bytes "PyBytes_CheckExact" (PyObject*) noexcept
     Py_ssize_t _bytes_size "PyBytes_GET_SIZE" (PyObject*) noexcept
+    Py_ssize_t Py_REFCNT(PyObject*) noexcept
     # Of all frames of a batch: the count of headers, of 8 bytes at most, cannot overflow either.
     const Py_ssize_t LARGEST_TOTAL "(PY_SSIZE_T_MAX / 2)"
     # Clips where the exception to raise is NULL.
@@ -266,6 +278,19 @@ cdef inline Py_ssize_t _common_size(
 
 
 @cython.final
+cdef class _Room:
+    """The room of an unfinished message, given to whoever reads into it; it keeps it alive."""
+
+    cdef bytes message
+    cdef Py_ssize_t pos
+    cdef Py_ssize_t size
+
+    def __getbuffer__(self, Py_buffer* buffer, int flags):
+        cdef char* p = PyBytes_AS_STRING(self.message) + self.pos
+        PyBuffer_FillInfo(buffer, self, p, self.size, False, flags)
+
+
+@cython.final
 cdef class Splitter:
     """One connection's receiving state: bytes in, any chunking; messages out.
 
@@ -319,10 +344,13 @@ cdef class Splitter:
 
     cdef uint64_t _skipped_count
     cdef Spans _spans  # scanning: where the frames lie, instead of messages
-    cdef object _buffer  # what get_buffer() gives: a bytearray, ...
+    cdef object _buffer  # the receive buffer: a bytearray, ...
     cdef object _buffer_view  # ... and an export of it, so that nobody resizes it
     cdef Py_ssize_t _buffer_size
-    cdef bint _buffer_given  # by get_buffer(), and not yet updated
+    cdef int _given  # what get_buffer() gave last
+    cdef Py_ssize_t _given_size
+    cdef bytes _left_room
+    cdef Py_ssize_t _left_pos
     cdef object _error  # the sticky error
     cdef bytes _not_taken  # after an error: what followed the byte that decided
     cdef bint _detached
@@ -375,7 +403,7 @@ cdef class Splitter:
     def feed(self, data, /):
         """Takes the next bytes of the stream; returns the messages that they completed."""
         if PyBytes_CheckExact(data):
-            self._check_usable()
+            self._check_ready()
             return self._take(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
         return self._feed_buffer(data)
 
@@ -387,7 +415,7 @@ cdef class Splitter:
             data = errors.view_bytes(data)  # says what is wrong
             PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
-            self._check_usable()
+            self._check_ready()
             return self._take(<const uint8_t*>view.buf, view.len)
         finally:
             PyBuffer_Release(&view)
@@ -404,19 +432,63 @@ cdef class Splitter:
             self._buffer_view = PyMemoryView_FromObject(buffer)
             self._buffer = buffer
             self._buffer_size = size
-        self._buffer_given = True
+        self._given = A_BUFFER
+        self._given_size = self._buffer_size
         return PyMemoryView_FromObject(self._buffer)
+
+    def get_room(self, sizehint=-1, /):
+        """As get_buffer(), for a caller who lets go of the memory at once.
+
+        The bytes of a large message are read to where they will be delivered from. Those for which
+        it has to grow come by the receive buffer, and its last ones, with what follows them: so
+        nobody is reading into a message when it moves or is delivered. Whoever kept the memory
+        nevertheless shows in the message's reference count, and a copy is made.
+        """
+        cdef Py_ssize_t size = _clipped_index(sizehint)
+        cdef _Room room
+        if size < SMALLEST_ROOM:
+            size = SMALLEST_ROOM
+        if self._rest_left <= size or self._message_room - self._filled < size:
+            return self.get_buffer(sizehint)
+        self._check_usable()
+        room = _Room.__new__(_Room)
+        room.message = <object>self._message
+        room.pos = self._filled
+        room.size = size
+        self._given = A_ROOM
+        self._given_size = size
+        return PyMemoryView_FromObject(room)
+
+    cdef int _leave_room(self) except -1:
+        """Other bytes come first: the message moves out of the memory that the caller reads into,
+        which is kept for buffer_updated()."""
+        self._left_room = <bytes><object>self._message
+        self._left_pos = self._filled
+        self._given = A_LEFT_ROOM
+        self._make_room(0)
+        return 0
 
     def buffer_updated(self, count, /):
         """Takes what was read into the buffer that get_buffer() gave; returns as feed()."""
         cdef Py_ssize_t size = _clipped_index(count)
+        cdef int given = self._given
         self._check_usable()
-        if self._buffer is None or not self._buffer_given:
+        if given == NOTHING:
             raise errors.no_buffer_given()
-        if size < 0 or size > self._buffer_size:
-            raise errors.updated_beyond_buffer(operator.index(count), self._buffer_size)
-        self._buffer_given = False
-        return self._take(<const uint8_t*>PyByteArray_AS_STRING(self._buffer), size)
+        if size < 0 or size > self._given_size:
+            raise errors.updated_beyond_buffer(operator.index(count), self._given_size)
+        self._given = NOTHING
+        if given == A_BUFFER:
+            return self._take(<const uint8_t*>PyByteArray_AS_STRING(self._buffer), size)
+        if given == A_LEFT_ROOM:
+            left_room, self._left_room = self._left_room, None
+            return self._take(
+                <const uint8_t*>PyBytes_AS_STRING(left_room) + self._left_pos, size
+            )
+        self._filled += size
+        self._rest_left -= size
+        self._pending += size
+        return []
 
     def feed_eof(self):
         """Says that the stream has ended; raises where it ended inside a frame."""
@@ -486,17 +558,21 @@ cdef class Splitter:
 
     # --- the way of a chunk -----------------------------------------------------------------------
 
-    cdef inline int _check_usable(self) except -1:
-        if self._busy or self._detached or self._error is not None:
-            self._refuse()
-        return 0
-
-    cdef int _refuse(self) except -1:
+    cdef int _check_usable(self) except -1:
         if self._busy:
             raise errors.reentered()
         if self._detached:
             raise errors.detached()
-        raise self._error.with_traceback(None)
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+        return 0
+
+    cdef inline int _check_ready(self) except -1:
+        """Before bytes come by another way than the buffer that was given."""
+        if self._busy or self._detached or self._error is not None or self._given == A_ROOM:
+            self._check_usable()
+            self._leave_room()
+        return 0
 
     cdef inline list _take(self, const uint8_t* data, Py_ssize_t size):
         """Takes a chunk; keeps an error for the next call where there are messages to deliver."""
@@ -978,6 +1054,14 @@ cdef class Splitter:
     cdef int _make_room(self, Py_ssize_t size) except -1:
         """Grows the message with what arrived, to little more than twice that."""
         cdef Py_ssize_t room = min(self._message_size, 2 * (self._filled + size) + MORE_ROOM)
+        cdef PyObject* moved
+        if Py_REFCNT(self._message) > 1:  # somebody kept what get_room() gave
+            moved = _new_bytes(NULL, room)
+            memcpy(_bytes_at(moved), _bytes_at(self._message), self._filled)
+            Py_XDECREF(self._message)
+            self._message = moved
+            self._message_room = room
+            return 0
         # On failure it has freed the message and set the pointer to NULL.
         self._message_room = 0
         _PyBytes_Resize(&self._message, room)
@@ -1034,7 +1118,10 @@ cdef class Splitter:
                     self._trailer_at,
                     self._trailer_size,
                 )
-            message = <object>self._message  # a second reference; _next_frame drops the first
+            if Py_REFCNT(self._message) > 1:  # somebody kept what get_room() gave
+                message = _bytes_of(_bytes_at(self._message), self._message_size)
+            else:
+                message = <object>self._message  # _next_frame drops the splitter's own reference
             messages.append(message)
         self._next_frame()
         return 0
@@ -1083,7 +1170,8 @@ cdef class Splitter:
         if not self._keeps_bytes():
             return b""
         if self._message != NULL:
-            if self._message_room > self._filled:  # never more than twice what arrived
+            if self._message_room > self._filled and Py_REFCNT(self._message) == 1:
+                # Never more than twice what arrived.
                 _PyBytes_Resize(&self._message, self._filled)
                 self._message_room = self._filled
             message = _bytes_at(self._message)

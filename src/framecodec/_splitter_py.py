@@ -245,6 +245,14 @@ class Splitter:
             self._buffer_size = len(self._buffer)
             return memoryview(self._buffer)
 
+    def get_room(self, sizehint: SupportsIndex = -1, /) -> memoryview:
+        """As `get_buffer`, for a caller who lets go of the memory at once.
+
+        The compiled engine may give the memory of the message itself, so that the bytes of a large
+        one are never copied; Python cannot fill a `bytes`.
+        """
+        return self.get_buffer(sizehint)
+
     def buffer_updated(self, count: SupportsIndex, /) -> list[Any]:
         """Takes what was read into the buffer that `get_buffer` gave.
 
