@@ -1266,9 +1266,10 @@ cdef class Spans:
             raise errors.no_such_span(self._count)
         return self._view[self._positions[2 * pos] : self._positions[2 * pos + 1]]
 
-    def index(self, value, *limits):
-        return Sequence.index(self, value, *limits)
+    def index(self, value, start=0, stop=None):
+        return Sequence.index(self, value, start, stop)
 
+    @cython.always_allow_keywords(True)
     def count(self, value):
         return Sequence.count(self, value)
 
