@@ -520,8 +520,8 @@ def _check_int(parameters: dict[str, Any], name: str, low: int, high: int | None
     if value < low or (high is not None and value > high):
         bounds = f"at least {low}" if high is None else f"from {low} to {high}"
         raise ValueError(f"{name} must be {bounds}, not {value}")
-    parameters[name] = int(value)  # not a subclass, whose repr could be anything
-    return parameters[name]
+    parameters[name] = value = int(value)  # not a subclass, whose repr could be anything
+    return value
 
 
 def _check_specials(specials: object) -> Mapping[int, Hashable] | None:
