@@ -508,13 +508,13 @@ class FrameProtocol(asyncio.BufferedProtocol):
         """Gives the transport memory to read into. The hint is of no use: asyncio gives -1, uvloop
         64 KiB, TLS what is encrypted."""
         try:
-            return self._splitter.get_buffer(self._read_size)
+            return self._splitter.get_room(self._read_size)
         except errors.FrameError:  # a transport that reads on while it closes
             return memoryview(bytearray(_FIRST_READ_SIZE))
 
     def buffer_updated(self, nbytes: int) -> None:
         """Takes what the transport has read, and delivers the messages that it completed."""
-        if nbytes == self._read_size:
+        if nbytes >= self._read_size:
             self._read_size = _READ_SIZE
         splitter = self._splitter
         try:

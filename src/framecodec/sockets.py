@@ -362,7 +362,7 @@ class FrameSocket:
         All in C, without a moment for a signal handler between the system call and the splitter.
         It goes on after an error.
         """
-        get_buffer = splitter.get_buffer if self._read_ahead else self._exact_buffer
+        get_buffer = splitter.get_room if self._read_ahead else self._exact_buffer
         buffers = map(get_buffer, repeat(self._read_size))
         counts: Iterator[int]
         if self._tls is not None:
