@@ -581,10 +581,7 @@ cdef class Splitter:
         cdef int failed
         # A chunk in the midst of a message: nothing can begin, end or go wrong.
         if size < self._rest_left and size <= self._message_room - self._filled:
-            memcpy(_bytes_at(self._message) + self._filled, data, size)
-            self._filled += size
-            self._rest_left -= size
-            self._pending += size
+            self._keep(data, size)
             return messages
         self._busy = True
         # A `try` would cost 5 ns a call, which is seen where chunks are tiny: so the call is made
@@ -620,7 +617,7 @@ cdef class Splitter:
         cdef const uint8_t* p = data  # of the frame
         cdef const uint8_t* rest
         cdef uint64_t value
-        cdef Py_ssize_t rest_size
+        cdef Py_ssize_t rest_size, at_hand
         cdef uint64_t low = self._quick_low
         cdef uint64_t span = self._quick_span
         cdef Py_ssize_t adjustment = self._adjustment
@@ -634,10 +631,12 @@ cdef class Splitter:
                     break
                 rest_size = <Py_ssize_t>value + adjustment
                 if end - rest < rest_size:  # cut off, but nothing is odd: no need to look again
+                    at_hand = end - rest
                     self._keep_header(p, width)
-                    self._begin_message(p, 0, rest_size, end - rest)
+                    self._begin_message(p, 0, rest_size, at_hand)
                     self._pending = width
-                    return rest - data
+                    self._keep(rest, at_hand)
+                    return end - data
                 messages.append(PyBytes_FromStringAndSize(<const char*>rest, rest_size))
                 p = rest + rest_size
             return p - data
@@ -1034,22 +1033,26 @@ cdef class Splitter:
         """Keeps what the chunk holds of the rest; discards it where the frame is skipped."""
         cdef Py_ssize_t taken = end - data
         if self._skipping:
-            if taken > self._skip_left:
-                taken = self._skip_left
+            taken = min(taken, self._skip_left)
             self._skip_left -= taken
+            self._pending += taken
             if not self._skip_left:
                 self._phase = IN_TRAILER
         else:
             taken = min(taken, self._rest_left)
             if self._message_room - self._filled < taken:
                 self._make_room(taken)
-            memcpy(_bytes_at(self._message) + self._filled, data, taken)
-            self._filled += taken
-            self._rest_left -= taken
+            self._keep(data, taken)
             if not self._rest_left:
                 self._phase = IN_TRAILER
-        self._pending += taken
         return taken
+
+    cdef inline void _keep(self, const uint8_t* data, Py_ssize_t size) noexcept:
+        """Adds bytes of the rest to the message, where there is room."""
+        memcpy(_bytes_at(self._message) + self._filled, data, size)
+        self._filled += size
+        self._rest_left -= size
+        self._pending += size
 
     cdef int _make_room(self, Py_ssize_t size) except -1:
         """Grows the message with what arrived, to little more than twice that."""
@@ -1073,11 +1076,17 @@ cdef class Splitter:
     cdef inline Py_ssize_t _read_trailer(
         self, const uint8_t* data, const uint8_t* end, list messages
     ) except -1:
-        """Matches the trailer byte for byte; the message is delivered when it is whole."""
-        cdef Py_ssize_t size, right
-        if not self._trailer_size:
+        """Matches the trailer, if there is one; the message is delivered when it is whole."""
+        cdef Py_ssize_t taken = 0
+        if self._trailer_size:
+            taken = self._match_trailer(data, end)
+        if self._trailer_pos == self._trailer_size:
             self._deliver(messages)
-            return 0
+        return taken
+
+    cdef Py_ssize_t _match_trailer(self, const uint8_t* data, const uint8_t* end) except -1:
+        """Compares the trailer byte for byte, as far as it is there."""
+        cdef Py_ssize_t size, right
         size = min(end - data, self._trailer_size - self._trailer_pos)
         right = _common_size(
             data,
@@ -1094,8 +1103,6 @@ cdef class Splitter:
                 self._stream_offset,
                 self._header_bytes(),
             )
-        if self._trailer_pos == self._trailer_size:
-            self._deliver(messages)
         return right
 
     cdef inline int _deliver(self, list messages) except -1:
