@@ -20,7 +20,7 @@ ROOMS = [
     {"_splitter_py", "_splitter"},
     {"splitter"},
     {"codec"},
-    {"formats", "_outbox"},
+    {"formats", "_outbox", "datagrams"},
     {"sockets", "asyncio"},
     {"socketserver"},
     {"testing"},

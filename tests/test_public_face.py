@@ -19,6 +19,7 @@ from tests.engines import ENGINES
 CONTRACT = {
     "ACCELERATED",
     "Codec",
+    "DatagramSocket",
     "FrameError",
     "FrameSocket",
     "IncompleteFrameError",

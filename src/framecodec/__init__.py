@@ -18,6 +18,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from .codec import DEFAULT_MAX_MESSAGE_SIZE, Codec
+from .datagrams import DatagramSocket
 from .errors import (
     FrameError,
     IdleTimeoutError,
@@ -41,6 +42,7 @@ __all__ = [
     "ACCELERATED",
     "DEFAULT_MAX_MESSAGE_SIZE",
     "Codec",
+    "DatagramSocket",
     "FrameError",
     "FrameSocket",
     "IdleTimeoutError",

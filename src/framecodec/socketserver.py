@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 
 from . import errors
 from .codec import Codec
-from .sockets import DEFAULT_CODEC, LARGEST_UDP_PAYLOAD, DatagramSocket, FrameSocket
+from .datagrams import LARGEST_UDP_PAYLOAD, DatagramSocket
+from .sockets import DEFAULT_CODEC, FrameSocket
 
 __all__ = ["FrameRequestHandler"]
 
