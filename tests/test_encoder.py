@@ -92,6 +92,28 @@ BYTES_LIKE: dict[str, Any] = {
 }
 
 
+@pytest.mark.parametrize(
+    "codec",
+    [
+        Codec.uint(4),
+        Codec.uint(1, length_offset=8, magic=b"magic", trailer=b"end"),
+        Codec.digits(3),
+        Codec.text(b": ", trailer=b","),
+    ],
+    ids=str,
+)
+def test_messages_of_every_small_size_are_copied_byte_for_byte(
+    engine: ModuleType, codec: Codec
+) -> None:
+    encoder = engine.Encoder(codec)
+    messages = [bytes(range(1, size + 1)) for size in range(codec.layout.lead_size, 200)]
+    frames = [b"".join(encoder.frame_parts(message)) for message in messages]
+    assert [encoder.encode(message) for message in messages] == frames
+    assert encoder.encode_many(messages) == b"".join(frames)
+    assert engine.Splitter(codec).feed(b"".join(frames)) == messages
+    assert engine.Splitter(codec, raw=True).feed(b"".join(frames)) == frames
+
+
 @pytest.mark.parametrize("kind", BYTES_LIKE)
 def test_a_message_is_any_contiguous_bytes_like_object(engine: ModuleType, kind: str) -> None:
     message = BYTES_LIKE[kind]

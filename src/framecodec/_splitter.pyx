@@ -194,7 +194,36 @@ cdef inline int _consume(
     return 0
 
 
-# --- numbers --------------------------------------------------------------------------------------
+# --- bytes and numbers ----------------------------------------------------------------------------
+
+
+cdef inline void _copy(uint8_t* to, const uint8_t* data, Py_ssize_t size) noexcept nogil:
+    """memcpy(), whose call costs more than it does where a message is small: those are copied here,
+    by pieces of fixed sizes, each one instruction, which overlap in the middle."""
+    if size > 64:
+        memcpy(to, data, size)
+    elif size >= 16:
+        memcpy(to, data, 16)
+        if size > 32:
+            memcpy(to + 16, data + 16, 16)
+            memcpy(to + size - 32, data + size - 32, 16)
+        memcpy(to + size - 16, data + size - 16, 16)
+    elif size >= 8:
+        memcpy(to, data, 8)
+        memcpy(to + size - 8, data + size - 8, 8)
+    elif size >= 4:
+        memcpy(to, data, 4)
+        memcpy(to + size - 4, data + size - 4, 4)
+    elif size:
+        to[0] = data[0]
+        to[size >> 1] = data[size >> 1]
+        to[size - 1] = data[size - 1]
+
+
+cdef inline bytes _message_of(const uint8_t* data, Py_ssize_t size):
+    cdef bytes message = PyBytes_FromStringAndSize(NULL, size)
+    _copy(<uint8_t*>PyBytes_AS_STRING(message), data, size)
+    return message
 
 
 cdef inline uint64_t _load(const uint8_t* p, int width, bint little) noexcept nogil:
@@ -637,7 +666,7 @@ cdef class Splitter:
                     self._pending = width
                     self._keep(rest, at_hand)
                     return end - data
-                messages.append(PyBytes_FromStringAndSize(<const char*>rest, rest_size))
+                messages.append(_message_of(rest, rest_size))
                 p = rest + rest_size
             return p - data
         finally:
@@ -685,14 +714,14 @@ cdef class Splitter:
                     p += frame_size
                     continue
                 if self._raw:
-                    message = PyBytes_FromStringAndSize(<const char*>p, frame_size)
+                    message = _message_of(p, frame_size)
                 elif lead_size:
                     message = PyBytes_FromStringAndSize(NULL, lead_size + rest_size)
                     target = <uint8_t*>PyBytes_AS_STRING(message)
-                    memcpy(target, p + magic_size, lead_size)
-                    memcpy(target + lead_size, rest, rest_size)
+                    _copy(target, p + magic_size, lead_size)
+                    _copy(target + lead_size, rest, rest_size)
                 else:
-                    message = PyBytes_FromStringAndSize(<const char*>rest, rest_size)
+                    message = _message_of(rest, rest_size)
                 messages.append(message)
                 p += frame_size
             return p - data
@@ -1415,7 +1444,7 @@ cdef class Encoder:
                 frame = PyBytes_FromStringAndSize(NULL, self._width + size)
                 p = <uint8_t*>PyBytes_AS_STRING(frame)
                 _store(p, size, self._width, self._little)
-                memcpy(p + self._width, PyBytes_AS_STRING(message), size)
+                _copy(p + self._width, <const uint8_t*>PyBytes_AS_STRING(message), size)
                 return frame
             frame_size = self._try_frame_size(size, &value)
             if frame_size:
@@ -1468,7 +1497,7 @@ cdef class Encoder:
             message = PyList_GET_ITEM(batch, i)
             size = _bytes_size(message)
             _store(p, size, width, little)
-            memcpy(p + width, _bytes_at(message), size)
+            _copy(p + width, _bytes_at(message), size)
             p += width + size
 
     cdef Py_ssize_t _measure(self, list batch, Py_ssize_t count) noexcept:
@@ -1563,10 +1592,10 @@ cdef class Encoder:
         cdef uint8_t* p = frame
         cdef Py_ssize_t field_size
         if self._magic_size:
-            memcpy(p, self._magic_at, self._magic_size)
+            _copy(p, self._magic_at, self._magic_size)
             p += self._magic_size
         if self._lead_size:
-            memcpy(p, message, self._lead_size)
+            _copy(p, message, self._lead_size)
             p += self._lead_size
         field_size = self._field_size(value)
         if self._kind == UINT:
@@ -1576,12 +1605,12 @@ cdef class Encoder:
         else:
             _store_digits(p, value, field_size - self._end_size, self._base)
             if self._end_size:
-                memcpy(p + field_size - self._end_size, self._end_at, self._end_size)
+                _copy(p + field_size - self._end_size, self._end_at, self._end_size)
         p += field_size
-        memcpy(p, message + self._lead_size, size - self._lead_size)
+        _copy(p, message + self._lead_size, size - self._lead_size)
         p += size - self._lead_size
         if self._trailer_size:
-            memcpy(p, self._trailer_at, self._trailer_size)
+            _copy(p, self._trailer_at, self._trailer_size)
             p += self._trailer_size
         return p - frame
 
