@@ -1,10 +1,10 @@
-"""The compiled engine, and when to leave it out. All else about the package is in pyproject.toml.
+"""The compiled modules, and when to leave them out. All else about the package is in pyproject.toml.
 
-FRAMECODEC_NO_EXTENSIONS=1       leave it out: a pure wheel
-FRAMECODEC_REQUIRE_EXTENSIONS=1  fail where it cannot be built (CI and releases)
-neither                          build it; where that fails, install the Python engine alone
+FRAMECODEC_NO_EXTENSIONS=1       leave them out: a pure wheel
+FRAMECODEC_REQUIRE_EXTENSIONS=1  fail where they cannot be built (CI and releases)
+neither                          build them; where that fails, install the Python engine alone
 FRAMECODEC_SANITIZE=1            for tests: with AddressSanitizer and UBSan
-FRAMECODEC_LINETRACE=1           for tests: with line tracing, for the coverage of the .pyx
+FRAMECODEC_LINETRACE=1           for tests: with line tracing, for the coverage of the .pyx files
 """
 
 import importlib.util
@@ -21,18 +21,22 @@ obstacle = None
 if NO:
     obstacle = "FRAMECODEC_NO_EXTENSIONS is set"
 elif sys.implementation.name != "cpython":
-    obstacle = f"it is for CPython, and this is {sys.implementation.name}"
+    obstacle = f"they are for CPython, and this is {sys.implementation.name}"
 elif importlib.util.find_spec("Cython") is None:  # without it setuptools looks for a .c file
     obstacle = "Cython is not installed"
 if obstacle and REQUIRE:
     sys.exit(f"FRAMECODEC_REQUIRE_EXTENSIONS is set, but no compiled engine is built: {obstacle}.")
 
-engine = Extension("framecodec._splitter", ["src/framecodec/_splitter.pyx"], optional=not REQUIRE)
-if sys.platform != "win32":  # here and not in CFLAGS, which would replace Python's own flags
-    checks = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"] if SANITIZE else []
-    engine.extra_compile_args = checks + (["-O1", "-g"] if SANITIZE else ["-O3", "-g0"])
-    engine.extra_link_args = checks
-if LINETRACE:  # without the second macro, Python 3.13 and later report no line
-    engine.cython_directives = {"linetrace": True}
-    engine.define_macros = [("CYTHON_TRACE", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
-setup(ext_modules=[] if obstacle else [engine])
+extensions = [
+    Extension(f"framecodec.{name}", [f"src/framecodec/{name}.pyx"], optional=not REQUIRE)
+    for name in ("_splitter", "_socket_io")
+]
+for extension in extensions:
+    if sys.platform != "win32":  # here and not in CFLAGS, which would replace Python's own flags
+        checks = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"] if SANITIZE else []
+        extension.extra_compile_args = checks + (["-O1", "-g"] if SANITIZE else ["-O3", "-g0"])
+        extension.extra_link_args = checks
+    if LINETRACE:  # without the second macro, Python 3.13 and later report no line
+        extension.cython_directives = {"linetrace": True}
+        extension.define_macros = [("CYTHON_TRACE", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
+setup(ext_modules=[] if obstacle else extensions)

@@ -9,20 +9,25 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-ENGINE_ENDINGS = (".so", ".pyd")
+COMPILED_ENDINGS = (".so", ".pyd")
 
 
 def problems_of_a_wheel(path: Path) -> list[str]:
     """Name what is wrong with one wheel."""
     names = zipfile.ZipFile(path).namelist()
-    engines = [name for name in names if name.endswith(ENGINE_ENDINGS)]
+    compiled = [name for name in names if name.endswith(COMPILED_ENDINGS)]
     pure = path.name.endswith("-py3-none-any.whl")
     problems = [
         f"{name} does not belong into a wheel" for name in names if name.endswith((".pyx", ".c"))
     ]
     problems += [
         f"{wanted} is missing"
-        for wanted in ("framecodec/__init__.py", "framecodec/py.typed", "framecodec/_splitter.pyi")
+        for wanted in (
+            "framecodec/__init__.py",
+            "framecodec/py.typed",
+            "framecodec/_splitter.pyi",
+            "framecodec/_socket_io.pyi",
+        )
         if wanted not in names
     ]
     problems += [
@@ -32,8 +37,8 @@ def problems_of_a_wheel(path: Path) -> list[str]:
     ]
     if not any(name.endswith("/licenses/LICENSE") for name in names):
         problems.append("the licence is missing")
-    if len(engines) != (0 if pure else 1):
-        problems.append(f"{len(engines)} compiled engines in a wheel of this name")
+    if len(compiled) != (0 if pure else 2):
+        problems.append(f"{len(compiled)} compiled modules in a wheel of this name")
     return problems
 
 
@@ -52,6 +57,8 @@ def problems_of_a_source_distribution(path: Path) -> list[str]:
             ".ci/run",
             "src/framecodec/_splitter.pyx",
             "src/framecodec/_splitter.pyi",
+            "src/framecodec/_socket_io.pyx",
+            "src/framecodec/_socket_io.pyi",
             "src/framecodec/py.typed",
             "tests/conftest.py",
         )
@@ -60,7 +67,7 @@ def problems_of_a_source_distribution(path: Path) -> list[str]:
     problems += [
         f"{name} is generated and does not belong here"
         for name in sorted(names)
-        if name == "src/framecodec/_splitter.c" or name.endswith((*ENGINE_ENDINGS, ".pyc"))
+        if name == "src/framecodec/_splitter.c" or name.endswith((*COMPILED_ENDINGS, ".pyc"))
     ]
     return problems
 

@@ -8,7 +8,11 @@ from types import ModuleType
 
 import pytest
 
+import framecodec.asyncio
 import framecodec.codec
+import framecodec.datagrams
+import framecodec.sockets
+from framecodec import _socket_io_py
 
 __all__ = ["ENGINES", "codecs_use"]
 
@@ -17,8 +21,13 @@ ENGINES = {"python": "framecodec._splitter_py", "compiled": "framecodec._splitte
 
 @contextlib.contextmanager
 def codecs_use(engine: ModuleType) -> Iterator[None]:
-    """Every `Codec` that is made inside uses this engine, and is to be used inside only."""
+    """Every `Codec`, socket and stream that is made inside uses this engine, and is to be used
+    inside only."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("Encoder", "Splitter", "scan"):
             patch.setattr(framecodec.codec, name, getattr(engine, name))
+        for room in (framecodec.asyncio, framecodec.datagrams, framecodec.sockets):
+            patch.setattr(room, "Splitter", engine.Splitter)
+        if engine.__name__ == ENGINES["python"]:
+            patch.setattr(framecodec.sockets, "_socket_io", _socket_io_py)
         yield

@@ -43,6 +43,7 @@ from cpython.bytes cimport (
     PyBytes_GET_SIZE,
     _PyBytes_Resize,
 )
+from cpython.long cimport PyLong_CheckExact
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.object cimport PyObject
@@ -154,6 +155,8 @@ cdef extern from *:
 
 cdef Py_ssize_t _clipped_index(number) except? -1:
     """As an integer, clipped to what a Py_ssize_t holds."""
+    if PyLong_CheckExact(number):
+        return PyNumber_AsSsize_t(number, NULL)
     return PyNumber_AsSsize_t(operator.index(number), NULL)
 
 

@@ -28,6 +28,7 @@ Interruptions
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import copy
 import errno
@@ -46,12 +47,17 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Literal, NoReturn, Self, TypeAlias, final
 
-from . import errors
+from . import _socket_io_py, errors
 from ._layout import CUSTOM, HEADERS
 from ._outbox import GATHER_SIZE, Outbox
 from .codec import Codec
 from .datagrams import DatagramSocket as DatagramSocket
-from .splitter import Splitter
+from .splitter import ACCELERATED, Splitter
+
+_socket_io: Any = _socket_io_py
+if ACCELERATED:
+    with contextlib.suppress(ImportError):
+        from . import _socket_io
 
 try:
     import ssl
@@ -147,19 +153,15 @@ class FrameSocket:
         "_began_at",
         "_closed",
         "_codec",
-        "_direct_send",
-        "_encode",
         "_failure",
         "_file",
         "_frames",
         "_idle_since",
         "_idle_timeout",
         "_limited",
-        "_may_read",
         "_message_timeout",
         "_on_oversize",
         "_outbox",
-        "_quick_send",
         "_raw",
         "_read_ahead",
         "_read_flags",
@@ -168,9 +170,9 @@ class FrameSocket:
         "_read_size",
         "_read_waits",
         "_reading",
-        "_ready",
+        "_receiver",
         "_send",
-        "_sending",
+        "_sender",
         "_sock",
         "_splitter",
         "_stream",
@@ -200,7 +202,6 @@ class FrameSocket:
             raise errors.not_a_stream_socket(sock)
         self._sock = sock
         self._codec = codec
-        self._encode = codec.encode
         layout = codec.layout
         raw = layout.kind in (HEADERS, CUSTOM) or layout.base == 16
         self._on_oversize = on_oversize
@@ -212,14 +213,17 @@ class FrameSocket:
         self._read_size = _UNIX_READ_SIZE if _is_unix(sock) else _READ_SIZE
         self._closed = False
 
-        # Receiving. `_ready` is the batch being delivered. Some codecs read more forms of a header
-        # than they write; so that detach() can give back what travelled, their frames are kept.
-        self._ready: Iterator[Any] = iter(())
+        io = _short_way(sock)
+        self._read_lock = io.Lock()
+        self._write_lock = io.Lock()
+
+        # Receiving. Some codecs read more forms of a header than they write; so that detach() can
+        # give back what travelled, their frames are kept.
+        self._receiver = io.Receiver(sock, self._read_lock)
         self._raw = raw
         self._undecoded: list[bytes] = []  # what was received and is no message yet
-        self._frames: list[bytes] = []  # of the messages in `_ready`
+        self._frames: list[bytes] = []  # of the messages that are ready
         self._failure: BaseException | None = None
-        self._may_read = True  # nothing forbids a receive: no failure, nobody inside, ...
         self._stream: _Stream | None = None  # the message that recv_file() or recv_into() is at
         self._streaming = False  # receiving stops where such a message is seen to come
         self._reading = False  # one of them is inside
@@ -229,22 +233,18 @@ class FrameSocket:
         self._idle_since: float | None = None
 
         # Sending.
+        self._sender = io.Sender(sock, self._write_lock, codec)
         self._outbox = Outbox(codec)
         self._file: _OutgoingFile | None = None  # what leaves after the outbox
         self._write_failure: BaseException | None = None
-        self._sending = False
 
-        self._read_lock = threading.RLock()
-        self._write_lock = threading.RLock()
         # The C-level object of a TLS connection: its calls return straight into `map`.
         self._tls: Any = None
         self._tls_lock = threading.RLock()
         self._send: Any = sock.send
         if ssl is not None and isinstance(sock, ssl.SSLSocket):
             self._tls = sock._sslobj  # type: ignore[attr-defined]
-        # What sends one frame with nothing in the way, and whether nothing is in the way now.
-        self._direct_send = sock.send if self._tls is None else None
-        self._quick_send: Any = self._direct_send
+        self._sender.clear = self._tls is None
         self.settimeout(sock.gettimeout())
 
     # --- receiving --------------------------------------------------------------------------------
@@ -259,8 +259,11 @@ class FrameSocket:
             TimeoutError, BlockingIOError: No message is whole yet; nothing is lost.
             OSError: The connection is broken, or was closed on this side.
         """
-        for message in self._ready:
-            return message
+        try:
+            for message in self._receiver:
+                return message
+        except (OSError, errors.FrameError) as error:
+            self._end(error)
         while True:
             with self._read_guard:
                 for message in self._fill():
@@ -284,9 +287,12 @@ class FrameSocket:
         # No Python frame a message: the list iterators that _batches() gives are read in C.
         return chain.from_iterable(self._batches())
 
-    def _batches(self) -> Iterator[Iterator[Any]]:
+    def _batches(self) -> Iterator[Iterable[Any]]:
         while True:
             try:
+                for message in self._receiver:
+                    yield (message,)
+                    yield self._receiver.ready
                 with self._read_guard:
                     ready = self._fill()
             except errors.IncompleteFrameError:
@@ -297,11 +303,13 @@ class FrameSocket:
 
     def _fill(self) -> Iterator[Any]:
         """Receives until a message is ready; gives what is ready, or raises."""
-        if not self._may_read:
+        receiver = self._receiver
+        if not receiver.may_read:
             self._refuse_to_read()
-        if length_hint(self._ready):  # another thread was here
-            return self._ready
-        self._may_read = False  # whoever enters now is a signal handler
+        ready: Iterator[Any] = receiver.ready
+        if length_hint(ready):  # another thread was here
+            return ready
+        receiver.may_read = False  # whoever enters now is a signal handler
         try:
             if self._raw and self._undecoded:  # an interruption was here
                 return self._decode()
@@ -324,7 +332,7 @@ class FrameSocket:
                     deadline = monotonic() + self._timeout
                 self._wait_to_read(wanted, deadline)
         finally:
-            self._may_read = not (self._failure or self._closed or self._stream)
+            receiver.may_read = not (self._failure or self._closed or self._stream)
 
     def _receive(self) -> Iterator[Any]:
         """Receives until a message is whole; keeps it."""
@@ -333,7 +341,7 @@ class FrameSocket:
             if self._raw:
                 self._undecoded = ready  # type: ignore[assignment]
             else:
-                self._ready = ready
+                self._receiver.ready = ready
             if length_hint(ready):
                 break
             if self._limited:
@@ -349,7 +357,7 @@ class FrameSocket:
         frames = self._undecoded
         messages = iter(self._codec.split(b"".join(frames))[0])
         self._frames = frames
-        self._ready = messages
+        self._receiver.ready = messages
         self._undecoded = []
         return messages
 
@@ -370,6 +378,12 @@ class FrameSocket:
             counts = map(self._sock.recv_into, buffers)
         batches: Any = map(splitter.buffer_updated, takewhile(bool, counts))
         return batches if self._raw else map(iter, batches)
+
+    def _use_short_way(self) -> None:
+        """Tells the receiver what to do, where it may receive by itself."""
+        usual = self._tls is None and self._read_ahead and not (self._raw or self._limited)
+        splitter = self._splitter if usual else None
+        self._receiver.use(splitter, self._read_size, self._read_flags)
 
     def _exact_buffer(self, size: int) -> memoryview:
         """A buffer for no more than what belongs to the pending frame for certain."""
@@ -412,6 +426,7 @@ class FrameSocket:
                 error = incomplete
             else:
                 error = errors.stream_ended()
+        self._receiver.may_read = False
         self._failure = _at(error, self._base if base is None else base)
         raise self._failure.with_traceback(None) from None
 
@@ -499,35 +514,17 @@ class FrameSocket:
                 ahead of the next message; False where nothing of it was taken.
             OSError: The connection is broken, or was closed on this side.
         """
-        send = self._quick_send
-        if send is None or type(message) is not bytes or len(message) >= GATHER_SIZE:
-            self._send_all(self._outbox.put, message)
-            return
-        # The short way: one system call, nothing kept.
-        frame = self._encode(message)
-        size = len(frame)
-        with self._write_guard:
-            if self._quick_send is None:
-                self._send_all(self._outbox.put_bytes, frame)
+        try:
+            if self._sender.send(message):
+                if self._sender.left:
+                    self._finish()
                 return
-            self._sending = True
-            try:
-                for count in map(send, (frame,), self._write_flags):
-                    if count == size:
-                        return
-                    self._quick_send = None
-                    self._outbox.small += (frame[count:],)
-                    self._outbox.size += size - count
-            except OSError as error:
-                if not self._write_waits or not isinstance(error, BlockingIOError):
-                    _mark(error, False)
-                    raise
-            finally:
-                self._sending = False
-            if self._quick_send is None:
-                self._finish()
-            else:
-                self._send_all(self._outbox.put_bytes, frame)
+        except OSError as error:
+            _mark(error, False)
+            if self._closed:
+                raise errors.connection_closed() from None
+            raise
+        self._send_all(self._outbox.put, message)
 
     def send_many(self, messages: Iterable[object], /) -> None:
         """Sends many messages, in as few system calls as possible.
@@ -573,30 +570,36 @@ class FrameSocket:
                     outbox.own()
                 else:
                     outbox.clear()
-                    self._quick_send = self._direct_send
+                    self._sender.clear = self._tls is None
                 _mark(error, begun)
                 raise
 
     def _finish(self) -> None:
         """Sends the end of a message that was begun."""
         try:
-            self._drain()
+            self.flush()
         except BaseException as error:
             _mark(error, True)
             raise
 
     def _drain(self) -> None:
         """Sends what is held."""
-        outbox = self._outbox
-        if self._sending:
+        outbox, sender = self._outbox, self._sender
+        if sender.sending:
             raise errors.in_use("send()")
+        if sender.left:  # which was begun when nothing was held
+            size = len(sender.left[0])
+            # No call here: all three or none.
+            outbox.small += sender.left
+            outbox.size += size
+            sender.left = ()
         if self._closed:
             raise errors.connection_closed()
         if self._write_failure is not None:
             raise self._write_failure.with_traceback(None)
         deadline = None if self._timeout is None else monotonic() + self._timeout
-        self._sending = True
-        self._quick_send = None
+        sender.sending = True
+        sender.clear = False
         try:
             while True:
                 wanted = _WRITE
@@ -607,7 +610,7 @@ class FrameSocket:
                     elif self._file is not None:
                         self._write_file(self._file)
                     else:
-                        self._quick_send = self._direct_send
+                        sender.clear = self._tls is None
                         return
                     continue
                 except OSError as error:
@@ -629,7 +632,7 @@ class FrameSocket:
                 if self._closed:
                     raise errors.connection_closed()
         finally:
-            self._sending = False
+            sender.sending = False
 
     def _write(self) -> None:
         """One system call's worth of the outbox."""
@@ -687,7 +690,7 @@ class FrameSocket:
                 if not begun:
                     outbox.clear()
                     self._file = None
-                    self._quick_send = self._direct_send
+                    self._sender.clear = self._tls is None
                 else:
                     outgoing.move_position()
                     outgoing.own()
@@ -829,7 +832,7 @@ class FrameSocket:
                 if not isinstance(first, bytes):
                     raise errors.special_is_no_file(first)
                 stream = _Stream(size=len(first), chunk=memoryview(first))
-                self._may_read = False
+                self._receiver.may_read = False
                 for _ in ready:
                     self._stream = stream
                     break
@@ -862,6 +865,8 @@ class FrameSocket:
         base = stream.offset + frame_size
         new = Splitter(self._codec, raw=self._raw, on_oversize="raise")
         pipe = self._pipe(new)
+        self._receiver.use(None, 0, 0)
+        self._receiver.may_read = False
         for unfinished in map(type(old).detach, (old,)):
             stream.unfinished = unfinished
             self._stream = stream
@@ -915,9 +920,10 @@ class FrameSocket:
             stream.chunk = _NO_BYTES
             if stream.left:
                 self._read_stream(stream, memoryview(bytearray(stream.left)))
+        self._use_short_way()
         self._began = None
         self._stream = None
-        self._may_read = True
+        self._receiver.may_read = True
         return stream.size
 
     # --- handing over -----------------------------------------------------------------------------
@@ -940,18 +946,19 @@ class FrameSocket:
                 raise errors.unsent(self.pending_send)
             if self._stream is not None:
                 raise errors.stream_unfinished()
-            if self._sending or not (self._may_read or self._failure):
+            receiver, sender = self._receiver, self._sender
+            if sender.sending or not (receiver.may_read or self._failure):
                 raise errors.in_use("detach()")
             if self._raw:
-                count = length_hint(self._ready)
+                count = length_hint(receiver.ready)
                 frames = self._frames[len(self._frames) - count :] + self._undecoded
                 unread = b"".join(frames)
             else:
-                unread = self._codec.encode_many(list(self._ready))
+                unread = self._codec.encode_many(list(receiver.ready))
             unread += self._splitter.detach()
             self._closed = True
-            self._may_read = False
-            self._quick_send = None
+            receiver.may_read = False
+            sender.clear = False
             self._sock.settimeout(self._timeout)
             return self._sock, unread
 
@@ -977,17 +984,19 @@ class FrameSocket:
         with self._read_lock:
             self._read_ahead = bool(value)
             self._batches_in = self._pipe(self._splitter)
+            self._use_short_way()
 
     @property
     def pending_messages(self) -> int:
         """Messages that `recv` gives without touching the socket."""
-        return length_hint(self._ready) + len(self._undecoded)
+        return length_hint(self._receiver.ready) + len(self._undecoded)
 
     @property
     def pending_send(self) -> int:
         """Bytes of accepted messages that have not left."""
         file = self._file
         waiting = 0 if file is None else file.left + file.trailer_size
+        waiting += sum(map(len, self._sender.left))
         return self._outbox.size - sum(self._outbox.left) + waiting
 
     @property
@@ -1014,10 +1023,12 @@ class FrameSocket:
             sock.setblocking(True)
             self._read_flags = 0 if read_alone else _DONTWAIT
             self._write_flags = _ZERO if write_alone else (_DONTWAIT,)
+        self._sender.use(self._write_flags[0])
         self._timeout = timeout
         self._read_waits = timeout != 0 and not read_alone
         self._write_waits = timeout != 0 and not write_alone
         self._batches_in = self._pipe(self._splitter)
+        self._use_short_way()
         if timeout is None:
             self._read_guard: Any = self._read_lock
             self._write_guard: Any = self._write_lock
@@ -1091,8 +1102,8 @@ class FrameSocket:
             if alone and self._tls is not None:
                 with contextlib.suppress(OSError, ValueError):
                     self._tls.shutdown()  # says goodbye, and waits for no answer
-            self._may_read = False
-            self._quick_send = None
+            self._receiver.may_read = False
+            self._sender.clear = False
             self._sock.close()
             if self._file is not None:
                 self._file.close()
@@ -1627,6 +1638,15 @@ class _OutgoingFile:
         if self.owned:
             self.owned = False
             os.close(self.fileno)
+
+
+def _short_way(sock: socket.socket) -> Any:
+    """The twin for a socket: the compiled one calls the system itself, past the methods of the
+    socket, which must therefore be Python's own."""
+    kind = type(sock)
+    if kind.recv_into is not _socket.socket.recv_into or kind.send is not _socket.socket.send:
+        return _socket_io_py
+    return _socket_io
 
 
 def _mark(error: BaseException, started: bool) -> None:

@@ -1,0 +1,285 @@
+# cython: binding=False, embedsignature=True, embedsignature.format=clinic
+# cython: boundscheck=False, wraparound=False, initializedcheck=False
+"""The short way through a socket, compiled: one system call and nothing around it.
+
+See `_socket_io_py`, its twin. What this one saves are calls of Python's methods around the system
+call, a `memoryview` and numbers for each of them. No signal handler runs between the system call
+and the end of a method.
+"""
+
+cimport cython
+from cpython.bytes cimport (
+    PyBytes_AS_STRING,
+    PyBytes_CheckExact,
+    PyBytes_FromStringAndSize,
+    PyBytes_GET_SIZE,
+)
+from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
+from cpython.pythread cimport (
+    PyThread_acquire_lock,
+    PyThread_allocate_lock,
+    PyThread_free_lock,
+    PyThread_get_thread_ident,
+    PyThread_release_lock,
+    PyThread_type_lock,
+)
+from libc.errno cimport EINTR, errno
+
+from time import monotonic
+
+from ._outbox import GATHER_SIZE
+
+__all__ = ["Lock", "Receiver", "Sender"]
+
+cdef extern from *:
+    """
+    #include <errno.h>
+    #define framecodec_would_block() (errno == EAGAIN || errno == EWOULDBLOCK)
+    #ifdef _WIN32
+    /* Sockets are no descriptors there: everything goes the other way. */
+    #define framecodec_recv(fd, buffer, size, flags) (errno = EAGAIN, (Py_ssize_t)-1)
+    #define framecodec_send(fd, buffer, size, flags) (errno = EAGAIN, (Py_ssize_t)-1)
+    #else
+    #include <sys/types.h>
+    #include <sys/socket.h>
+    #define framecodec_recv recv
+    #define framecodec_send send
+    #endif
+    """
+    bint _would_block "framecodec_would_block" () nogil
+    Py_ssize_t _recv "framecodec_recv" (int fd, void* buffer, size_t size, int flags) nogil
+    Py_ssize_t _send "framecodec_send" (int fd, const void* data, size_t size, int flags) nogil
+
+cdef extern from "Python.h":
+    Py_buffer* PyMemoryView_GET_BUFFER(object) noexcept
+    ctypedef enum PyLockStatus:
+        PY_LOCK_ACQUIRED
+        PY_LOCK_INTR
+    PyLockStatus PyThread_acquire_lock_timed(
+        PyThread_type_lock, long long microseconds, bint interruptible
+    ) nogil
+
+cdef Py_ssize_t LARGEST_SIZE = GATHER_SIZE - 1
+cdef double LONGEST_WAIT = 1e9  # seconds
+
+
+@cython.final
+cdef class Lock:
+    """A reentrant lock, as `threading.RLock`, which is its twin. Taking that one costs more than
+    all else around a system call.
+    """
+
+    cdef PyThread_type_lock _lock
+    cdef unsigned long _owner
+    cdef Py_ssize_t _count  # how often its owner has it
+
+    def __cinit__(self):
+        self._lock = PyThread_allocate_lock()
+        if self._lock == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self._lock != NULL:
+            if self._count:
+                PyThread_release_lock(self._lock)
+            PyThread_free_lock(self._lock)
+
+    def acquire(self, bint blocking=True, double timeout=-1.0):
+        """Whether it was taken."""
+        if self._try_acquire():
+            return True
+        return blocking and timeout != 0.0 and self._wait(timeout)
+
+    def release(self):
+        """Lets it go once.
+
+        Raises:
+            RuntimeError: The calling thread does not have it.
+        """
+        if not self._count or self._owner != PyThread_get_thread_ident():
+            raise RuntimeError("cannot release un-acquired lock")
+        self._release()
+
+    def __enter__(self):
+        if not self._try_acquire():
+            self._wait(-1.0)
+        return True
+
+    def __exit__(self, *_):
+        self.release()
+
+    cdef inline bint _try_acquire(self) noexcept:
+        cdef unsigned long caller = PyThread_get_thread_ident()
+        if not self._count or self._owner != caller:
+            if not PyThread_acquire_lock(self._lock, 0):
+                return False
+            self._owner = caller
+        self._count += 1
+        return True
+
+    cdef bint _wait(self, double seconds) except -1:
+        cdef double deadline = monotonic() + seconds
+        cdef long long left = -1  # microseconds; -1 waits for ever
+        cdef PyLockStatus status
+        while True:
+            if seconds >= 0.0:
+                left = <long long>(min(max(deadline - monotonic(), 0.0), LONGEST_WAIT) * 1e6)
+            with nogil:
+                status = PyThread_acquire_lock_timed(self._lock, left, True)
+            if status == PY_LOCK_ACQUIRED:
+                self._owner = PyThread_get_thread_ident()
+                self._count = 1
+                return True
+            if status != PY_LOCK_INTR:
+                return False
+            PyErr_CheckSignals()
+
+    cdef inline void _release(self) noexcept:
+        self._count -= 1
+        if not self._count:
+            PyThread_release_lock(self._lock)
+
+
+@cython.final
+cdef class Receiver:
+    """The messages that were received; where there are none, one receive that may bring some.
+
+    See `framecodec._socket_io_py.Receiver`, its twin.
+    """
+
+    cdef public object ready
+    cdef public bint may_read
+    cdef object _fileno
+    cdef Lock _lock
+    cdef object _get_room  # None: leave receiving to the caller
+    cdef object _buffer_updated
+    cdef object _size
+    cdef int _flags
+
+    def __init__(self, sock, Lock lock not None):
+        self.ready = iter(())
+        self.may_read = True
+        self._fileno = sock.fileno
+        self._lock = lock
+        self._get_room = None
+
+    def use(self, splitter, size, int flags):
+        """Says where bytes go, how many are asked for and how; None leaves receiving to the
+        caller."""
+        self._get_room = None if splitter is None else splitter.get_room
+        self._buffer_updated = None if splitter is None else splitter.buffer_updated
+        self._size = size
+        self._flags = flags
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        for message in self.ready:
+            return message
+        if self.may_read and self._get_room is not None and self._lock._try_acquire():
+            try:
+                for message in self.ready:  # another thread was here
+                    return message
+                self._receive()
+                for message in self.ready:
+                    return message
+            finally:
+                self._lock._release()
+        raise StopIteration
+
+    cdef int _receive(self) except -1:
+        cdef Py_buffer* buffer
+        cdef Py_ssize_t count = -1
+        cdef int fd, flags = self._flags
+        if not self.may_read:  # inside is who was interrupted by this signal handler
+            return 0
+        self.may_read = False
+        try:
+            room = self._get_room(self._size)
+            buffer = PyMemoryView_GET_BUFFER(room)
+            fd = self._fileno()
+            while count < 0:
+                with nogil:
+                    count = _recv(fd, buffer.buf, buffer.len, flags)
+                if count < 0:
+                    if _would_block():
+                        return 0
+                    if errno != EINTR:
+                        PyErr_SetFromErrno(OSError)
+                    PyErr_CheckSignals()
+            room = None
+            if count:  # the end of the stream is seen again by who asks again
+                self.ready = iter(self._buffer_updated(count))
+        finally:
+            self.may_read = True
+        return 0
+
+
+@cython.final
+cdef class Sender:
+    """Sends one small message by one system call.
+
+    See `framecodec._socket_io_py.Sender`, its twin.
+    """
+
+    cdef public bint clear
+    cdef public bint sending
+    cdef public tuple left
+    cdef object _fileno
+    cdef Lock _lock
+    cdef object _encode
+    cdef int _flags
+
+    def __init__(self, sock, Lock lock not None, codec):
+        self._fileno = sock.fileno
+        self._lock = lock
+        self._encode = codec.encode
+        self.left = ()
+
+    def use(self, int flags):
+        """Says how to call send()."""
+        self._flags = flags
+
+    def send(self, message, /):
+        """Whether the message was taken: sent, or begun, with its end in `left`."""
+        cdef bytes frame
+        if (
+            not self.clear
+            or not PyBytes_CheckExact(message)
+            or PyBytes_GET_SIZE(message) > LARGEST_SIZE
+        ):
+            return False
+        frame = self._encode(message)
+        if not self._lock._try_acquire():
+            return False
+        try:
+            return self._send_frame(frame)
+        finally:
+            self._lock._release()
+
+    cdef bint _send_frame(self, bytes frame) except -1:
+        cdef const char* data = PyBytes_AS_STRING(frame)
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(frame)
+        cdef Py_ssize_t count = -1
+        cdef int fd, flags = self._flags
+        if not self.clear or self.sending:
+            return False
+        self.sending = True
+        try:
+            fd = self._fileno()
+            while count < 0:
+                with nogil:
+                    count = _send(fd, data, size, flags)
+                if count < 0:
+                    if _would_block():
+                        return False
+                    if errno != EINTR:
+                        PyErr_SetFromErrno(OSError)
+                    PyErr_CheckSignals()
+            if count < size:
+                self.clear = False
+                self.left = (PyBytes_FromStringAndSize(data + count, size - count),)
+        finally:
+            self.sending = False
+        return True

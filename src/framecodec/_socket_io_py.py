@@ -1,0 +1,110 @@
+"""The short way through a socket, in Python: one call that has nothing in its way.
+
+It reads as the specification of the compiled twin, `_socket_io.pyx`. Most calls of `recv` find a
+message that is ready or bytes that are, and most small messages fit the socket's buffer at once.
+Those go this way. Whatever is unusual is left to `FrameSocket`, which knows how to wait, to whom
+and for how long: a socket that would block, a thread that is inside, half a frame, an error.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from socket import socket
+from typing import Any, final
+
+from ._outbox import GATHER_SIZE
+from .codec import Codec
+from .splitter import Splitter
+
+__all__ = ["Receiver", "Sender"]
+
+Lock = threading.RLock
+
+
+@final
+class Receiver:
+    """The messages that were received; where there are none, one receive that may bring some.
+
+    An iterator, because a signal handler that raises is never run between an iterator's step and
+    the lines behind it: no message is lost to it. It has no end, only nothing at hand.
+
+    Args:
+        sock: The socket, whose descriptor is looked up for every call.
+        lock: Whoever holds it receives.
+    """
+
+    __slots__ = ("may_read", "ready")
+
+    def __init__(self, sock: socket, lock: Any) -> None:
+        self.ready: Iterator[Any] = iter(())
+        """The batch that is being delivered."""
+        self.may_read = True
+        """Nothing forbids a receive: no failure, nobody inside."""
+
+    def use(self, splitter: Splitter | None, size: int, flags: int) -> None:
+        """Says where bytes go, how many are asked for and how; None leaves all receiving to the
+        caller, as this twin does in any case: it would save no call."""
+
+    def __iter__(self) -> Receiver:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self.ready)
+
+
+@final
+class Sender:
+    """Sends one small message by one system call.
+
+    Args:
+        sock: The socket.
+        lock: Whoever holds it sends.
+        codec: The shape of the frames.
+    """
+
+    __slots__ = ("_encode", "_flags", "_lock", "_send", "clear", "left", "sending")
+
+    def __init__(self, sock: socket, lock: Any, codec: Codec) -> None:
+        self._send = sock.send
+        self._lock = lock
+        self._encode = codec.encode
+        self._flags: tuple[int] = (0,)
+        self.clear = False
+        """Nothing is ahead of the next message."""
+        self.sending = False
+        """Somebody is inside."""
+        self.left: tuple[bytes, ...] = ()
+        """The end of a frame that was begun."""
+
+    def use(self, flags: int) -> None:
+        """Says how to call send()."""
+        self._flags = (flags,)
+
+    def send(self, message: object, /) -> bool:
+        """Whether the message was taken: sent, or begun, with its end in `left`.
+
+        Raises:
+            FrameError: The message is invalid; nothing was sent.
+            OSError: The system refused; nothing was sent.
+        """
+        if not self.clear or type(message) is not bytes or len(message) >= GATHER_SIZE:
+            return False
+        frame = self._encode(message)
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            if not self.clear or self.sending:
+                return False
+            self.sending = True
+            # No call between the count and what is made of it.
+            for count in map(self._send, (frame,), self._flags):
+                if count != len(frame):
+                    self.clear = False
+                    self.left = (frame[count:],)
+            return True
+        except BlockingIOError:
+            return False
+        finally:
+            self.sending = False
+            self._lock.release()

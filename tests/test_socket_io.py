@@ -1,0 +1,334 @@
+"""The short way through a socket, in both twins: what it does, and what it leaves alone."""
+
+from __future__ import annotations
+
+import importlib
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from framecodec import Codec, Splitter
+from framecodec.errors import InvalidFrameError, MessageTooLargeError
+
+CODEC = Codec.uint(2)
+DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)
+
+
+@pytest.fixture(params=["python", pytest.param("compiled", marks=pytest.mark.c_extension)])
+def io(request: pytest.FixtureRequest) -> ModuleType:
+    names = {"python": "framecodec._socket_io_py", "compiled": "framecodec._socket_io"}
+    return importlib.import_module(names[request.param])
+
+
+@pytest.fixture
+def compiled_io() -> ModuleType:
+    return importlib.import_module("framecodec._socket_io")
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    left, right = socket.socketpair()
+    with left, right:
+        left.settimeout(10)
+        yield left, right
+
+
+def sender_of(io: ModuleType, sock: socket.socket, flags: int = DONTWAIT) -> Any:
+    sender = io.Sender(sock, io.Lock(), CODEC)
+    sender.use(flags)
+    sender.clear = True
+    return sender
+
+
+def receiver_of(io: ModuleType, sock: socket.socket, flags: int = DONTWAIT) -> Any:
+    receiver = io.Receiver(sock, io.Lock())
+    receiver.use(Splitter(CODEC), 65536, flags)
+    return receiver
+
+
+# --- the lock -------------------------------------------------------------------------------------
+
+
+def test_a_lock_is_its_owners_until_it_was_released_as_often_as_taken(io: ModuleType) -> None:
+    lock = io.Lock()
+    tried: list[bool] = []
+
+    def attempt() -> None:
+        taken = lock.acquire(blocking=False)
+        tried.append(taken)
+        if taken:
+            lock.release()
+
+    def attempt_elsewhere() -> bool:
+        thread = threading.Thread(target=attempt)
+        thread.start()
+        thread.join(10)
+        return tried.pop()
+
+    assert attempt_elsewhere()
+    with lock:
+        assert lock.acquire(timeout=1)
+        assert not attempt_elsewhere()
+        lock.release()
+        assert not attempt_elsewhere()
+    assert attempt_elsewhere()
+
+
+def test_a_lock_is_not_released_by_who_does_not_have_it(io: ModuleType) -> None:
+    lock = io.Lock()
+    with pytest.raises(RuntimeError, match="un-acquired"):
+        lock.release()
+    taken, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            taken.set()
+            done.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert taken.wait(10)
+    with pytest.raises(RuntimeError, match="un-acquired"):
+        lock.release()
+    assert not lock.acquire(blocking=False)
+    assert not lock.acquire(timeout=0.01)
+    done.set()
+    assert lock.acquire(timeout=10)
+    thread.join(10)
+    lock.release()
+
+
+def test_threads_take_turns(io: ModuleType) -> None:
+    lock, inside, most, total = io.Lock(), 0, 0, 0
+
+    def work() -> None:
+        nonlocal inside, most, total
+        for _ in range(300):
+            with lock:
+                inside += 1
+                most = max(most, inside)
+                time.sleep(0)
+                total += 1
+                inside -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert (most, total) == (1, 1200)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers here")
+def test_a_signal_interrupts_who_waits_for_a_lock(io: ModuleType) -> None:
+    class Interruption(Exception):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise Interruption
+
+    lock, taken, done = io.Lock(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            taken.set()
+            done.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert taken.wait(10)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    try:
+        with pytest.raises(Interruption):
+            lock.acquire()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        done.set()
+        thread.join(10)
+    assert lock.acquire(timeout=10)
+    lock.release()
+
+
+# --- the receiver ---------------------------------------------------------------------------------
+
+
+def test_what_is_ready_is_delivered_first_and_in_order(io: ModuleType, ends: Any) -> None:
+    receiver = receiver_of(io, ends[1])
+    receiver.ready = iter([b"one", b"two"])
+    ends[0].sendall(CODEC.encode(b"three"))
+    assert next(receiver) == b"one"
+    assert next(receiver) == b"two"
+
+
+def test_a_receiver_that_may_not_read_or_knows_no_splitter_reads_nothing(
+    io: ModuleType, ends: Any
+) -> None:
+    frame = CODEC.encode(b"hello")
+    ends[0].sendall(frame)
+    receiver = receiver_of(io, ends[1])
+    receiver.may_read = False
+    assert list(receiver) == []
+    receiver.may_read = True
+    receiver.use(None, 0, 0)
+    assert list(receiver) == []
+    assert ends[1].recv(100) == frame
+
+
+@pytest.mark.c_extension
+@pytest.mark.skipif(not DONTWAIT, reason="no call can be made non-blocking here")
+def test_one_receive_brings_what_is_there(compiled_io: ModuleType, ends: Any) -> None:
+    receiver = receiver_of(compiled_io, ends[1])
+    assert list(receiver) == []  # it would block
+    stream = CODEC.encode_many([b"one", b"", b"three"])
+    ends[0].sendall(stream[:-1])
+    assert list(receiver) == [b"one", b""]
+    ends[0].sendall(stream[-1:])
+    assert list(receiver) == [b"three"]
+    assert receiver.may_read
+    ends[0].close()
+    assert list(receiver) == []  # the end is for others to tell
+    assert ends[1].recv(1) == b""
+
+
+@pytest.mark.c_extension
+@pytest.mark.skipif(not DONTWAIT, reason="no call can be made non-blocking here")
+def test_an_error_of_the_stream_is_raised_behind_its_messages(
+    compiled_io: ModuleType, ends: Any
+) -> None:
+    receiver = compiled_io.Receiver(ends[1], compiled_io.Lock())
+    receiver.use(Splitter(Codec.digits(2)), 65536, DONTWAIT)
+    ends[0].sendall(b"01a0x")
+    assert next(receiver) == b"a"
+    for _ in range(2):
+        with pytest.raises(InvalidFrameError):
+            next(receiver)
+
+
+@pytest.mark.c_extension
+@pytest.mark.skipif(not DONTWAIT, reason="no call can be made non-blocking here")
+def test_what_the_system_refuses_is_an_os_error(compiled_io: ModuleType) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sock = socket.create_connection(server.getsockname(), 10)
+        peer, _ = server.accept()
+        receiver, sender = receiver_of(compiled_io, sock), sender_of(compiled_io, sock)
+        with sock:
+            linger = (1).to_bytes(4, "little") + (0).to_bytes(4, "little")
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            peer.close()  # a reset
+            assert select.select([sock], [], [], 10)[0]
+            with pytest.raises(ConnectionResetError):
+                next(receiver)
+            with pytest.raises(BrokenPipeError):
+                sender.send(b"hello")
+            assert receiver.may_read
+            assert not sender.sending
+        with pytest.raises(OSError, match="descriptor"):
+            next(receiver)
+        with pytest.raises(OSError, match="descriptor"):
+            sender.send(b"hello")
+
+
+@pytest.mark.c_extension
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers here")
+def test_signals_interrupt_a_receive_that_waits_and_lose_nothing(
+    compiled_io: ModuleType, ends: Any
+) -> None:
+    receiver = receiver_of(compiled_io, ends[1], flags=0)
+    ends[1].setblocking(True)
+    calls: list[object] = []
+
+    def handle(*_: object) -> None:
+        calls.extend(receiver)  # inside already: nothing
+        calls.append(None)
+        if len(calls) == 3:
+            ends[0].sendall(CODEC.encode(b"hello"))
+
+    before = signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    try:
+        assert next(receiver) == b"hello"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert calls[:3] == [None] * 3
+
+
+# --- the sender -----------------------------------------------------------------------------------
+
+
+def test_a_small_message_leaves_in_one_call(io: ModuleType, ends: Any) -> None:
+    sender = sender_of(io, ends[1])
+    assert sender.send(b"hello")
+    assert sender.send(b"")
+    assert ends[0].recv(100) == CODEC.encode_many([b"hello", b""])
+    assert sender.clear
+    assert not sender.sending
+    assert sender.left == ()
+
+
+def test_what_is_large_or_no_bytes_or_not_next_is_left_to_the_caller(
+    io: ModuleType, ends: Any
+) -> None:
+    sender = sender_of(io, ends[1])
+    assert not sender.send(bytes(4096))
+    assert not sender.send(bytearray(4))
+    assert not sender.send("text")
+    sender.sending = True  # as where a signal handler sends while a send is inside
+    assert not sender.send(b"hello")
+    sender.sending = False
+    sender.clear = False
+    assert not sender.send(b"hello")
+    ends[1].close()
+    assert ends[0].recv(100) == b""
+
+
+def test_a_message_that_is_invalid_raises_and_nothing_is_sent(io: ModuleType, ends: Any) -> None:
+    sender = io.Sender(ends[1], io.Lock(), Codec.uint(1, max_message_size=3))
+    sender.use(0)
+    sender.clear = True
+    with pytest.raises(MessageTooLargeError):
+        sender.send(b"four")
+    assert sender.send(b"hey")
+    assert ends[0].recv(100) == b"\3hey"
+
+
+def test_a_sender_whose_lock_is_taken_sends_nothing(io: ModuleType, ends: Any) -> None:
+    lock = io.Lock()
+    sender = io.Sender(ends[1], lock, CODEC)
+    sender.use(0)
+    sender.clear = True
+    answers: list[bool] = []
+    with lock:
+        thread = threading.Thread(target=lambda: answers.append(sender.send(b"hello")))
+        thread.start()
+        thread.join(10)
+    assert answers == [False]
+
+
+@pytest.mark.skipif(not DONTWAIT, reason="no call can be made non-blocking here")
+def test_where_the_buffer_is_full_whole_frames_are_refused_and_the_begun_one_is_kept(
+    io: ModuleType, ends: Any
+) -> None:
+    ends[1].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+    sender = sender_of(io, ends[1])
+    message, taken = bytes(range(250)) * 12, 0
+    while sender.send(message):
+        taken += 1
+        if sender.left:
+            break
+        assert taken < 10_000
+    assert not sender.send(message)
+    ends[0].setblocking(False)
+    wire = b""
+    while select.select([ends[0]], [], [], 0)[0]:
+        wire += ends[0].recv(1 << 20)
+    assert wire + b"".join(sender.left) == CODEC.encode_many([message] * taken)
