@@ -1,4 +1,4 @@
-"""The compiled modules, and when to leave them out. All else about the package is in pyproject.toml.
+"""The compiled modules, and when to leave them out. The rest of the package: see pyproject.toml.
 
 FRAMECODEC_NO_EXTENSIONS=1       leave them out: a pure wheel
 FRAMECODEC_REQUIRE_EXTENSIONS=1  fail where they cannot be built (CI and releases)
