@@ -10,7 +10,6 @@ import pytest
 
 import framecodec.asyncio
 import framecodec.codec
-import framecodec.datagrams
 import framecodec.sockets
 from framecodec import _socket_io_py
 
@@ -26,7 +25,7 @@ def codecs_use(engine: ModuleType) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("Encoder", "Splitter", "scan"):
             patch.setattr(framecodec.codec, name, getattr(engine, name))
-        for room in (framecodec.asyncio, framecodec.datagrams, framecodec.sockets):
+        for room in (framecodec.asyncio, framecodec.sockets):
             patch.setattr(room, "Splitter", engine.Splitter)
         if engine.__name__ == ENGINES["python"]:
             patch.setattr(framecodec.sockets, "_socket_io", _socket_io_py)

@@ -2,39 +2,81 @@
 
 What a `DatagramSocket` must do
     Give every message back as it was sent, or say that it cannot: what the kernel cut short, what
-    holds no whole frames and what no datagram holds is an error, never a short message.
+    holds no whole frames and what no datagram has room for is an error, never a short message.
 
 How
-    ``recvmsg_into`` reads one datagram into a buffer that is one byte larger than the largest that
-    is wanted, and says (MSG_TRUNC) whether it was cut all the same. With a codec the datagram is a
-    stream of its own, for a splitter of its own: what is wrong with it ends with it.
+    in    ``recvmsg_into`` reads one datagram and says (MSG_TRUNC) whether it was cut. Its messages
+          become the `_Datagram` that is delivered from; the next one is read when it is used up.
+          With a codec a datagram is a stream of its own: what is wrong with it ends with it.
+    out   A datagram leaves whole or not at all, so that nothing is held.
+
+Interruptions
+    A signal handler that raises may do so after any call from Python code. What a system call or an
+    iterator gives is therefore stored by a ``for``, which has no such moment, as in `FrameSocket`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import math
+import os
 import socket
 import threading
-from collections import deque
 from collections.abc import Iterable, Iterator
+from operator import length_hint
+from time import monotonic, sleep
 from types import TracebackType
-from typing import Any, Self, TypeAlias, final
+from typing import Any, NoReturn, Self, TypeAlias, final
 
 from . import errors
+from ._waiting import READ, WRITE, wait
 from .codec import Codec
-from .splitter import Splitter
 
-__all__ = ["LARGEST_UDP_PAYLOAD", "DatagramSocket"]
+__all__ = ["DatagramSocket", "largest_payload", "split_datagram"]
 
 _Socket: TypeAlias = socket.socket  # for classes that have an attribute `socket`
 
-_TRUNC: int = getattr(socket, "MSG_TRUNC", 0)
-_WSAEMSGSIZE = 10040  # how Windows says that a datagram was cut short
+# The flag that makes one call non-blocking; 0 where the system has none (Windows).
+_DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
 
-# No datagram of UDP is larger; Unix datagrams may be, up to the socket's send buffer.
-LARGEST_UDP_PAYLOAD = 65507
-_LARGEST_UDP6_PAYLOAD = 65527
+_TRUNC: int = getattr(socket, "MSG_TRUNC", 0)
+_HAS_RECVMSG = hasattr(socket.socket, "recvmsg_into")
+_WSAEMSGSIZE = 10040  # how Windows, which has no recvmsg, says that a datagram was cut short
+
+# No datagram of UDP has room for more, by the width of its length field. (IPv6 leaves its own
+# header out of that length. Unix datagrams are limited by the socket's send buffer.)
+_LARGEST_PAYLOADS = {socket.AF_INET: 65507, socket.AF_INET6: 65527}
+
+_PAUSE = 0.001  # seconds
+
+
+def largest_payload(sock: socket.socket) -> int | None:
+    """The bytes that a datagram of this socket has room for; None where only sending tells."""
+    return _LARGEST_PAYLOADS.get(sock.family)
+
+
+def split_datagram(
+    data: bytes, codec: Codec | None
+) -> tuple[list[Any], tuple[errors.FrameError, ...]]:
+    """The messages of one datagram, and behind them what is wrong with it, if anything is."""
+    if codec is None:
+        return [data], ()
+    splitter = codec.splitter()
+    messages: list[Any] = []
+    try:
+        messages = splitter.feed(data)
+        splitter.feed_eof()
+    except errors.FrameError as error:
+        return messages, (error.with_traceback(None),)
+    return messages, ()
+
+
+# What is left to deliver of one datagram: its messages, where they came from, what is wrong behind
+# them.
+_Datagram: TypeAlias = tuple[Iterator[Any], Any, Iterator[errors.FrameError]]
+
+_NOTHING: Iterator[Any] = iter(())
 
 
 @final
@@ -46,11 +88,13 @@ class DatagramSocket:
     on the shape with a stream. It is as reliable as its datagrams are: UDP may drop, double and
     reorder them.
 
-    What is wrong with one datagram is an error of the call that received it. The next call receives
-    the next datagram.
+    What is wrong with one datagram is an error of the call that received it, and the error's
+    ``address`` says who sent it. The next call receives the next datagram.
+
+    Threads: any number may receive and send at a time; `close` wakes those who wait to receive.
 
     Args:
-        sock: A datagram socket, IPv4, IPv6 or Unix.
+        sock: A datagram socket, IPv4, IPv6 or Unix. It is owned from then on.
         codec: The shape of the frames; None: a message is a datagram.
         max_size: The largest datagram that is received, in bytes; what is longer is a
             `TruncatedDatagramError`.
@@ -64,10 +108,15 @@ class DatagramSocket:
         "_buffer",
         "_closed",
         "_codec",
+        "_current",
+        "_flags",
         "_largest",
         "_lock",
-        "_ready",
+        "_read_ended",
+        "_received",
         "_sock",
+        "_timeout",
+        "_waits",
     )
 
     def __init__(
@@ -81,15 +130,14 @@ class DatagramSocket:
             raise errors.bad_max_size(max_size)
         self._sock = sock
         self._codec = codec
-        # One byte more tells a datagram that fits from one that was cut where the system does not.
-        self._buffer = bytearray(max_size + 1)
-        self._ready: deque[tuple[Any, Any]] = deque()  # messages and where they came from
-        self._lock = threading.RLock()
+        self._largest = largest_payload(sock)
+        self._buffer = bytearray(max_size)
+        self._received: Any = None  # what the system said of the datagram in the buffer
+        self._current: _Datagram = (_NOTHING, None, _NOTHING)
+        self._lock = threading.RLock()  # of who receives
+        self._read_ended = False
         self._closed = False
-        self._largest = {
-            socket.AF_INET: LARGEST_UDP_PAYLOAD,
-            socket.AF_INET6: _LARGEST_UDP6_PAYLOAD,
-        }.get(sock.family)
+        self.settimeout(sock.gettimeout())
 
     # --- sending ----------------------------------------------------------------------------------
 
@@ -97,22 +145,23 @@ class DatagramSocket:
         """Sends one message, in one datagram, to the address that the socket is connected to.
 
         Raises:
-            MessageTooLargeError: No datagram holds it; nothing was sent.
+            MessageTooLargeError: No datagram has room for it; nothing was sent.
             FrameError, TypeError, BufferError: As `Codec.encode`; nothing was sent.
-            TimeoutError, BlockingIOError, OSError: Nothing was sent.
+            TimeoutError, BlockingIOError, OSError: Nothing was sent. A connected socket may also
+                report here what became of an earlier datagram: a `ConnectionRefusedError` says
+                that nobody received that one.
         """
-        self._send(self._encode(message), None)
+        self._send_one(self._encode(message), None)
 
     def send_many(self, messages: Iterable[object], /) -> None:
         """Sends messages to the address that the socket is connected to: with a codec, as many as
         fit in each datagram, else one in each.
 
         Raises:
-            As `send`; nothing was sent where a message is invalid. What a system call refuses is
-            not sent again: the datagrams before it have left.
+            As `send`; all messages are checked before anything is sent. Where a system call
+            refuses, the error's attribute ``messages_sent`` says how many have left.
         """
-        for datagram in self._pack(messages):
-            self._send(datagram, None)
+        self._send_all(self._pack(messages), None)
 
     def send_to(self, message: object, address: Any, /) -> None:
         """Sends one message, in one datagram.
@@ -124,7 +173,7 @@ class DatagramSocket:
         Raises:
             As `send`.
         """
-        self._send(self._encode(message), address)
+        self._send_one(self._encode(message), address)
 
     def send_many_to(self, messages: Iterable[object], address: Any, /) -> None:
         """Sends messages to an address, as `send_many`.
@@ -132,75 +181,115 @@ class DatagramSocket:
         Raises:
             As `send_many`.
         """
-        for datagram in self._pack(messages):
-            self._send(datagram, address)
+        self._send_all(self._pack(messages), address)
 
     def _encode(self, message: object) -> Any:
-        datagram: Any
+        data: Any = message if type(message) is bytes else None
         if self._codec is not None:
-            datagram = self._codec.encode(message)
-            size = len(datagram)
-        else:
-            datagram = message if type(message) is bytes else errors.view_bytes(message)
-            size = len(datagram)
-        if self._largest is not None and size > self._largest:
-            raise errors.message_too_large(size, self._largest, "datagram's size, headers included")
-        return datagram
+            data = self._codec.encode(message)
+        elif data is None:
+            data = errors.view_bytes(message)
+        if self._largest is not None and len(data) > self._largest:
+            raise errors.datagram_too_large(len(data), self._largest, message)
+        return data
 
-    def _pack(self, messages: Iterable[object]) -> list[Any]:
-        datagrams = [self._encode(message) for message in messages]
+    def _pack(self, messages: Iterable[object]) -> list[tuple[Any, int]]:
+        """Datagrams, and how many messages are in each."""
+        frames = [self._encode(message) for message in messages]
         if self._codec is None:
-            return datagrams
+            return [(data, 1) for data in frames]
         most = self._largest or self._room()
-        packed: list[bytes] = []
+        datagrams: list[tuple[Any, int]] = []
         together: list[bytes] = []
         size = 0
-        for frame in datagrams:
+        for frame in frames:
             if together and size + len(frame) > most:
-                packed.append(b"".join(together))
+                datagrams.append((b"".join(together), len(together)))
                 together, size = [], 0
             together.append(frame)
             size += len(frame)
-        return [*packed, b"".join(together)] if together else packed
+        if together:
+            datagrams.append((b"".join(together), len(together)))
+        return datagrams
 
     def _room(self) -> int:
         """Bytes that a Unix datagram has room for, by a careful guess."""
         return self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 4
 
-    def _send(self, datagram: Any, address: Any) -> None:
+    def _send_one(self, data: Any, address: Any, sent: int = 0) -> None:
+        try:
+            self._try_to_send(data, address)
+        except OSError as error:
+            if not self._waits or not isinstance(error, BlockingIOError):
+                self._fail_to_send(error, len(data), sent)
+            self._wait_to_send(data, address, self._deadline(), sent)
+
+    def _send_all(self, datagrams: list[tuple[Any, int]], address: Any) -> None:
+        deadline = self._deadline()
+        sent = 0
+        for data, count in datagrams:
+            try:
+                self._try_to_send(data, address)
+            except OSError as error:
+                if not self._waits or not isinstance(error, BlockingIOError):
+                    self._fail_to_send(error, len(data), sent)
+                self._wait_to_send(data, address, deadline, sent)
+            sent += count
+
+    def _try_to_send(self, data: Any, address: Any) -> None:
         if self._closed:
             raise errors.connection_closed()
-        try:
-            if address is None:
-                self._sock.send(datagram)
-            else:
-                self._sock.sendto(datagram, address)
-        except OSError as error:
-            if error.errno == errno.EMSGSIZE:
-                raise errors.datagram_too_large(len(datagram)) from error
-            raise
+        if address is None:
+            self._sock.send(data, self._flags)
+        else:
+            self._sock.sendto(data, self._flags, _plain(address))
+
+    def _wait_to_send(self, data: Any, address: Any, deadline: float | None, sent: int) -> None:
+        while True:
+            try:
+                if not wait(self._sock, WRITE, deadline):
+                    raise errors.timed_out("the datagram could not be sent", self._timeout or 0.0)
+                self._try_to_send(data, address)
+                return
+            except BlockingIOError:
+                # There is room here, but not where it goes: for that no system lets one wait.
+                sleep(_PAUSE)
+            except (OSError, ValueError) as error:  # ValueError: it was closed in another thread
+                self._fail_to_send(error, len(data), sent)
+
+    def _fail_to_send(self, error: Exception, size: int, sent: int) -> NoReturn:
+        raised = error
+        if self._closed:
+            raised = errors.connection_closed()
+        elif isinstance(error, OSError) and error.errno == errno.EMSGSIZE:
+            raised = errors.datagram_refused(size)
+        raised.message_started = False  # type: ignore[attr-defined]  # as on a FrameSocket
+        raised.messages_sent = sent  # type: ignore[attr-defined]
+        raise raised from None
 
     # --- receiving --------------------------------------------------------------------------------
 
     def recv_from(self) -> tuple[Any, Any]:
         """The next message and the address that it came from, which `send_to` takes.
 
+        The address of a Unix socket that was not bound is None: it cannot be answered.
+
         Raises:
             TruncatedDatagramError: A datagram was larger than ``max_size``; its end is lost.
             FrameError: A datagram holds no whole frames. The messages of those in front of the bad
                 bytes are delivered first.
-            TimeoutError, BlockingIOError, OSError: Nothing was received.
+            TimeoutError, BlockingIOError: There is nothing to be received yet.
+            ConnectionRefusedError: The socket is connected, and nobody received what it sent.
+            EOFError: The socket was `shutdown` for receiving.
+            OSError: The socket was closed on this side.
         """
         while True:
-            with self._lock:
-                if self._ready:
-                    item = self._ready[0]
-                    del self._ready[0]
-                    message, address = item
-                    if isinstance(message, _BadDatagram):
-                        raise message.error
-                    return message, address
-                self._receive()
+            current = self._current
+            for message in current[0]:
+                return message, current[1]
+            for error in current[2]:
+                raise error
+            self._receive_behind(current)
 
     def recv(self) -> Any:
         """The next message.
@@ -216,62 +305,102 @@ class DatagramSocket:
         Raises:
             As `recv_from`.
         """
-        with self._lock:
-            messages = [self.recv()]
-            while self._ready and not isinstance(self._ready[0][0], _BadDatagram):
-                messages.append(self.recv())
-            return messages
+        while True:
+            current = self._current
+            messages = [*current[0]]
+            if messages:
+                return messages
+            for error in current[2]:
+                raise error
+            self._receive_behind(current)
 
     def __iter__(self) -> Iterator[Any]:
-        """Messages, until the socket is closed on this side; a datagram socket has no other end."""
+        """Messages, until the socket is closed or shut down on this side; there is no other end."""
         while True:
             try:
                 message = self.recv()
-            except ConnectionAbortedError:
-                if self._closed:
+            except errors.IncompleteFrameError:
+                raise
+            except (ConnectionAbortedError, EOFError):
+                if self._closed or self._read_ended:
                     return
                 raise
             yield message
 
-    def _receive(self) -> None:
-        """Receives one datagram."""
-        if self._closed:
-            raise errors.connection_closed()
-        buffer = self._buffer
-        flags, size = 0, 0
-        try:
-            if hasattr(self._sock, "recvmsg_into"):
-                # MSG_TRUNC: Linux then says how long the datagram was.
-                size, _, flags, address = self._sock.recvmsg_into([buffer], 0, _TRUNC)
-            else:
-                size, address = self._sock.recvfrom_into(buffer)
-        except OSError as error:
+    def _receive_behind(self, current: _Datagram) -> None:
+        """Makes the next datagram the current one; one without messages is stepped over."""
+        deadline = self._deadline()
+        with self._lock:
+            while self._current is current:
+                self._receive(deadline)
+                if self._received is None:  # a signal handler received in between
+                    return
+                found = self._read_buffer()
+                if not length_hint(found[0]) and not length_hint(found[2]):
+                    self._received = None
+                    if deadline is not None and monotonic() >= deadline:
+                        raise errors.timed_out("no message", self._timeout or 0.0)
+                elif self._current is current:
+                    self._current = found
+                    self._received = None
+
+    def _receive(self, deadline: float | None) -> None:
+        """Reads one datagram into the buffer, unless an interruption has left one there."""
+        while self._received is None:
             if self._closed:
-                raise errors.connection_closed() from None
-            if error.errno == _WSAEMSGSIZE:
-                raise errors.datagram_truncated(len(buffer) - 1, None) from None
-            raise
-        if self._closed:
+                raise errors.connection_closed()
+            try:
+                # Linux, given MSG_TRUNC, says how long a datagram was that did not fit.
+                received = (
+                    map(self._sock.recvmsg_into, ((self._buffer,),), (0,), (_TRUNC | self._flags,))
+                    if _HAS_RECVMSG
+                    else map(self._sock.recvfrom_into, (self._buffer,))
+                )
+                for self._received in received:
+                    return
+            except OSError as error:
+                if self._closed:
+                    raise errors.connection_closed() from None
+                if error.errno == _WSAEMSGSIZE:
+                    raise errors.datagram_truncated(len(self._buffer), None) from None
+                if not isinstance(error, BlockingIOError):
+                    raise
+                if self._read_ended:
+                    raise errors.receiving_ended() from None
+                if not self._waits:
+                    raise
+            if not wait(self._sock, READ, deadline):
+                raise errors.timed_out("no message", self._timeout or 0.0)
+
+    def _deadline(self) -> float | None:
+        return monotonic() + self._timeout if self._timeout else None
+
+    def _read_buffer(self) -> _Datagram:
+        """What is in the datagram that was received."""
+        if self._closed:  # it was woken up, and received nothing
             raise errors.connection_closed()
-        most = len(buffer) - 1
-        if size > most or flags & _TRUNC:
-            raise errors.datagram_truncated(most, size if size > most + 1 else None)
-        data = bytes(memoryview(buffer)[:size])
-        if self._codec is None:
-            self._ready.append((data, address))
-            return
-        splitter = Splitter(self._codec)
-        try:
-            messages = splitter.feed(data)
-            self._ready.extend((message, address) for message in messages)
-            splitter.feed_eof()
-        except errors.FrameError as error:
-            self._ready.append((_BadDatagram(error), address))
+        size, address = self._received[0], self._received[-1]
+        if self._read_ended and not size and not address:
+            self._received = None
+            raise errors.receiving_ended()
+        most = len(self._buffer)
+        failures: tuple[errors.FrameError, ...]
+        if _HAS_RECVMSG and self._received[2] & _TRUNC:
+            messages: list[Any] = []
+            failures = (errors.datagram_truncated(most, size if size > most else None),)
+        else:
+            data = bytes(memoryview(self._buffer)[:size])
+            if self._codec is None:
+                return iter((data,)), address, _NOTHING
+            messages, failures = split_datagram(data, self._codec)
+        for error in failures:
+            error.address = address
+        return iter(messages), address, iter(failures)
 
     @property
     def pending_messages(self) -> int:
         """Messages that `recv` gives without touching the socket."""
-        return sum(not isinstance(message, _BadDatagram) for message, _ in self._ready)
+        return length_hint(self._current[0])
 
     @property
     def pending_send(self) -> int:
@@ -300,27 +429,34 @@ class DatagramSocket:
 
     def bind(self, address: Any, /) -> None:
         """As `socket.socket.bind`."""
-        self._sock.bind(address)
+        self._sock.bind(_plain(address))
 
     def connect(self, address: Any, /) -> None:
         """As `socket.socket.connect`: where `send` sends to; datagrams of others are dropped."""
-        self._sock.connect(address)
+        self._sock.connect(_plain(address))
 
     def settimeout(self, timeout: float | None) -> None:
         """Sets the seconds that a call may take; None waits for ever, 0 does not wait at all."""
-        self._sock.settimeout(timeout)
+        if timeout is not None and (timeout < 0 or math.isnan(timeout)):
+            raise ValueError("Timeout value out of range")
+        # A thread that waits must be woken by close() and shutdown(), which Python's own time-outs
+        # are not: a call is tried without waiting, and then it is `wait` that waits.
+        self._sock.setblocking(timeout is None or (timeout > 0 and _DONTWAIT != 0))
+        self._flags = _DONTWAIT if timeout else 0
+        self._waits = bool(timeout)
+        self._timeout = timeout
 
     def gettimeout(self) -> float | None:
         """The seconds that a call may take; None: any time."""
-        return self._sock.gettimeout()
+        return self._timeout
 
     def setblocking(self, flag: bool) -> None:
         """``settimeout(None)`` or ``settimeout(0)``."""
-        self._sock.setblocking(flag)
+        self.settimeout(None if flag else 0.0)
 
     def getblocking(self) -> bool:
         """Whether calls wait at all."""
-        return self._sock.getblocking()
+        return self._timeout != 0
 
     def fileno(self) -> int:
         """The descriptor; -1 where it is closed. For `selectors`."""
@@ -343,17 +479,27 @@ class DatagramSocket:
         self._sock.setsockopt(level, option, value)
 
     def shutdown(self, how: int, /) -> None:
-        """As `socket.socket.shutdown`."""
+        """As `socket.socket.shutdown`. What was received before is still delivered; then `recv`
+        raises an `EOFError`, also in a thread that waits in it."""
+        if how != socket.SHUT_WR:
+            self._read_ended = True
         self._sock.shutdown(how)
 
     def detach(self) -> tuple[_Socket, bytes]:
-        """Hands the socket over; the bytes are the frames of messages that were not delivered."""
+        """Hands the socket over; the bytes are the frames of messages that were not delivered.
+
+        Raises:
+            OSError: It was closed or detached already.
+        """
         with self._lock:
             if self._closed:
                 raise errors.connection_closed()
-            left = [message for message, _ in self._ready if not isinstance(message, _BadDatagram)]
+            left = [*self._current[0]]
+            if self._received is not None:
+                left += self._read_buffer()[0]
             self._closed = True
-            self._ready.clear()
+            self._current, self._received = (_NOTHING, None, _NOTHING), None
+            self._sock.settimeout(self._timeout)
             return self._sock, b"" if self._codec is None else self._codec.encode_many(left)
 
     def close(self) -> None:
@@ -387,10 +533,5 @@ class DatagramSocket:
         return f"<DatagramSocket {state}, {self._codec!r}>"
 
 
-class _BadDatagram:
-    """What is wrong with a datagram, behind the messages that it began with."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: errors.FrameError) -> None:
-        self.error = error
+def _plain(address: Any) -> Any:
+    return os.fspath(address) if isinstance(address, os.PathLike) else address

@@ -35,7 +35,10 @@ class FrameError(Exception):
             the first byte the splitter was given; None where there is no stream (encoding).
         header: The bad frame's bytes up to and including the one that decided, at most its whole
             header (magic, lead and length field).
+        address: Where a bad datagram came from; None on a stream.
     """
+
+    address: object = None
 
     def __init__(
         self, message: str = "", *, stream_offset: int | None = None, header: bytes = b""
@@ -50,7 +53,7 @@ class MessageTooLargeError(FrameError):
 
     Attributes:
         size: The message's size, in bytes, as declared by its header or as given to ``encode``.
-        limit: The largest size, in bytes, that would have passed.
+        limit: The largest size, in bytes, that would have passed; 0 where only the system knows.
     """
 
     def __init__(
@@ -584,10 +587,31 @@ def bad_max_size(max_size: object) -> ValueError:
     return ValueError(f"max_size must be at least 1, not {max_size!r}")
 
 
-def datagram_too_large(size: int) -> MessageTooLargeError:
+def datagram_too_large(size: int, largest: int, message: object) -> MessageTooLargeError:
+    message_size = memoryview(message).nbytes  # type: ignore[arg-type]
     return MessageTooLargeError(
-        f"a datagram of {size} bytes; this socket sends none of that size", size=size
+        f"a message of {message_size} bytes makes a datagram of {size}; the largest has {largest}",
+        size=message_size,
+        limit=largest - (size - message_size),
     )
+
+
+def datagram_refused(size: int) -> MessageTooLargeError:
+    return MessageTooLargeError(
+        f"a datagram of {size} bytes is larger than this socket sends: a Unix socket by its send "
+        "buffer (SO_SNDBUF), UDP by the way to the receiver",
+        size=size,
+    )
+
+
+def nameless_sender() -> ValueError:
+    return ValueError(
+        "the datagram came from a Unix socket without a name; to be answered, it must bind() one"
+    )
+
+
+def receiving_ended() -> EOFError:
+    return EOFError("receiving was shut down on this side")
 
 
 def datagram_truncated(received: int, size: int | None) -> TruncatedDatagramError:

@@ -36,7 +36,6 @@ import io
 import math
 import mmap
 import os
-import select
 import socket
 import stat
 import threading
@@ -50,6 +49,9 @@ from typing import Any, Literal, NoReturn, Self, TypeAlias, final
 from . import _socket_io_py, errors
 from ._layout import CUSTOM, HEADERS
 from ._outbox import GATHER_SIZE, Outbox
+from ._waiting import READ as _READ
+from ._waiting import WRITE as _WRITE
+from ._waiting import wait as _wait
 from .codec import Codec
 from .datagrams import DatagramSocket as DatagramSocket
 from .splitter import ACCELERATED, Splitter
@@ -86,8 +88,6 @@ _HAS_SENDMSG = hasattr(socket.socket, "sendmsg")
 
 _ZERO = (0,)
 _NO_ANCILLARY = ((),)
-
-_READ, _WRITE = 1, 2
 
 # recv_file() and recv_into(): a message of which more than this is missing goes past the splitter.
 _STREAM_SIZE = 64 * 1024
@@ -1436,33 +1436,6 @@ class _TimedLock:
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
-
-
-def _wait(sock: socket.socket, event: int, deadline: float | None) -> bool:
-    """Waits until the socket can be read or written; False where the deadline passed."""
-    while True:
-        seconds = None if deadline is None else max(0.0, deadline - monotonic())
-        if _poll(sock, event, seconds):
-            return True
-        if deadline is not None and monotonic() >= deadline:
-            return False
-
-
-if hasattr(select, "poll"):
-
-    def _poll(sock: socket.socket, event: int, seconds: float | None) -> bool:
-        poll = select.poll()
-        poll.register(sock, select.POLLIN if event == _READ else select.POLLOUT)
-        # A month at most: the system takes an int of milliseconds.
-        milliseconds = None if seconds is None else math.ceil(min(seconds, 2_000_000) * 1000)
-        return bool(poll.poll(milliseconds))
-
-else:
-
-    def _poll(sock: socket.socket, event: int, seconds: float | None) -> bool:
-        if event == _READ:
-            return any(select.select([sock], [], [], seconds))
-        return any(select.select([], [sock], [sock], seconds))
 
 
 _NO_BYTES = memoryview(b"")

@@ -8,16 +8,22 @@ finds out what kind of socket it was given, so that one class serves all of them
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from socketserver import BaseRequestHandler
-from typing import Any, ClassVar
+from time import monotonic
+from typing import Any, ClassVar, NoReturn
 
 from . import errors
 from .codec import Codec
-from .datagrams import LARGEST_UDP_PAYLOAD, DatagramSocket
+from .datagrams import DatagramSocket, largest_payload, split_datagram
 from .sockets import DEFAULT_CODEC, FrameSocket
 
 __all__ = ["FrameRequestHandler"]
+
+# Replies to messages that came together leave together, but none waits longer than this for the
+# next one to be made, and no more than this is held. In seconds, and in bytes.
+_HOLD_TIME = 0.001
+_HOLD_SIZE = 64 * 1024
 
 
 class FrameRequestHandler(BaseRequestHandler):
@@ -85,7 +91,8 @@ class FrameRequestHandler(BaseRequestHandler):
     def handle(self) -> None:
         """Answers every message until the clean end of the stream.
 
-        The replies to messages that came together leave together.
+        The replies to messages that came together leave together, where they are small and made
+        at once.
         """
         while True:
             try:
@@ -94,16 +101,27 @@ class FrameRequestHandler(BaseRequestHandler):
                 raise
             except EOFError:
                 return
-            replies = []
-            try:
-                for message in messages:
-                    reply = self.handle_message(message)
-                    if reply is not None:
-                        replies.append(reply)
-            finally:
-                # Also where a later message cannot be answered.
-                if replies:
-                    self.frames.send_many(replies)
+            self._answer(messages)
+
+    def _answer(self, messages: list[Any]) -> None:
+        replies: list[Any] = []
+        size = 0
+        due = monotonic() + _HOLD_TIME
+        try:
+            for message in messages:
+                reply = self.handle_message(message)
+                if reply is None:
+                    continue
+                replies.append(reply)
+                size += len(reply) if isinstance(reply, bytes | bytearray | memoryview) else 0
+                if size >= _HOLD_SIZE or monotonic() >= due:
+                    leaving, replies, size = replies, [], 0
+                    self.frames.send_many(leaving)
+                    due = monotonic() + _HOLD_TIME
+        finally:
+            # Also where a later message cannot be answered.
+            if replies:
+                self.frames.send_many(replies)
 
     def handle_message(self, message: Any) -> Any:
         """Answers one message; to be overridden.
@@ -139,12 +157,30 @@ class DatagramReply:
         codec: Codec | None = None,
         server: Any = None,
     ) -> None:
-        self._socket = DatagramSocket(sock, codec, max_size=1)
+        self._socket = DatagramSocket(sock, codec, max_size=1)  # to send only
         self._address = address
-        self._messages: list[Any] | None = None
-        self._data = data
-        self._codec = codec
-        self._most = getattr(server, "max_packet_size", None)
+        most = getattr(server, "max_packet_size", None)
+        largest = largest_payload(sock)
+        messages: list[Any] = []
+        failures: tuple[errors.FrameError, ...]
+        if most is not None and most <= len(data) and (largest is None or len(data) < largest):
+            failures = (errors.datagram_truncated(len(data), None),)
+        else:
+            messages, failures = split_datagram(data, codec)
+        for error in failures:
+            error.address = address
+        self._messages = iter(messages)
+        self._errors = iter(failures)
+
+    def recv(self) -> Any:
+        """The datagram's next message.
+
+        Raises:
+            As `recv_many`.
+        """
+        for message in self._messages:
+            return message
+        self._end()
 
     def recv_many(self) -> list[Any]:
         """The datagram's messages.
@@ -153,51 +189,45 @@ class DatagramReply:
             EOFError: They were given already, or there are none.
             TruncatedDatagramError: The server read only the datagram's first ``max_packet_size``
                 bytes, as far as one can tell.
-            FrameError: The datagram does not hold whole frames.
+            FrameError: The datagram does not hold whole frames; raised behind the messages in
+                front of the bad bytes.
         """
-        if self._messages is None:
-            self._messages = self._split()
-        messages, self._messages = self._messages, []
-        if not messages:
-            raise errors.stream_ended()
-        return messages
+        return [*self._messages] or self._end()
 
-    def recv(self) -> Any:
-        """The datagram's next message.
+    def __iter__(self) -> Iterator[Any]:
+        """The datagram's messages."""
+        yield from self._messages
+        for error in self._errors:
+            raise error
 
-        Raises:
-            As `recv_many`.
-        """
-        messages = self.recv_many()
-        self._messages = messages[1:]
-        return messages[0]
-
-    def _split(self) -> list[Any]:
-        if self._most is not None and self._most <= len(self._data) < LARGEST_UDP_PAYLOAD:
-            raise errors.datagram_truncated(len(self._data), None)
-        if self._codec is None:
-            return [self._data]
-        splitter = self._codec.splitter()
-        messages = splitter.feed(self._data)
-        splitter.feed_eof()
-        return messages
+    def _end(self) -> NoReturn:
+        for error in self._errors:
+            raise error
+        raise errors.stream_ended()
 
     def send(self, message: object, /) -> None:
         """Answers with one message, in one datagram.
 
         Raises:
+            ValueError: The sender is a Unix socket without a name, which nobody can answer.
             As `DatagramSocket.send_to`.
         """
-        self._socket.send_to(message, self._address)
+        self._socket.send_to(message, self.getpeername())
 
     def send_many(self, messages: Iterable[object], /) -> None:
         """Answers with many messages.
 
         Raises:
-            As `DatagramSocket.send_many`.
+            As `send`.
         """
-        self._socket.send_many_to(messages, self._address)
+        self._socket.send_many_to(messages, self.getpeername())
 
     def getpeername(self) -> Any:
-        """Where the datagram came from."""
+        """Where the datagram came from.
+
+        Raises:
+            ValueError: From nowhere that could be answered.
+        """
+        if not self._address:
+            raise errors.nameless_sender()
         return self._address

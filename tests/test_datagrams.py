@@ -1,0 +1,855 @@
+"""Datagrams: every message comes out as it went in, or an error says that it cannot."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import pickle
+import random
+import selectors
+import signal
+import socket
+import struct
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from framecodec import (
+    Codec,
+    DatagramSocket,
+    FrameError,
+    IncompleteFrameError,
+    InvalidFrameError,
+    MessageTooLargeError,
+    TruncatedDatagramError,
+    formats,
+)
+from tests.zoo import CODECS, sample_messages
+
+TIMEOUT = 20.0  # seconds; of every wait that a passing test does not need
+LARGEST = {"udp4": 65507, "udp6": 65527}
+KINDS = ["udp4", "udp6", "unix", "socketpair"]
+
+
+@contextlib.contextmanager
+def two_sockets(kind: str) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two datagram sockets, each connected to the other."""
+    if kind == "socketpair":
+        left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with left, right:
+            yield left, right
+        return
+    with contextlib.ExitStack() as stack:
+        family = {"udp4": socket.AF_INET, "udp6": socket.AF_INET6, "unix": socket.AF_UNIX}[kind]
+        left, right = (stack.enter_context(socket.socket(family, socket.SOCK_DGRAM)) for _ in "12")
+        if kind == "unix":  # a path of its own: pytest's may be longer than the system takes
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            addresses: list[Any] = [f"{folder}/left", f"{folder}/right"]
+        else:
+            addresses = [("127.0.0.1" if kind == "udp4" else "::1", 0)] * 2
+        try:
+            left.bind(addresses[0])
+        except OSError as error:
+            pytest.skip(f"no {kind} here: {error}")
+        right.bind(addresses[1])
+        left.connect(right.getsockname())
+        right.connect(left.getsockname())
+        yield left, right
+
+
+@contextlib.contextmanager
+def pair(
+    kind: str, codec: Codec | None = None, **options: Any
+) -> Iterator[tuple[DatagramSocket, DatagramSocket]]:
+    """The same as `DatagramSocket` objects; ``max_size`` is the right one's."""
+    with two_sockets(kind) as (one, other):
+        left, right = DatagramSocket(one, codec), DatagramSocket(other, codec, **options)
+        for end in (left, right):
+            end.settimeout(TIMEOUT)
+        yield left, right
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+def in_thread(call: Callable[[], Any]) -> Callable[[], Any]:
+    """Runs a call in a thread; what is returned waits for it and gives its result or its error."""
+    outcome: list[Any] = []
+
+    def run() -> None:
+        try:
+            outcome.append(call())
+        except Exception as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+
+    def result() -> Any:
+        thread.join(TIMEOUT)
+        assert not thread.is_alive(), "the thread waits for ever"
+        return outcome[0]
+
+    return result
+
+
+# --- a message is a datagram ----------------------------------------------------------------------
+
+
+def test_a_message_is_a_datagram_the_empty_one_included(kind: str) -> None:
+    messages = [b"hello", b"", b"byebye", b"", bytes(range(256)) * 8]
+    with pair(kind) as (left, right):
+        for message in messages:
+            left.send(message)
+        assert [right.recv() for _ in messages] == messages
+
+
+def test_both_directions_are_alike(kind: str) -> None:
+    with pair(kind) as (left, right):
+        for number in range(50):
+            left.send(b"%d" % number)
+            right.send(right.recv() + b"!")
+            assert left.recv() == b"%d!" % number
+
+
+def test_without_a_codec_many_messages_are_as_many_datagrams(kind: str) -> None:
+    with pair(kind) as (left, right):
+        left.send_many(message for message in (b"one", b"", b"three"))
+        assert right.recv_many() == [b"one"]
+        assert right.recv_many() == [b""]
+        assert right.recv_many() == [b"three"]
+
+
+@pytest.mark.parametrize("codec", [None, Codec.uint(2)], ids=["none", "uint"])
+def test_every_bytes_like_object_is_a_message(codec: Codec | None) -> None:
+    with pair("socketpair", codec) as (left, right):
+        for message in (
+            bytearray(b"mutable"),
+            memoryview(b"a view"),
+            memoryview(b"-every other-")[1:-1],
+            array.array("H", [1, 2, 3]),
+        ):
+            left.send(message)
+            assert right.recv() == bytes(message)
+
+
+@pytest.mark.parametrize("message", ["text", 5, None, memoryview(b"abcdef")[::2]])
+def test_what_is_no_bytes_is_refused_and_nothing_sent(message: object) -> None:
+    with pair("socketpair") as (left, right):
+        with pytest.raises((TypeError, BufferError)):
+            left.send(message)
+        with pytest.raises((TypeError, BufferError)):
+            left.send_many([b"not sent either", message])
+        right.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            right.recv()
+
+
+def test_a_message_that_was_delivered_never_changes() -> None:
+    # The buffer that datagrams are read into is used again for the next one.
+    with pair("socketpair") as (left, right):
+        left.send_many([b"first", b"later"])
+        first = right.recv()
+        assert (right.recv(), first) == (b"later", b"first")
+
+
+# --- any number of frames in a datagram -----------------------------------------------------------
+
+
+def test_with_a_codec_messages_share_a_datagram(kind: str, engine_in_use: ModuleType) -> None:
+    with pair(kind, Codec.digits(4)) as (left, right):
+        left.send_many([b"hello", b"", b"byebye"])
+        left.send(b"alone")
+        assert right.socket.recv(100) == b"0005hello00000006byebye"
+        left.send_many([b"1", b"2", b"3"])
+        assert right.recv() == b"alone"
+        assert right.recv() == b"1"
+        assert right.pending_messages == 2
+        assert right.recv_many() == [b"2", b"3"]
+        assert right.pending_messages == 0
+
+
+@pytest.mark.parametrize("name", [name for name, codec in CODECS.items() if sample_messages(codec)])
+def test_messages_of_every_codec_come_out_as_they_went_in(
+    name: str, engine_in_use: ModuleType
+) -> None:
+    codec = CODECS[name].replace()
+    messages = sample_messages(codec)
+    with pair("socketpair", codec) as (left, right):
+        left.send_many(messages)
+        assert right.socket.recv(100_000, socket.MSG_PEEK) == codec.encode_many(messages)
+        assert right.recv_many() == messages
+        for message in messages:
+            left.send(message)
+            assert right.recv() == message
+
+
+def test_special_objects_travel_too(engine_in_use: ModuleType) -> None:
+    flush = formats.PktLine.FLUSH
+    with pair("socketpair", formats.pkt_line.replace()) as (left, right):
+        left.send(flush)
+        left.send_many([b"line", flush])
+        assert [right.recv(), *right.recv_many()] == [flush, b"line", flush]
+
+
+def test_nothing_to_send_is_no_datagram(kind: str) -> None:
+    for codec in (None, Codec.uint(2)):
+        with pair(kind, codec) as (left, right):
+            left.send_many([])
+            left.send(b"next")
+            assert right.recv() == b"next"
+
+
+def test_a_datagram_without_a_frame_is_stepped_over(kind: str, engine_in_use: ModuleType) -> None:
+    with pair(kind, Codec.uint(2)) as (left, right):
+        for data in (b"", b"", Codec.uint(2).encode(b"here")):
+            left.socket.send(data)
+        assert right.recv() == b"here"
+
+
+def test_datagrams_without_a_frame_do_not_put_off_the_timeout() -> None:
+    stop = threading.Event()
+
+    def knock(sock: socket.socket) -> None:
+        while not stop.is_set():
+            with contextlib.suppress(BlockingIOError):
+                sock.send(b"", socket.MSG_DONTWAIT)
+            stop.wait(0.002)
+
+    with pair("socketpair", Codec.uint(2)) as (left, right):
+        thread = threading.Thread(target=knock, args=(left.socket,))
+        thread.start()
+        try:
+            right.settimeout(0.1)
+            with pytest.raises(TimeoutError):
+                right.recv()
+        finally:
+            stop.set()
+            thread.join()
+
+
+def test_messages_that_do_not_fit_together_take_several_datagrams(
+    kind: str, engine_in_use: ModuleType
+) -> None:
+    codec = Codec.uint(2)
+    messages = [bytes([number]) * 20_000 for number in range(7)]
+    with pair(kind, codec) as (left, right):
+        sent = in_thread(lambda: left.send_many(messages))
+        arrived: list[bytes] = []
+        datagrams = 0
+        while len(arrived) < len(messages):
+            arrived += right.recv_many()
+            datagrams += 1
+        assert (sent(), arrived) == (None, messages)
+        assert 1 < datagrams < len(messages)
+
+
+# --- too large ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("udp", LARGEST)
+def test_the_largest_datagram_passes_and_one_byte_more_is_refused(udp: str) -> None:
+    largest = LARGEST[udp]
+    with pair(udp) as (left, right):
+        left.send(b"x" * largest)
+        assert right.recv() == b"x" * largest
+        with pytest.raises(MessageTooLargeError) as caught:
+            left.send(b"x" * (largest + 1))
+        assert (caught.value.size, caught.value.limit) == (largest + 1, largest)
+        assert str(largest) in str(caught.value)
+        assert caught.value.stream_offset is None
+        with pytest.raises(MessageTooLargeError):
+            left.send_many([b"not sent", b"x" * (largest + 1)])
+        with pytest.raises(MessageTooLargeError):
+            left.send_to(bytearray(largest + 1), right.getsockname())
+        left.send(b"next")
+        assert right.recv() == b"next"
+
+
+@pytest.mark.parametrize("udp", LARGEST)
+def test_with_a_codec_the_frame_counts(udp: str, engine_in_use: ModuleType) -> None:
+    codec = Codec.uint(4, trailer=b";")
+    most = LARGEST[udp] - 5
+    with pair(udp, codec) as (left, right):
+        left.send(b"x" * most)
+        assert right.recv() == b"x" * most
+        with pytest.raises(MessageTooLargeError) as caught:
+            left.send(b"x" * (most + 1))
+        assert (caught.value.size, caught.value.limit) == (most + 1, most)
+
+
+@pytest.mark.parametrize("unix", ["unix", "socketpair"])
+def test_what_the_system_refuses_as_too_large_is_said_alike(unix: str) -> None:
+    with pair(unix) as (left, right):
+        size = left.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) + 1
+        with pytest.raises(MessageTooLargeError, match="SO_SNDBUF") as caught:
+            left.send(b"x" * size)
+        assert caught.value.size == size
+        left.send(b"next")
+        assert right.recv() == b"next"
+
+
+def test_a_message_above_the_codecs_limit_is_refused_both_ways(engine_in_use: ModuleType) -> None:
+    wide, narrow = Codec.uint(2), Codec.uint(2, max_message_size=3)
+    with two_sockets("socketpair") as (one, other):
+        left, right = DatagramSocket(one, wide), DatagramSocket(other, narrow)
+        with pytest.raises(MessageTooLargeError):
+            right.send(b"four")
+        left.send(b"four")
+        left.send(b"two")
+        with pytest.raises(MessageTooLargeError) as caught:
+            right.recv()
+        assert (caught.value.size, caught.value.limit) == (4, 3)
+        assert right.recv() == b"two"
+
+
+# --- what is wrong with a datagram ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("codec", [None, Codec.uint(2)], ids=["none", "uint"])
+def test_a_datagram_that_was_cut_short_is_an_error(kind: str, codec: Codec | None) -> None:
+    header = 2 if codec else 0
+    with pair(kind, codec, max_size=8) as (left, right):
+        sent = [b"6bytes", b"9 bytes..", b"x" * 1000, b"after"]
+        for message in sent:
+            left.send(message)
+        assert right.recv() == b"6bytes"
+        for message in sent[1:3]:
+            with pytest.raises(TruncatedDatagramError) as caught:
+                right.recv()
+            assert caught.value.received == 8
+            assert caught.value.size == len(message) + header
+            assert f"{len(message) + header} bytes was cut short" in str(caught.value)
+        assert right.recv() == b"after"
+
+
+def test_a_datagram_of_just_max_size_is_whole(kind: str) -> None:
+    with pair(kind, max_size=8) as (left, right):
+        left.send(b"8 bytes!")
+        assert right.recv() == b"8 bytes!"
+
+
+def test_every_datagram_of_udp_fits_by_default() -> None:
+    with pair("udp6") as (left, right):
+        left.send(b"x" * LARGEST["udp6"])
+        assert len(right.recv()) == LARGEST["udp6"]
+
+
+# What stands behind two whole frames, and which error it is.
+BAD = {
+    "a cut header": (b"\xab\x00", IncompleteFrameError, "header"),
+    "a cut rest": (b"\xab\x00\x05hell", IncompleteFrameError, "rest"),
+    "no trailer": (b"\xab\x00\x05hello", IncompleteFrameError, "trailer"),
+    "a wrong trailer": (b"\xab\x00\x05hello!", InvalidFrameError, None),
+    "a wrong magic": (b"HTTP/1.1", InvalidFrameError, None),
+    "a length above the limit": (b"\xab\xff\xff", MessageTooLargeError, None),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("good", [0, 2])
+def test_bytes_that_are_no_frame_are_an_error_behind_the_messages(
+    bad: str, good: int, kind: str, engine_in_use: ModuleType
+) -> None:
+    codec = Codec.uint(2, magic=b"\xab", trailer=b";", max_message_size=1000)
+    data, expected, where = BAD[bad]
+    front = codec.encode_many([b"one", b"two"][:good])
+    with pair(kind, codec) as (left, right):
+        left.socket.send(front + data)
+        left.send(b"next")
+        assert [right.recv() for _ in range(good)] == [b"one", b"two"][:good]
+        with pytest.raises(expected) as caught:
+            right.recv()
+        assert isinstance(caught.value, FrameError)
+        assert caught.value.stream_offset == len(front)
+        assert getattr(caught.value, "where", None) == where
+        assert right.recv() == b"next"  # the error was that datagram's alone
+
+
+def test_messages_that_come_together_are_given_before_what_is_wrong_behind_them() -> None:
+    codec = Codec.uint(1)
+    with pair("socketpair", codec) as (left, right):
+        left.socket.send(b"\x01a\x01b\x05cut")
+        left.send(b"next")
+        assert right.recv() == b"a"
+        assert right.pending_messages == 1
+        assert right.recv_many() == [b"b"]
+        assert right.pending_messages == 0
+        with pytest.raises(IncompleteFrameError):
+            right.recv_many()
+        assert right.recv_many() == [b"next"]
+
+
+def test_an_iteration_raises_what_is_wrong_and_does_not_take_it_for_the_end() -> None:
+    with pair("socketpair", Codec.uint(1)) as (left, right):
+        left.socket.send(b"\x01a\x05cut")
+        left.send(b"b")
+        arrived: list[bytes] = []
+        with pytest.raises(IncompleteFrameError):  # which is an EOFError too
+            arrived.extend(right)
+        arrived.append(next(iter(right)))
+        assert arrived == [b"a", b"b"]
+
+
+def test_an_error_says_who_sent_the_datagram(engine_in_use: ModuleType) -> None:
+    with two_sockets("udp4") as (one, other):
+        right = DatagramSocket(other, Codec.uint(2), max_size=9)
+        for data in (b"\x00\x05cut", b"x" * 10):
+            one.send(data)
+            with pytest.raises(FrameError) as caught:
+                right.recv_from()
+            assert caught.value.address == one.getsockname()
+            copy = pickle.loads(pickle.dumps(caught.value))
+            assert (str(copy), copy.address) == (str(caught.value), caught.value.address)
+
+
+def test_the_other_shape_of_frames_is_an_error_and_no_message(engine_in_use: ModuleType) -> None:
+    with two_sockets("socketpair") as (one, other):
+        left, right = DatagramSocket(one, Codec.struct("<I")), DatagramSocket(other, Codec.uint(4))
+        left.send(b"hello")
+        with pytest.raises(MessageTooLargeError):
+            right.recv()
+
+
+# --- addresses ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("family", "host"), [("AF_INET", "127.0.0.1"), ("AF_INET6", "::1")])
+@pytest.mark.parametrize("codec", [None, Codec.uint(2)], ids=["none", "uint"])
+def test_a_server_answers_each_client_at_its_address(
+    family: str, host: str, codec: Codec | None
+) -> None:
+    def new() -> DatagramSocket:
+        sock = DatagramSocket(socket.socket(getattr(socket, family), socket.SOCK_DGRAM), codec)
+        sock.settimeout(TIMEOUT)
+        stack.callback(sock.close)
+        try:
+            sock.bind((host, 0))
+        except OSError as error:
+            pytest.skip(f"no {family} here: {error}")
+        return sock
+
+    with contextlib.ExitStack() as stack:
+        server, *clients = [new() for _ in range(4)]
+        for number, client in enumerate(clients):
+            client.send_to(b"%d" % number, server.getsockname())
+        for _ in clients:
+            message, address = server.recv_from()
+            assert address == clients[int(message)].getsockname()
+            server.send_to(message + b"!", address)
+            server.send_many_to([b"more", b"still more"], address)
+        for number, client in enumerate(clients):
+            assert client.recv_from() == (b"%d!" % number, server.getsockname())
+            assert [client.recv(), client.recv()] == [b"more", b"still more"]
+
+
+def test_every_message_of_a_datagram_has_its_address(engine_in_use: ModuleType) -> None:
+    with two_sockets("udp4") as (one, other):
+        left, right = DatagramSocket(one, Codec.uint(2)), DatagramSocket(other, Codec.uint(2))
+        left.send_many([b"a", b"b"])
+        assert [right.recv_from() for _ in "ab"] == [
+            (b"a", left.getsockname()),
+            (b"b", left.getsockname()),
+        ]
+
+
+def test_paths_are_addresses() -> None:
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        server, client, nameless = (
+            stack.enter_context(DatagramSocket(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)))
+            for _ in range(3)
+        )
+        for sock in (server, client, nameless):
+            sock.settimeout(TIMEOUT)
+        server.bind(folder / "server")
+        client.bind(str(folder / "client"))
+        client.send_to(b"hello", folder / "server")
+        message, address = server.recv_from()
+        assert (message, address) == (b"hello", str(folder / "client"))
+        server.send_to(b"answer", address)
+        assert client.recv_from() == (b"answer", str(folder / "server"))
+        nameless.connect(folder / "server")
+        nameless.send(b"who?")
+        assert server.recv_from() == (b"who?", None)
+        with pytest.raises(OSError, match=r"."):
+            server.send_to(b"to nobody", None)
+        with pytest.raises(FileNotFoundError) as caught:
+            client.send_to(b"hello", folder / "nowhere")
+        assert caught.value.message_started is False
+
+
+def test_a_socket_that_is_not_connected_needs_an_address() -> None:
+    with DatagramSocket(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
+        with pytest.raises(OSError, match=r".") as caught:
+            sock.send(b"where to?")
+        assert caught.value.message_started is False
+        assert caught.value.messages_sent == 0
+
+
+def send_until_refused(sock: DatagramSocket) -> None:
+    for _ in range(1000):
+        sock.send(b"not sent")
+        time.sleep(0.001)
+
+
+def test_a_port_where_nobody_receives_is_said_and_not_for_good() -> None:
+    # ICMP's "port unreachable" comes back as an error of a later call, sending or receiving.
+    with two_sockets("udp4") as (one, other):
+        port = other.getsockname()
+        other.close()
+        sock = DatagramSocket(one)
+        sock.settimeout(TIMEOUT)
+        sock.send(b"lost")
+        with pytest.raises(ConnectionRefusedError):
+            sock.recv()
+        sock.send(b"lost")
+        with pytest.raises(ConnectionRefusedError) as caught:
+            send_until_refused(sock)
+        assert caught.value.message_started is False
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
+            again.bind(port)
+            with contextlib.suppress(ConnectionRefusedError):  # of the sends just now
+                sock.send(b"may be lost")
+            sock.send(b"somebody is there")
+            again.settimeout(TIMEOUT)
+            while (data := again.recv(100)) != b"somebody is there":
+                assert data == b"may be lost"
+
+
+# --- waiting --------------------------------------------------------------------------------------
+
+
+def test_a_timeout_loses_nothing(kind: str) -> None:
+    with pair(kind) as (left, right):
+        right.settimeout(0.01)
+        for _ in range(3):
+            with pytest.raises(TimeoutError, match=r"no message within 0.01 s; nothing is lost"):
+                right.recv()
+        left.send(b"late")
+        right.settimeout(TIMEOUT)
+        assert right.recv() == b"late"
+        assert (right.gettimeout(), right.getblocking()) == (TIMEOUT, True)
+
+
+@pytest.mark.parametrize("codec", [None, Codec.uint(2)], ids=["none", "uint"])
+def test_a_socket_that_does_not_wait_says_so(kind: str, codec: Codec | None) -> None:
+    with pair(kind, codec) as (left, right):
+        right.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            right.recv()
+        with pytest.raises(BlockingIOError):
+            right.recv_many()
+        if codec:
+            left.socket.send(b"")  # a datagram without a message
+            with pytest.raises(BlockingIOError):
+                right.recv()
+        left.send(b"there")
+        assert right.recv() == b"there"
+        assert right.getblocking() is False
+
+
+def test_a_selector_tells_when_a_message_is_there(kind: str) -> None:
+    with pair(kind) as (left, right), selectors.DefaultSelector() as selector:
+        selector.register(right, selectors.EVENT_READ)
+        right.setblocking(False)
+        assert selector.select(0) == []
+        left.send(b"there")
+        ((key, _),) = selector.select(TIMEOUT)
+        assert key.fileobj is right
+        assert right.recv() == b"there"
+
+
+def full(left: DatagramSocket) -> int:
+    """Fills what a Unix datagram socket has room for; returns how many messages it took."""
+    count = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            left.send(b"%d" % count)
+            count += 1
+    return count
+
+
+def test_a_full_socket_says_how_many_messages_have_left() -> None:
+    with pair("socketpair") as (left, right):
+        left.setblocking(False)
+        messages = [b"%d" % number for number in range(1000)]
+        done = 0
+        arrived: list[bytes] = []
+        while done < len(messages):
+            try:
+                left.send_many(messages[done:])
+                done = len(messages)
+            except BlockingIOError as error:
+                done += error.messages_sent
+                assert 0 < done < len(messages)
+                arrived += [right.recv() for _ in range(done - len(arrived))]
+        arrived += [right.recv() for _ in range(done - len(arrived))]
+        assert arrived == messages
+        assert left.pending_send == 0
+        left.flush()
+
+
+def test_a_full_socket_with_a_codec_counts_messages_and_not_datagrams() -> None:
+    with pair("socketpair", Codec.uint(2)) as (left, right):
+        left.setblocking(False)
+        left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * 1024)
+        messages = [b"%04d" % number * 500 for number in range(200)]
+        with pytest.raises(BlockingIOError) as caught:
+            left.send_many(messages)
+        sent = caught.value.messages_sent
+        assert 1 < sent < len(messages)
+        arrived = [right.recv() for _ in range(sent)]
+        assert arrived == messages[:sent]
+        right.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            right.recv()
+
+
+def test_a_send_with_a_timeout_says_that_nothing_was_sent() -> None:
+    with pair("socketpair") as (left, right):
+        left.setblocking(False)
+        count = full(left)
+        left.settimeout(0.01)
+        with pytest.raises(TimeoutError) as caught:
+            left.send(b"late")
+        assert caught.value.message_started is False
+        assert [right.recv() for _ in range(count)] == [b"%d" % number for number in range(count)]
+        right.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            right.recv()
+
+
+def test_an_interruption_loses_no_message_and_doubles_none() -> None:
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    def send_all(sock: DatagramSocket) -> None:
+        for first in range(0, count, 4):
+            sock.send_many([b"%d" % number for number in range(first, first + 4)])
+
+    count, interruptions = 4000, 0
+    arrived: list[bytes] = []
+    rng = random.Random(5)
+    with pair("socketpair", Codec.uint(2)) as (left, right):
+        sender = threading.Thread(target=send_all, args=(left,))
+        old = signal.signal(signal.SIGALRM, interrupt)
+        try:
+            sender.start()
+            while len(arrived) < count:
+                delay = rng.uniform(0.000_005, 0.000_2)
+                try:
+                    # One interruption at most, and none outside.
+                    signal.setitimer(signal.ITIMER_REAL, delay)
+                    while len(arrived) < count:
+                        arrived += (right.recv(),)
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                except Interrupted:
+                    interruptions += 1
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, old)
+            sender.join(TIMEOUT)
+    assert arrived == [b"%d" % number for number in range(count)]
+    assert interruptions > 10
+
+
+def test_a_signal_handler_may_receive_too() -> None:
+    with pair("socketpair") as (left, right):
+        inside: list[bytes] = []
+
+        def handle(*_: object) -> None:
+            left.send_many([b"for the handler", b"for the call"])
+            inside.append(right.recv())
+
+        old = signal.signal(signal.SIGALRM, handle)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            assert right.recv() == b"for the call"
+        finally:
+            signal.signal(signal.SIGALRM, old)
+        assert inside == [b"for the handler"]
+
+
+# --- threads --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("timeout", [None, TIMEOUT], ids=["blocking", "timed"])
+@pytest.mark.parametrize("end", ["close", "shutdown"])
+def test_a_thread_that_waits_is_woken_by_the_end(
+    kind: str, timeout: float | None, end: str
+) -> None:
+    with pair(kind) as (_, right):
+        right.settimeout(timeout)
+        results = [in_thread(right.recv) for _ in range(3)]
+        time.sleep(0.03)  # so that they wait; before that they must find the end too
+        if end == "close":
+            right.close()
+            wanted: type[Exception] = ConnectionAbortedError
+        else:
+            right.shutdown(socket.SHUT_RDWR)
+            wanted = EOFError
+        assert [type(result()) for result in results] == [wanted] * 3
+
+
+def test_a_thread_that_waits_on_a_socket_without_a_peer_is_woken_too() -> None:
+    for _ in range(20):
+        sock = DatagramSocket(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        sock.bind(("127.0.0.1", 0))
+        result = in_thread(lambda sock=sock: list(sock))
+        time.sleep(0.001)
+        sock.close()
+        assert result() == []  # an iteration ends without an error
+
+
+def test_one_thread_sends_while_another_receives() -> None:
+    count = 3000
+    with pair("socketpair", Codec.uint(4)) as ends:
+
+        def send(end: DatagramSocket) -> None:
+            for number in range(count):
+                end.send(struct.pack("!I", number) * (number % 50 + 1))
+
+        def receive(end: DatagramSocket) -> list[bytes]:
+            return [end.recv() for _ in range(count)]
+
+        results = [in_thread(lambda end=end: receive(end)) for end in ends]
+        senders = [in_thread(lambda end=end: send(end)) for end in ends]
+        assert [sender() for sender in senders] == [None, None]
+        wanted = [struct.pack("!I", n) * (n % 50 + 1) for n in range(count)]
+        assert [result() for result in results] == [wanted, wanted]
+
+
+@pytest.mark.parametrize("codec", [None, Codec.uint(2)], ids=["none", "uint"])
+def test_many_threads_send_and_receive_each_message_once(codec: Codec | None) -> None:
+    senders, receivers, count = 4, 4, 600
+    with pair("socketpair", codec) as (left, right):
+
+        def send(number: int) -> None:
+            for index in range(0, count, 3):
+                left.send_many([b"%d:%d" % (number, index + step) for step in range(3)])
+
+        def receive() -> list[bytes]:
+            return [right.recv() for _ in range(senders * count // receivers)]
+
+        results = [in_thread(receive) for _ in range(receivers)]
+        work = [in_thread(lambda number=number: send(number)) for number in range(senders)]
+        assert [done() for done in work] == [None] * senders
+        arrived = [message for result in results for message in result()]
+        assert sorted(arrived) == sorted(
+            b"%d:%d" % (number, index) for number in range(senders) for index in range(count)
+        )
+
+
+# --- the end, and handing over --------------------------------------------------------------------
+
+
+def test_after_close_every_call_says_so(kind: str) -> None:
+    with pair(kind) as (left, right):
+        left.send(b"too late")
+        right.close()
+        right.close()
+        for call in (right.recv, right.recv_many, right.detach, lambda: right.send(b"x")):
+            with pytest.raises(ConnectionAbortedError):
+                call()
+        assert list(right) == []
+        assert (right.closed, right.fileno()) == (True, -1)
+        assert "closed" in repr(right)
+
+
+def test_what_arrived_before_a_shutdown_is_delivered_and_then_the_end(kind: str) -> None:
+    with pair(kind) as (left, right):
+        for message in (b"one", b"two"):
+            left.send(message)
+        right.shutdown(socket.SHUT_RD)
+        assert list(right) == [b"one", b"two"]
+        for _ in range(2):
+            with pytest.raises(EOFError, match="shut down on this side"):
+                right.recv()
+
+
+def test_a_hand_over_gives_what_was_not_delivered(engine_in_use: ModuleType) -> None:
+    codec = Codec.digits(2)
+    with pair("socketpair", codec) as (left, right):
+        left.send_many([b"mine", b"yours", b"yours too"])
+        left.send(b"still in the socket")
+        assert right.recv() == b"mine"
+        sock, unread = right.detach()
+        assert unread == b"05yours09yours too"
+        assert sock.recv(100) == b"19still in the socket"
+        assert right.closed
+        with pytest.raises(ConnectionAbortedError):
+            right.recv()
+        right.close()  # leaves the socket open: it is not its own any more
+        assert sock.fileno() >= 0
+
+
+def test_a_socket_is_closed_with_its_block() -> None:
+    with two_sockets("socketpair") as (one, _):
+        with DatagramSocket(one) as sock:
+            assert str(sock.fileno()) in repr(sock)
+        assert one.fileno() == -1
+
+
+def test_no_descriptor_is_left_behind() -> None:
+    def count() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = count()
+    for _ in range(50):
+        with pair("udp4") as (left, right):
+            left.send(b"x")
+            right.recv()
+            right.close()
+    assert count() == before
+
+
+# --- what it is made of ---------------------------------------------------------------------------
+
+
+def test_a_stream_socket_is_refused() -> None:
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM) as stream,
+        pytest.raises(ValueError, match="FrameSocket is for streams"),
+    ):
+        DatagramSocket(stream)
+    with pytest.raises(TypeError, match="datagram socket is required"):
+        DatagramSocket("127.0.0.1")  # type: ignore[arg-type]
+
+
+def test_arguments_are_checked_when_it_is_made() -> None:
+    with two_sockets("socketpair") as (one, _):
+        with pytest.raises(TypeError, match=r"framecodec\.Codec"):
+            DatagramSocket(one, "u16")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="max_size must be at least 1"):
+            DatagramSocket(one, max_size=0)
+
+
+def test_it_has_what_a_socket_has(kind: str) -> None:
+    with pair(kind, Codec.uint(2)) as (left, right):
+        assert left.fileno() == left.socket.fileno()
+        assert left.getsockname() == left.socket.getsockname()
+        assert left.getpeername() == right.getsockname()
+        left.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        assert left.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) == 1
+        assert left.codec == Codec.uint(2)
+        assert left.closed is False
+
+
+def test_the_names_of_the_rooms_above_are_the_same_class() -> None:
+    import framecodec.sockets
+
+    assert framecodec.sockets.DatagramSocket is DatagramSocket
