@@ -81,7 +81,6 @@ cdef enum:
     NOTHING
     A_BUFFER  # the receive buffer
     A_ROOM  # the room of the message that is being filled
-    A_LEFT_ROOM  # a room that other bytes took meanwhile: `_left_room`
 
 cdef enum:
     # The buffer that get_buffer() gives when the caller has no wish, and the least and most it may
@@ -381,8 +380,7 @@ cdef class Splitter:
     cdef Py_ssize_t _buffer_size
     cdef int _given  # what get_buffer() gave last
     cdef Py_ssize_t _given_size
-    cdef bytes _left_room
-    cdef Py_ssize_t _left_pos
+    cdef object _room_view  # A_ROOM: what was given
     cdef object _error  # the sticky error
     cdef bytes _not_taken  # after an error: what followed the byte that decided
     cdef bint _detached
@@ -471,33 +469,35 @@ cdef class Splitter:
     def get_room(self, sizehint=-1, /):
         """As get_buffer(), for a caller who lets go of the memory at once.
 
-        The bytes of a large message are read to where they will be delivered from. Those for which
-        it has to grow come by the receive buffer, and its last ones, with what follows them: so
-        nobody is reading into a message when it moves or is delivered. Whoever kept the memory
-        nevertheless shows in the message's reference count, and a copy is made.
+        What is missing of a large message is read to where it will be delivered from. The memory is
+        taken back by buffer_updated(); where it cannot be, because somebody else has a view of it,
+        the message moves before it grows.
         """
         cdef Py_ssize_t size = _clipped_index(sizehint)
         cdef _Room room
-        if size < SMALLEST_ROOM:
-            size = SMALLEST_ROOM
-        if self._rest_left <= size or self._message_room - self._filled < size:
+        if self._rest_left < SMALLEST_ROOM:
             return self.get_buffer(sizehint)
         self._check_usable()
+        if self._message_room - self._filled < SMALLEST_ROOM:
+            self._make_room(0)
         room = _Room.__new__(_Room)
         room.message = <object>self._message
         room.pos = self._filled
-        room.size = size
+        room.size = min(
+            max(size, SMALLEST_ROOM), self._rest_left, self._message_room - self._filled
+        )
         self._given = A_ROOM
-        self._given_size = size
-        return PyMemoryView_FromObject(room)
+        self._given_size = room.size
+        self._room_view = PyMemoryView_FromObject(room)
+        return self._room_view
 
-    cdef int _leave_room(self) except -1:
-        """Other bytes come first: the message moves out of the memory that the caller reads into,
-        which is kept for buffer_updated()."""
-        self._left_room = <bytes><object>self._message
-        self._left_pos = self._filled
-        self._given = A_LEFT_ROOM
-        self._make_room(0)
+    cdef int _take_room_back(self) except -1:
+        view, self._room_view = self._room_view, None
+        self._given = NOTHING
+        try:
+            view.release()
+        except BufferError:  # there is a view of the view
+            pass
         return 0
 
     def buffer_updated(self, count, /):
@@ -509,18 +509,18 @@ cdef class Splitter:
             raise errors.no_buffer_given()
         if size < 0 or size > self._given_size:
             raise errors.updated_beyond_buffer(operator.index(count), self._given_size)
-        self._given = NOTHING
         if given == A_BUFFER:
+            self._given = NOTHING
             return self._take(<const uint8_t*>PyByteArray_AS_STRING(self._buffer), size)
-        if given == A_LEFT_ROOM:
-            left_room, self._left_room = self._left_room, None
-            return self._take(
-                <const uint8_t*>PyBytes_AS_STRING(left_room) + self._left_pos, size
-            )
+        self._take_room_back()
+        messages = []
         self._filled += size
         self._rest_left -= size
         self._pending += size
-        return []
+        if not self._rest_left:
+            self._phase = IN_TRAILER
+            self._read_trailer(NULL, NULL, messages)
+        return messages
 
     def feed_eof(self):
         """Says that the stream has ended; raises where it ended inside a frame."""
@@ -600,10 +600,10 @@ cdef class Splitter:
         return 0
 
     cdef inline int _check_ready(self) except -1:
-        """Before bytes come by another way than the buffer that was given."""
+        """Before bytes come by another way than the memory that was given."""
         if self._busy or self._detached or self._error is not None or self._given == A_ROOM:
             self._check_usable()
-            self._leave_room()
+            self._take_room_back()
         return 0
 
     cdef inline list _take(self, const uint8_t* data, Py_ssize_t size):
@@ -1139,7 +1139,6 @@ cdef class Splitter:
 
     cdef inline int _deliver(self, list messages) except -1:
         """Hands over the message, which was filled in its final place."""
-        cdef object message
         cdef int64_t start, stop
         if self._spans is not None:
             start, stop = self._stream_offset, self._stream_offset + self._pending
@@ -1150,18 +1149,14 @@ cdef class Splitter:
         elif self._skipping:
             self._skipped_count += 1
         else:
-            if self._raw:
+            if self._raw and self._trailer_size:
                 self._make_room(self._trailer_size)
                 memcpy(
                     _bytes_at(self._message) + self._filled,
                     self._trailer_at,
                     self._trailer_size,
                 )
-            if Py_REFCNT(self._message) > 1:  # somebody kept what get_room() gave
-                message = _bytes_of(_bytes_at(self._message), self._message_size)
-            else:
-                message = <object>self._message  # _next_frame drops the splitter's own reference
-            messages.append(message)
+            messages.append(<object>self._message)  # _next_frame drops the splitter's reference
         self._next_frame()
         return 0
 
