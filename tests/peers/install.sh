@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the peers that tests/test_peers.py speaks to. What cannot be installed is named, and its test
+# Installs the peers that tests/test_peers.py and tests/test_haproxy.py speak to. What cannot be installed is named, and its test
 # is skipped.
 #
 #   bash tests/peers/install.sh [PYTHON]     PYTHON: the one that runs the tests (default: python3)
@@ -8,7 +8,7 @@
 set -u
 
 python=${1:-python3}
-debian=(git mosquitto memcached dnsmasq-base erlang-base openssh-client postgresql)
+debian=(git mosquitto memcached dnsmasq-base erlang-base openssh-client postgresql haproxy)
 pypi=(twisted pyzmq python-lsp-server)
 failed=()
 
