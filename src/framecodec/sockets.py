@@ -200,6 +200,8 @@ class FrameSocket:
     ) -> None:
         if not isinstance(sock, socket.socket) or sock.type != socket.SOCK_STREAM:
             raise errors.not_a_stream_socket(sock)
+        if not isinstance(codec, Codec):
+            raise errors.not_a_codec(codec)
         self._sock = sock
         self._codec = codec
         layout = codec.layout
