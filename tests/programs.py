@@ -17,11 +17,16 @@ LIFETIME = 30.0  # seconds after which a process is ended; no test that passes n
 
 
 @contextlib.contextmanager
-def running(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
-    """A Python process, with pipes for its output and its errors; ended when the block is."""
+def running(*arguments: str | Path, typed: bool = False) -> Iterator[subprocess.Popen[str]]:
+    """A Python process, with pipes for its output and its errors; ended when the block is.
+
+    Args:
+        arguments: The program and its arguments.
+        typed: Whether it has an input, to which one writes by `say`; else there is none.
+    """
     process = subprocess.Popen(
         [sys.executable, *map(str, arguments)],
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE if typed else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",
@@ -38,6 +43,19 @@ def running(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
     finally:
         watchdog.cancel()
         watchdog.join()
+
+
+def say(process: subprocess.Popen[str], line: str) -> None:
+    """Types a line into a process."""
+    assert process.stdin is not None
+    process.stdin.write(line + "\n")
+    process.stdin.flush()
+
+
+def heard(process: subprocess.Popen[str]) -> str:
+    """The next line that a process prints."""
+    assert process.stdout is not None
+    return process.stdout.readline().removesuffix("\n")
 
 
 def finish(process: subprocess.Popen[str]) -> str:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import hashlib
+import random
+import re
 import socket
+import subprocess
+import threading
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
 
-from tests.programs import ROOT, finish, printed_port, running
+import framecodec
+from tests.programs import ROOT, finish, heard, printed_port, running, say
 
 EXAMPLES = ROOT / "examples"
 
@@ -17,6 +27,21 @@ OUTPUT = {
     "ascii_length": ("", "received b'hello'\nreceived b'byebye'\n"),
     "struct_length": ("", "received b'HELLO' b'BYEBYE'\n"),
 }
+
+# The same of servers that go on serving.
+OUTPUT_OF_CLIENTS = {
+    "selectors": "".join(
+        f"received b'HELLO FROM {number}' b'BYEBYE FROM {number}'\n" for number in (2, 1, 0)
+    ),
+    "socketserver": "received b'HELLO' b'BYEBYE'\n",
+}
+
+# What has a test of its own below.
+OTHERS = {"chat", "peer", "recv_file", "send_file", "udp_chat", "workers"}
+
+
+def programs() -> set[str]:
+    return {path.name for path in EXAMPLES.glob("*.py")}
 
 
 @pytest.mark.parametrize("name", OUTPUT)
@@ -29,6 +54,16 @@ def test_an_example_says_what_it_should(name: str) -> None:
     assert (server_output, client_output) == OUTPUT[name]
 
 
+@pytest.mark.parametrize("name", OUTPUT_OF_CLIENTS)
+def test_an_example_serves_one_client_after_the_other(name: str) -> None:
+    with running(EXAMPLES / f"{name}_server.py", "0") as server:
+        port = printed_port(server)
+        for _ in range(2):
+            with running(EXAMPLES / f"{name}_client.py", port) as client:
+                assert finish(client) == OUTPUT_OF_CLIENTS[name]
+        assert server.poll() is None
+
+
 def test_the_ascii_length_server_sends_the_bytes_that_it_draws() -> None:
     with running(EXAMPLES / "ascii_length_server.py", "0") as server:
         port = int(printed_port(server))
@@ -38,10 +73,193 @@ def test_the_ascii_length_server_sends_the_bytes_that_it_draws() -> None:
     assert wire == b"0005hello0006byebye"
 
 
-def test_every_example_of_two_programs_is_run_here() -> None:
-    pairs = {
-        path.name.removesuffix("_server.py")
-        for path in EXAMPLES.glob("*_server.py")
-        if path.with_name(path.name.replace("_server", "_client")).exists()
-    }
-    assert pairs == set(OUTPUT)
+# --- many clients in one thread -------------------------------------------------------------------
+
+
+def test_a_client_that_stops_holds_up_nobody_in_a_server_of_one_thread() -> None:
+    large = bytes(4_000_000)
+    with running(EXAMPLES / "selectors_server.py", "0") as server:
+        address = ("127.0.0.1", int(printed_port(server)))
+        with (
+            socket.create_connection(address, 10) as half,
+            framecodec.connect(address, timeout=10) as deaf,
+            framecodec.connect(address, timeout=10) as lively,
+        ):
+            half.sendall(b"\0\0\0\5hel")  # and no more
+            deaf.settimeout(0)
+            asked = 0
+            while True:  # until it is asked for no more, as nobody reads the replies
+                try:
+                    deaf.send(large)
+                    asked += 1
+                except BlockingIOError as error:
+                    asked += error.message_started
+                    deaf.settimeout(10)
+                    break
+            for number in range(100):
+                lively.send(b"hello %d" % number)
+                assert lively.recv() == b"HELLO %d" % number
+            half.sendall(b"lo")
+            assert half.recv(100) == b"\0\0\0\5HELLO"
+            sender = threading.Thread(target=deaf.flush)
+            sender.start()
+            assert [len(deaf.recv()) for _ in range(asked)] == [len(large)] * asked
+            sender.join()
+            half.sendall(b"\xff\xff\xff\xff")
+            assert heard(server).startswith("a client left: the frame at stream offset 9 declares")
+        assert [heard(server) for _ in "12"] == [
+            "a client left: the peer closed the connection; the last frame was whole"
+        ] * 2
+
+
+# --- what a person types --------------------------------------------------------------------------
+
+
+def test_in_the_chat_both_sides_speak_whenever_they_like() -> None:
+    chat = EXAMPLES / "chat.py"
+    with running(chat, "listen", "0", typed=True) as one:
+        port = printed_port(one)
+        with running(chat, "connect", port, typed=True) as other:
+            say(other, "你好")
+            say(other, "anybody there?")
+            assert [heard(one) for _ in "12"] == ["they say 你好", "they say anybody there?"]
+            say(one, "yes")
+            say(one, "")
+            assert [heard(other) for _ in "12"] == ["they say yes", "they say "]
+            # One side ends its input; what the other one still says arrives.
+            other.stdin.close()
+            other.stdin = None
+            assert heard(one) == "they have left"
+            assert finish(other) == "they have left\n"
+        assert finish(one) == ""
+
+
+def test_the_chat_over_udp_ends_on_either_side_and_the_next_one_is_served() -> None:
+    def next_client() -> AbstractContextManager[subprocess.Popen[str]]:
+        return running(EXAMPLES / "udp_chat_client.py", port, typed=True)
+
+    with running(EXAMPLES / "udp_chat_server.py", "0", typed=True) as server:
+        port = printed_port(server)
+        with next_client() as client:
+            say(client, "hello")
+            assert heard(server) == "they say hello"
+            with next_client() as another:  # while the first one is served
+                say(another, "me too")
+                say(server, "你好")
+                assert finish(another) == "they say busy, goodbye\n"
+            assert heard(client) == "they say 你好"
+            say(client, "goodbye")  # the client's
+            assert heard(server) == "they say goodbye"
+            assert heard(server) == "waiting for the next one"
+            assert finish(client) == ""
+        with next_client() as client:
+            say(client, "hello again")
+            assert heard(server) == "they say hello again"
+            say(server, "goodbye")  # the server's
+            assert finish(client) == "they say goodbye\n"
+            assert heard(server) == "waiting for the next one"
+        with next_client() as client:  # an end of the input is a goodbye too
+            assert finish(client) == ""
+            assert heard(server) == "they say goodbye"
+            assert heard(server) == "waiting for the next one"
+        assert server.poll() is None
+
+
+def test_each_peer_listens_and_connects() -> None:
+    with running(EXAMPLES / "peer.py", "0") as one:
+        port = printed_port(one)
+        with running(EXAMPLES / "peer.py", "0", port) as other:
+            other_port = printed_port(other)
+            assert finish(other) == f"hello {other_port}, here is {port}\n"
+        assert finish(one) == f"hello {port}, here is {other_port}\n"
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 1, 5_000_001])
+def test_a_file_arrives_as_it_was(size: int, tmp_path: Path) -> None:
+    source, folder = tmp_path / "数据.bin", tmp_path / "arrived"
+    source.write_bytes(random.Random(size).randbytes(size))
+    folder.mkdir()
+    with running(EXAMPLES / "recv_file.py", "0", folder) as receiver:
+        port = printed_port(receiver)
+        with running(EXAMPLES / "send_file.py", source, port) as sender:
+            assert finish(sender) == "the receiver says it is whole\n"
+        digest = hashlib.sha256(source.read_bytes()).hexdigest()
+        assert finish(receiver) == f"received 数据.bin of {size} bytes, sha256 {digest}\n"
+    assert [path.name for path in folder.iterdir()] == ["数据.bin"]
+    assert (folder / "数据.bin").read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize("how", ["damaged", "cut off"])
+def test_a_file_that_is_not_as_it_was_is_not_kept(how: str, tmp_path: Path) -> None:
+    codec = framecodec.Codec.uint(8)
+    with running(EXAMPLES / "recv_file.py", "0", tmp_path) as receiver:
+        address = ("127.0.0.1", int(printed_port(receiver)))
+        with framecodec.connect(address, codec, timeout=10) as conn:
+            conn.send(b"../../etc/passwd")  # of which only the name counts
+            if how == "damaged":
+                conn.send_many([b"the file", hashlib.sha256(b"another file").digest()])
+                assert conn.recv() == b"it is damaged"
+            else:
+                conn.socket.sendall(codec.encode(bytes(1_000_000))[:500_000])
+        _, complaints = receiver.communicate()
+    assert receiver.returncode == 1
+    assert {"damaged": "passwd is damaged", "cut off": "IncompleteFrameError"}[how] in complaints
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- processes that share a port ------------------------------------------------------------------
+
+
+def test_workers_share_a_port_and_their_clients() -> None:
+    with running(EXAMPLES / "workers_server.py", "0", "2") as server:
+        port = printed_port(server)
+        with running(EXAMPLES / "workers_client.py", port) as client:
+            lines = finish(client).splitlines()
+        assert len(lines) == 8
+        for number, line in enumerate(lines):
+            assert re.fullmatch(rf"received b'HELLO {number} by worker [12]'", line)
+        server.terminate()
+        assert finish(server) == "every worker has ended\n"
+
+
+def test_workers_that_are_told_to_end_answer_what_has_arrived() -> None:
+    with running(EXAMPLES / "workers_server.py", "0", "2") as server:
+        address = ("127.0.0.1", int(printed_port(server)))
+        with contextlib.ExitStack() as stack:
+            conns = [stack.enter_context(framecodec.connect(address, timeout=10)) for _ in range(6)]
+            for conn in conns:
+                conn.send(b"hello")
+                assert conn.recv().startswith(b"HELLO by worker")
+            for conn in conns:
+                conn.send_many([b"%d" % number for number in range(1000)])
+            server.terminate()
+            for conn in conns:
+                replies = [int(reply.split()[0]) for reply in conn]  # up to the clean end
+                assert replies == list(range(1000))
+        assert finish(server) == "every worker has ended\n"
+
+
+# --- all ------------------------------------------------------------------------------------------
+
+
+def test_every_example_is_run_here() -> None:
+    names = {re.sub(r"(_server|_client)?\.py$", "", name) for name in programs()}
+    assert names == {*OUTPUT, *OUTPUT_OF_CLIENTS, *OTHERS}
+
+
+@pytest.mark.parametrize("name", sorted(programs()))
+def test_an_example_says_at_its_top_how_it_is_run(name: str) -> None:
+    docstring = ast.get_docstring(ast.parse((EXAMPLES / name).read_text(encoding="utf-8")))
+    assert docstring is not None
+    assert f"python examples/{name} " in docstring
+    commands = re.findall(r"python examples/(\w+\.py)|\(start (\w+\.py) first\)", docstring)
+    assert len(commands) == 2
+    assert {*map("".join, commands)} <= programs()
+
+
+def test_the_index_has_every_example() -> None:
+    index = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    assert {*re.findall(r"`(\w+\.py)`", index)} == programs()

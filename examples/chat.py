@@ -1,0 +1,39 @@
+"""A chat with two threads: one sends what a person types, one prints what arrives.
+
+    python examples/chat.py listen [PORT]       (0: any free one; it is printed)
+    python examples/chat.py connect [PORT]
+
+Whoever ends the input (Ctrl-D) says goodbye: his side sends no more, and the chat ends when the
+other side has ended too.
+"""
+
+import socket
+import sys
+import threading
+
+import framecodec
+
+role = sys.argv[1] if len(sys.argv) > 1 else sys.exit(__doc__)
+address = ("127.0.0.1", int(sys.argv[2]) if len(sys.argv) > 2 else 6000)
+
+
+def send_what_is_typed(conn):
+    # A file of its own: Python may end while this thread still waits for a line.
+    with open(0, encoding="utf-8", closefd=False) as typed:
+        for line in typed:
+            conn.send(line.strip().encode())
+    conn.shutdown(socket.SHUT_WR)
+
+
+if role == "listen":
+    with framecodec.listen(address) as listener:
+        print("listening on port", listener.address[1], flush=True)
+        conn = listener.accept()
+else:
+    conn = framecodec.connect(address)
+
+with conn:
+    threading.Thread(target=send_what_is_typed, args=[conn], daemon=True).start()
+    for message in conn:
+        print("they say", message.decode(), flush=True)
+print("they have left")
