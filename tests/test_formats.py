@@ -261,6 +261,8 @@ NOTATIONS: dict[str, Codec] = {
     "u32be,max=64MiB": Codec.uint(4, max_message_size=64 * 1024**2),
     "u32be,max=3GiB": Codec.uint(4, max_message_size=3 * 1024**3),
     "u32be,max=1000": Codec.uint(4, max_message_size=1000),
+    "u32be,max=100000000000000000000001": Codec.uint(4, max_message_size=10**23 + 1),
+    "u32be,max=1000000000000000000000000GiB": Codec.uint(4, max_message_size=10**24 * 1024**3),
     "zmtp": formats.zmtp,
     "zmtp,max=1KiB": formats.zmtp.replace(max_message_size=1024),
     "giop,magic=PIOG": formats.giop.replace(magic=b"PIOG"),

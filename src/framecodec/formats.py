@@ -890,7 +890,7 @@ formats = Catalogue(
 
 _UINT = re.compile(r"([ui])([0-9]{1,3})(be|le|native)?")
 _DIGITS = re.compile(r"(digits|hex)([0-9]{1,3})")
-_DECIMAL = re.compile(r"-?[0-9]{1,20}")
+_DECIMAL = re.compile(r"-?[0-9]{1,1000}")  # Python itself refuses more than 4300
 _ORDERS = {"be": "big", "le": "little", "native": "native"}
 _UNITS = {"GiB": 1024**3, "MiB": 1024**2, "KiB": 1024}
 
