@@ -16,6 +16,7 @@ import pytest
 
 from framecodec import Codec
 from framecodec.formats import formats, parse_codec
+from tests.programs import finish, running
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(ROOT.glob("docs/*.md"))
@@ -41,9 +42,24 @@ def test_every_example_of_a_page_runs_as_it_is_printed(page: Path) -> None:
     assert runner.summarize(verbose=False).failed == 0, "".join(report)
 
 
-@pytest.mark.parametrize("name", ["codecs.md", "formats.md"])
+@pytest.mark.parametrize("name", ["codecs.md", "formats.md", "sockets.md"])
 def test_a_page_with_examples_has_them(name: str) -> None:
     assert len(list(examples(ROOT / "docs" / name))) >= 10
+
+
+def test_the_program_on_the_page_of_sockets_prints_what_it_says() -> None:
+    page = (ROOT / "docs" / "sockets.md").read_text("utf-8")
+    (program,) = (block[1] for block in BLOCK.finditer(page) if ">>> " not in block[1])
+    printed = "".join(f"{line}\n" for line in re.findall(r"# prints (.*)$", program, re.MULTILINE))
+    assert printed
+    with running("-c", program) as process:
+        assert finish(process) == printed
+
+
+def test_the_links_of_a_page_lead_to_files() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8")):
+            assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"
 
 
 def test_the_examples_in_the_docstrings_of_the_notation_run() -> None:

@@ -116,3 +116,16 @@ def test_the_end_of_a_client_and_of_a_broken_one_pass_the_proxy(deployed: Deploy
     with framecodec.connect(deployed.address, timeout=TIMEOUT) as client:
         client.send(b"hello")
         assert client.recv().startswith(b"HELLO")
+
+
+def test_the_configuration_in_the_documentation_is_one(tmp_path: Path) -> None:
+    haproxy = processes.find("haproxy")
+    page = (ROOT / "docs" / "sockets.md").read_text(encoding="utf-8")
+    _, block = page.split("```text\ndefaults\n")
+    configuration = tmp_path / "haproxy.cfg"
+    configuration.write_text("defaults\n" + block.partition("```")[0])
+    checked = subprocess.run(
+        [haproxy, "-c", "-f", str(configuration)], capture_output=True, timeout=TIMEOUT, check=False
+    )
+    assert checked.returncode == 0, checked.stderr
+    assert b"WARNING" not in checked.stderr + checked.stdout
