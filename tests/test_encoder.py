@@ -344,7 +344,8 @@ def test_a_build_is_shown_the_message_as_a_flat_view_of_bytes(engine: ModuleType
         assert encoder.encode(message) == b"MhabcdT"
     for view in shown:
         assert isinstance(view, memoryview)
-        assert (view.format, view.ndim, bytes(view)) == ("B", 1, b"abcd")
+        assert (view.format, view.ndim, view.readonly) == ("B", 1, True)
+        assert bytes(view) == b"abcd"
 
 
 # --- making one -----------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ def build_header(layout: Layout, message: memoryview) -> tuple[bytes, int]:
         InvalidFrameError: ``build`` returned what it must not.
     """
     assert layout.build is not None
-    found = layout.build(message)
+    found = layout.build(message.toreadonly())
     header, carried = found if isinstance(found, tuple) and len(found) == 2 else (found, 0)
     try:
         header = bytes(errors.view_bytes(header))
