@@ -246,6 +246,23 @@ def test_encode_many_takes_any_iterable(engine: ModuleType) -> None:
             encoder.encode_many(thing)
 
 
+@pytest.mark.parametrize(
+    "codec",
+    [Codec.uint(4), Codec.uint(2, length_offset=1, trailer=b"!"), Codec.digits(4), Codec.varint()],
+    ids=str,
+)
+def test_small_messages_are_encoded_together_and_others_are_left(
+    engine: ModuleType, codec: Codec
+) -> None:
+    encoder = engine.Encoder(codec)
+    messages = [b"a", b"large", b"ab"]
+    assert encoder.encode_small(messages, 5) == encoder.encode_many(messages)
+    assert encoder.encode_small(messages, 4) is None
+    assert encoder.encode_small([*messages, bytearray(b"ab")], 5) is None
+    assert encoder.encode_small([*messages, "text", None], 5) is None
+    assert encoder.encode_small([], 5) == b""
+
+
 def test_a_generator_that_raises_midway_raises_out_of_encode_many(engine: ModuleType) -> None:
     def messages(first: Any) -> Iterator[Any]:
         yield first

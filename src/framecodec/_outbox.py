@@ -64,7 +64,7 @@ class Outbox:
     __slots__ = (
         "_borrows",
         "_encode",
-        "_encode_many",
+        "_encode_small",
         "_frame_parts",
         "_parts",
         "left",
@@ -74,7 +74,7 @@ class Outbox:
 
     def __init__(self, codec: Codec) -> None:
         self._encode = codec.encode
-        self._encode_many = codec.encode_many
+        self._encode_small = codec._encoder.encode_small
         self._frame_parts = codec.frame_parts
         self._parts: deque[Any] = deque()  # buffers that are ready to leave, ...
         self.small: list[bytes] = []
@@ -103,14 +103,11 @@ class Outbox:
             FrameError, TypeError, BufferError: As `Codec.encode`, about the first message that is
                 invalid; nothing was taken of any.
         """
-        if not isinstance(messages, list | tuple):
+        if type(messages) is not list:
             messages = list(messages)
-        try:
-            largest = max(map(len, messages), default=0)
-        except TypeError:  # special objects have no size
-            largest = GATHER_SIZE
-        if largest < GATHER_SIZE:
-            self.put_bytes(self._encode_many(messages))
+        frames = self._encode_small(messages, GATHER_SIZE - 1)
+        if frames is not None:
+            self.put_bytes(frames)
             return
         self._put_frames(
             [

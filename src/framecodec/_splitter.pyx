@@ -1455,14 +1455,28 @@ cdef class Encoder:
     def encode_many(self, messages, /):
         """The frames of many messages, one after the other, in one allocation."""
         cdef list batch = messages if type(messages) is list else list(messages)
+        frames = self._encode_batch(batch, self._message_max)
+        return self._encode_many_carefully(batch) if frames is None else frames
+
+    def encode_small(self, list messages not None, Py_ssize_t largest, /):
+        """encode_many() of `bytes` of at most so many bytes each; None where some are not."""
+        return self._encode_batch(messages, min(largest, self._message_max))
+
+    cdef bytes _encode_batch(self, list batch, Py_ssize_t largest):
+        """The frames of ordinary messages; None leaves them to frame_parts.
+
+        One pass measures, one writes. No Python code runs between them, so that the list and the
+        messages stay as they are.
+        """
         cdef Py_ssize_t count = len(batch)
         cdef Py_ssize_t size
         cdef bytes frames
-        # One pass measures, one writes. No Python code runs between them, so that the list and the
-        # messages stay as they are.
-        size = self._measure_plain(batch, count) if self._plain else self._measure(batch, count)
+        if self._plain:
+            size = self._measure_plain(batch, count, largest)
+        else:
+            size = self._measure(batch, count, largest)
         if size < 0:
-            return self._encode_many_carefully(batch)
+            return None
         frames = PyBytes_FromStringAndSize(NULL, size)
         if self._plain:
             self._write_plain(<uint8_t*>PyBytes_AS_STRING(frames), batch, count)
@@ -1470,9 +1484,10 @@ cdef class Encoder:
             self._write(<uint8_t*>PyBytes_AS_STRING(frames), batch, count)
         return frames
 
-    cdef Py_ssize_t _measure_plain(self, list batch, Py_ssize_t count) noexcept:
-        """The size of all frames; -1 leaves them to frame_parts."""
-        cdef Py_ssize_t message_max = self._message_max
+    cdef Py_ssize_t _measure_plain(
+        self, list batch, Py_ssize_t count, Py_ssize_t largest
+    ) noexcept:
+        """The size of all frames; -1 where a message is not ordinary, or larger than that."""
         cdef Py_ssize_t total = 0
         cdef Py_ssize_t i, size
         cdef PyObject* message
@@ -1481,7 +1496,7 @@ cdef class Encoder:
             if not _is_bytes(message):
                 return -1
             size = _bytes_size(message)
-            if size > message_max or total > LARGEST_TOTAL - size:
+            if size > largest or total > LARGEST_TOTAL - size:
                 return -1
             total += size
         return total + count * self._width
@@ -1498,7 +1513,7 @@ cdef class Encoder:
             _copy(p + width, _bytes_at(message), size)
             p += width + size
 
-    cdef Py_ssize_t _measure(self, list batch, Py_ssize_t count) noexcept:
+    cdef Py_ssize_t _measure(self, list batch, Py_ssize_t count, Py_ssize_t largest) noexcept:
         """The same for every other shape."""
         cdef Py_ssize_t total = 0
         cdef Py_ssize_t i, frame_size
@@ -1506,7 +1521,7 @@ cdef class Encoder:
         cdef PyObject* message
         for i in range(count):
             message = PyList_GET_ITEM(batch, i)
-            if not _is_bytes(message):
+            if not _is_bytes(message) or _bytes_size(message) > largest:
                 return -1
             frame_size = self._try_frame_size(_bytes_size(message), &value)
             if not frame_size or total > LARGEST_TOTAL - frame_size:

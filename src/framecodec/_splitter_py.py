@@ -917,6 +917,12 @@ class Encoder:
             parts += self.frame_parts(message)
         return b"".join(parts)
 
+    def encode_small(self, messages: list[Any], largest: int, /) -> bytes | None:
+        """`encode_many` of `bytes` of at most so many bytes each; None where some are not."""
+        if not all(type(message) is bytes and len(message) <= largest for message in messages):
+            return None
+        return self.encode_many(messages)
+
     def frame_parts(self, message: object, /) -> list[Buffer]:
         """Buffers whose concatenation is the frame, for ``sendmsg`` or ``writelines``.
 
