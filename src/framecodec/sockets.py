@@ -125,6 +125,8 @@ class FrameSocket:
     * **Time-outs** are for a whole call: `recv` with a time-out of 5 s raises `TimeoutError` where
       no message was whole after 5 s. Nothing is lost, neither to a time-out nor to a
       `BlockingIOError` nor to an interruption: the next call takes up where the last one was.
+      (A signal handler that raises while Python code cuts the bytes, the Python engine or the
+      codec's own `parse`, spoils the stream; one that raises while a call waits never does.)
     * **Threads**: one may receive while another one sends, and any number may send; frames go out
       whole. `close` wakes those who wait.
     * **Failures of receiving stick**: after the messages before it were delivered, every `recv`
@@ -261,15 +263,15 @@ class FrameSocket:
             TimeoutError, BlockingIOError: No message is whole yet; nothing is lost.
             OSError: The connection is broken, or was closed on this side.
         """
-        try:
-            for message in self._receiver:
-                return message
-        except (OSError, errors.FrameError) as error:
-            self._end(error)
         while True:
-            with self._read_guard:
-                for message in self._fill():
+            try:
+                # Behind the guard, whose end is a moment at which a signal handler may raise.
+                for message in self._receiver:
                     return message
+            except (OSError, errors.FrameError) as error:
+                self._end(error)
+            with self._read_guard:
+                self._fill()
 
     def recv_many(self) -> list[Any]:
         """The messages that are there without another wait, at least one: those received already,
@@ -279,10 +281,11 @@ class FrameSocket:
             As `recv`.
         """
         while True:
+            messages = [*self._receiver.ready]
+            if messages:
+                return messages
             with self._read_guard:
-                messages = [*self._fill()]
-                if messages:
-                    return messages
+                self._fill()
 
     def __iter__(self) -> Iterator[Any]:
         """Messages, until the clean end of the stream; errors as `recv`."""
@@ -517,16 +520,16 @@ class FrameSocket:
             OSError: The connection is broken, or was closed on this side.
         """
         try:
-            if self._sender.send(message):
-                if self._sender.left:
-                    self._finish()
-                return
+            taken = self._sender.send(message)
         except OSError as error:
             _mark(error, False)
             if self._closed:
                 raise errors.connection_closed() from None
             raise
-        self._send_all(self._outbox.put, message)
+        if not taken:
+            self._send_all(self._outbox.put, message)
+        elif self._sender.left:
+            self._finish()
 
     def send_many(self, messages: Iterable[object], /) -> None:
         """Sends many messages, in as few system calls as possible.

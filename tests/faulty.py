@@ -1,0 +1,195 @@
+"""Connected sockets of every kind, and faults on them: at each byte, at each moment, counted.
+
+Two ways to make a fault:
+
+* `FaultySocket` is a socket that moves bytes only up to the next offset of its plan and fails
+  there, once for each failure that the plan has for that offset. What it wraps are the calls of
+  Python's own socket, so the bytes are real and so is the other end.
+* `interrupted_at` raises inside the code under test as a signal handler does, at the nth of the
+  moments at which CPython would run one: when a function begins, and when a call of C has returned.
+
+`TALLY` counts faults and bytes; ``python -m tests.test_socket_faults`` prints it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import struct
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+__all__ = [
+    "KINDS",
+    "PASSING",
+    "TALLY",
+    "TIMEOUT",
+    "FaultySocket",
+    "Interruption",
+    "interrupted_at",
+    "reset",
+    "stream_pair",
+]
+
+TIMEOUT = 20.0  # seconds; of every wait that a test which passes does not need
+
+KINDS = ["tcp", "unix", "socketpair"]
+
+
+class Interruption(BaseException):
+    """What a signal handler raises here, as Ctrl-C raises KeyboardInterrupt."""
+
+
+# Faults after which the same call can be made again.
+PASSING: dict[str, Callable[[], BaseException]] = {
+    "would block": lambda: BlockingIOError(errno.EAGAIN, "would block"),
+    "interrupted call": lambda: InterruptedError(errno.EINTR, "interrupted"),
+    "time-out": lambda: TimeoutError("timed out"),
+    "signal": Interruption,
+}
+
+
+@dataclass
+class Tally:
+    """What was injected, and what came of it."""
+
+    faults: int = 0
+    bytes: int = 0
+    lost: int = 0
+    by_kind: dict[str, int] = field(default_factory=dict)
+
+    def fault(self, kind: str, count: int = 1) -> None:
+        self.faults += count
+        self.by_kind[kind] = self.by_kind.get(kind, 0) + count
+
+    def account(self, found: Any, expected: Any) -> None:
+        """Counts bytes, and fails where any is missing, more than there were, or another."""
+        size = _size(expected)
+        self.bytes += size
+        if found != expected:
+            self.lost += max(1, abs(size - _size(found)))
+        assert found == expected
+
+
+def _size(what: Any) -> int:
+    if isinstance(what, bytes):
+        return len(what)
+    return sum(len(message) for message in what if isinstance(message, bytes))
+
+
+TALLY = Tally()
+
+
+class FaultySocket(socket.socket):
+    """A connected socket that takes over another one, with failures at offsets of its streams.
+
+    Args:
+        sock: The socket to take over.
+        reading: Failures for receiving, by stream offset: functions that make what is raised.
+        writing: The same for sending.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        reading: Mapping[int, list[Callable[[], BaseException]]] | None = None,
+        writing: Mapping[int, list[Callable[[], BaseException]]] | None = None,
+    ) -> None:
+        timeout = sock.gettimeout()
+        super().__init__(sock.family, sock.type, sock.proto, sock.detach())
+        self.settimeout(timeout)
+        self._reading = {offset: list(faults) for offset, faults in (reading or {}).items()}
+        self._writing = {offset: list(faults) for offset, faults in (writing or {}).items()}
+        self.bytes_read = 0
+        self.bytes_written = 0
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+        with memoryview(buffer) as view:
+            most = self._room(self._reading, self.bytes_read, len(view))
+            count = super().recv_into(view[:most], 0, flags)
+        self.bytes_read += count
+        return count
+
+    def send(self, data: Any, flags: int = 0, /) -> int:  # type: ignore[override]
+        with memoryview(data) as view:
+            most = self._room(self._writing, self.bytes_written, len(view))
+            count = super().send(view[:most], flags)
+        self.bytes_written += count
+        return count
+
+    def sendmsg(
+        self, buffers: Any, ancillary: Any = (), flags: int = 0, address: Any = None
+    ) -> int:
+        return self.send(b"".join(buffers), flags)
+
+    def _room(self, plan: dict[int, list[Any]], position: int, size: int) -> int:
+        """How many bytes may move now; raises where the plan has a failure for this place."""
+        if plan.get(position):
+            raise plan[position].pop(0)()
+        ahead = [offset for offset, faults in plan.items() if faults and offset > position]
+        return min([size, *(offset - position for offset in ahead)])
+
+
+@contextlib.contextmanager
+def interrupted_at(moment: int) -> Iterator[list[int]]:
+    """Raises an `Interruption` at that moment of what the block calls, counted from 1.
+
+    Yields:
+        A list with one number: how many moments have passed.
+    """
+    passed = [0]
+
+    def look(frame: FrameType, event: str, argument: object) -> None:
+        # The library's own functions alone: what the standard library's do inside is theirs.
+        if event not in ("call", "c_return") or "framecodec" not in frame.f_code.co_filename:
+            return
+        if "/tests/" in frame.f_code.co_filename:
+            return
+        passed[0] += 1
+        if passed[0] == moment:
+            raise Interruption
+
+    sys.setprofile(look)
+    try:
+        yield passed
+    finally:
+        sys.setprofile(None)
+
+
+def reset(sock: socket.socket) -> None:
+    """Ends a TCP connection at once: the peer gets a reset."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+@contextlib.contextmanager
+def stream_pair(kind: str = "socketpair") -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two connected stream sockets, the first one with a time-out."""
+    if kind == "socketpair":
+        left, right = socket.socketpair()
+    else:
+        with contextlib.ExitStack() as stack:
+            if kind == "tcp":
+                server = socket.create_server(("127.0.0.1", 0))
+                address: Any = server.getsockname()
+            else:  # a path of its own: pytest's may be longer than the system takes
+                address = stack.enter_context(tempfile.TemporaryDirectory()) + "/socket"
+                server = socket.socket(socket.AF_UNIX)
+                server.bind(address)
+                server.listen()
+            stack.enter_context(server)
+            server.settimeout(TIMEOUT)
+            left = socket.socket(server.family)
+            left.settimeout(TIMEOUT)
+            left.connect(address)
+            right, _ = server.accept()
+            right.settimeout(None)
+    with left, right:
+        left.settimeout(TIMEOUT)
+        yield left, right
