@@ -27,6 +27,7 @@ def problems_of_a_wheel(path: Path) -> list[str]:
             "framecodec/py.typed",
             "framecodec/_splitter.pyi",
             "framecodec/_socket_io.pyi",
+            "framecodec/_turn.pyi",
         )
         if wanted not in names
     ]
@@ -37,7 +38,7 @@ def problems_of_a_wheel(path: Path) -> list[str]:
     ]
     if not any(name.endswith("/licenses/LICENSE") for name in names):
         problems.append("the licence is missing")
-    if len(compiled) != (0 if pure else 2):
+    if len(compiled) != (0 if pure else 3):
         problems.append(f"{len(compiled)} compiled modules in a wheel of this name")
     return problems
 
@@ -59,6 +60,8 @@ def problems_of_a_source_distribution(path: Path) -> list[str]:
             "src/framecodec/_splitter.pyi",
             "src/framecodec/_socket_io.pyx",
             "src/framecodec/_socket_io.pyi",
+            "src/framecodec/_turn.pyx",
+            "src/framecodec/_turn.pyi",
             "src/framecodec/py.typed",
             "tests/conftest.py",
         )

@@ -40,11 +40,16 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from . import errors
+from . import _turn_py, errors
 from ._layout import CUSTOM
 from ._outbox import GATHER_SIZE, Outbox
 from .codec import Codec
-from .splitter import Splitter
+from .splitter import ACCELERATED, Splitter
+
+Turn: Any = _turn_py.Turn
+if ACCELERATED:
+    with contextlib.suppress(ImportError):
+        from ._turn import Turn
 
 if TYPE_CHECKING:
     from typing import Self
@@ -207,12 +212,9 @@ class FrameProtocol(asyncio.BufferedProtocol):
         "_error",
         "_lost",
         "_outbox",
-        "_paused",
-        "_quick",
         "_quick_size",
         "_raw_transport",
         "_read_size",
-        "_room",
         "_scheduled",
         "_splitter",
         "_turn",
@@ -234,16 +236,15 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self._read_size = _FIRST_READ_SIZE
         self._outbox = Outbox(codec)
         self._encode_many = codec.encode_many
-        self._turn: list[bytes] = []  # small messages of this turn
-        self._room = _TURN_SIZE  # how many more bytes `_turn` may take
-        self._quick_size = _quick_size(codec)
-        self._quick = 0  # `_quick_size` while a flush is certain to come, else 0
+        self._turn = turn = Turn(self, _TURN_SIZE)  # small messages of this turn
+        self._quick_size = _quick_size(codec)  # of `_turn`, while a flush is certain to come
         self._scheduled = False  # a flush is certain to come: small frames may wait
-        self._paused = True  # the transport wants no more; true before there is one
         self._closing = False  # closed from this side: nothing more is accepted
         self._eof_wanted = False  # write_eof() waits for the outbox
         self._lost = False  # the connection is gone
         self._error: BaseException | None = None  # why the connection ends
+        if type(self).send is FrameProtocol.send and hasattr(self, "__dict__"):
+            self.send = turn.send  # type: ignore[method-assign]  # the same without a frame of Python
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -305,14 +306,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
             FrameError, TypeError, BufferError: As `Codec.encode`; nothing is sent.
             ConnectionError: The connection is closed or lost.
         """
-        # The same lines are in FrameStream.send.
-        if type(message) is bytes and len(message) < self._quick:
-            self._turn.append(message)
-            self._room -= len(message) + 8
-            if self._room < 0:
-                self._write_turn()
-            return
-        self._put(message)
+        self._turn.send(message)
 
     def send_many(self, messages: Iterable[object], /) -> None:
         """Sends many messages, all or none.
@@ -332,8 +326,11 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self._check_open()
         if type(message) is bytes and len(message) < self._quick_size:
             self._schedule()
-            self._turn.append(message)
-            self._room -= len(message) + 8
+            turn = self._turn
+            turn.messages.append(message)
+            turn.room -= len(message) + 8
+            if turn.room < 0:
+                self._write_turn()
             return
         self._leave_turn()
         self._outbox.put(message)
@@ -365,28 +362,27 @@ class FrameProtocol(asyncio.BufferedProtocol):
             if self._raw_transport_or_none() is not None:
                 asyncio.get_running_loop().call_soon(self._flush)
             self._scheduled = True
-        self._quick = self._quick_size
+        self._turn.quick = self._quick_size
 
     def _leave_turn(self) -> None:
         """Keeps the order: what waits in `_turn` goes ahead of what is put into the outbox."""
-        if self._turn:
-            self._outbox.put_bytes(self._encode_many(self._turn))
-            self._turn.clear()
-            self._room = _TURN_SIZE
+        turn = self._turn
+        if turn.messages:
+            self._outbox.put_bytes(self._encode_many(turn.messages))
+            turn.clear()
 
     def _flush(self) -> None:
         """The turn ends: what was gathered is written."""
         self._scheduled = False
-        self._quick = 0
+        self._turn.quick = 0
         self._write_turn()
 
     def _write_turn(self) -> None:
         turn = self._turn
-        if turn:
-            data = self._encode_many(turn)
+        if turn.messages:
+            data = self._encode_many(turn.messages)
             turn.clear()
-            self._room = _TURN_SIZE
-            if not (self._paused or self._outbox.size):
+            if not (turn.paused or self._outbox.size):
                 self._raw_transport.write(data if len(data) < _JOIN_SIZE else memoryview(data))
                 return
             self._outbox.put_bytes(data)
@@ -395,7 +391,8 @@ class FrameProtocol(asyncio.BufferedProtocol):
     def _pump(self) -> None:
         """Gives the transport what it has room for."""
         outbox = self._outbox
-        while outbox.size and not self._paused:
+        turn = self._turn
+        while outbox.size and not turn.paused:
             buffers = outbox.buffers()
             if len(buffers) > 1 and self._vectored:
                 size = sum(map(len, buffers))
@@ -405,7 +402,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
                 size = len(data)
                 self._raw_transport.write(data)
             outbox.sent(size)
-        if not (outbox.size or self._paused or self._lost):
+        if not (outbox.size or turn.paused or self._lost):
             self._emptied()
 
     def _emptied(self) -> None:
@@ -416,7 +413,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
             self._raw_transport.write_eof()
 
     def _unsent(self) -> int:
-        return self._outbox.size + sum(map(len, self._turn))
+        return self._outbox.size + sum(map(len, self._turn.messages))
 
     def _raw_transport_or_none(self) -> Any:
         return getattr(self, "_raw_transport", None)
@@ -427,8 +424,8 @@ class FrameProtocol(asyncio.BufferedProtocol):
         if isinstance(transport, _Transport):  # from super() in an overridden connection_made()
             return (transport,)
         self._attach(transport)
-        self._paused = False
-        if self._turn or self._outbox.size:
+        self._turn.paused = False
+        if self._turn.messages or self._outbox.size:
             self._flush()
         return (self.transport,)
 
@@ -438,12 +435,12 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self.transport = _Transport(self, transport)
 
     def _pause(self) -> tuple[()]:
-        self._paused = True
+        self._turn.paused = True
         return ()
 
     def _resume(self) -> tuple[()]:
-        if self._paused and not self._lost:
-            self._paused = False
+        if self._turn.paused and not self._lost:
+            self._turn.paused = False
             self._pump()
         return ()
 
@@ -492,7 +489,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
     def _end(self, exc: BaseException | None) -> tuple[BaseException | None]:
         if not self._lost:
             self._lost = True
-            self._quick = 0
+            self._turn.quick = 0
             if self._error is None and exc is None and not self._closing:
                 # Over TLS a connection may end without eof_received().
                 self._end_of_stream()
@@ -531,13 +528,13 @@ class FrameProtocol(asyncio.BufferedProtocol):
         scheduled = self._scheduled
         if not (self._closing or self._lost):
             self._scheduled = True
-            self._quick = self._quick_size
+            self._turn.quick = self._quick_size
         try:
             self.messages_received(messages)
         finally:
             if not scheduled:
                 if self._lost:
-                    self._quick = 0
+                    self._turn.quick = 0
                 else:
                     self._flush()
 
@@ -622,7 +619,7 @@ class _StreamProtocol(FrameProtocol):
     def _begin(self, transport: Any) -> tuple[Any]:
         begun = super()._begin(transport)
         self._loop = asyncio.get_running_loop()
-        self.stream._sent = sent = _Sent(loop=self._loop)
+        self._turn.sent = sent = _Sent(loop=self._loop)
         sent.set_result(None)
         handler, self._handler = self._handler, None
         if handler is not None:
@@ -716,9 +713,43 @@ class _StreamProtocol(FrameProtocol):
             if not (self._lost or self._closing):
                 self._raw_transport.resume_reading()
 
+    def _put_and_wait(self, message: object) -> Awaitable[None]:
+        """As `FrameStream.send`, for what cannot simply wait in `_turn`."""
+        return self.send_when_there_is_room(FrameProtocol._put, message)
+
+    def send_when_there_is_room(
+        self, send: Callable[[FrameProtocol, Any], None], messages: Any
+    ) -> Awaitable[None]:
+        """Calls `send`, now if the peer is not slow; what to wait for then."""
+        turn = self._turn
+        if turn.paused:
+            return self._send_later(send, messages)
+        send(self, messages)
+        if turn.paused:
+            return self._finish_sending()
+        sent: Awaitable[None] = turn.sent
+        return sent
+
+    async def _send_later(self, send: Callable[[FrameProtocol, Any], None], messages: Any) -> None:
+        try:
+            await self.wait_until_sent()
+        except asyncio.CancelledError as error:
+            error.message_started = False  # type: ignore[attr-defined]
+            raise
+        send(self, messages)
+        if self._turn.paused:
+            await self._finish_sending()
+
+    async def _finish_sending(self) -> None:
+        try:
+            await self.wait_until_sent()
+        except asyncio.CancelledError as error:
+            error.message_started = True  # type: ignore[attr-defined]
+            raise
+
     async def wait_until_sent(self) -> None:
         """Until the transport has room again, and all that waited for it."""
-        while self._paused and not self._lost:
+        while self._turn.paused and not self._lost:
             await self._wait()
         if self._lost:
             raise _closed(self._error, not self._closing)
@@ -867,12 +898,12 @@ class FrameStream:
     leave in one write.
     """
 
-    __slots__ = ("__weakref__", "_protocol", "_sent")
-
-    _sent: _Sent  # finished; there from the connection's beginning
+    __slots__ = ("__dict__", "__weakref__", "_protocol")
 
     def __init__(self, protocol: _StreamProtocol) -> None:
         self._protocol = protocol
+        # The same without a frame of Python.
+        self.send = protocol._turn.send_and_wait  # type: ignore[method-assign]
 
     def __repr__(self) -> str:
         protocol = self._protocol
@@ -919,47 +950,12 @@ class FrameStream:
             FrameError, TypeError, BufferError: As `Codec.encode`; nothing is sent.
             ConnectionError: The connection is closed or lost.
         """
-        protocol = self._protocol
-        if type(message) is bytes and len(message) < protocol._quick and not protocol._paused:
-            protocol._turn.append(message)
-            protocol._room -= len(message) + 8
-            if protocol._room >= 0:
-                return self._sent
-            protocol._write_turn()
-        elif protocol._paused:
-            return self._send_later(protocol.send, message)
-        else:
-            protocol._put(message)
-        if protocol._paused:
-            return self._finish_sending()
-        return self._sent
+        sent: Awaitable[None] = self._protocol._turn.send_and_wait(message)
+        return sent
 
     def send_many(self, messages: Iterable[object], /) -> Awaitable[None]:
         """Sends many messages, all or none; otherwise as `send`."""
-        protocol = self._protocol
-        if protocol._paused:
-            return self._send_later(protocol.send_many, messages)
-        protocol.send_many(messages)
-        if protocol._paused:
-            return self._finish_sending()
-        return self._sent
-
-    async def _send_later(self, send: Callable[[Any], None], messages: Any) -> None:
-        try:
-            await self._protocol.wait_until_sent()
-        except asyncio.CancelledError as error:
-            error.message_started = False  # type: ignore[attr-defined]
-            raise
-        send(messages)
-        if self._protocol._paused:
-            await self._finish_sending()
-
-    async def _finish_sending(self) -> None:
-        try:
-            await self._protocol.wait_until_sent()
-        except asyncio.CancelledError as error:
-            error.message_started = True  # type: ignore[attr-defined]
-            raise
+        return self._protocol.send_when_there_is_room(FrameProtocol.send_many, messages)
 
     async def drain(self) -> None:
         """Writes what this turn of the loop has gathered, and waits until there is room for more.
@@ -1085,7 +1081,7 @@ class FrameStream:
             ssl_handshake_timeout=ssl_handshake_timeout,
         )
         protocol._attach(encrypted)
-        protocol._paused = False
+        protocol._turn.paused = False
         protocol._flush()
 
     async def aclose(self) -> None:
