@@ -1,4 +1,4 @@
-"""What is sent in one turn of an event loop, in both twins: what simply waits, and what does not."""
+"""What is sent in one turn of an event loop, in both twins: what waits, and what does not."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ def test_a_turn_that_is_full_is_left_to_the_protocol(turns: ModuleType) -> None:
     protocol = Protocol()
     turn = turn_of(turns, protocol, room=20)
     turn.quick = 50
-    for message in (b"12345", b"123456", b"1"):
+    for message in (b"12345", b"12345678", b"1"):
         turn.send(message)
     assert turn.messages == [b"12345", b"1"]
-    assert protocol.put == [b"123456"]
+    assert protocol.put == [b"12345678"]
     turn.send(b"2")
-    assert protocol.put == [b"123456", b"2"]
+    assert protocol.put == [b"12345678", b"2"]
 
 
 def test_while_the_peer_is_slow_only_send_and_wait_waits(turns: ModuleType) -> None:
