@@ -871,3 +871,21 @@ def test_the_names_of_the_rooms_above_are_the_same_class() -> None:
     import framecodec.sockets
 
     assert framecodec.sockets.DatagramSocket is DatagramSocket
+
+
+@pytest.mark.parametrize("timeout", [-1.0, float("nan")])
+def test_a_timeout_that_is_none_is_refused(timeout: float) -> None:
+    with pair("socketpair") as (left, _):
+        with pytest.raises(ValueError, match="out of range"):
+            left.settimeout(timeout)
+        assert left.gettimeout() == TIMEOUT
+
+
+def test_a_side_that_ended_its_sending_still_receives() -> None:
+    with pair("socketpair") as (left, right):
+        left.shutdown(socket.SHUT_WR)
+        with pytest.raises(BrokenPipeError) as caught:
+            left.send(b"too late")
+        assert caught.value.message_started is False
+        right.send(b"hello")
+        assert left.recv() == b"hello"
