@@ -482,6 +482,10 @@ def timed_out(what: str, timeout: float) -> TimeoutError:
     return TimeoutError(f"{what} within {timeout:g} s; nothing is lost, the next call goes on")
 
 
+def nobody_connected(timeout: float) -> TimeoutError:
+    return TimeoutError(f"no connection within {timeout:g} s")
+
+
 def would_block() -> BlockingIOError:
     return BlockingIOError(
         errno.EAGAIN, "another thread is in the same call, and this socket does not wait"

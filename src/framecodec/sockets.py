@@ -961,6 +961,8 @@ class FrameSocket:
             else:
                 unread = self._codec.encode_many(list(receiver.ready))
             unread += self._splitter.detach()
+            receiver.ready = iter(())
+            self._undecoded = []
             self._closed = True
             receiver.may_read = False
             sender.clear = False
@@ -1234,6 +1236,7 @@ class Listener:
         self._address = sock.getsockname()
         self._closed = False
         self._lock = threading.RLock()
+        self.settimeout(sock.gettimeout())
         # The file that this process made: what to remove at the end.
         self._file = _socket_file(self._address) if _is_unix(sock) else None
 
@@ -1263,17 +1266,33 @@ class Listener:
             if self._closed:
                 raise errors.connection_closed()
             try:
-                sock, _ = self._sock.accept()
+                sock = self._accept()
             except OSError:
                 if self._closed:
                     raise errors.connection_closed() from None
                 raise
         try:
+            sock.settimeout(socket.getdefaulttimeout())
             _set_nodelay(sock)
             return FrameSocket(sock, self._codec, **self._limits)
         except BaseException:
             sock.close()
             raise
+
+    def _accept(self) -> _Socket:
+        # Not Python's own time-out: behind a shutdown, which is how close() wakes this thread, it
+        # would ask a Unix socket over and over until the time is up.
+        deadline = monotonic() + self._timeout if self._timeout else None
+        while True:
+            try:
+                return self._sock.accept()[0]
+            except BlockingIOError:
+                if not self._timeout:
+                    raise
+            if not _wait(self._sock, _READ, deadline):
+                raise errors.nobody_connected(self._timeout)
+            if self._closed:
+                raise errors.connection_closed()
 
     def __iter__(self) -> Iterator[FrameSocket]:
         while True:
@@ -1292,15 +1311,18 @@ class Listener:
 
     def settimeout(self, timeout: float | None) -> None:
         """Sets the seconds that `accept` may take; None waits for ever, 0 does not wait at all."""
-        self._sock.settimeout(timeout)
+        self._sock.settimeout(timeout)  # which refuses what is none
+        if timeout is not None:
+            self._sock.setblocking(False)
+        self._timeout = timeout
 
     def gettimeout(self) -> float | None:
         """The seconds that `accept` may take; None: any time."""
-        return self._sock.gettimeout()
+        return self._timeout
 
     def setblocking(self, flag: bool) -> None:
         """``settimeout(None)`` or ``settimeout(0)``."""
-        self._sock.setblocking(flag)
+        self.settimeout(None if flag else 0.0)
 
     def close(self) -> None:
         """Stops listening; removes the file of a Unix socket. A thread in `accept` is woken."""

@@ -1,0 +1,628 @@
+"""Whole messages over stream sockets of every kind: what chapter and verse of the face promise."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import select
+import selectors
+import socket
+import stat
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import framecodec
+from framecodec import (
+    Codec,
+    FrameSocket,
+    IncompleteFrameError,
+    InvalidFrameError,
+    MessageTooLargeError,
+    connect,
+    formats,
+    listen,
+)
+from tests.faulty import KINDS, TIMEOUT, stream_pair
+from tests.zoo import CODECS, sample_messages
+
+pytestmark = pytest.mark.usefixtures("engine_in_use")
+
+
+@pytest.fixture(params=KINDS)
+def pair(request: pytest.FixtureRequest) -> Iterator[tuple[FrameSocket, FrameSocket]]:
+    with stream_pair(request.param) as (left, right):
+        right.settimeout(TIMEOUT)
+        with FrameSocket(left) as one, FrameSocket(right) as other:
+            yield one, other
+
+
+@pytest.fixture
+def half() -> Iterator[tuple[socket.socket, FrameSocket]]:
+    """A plain socket, and a connection with four-byte lengths."""
+    with stream_pair() as (peer, sock), FrameSocket(sock, Codec.uint(4)) as conn:
+        conn.settimeout(TIMEOUT)
+        yield peer, conn
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+# --- messages -------------------------------------------------------------------------------------
+
+
+def test_messages_arrive_whole_and_in_order_both_ways(pair: Any) -> None:
+    one, other = pair
+    messages = [b"", b"hello", "你好".encode(), bytes(5000), b"x" * 70_000]
+    one.send(messages[0])
+    one.send_many(messages[1:3])
+    one.send_many(iter(messages[3:]))
+    assert [other.recv() for _ in messages] == messages
+    for message in messages:
+        other.send(message)
+    found: list[bytes] = []
+    while len(found) < len(messages):
+        found += one.recv_many()
+    assert found == messages
+
+
+def test_a_message_of_the_largest_size_goes_through_both_ways_at_once(pair: Any) -> None:
+    message = os.urandom(1 << 20) * 16
+    found: list[bytes] = []
+
+    def answer() -> None:
+        found.append(pair[1].recv())
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    pair[0].send(message)
+    thread.join(TIMEOUT)
+    assert found[0] == message
+
+
+@pytest.mark.parametrize("make", [bytes, bytearray, memoryview])
+@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 50_000])
+def test_any_bytes_like_object_is_a_message(half: Any, make: Any, size: int) -> None:
+    peer, conn = half
+    message = os.urandom(size)
+    conn.send(make(message))
+    conn.send_many([make(message)] * 2)
+    with FrameSocket(peer) as other:
+        assert [other.recv() for _ in range(3)] == [message] * 3
+
+
+@pytest.mark.parametrize("name", list(CODECS))
+def test_every_codec_works_over_a_socket(name: str) -> None:
+    codec = CODECS[name].replace()
+    messages = list(sample_messages(codec))
+    with stream_pair() as (left, right):
+        right.settimeout(TIMEOUT)
+        with FrameSocket(left, codec) as one, FrameSocket(right, codec) as other:
+            found: list[Any] = []
+            for message in messages:  # one at a time: some are large
+                thread = threading.Thread(target=one.send, args=(message,))
+                thread.start()
+                found.append(other.recv())
+                thread.join(TIMEOUT)
+    assert found == messages
+
+
+def test_specials_are_delivered_as_their_objects() -> None:
+    codec = formats.pkt_line
+    flush = formats.PktLine.FLUSH
+    with stream_pair() as (left, right), FrameSocket(left, codec) as one:
+        one.send_many([b"a", flush])
+        one.send(flush)
+        one.close()
+        with FrameSocket(right, codec) as other:
+            assert list(other) == [b"a", flush, flush]
+
+
+def test_the_codec_that_is_meant_where_none_is_named() -> None:
+    with stream_pair() as (peer, sock), FrameSocket(sock) as conn:
+        assert conn.codec == Codec.uint(4)
+        conn.send(b"hello")
+        assert peer.recv(100) == b"\0\0\0\5hello"
+
+
+def test_what_is_no_message_is_refused_and_nothing_is_sent(half: Any) -> None:
+    peer, conn = half
+    for wrong in ("text", 5, None, [b"x"]):
+        with pytest.raises(TypeError):
+            conn.send(wrong)
+    with pytest.raises(BufferError):
+        conn.send(memoryview(b"abcd")[::2])
+    with pytest.raises(MessageTooLargeError):
+        conn.send(bytes((16 << 20) + 1))
+    with pytest.raises(TypeError):
+        conn.send_many([b"good", "bad"])
+    assert conn.pending_send == 0
+    conn.send(b"!")
+    assert peer.recv(100) == b"\0\0\0\1!"
+
+
+# --- ends and errors ------------------------------------------------------------------------------
+
+
+def test_a_clean_end_is_told_by_each_way_of_receiving(half: Any) -> None:
+    peer, conn = half
+    peer.sendall(b"\0\0\0\1a\0\0\0\1b")
+    peer.close()
+    assert conn.recv() == b"a"
+    assert conn.pending_messages == 1
+    assert list(conn) == [b"b"]
+    assert list(conn) == []
+    for receive in (conn.recv, conn.recv_many):
+        with pytest.raises(EOFError) as caught:
+            receive()
+        assert not isinstance(caught.value, IncompleteFrameError)
+
+
+def test_an_end_inside_a_frame_is_an_error_for_the_iteration_too(half: Any) -> None:
+    peer, conn = half
+    peer.sendall(b"\0\0\0\1a\0\0\0\5b")
+    peer.close()
+    found = []
+    with pytest.raises(IncompleteFrameError) as caught:
+        found.extend(conn)
+    assert found == [b"a"]
+    error = caught.value
+    assert (error.where, error.received, error.needed, error.stream_offset) == ("rest", 5, 9, 5)
+    assert pickle.loads(pickle.dumps(error)).args == error.args
+
+
+def test_a_broken_frame_is_told_after_the_messages_before_it_and_sticks() -> None:
+    with stream_pair() as (peer, sock), FrameSocket(sock, Codec.digits(2)) as conn:
+        conn.settimeout(TIMEOUT)
+        peer.sendall(b"01a01b0x02cd")
+        assert conn.recv_many() == [b"a", b"b"]
+        for receive in (conn.recv, conn.recv_many, conn.recv):
+            with pytest.raises(InvalidFrameError) as caught:
+                receive()
+            assert caught.value.stream_offset == 6
+        conn.send(b"sending goes on")
+        assert peer.recv(100) == b"15sending goes on"
+
+
+def test_an_oversized_message_is_refused_or_skipped() -> None:
+    codec = Codec.uint(1, max_message_size=3)
+    for on_oversize, expected in (("raise", [b"a"]), ("skip", [b"a", b"b"])):
+        with stream_pair() as (peer, sock):
+            conn = FrameSocket(sock, codec, on_oversize=on_oversize)  # type: ignore[arg-type]
+            with conn:
+                peer.sendall(b"\1a\4long\1b")
+                peer.close()
+                found = []
+                broken = contextlib.suppress(MessageTooLargeError)
+                with broken:
+                    found.extend(conn)
+                assert found == expected
+
+
+def test_wrong_arguments_are_refused() -> None:
+    for wrong in (5, None, object()):
+        with pytest.raises(TypeError, match="stream socket"):
+            FrameSocket(wrong)  # type: ignore[arg-type]
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+        pytest.raises(ValueError, match="DatagramSocket"),
+    ):
+        FrameSocket(sock)
+    with stream_pair() as (_, sock):
+        with pytest.raises(TypeError, match="Codec"):
+            FrameSocket(sock, "u32be")  # type: ignore[arg-type]
+        for seconds in (0, -1, float("nan")):
+            with pytest.raises(ValueError, match="positive"):
+                FrameSocket(sock, message_timeout=seconds)
+            with pytest.raises(ValueError, match="positive"):
+                FrameSocket(sock, idle_timeout=seconds)
+        with pytest.raises(ValueError, match="on_oversize"):
+            FrameSocket(sock, on_oversize="ignore")  # type: ignore[arg-type]
+        conn = FrameSocket(sock)
+        for timeout in (-1, float("nan")):
+            with pytest.raises(ValueError, match="out of range"):
+                conn.settimeout(timeout)
+
+
+# --- waiting --------------------------------------------------------------------------------------
+
+
+def test_time_outs_are_those_of_the_socket_until_set(half: Any) -> None:
+    _, conn = half
+    assert conn.gettimeout() == TIMEOUT
+    conn.setblocking(False)
+    assert (conn.gettimeout(), conn.getblocking()) == (0.0, False)
+    conn.setblocking(True)
+    assert (conn.gettimeout(), conn.getblocking()) == (None, True)
+    with stream_pair() as (left, _), FrameSocket(left) as other:
+        assert other.gettimeout() == TIMEOUT
+
+
+def test_a_call_that_would_wait_raises_and_loses_nothing(half: Any) -> None:
+    peer, conn = half
+    for timeout, kind in ((0.0, BlockingIOError), (0.01, TimeoutError)):
+        conn.settimeout(timeout)
+        for receive in (conn.recv, conn.recv_many, lambda: next(iter(conn))):
+            peer.sendall(b"\0\0\0")
+            with pytest.raises(kind):
+                receive()
+            peer.sendall(b"\1x\0\0\0\1y")
+            assert conn.recv() == b"x"
+            assert conn.recv() == b"y"
+
+
+def test_an_unfinished_send_is_finished_by_flush_or_ahead_of_the_next(half: Any) -> None:
+    peer, conn = half
+    large = os.urandom(3 << 20)
+    for finish in ("flush", "send"):
+        conn.settimeout(0.01)
+        with pytest.raises(TimeoutError) as caught:
+            conn.send(large)
+        assert caught.value.message_started is True  # type: ignore[attr-defined]
+        left = conn.pending_send
+        assert 0 < left < len(large) + 4
+        with pytest.raises(TimeoutError) as caught:
+            conn.send(b"refused")
+        assert caught.value.message_started is False  # type: ignore[attr-defined]
+        assert conn.pending_send == left
+        conn.settimeout(TIMEOUT)
+        work = conn.flush if finish == "flush" else lambda: conn.send(b"next")
+        thread = threading.Thread(target=work)
+        thread.start()
+        expected = len(large) + 4 + (8 if finish == "send" else 0)
+        wire = b""
+        while len(wire) < expected:
+            wire += peer.recv(1 << 20)
+        thread.join(TIMEOUT)
+        assert conn.pending_send == 0
+        assert wire == Codec.uint(4).encode_many([large, b"next"] if finish == "send" else [large])
+
+
+def test_a_borrowed_message_may_change_after_a_send_that_failed(half: Any) -> None:
+    peer, conn = half
+    message = bytearray(os.urandom(3 << 20))
+    copy = bytes(message)
+    conn.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        conn.send(message)
+    message[:] = bytes(len(message))
+    conn.settimeout(TIMEOUT)
+    thread = threading.Thread(target=conn.flush)
+    thread.start()
+    with FrameSocket(peer) as other:
+        assert other.recv() == copy
+    thread.join(TIMEOUT)
+
+
+def test_many_clients_are_served_by_one_thread_with_selectors() -> None:
+    clients = 20
+    with listen(("127.0.0.1", 0)) as listener, selectors.DefaultSelector() as selector:
+        listener.setblocking(False)
+        selector.register(listener, selectors.EVENT_READ)
+        results: list[list[bytes]] = []
+
+        def ask(number: int) -> None:
+            with connect(listener.address, timeout=TIMEOUT) as conn:
+                for turn in range(5):
+                    conn.send(b"%d:%d" % (number, turn))
+                results.append([conn.recv() for _ in range(5)])
+
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(clients)]
+        for thread in threads:
+            thread.start()
+        ended = 0
+        while ended < clients:
+            events = selector.select(TIMEOUT)
+            assert events
+            for key, _ in events:
+                if key.fileobj is listener:
+                    conn = listener.accept()
+                    conn.setblocking(False)
+                    selector.register(conn, selectors.EVENT_READ)
+                    continue
+                conn = key.fileobj  # type: ignore[assignment]
+                try:
+                    conn.send_many(conn.recv_many())
+                except BlockingIOError:
+                    pass
+                except EOFError:
+                    selector.unregister(conn)
+                    conn.close()
+                    ended += 1
+        for thread in threads:
+            thread.join(TIMEOUT)
+    assert sorted(results) == sorted(
+        [[b"%d:%d" % (number, turn) for turn in range(5)] for number in range(clients)]
+    )
+
+
+# --- closing and handing over ---------------------------------------------------------------------
+
+
+def test_close_may_be_called_twice_and_every_call_after_it_says_so(half: Any) -> None:
+    peer, conn = half
+    peer.sendall(b"\0\0\0\1a\0\0\0\1b")
+    assert conn.recv() == b"a"
+    conn.close()
+    conn.close()
+    assert conn.closed
+    assert conn.fileno() == -1
+    assert "closed" in repr(conn)
+    for call in (conn.flush, lambda: conn.send(b"x"), lambda: conn.send_many([b"x"]), conn.detach):
+        with pytest.raises(ConnectionAbortedError, match="closed"):
+            call()
+    with contextlib.suppress(ConnectionAbortedError):
+        assert conn.recv() == b"b"  # what was received before may be had
+    with pytest.raises(ConnectionAbortedError, match="closed"):
+        conn.recv()
+
+
+@pytest.mark.parametrize("timeout", [None, TIMEOUT])
+@pytest.mark.parametrize("kind", KINDS)
+def test_close_from_another_thread_wakes_a_recv_that_waits(
+    kind: str, timeout: float | None
+) -> None:
+    with stream_pair(kind) as (_, sock), FrameSocket(sock) as conn:
+        conn.settimeout(timeout)
+        found: list[BaseException] = []
+
+        def wait() -> None:
+            try:
+                conn.recv()
+            except BaseException as error:
+                found.append(error)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        thread.join(0.02)
+        conn.close()
+        thread.join(TIMEOUT)
+        assert not thread.is_alive()
+        assert isinstance(found[0], ConnectionAbortedError)
+
+
+DETACHED = {
+    "lengths": (Codec.uint(2), b"\0\3one", b"\0\5three\0\3ab"),
+    "upper-case hexadecimal": (Codec.digits(2, base=16), b"03one", b"0Aten bytes.0a0123456789"),
+    "headers": (
+        Codec.headers(),
+        b"Content-Length: 3\r\n\r\none",
+        b"X: y\r\ncontent-length:  2\r\n\r\nab",
+    ),
+    "a tail that is no frame": (Codec.digits(2), b"03one", b"03two0"),
+}
+
+
+@pytest.mark.parametrize("name", DETACHED)
+def test_detach_gives_the_socket_and_what_was_read_as_it_travelled(name: str) -> None:
+    codec, first, unread = DETACHED[name]
+    with stream_pair() as (peer, sock):
+        conn = FrameSocket(sock, codec.replace())
+        conn.settimeout(TIMEOUT)
+        peer.sendall(first + unread)
+        assert conn.recv() == b"one"
+        found, rest = conn.detach()
+        assert found is sock
+        assert found.gettimeout() == TIMEOUT
+        assert conn.closed
+        assert rest == unread
+        peer.sendall(b"clear text")
+        assert found.recv(100) == b"clear text"
+        with pytest.raises(ConnectionAbortedError):
+            conn.recv()
+        conn.close()  # the socket is not its own any more
+        assert found.fileno() >= 0
+
+
+def test_detach_gives_whole_frames_back_after_a_broken_one_too() -> None:
+    with stream_pair() as (peer, sock):
+        conn = FrameSocket(sock, Codec.digits(2))
+        peer.sendall(b"03oneEHLO there")
+        assert conn.recv() == b"one"
+        with pytest.raises(InvalidFrameError):
+            conn.recv()
+        assert conn.detach()[1] == b"EHLO there"
+
+
+def test_detach_with_bytes_that_have_not_left_is_refused(half: Any) -> None:
+    _, conn = half
+    conn.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        conn.send(bytes(4 << 20))
+    with pytest.raises(RuntimeError, match="flush"):
+        conn.detach()
+
+
+@pytest.mark.parametrize("name", DETACHED)
+def test_without_reading_ahead_nothing_behind_the_frame_is_taken(name: str) -> None:
+    codec, first, unread = DETACHED[name]
+    with stream_pair() as (peer, sock):
+        conn = FrameSocket(sock, codec.replace(), read_ahead=False)
+        conn.settimeout(TIMEOUT)
+        peer.sendall(first + unread)
+        assert conn.recv() == b"one"
+        assert conn.detach() == (sock, b"")
+        assert sock.recv(1000) == unread
+
+
+def test_reading_ahead_may_be_ended_and_begun(half: Any) -> None:
+    peer, conn = half
+    assert conn.read_ahead
+    conn.read_ahead = False
+    peer.sendall(Codec.uint(4).encode_many([b"a", b"b", b"c"]))
+    assert conn.recv() == b"a"
+    assert conn.pending_messages == 0
+    conn.read_ahead = True
+    assert conn.recv() == b"b"
+    assert conn.pending_messages == 1
+
+
+def test_what_a_socket_has_a_connection_has(half: Any) -> None:
+    peer, conn = half
+    assert conn.fileno() == conn.socket.fileno()
+    assert conn.getsockname() == peer.getpeername()
+    assert conn.getpeername() == peer.getsockname()
+    conn.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    assert conn.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    assert f"fd={conn.fileno()}" in repr(conn)
+    conn.shutdown(socket.SHUT_WR)
+    assert peer.recv(1) == b""
+    peer.sendall(b"\0\0\0\1x")
+    assert conn.recv() == b"x"
+    assert select.select([], [conn], [], TIMEOUT)[1] == [conn]
+
+
+# --- connecting and listening ---------------------------------------------------------------------
+
+
+def test_a_client_and_a_server_talk_as_in_the_documentation() -> None:
+    with listen(("127.0.0.1", 0), Codec.digits(4)) as listener:
+
+        def serve() -> None:
+            for conn in listener:
+                with conn:
+                    for message in conn:
+                        conn.send(message.upper())
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        for _ in range(3):
+            with connect(listener.address, Codec.digits(4), timeout=TIMEOUT) as conn:
+                assert conn.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                assert conn.gettimeout() == TIMEOUT
+                conn.send(b"hello")
+                assert conn.recv() == b"HELLO"
+        listener.close()  # which ends the iteration
+        thread.join(TIMEOUT)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("make", [str, Path, os.fsencode])
+def test_a_unix_socket_is_made_replaced_and_removed(folder: Path, make: Any) -> None:
+    path = folder / "socket"
+    with listen(make(path)) as listener:
+        assert stat.S_ISSOCK(path.stat().st_mode)
+        with connect(make(path), timeout=TIMEOUT) as one, listener.accept() as other:
+            one.send(b"hello")
+            assert other.recv() == b"hello"
+        with pytest.raises(OSError, match="in use"):
+            listen(path)
+    assert not path.exists()
+    with socket.socket(socket.AF_UNIX) as abandoned:
+        abandoned.bind(str(path))
+    with listen(path), connect(path, timeout=TIMEOUT):
+        pass
+    assert not path.exists()
+
+
+def test_a_file_that_is_no_socket_is_not_replaced(folder: Path) -> None:
+    path = folder / "file"
+    path.write_bytes(b"precious")
+    with pytest.raises(OSError, match="in use"):
+        listen(path)
+    assert path.read_bytes() == b"precious"
+
+
+def test_a_path_that_another_listener_took_over_is_left_to_it(folder: Path) -> None:
+    path = folder / "socket"
+    first = listen(path)
+    path.unlink()
+    with listen(path):
+        first.close()
+        assert path.exists()
+
+
+def test_ipv6_addresses_of_two_and_of_four_parts() -> None:
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    try:
+        listener = listen(("::1", 0))
+    except OSError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+    with listener:
+        assert len(listener.address) == 4
+        for address in (listener.address, listener.address[:2]):
+            with connect(address, timeout=TIMEOUT) as one, listener.accept() as other:
+                other.send(b"hello")
+                assert one.recv() == b"hello"
+
+
+def test_what_is_no_address_is_refused() -> None:
+    for wrong in (5, None, ("127.0.0.1",), ["127.0.0.1", 0], ("a", 1, 2)):
+        with pytest.raises(TypeError, match="an address is"):
+            connect(wrong)
+        with pytest.raises(TypeError, match="an address is"):
+            listen(wrong)
+
+
+def test_connecting_to_nobody_raises_what_the_system_says(folder: Path) -> None:
+    with listen(("127.0.0.1", 0)) as listener:
+        address = listener.address
+    with pytest.raises(ConnectionRefusedError):
+        connect(address, timeout=TIMEOUT)
+    with pytest.raises(FileNotFoundError):
+        connect(folder / "nobody", timeout=TIMEOUT)
+
+
+def test_a_wrong_codec_leaves_no_socket_behind() -> None:
+    with listen(("127.0.0.1", 0)) as listener:
+        with pytest.raises(TypeError):
+            connect(listener.address, "u32be", timeout=TIMEOUT)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="positive"):
+            connect(listener.address, message_timeout=0)
+
+
+def test_accept_waits_as_the_listener_is_told() -> None:
+    with listen(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.01)
+        assert listener.gettimeout() == 0.01
+        with pytest.raises(TimeoutError):
+            listener.accept()
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+        assert listener.fileno() == listener.socket.fileno()
+    assert listener.fileno() == -1
+    with pytest.raises(ConnectionAbortedError, match="closed"):
+        listener.accept()
+    assert list(listener) == []
+    listener.close()
+
+
+@pytest.mark.parametrize("timeout", [None, TIMEOUT])
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_closing_a_listener_wakes_who_accepts(
+    kind: str, timeout: float | None, folder: Path
+) -> None:
+    listener = listen(("127.0.0.1", 0) if kind == "tcp" else folder / "socket")
+    listener.settimeout(timeout)
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(list(listener)))
+    thread.start()
+    thread.join(0.02)
+    listener.close()
+    thread.join(TIMEOUT)
+    assert found == [[]]
+
+
+def test_two_listeners_share_a_port_where_they_are_told_to() -> None:
+    if not hasattr(socket, "SO_REUSEPORT"):
+        pytest.skip("no SO_REUSEPORT here")
+    with listen(("127.0.0.1", 0), reuse_port=True) as one:
+        with listen(one.address, reuse_port=True) as other:
+            assert one.address == other.address
+        with pytest.raises(OSError, match="in use"):
+            listen(one.address)
+
+
+def test_the_public_names_are_the_modules() -> None:
+    assert framecodec.FrameSocket is FrameSocket
+    assert framecodec.connect is connect
