@@ -775,15 +775,16 @@ class FrameSocket:
             stream = self._begin_stream()
             self._reading = True
             try:
-                while True:
+                while not stream.in_trailer:
                     while stream.chunk:
                         written = file.write(stream.chunk)
                         if written is None:  # a raw file that would block
                             raise errors.file_would_block()
                         stream.chunk = stream.chunk[written:]
                     if not stream.left:
-                        return self._end_stream(stream)
+                        break
                     self._read_stream(stream, stream.buffer[: stream.left])
+                return self._end_stream(stream)
             finally:
                 self._reading = False
 
@@ -809,7 +810,7 @@ class FrameSocket:
                 raise errors.buffer_too_small(stream.size, len(target))
             self._reading = True
             try:
-                while stream.chunk or stream.left:
+                while not stream.in_trailer and (stream.chunk or stream.left):
                     position = stream.size - stream.left - len(stream.chunk)
                     if stream.chunk:
                         target[position : position + len(stream.chunk)] = stream.chunk

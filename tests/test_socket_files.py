@@ -1,0 +1,262 @@
+"""Files as messages: sent by the system, received without being held, framing enforced."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import io
+import os
+import tempfile
+import threading
+import tracemalloc
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from framecodec import Codec, FrameSocket, IncompleteFrameError, InvalidFrameError
+from framecodec.errors import MessageTooLargeError
+from tests.faulty import KINDS, TIMEOUT, FaultySocket, stream_pair
+
+pytestmark = pytest.mark.usefixtures("engine_in_use")
+
+SIZES = [0, 1, 4095, 4096, 70_000, 3_000_000]
+CODECS = {
+    "uint": Codec.uint(4),
+    "a trailer": Codec.text(b":", trailer=b","),
+    "a lead": Codec.uint(4, length_offset=1),
+    "headers": Codec.headers(),
+}
+
+
+@contextlib.contextmanager
+def two(kind: str, codec: Codec) -> Iterator[tuple[FrameSocket, FrameSocket]]:
+    with stream_pair(kind) as (left, right):
+        right.settimeout(TIMEOUT)
+        with (
+            FrameSocket(left, codec.replace()) as one,
+            FrameSocket(right, codec.replace()) as other,
+        ):
+            yield one, other
+
+
+@contextlib.contextmanager
+def meanwhile(work: Callable[[], Any]) -> Iterator[None]:
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join(TIMEOUT)
+    assert not failures
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_is_one_message_and_becomes_a_file(kind: str, name: str, size: int) -> None:
+    data = os.urandom(size) or (b"t" if name == "a lead" else b"")
+    with two(kind, CODECS[name]) as (one, other), tempfile.TemporaryFile() as file:
+        file.write(b"before" + data)
+        file.seek(6)
+
+        def send() -> None:
+            one.send(b"first")
+            one.send_file(file)
+            one.send(b"last")
+
+        with meanwhile(send):
+            copy = io.BytesIO()
+            assert other.recv() == b"first"
+            assert other.recv_file(copy) == len(data)
+            assert other.recv() == b"last"
+        assert hashlib.sha256(copy.getvalue()).digest() == hashlib.sha256(data).digest()
+        assert file.tell() == 6 + len(data)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", CODECS)
+def test_a_message_is_received_into_a_buffer(name: str, size: int) -> None:
+    data = os.urandom(size) or (b"t" if name == "a lead" else b"")
+    with two("socketpair", CODECS[name]) as (one, other):
+        with meanwhile(lambda: one.send_many([b"first", data, data, b"last"])):
+            buffer = bytearray(len(data) + 3)
+            assert other.recv() == b"first"
+            assert other.recv_into(buffer) == len(data)
+            assert buffer == data + bytes(3)
+            if data:
+                with pytest.raises(ValueError, match="nothing is lost"):
+                    other.recv_into(bytearray(len(data) - 1))
+            assert other.recv_into(buffer) == len(data)
+            assert other.recv() == b"last"
+
+
+def test_what_is_no_plain_file_is_read_by_its_own_read() -> None:
+    data = os.urandom(100_000)
+    packed = io.BytesIO(gzip.compress(data))
+    with two("socketpair", CODECS["uint"]) as (one, other), gzip.open(packed) as file:
+        with meanwhile(lambda: one.send_file(file, 90_000)):
+            assert other.recv() == data[:90_000]
+        with meanwhile(lambda: one.send_file(file)):
+            assert other.recv() == data[90_000:]
+        with meanwhile(lambda: one.send_file(io.BytesIO(data), 50_000)):
+            assert other.recv() == data[:50_000]
+
+
+def test_a_part_of_a_file_is_sent_and_no_more_than_it_has() -> None:
+    data = os.urandom(20_000)
+    with two("socketpair", CODECS["uint"]) as (one, other), tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.seek(0)
+        one.send_file(file, 12_000)
+        assert other.recv() == data[:12_000]
+        with pytest.raises(ValueError, match="has 8000 bytes"):
+            one.send_file(file, 8001)
+        with pytest.raises(TypeError, match="binary"):
+            one.send_file(io.StringIO("text"))
+        one.send_file(file)
+        assert other.recv() == data[12_000:]
+
+
+def test_a_file_is_limited_as_a_message_is() -> None:
+    codec = Codec.uint(4, max_message_size=10_000)
+    with two("socketpair", codec) as (one, other), tempfile.TemporaryFile() as file:
+        file.truncate(10_001)
+        with pytest.raises(MessageTooLargeError):
+            one.send_file(file)
+        assert one.pending_send == 0
+        one.send(b"ok")
+        assert other.recv() == b"ok"
+
+
+def test_an_unfinished_file_leaves_ahead_of_the_next_message_though_it_was_closed() -> None:
+    data = os.urandom(3_000_000)
+    with two("socketpair", CODECS["a trailer"]) as (one, other):
+        with tempfile.TemporaryFile() as file:
+            file.write(data)
+            file.seek(0)
+            one.setblocking(False)
+            with pytest.raises(BlockingIOError) as caught:
+                one.send_file(file)
+            assert caught.value.message_started is True  # type: ignore[attr-defined]
+        assert 0 < one.pending_send < len(data) + 10
+        one.settimeout(TIMEOUT)
+        with meanwhile(lambda: one.send(b"next")):
+            assert other.recv() == data
+            assert other.recv() == b"next"
+        assert one.pending_send == 0
+
+
+def test_a_file_that_shrinks_under_way_ends_sending_with_a_clear_error() -> None:
+    with two("socketpair", CODECS["uint"]) as (one, other), tempfile.TemporaryFile() as file:
+        file.truncate(3_000_000)
+        one.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            one.send_file(file)
+        file.truncate(1000)
+        one.settimeout(TIMEOUT)
+
+        def drain() -> None:
+            with contextlib.suppress(IncompleteFrameError):
+                other.recv()
+
+        with meanwhile(drain):
+            for _ in range(2):
+                with pytest.raises(OSError, match="became shorter"):
+                    one.send(b"next")
+            one.close()
+
+
+@pytest.mark.parametrize("way", ["file", "buffer"])
+@pytest.mark.parametrize("name", CODECS)
+def test_a_receive_into_a_file_or_buffer_goes_on_after_a_time_out_anywhere(
+    name: str, way: str
+) -> None:
+    codec = CODECS[name].replace()
+    data = os.urandom(200_000)
+    stream = codec.encode(data)
+    cuts = [*range(0, 40), 60_000, 131_072, *range(len(stream) - 20, len(stream) + 1)]
+    plan = {cut: [lambda: TimeoutError("timed out")] for cut in cuts}
+    with (
+        stream_pair() as (peer, sock),
+        FrameSocket(FaultySocket(sock, reading=plan), codec) as conn,
+    ):
+        conn.settimeout(TIMEOUT)
+        file, buffer = io.BytesIO(), bytearray(len(data))
+        with meanwhile(lambda: peer.sendall(stream + codec.encode(b"next"))):
+            for _ in range(len(cuts) + 1):
+                with contextlib.suppress(TimeoutError):
+                    size = conn.recv_file(file) if way == "file" else conn.recv_into(buffer)
+                    break
+            assert size == len(data)
+            with contextlib.suppress(TimeoutError):
+                assert conn.recv() == b"next"
+        assert (file.getvalue() if way == "file" else buffer) == data
+
+
+def test_recv_is_refused_while_a_message_is_half_way_to_a_file() -> None:
+    with stream_pair() as (peer, sock), FrameSocket(sock, Codec.uint(4)) as conn:
+        conn.settimeout(0.01)
+        peer.sendall(Codec.uint(4).encode(bytes(200_000))[:100_000])
+        file = io.BytesIO()
+        with pytest.raises(TimeoutError):
+            conn.recv_file(file)
+        for call in (conn.recv, conn.recv_many, conn.detach):
+            with pytest.raises(RuntimeError, match="half"):
+                call()
+        peer.sendall(bytes(100_004))
+        assert conn.recv_file(file) == 200_000
+
+
+@pytest.mark.parametrize("cut", [2, 4, 100, 90_000, 200_006])
+def test_an_end_inside_a_file_is_an_incomplete_frame(cut: int) -> None:
+    codec = CODECS["a trailer"].replace()
+    stream = codec.encode(bytes(200_000))
+    with stream_pair() as (peer, sock), FrameSocket(sock, codec) as conn:
+        conn.settimeout(TIMEOUT)
+
+        def send() -> None:
+            peer.sendall(b"1:a," + stream[:cut])
+            peer.close()
+
+        with meanwhile(send):
+            assert conn.recv() == b"a"
+            with pytest.raises(IncompleteFrameError) as caught:
+                conn.recv_file(io.BytesIO())
+        assert caught.value.received == cut
+        assert caught.value.stream_offset == 4
+        with pytest.raises(IncompleteFrameError):
+            conn.recv()
+
+
+def test_a_wrong_trailer_behind_a_file_is_an_invalid_frame() -> None:
+    codec = CODECS["a trailer"].replace()
+    with stream_pair() as (peer, sock), FrameSocket(sock, codec) as conn:
+        conn.settimeout(TIMEOUT)
+        stream = codec.encode(bytes(200_000))[:-1] + b";"
+        with meanwhile(lambda: peer.sendall(stream)), pytest.raises(InvalidFrameError):
+            conn.recv_file(io.BytesIO())
+
+
+def test_a_file_is_never_held_in_memory() -> None:
+    size = 64 << 20
+    codec = Codec.uint(4, max_message_size=None)
+    with two("tcp", codec) as (one, other), tempfile.TemporaryFile() as file:
+        file.truncate(size)
+        tracemalloc.start()
+        try:
+            with meanwhile(lambda: one.send_file(file)), open(os.devnull, "wb") as nowhere:
+                assert other.recv_file(nowhere) == size
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 4 << 20

@@ -1,0 +1,216 @@
+"""The same face over real TLS, with certificates made here."""
+
+# ruff: noqa: SIM117
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import random
+import select
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+ssl = pytest.importorskip("ssl")
+trustme = pytest.importorskip("trustme")
+
+from framecodec import Codec, FrameSocket, IncompleteFrameError  # noqa: E402
+from tests.faulty import TIMEOUT, stream_pair  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("engine_in_use")
+
+
+@pytest.fixture(scope="module")
+def contexts() -> tuple[Any, Any]:
+    authority = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(server)
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.configure_trust(client)
+    return server, client
+
+
+@contextlib.contextmanager
+def tls_pair(contexts: tuple[Any, Any], kind: str = "tcp") -> Iterator[tuple[Any, Any]]:
+    """Two ends of a TLS connection: the server's and the client's."""
+    with stream_pair(kind) as (left, right):
+        right.settimeout(TIMEOUT)
+        found: list[Any] = []
+        thread = threading.Thread(
+            target=lambda: found.append(contexts[0].wrap_socket(left, server_side=True))
+        )
+        thread.start()
+        client = contexts[1].wrap_socket(right, server_hostname="localhost")
+        thread.join(TIMEOUT)
+        with found[0] as server, client:
+            yield server, client
+
+
+@pytest.mark.parametrize("kind", ["tcp", "socketpair"])
+@pytest.mark.parametrize("timeout", [None, TIMEOUT])
+def test_messages_of_every_size_arrive_whole(contexts: Any, kind: str, timeout: Any) -> None:
+    messages = [os.urandom(size) for size in (0, 1, 100, 4096, 16_384, 70_000, 2_000_000)]
+    with tls_pair(contexts, kind) as (left, right):
+        with FrameSocket(left) as one, FrameSocket(right) as other:
+            one.settimeout(timeout)
+            other.settimeout(timeout)
+
+            def send() -> None:
+                for message in messages:
+                    one.send(message)
+                one.send_many(messages)
+
+            thread = threading.Thread(target=send)
+            thread.start()
+            assert [other.recv() for _ in messages * 2] == messages * 2
+            thread.join(TIMEOUT)
+
+
+def test_both_ways_at_once_over_one_connection(contexts: Any) -> None:
+    rng = random.Random(7)
+    messages = [rng.randbytes(rng.choice([10, 5000, 100_000])) for _ in range(60)]
+    with tls_pair(contexts) as (left, right):
+        with FrameSocket(left) as one, FrameSocket(right) as other:
+            found: dict[str, list[bytes]] = {"one": [], "other": []}
+
+            def receive(name: str, conn: FrameSocket) -> None:
+                found[name] += [conn.recv() for _ in messages]
+
+            threads = [
+                threading.Thread(target=receive, args=("one", one)),
+                threading.Thread(target=receive, args=("other", other)),
+                threading.Thread(target=lambda: [one.send(message) for message in messages]),
+                threading.Thread(target=lambda: [other.send(message) for message in messages]),
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(TIMEOUT)
+            assert found == {"one": messages, "other": messages}
+
+
+def test_a_call_that_would_wait_raises_both_kinds_of_error_and_loses_nothing(contexts: Any) -> None:
+    with tls_pair(contexts) as (left, right):
+        with FrameSocket(left) as one, FrameSocket(right) as other:
+            one.setblocking(False)
+            with pytest.raises(BlockingIOError) as caught:
+                one.recv()
+            assert isinstance(caught.value, ssl.SSLWantReadError)
+            one.settimeout(0.01)
+            with pytest.raises(TimeoutError):
+                one.recv()
+            large = os.urandom(8 << 20)
+            with pytest.raises(TimeoutError) as late:
+                one.send(large)
+            assert late.value.message_started is True  # type: ignore[attr-defined]
+            one.settimeout(TIMEOUT)
+            thread = threading.Thread(target=one.send, args=(b"next",))
+            thread.start()
+            assert other.recv() == large
+            assert other.recv() == b"next"
+            thread.join(TIMEOUT)
+
+
+def test_messages_that_tls_holds_decrypted_are_found_without_a_readable_socket(
+    contexts: Any,
+) -> None:
+    messages = [b"%d" % number * 50 for number in range(400)]
+    with tls_pair(contexts) as (left, right):
+        with FrameSocket(left) as one, FrameSocket(right, read_ahead=False) as other:
+            one.send_many(messages)
+            assert [other.recv() for _ in messages] == messages
+
+
+def test_files_go_through_tls(contexts: Any) -> None:
+    data = os.urandom(1_000_000)
+    with tls_pair(contexts) as (left, right), tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.seek(0)
+        with FrameSocket(left) as one, FrameSocket(right) as other:
+            thread = threading.Thread(target=lambda: [one.send_file(file), one.send(data)])
+            thread.start()
+            copy, buffer = io.BytesIO(), bytearray(len(data))
+            assert other.recv_file(copy) == len(data)
+            assert other.recv_into(buffer) == len(data)
+            thread.join(TIMEOUT)
+            assert (copy.getvalue(), buffer) == (data, data)
+
+
+def test_a_clean_close_is_a_clean_end(contexts: Any) -> None:
+    with tls_pair(contexts) as (left, right), FrameSocket(right) as other:
+        with FrameSocket(left) as one:
+            one.send(b"last")
+        assert list(other) == [b"last"]
+
+
+@pytest.mark.parametrize("cut", [0, 2, 6])
+def test_an_end_without_the_goodbye_of_tls_is_judged_by_the_frames(contexts: Any, cut: int) -> None:
+    frame = Codec.uint(4).encode(b"hello")
+    with tls_pair(contexts) as (left, right), FrameSocket(right) as other:
+        left.sendall(frame + frame[:cut])
+        socket.socket.shutdown(left, socket.SHUT_RDWR)
+        assert other.recv() == b"hello"
+        with pytest.raises(IncompleteFrameError if cut else EOFError) as caught:
+            other.recv()
+        assert isinstance(caught.value, IncompleteFrameError) == bool(cut)
+
+
+def test_close_wakes_who_waits_and_a_half_close_is_refused(contexts: Any) -> None:
+    with tls_pair(contexts) as (left, _), FrameSocket(left) as one:
+        with pytest.raises(OSError, match="one direction"):
+            one.shutdown(socket.SHUT_WR)
+        found: list[BaseException] = []
+
+        def wait() -> None:
+            try:
+                one.recv()
+            except OSError as error:
+                found.append(error)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        thread.join(0.02)
+        one.close()
+        thread.join(TIMEOUT)
+        assert isinstance(found[0], ConnectionAbortedError)
+
+
+def test_starttls_hands_the_socket_over_and_goes_on_encrypted(contexts: Any) -> None:
+    with stream_pair("tcp") as (left, right):
+        right.settimeout(TIMEOUT)
+        one, other = FrameSocket(left), FrameSocket(right, read_ahead=False)
+        one.send(b"STARTTLS")
+        assert other.recv() == b"STARTTLS"
+        found: list[Any] = []
+
+        def wrap() -> None:
+            found.append(contexts[0].wrap_socket(other.detach()[0], server_side=True))
+
+        thread = threading.Thread(target=wrap)
+        thread.start()
+        plain, unread = one.detach()
+        assert unread == b""
+        client = contexts[1].wrap_socket(plain, server_hostname="localhost")
+        thread.join(TIMEOUT)
+        with FrameSocket(client) as one, FrameSocket(found[0]) as other:
+            one.send(b"secret")
+            assert other.recv() == b"secret"
+
+
+def test_a_tls_server_under_selectors_waits_for_whole_messages(contexts: Any) -> None:
+    frame = Codec.uint(4).encode(b"in many records")
+    with tls_pair(contexts) as (left, right), FrameSocket(right) as other:
+        other.setblocking(False)
+        found: list[bytes] = []
+        for byte in frame:
+            left.sendall(bytes([byte]))
+            assert select.select([other], [], [], TIMEOUT)[0]
+            with contextlib.suppress(BlockingIOError):
+                found.append(other.recv())
+        assert found == [b"in many records"]
