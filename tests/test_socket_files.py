@@ -1,5 +1,7 @@
 """Files as messages: sent by the system, received without being held, framing enforced."""
 
+# ruff: noqa: SIM117
+
 from __future__ import annotations
 
 import contextlib

@@ -1,0 +1,18 @@
+"""A short run of the soak; ``python -m tests.soak --seconds 60`` is a long one."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.soak.run import soak
+
+
+@pytest.mark.usefixtures("engine_in_use")
+def test_a_short_soak_loses_no_byte_and_leaves_nothing_behind() -> None:
+    found = soak(1.5, seed=1)
+    assert not found.failures
+    assert found.connections > 0
+    assert found.messages > 0
+    assert found.lost == 0
+    assert found.descriptors == 0
+    assert found.memory < 2 << 20
