@@ -421,16 +421,29 @@ class Splitter:
         low, high, adjustment = self._quick_low, self._quick_high, self._adjustment
         header_size, append = self._header_size, messages.append
         try:
-            while (rest_pos := pos + header_size) <= size:
-                (value,) = unpack(data, pos)
-                stop = rest_pos + value + adjustment
-                if stop > size or value > high or value < low:
-                    break
-                append(data[rest_pos:stop])
-                pos = stop
-            return pos
+            if low or adjustment:
+                while True:
+                    (value,) = unpack(data, pos)
+                    rest_pos = pos + header_size
+                    stop = rest_pos + value + adjustment
+                    if stop > size or value > high or value < low:
+                        break
+                    append(data[rest_pos:stop])
+                    pos = stop
+            else:  # the same with two steps less
+                while True:
+                    (value,) = unpack(data, pos)
+                    rest_pos = pos + header_size
+                    stop = rest_pos + value
+                    if stop > size or value > high:
+                        break
+                    append(data[rest_pos:stop])
+                    pos = stop
+        except struct.error:  # the chunk ends in a header: cheaper than to compare for every frame
+            pass
         finally:
             self._stream_offset += pos - first_pos
+        return pos
 
     def _read_whole_frames(self, data: bytes, pos: int, messages: list[Any]) -> int:
         """The same for every other shape."""
