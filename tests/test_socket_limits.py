@@ -1,0 +1,131 @@
+"""Limits for a slow peer: for one message from first byte to last, and for the quiet between."""
+
+# ruff: noqa: SIM117
+
+from __future__ import annotations
+
+import io
+import select
+import threading
+from typing import Any
+
+import pytest
+
+from framecodec import Codec, FrameSocket
+from framecodec.errors import IdleTimeoutError, MessageTimeoutError
+from tests.faulty import TIMEOUT, stream_pair
+
+pytestmark = pytest.mark.usefixtures("engine_in_use")
+
+CODEC = Codec.uint(2)
+
+
+@pytest.mark.parametrize("timeout", [None, TIMEOUT])
+@pytest.mark.parametrize("sent", [1, 2, 4])
+def test_a_peer_that_stops_inside_a_message_is_cut_off(sent: int, timeout: float | None) -> None:
+    frame = CODEC.encode(b"hello")
+    with stream_pair() as (peer, sock):
+        conn = FrameSocket(sock, CODEC, message_timeout=0.03)
+        with conn:
+            conn.settimeout(timeout)
+            peer.sendall(frame + frame[:sent])
+            assert conn.recv() == b"hello"
+            for _ in range(2):
+                with pytest.raises(MessageTimeoutError, match=f"{sent} bytes") as caught:
+                    conn.recv()
+            assert caught.value.stream_offset == len(frame)
+            assert caught.value.timeout == 0.03
+
+
+def test_a_peer_that_drips_is_cut_off_though_each_byte_comes_in_time() -> None:
+    with stream_pair() as (peer, sock), FrameSocket(sock, CODEC, message_timeout=0.1) as conn:
+        conn.settimeout(TIMEOUT)
+        stop = threading.Event()
+
+        def drip() -> None:
+            peer.sendall(b"\xff\xff")
+            while not stop.wait(0.01):
+                peer.sendall(b"x")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        try:
+            with pytest.raises(MessageTimeoutError):
+                conn.recv()
+        finally:
+            stop.set()
+            thread.join(TIMEOUT)
+
+
+def test_a_quiet_connection_is_not_cut_off_by_the_limit_of_a_message() -> None:
+    with stream_pair() as (peer, sock), FrameSocket(sock, CODEC, message_timeout=0.01) as conn:
+        conn.settimeout(0.05)
+        for _ in range(2):
+            with pytest.raises(TimeoutError) as caught:
+                conn.recv()
+            assert not isinstance(caught.value, MessageTimeoutError)
+        peer.sendall(CODEC.encode(b"late"))
+        assert conn.recv() == b"late"
+
+
+@pytest.mark.parametrize("timeout", [None, TIMEOUT])
+def test_a_peer_that_says_nothing_is_idle(timeout: float | None) -> None:
+    with stream_pair() as (peer, sock), FrameSocket(sock, CODEC, idle_timeout=0.03) as conn:
+        conn.settimeout(timeout)
+        peer.sendall(CODEC.encode(b"hello"))
+        assert conn.recv() == b"hello"
+        for receive in (conn.recv, conn.recv_many, lambda: next(iter(conn))):
+            with pytest.raises(IdleTimeoutError) as caught:
+                receive()
+            assert caught.value.stream_offset == 7
+        assert isinstance(caught.value, TimeoutError)
+        conn.send(b"goodbye")  # sending is not hurt
+        assert peer.recv(100) == CODEC.encode(b"goodbye")
+
+
+def test_a_selector_is_told_how_long_to_wait_and_the_next_receive_raises() -> None:
+    with stream_pair() as (peer, sock):
+        conn = FrameSocket(sock, CODEC, message_timeout=0.03, idle_timeout=TIMEOUT)
+        with conn:
+            conn.setblocking(False)
+            left = conn.seconds_left
+            assert left is not None
+            assert 0 < left <= TIMEOUT
+            peer.sendall(b"\0")
+            with pytest.raises(BlockingIOError):
+                conn.recv()
+            left = conn.seconds_left
+            assert left is not None
+            assert 0 <= left <= 0.03
+            while conn.seconds_left:
+                select.select([conn], [], [], conn.seconds_left)
+            with pytest.raises(MessageTimeoutError):
+                conn.recv()
+    with stream_pair() as (_, sock), FrameSocket(sock, CODEC) as conn:
+        assert conn.seconds_left is None
+
+
+@pytest.mark.parametrize("way", ["file", "buffer"])
+def test_the_limit_of_a_message_holds_on_its_way_to_a_file(way: str) -> None:
+    codec = Codec.uint(4)
+    with stream_pair() as (peer, sock), FrameSocket(sock, codec, message_timeout=0.05) as conn:
+        conn.settimeout(TIMEOUT)
+        peer.sendall(codec.encode(bytes(200_000))[:100_000])
+        target: Any = io.BytesIO() if way == "file" else bytearray(200_000)
+        with pytest.raises(MessageTimeoutError) as caught:
+            conn.recv_file(target) if way == "file" else conn.recv_into(target)
+        assert caught.value.stream_offset == 0
+        with pytest.raises(MessageTimeoutError):
+            conn.recv()
+
+
+def test_limits_come_with_connections_and_listeners() -> None:
+    from framecodec import connect, listen
+
+    with listen(("127.0.0.1", 0), idle_timeout=0.03) as listener:
+        with connect(listener.address, timeout=TIMEOUT) as one, listener.accept() as other:
+            with pytest.raises(IdleTimeoutError):
+                other.recv()
+            one.send(b"too late")
+            with pytest.raises(IdleTimeoutError):
+                other.recv()

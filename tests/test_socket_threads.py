@@ -1,0 +1,152 @@
+"""Several threads at one connection: whole frames always, and nobody is left waiting."""
+
+# ruff: noqa: SIM117
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from framecodec import Codec, FrameSocket
+from tests.faulty import KINDS, TIMEOUT, stream_pair
+
+pytestmark = pytest.mark.usefixtures("engine_in_use")
+
+
+def run(*work: Callable[[], Any]) -> list[BaseException]:
+    """Runs each in a thread of its own; what they raised."""
+    failures: list[BaseException] = []
+
+    def guarded(job: Callable[[], Any]) -> None:
+        try:
+            job()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(job,)) for job in work]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(TIMEOUT)
+        assert not thread.is_alive()
+    return failures
+
+
+@pytest.mark.parametrize("timeout", [None, TIMEOUT])
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_sends_while_another_receives(kind: str, timeout: float | None) -> None:
+    messages = [bytes([n % 256]) * (n * 37 % 9000) for n in range(200)]
+    with stream_pair(kind) as (left, right):
+        with FrameSocket(left) as one, FrameSocket(right) as other:
+            for conn in (one, other):
+                conn.settimeout(timeout)
+            found: dict[FrameSocket, list[bytes]] = {one: [], other: []}
+
+            def receive(conn: FrameSocket) -> None:
+                found[conn] += [conn.recv() for _ in messages]
+
+            def send(conn: FrameSocket) -> None:
+                for message in messages:
+                    conn.send(message)
+
+            assert not run(*(lambda w=w, c=c: w(c) for w in (receive, send) for c in (one, other)))  # type: ignore[misc]
+            assert found == {one: messages, other: messages}
+
+
+@pytest.mark.parametrize("size", [20, 5000, 100_000])
+def test_frames_of_many_senders_are_whole_and_each_senders_in_order(size: int) -> None:
+    senders, count = 6, 40 if size < 10_000 else 10
+    with stream_pair() as (left, right):
+        with FrameSocket(left) as one, FrameSocket(right) as other:
+            one.settimeout(TIMEOUT)
+            other.settimeout(TIMEOUT)
+
+            def send(number: int) -> None:
+                for turn in range(count):
+                    message = bytes([number, turn]) + bytes([number]) * size
+                    if turn % 3:
+                        one.send(message)
+                    else:
+                        one.send_many([message])
+
+            found: list[bytes] = []
+            jobs = [lambda number=number: send(number) for number in range(senders)]  # type: ignore[misc]
+            failures = run(
+                *jobs, lambda: found.extend(other.recv() for _ in range(senders * count))
+            )
+            assert not failures
+            for number in range(senders):
+                of_one = [message for message in found if message[0] == number]
+                assert of_one == [
+                    bytes([number, turn]) + bytes([number]) * size for turn in range(count)
+                ]
+
+
+def test_many_receivers_share_the_messages_and_each_goes_to_one() -> None:
+    messages = [b"%d" % n for n in range(400)]
+    with stream_pair() as (left, right):
+        with FrameSocket(left) as one, FrameSocket(right) as other:
+            other.settimeout(TIMEOUT)
+            found: list[bytes] = []
+
+            def receive() -> None:
+                for _ in range(100):
+                    found.append(other.recv())
+
+            assert not run(*[receive] * 4, lambda: [one.send(message) for message in messages])
+            assert Counter(found) == Counter(messages)
+
+
+@pytest.mark.parametrize("timeout", [None, TIMEOUT])
+def test_close_wakes_a_send_that_waits(timeout: float | None) -> None:
+    with stream_pair() as (_, sock), FrameSocket(sock) as conn:
+        conn.settimeout(timeout)
+        begun = threading.Event()
+
+        def send() -> None:
+            begun.set()
+            conn.send(bytes(8 << 20))
+
+        def close() -> None:
+            begun.wait(TIMEOUT)
+            threading.Event().wait(0.02)
+            conn.close()
+
+        (error,) = run(send, close)
+        assert isinstance(error, OSError)
+        assert not isinstance(error, TimeoutError)
+
+
+def test_close_wakes_both_directions_at_once() -> None:
+    with stream_pair("tcp") as (_, sock), FrameSocket(sock) as conn:
+        conn.settimeout(None)
+        failures = run(
+            conn.recv,
+            lambda: [conn.send(bytes(1 << 20)) for _ in range(100)],
+            lambda: (threading.Event().wait(0.05), conn.close()),
+        )
+        assert len(failures) == 2
+        assert all(isinstance(error, OSError) for error in failures)
+
+
+def test_who_waits_for_another_threads_call_waits_no_longer_than_the_time_out() -> None:
+    with stream_pair() as (_, sock), FrameSocket(sock) as conn:
+        conn.settimeout(0.05)
+        failures = run(conn.recv, conn.recv, conn.recv)
+        assert [type(error) for error in failures] == [TimeoutError] * 3
+
+
+def test_shutdown_in_one_thread_ends_the_receive_of_the_peer_cleanly() -> None:
+    with stream_pair() as (left, right):
+        with FrameSocket(left) as one, FrameSocket(right, Codec.uint(4)) as other:
+            found: list[bytes] = []
+            failures = run(
+                lambda: found.extend(other),
+                lambda: (one.send(b"last"), one.shutdown(socket.SHUT_WR)),
+            )
+            assert (failures, found) == ([], [b"last"])
