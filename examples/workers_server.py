@@ -25,6 +25,11 @@ def serve(conn, name):
             conn.send(message.upper() + name)
 
 
+def end_with_parent():
+    multiprocessing.parent_process().join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def work(port, number, all_listen):
     name = b" by worker %d" % number
     conns = weakref.WeakSet()
@@ -32,6 +37,7 @@ def work(port, number, all_listen):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
         # Whoever has called is still accepted; where nobody has, that is a BlockingIOError.
         signal.signal(signal.SIGTERM, lambda *_: listener.setblocking(False))
+        threading.Thread(target=end_with_parent, daemon=True).start()
         all_listen.wait()
         with contextlib.suppress(BlockingIOError):
             for conn in listener:

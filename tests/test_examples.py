@@ -10,6 +10,7 @@ import re
 import socket
 import subprocess
 import threading
+import time
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -240,6 +241,23 @@ def test_workers_that_are_told_to_end_answer_what_has_arrived() -> None:
                 replies = [int(reply.split()[0]) for reply in conn]  # up to the clean end
                 assert replies == list(range(1000))
         assert finish(server) == "every worker has ended\n"
+
+
+def test_workers_do_not_outlive_their_parent() -> None:
+    with running(EXAMPLES / "workers_server.py", "0", "2") as server:
+        address = ("127.0.0.1", int(printed_port(server)))
+        with framecodec.connect(address, timeout=20) as conn:
+            conn.send(b"hello")
+            assert conn.recv().startswith(b"HELLO by worker")
+            server.kill()
+            assert list(conn) == []  # the worker ends the connection
+    for _ in range(2000):
+        try:
+            framecodec.connect(address, timeout=20).close()
+        except ConnectionError:
+            return
+        time.sleep(0.01)
+    raise AssertionError("somebody still listens")
 
 
 # --- all ------------------------------------------------------------------------------------------

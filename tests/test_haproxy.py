@@ -60,6 +60,8 @@ def deployed(tmp_path: Path) -> Iterator[Deployed]:
         behind = printed_port(server)
         with processes.serving(command) as port:
             yield Deployed(("127.0.0.1", port), server)
+        server.terminate()
+        server.wait(TIMEOUT)
 
 
 def test_whole_messages_of_many_clients_reach_every_worker(deployed: Deployed) -> None:
