@@ -113,7 +113,7 @@ def _converse(
     rng: random.Random, contexts: tuple[Any, Any] | None, found: Found, lock: threading.Lock
 ) -> None:
     """One connection from its beginning to its end."""
-    codec = rng.choice(CODECS)
+    codec = rng.choice(CODECS).replace()  # made anew: with the engine in use
     encrypted = contexts is not None and rng.random() < 0.2
     messages = [rng.randbytes(rng.choice(SIZES)) for _ in range(rng.randint(1, 40))]
     total = len(codec.encode_many(messages))
@@ -160,6 +160,8 @@ def _converse(
         server.join()
         for thread in relays:
             thread.join()
+        relay_near.close()
+        relay_far.close()
     whole = cut is None
     ok = echoed == messages[: len(echoed)] and came_back == messages[: len(came_back)]
     if whole:
