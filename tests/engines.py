@@ -11,7 +11,7 @@ import pytest
 import framecodec.asyncio
 import framecodec.codec
 import framecodec.sockets
-from framecodec import _socket_io_py, _turn_py
+from framecodec import _loop_io_py, _socket_io_py
 
 __all__ = ["ENGINES", "codecs_use"]
 
@@ -29,5 +29,5 @@ def codecs_use(engine: ModuleType) -> Iterator[None]:
             patch.setattr(room, "Splitter", engine.Splitter)
         if engine.__name__ == ENGINES["python"]:
             patch.setattr(framecodec.sockets, "_socket_io", _socket_io_py)
-            patch.setattr(framecodec.asyncio, "Turn", _turn_py.Turn)
+            patch.setattr(framecodec.asyncio, "_loop_io", _loop_io_py)
         yield

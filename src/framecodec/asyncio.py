@@ -37,19 +37,19 @@ import socket
 import ssl as ssl_module
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from . import _turn_py, errors
+from . import _loop_io_py, errors
 from ._layout import CUSTOM
 from ._outbox import GATHER_SIZE, Outbox
 from .codec import Codec
 from .splitter import ACCELERATED, Splitter
 
-Turn: Any = _turn_py.Turn
+_loop_io: Any = _loop_io_py
 if ACCELERATED:
     with contextlib.suppress(ImportError):
-        from ._turn import Turn
+        from . import _loop_io
 
 if TYPE_CHECKING:
     from typing import Self
@@ -93,6 +93,8 @@ _MESSAGE_COST = 48
 _WRITELINES_IS_SOUND: Final = sys.version_info >= (3, 13, 2) or (
     (3, 12, 9) <= sys.version_info < (3, 13)
 )
+
+_DONE: Awaitable[None] = _loop_io.Done()
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -236,7 +238,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self._read_size = _FIRST_READ_SIZE
         self._outbox = Outbox(codec)
         self._encode_many = codec.encode_many
-        self._turn = turn = Turn(self, _TURN_SIZE)  # small messages of this turn
+        self._turn = turn = _loop_io.Turn(self, _TURN_SIZE)  # small messages of this turn
         self._quick_size = _quick_size(codec)  # of `_turn`, while a flush is certain to come
         self._scheduled = False  # a flush is certain to come: small frames may wait
         self._closing = False  # closed from this side: nothing more is accepted
@@ -579,15 +581,15 @@ Handler = Callable[["FrameStream"], Awaitable[object]]
 class _StreamProtocol(FrameProtocol):
     """What a `FrameStream` stands on: a queue of messages, and who waits for what.
 
-    ``_head`` is the batch that `recv` takes from, its first message last; ``_batches`` are the ones
-    behind it, as they were read. Their sizes are counted by the batch, not by the message.
+    ``_at_hand.head`` is the batch that `recv` takes from, its first message last; ``_batches`` are
+    the ones behind it, as they were read. Their sizes are counted by the batch, not by the message.
     """
 
     __slots__ = (
+        "_at_hand",
         "_batches",
         "_ended",
         "_handler",
-        "_head",
         "_head_size",
         "_held",
         "_loop",
@@ -602,8 +604,7 @@ class _StreamProtocol(FrameProtocol):
     def __init__(self, codec: Codec, handler: Handler | None) -> None:
         super().__init__(codec)
         self._batches: deque[tuple[list[Any], int]] = deque()
-        self._head: list[Any] = []
-        self._head_size = 0  # what the batch in `_head` counts in `_held`
+        self._head_size = 0  # what the batch at hand counts in `_held`
         self._held = 0  # bytes held for recv, as _HIGH_WATER counts them
         self._taken = 0  # stream position up to which messages were counted
         self._reading_paused = False
@@ -613,14 +614,13 @@ class _StreamProtocol(FrameProtocol):
         self._handler = handler
         self.is_server = handler is not None
         self.stream = FrameStream(self)
+        self._at_hand = _loop_io.Messages(self.stream)
 
     # --- the loop's side --------------------------------------------------------------------------
 
     def _begin(self, transport: Any) -> tuple[Any]:
         begun = super()._begin(transport)
         self._loop = asyncio.get_running_loop()
-        self._turn.sent = sent = _Sent(loop=self._loop)
-        sent.set_result(None)
         handler, self._handler = self._handler, None
         if handler is not None:
             task = self._loop.create_task(_serve(handler, self.stream))
@@ -691,7 +691,7 @@ class _StreamProtocol(FrameProtocol):
     # --- the stream's side ------------------------------------------------------------------------
 
     async def wait_for_messages(self) -> None:
-        """Until there is a batch in `_batches`; `_head` is empty."""
+        """Until there is a batch in `_batches`; no message is at hand."""
         if self._waiter is not None:
             raise errors.another_recv_waits()
         self.release(self._head_size)
@@ -727,8 +727,7 @@ class _StreamProtocol(FrameProtocol):
         send(self, messages)
         if turn.paused:
             return self._finish_sending()
-        sent: Awaitable[None] = turn.sent
-        return sent
+        return _DONE
 
     async def _send_later(self, send: Callable[[FrameProtocol, Any], None], messages: Any) -> None:
         try:
@@ -869,20 +868,6 @@ class _TimedStreamProtocol(_StreamProtocol):
             self._break(errors.idle_too_long(self._idle_timeout or 0.0, offset))
 
 
-class _Sent(asyncio.Future[None]):
-    """What `FrameStream.send` returns when there is nothing to wait for: awaiting a finished future
-    costs a fifth of a coroutine. It passes for a coroutine too, for ``create_task``."""
-
-    def send(self, value: Any) -> Any:
-        raise StopIteration
-
-    def throw(self, *error: Any) -> Any:
-        raise error[0]
-
-    def close(self) -> None:
-        """As of a coroutine that has run to its end."""
-
-
 class FrameStream:
     """A connection of whole messages, from `open_connection` or in a server's handler.
 
@@ -925,7 +910,7 @@ class FrameStream:
     def pending_messages(self) -> int:
         """Messages that `recv` would give without waiting."""
         protocol = self._protocol
-        return len(protocol._head) + sum(len(messages) for messages, _ in protocol._batches)
+        return len(protocol._at_hand.head) + sum(len(messages) for messages, _ in protocol._batches)
 
     @property
     def pending_send(self) -> int:
@@ -988,7 +973,7 @@ class FrameStream:
             RuntimeError: Another `recv` of this stream waits.
         """
         protocol = self._protocol
-        head = protocol._head
+        head = protocol._at_hand.head
         if not head:
             if protocol._waiter is not None or not protocol._batches:
                 await protocol.wait_for_messages()
@@ -997,7 +982,7 @@ class FrameStream:
                 protocol.release(protocol._head_size)
             protocol._head_size = size
             messages.reverse()
-            protocol._head = head = messages
+            protocol._at_hand.head = head = messages
         return head.pop()
 
     async def recv_many(self) -> list[Any]:
@@ -1007,10 +992,10 @@ class FrameStream:
             As `recv`.
         """
         protocol = self._protocol
-        messages = protocol._head
+        messages: list[Any] = protocol._at_hand.head
         if messages:
             messages.reverse()
-            protocol._head = []
+            protocol._at_hand.head = []
         else:
             if protocol._waiter is not None or not protocol._batches:
                 await protocol.wait_for_messages()
@@ -1021,14 +1006,12 @@ class FrameStream:
         protocol.release(protocol._held)
         return messages
 
-    def __aiter__(self) -> Self:
-        return self
+    def __aiter__(self) -> AsyncIterator[Any]:
+        # Those at hand without a coroutine; __anext__ is called for the others.
+        messages: AsyncIterator[Any] = self._protocol._at_hand
+        return messages
 
     async def __anext__(self) -> Any:
-        # As recv, without a coroutine inside a coroutine.
-        head = self._protocol._head
-        if head:
-            return head.pop()
         try:
             return await self.recv()
         except EOFError as error:
