@@ -26,10 +26,10 @@ import threading
 from collections.abc import Iterable, Iterator
 from operator import length_hint
 from time import monotonic, sleep
-from types import TracebackType
-from typing import Any, NoReturn, Self, TypeAlias, final
+from typing import Any, NoReturn, TypeAlias, final
 
 from . import errors
+from ._socket_face import SocketFace
 from ._waiting import READ, WRITE, wait
 from .codec import Codec
 
@@ -80,7 +80,7 @@ _NOTHING: Iterator[Any] = iter(())
 
 
 @final
-class DatagramSocket:
+class DatagramSocket(SocketFace):
     """Whole messages over datagrams, UDP or Unix, whose boundaries are the datagrams' own.
 
     Without a codec a message is a datagram, the empty one included. With a codec a datagram carries
@@ -106,7 +106,6 @@ class DatagramSocket:
     __slots__ = (
         "__weakref__",
         "_buffer",
-        "_closed",
         "_codec",
         "_current",
         "_flags",
@@ -114,8 +113,6 @@ class DatagramSocket:
         "_lock",
         "_read_ended",
         "_received",
-        "_sock",
-        "_timeout",
         "_waits",
     )
 
@@ -417,16 +414,6 @@ class DatagramSocket:
         """The shape of the frames; None: a message is a datagram."""
         return self._codec
 
-    @property
-    def socket(self) -> _Socket:
-        """The socket underneath."""
-        return self._sock
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` or `detach` was called."""
-        return self._closed
-
     def bind(self, address: Any, /) -> None:
         """As `socket.socket.bind`."""
         self._sock.bind(_plain(address))
@@ -445,38 +432,6 @@ class DatagramSocket:
         self._flags = _DONTWAIT if timeout else 0
         self._waits = bool(timeout)
         self._timeout = timeout
-
-    def gettimeout(self) -> float | None:
-        """The seconds that a call may take; None: any time."""
-        return self._timeout
-
-    def setblocking(self, flag: bool) -> None:
-        """``settimeout(None)`` or ``settimeout(0)``."""
-        self.settimeout(None if flag else 0.0)
-
-    def getblocking(self) -> bool:
-        """Whether calls wait at all."""
-        return self._timeout != 0
-
-    def fileno(self) -> int:
-        """The descriptor; -1 where it is closed. For `selectors`."""
-        return self._sock.fileno()
-
-    def getpeername(self) -> Any:
-        """The address of the other side, where the socket is connected."""
-        return self._sock.getpeername()
-
-    def getsockname(self) -> Any:
-        """The address of this side."""
-        return self._sock.getsockname()
-
-    def getsockopt(self, level: int, option: int, size: int = 0, /) -> Any:
-        """As `socket.socket.getsockopt`."""
-        return self._sock.getsockopt(level, option, size)
-
-    def setsockopt(self, level: int, option: int, value: Any, /) -> None:
-        """As `socket.socket.setsockopt`."""
-        self._sock.setsockopt(level, option, value)
 
     def shutdown(self, how: int, /) -> None:
         """As `socket.socket.shutdown`. What was received before is still delivered; then `recv`
@@ -516,17 +471,6 @@ class DatagramSocket:
             self._sock.close()
         finally:
             self._lock.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"fd={self.fileno()}"

@@ -43,12 +43,12 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, repeat, takewhile
 from operator import length_hint
 from time import monotonic
-from types import TracebackType
-from typing import Any, Literal, NoReturn, Self, TypeAlias, final
+from typing import Any, Literal, NoReturn, TypeAlias, final
 
 from . import _socket_io_py, errors
 from ._layout import CUSTOM, HEADERS
 from ._outbox import GATHER_SIZE, Outbox
+from ._socket_face import SocketFace
 from ._waiting import READ as _READ
 from ._waiting import WRITE as _WRITE
 from ._waiting import wait as _wait
@@ -116,7 +116,7 @@ else:
 
 
 @final
-class FrameSocket:
+class FrameSocket(SocketFace):
     """Whole messages over one connected stream socket.
 
     It owns the socket from then on. Its time-out is the socket's own at that moment; set it on the
@@ -153,7 +153,6 @@ class FrameSocket:
         "_batches_in",
         "_began",
         "_began_at",
-        "_closed",
         "_codec",
         "_failure",
         "_file",
@@ -175,11 +174,9 @@ class FrameSocket:
         "_receiver",
         "_send",
         "_sender",
-        "_sock",
         "_splitter",
         "_stream",
         "_streaming",
-        "_timeout",
         "_tls",
         "_tls_lock",
         "_undecoded",
@@ -978,11 +975,6 @@ class FrameSocket:
         return self._codec
 
     @property
-    def socket(self) -> _Socket:
-        """The socket underneath."""
-        return self._sock
-
-    @property
     def read_ahead(self) -> bool:
         """Whether a receive may bring more than the frame that was asked for."""
         return self._read_ahead
@@ -1006,11 +998,6 @@ class FrameSocket:
         waiting = 0 if file is None else file.left + file.trailer_size
         waiting += sum(map(len, self._sender.left))
         return self._outbox.size - sum(self._outbox.left) + waiting
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` or `detach` was called."""
-        return self._closed
 
     # --- as on a socket ---------------------------------------------------------------------------
 
@@ -1043,38 +1030,6 @@ class FrameSocket:
         else:
             self._read_guard = _TimedLock(self._read_lock, timeout)
             self._write_guard = _TimedLock(self._write_lock, timeout)
-
-    def gettimeout(self) -> float | None:
-        """The seconds that a call may take; None: any time."""
-        return self._timeout
-
-    def setblocking(self, flag: bool) -> None:
-        """``settimeout(None)`` or ``settimeout(0)``."""
-        self.settimeout(None if flag else 0.0)
-
-    def getblocking(self) -> bool:
-        """Whether calls wait at all."""
-        return self._timeout != 0
-
-    def fileno(self) -> int:
-        """The descriptor; -1 where it is closed. For `selectors`."""
-        return self._sock.fileno()
-
-    def getpeername(self) -> Any:
-        """The address of the other side."""
-        return self._sock.getpeername()
-
-    def getsockname(self) -> Any:
-        """The address of this side."""
-        return self._sock.getsockname()
-
-    def getsockopt(self, level: int, option: int, size: int = 0, /) -> Any:
-        """As `socket.socket.getsockopt`."""
-        return self._sock.getsockopt(level, option, size)
-
-    def setsockopt(self, level: int, option: int, value: Any, /) -> None:
-        """As `socket.socket.setsockopt`."""
-        self._sock.setsockopt(level, option, value)
 
     def shutdown(self, how: int, /) -> None:
         """Ends one or both directions; what an earlier `send` left unsent is not sent by it.
@@ -1118,17 +1073,6 @@ class FrameSocket:
         finally:
             for lock in locks:
                 lock.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"fd={self.fileno()}"
@@ -1214,11 +1158,13 @@ def listen(
 
 
 @final
-class Listener:
+class Listener(SocketFace):
     """A listening socket that gives a `FrameSocket` for every connection; made by `listen`.
 
     Iterating over it gives connections until it is closed.
     """
+
+    __slots__ = ("_address", "_codec", "_file", "_limits", "_lock")
 
     def __init__(
         self,
@@ -1250,11 +1196,6 @@ class Listener:
     def codec(self) -> Codec:
         """The shape of the frames."""
         return self._codec
-
-    @property
-    def socket(self) -> _Socket:
-        """The socket underneath."""
-        return self._sock
 
     def accept(self) -> FrameSocket:
         """The next connection.
@@ -1306,24 +1247,12 @@ class Listener:
                 if error.errno not in (errno.ECONNABORTED, errno.EPROTO):
                     raise
 
-    def fileno(self) -> int:
-        """The descriptor; -1 where it is closed. For `selectors`."""
-        return self._sock.fileno()
-
     def settimeout(self, timeout: float | None) -> None:
         """Sets the seconds that `accept` may take; None waits for ever, 0 does not wait at all."""
         self._sock.settimeout(timeout)  # which refuses what is none
         if timeout is not None:
             self._sock.setblocking(False)
         self._timeout = timeout
-
-    def gettimeout(self) -> float | None:
-        """The seconds that `accept` may take; None: any time."""
-        return self._timeout
-
-    def setblocking(self, flag: bool) -> None:
-        """``settimeout(None)`` or ``settimeout(0)``."""
-        self.settimeout(None if flag else 0.0)
 
     def close(self) -> None:
         """Stops listening; removes the file of a Unix socket. A thread in `accept` is woken."""
@@ -1340,17 +1269,6 @@ class Listener:
             self._sock.close()
         finally:
             self._lock.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else repr(self._address)
