@@ -21,6 +21,7 @@ ROOMS = [
     {"splitter"},
     {"codec"},
     {"formats", "_outbox", "datagrams"},
+    {"_transfer"},
     {"_socket_io", "_socket_io_py", "_loop_io", "_loop_io_py"},
     {"sockets", "asyncio"},
     {"socketserver"},

@@ -32,9 +32,7 @@ import _socket
 import contextlib
 import copy
 import errno
-import io
 import math
-import mmap
 import os
 import socket
 import stat
@@ -47,8 +45,9 @@ from typing import Any, Literal, NoReturn, TypeAlias, final
 
 from . import _socket_io_py, errors
 from ._layout import CUSTOM, HEADERS
-from ._outbox import GATHER_SIZE, Outbox
+from ._outbox import Outbox
 from ._socket_face import SocketFace
+from ._transfer import NO_BYTES, IncomingMessage, OutgoingFile
 from ._waiting import READ as _READ
 from ._waiting import WRITE as _WRITE
 from ._waiting import wait as _wait
@@ -94,7 +93,6 @@ _STREAM_SIZE = 64 * 1024
 _STREAM_READ_SIZE = 1024 * 1024
 
 _SENDFILE_SIZE = 16 * 1024 * 1024
-_FILE_CHUNK_SIZE = 256 * 1024
 # How the system says that it cannot copy from this file into this socket.
 _NO_SENDFILE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSOCK, errno.EOPNOTSUPP)
 
@@ -225,7 +223,9 @@ class FrameSocket(SocketFace):
         self._undecoded: list[bytes] = []  # what was received and is no message yet
         self._frames: list[bytes] = []  # of the messages that are ready
         self._failure: BaseException | None = None
-        self._stream: _Stream | None = None  # the message that recv_file() or recv_into() is at
+        self._stream: IncomingMessage | None = (
+            None  # the message that recv_file() or recv_into() is at
+        )
         self._streaming = False  # receiving stops where such a message is seen to come
         self._reading = False  # one of them is inside
         self._limited = message_timeout is not None or idle_timeout is not None
@@ -236,7 +236,7 @@ class FrameSocket(SocketFace):
         # Sending.
         self._sender = io.Sender(sock, self._write_lock, codec)
         self._outbox = Outbox(codec)
-        self._file: _OutgoingFile | None = None  # what leaves after the outbox
+        self._file: OutgoingFile | None = None  # what leaves after the outbox
         self._write_failure: BaseException | None = None
 
         # The C-level object of a TLS connection: its calls return straight into `map`.
@@ -670,7 +670,7 @@ class FrameSocket(SocketFace):
                 next message. But if the file has become shorter meanwhile, the frame cannot be
                 finished: this and every later call raises an `OSError`.
         """
-        outgoing = _OutgoingFile.open(file, size, self._codec)
+        outgoing = OutgoingFile.open(file, size, self._codec)
         if isinstance(outgoing, bytes):
             self.send(outgoing)
             return
@@ -700,7 +700,7 @@ class FrameSocket(SocketFace):
                 raise
             outgoing.move_position()
 
-    def _write_file(self, file: _OutgoingFile) -> None:
+    def _write_file(self, file: OutgoingFile) -> None:
         """One system call's worth of a file."""
         outbox = self._outbox
         if not file.left:
@@ -747,7 +747,7 @@ class FrameSocket(SocketFace):
         outbox.small += data
         outbox.size += size
 
-    def _fail_to_write(self, file: _OutgoingFile) -> NoReturn:
+    def _fail_to_write(self, file: OutgoingFile) -> NoReturn:
         self._write_failure = errors.file_too_short(file.left)
         self._file = None
         file.close()
@@ -811,7 +811,7 @@ class FrameSocket(SocketFace):
                     position = stream.size - stream.left - len(stream.chunk)
                     if stream.chunk:
                         target[position : position + len(stream.chunk)] = stream.chunk
-                        stream.chunk = _NO_BYTES
+                        stream.chunk = NO_BYTES
                         continue
                     stop = position + min(stream.left, _STREAM_READ_SIZE)
                     with target[position:stop] as view:
@@ -820,7 +820,7 @@ class FrameSocket(SocketFace):
             finally:
                 self._reading = False
 
-    def _begin_stream(self) -> _Stream:
+    def _begin_stream(self) -> IncomingMessage:
         """Receives until the next message's size is known."""
         if self._stream is None:
             self._streaming = self._on_oversize == "raise"
@@ -834,7 +834,7 @@ class FrameSocket(SocketFace):
                 first = next(copy.copy(ready))
                 if not isinstance(first, bytes):
                     raise errors.special_is_no_file(first)
-                stream = _Stream(size=len(first), chunk=memoryview(first))
+                stream = IncomingMessage(size=len(first), chunk=memoryview(first))
                 self._receiver.may_read = False
                 for _ in ready:
                     self._stream = stream
@@ -855,7 +855,7 @@ class FrameSocket(SocketFace):
             lead = bytes(parsed[2]) if len(parsed) > 2 else b""
         else:
             lead = header[len(layout.magic) : len(layout.magic) + layout.lead_size]
-        stream = _Stream(
+        stream = IncomingMessage(
             size=len(lead) + frame_size - len(header) - len(layout.trailer),
             left=frame_size - received - len(layout.trailer),
             trailer=layout.trailer,
@@ -877,7 +877,7 @@ class FrameSocket(SocketFace):
             self._batches_in = pipe
             self._base = base
 
-    def _read_stream(self, stream: _Stream, view: memoryview, *, keep: bool = True) -> None:
+    def _read_stream(self, stream: IncomingMessage, view: memoryview, *, keep: bool = True) -> None:
         """Receives into `view` once, and counts it."""
         deadline = None if self._timeout is None else monotonic() + self._timeout
         while True:
@@ -892,7 +892,7 @@ class FrameSocket(SocketFace):
                 wanted = self._judge(error)
             self._wait_to_read(wanted, deadline)
 
-    def _read_past_splitter(self, stream: _Stream, view: memoryview, keep: bool) -> None:
+    def _read_past_splitter(self, stream: IncomingMessage, view: memoryview, keep: bool) -> None:
         counts: Iterator[int]
         if self._tls is not None:
             counts = map(self._tls.read, _ZERO, (view,))
@@ -907,7 +907,7 @@ class FrameSocket(SocketFace):
                     raise errors.connection_closed()
                 self._end(stream.incomplete(), 0)
 
-    def _end_stream(self, stream: _Stream) -> int:
+    def _end_stream(self, stream: IncomingMessage) -> int:
         """Verifies the trailer."""
         if not stream.in_trailer:
             stream.left = len(stream.trailer)
@@ -920,7 +920,7 @@ class FrameSocket(SocketFace):
                 if byte != trailer[index]:
                     bad = trailer[:index] + bytes([byte])
                     self._end(errors.wrong_trailer(trailer, bad, stream.offset, stream.header), 0)
-            stream.chunk = _NO_BYTES
+            stream.chunk = NO_BYTES
             if stream.left:
                 self._read_stream(stream, memoryview(bytearray(stream.left)))
         self._use_short_way()
@@ -1382,181 +1382,6 @@ class _TimedLock:
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
-
-
-_NO_BYTES = memoryview(b"")
-
-
-class _Stream:
-    """A message on its way past the splitter: into a file, or into a buffer of the caller's."""
-
-    __slots__ = (
-        "buffer",
-        "chunk",
-        "frame_size",
-        "header",
-        "in_trailer",
-        "lead",
-        "left",
-        "offset",
-        "size",
-        "trailer",
-        "unfinished",
-    )
-
-    def __init__(
-        self,
-        *,
-        size: int,
-        chunk: memoryview = _NO_BYTES,
-        left: int = 0,
-        trailer: bytes = b"",
-        header: bytes = b"",
-        lead: bytes = b"",
-        offset: int = 0,
-        frame_size: int = 0,
-        buffer: memoryview = _NO_BYTES,
-    ) -> None:
-        self.size = size  # of the message
-        self.chunk = chunk  # bytes of it that were received and not delivered
-        self.left = left  # bytes that were not received: of the rest, later of the trailer
-        self.trailer = trailer
-        self.in_trailer = False
-        self.header = header
-        self.lead = lead
-        self.offset = offset  # of the frame in the stream
-        self.frame_size = frame_size
-        self.buffer = buffer  # to receive into
-        self.unfinished: bytes | None = None  # what the splitter gave back, once
-
-    def settle(self) -> None:
-        if self.unfinished is not None:
-            chunk = memoryview(self.lead + self.unfinished[len(self.header) :])
-            self.chunk = chunk
-            self.unfinished = None
-
-    def received(self) -> int:
-        """Bytes of the frame that arrived."""
-        return self.frame_size - self.left - (0 if self.in_trailer else len(self.trailer))
-
-    def incomplete(self) -> errors.IncompleteFrameError:
-        where = "trailer" if self.in_trailer else "rest"
-        return errors.incomplete(where, self.received(), self.frame_size, self.offset, self.header)
-
-
-class _OutgoingFile:
-    """What is left to send of a file."""
-
-    __slots__ = (
-        "chunk",
-        "end",
-        "file",
-        "fileno",
-        "header",
-        "left",
-        "owned",
-        "position",
-        "sendfile",
-        "trailer",
-        "trailer_size",
-    )
-
-    def __init__(
-        self, file: Any, fileno: int, position: int, left: int, header: bytes, trailer: bytes
-    ) -> None:
-        self.file = file
-        self.fileno = fileno  # of a regular file; -1: only `file` can be read
-        self.position = position
-        self.left = left
-        self.end = position + left
-        self.header = header
-        self.trailer = (trailer,) if trailer else ()
-        self.trailer_size = len(trailer)
-        self.chunk: bytes | None = None  # read and not handed on
-        self.sendfile: Any = getattr(os, "sendfile", None) if fileno >= 0 else None
-        self.owned = False  # the descriptor is ours to close
-
-    @classmethod
-    def open(cls, file: Any, size: int | None, codec: Codec) -> _OutgoingFile | bytes:
-        """A message from a file; bytes where there is nothing to be gained."""
-        if isinstance(file, io.TextIOBase):
-            raise errors.text_file(file)
-        # Not every object with a fileno() gives the bytes of that descriptor: gzip does not.
-        if isinstance(getattr(file, "raw", file), io.FileIO):
-            fileno = file.fileno()
-            status = os.fstat(fileno)
-            if stat.S_ISREG(status.st_mode) and hasattr(os, "pread"):
-                if file.writable():
-                    file.flush()
-                    status = os.fstat(fileno)
-                return cls._open_regular(file, fileno, size, status.st_size, codec)
-        if size is None:
-            return bytes(file.read())
-        return cls._open_readable(file, size, codec)
-
-    @classmethod
-    def _open_regular(
-        cls, file: Any, fileno: int, size: int | None, file_size: int, codec: Codec
-    ) -> _OutgoingFile | bytes:
-        position = file.tell()
-        there = max(0, file_size - position)
-        if size is None:
-            size = there
-        elif not 0 <= size <= there:
-            raise errors.file_has_not(size, there)
-        if size < GATHER_SIZE:
-            return bytes(file.read(size))
-        # The codec sees the message through memory that is only read where it looks.
-        aligned = position - position % mmap.ALLOCATIONGRANULARITY
-        message = memoryview(
-            mmap.mmap(fileno, position - aligned + size, access=mmap.ACCESS_READ, offset=aligned)
-        )[position - aligned :]
-        return cls._around(file, fileno, position, message, codec)
-
-    @classmethod
-    def _open_readable(cls, file: Any, size: int, codec: Codec) -> _OutgoingFile | bytes:
-        layout = codec.layout
-        if size < GATHER_SIZE or layout.build is not None:
-            data = bytearray()
-            while len(data) < size and (chunk := file.read(size - len(data))):
-                data += chunk
-            if len(data) < size:
-                raise errors.file_has_not(size, len(data))
-            return bytes(data)
-        message = mmap.mmap(-1, size)  # never touched but for the lead, so never there
-        message[: layout.lead_size] = file.read(layout.lead_size)
-        return cls._around(file, -1, 0, memoryview(message), codec)
-
-    @classmethod
-    def _around(
-        cls, file: Any, fileno: int, position: int, message: memoryview, codec: Codec
-    ) -> _OutgoingFile:
-        parts = codec.frame_parts(message)
-        header, trailer = bytes(parts[0]), codec.layout.trailer
-        left = sum(memoryview(part).nbytes for part in parts) - len(header) - len(trailer)
-        return cls(file, fileno, position + len(message) - left, left, header, trailer)
-
-    def read(self) -> Iterable[bytes]:
-        """One piece, read when it is asked for."""
-        size = min(self.left, _FILE_CHUNK_SIZE)
-        if self.fileno < 0:
-            return map(self.file.read, (size,))
-        return map(os.pread, (self.fileno,), (size,), (self.position,))
-
-    def move_position(self) -> None:
-        if self.fileno >= 0 and not self.owned:
-            self.file.seek(self.end)
-
-    def own(self) -> None:
-        """Makes it independent of whether the user closes the file."""
-        if self.fileno >= 0 and not self.owned:
-            self.fileno = os.dup(self.fileno)
-            self.owned = True
-
-    def close(self) -> None:
-        if self.owned:
-            self.owned = False
-            os.close(self.fileno)
 
 
 def _short_way(sock: socket.socket) -> Any:
