@@ -35,6 +35,7 @@ import struct
 import sys
 import threading
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, SupportsIndex, final, overload
 
 from . import errors
@@ -925,16 +926,30 @@ class Encoder:
         Raises:
             As `encode`; then nothing is returned of any message.
         """
-        parts: list[Any] = []
-        for message in list(messages):
-            parts += self.frame_parts(message)
-        return b"".join(parts)
+        batch = list(messages)
+        frames = self._encode_batch(batch, self._message_max)
+        return self._encode_many_carefully(batch) if frames is None else frames
 
     def encode_small(self, messages: list[Any], largest: int, /) -> bytes | None:
         """`encode_many` of `bytes` of at most so many bytes each; None where some are not."""
-        if not all(type(message) is bytes and len(message) <= largest for message in messages):
+        frames = self._encode_batch(messages, largest)
+        if frames is None and _are_small(messages, largest):
+            return self._encode_many_carefully(messages)
+        return frames
+
+    def _encode_batch(self, batch: list[Any], largest: int) -> bytes | None:
+        """The frames of ordinary messages of the commonest shape; None leaves them to
+        `frame_parts`."""
+        pack = self._pack
+        if pack is None or not _are_small(batch, min(largest, self._message_max)):
             return None
-        return self.encode_many(messages)
+        return b"".join(chain.from_iterable(zip(map(pack, map(len, batch)), batch, strict=True)))
+
+    def _encode_many_carefully(self, messages: list[Any]) -> bytes:
+        parts: list[Any] = []
+        for message in messages:
+            parts += self.frame_parts(message)
+        return b"".join(parts)
 
     def frame_parts(self, message: object, /) -> list[Buffer]:
         """Buffers whose concatenation is the frame, for ``sendmsg`` or ``writelines``.
@@ -1049,6 +1064,13 @@ def _packer(layout: Layout) -> Callable[[int], bytes] | None:
     ):
         return None
     return struct.Struct(_struct_format(layout)).pack
+
+
+def _are_small(messages: list[Any], largest: int) -> bool:
+    """Whether all are `bytes` of at most so many bytes."""
+    if not set(map(type, messages)) <= {bytes}:
+        return False
+    return max(map(len, messages), default=0) <= largest
 
 
 def _to_int(digits: bytes, base: int) -> int | None:
