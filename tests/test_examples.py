@@ -35,10 +35,22 @@ OUTPUT_OF_CLIENTS = {
         f"received b'HELLO FROM {number}' b'BYEBYE FROM {number}'\n" for number in (2, 1, 0)
     ),
     "socketserver": "received b'HELLO' b'BYEBYE'\n",
+    "asyncio_echo": "received b'hello' b'byebye'\n",
 }
 
 # What has a test of its own below.
-OTHERS = {"chat", "peer", "recv_file", "send_file", "udp_chat", "workers"}
+OTHERS = {
+    "asyncio_chat",
+    "asyncio_files",
+    "asyncio_request",
+    "asyncio_shutdown",
+    "chat",
+    "peer",
+    "recv_file",
+    "send_file",
+    "udp_chat",
+    "workers",
+}
 
 
 def programs() -> set[str]:
@@ -258,6 +270,110 @@ def test_workers_do_not_outlive_their_parent() -> None:
             return
         time.sleep(0.01)
     raise AssertionError("somebody still listens")
+
+
+# --- in an event loop -----------------------------------------------------------------------------
+
+
+def test_a_request_without_a_response_is_asked_again_over_a_new_connection() -> None:
+    with running(EXAMPLES / "asyncio_request_server.py", "0") as server:
+        port = printed_port(server)
+        with running(EXAMPLES / "asyncio_request_client.py", port) as client:
+            lines = finish(client).splitlines()
+    attempts = lines.count("again, after TimeoutError")  # more on a machine that is busy
+    assert lines[0] == "again, after TimeoutError"
+    assert [line for line in lines if not line.startswith("again")] == [
+        "received b'HELLO'",
+        "received b'BYEBYE'",
+    ]
+    assert len(lines) == attempts + 2
+
+
+def test_what_one_says_in_the_asyncio_chat_all_others_hear_in_order() -> None:
+    chat_client = EXAMPLES / "asyncio_chat_client.py"
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(running(EXAMPLES / "asyncio_chat_server.py", "0"))
+        port = printed_port(server)
+        clients = []
+        for number in (1, 2, 3):
+            client = stack.enter_context(running(chat_client, port, typed=True))
+            assert heard(client) == f"they say there are {number} here"
+            clients.append(client)
+        for number in range(100):
+            say(clients[0], f"你好 {number}")
+        for client in clients[1:]:
+            assert [heard(client) for _ in range(100)] == [f"they say 你好 {n}" for n in range(100)]
+        say(clients[2], "goodbye")
+        assert [heard(client) for client in clients[:2]] == ["they say goodbye"] * 2
+        for client in reversed(clients):  # nobody hears his own words, or anything else
+            client.stdin.close()
+            client.stdin = None
+            assert finish(client) == ""
+        assert server.poll() is None
+
+
+def test_a_member_of_the_asyncio_chat_who_does_not_read_is_dropped() -> None:
+    with running(EXAMPLES / "asyncio_chat_server.py", "0") as server:
+        address = ("127.0.0.1", int(printed_port(server)))
+        with (
+            framecodec.connect(address, timeout=20) as deaf,
+            framecodec.connect(address, timeout=20) as speaker,
+            framecodec.connect(address, timeout=20) as lively,
+        ):
+            greetings = [deaf.recv()[:9], speaker.recv()[:9], lively.recv()[:9]]
+            assert greetings == [b"there are"] * 3
+            for _ in range(50):  # 50 MB: more than the system buffers
+                speaker.send(bytes(1_000_000))
+                assert len(lively.recv()) == 1_000_000
+            received = 0
+            with contextlib.suppress(framecodec.IncompleteFrameError, ConnectionError):
+                for _ in deaf:
+                    received += 1
+            assert received < 50
+
+
+@pytest.mark.parametrize("size", [0, 1, 5_000_001])
+def test_a_file_arrives_as_it_was_in_pieces(size: int, tmp_path: Path) -> None:
+    source, folder = tmp_path / "数据.bin", tmp_path / "arrived"
+    source.write_bytes(random.Random(size).randbytes(size))
+    folder.mkdir()
+    with running(EXAMPLES / "asyncio_files_server.py", "0", folder) as server:
+        port = printed_port(server)
+        with running(EXAMPLES / "asyncio_files_client.py", source, port) as client:
+            lines = finish(client).split("\n")
+    assert lines[-2:] == ["the receiver says it is whole", ""]
+    assert not size or lines[-3] == f"sent {size} of {size} bytes, 100%"
+    assert [path.name for path in folder.iterdir()] == ["数据.bin"]
+    assert (folder / "数据.bin").read_bytes() == source.read_bytes()
+
+
+def test_a_file_in_pieces_that_is_not_as_it_was_is_not_kept(tmp_path: Path) -> None:
+    with running(EXAMPLES / "asyncio_files_server.py", "0", tmp_path) as server:
+        address = ("127.0.0.1", int(printed_port(server)))
+        with framecodec.connect(address, timeout=10) as conn:
+            conn.send_many([b"../name", b"8", b"the file", hashlib.sha256(b"another").digest()])
+            assert conn.recv() == b"it is damaged"
+            assert list(conn) == []  # the server has closed: it is done with the file
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("clients", [0, 5])
+def test_an_asyncio_server_that_is_told_to_end_answers_what_has_arrived(clients: int) -> None:
+    with running(EXAMPLES / "asyncio_shutdown_server.py", "0") as server:
+        address = ("127.0.0.1", int(printed_port(server)))
+        with contextlib.ExitStack() as stack:
+            conns = [
+                stack.enter_context(framecodec.connect(address, timeout=10)) for _ in range(clients)
+            ]
+            for conn in conns:
+                conn.send(b"hello")
+                assert conn.recv() == b"HELLO"
+            for conn in conns:
+                conn.send_many([b"number %d" % number for number in range(1000)])
+            server.terminate()
+            for conn in conns:
+                assert list(conn) == [b"NUMBER %d" % number for number in range(1000)]
+        assert finish(server) == "every connection has ended\n"
 
 
 # --- all ------------------------------------------------------------------------------------------
