@@ -49,7 +49,7 @@ def sender_of(io: ModuleType, sock: socket.socket, flags: int = DONTWAIT) -> Any
 
 def receiver_of(io: ModuleType, sock: socket.socket, flags: int = DONTWAIT) -> Any:
     receiver = io.Receiver(sock, io.Lock())
-    receiver.use(Splitter(CODEC), 65536, flags)
+    receiver.use(Splitter(CODEC), 65536, flags, 0.0)
     return receiver
 
 
@@ -178,7 +178,7 @@ def test_a_receiver_that_may_not_read_or_knows_no_splitter_reads_nothing(
     receiver.may_read = False
     assert list(receiver) == []
     receiver.may_read = True
-    receiver.use(None, 0, 0)
+    receiver.use(None, 0, 0, 0.0)
     assert list(receiver) == []
     assert ends[1].recv(100) == frame
 
@@ -205,7 +205,7 @@ def test_an_error_of_the_stream_is_raised_behind_its_messages(
     compiled_io: ModuleType, ends: Any
 ) -> None:
     receiver = compiled_io.Receiver(ends[1], compiled_io.Lock())
-    receiver.use(Splitter(Codec.digits(2)), 65536, DONTWAIT)
+    receiver.use(Splitter(Codec.digits(2)), 65536, DONTWAIT, 0.0)
     ends[0].sendall(b"01a0x")
     assert next(receiver) == b"a"
     for _ in range(2):
@@ -260,6 +260,28 @@ def test_signals_interrupt_a_receive_that_waits_and_lose_nothing(
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert calls[:3] == [None] * 3
+
+
+@pytest.mark.c_extension
+@pytest.mark.skipif(not DONTWAIT, reason="no call can be made non-blocking here")
+def test_a_receiver_waits_for_a_whole_message_and_no_longer_than_it_may(
+    compiled_io: ModuleType, ends: Any
+) -> None:
+    receiver = compiled_io.Receiver(ends[1], compiled_io.Lock())
+    receiver.use(Splitter(CODEC), 65536, DONTWAIT, 0.05)
+    frame = CODEC.encode(b"hello")
+    for byte in frame[:-1]:
+        ends[0].sendall(bytes([byte]))
+        with pytest.raises(TimeoutError, match=r"within 0\.05 s"):
+            next(receiver)
+        assert receiver.may_read
+    receiver.use(None, 0, 0, 0.0)
+    splitter = Splitter(CODEC)
+    receiver.use(splitter, 65536, DONTWAIT, 10.0)
+    feeder = threading.Thread(target=lambda: [ends[0].sendall(frame[i : i + 1]) for i in range(7)])
+    feeder.start()
+    assert next(receiver) == b"hello"
+    feeder.join(10)
 
 
 # --- the sender -----------------------------------------------------------------------------------

@@ -24,9 +24,11 @@ from cpython.pythread cimport (
     PyThread_type_lock,
 )
 from libc.errno cimport EINTR, errno
+from libc.math cimport ceil
 
 from time import monotonic
 
+from . import errors
 from ._outbox import GATHER_SIZE
 
 __all__ = ["Lock", "Receiver", "Sender"]
@@ -39,16 +41,24 @@ cdef extern from *:
     /* Sockets are no descriptors there: everything goes the other way. */
     #define framecodec_recv(fd, buffer, size, flags) (errno = EAGAIN, (Py_ssize_t)-1)
     #define framecodec_send(fd, buffer, size, flags) (errno = EAGAIN, (Py_ssize_t)-1)
+    #define framecodec_wait(fd, milliseconds) 1
     #else
+    #include <poll.h>
     #include <sys/types.h>
     #include <sys/socket.h>
     #define framecodec_recv recv
     #define framecodec_send send
+    static int framecodec_wait(int fd, int milliseconds)
+    {
+        struct pollfd wanted = {.fd = fd, .events = POLLIN};
+        return poll(&wanted, 1, milliseconds);
+    }
     #endif
     """
     bint _would_block "framecodec_would_block" () nogil
     Py_ssize_t _recv "framecodec_recv" (int fd, void* buffer, size_t size, int flags) nogil
     Py_ssize_t _send "framecodec_send" (int fd, const void* data, size_t size, int flags) nogil
+    int _wait_for_bytes "framecodec_wait" (int fd, int milliseconds) nogil
 
 cdef extern from "Python.h":
     Py_buffer* PyMemoryView_GET_BUFFER(object) noexcept
@@ -60,7 +70,8 @@ cdef extern from "Python.h":
     ) nogil
 
 cdef Py_ssize_t LARGEST_SIZE = GATHER_SIZE - 1
-cdef double LONGEST_WAIT = 1e9  # seconds
+cdef double LONGEST_WAIT = 1e9  # seconds, ...
+cdef double LONGEST_POLL = 2e6  # ... and as milliseconds in an int
 
 
 @cython.final
@@ -155,6 +166,7 @@ cdef class Receiver:
     cdef object _buffer_updated
     cdef object _size
     cdef int _flags
+    cdef double _timeout  # seconds; 0: do not wait where a receive would block
 
     def __init__(self, sock, Lock lock not None):
         self.ready = iter(())
@@ -163,13 +175,14 @@ cdef class Receiver:
         self._lock = lock
         self._get_room = None
 
-    def use(self, splitter, size, int flags):
-        """Says where bytes go, how many are asked for and how; None leaves receiving to the
-        caller."""
+    def use(self, splitter, size, int flags, double timeout):
+        """Says where bytes go, how many are asked for, how, and how many seconds to wait for a
+        message where a receive would block; None leaves receiving to the caller."""
         self._get_room = None if splitter is None else splitter.get_room
         self._buffer_updated = None if splitter is None else splitter.buffer_updated
         self._size = size
         self._flags = flags
+        self._timeout = timeout
 
     def __iter__(self):
         return self
@@ -189,31 +202,59 @@ cdef class Receiver:
         raise StopIteration
 
     cdef int _receive(self) except -1:
+        """Receives until a message is whole, or there is nothing to do here."""
         cdef Py_buffer* buffer
-        cdef Py_ssize_t count = -1
+        cdef Py_ssize_t count
         cdef int fd, flags = self._flags
+        cdef double deadline = 0.0
         if not self.may_read:  # inside is who was interrupted by this signal handler
             return 0
         self.may_read = False
         try:
-            room = self._get_room(self._size)
-            buffer = PyMemoryView_GET_BUFFER(room)
-            fd = self._fileno()
-            while count < 0:
+            while True:
+                room = self._get_room(self._size)
+                buffer = PyMemoryView_GET_BUFFER(room)
+                fd = self._fileno()
                 with nogil:
                     count = _recv(fd, buffer.buf, buffer.len, flags)
-                if count < 0:
-                    if _would_block():
+                if count > 0:
+                    room = None
+                    messages = self._buffer_updated(count)
+                    self.ready = iter(messages)
+                    if messages:
                         return 0
-                    if errno != EINTR:
-                        PyErr_SetFromErrno(OSError)
+                elif count == 0:  # the end of the stream is seen again by who asks again
+                    return 0
+                elif _would_block():
+                    if not self._timeout:
+                        return 0
+                    if not deadline:
+                        deadline = monotonic() + self._timeout
+                    self._wait(fd, deadline)
+                elif errno == EINTR:
                     PyErr_CheckSignals()
-            room = None
-            if count:  # the end of the stream is seen again by who asks again
-                self.ready = iter(self._buffer_updated(count))
+                else:
+                    PyErr_SetFromErrno(OSError)
         finally:
             self.may_read = True
-        return 0
+
+    cdef int _wait(self, int fd, double deadline) except -1:
+        cdef double left
+        cdef int milliseconds, ready
+        while True:
+            left = min(max(deadline - monotonic(), 0.0), LONGEST_POLL)
+            milliseconds = <int>ceil(left * 1e3)
+            with nogil:
+                ready = _wait_for_bytes(fd, milliseconds)
+            if ready > 0:
+                return 0
+            if ready == 0:
+                if monotonic() >= deadline:
+                    raise errors.timed_out("no whole message", self._timeout)
+            elif errno == EINTR:
+                PyErr_CheckSignals()
+            else:
+                PyErr_SetFromErrno(OSError)
 
 
 @cython.final

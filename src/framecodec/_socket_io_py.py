@@ -42,9 +42,10 @@ class Receiver:
         self.may_read = True
         """Nothing forbids a receive: no failure, nobody inside."""
 
-    def use(self, splitter: Splitter | None, size: int, flags: int) -> None:
-        """Says where bytes go, how many are asked for and how; None leaves all receiving to the
-        caller, as this twin does in any case: it would save no call."""
+    def use(self, splitter: Splitter | None, size: int, flags: int, timeout: float) -> None:
+        """Says where bytes go, how many are asked for, how, and how many seconds to wait for a
+        message where a receive would block; None leaves all receiving to the caller, as this twin
+        does in any case: it would save no call."""
 
     def __iter__(self) -> Receiver:
         return self

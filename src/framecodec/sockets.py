@@ -266,7 +266,7 @@ class FrameSocket(SocketFace):
                 for message in self._receiver:
                     return message
             except (OSError, errors.FrameError) as error:
-                self._end(error)
+                self._fail(error)
             with self._read_guard:
                 self._fill()
 
@@ -278,9 +278,11 @@ class FrameSocket(SocketFace):
             As `recv`.
         """
         while True:
-            messages = [*self._receiver.ready]
-            if messages:
-                return messages
+            try:
+                for message in self._receiver:
+                    return [message, *self._receiver.ready]
+            except (OSError, errors.FrameError) as error:
+                self._fail(error)
             with self._read_guard:
                 self._fill()
 
@@ -292,9 +294,12 @@ class FrameSocket(SocketFace):
     def _batches(self) -> Iterator[Iterable[Any]]:
         while True:
             try:
-                for message in self._receiver:
-                    yield (message,)
-                    yield self._receiver.ready
+                try:
+                    for message in self._receiver:
+                        yield (message,)
+                        yield self._receiver.ready
+                except (OSError, errors.FrameError) as error:
+                    self._fail(error)
                 with self._read_guard:
                     ready = self._fill()
             except errors.IncompleteFrameError:
@@ -385,7 +390,8 @@ class FrameSocket(SocketFace):
         """Tells the receiver what to do, where it may receive by itself."""
         usual = self._tls is None and self._read_ahead and not (self._raw or self._limited)
         splitter = self._splitter if usual else None
-        self._receiver.use(splitter, self._read_size, self._read_flags)
+        timeout = self._timeout or 0.0
+        self._receiver.use(splitter, self._read_size, self._read_flags, timeout)
 
     def _exact_buffer(self, size: int) -> memoryview:
         """A buffer for no more than what belongs to the pending frame for certain."""
@@ -412,6 +418,12 @@ class FrameSocket(SocketFace):
             self._end(None)  # the peer closed the connection without closing TLS, as many do
         if isinstance(error, TimeoutError) and error.errno != errno.ETIMEDOUT:
             raise error  # a time-out that was set on the socket itself
+        self._end(error)
+
+    def _fail(self, error: BaseException) -> NoReturn:
+        """Raises what the receiver has raised; all but a time-out ends receiving for good."""
+        if isinstance(error, TimeoutError) and _is_own_timeout(error) and not self._closed:
+            raise error
         self._end(error)
 
     def _end(self, error: BaseException | None, base: int | None = None) -> NoReturn:
@@ -868,7 +880,7 @@ class FrameSocket(SocketFace):
         base = stream.offset + frame_size
         new = Splitter(self._codec, raw=self._raw, on_oversize="raise")
         pipe = self._pipe(new)
-        self._receiver.use(None, 0, 0)
+        self._receiver.use(None, 0, 0, 0.0)
         self._receiver.may_read = False
         for unfinished in map(type(old).detach, (old,)):
             stream.unfinished = unfinished
