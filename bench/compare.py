@@ -101,8 +101,10 @@ def _install(revision: str, folder: Path) -> Path:
         tar.extractall(source, filter="data")
     print(f"building {revision} ...", file=sys.stderr, flush=True)
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
-        + ["--no-build-isolation", "--target", str(target), str(source)],
+        [
+            *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"),
+            *("--no-build-isolation", "--target", str(target), str(source)),
+        ],
         check=True,
         env=os.environ | {"FRAMECODEC_REQUIRE_EXTENSIONS": "1"},
     )

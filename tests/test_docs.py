@@ -47,11 +47,22 @@ def test_a_page_with_examples_has_them(name: str) -> None:
     assert len(list(examples(ROOT / "docs" / name))) >= 10
 
 
-def test_the_program_on_the_page_of_sockets_prints_what_it_says() -> None:
-    page = (ROOT / "docs" / "sockets.md").read_text("utf-8")
-    (program,) = (block[1] for block in BLOCK.finditer(page) if ">>> " not in block[1])
-    printed = "".join(f"{line}\n" for line in re.findall(r"# prints (.*)$", program, re.MULTILINE))
-    assert printed
+def programs(name: str, count: int) -> list[tuple[str, str]]:
+    """A page's programs that say what they print, and what that is."""
+    page = (ROOT / "docs" / name).read_text("utf-8")
+    found = []
+    for block in BLOCK.finditer(page):
+        printed = re.findall(r"# prints (.*)$", block[1], re.MULTILINE)
+        if printed:
+            found.append((block[1], "".join(f"{line}\n" for line in printed)))
+    assert len(found) == count
+    return found
+
+
+@pytest.mark.parametrize(
+    ("program", "printed"), [*programs("sockets.md", 1), *programs("asyncio.md", 5)]
+)
+def test_a_program_on_a_page_prints_what_it_says(program: str, printed: str) -> None:
     with running("-c", program) as process:
         assert finish(process) == printed
 

@@ -210,6 +210,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         "__weakref__",
         "_closing",
         "_encode_many",
+        "_encrypted",
         "_eof_wanted",
         "_error",
         "_lost",
@@ -433,7 +434,9 @@ class FrameProtocol(asyncio.BufferedProtocol):
 
     def _attach(self, transport: Any) -> None:
         self._raw_transport = transport
-        self._vectored = _is_vectored(transport)
+        # Remembered, as a closed TLS transport cannot be asked.
+        self._encrypted = transport.get_extra_info("sslcontext") is not None
+        self._vectored = not self._encrypted and _is_vectored(transport)
         self.transport = _Transport(self, transport)
 
     def _pause(self) -> tuple[()]:
@@ -554,9 +557,8 @@ def _quick_size(codec: Codec) -> int:
 
 
 def _is_vectored(transport: Any) -> bool:
-    """Whether `writelines` gathers without a copy, and a large `write` is not copied either."""
-    if transport.get_extra_info("sslcontext") is not None:
-        return False  # encryption is a copy, of everything it is given at once
+    """Whether `writelines` gathers without a copy, and a large `write` is not copied either. It is
+    not so where the transport encrypts, which is a copy of all it is given at once."""
     module = type(transport).__module__
     return module.startswith("uvloop") or (module.startswith("asyncio.") and _WRITELINES_IS_SOUND)
 
@@ -630,7 +632,7 @@ class _StreamProtocol(FrameProtocol):
 
     def eof_received(self) -> bool:
         # The peer may still read. TLS cannot be closed in one direction.
-        return self._raw_transport.get_extra_info("sslcontext") is None
+        return not self._encrypted
 
     def _deliver(self, messages: list[Any]) -> None:
         taken = self._splitter.stream_offset

@@ -1,0 +1,560 @@
+"""Whole messages in an event loop: what `FrameStream` and its servers promise."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+import struct
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import trustme
+
+import framecodec.asyncio
+from framecodec import (
+    Codec,
+    IdleTimeoutError,
+    IncompleteFrameError,
+    InvalidFrameError,
+    MessageTimeoutError,
+    MessageTooLargeError,
+)
+from framecodec.asyncio import FrameStream
+from tests.loops import LOOPS, run
+
+U4 = Codec.uint(4)
+
+Tls = tuple[ssl.SSLContext, ssl.SSLContext] | None
+
+
+@pytest.fixture(scope="module")
+def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """The server's and the client's."""
+    authority = trustme.CA()
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return server, client
+
+
+@pytest.fixture(params=["plain", "TLS"])
+def tls(request: pytest.FixtureRequest, contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> Tls:
+    return contexts if request.param == "TLS" else None
+
+
+async def served(
+    handler: Callable[[FrameStream], Awaitable[None]],
+    client: Callable[[FrameStream], Awaitable[None]],
+    codec: Codec = U4,
+    tls: Tls = None,
+    **limits: float,
+) -> None:
+    """A connection, with `handler` on the server's side and `client` on the other."""
+    server_options = {"ssl": tls[0]} if tls else {}
+    client_options = {"ssl": tls[1], "server_hostname": "localhost"} if tls else {}
+    server = await framecodec.asyncio.start_server(
+        handler, "127.0.0.1", 0, codec=codec, **limits, **server_options
+    )
+    port = server.sockets[0].getsockname()[1]
+    async with await framecodec.asyncio.open_connection(
+        "127.0.0.1", port, codec=codec, **client_options
+    ) as stream:
+        await client(stream)
+    server.close()
+
+
+async def echo(stream: FrameStream) -> None:
+    async for message in stream:
+        await stream.send(message)
+
+
+async def wrapped(codec: Codec = U4, **options: Any) -> tuple[FrameStream, socket.socket]:
+    """A stream, and the plain socket at its other end."""
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(10)
+    return await framecodec.asyncio.open_connection(sock=ours, codec=codec, **options), theirs
+
+
+# --- messages -------------------------------------------------------------------------------------
+
+
+@LOOPS
+def test_messages_of_all_sizes_come_back_whole(loop: str, tls: Tls, engine_in_use: Any) -> None:
+    async def client(stream: FrameStream) -> None:
+        messages = [os.urandom(size) for size in (0, 1, 70, 5000, 70_000, 1_000_000)]
+        for message in messages:
+            await stream.send(message)
+            assert await stream.recv() == message
+        async with asyncio.TaskGroup() as group:
+            group.create_task(stream.send_many(messages))
+            received = [await stream.recv() for _ in messages]
+        assert received == messages
+
+    run(loop, served(echo, client, tls=tls))
+
+
+@LOOPS
+def test_every_way_to_receive_gives_the_messages_in_order(loop: str) -> None:
+    async def handler(stream: FrameStream) -> None:
+        await stream.send_many([b"%d" % number for number in range(100)])
+
+    async def client(stream: FrameStream) -> None:
+        received = [await stream.recv()]
+        received += await stream.recv_many()
+        received.append(await anext(stream)) if len(received) < 100 else None
+        received += [message async for message in stream]
+        assert received == [b"%d" % number for number in range(100)]
+        with pytest.raises(EOFError):
+            await stream.recv()
+
+    run(loop, served(handler, client))
+
+
+@LOOPS
+def test_small_and_large_messages_keep_their_order(loop: str, tls: Tls) -> None:
+    messages = [bytes([number % 251]) * (number * 7919 % 40_000) for number in range(200)]
+
+    async def handler(stream: FrameStream) -> None:
+        for number in range(0, 200, 4):
+            stream.send(messages[number])  # accepted by the call, awaited or not
+            await stream.send_many(messages[number + 1 : number + 3])
+            await stream.send(bytearray(messages[number + 3]))
+
+    async def client(stream: FrameStream) -> None:
+        assert [message async for message in stream] == messages
+
+    run(loop, served(handler, client, tls=tls))
+
+
+@LOOPS
+def test_a_recv_with_messages_at_hand_does_not_suspend(loop: str) -> None:
+    async def main() -> None:
+        stream, peer = await wrapped()
+        peer.sendall(U4.encode_many([b"1", b"2", b"3"]))
+        assert await stream.recv() == b"1"
+        turns: list[None] = []
+        asyncio.get_running_loop().call_soon(turns.append, None)
+        assert [await stream.recv(), await stream.recv()] == [b"2", b"3"]
+        assert not turns
+        await stream.aclose()
+        peer.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_small_messages_of_one_turn_leave_in_one_write(loop: str) -> None:
+    async def main() -> None:
+        stream, peer = await wrapped()
+        writes: list[bytes] = []
+        raw: Any = stream._protocol._raw_transport
+
+        class Counting:
+            def write(self, data: bytes) -> None:
+                writes.append(bytes(data))
+                raw.write(data)
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(raw, name)
+
+        stream._protocol._raw_transport = Counting()
+        messages = [b"%d" % number for number in range(500)]
+        for message in messages:
+            await stream.send(message)
+        assert writes == []
+        await stream.drain()
+        assert writes == [U4.encode_many(messages)]
+        async with asyncio.TaskGroup() as group:
+            for message in messages:
+                group.create_task(stream.send(message))
+        await asyncio.sleep(0)
+        assert len(writes) <= 3
+        await stream.aclose()
+        peer.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_specials_travel_as_their_objects(loop: str) -> None:
+    codec = Codec.uint(2, specials={0: None, 1: "flush"})
+
+    async def client(stream: FrameStream) -> None:
+        await stream.send_many([None, b"abc", "flush"])
+        await stream.send("flush")
+        assert [await stream.recv() for _ in range(4)] == [None, b"abc", "flush", "flush"]
+
+    run(loop, served(echo, client, codec))
+
+
+# --- ends -----------------------------------------------------------------------------------------
+
+
+@LOOPS
+def test_a_clean_end_is_an_eof_error_behind_the_messages(loop: str, tls: Tls) -> None:
+    async def handler(stream: FrameStream) -> None:
+        await stream.send(b"bye")
+
+    async def client(stream: FrameStream) -> None:
+        assert await stream.recv() == b"bye"
+        for _ in range(2):
+            with pytest.raises(EOFError) as caught:
+                await stream.recv()
+            assert not isinstance(caught.value, IncompleteFrameError)
+            with pytest.raises(EOFError):
+                await stream.recv_many()
+        assert [message async for message in stream] == []
+
+    run(loop, served(handler, client, tls=tls))
+
+
+@LOOPS
+def test_an_end_at_every_byte_of_a_frame_says_so(loop: str, engine_in_use: ModuleType) -> None:
+    frame = U4.encode(b"hello")
+
+    async def main() -> None:
+        for size in range(1, len(frame)):
+            stream, peer = await wrapped()
+            peer.sendall(U4.encode(b"one") + frame[:size])
+            peer.close()
+            assert await stream.recv() == b"one"
+            for _ in range(2):
+                with pytest.raises(IncompleteFrameError) as caught:
+                    await stream.recv()
+                assert (caught.value.stream_offset, caught.value.received) == (7, size)
+            with pytest.raises(IncompleteFrameError):
+                async for _ in stream:
+                    pass
+            await stream.aclose()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_broken_frame_is_raised_behind_the_messages_and_again(
+    loop: str, engine_in_use: ModuleType
+) -> None:
+    async def main() -> None:
+        stream, peer = await wrapped(Codec.digits(4))
+        peer.sendall(b"0001a0001b 1_0c")
+        assert [await stream.recv(), await stream.recv()] == [b"a", b"b"]
+        for _ in range(2):
+            with pytest.raises(InvalidFrameError) as caught:
+                await stream.recv()
+            assert caught.value.stream_offset == 10
+        await stream.send(b"not a number")  # the last word
+        await stream.aclose()
+        assert peer.recv(100) == b"0012not a number"
+        peer.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_reset_is_an_os_error(loop: str) -> None:
+    async def handler(stream: FrameStream) -> None:
+        assert await stream.recv() == b"hello"
+        for _ in range(2):
+            with pytest.raises(ConnectionResetError):
+                await stream.recv()
+
+    async def main() -> None:
+        done = asyncio.Event()
+
+        async def handle(stream: FrameStream) -> None:
+            try:
+                await handler(stream)
+            finally:
+                done.set()
+
+        server = await framecodec.asyncio.start_server(handle, "127.0.0.1", 0)
+        peer = socket.create_connection(server.sockets[0].getsockname(), 10)
+        peer.sendall(U4.encode(b"hello") + b"\0\0")
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await asyncio.sleep(0.05)
+        peer.close()
+        await done.wait()
+        server.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_what_was_accepted_is_sent_before_a_close(loop: str, tls: Tls) -> None:
+    messages = [b"small", bytes(3_000_000), b"end"]
+
+    async def handler(stream: FrameStream) -> None:
+        for message in messages:
+            stream.send(message)
+
+    async def client(stream: FrameStream) -> None:
+        assert [message async for message in stream] == messages
+
+    run(loop, served(handler, client, tls=tls))
+
+
+@LOOPS
+def test_after_a_close_nothing_is_accepted(loop: str) -> None:
+    async def main() -> None:
+        stream, peer = await wrapped()
+        await stream.aclose()
+        await stream.aclose()
+        with pytest.raises(ConnectionError):
+            await stream.send(b"late")
+        with pytest.raises(ConnectionError):
+            await stream.send_many([b"late"])
+        assert peer.recv(10) == b""
+        peer.close()
+
+    run(loop, main())
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+
+@LOOPS
+def test_two_that_receive_at_once_are_an_error(loop: str) -> None:
+    async def main() -> None:
+        stream, peer = await wrapped()
+        first = asyncio.create_task(stream.recv())
+        await asyncio.sleep(0)
+        for receive in (stream.recv, stream.recv_many):
+            with pytest.raises(RuntimeError, match="recv"):
+                await receive()
+        peer.sendall(U4.encode(b"hello"))
+        assert await first == b"hello"
+        await stream.aclose()
+        peer.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_what_cannot_be_encoded_is_raised_and_not_sent(loop: str) -> None:
+    async def main() -> None:
+        stream, peer = await wrapped(Codec.uint(1))
+        with pytest.raises(MessageTooLargeError):
+            await stream.send(bytes(256))
+        with pytest.raises(TypeError):
+            await stream.send("text")
+        with pytest.raises(MessageTooLargeError):
+            await stream.send_many([b"good", bytes(256)])
+        await stream.send(b"good")
+        await stream.aclose()
+        assert peer.recv(100) == b"\4good"
+        peer.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_codec_that_is_none_is_refused(loop: str) -> None:
+    async def main() -> None:
+        with pytest.raises(TypeError, match="Codec"):
+            await framecodec.asyncio.open_connection("127.0.0.1", 9, codec="kafka")  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="Codec"):
+            await framecodec.asyncio.start_server(echo, "127.0.0.1", 0, codec=4)  # type: ignore[arg-type]
+
+    run(loop, main())
+
+
+@pytest.mark.parametrize(
+    ("error", "is_told"),
+    [
+        (ValueError("a bug"), True),
+        (EOFError(), False),
+        (ConnectionResetError(), False),
+        (InvalidFrameError("broken"), False),
+    ],
+)
+def test_what_a_handler_raises_is_told_to_the_loop_where_it_is_a_bug(
+    error: Exception, is_told: bool
+) -> None:
+    async def main() -> list[Any]:
+        told: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+
+        async def handler(_: FrameStream) -> None:
+            raise error
+
+        server = await framecodec.asyncio.start_server(handler, "127.0.0.1", 0)
+        stream = await framecodec.asyncio.open_connection(*server.sockets[0].getsockname())
+        with pytest.raises((EOFError, ConnectionError)):
+            await stream.recv()
+        await stream.aclose()
+        server.close()
+        await asyncio.sleep(0)
+        return [context["exception"] for context in told]
+
+    assert run("asyncio", main()) == ([error] if is_told else [])
+
+
+# --- limits ---------------------------------------------------------------------------------------
+
+
+@LOOPS
+def test_a_peer_that_drips_is_cut_off_and_a_quiet_one_is_not(loop: str) -> None:
+    async def main() -> None:
+        stream, peer = await wrapped(message_timeout=0.1)
+        peer.sendall(U4.encode(b"one"))
+        assert await stream.recv() == b"one"
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(stream.recv(), 0.3)  # quiet, which is not limited
+        peer.sendall(b"\0\0")
+        for _ in range(2):
+            with pytest.raises(MessageTimeoutError):
+                await stream.recv()
+        await stream.aclose()
+        peer.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_peer_that_says_nothing_is_cut_off(loop: str) -> None:
+    async def main() -> None:
+        stream, peer = await wrapped(idle_timeout=0.1)
+        with pytest.raises(IdleTimeoutError):
+            await stream.recv()
+        await stream.aclose()
+        peer.close()
+
+    run(loop, main())
+
+
+# --- cancellation ---------------------------------------------------------------------------------
+
+
+@LOOPS
+@pytest.mark.parametrize("codec", [U4, Codec.digits(3, trailer=b";"), Codec.headers()], ids=str)
+def test_a_recv_given_up_at_every_byte_loses_nothing(
+    loop: str, codec: Codec, engine: ModuleType
+) -> None:
+    messages = [b"hello", b"", b"byebye"]
+    stream_bytes = codec.encode_many(messages)
+
+    async def main() -> None:
+        stream, peer = await wrapped(codec)
+        received: list[Any] = []
+        for offset in range(len(stream_bytes)):
+            given_up = asyncio.create_task(stream.recv())
+            await asyncio.sleep(0)
+            given_up.cancel()
+            peer.sendall(stream_bytes[offset : offset + 1])
+            with contextlib.suppress(asyncio.CancelledError):
+                received.append(await given_up)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.001):
+                    received.append(await stream.recv())
+        while len(received) < len(messages):
+            received.append(await stream.recv())
+        assert received == messages
+        await stream.aclose()
+        peer.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_send_given_up_leaves_whole_frames(loop: str) -> None:
+    async def main() -> None:
+        stream, peer = await wrapped()
+        begun: list[bytes] = []
+
+        async def send(message: bytes) -> None:
+            try:
+                await stream.send(message)
+            except asyncio.CancelledError as cancelled:
+                if not cancelled.message_started:  # type: ignore[attr-defined]
+                    return
+            begun.append(message)
+
+        for number, size in enumerate((50, 300_000, 2_000_000) * 3):
+            sending = asyncio.create_task(send(bytes([number]) * size))
+            await asyncio.sleep(0.005)
+            sending.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await sending
+        assert 1 < len(begun) < 9
+        peer.setblocking(False)
+        loop_now = asyncio.get_running_loop()
+
+        async def read_all() -> bytes:
+            data = bytearray()
+            while chunk := await loop_now.sock_recv(peer, 1 << 20):
+                data += chunk
+            return bytes(data)
+
+        reading = asyncio.create_task(read_all())
+        await stream.aclose()
+        data = await reading
+        sent, size = U4.split(data)
+        assert size == len(data)  # no frame was cut
+        assert sent == begun
+        peer.close()
+
+    run(loop, main())
+
+
+# --- as asyncio has it ----------------------------------------------------------------------------
+
+
+@LOOPS
+def test_unix_sockets(loop: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        path = tmp_path / "socket"
+        server = await framecodec.asyncio.start_unix_server(echo, path)
+        async with await framecodec.asyncio.open_unix_connection(path) as stream:
+            await stream.send(b"hello")
+            assert await stream.recv() == b"hello"
+        server.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_connection_goes_on_in_tls(
+    loop: str, contexts: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    async def handler(stream: FrameStream) -> None:
+        assert await stream.recv() == b"STARTTLS"
+        await stream.send(b"go")
+        await stream.start_tls(contexts[0])
+        await echo(stream)
+
+    async def client(stream: FrameStream) -> None:
+        await stream.send(b"STARTTLS")
+        assert await stream.recv() == b"go"
+        await stream.start_tls(contexts[1], server_hostname="localhost")
+        assert stream.get_extra_info("ssl_object") is not None
+        await stream.send(b"secret")
+        assert await stream.recv() == b"secret"
+
+    run(loop, served(handler, client))
+
+
+@LOOPS
+def test_many_connections_at_once(loop: str) -> None:
+    async def main() -> None:
+        server = await framecodec.asyncio.start_server(echo, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+
+        async def talk(number: int) -> None:
+            async with await framecodec.asyncio.open_connection(*address) as stream:
+                for size in (1, 1000, 50_000):
+                    await stream.send(bytes([number]) * size)
+                    assert await stream.recv() == bytes([number]) * size
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(100):
+                group.create_task(talk(number))
+        server.close()
+
+    run(loop, main())
