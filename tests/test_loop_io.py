@@ -140,7 +140,7 @@ def test_what_is_done_is_awaited_in_every_way(loop_io: ModuleType) -> None:
 
 def test_messages_at_hand_are_given_first_and_then_those_of_the_stream(loop_io: ModuleType) -> None:
     async def main() -> None:
-        messages = loop_io.Messages(Stream(b"3", b"4"))
+        messages = loop_io.Messages(Stream(b"3", b"4"), list)
         messages.head = [b"2", b"1"]
         assert [message async for message in messages] == [b"1", b"2", b"3", b"4"]
         messages.head = [None, b"6", b"5"]
@@ -155,7 +155,7 @@ def test_messages_at_hand_are_given_first_and_then_those_of_the_stream(loop_io: 
 
 def test_messages_at_hand_are_given_without_a_turn_of_the_loop(loop_io: ModuleType) -> None:
     async def main() -> None:
-        messages = loop_io.Messages(Stream())
+        messages = loop_io.Messages(Stream(), list)
         messages.head = [b"2", b"1"]
         turns: list[None] = []
         asyncio.get_running_loop().call_soon(turns.append, None)
@@ -167,7 +167,7 @@ def test_messages_at_hand_are_given_without_a_turn_of_the_loop(loop_io: ModuleTy
 
 def test_a_message_is_taken_when_it_is_awaited_and_not_before(loop_io: ModuleType) -> None:
     async def main() -> None:
-        messages = loop_io.Messages(Stream())
+        messages = loop_io.Messages(Stream(), list)
         messages.head = [b"1"]
         unawaited = anext(messages)
         if hasattr(unawaited, "close"):
@@ -182,7 +182,7 @@ def test_two_that_wait_for_one_message_at_hand_are_an_error(
     compiled_loop_io: ModuleType,
 ) -> None:
     async def main() -> None:
-        messages = compiled_loop_io.Messages(Stream())
+        messages = compiled_loop_io.Messages(Stream(), list)
         messages.head = [b"1"]
         first, second = anext(messages), anext(messages)
         assert await first == b"1"

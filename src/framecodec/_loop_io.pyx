@@ -64,7 +64,8 @@ cdef class Done:
         raise StopIteration
 
     def throw(self, *error):
-        """As of a coroutine that ends at once."""
+        """As of a coroutine: a task that is cancelled before it has begun."""
+        error[0].message_started = True
         raise error[0]
 
     def close(self):
@@ -80,9 +81,11 @@ cdef class Messages:
 
     cdef public list head
     cdef object _stream
+    cdef object _emptied
 
-    def __init__(self, stream):
+    def __init__(self, stream, emptied):
         self._stream = stream
+        self._emptied = emptied
         self.head = []
 
     def __aiter__(self):
@@ -101,12 +104,28 @@ cdef class Messages:
     def __next__(self):
         raise StopIteration(taken(self))
 
+    # For ``create_task`` it passes for a coroutine.
+
+    def send(self, value):
+        """As of a coroutine that ends at once."""
+        raise StopIteration(taken(self))
+
+    def throw(self, *error):
+        """As of a coroutine: a task that is cancelled before it has begun. Nothing is taken."""
+        raise error[0]
+
+    def close(self):
+        """As of a coroutine that has run to its end."""
+
 
 cdef object taken(object messages):
     cdef Messages self = <Messages>messages
     if not self.head:
         raise errors.another_recv_waits()
-    return self.head.pop()
+    message = self.head.pop()
+    if not self.head:
+        self._emptied()
+    return message
 
 
 _take = taken
@@ -120,13 +139,14 @@ cdef object DONE = Done()
 cdef class Turn:
     """The small messages of one turn of an event loop.
 
-    See `framecodec._turn_py.Turn`, its twin.
+    See `framecodec._loop_io_py.Turn`, its twin.
     """
 
     cdef readonly list messages
     cdef public Py_ssize_t room
     cdef public Py_ssize_t quick
     cdef public bint paused
+    cdef public bint queued
     cdef object _protocol
     cdef Py_ssize_t _most
 
@@ -143,7 +163,7 @@ cdef class Turn:
 
     def send_and_wait(self, message, /):
         """Takes one message, as `FrameStream.send`."""
-        if not self.paused and self._take(message):
+        if not self.paused and not self.queued and self._take(message):
             return DONE
         return self._protocol._put_and_wait(message)
 

@@ -8,7 +8,7 @@ of a turn, a large one, a slow peer, a wait.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, final
 
 __all__ = ["Done", "Messages", "Turn"]
@@ -30,7 +30,8 @@ class Done:
         raise StopIteration
 
     def throw(self, *error: Any) -> None:
-        """As of a coroutine that ends at once."""
+        """As of a coroutine: a task that is cancelled before it has begun."""
+        error[0].message_started = True
         raise error[0]
 
     def close(self) -> None:
@@ -46,12 +47,14 @@ class Messages:
 
     Args:
         stream: Whose ``__anext__`` waits where none is at hand.
+        emptied: Called when the last one at hand was taken.
     """
 
-    __slots__ = ("_stream", "head")
+    __slots__ = ("_emptied", "_stream", "head")
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, emptied: Callable[[], None]) -> None:
         self._stream = stream
+        self._emptied = emptied
         self.head: list[Any] = []
         """The messages at hand, the first one last."""
 
@@ -60,7 +63,10 @@ class Messages:
 
     async def __anext__(self) -> Any:
         if self.head:
-            return self.head.pop()
+            message = self.head.pop()
+            if not self.head:
+                self._emptied()
+            return message
         return await self._stream.__anext__()
 
 
@@ -73,7 +79,7 @@ class Turn:
         room: Bytes that a turn may gather.
     """
 
-    __slots__ = ("_most", "_protocol", "messages", "paused", "quick", "room")
+    __slots__ = ("_most", "_protocol", "messages", "paused", "queued", "quick", "room")
 
     def __init__(self, protocol: Any, room: int) -> None:
         self._protocol = protocol
@@ -86,6 +92,8 @@ class Turn:
         """Smaller messages of type `bytes` may simply wait; 0 while no flush is certain to come."""
         self.paused = True
         """The transport wants no more; true before there is one."""
+        self.queued = False
+        """Others wait to send, and come first."""
 
     def send(self, message: object, /) -> None:
         """Takes one message, as `FrameProtocol.send`."""
@@ -102,6 +110,7 @@ class Turn:
             and len(message) < self.quick
             and len(message) < self.room
             and not self.paused
+            and not self.queued
         ):
             self.messages.append(message)
             self.room -= len(message) + 8

@@ -114,6 +114,9 @@ class _Transport(asyncio.Transport):
         self._transport = transport
 
     def __getattr__(self, name: str) -> Any:
+        # What loops do with a private name would go past all that waits here.
+        if name.startswith("_"):
+            raise AttributeError(name)
         return getattr(self._transport, name)
 
     def __repr__(self) -> str:
@@ -129,8 +132,7 @@ class _Transport(asyncio.Transport):
         self._protocol._write(data)
 
     def writelines(self, list_of_data: Iterable[Any]) -> None:
-        for data in list_of_data:
-            self._protocol._write(data)
+        self._protocol._write(b"".join(list_of_data))
 
     def write_eof(self) -> None:
         self._protocol._write_eof()
@@ -148,8 +150,7 @@ class _Transport(asyncio.Transport):
         return self._transport.get_extra_info(name, default)
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        self._protocol._flush()
-        self._transport.set_protocol(protocol)
+        self._protocol._hand_over(protocol)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         protocol: asyncio.BaseProtocol = self._transport.get_protocol()
@@ -159,10 +160,10 @@ class _Transport(asyncio.Transport):
         return bool(self._transport.is_reading())
 
     def pause_reading(self) -> None:
-        self._transport.pause_reading()
+        self._protocol._pause_reading()
 
     def resume_reading(self) -> None:
-        self._transport.resume_reading()
+        self._protocol._resume_reading()
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         self._transport.set_write_buffer_limits(high, low)
@@ -175,17 +176,33 @@ class _Transport(asyncio.Transport):
         return bool(self._transport.can_write_eof())
 
 
+def _around_eof(overridden: _Method) -> _Method:
+    """An overridden `eof_received` between the protocol's own steps."""
+    if getattr(overridden, "_framecodec_step", None) == "eof":
+        return overridden
+
+    @functools.wraps(overridden)
+    def eof_received(self: FrameProtocol) -> bool | None:
+        self._end_of_stream()
+        return self._stays_open(overridden(self))
+
+    eof_received._framecodec_step = "eof"  # type: ignore[attr-defined]
+    return eof_received  # type: ignore[return-value]
+
+
 def _behind(step: str, overridden: _Method) -> _Method:
     """An overridden callback that runs after the protocol's own `step`, called or not by super().
 
     Users of asyncio override callbacks without super(), and rightly: the bases do nothing there.
+    A step that returns None says that there is nothing to tell.
     """
     if getattr(overridden, "_framecodec_step", None) == step:
         return overridden
 
     @functools.wraps(overridden)
     def callback(self: FrameProtocol, *arguments: Any) -> Any:
-        return overridden(self, *getattr(self, step)(*arguments))
+        told = getattr(self, step)(*arguments)
+        return None if told is None else overridden(self, *told)
 
     callback._framecodec_step = step  # type: ignore[attr-defined]
     return callback  # type: ignore[return-value]
@@ -209,6 +226,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
     __slots__ = (
         "__weakref__",
         "_closing",
+        "_dropped",
         "_encode_many",
         "_encrypted",
         "_eof_wanted",
@@ -218,20 +236,17 @@ class FrameProtocol(asyncio.BufferedProtocol):
         "_quick_size",
         "_raw_transport",
         "_read_size",
+        "_resuming",
         "_scheduled",
         "_splitter",
+        "_transport",
         "_turn",
         "_vectored",
         "codec",
-        "transport",
     )
 
     codec: Codec
     """The shape of the frames."""
-
-    transport: asyncio.Transport
-    """Of the connection, from `connection_made` on. What was sent leaves ahead of what its methods
-    write, and before they close."""
 
     def __init__(self, codec: Codec = _DEFAULT_CODEC) -> None:
         self._splitter = Splitter(codec)
@@ -243,7 +258,12 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self._quick_size = _quick_size(codec)  # of `_turn`, while a flush is certain to come
         self._scheduled = False  # a flush is certain to come: small frames may wait
         self._closing = False  # closed from this side: nothing more is accepted
+        self._dropped = False  # not all that was accepted is sent, nor will be
         self._eof_wanted = False  # write_eof() waits for the outbox
+        self._raw_transport: Any = None
+        self._transport: Any = None
+        self._encrypted = self._vectored = False  # what the transport does
+        self._resuming = False  # the transport has room, and what waited here goes first
         self._lost = False  # the connection is gone
         self._error: BaseException | None = None  # why the connection ends
         if type(self).send is FrameProtocol.send and hasattr(self, "__dict__"):
@@ -254,13 +274,28 @@ class FrameProtocol(asyncio.BufferedProtocol):
         for name, step in (
             ("connection_made", "_begin"),
             ("connection_lost", "_end"),
-            ("eof_received", "_end_of_stream"),
             ("pause_writing", "_pause"),
             ("resume_writing", "_resume"),
         ):
             method = getattr(cls, name)
             if method is not getattr(FrameProtocol, name):
                 setattr(cls, name, _behind(step, method))
+        if cls.eof_received is not FrameProtocol.eof_received:
+            cls.eof_received = _around_eof(cls.eof_received)  # type: ignore[method-assign]
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """Of the connection; None before `connection_made`. What was sent leaves ahead of what its
+        methods write, and before they close. (The transport that ``loop.create_connection`` returns
+        knows nothing of it: use this one.) As asyncio's, it ignores what is written after the end.
+
+        To be set to what ``loop.start_tls`` returns.
+        """
+        return self._transport  # type: ignore[no-any-return]
+
+    @transport.setter
+    def transport(self, transport: asyncio.Transport) -> None:
+        self._attach(transport)
 
     # --- to be overridden -------------------------------------------------------------------------
 
@@ -287,9 +322,10 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self._end(exc)
 
     def eof_received(self) -> bool | None:
-        """The peer sends no more. Returning True keeps the connection open for sending."""
+        """The peer sends no more. Returning True keeps the connection open for sending (but not
+        over TLS, which ends both directions)."""
         self._end_of_stream()
-        return None
+        return self._stays_open(None)
 
     def pause_writing(self) -> None:
         """The transport is full; what is sent from now on waits in memory."""
@@ -348,10 +384,12 @@ class FrameProtocol(asyncio.BufferedProtocol):
             self._schedule()
 
     def _write(self, data: Any) -> None:
-        self._check_open()
-        self._leave_turn()
-        self._outbox.put_bytes(bytes(data))
-        self._pump()
+        data = data if type(data) is bytes else bytes(memoryview(data))
+        if not (self._closing or self._lost):
+            self._check_open()
+            self._leave_turn()
+            self._outbox.put_bytes(data)
+            self._pump()
 
     def _check_open(self) -> None:
         if self._closing or self._lost:
@@ -359,10 +397,15 @@ class FrameProtocol(asyncio.BufferedProtocol):
         if self._eof_wanted:
             raise errors.sending_ended()
 
+    def _check_transport(self) -> None:
+        # After loop.start_tls() the transport is another, and this one would send in clear text.
+        if self._raw_transport.get_protocol() is not self:
+            raise errors.handed_over()
+
     def _schedule(self) -> None:
         if not self._scheduled:
             # Before there is a connection, connection_made() flushes.
-            if self._raw_transport_or_none() is not None:
+            if self._raw_transport is not None:
                 asyncio.get_running_loop().call_soon(self._flush)
             self._scheduled = True
         self._turn.quick = self._quick_size
@@ -386,6 +429,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
             data = self._encode_many(turn.messages)
             turn.clear()
             if not (turn.paused or self._outbox.size):
+                self._check_transport()
                 self._raw_transport.write(data if len(data) < _JOIN_SIZE else memoryview(data))
                 return
             self._outbox.put_bytes(data)
@@ -395,6 +439,8 @@ class FrameProtocol(asyncio.BufferedProtocol):
         """Gives the transport what it has room for."""
         outbox = self._outbox
         turn = self._turn
+        if outbox.size and not turn.paused:
+            self._check_transport()
         while outbox.size and not turn.paused:
             buffers = outbox.buffers()
             if len(buffers) > 1 and self._vectored:
@@ -410,16 +456,14 @@ class FrameProtocol(asyncio.BufferedProtocol):
 
     def _emptied(self) -> None:
         """The transport has all and room for more: what waited for that is done."""
+        # Not from here: a transport that calls resume_writing() is in the midst of its own work.
         if self._closing:
-            self._raw_transport.close()
+            asyncio.get_running_loop().call_soon(self._raw_transport.close)
         elif self._eof_wanted:
-            self._raw_transport.write_eof()
+            asyncio.get_running_loop().call_soon(self._raw_transport.write_eof)
 
     def _unsent(self) -> int:
         return self._outbox.size + sum(map(len, self._turn.messages))
-
-    def _raw_transport_or_none(self) -> Any:
-        return getattr(self, "_raw_transport", None)
 
     # --- the connection's life --------------------------------------------------------------------
 
@@ -437,16 +481,22 @@ class FrameProtocol(asyncio.BufferedProtocol):
         # Remembered, as a closed TLS transport cannot be asked.
         self._encrypted = transport.get_extra_info("sslcontext") is not None
         self._vectored = not self._encrypted and _is_vectored(transport)
-        self.transport = _Transport(self, transport)
+        self._transport = _Transport(self, transport)
 
-    def _pause(self) -> tuple[()]:
+    def _pause(self) -> tuple[()] | None:
         self._turn.paused = True
-        return ()
+        return None if self._resuming else ()
 
-    def _resume(self) -> tuple[()]:
+    def _resume(self) -> tuple[()] | None:
         if self._turn.paused and not self._lost:
             self._turn.paused = False
-            self._pump()
+            self._resuming = True
+            try:
+                self._pump()
+            finally:
+                self._resuming = False
+            if self._turn.paused:  # what had waited here has filled the transport again
+                return None
         return ()
 
     def _close(self) -> None:
@@ -459,8 +509,15 @@ class FrameProtocol(asyncio.BufferedProtocol):
         elif not self._raw_transport.is_closing():
             self._raw_transport.pause_reading()
 
+    def _close_now(self) -> None:
+        """As `_close`; what the system does not take at once is dropped."""
+        self._close()
+        if not self._lost and self.transport.get_write_buffer_size():
+            self._abort()
+
     def _abort(self) -> None:
-        self._closing = True
+        self._closing = self._dropped = True
+        self._turn.quick = 0
         self._turn.clear()
         self._outbox.clear()
         self._raw_transport.abort()
@@ -468,6 +525,8 @@ class FrameProtocol(asyncio.BufferedProtocol):
     def _write_eof(self) -> None:
         if self._closing or self._lost or self._eof_wanted:
             return
+        if self._encrypted:
+            raise errors.tls_ends_both()
         self._flush()
         self._eof_wanted = True
         if not self._outbox.size:
@@ -479,17 +538,21 @@ class FrameProtocol(asyncio.BufferedProtocol):
             self._error = error
         self._close()
 
-    def _end_of_stream(self) -> tuple[()]:
+    def _end_of_stream(self) -> None:
         if self._error is None:
             try:
                 self._splitter.feed_eof()
             except errors.FrameError as error:
                 self._error = error
-        if not self._closing and not self._lost:
+
+    def _stays_open(self, wanted: bool | None) -> bool:
+        """What `eof_received` tells the transport; by itself it would close over the outbox."""
+        if not (wanted or self._closing or self._lost):
             self._flush()
-            if self._outbox.size:  # the transport would close over it
+            wanted = bool(self._outbox.size)
+            if wanted:
                 self._close()
-        return ()
+        return bool(wanted) and not self._encrypted
 
     def _end(self, exc: BaseException | None) -> tuple[BaseException | None]:
         if not self._lost:
@@ -500,11 +563,26 @@ class FrameProtocol(asyncio.BufferedProtocol):
                 self._end_of_stream()
             if self._error is None:
                 self._error = exc
+            if exc is not None or self._unsent():
+                self._dropped = True
             self._turn.clear()
             self._outbox.clear()
         return (self._error,)
 
+    def _hand_over(self, protocol: asyncio.BaseProtocol) -> None:
+        """Another protocol goes on with the connection; for this one it is over."""
+        self._flush()
+        self._raw_transport.set_protocol(protocol)
+        self._closing = True
+        self._end(None)
+
     # --- receiving --------------------------------------------------------------------------------
+
+    def _pause_reading(self) -> None:
+        self._raw_transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        self._raw_transport.resume_reading()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Gives the transport memory to read into. The hint is of no use: asyncio gives -1, uvloop
@@ -542,6 +620,10 @@ class FrameProtocol(asyncio.BufferedProtocol):
                     self._turn.quick = 0
                 else:
                     self._flush()
+
+
+async def _raise(error: Exception) -> None:
+    raise error
 
 
 def _closed(cause: BaseException | None, lost: bool) -> ConnectionError:
@@ -596,7 +678,9 @@ class _StreamProtocol(FrameProtocol):
         "_held",
         "_loop",
         "_reading_paused",
+        "_senders",
         "_taken",
+        "_user_paused",
         "_waiter",
         "_waiting",
         "is_server",
@@ -609,14 +693,17 @@ class _StreamProtocol(FrameProtocol):
         self._head_size = 0  # what the batch at hand counts in `_held`
         self._held = 0  # bytes held for recv, as _HIGH_WATER counts them
         self._taken = 0  # stream position up to which messages were counted
-        self._reading_paused = False
+        self._reading_paused = False  # by the stream, and ...
+        self._user_paused = False  # ... by its user
         self._waiter: asyncio.Future[None] | None = None  # a recv that waits
-        self._waiting: set[asyncio.Future[None]] = set()  # whoever waits to send or to be closed
+        # Sends that wait for room, the first one first: none may overtake another.
+        self._senders: dict[object, asyncio.Future[None]] = {}
+        self._waiting: set[asyncio.Future[None]] = set()  # whoever waits for room, or for the end
         self._ended: BaseException | None = None  # what recv raises when no message is left
         self._handler = handler
         self.is_server = handler is not None
         self.stream = FrameStream(self)
-        self._at_hand = _loop_io.Messages(self.stream)
+        self._at_hand = _loop_io.Messages(self.stream, self.release_head)
 
     # --- the loop's side --------------------------------------------------------------------------
 
@@ -631,8 +718,7 @@ class _StreamProtocol(FrameProtocol):
         return begun
 
     def eof_received(self) -> bool:
-        # The peer may still read. TLS cannot be closed in one direction.
-        return not self._encrypted
+        return True  # the peer may still read
 
     def _deliver(self, messages: list[Any]) -> None:
         taken = self._splitter.stream_offset
@@ -661,7 +747,7 @@ class _StreamProtocol(FrameProtocol):
                 self._raw_transport.pause_reading()
             self._wake()
 
-    def _end_of_stream(self) -> tuple[()]:
+    def _end_of_stream(self) -> None:
         if self._ended is None:
             try:
                 self._splitter.feed_eof()
@@ -669,7 +755,6 @@ class _StreamProtocol(FrameProtocol):
             except errors.FrameError as error:
                 self._ended = error
             self._wake()
-        return ()
 
     def _end(self, exc: BaseException | None) -> tuple[BaseException | None]:
         if exc is not None and self._ended is None:
@@ -686,9 +771,18 @@ class _StreamProtocol(FrameProtocol):
         self._wake_waiting()
 
     def _wake_waiting(self) -> None:
-        for waiting in self._waiting:
+        for waiting in (*self._senders.values(), *self._waiting):
             if not waiting.done():
                 waiting.set_result(None)
+
+    def _pause_reading(self) -> None:
+        self._user_paused = True
+        super()._pause_reading()
+
+    def _resume_reading(self) -> None:
+        self._user_paused = False
+        if not self._reading_paused:
+            super()._resume_reading()
 
     # --- the stream's side ------------------------------------------------------------------------
 
@@ -696,8 +790,6 @@ class _StreamProtocol(FrameProtocol):
         """Until there is a batch in `_batches`; no message is at hand."""
         if self._waiter is not None:
             raise errors.another_recv_waits()
-        self.release(self._head_size)
-        self._head_size = 0
         while not self._batches:
             if self._ended is not None:
                 raise self._ended.with_traceback(None)
@@ -707,12 +799,17 @@ class _StreamProtocol(FrameProtocol):
             finally:
                 self._waiter = None
 
+    def release_head(self) -> None:
+        """The last of the messages at hand was taken."""
+        size, self._head_size = self._head_size, 0
+        self.release(size)
+
     def release(self, size: int) -> None:
         """So many of the bytes held were taken."""
         self._held -= size
         if self._reading_paused and self._held <= _LOW_WATER and self._ended is None:
             self._reading_paused = False
-            if not (self._lost or self._closing):
+            if not (self._lost or self._closing or self._user_paused):
                 self._raw_transport.resume_reading()
 
     def _put_and_wait(self, message: object) -> Awaitable[None]:
@@ -722,38 +819,97 @@ class _StreamProtocol(FrameProtocol):
     def send_when_there_is_room(
         self, send: Callable[[FrameProtocol, Any], None], messages: Any
     ) -> Awaitable[None]:
-        """Calls `send`, now if the peer is not slow; what to wait for then."""
+        """Calls `send`, now if the peer is not slow; what to await then, errors included."""
         turn = self._turn
-        if turn.paused:
+        if turn.paused or turn.queued:
             return self._send_later(send, messages)
-        send(self, messages)
+        try:
+            send(self, messages)
+        except Exception as error:
+            return _raise(error)
         if turn.paused:
             return self._finish_sending()
         return _DONE
 
     async def _send_later(self, send: Callable[[FrameProtocol, Any], None], messages: Any) -> None:
         try:
-            await self.wait_until_sent()
-        except asyncio.CancelledError as error:
-            error.message_started = False  # type: ignore[attr-defined]
+            await self._wait_to_send()
+            send(self, messages)
+        except (asyncio.CancelledError, OSError) as error:
+            error.message_started = False  # type: ignore[union-attr]
             raise
-        send(self, messages)
         if self._turn.paused:
             await self._finish_sending()
 
+    async def _wait_to_send(self) -> None:
+        """Until there is room, and nobody ahead who waits for it."""
+        turn, senders = self._turn, self._senders
+        place = object()
+        try:
+            while not self._lost:
+                waiting = senders[place] = self._loop.create_future()
+                turn.queued = True
+                await waiting
+                if not turn.paused and next(iter(senders)) is place:
+                    return
+        finally:
+            del senders[place]
+            turn.queued = bool(senders)
+            if senders and not turn.paused:
+                following = next(iter(senders.values()))
+                if not following.done():
+                    following.set_result(None)
+
     async def _finish_sending(self) -> None:
         try:
-            await self.wait_until_sent()
+            await self.wait_for_room()
         except asyncio.CancelledError as error:
             error.message_started = True  # type: ignore[attr-defined]
             raise
+        if self._dropped:
+            lost = _closed(self._error, not self._closing)
+            lost.message_started = True  # type: ignore[attr-defined]
+            raise lost
 
-    async def wait_until_sent(self) -> None:
-        """Until the transport has room again, and all that waited for it."""
+    async def wait_for_room(self) -> None:
+        """Until the transport has room again, and all that waited for it; or the end."""
         while self._turn.paused and not self._lost:
             await self._wait()
-        if self._lost:
-            raise _closed(self._error, not self._closing)
+
+    async def start_tls(
+        self, sslcontext: ssl_module.SSLContext, server_side: bool | None, **options: Any
+    ) -> None:
+        """As `FrameStream.start_tls`."""
+        self._check_open()
+        if self._waiter is not None:
+            raise errors.another_recv_waits()
+        if self._at_hand.head or self._batches or self._splitter.pending:
+            raise errors.clear_text_left()
+        raw, turn = self._raw_transport, self._turn
+        raw.pause_reading()  # what comes next is the peer's handshake
+        try:
+            self._write_turn()
+            while turn.paused:
+                await self.wait_for_room()
+                self._check_open()
+                self._write_turn()
+            turn.paused = True  # what others send from here on waits for the encryption
+            encrypted = await self._loop.start_tls(
+                raw,
+                self,
+                sslcontext,
+                server_side=self.is_server if server_side is None else server_side,
+                **options,
+            )
+        except BaseException as error:
+            # Between two encodings there is no way on, nor is the protocol always told of the end.
+            raw.abort()
+            self._closing = self._dropped = True
+            self.connection_lost(error if isinstance(error, Exception) else None)
+            raise
+        self._attach(encrypted)
+        turn.paused = False
+        self._flush()
 
     async def wait_until_closed(self) -> None:
         while not self._lost:
@@ -927,10 +1083,10 @@ class FrameStream:
     # --- sending ----------------------------------------------------------------------------------
 
     def send(self, message: object, /) -> Awaitable[None]:
-        """Sends one message; to be awaited.
+        """Sends one message; to be awaited at once.
 
-        It is accepted by the call. The await takes no time, unless the peer is slow: then it waits
-        until there is room. Cancelled before the message was accepted, nothing of it is sent;
+        The await takes no time, unless the peer is slow: then it waits until there is room, behind
+        all that waited before. Cancelled before the message was accepted, nothing of it is sent;
         later, all of it. The attribute ``message_started`` of the `asyncio.CancelledError` tells.
 
         Raises:
@@ -953,10 +1109,16 @@ class FrameStream:
         protocol = self._protocol
         if not protocol._lost:
             protocol._write_turn()
-        await protocol.wait_until_sent()
+        await protocol.wait_for_room()
+        if protocol._lost:
+            raise _closed(protocol._error, not protocol._closing)
 
     def write_eof(self) -> None:
-        """Says that no more will be sent, after all that was; receiving goes on. Not over TLS."""
+        """Says that no more will be sent, after all that was; receiving goes on.
+
+        Raises:
+            NotImplementedError: TLS cannot end one direction alone.
+        """
         self._protocol._write_eof()
 
     # --- receiving --------------------------------------------------------------------------------
@@ -979,13 +1141,13 @@ class FrameStream:
         if not head:
             if protocol._waiter is not None or not protocol._batches:
                 await protocol.wait_for_messages()
-            messages, size = protocol._batches.popleft()
-            if protocol._head_size:
-                protocol.release(protocol._head_size)
-            protocol._head_size = size
+            messages, protocol._head_size = protocol._batches.popleft()
             messages.reverse()
             protocol._at_hand.head = head = messages
-        return head.pop()
+        message = head.pop()
+        if not head:
+            protocol.release_head()
+        return message
 
     async def recv_many(self) -> list[Any]:
         """At least one message: all that are there without another wait.
@@ -1045,35 +1207,22 @@ class FrameStream:
 
         Raises:
             RuntimeError: There are messages, or a part of one, that were not received.
-            ssl.SSLError, OSError: The handshake failed; the connection is lost.
+            ssl.SSLError, OSError: The handshake failed; the connection is lost. So it is where
+                `start_tls` was cancelled.
         """
-        protocol = self._protocol
-        protocol._check_open()
-        if protocol._waiter is not None:
-            raise errors.another_recv_waits()
-        if self.pending_messages or protocol._splitter.pending:
-            raise errors.clear_text_left()
-        raw = protocol._raw_transport
-        raw.pause_reading()  # what comes next is the peer's handshake
-        protocol._write_turn()
-        await protocol.wait_until_sent()
-        encrypted = await protocol._loop.start_tls(
-            raw,
-            protocol,
+        await self._protocol.start_tls(
             sslcontext,
-            server_side=protocol.is_server if server_side is None else server_side,
+            server_side,
             server_hostname=server_hostname,
             ssl_handshake_timeout=ssl_handshake_timeout,
         )
-        protocol._attach(encrypted)
-        protocol._turn.paused = False
-        protocol._flush()
 
     async def aclose(self) -> None:
         """Closes the connection when all that was accepted is sent, and waits for that.
 
         Messages that were read already can still be received. A cancelled `aclose` drops what a
-        slow peer has not taken.
+        slow peer has not taken, and so does the end of an ``async with`` block that was cancelled
+        or has raised a `TimeoutError`.
         """
         protocol = self._protocol
         protocol._close()
@@ -1087,8 +1236,12 @@ class FrameStream:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.aclose()
+    async def __aexit__(self, exc_type: object, exc: BaseException | None, _: object) -> None:
+        if isinstance(exc, (asyncio.CancelledError, TimeoutError)):
+            # The time is over: the block ends, however slow the peer is.
+            self._protocol._close_now()
+        else:
+            await self.aclose()
 
 
 _serving: set[asyncio.Task[None]] = set()  # an event loop alone does not keep its tasks
@@ -1099,11 +1252,11 @@ async def _serve(handler: Handler, stream: FrameStream) -> None:
     try:
         async with stream:
             await handler(stream)
-    except (EOFError, errors.FrameError, ConnectionError) as error:
-        # The peer's doing, and nothing for a server to fail of.
-        if type(error) is not EOFError:
-            _logger.info("connection %r ended: %s", stream.get_extra_info("peername"), error)
     except Exception as error:
+        if _is_peers_doing(error):
+            if type(error) is not EOFError:
+                _logger.info("connection %r ended: %s", stream.get_extra_info("peername"), error)
+            return
         asyncio.get_running_loop().call_exception_handler(
             {
                 "message": "a connection's handler failed",
@@ -1111,6 +1264,13 @@ async def _serve(handler: Handler, stream: FrameStream) -> None:
                 "transport": stream.transport,
             }
         )
+
+
+def _is_peers_doing(error: BaseException) -> bool:
+    """Whether it is nothing for a server to fail of; of a task group's errors, each."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_peers_doing, error.exceptions))
+    return isinstance(error, (EOFError, errors.FrameError, ConnectionError, ssl_module.SSLError))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -1190,9 +1350,9 @@ async def start_server(
 
     Args:
         handler: ``async def handler(stream)`` serves one connection, in a task of its own; the
-            stream is closed after it. An `EOFError`, a `FrameError` or a `ConnectionError` that it
-            lets out ends the connection quietly; any other exception goes to the loop's exception
-            handler.
+            stream is closed after it. An `EOFError`, a `FrameError`, a `ConnectionError` or an
+            `ssl.SSLError` that it lets out ends the connection quietly; any other exception goes to
+            the loop's exception handler.
         host: Name or address, or a sequence of them; None for all interfaces.
         port: TCP port; 0 for any that is free.
         codec: The shape of the frames.

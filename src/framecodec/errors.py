@@ -641,6 +641,17 @@ def sending_ended() -> RuntimeError:
     return RuntimeError("nothing can be sent after write_eof()")
 
 
+def tls_ends_both() -> NotImplementedError:
+    return NotImplementedError("write_eof: TLS cannot end one direction alone")
+
+
+def handed_over() -> RuntimeError:
+    return RuntimeError(
+        "the transport has another protocol by now; after loop.start_tls(), set protocol.transport "
+        "to what it returned"
+    )
+
+
 def another_recv_waits() -> RuntimeError:
     return RuntimeError("another recv of the same stream waits; only one task may receive")
 

@@ -1,0 +1,308 @@
+"""Slow readers and slow peers in an event loop: who waits, and how much memory there is meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import threading
+import time
+import tracemalloc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import trustme
+
+import framecodec.asyncio
+from framecodec import Codec
+from framecodec.asyncio import FrameProtocol, FrameStream
+from tests.loops import LOOPS, run
+
+KIB, MIB = 1 << 10, 1 << 20
+FLOOD = 200 * MIB
+CODEC = Codec.uint(4, max_message_size=64 * KIB)
+
+# What the pages state: held for recv, by frames and a cost a message; one more read; over TLS, the
+# buffers of asyncio. The rest is what the test itself needs, and the loop.
+HELD, COST, READ, TLS, REST = 256 * KIB, 48, 128 * KIB, 256 * KIB, 192 * KIB
+
+
+@pytest.fixture(params=["plain", "TLS"])
+def contexts(request: pytest.FixtureRequest) -> tuple[Any, Any]:
+    """The server's and the client's, or None twice."""
+    if request.param == "plain":
+        return None, None
+    authority = trustme.CA()
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return server, client
+
+
+class Flood:
+    """A peer in a thread, which sends 200 MiB of messages as fast as it can."""
+
+    def __init__(self, address: Any, context: ssl.SSLContext | None, size: int) -> None:
+        self.sent = 0  # bytes
+        self.size = size
+        frame = CODEC.encode(bytes(size))
+        self.frames = max(1, MIB // len(frame))  # of one batch
+        self.batch = frame * self.frames
+        self.batches = -(-FLOOD // len(self.batch))
+        self.messages = self.batches * self.frames
+        self.address, self.context = address, context
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.failure: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            with socket.create_connection(self.address, 30) as plain:
+                if self.context is None:
+                    self.send(plain)
+                else:
+                    with self.context.wrap_socket(plain, server_hostname="localhost") as sock:
+                        self.send(sock)
+                        sock.unwrap()  # a close over unread session tickets would be a reset
+        except BaseException as failure:
+            self.failure = failure
+
+    def send(self, sock: socket.socket) -> None:
+        pieces = memoryview(self.batch)
+        for _ in range(self.batches):
+            for start in range(0, len(pieces), 64 * KIB):
+                piece = pieces[start : start + 64 * KIB]
+                sock.sendall(piece)
+                self.sent += len(piece)
+
+    async def stalls(self) -> None:
+        """Until it cannot send any more."""
+        before, still = -1, 0
+        while still < 5:
+            await asyncio.sleep(0.05)
+            still = still + 1 if self.sent == before else 0
+            before = self.sent
+
+
+@contextlib.contextmanager
+def memory() -> Iterator[Any]:
+    """What Python allocated at most since the beginning of the block, in bytes, when asked."""
+    tracemalloc.start()
+    try:
+        begun = tracemalloc.get_traced_memory()[0]
+        yield lambda: tracemalloc.get_traced_memory()[1] - begun
+    finally:
+        tracemalloc.stop()
+
+
+@LOOPS
+@pytest.mark.parametrize("size", [1000, 60_000])
+@pytest.mark.parametrize("way", ["recv", "recv_many", "async for"])
+def test_two_hundred_mebibytes_at_a_stalled_reader_leave_memory_at_the_bound(
+    loop: str, contexts: tuple[Any, Any], size: int, way: str
+) -> None:
+    frame = 4 + size
+    held = HELD + READ * (frame + COST) // frame + frame
+    bound = held + REST + (0 if contexts[0] is None else TLS)
+
+    async def main() -> None:
+        connected: asyncio.Future[FrameStream] = asyncio.get_running_loop().create_future()
+        finished = asyncio.Event()
+
+        async def handler(stream: FrameStream) -> None:
+            connected.set_result(stream)
+            await finished.wait()
+
+        server = await framecodec.asyncio.start_server(
+            handler, "127.0.0.1", 0, codec=CODEC, ssl=contexts[0]
+        )
+        flood = Flood(server.sockets[0].getsockname(), contexts[1], size)
+        flood.thread.start()
+        stream = await connected
+        with memory() as peak:
+            await flood.stalls()
+            assert flood.sent < FLOOD // 2  # TCP has stopped it
+            assert peak() < bound
+            count = 0
+            if way == "recv":
+                while count < flood.messages:
+                    assert len(await stream.recv()) == size
+                    count += 1
+                    if count % 20_000 == 0:
+                        await asyncio.sleep(0)
+            elif way == "recv_many":
+                while count < flood.messages:
+                    messages = await stream.recv_many()  # which are the caller's from here on
+                    assert {len(message) for message in messages} == {size}
+                    count += len(messages)
+            else:
+                async for message in stream:
+                    assert len(message) == size
+                    count += 1
+            assert peak() < bound + (held if way == "recv_many" else 0)
+        assert count == flood.messages
+        with pytest.raises(EOFError):
+            await stream.recv()
+        finished.set()
+        await asyncio.to_thread(flood.thread.join, 10)
+        assert flood.failure is None
+        server.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_the_time_that_a_stalled_reader_takes_is_not_the_peers(loop: str) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        stream = await framecodec.asyncio.open_connection(
+            sock=ours, codec=CODEC, message_timeout=0.2, idle_timeout=0.2
+        )
+        messages = [bytes([number]) * 50_000 for number in range(40)]
+        sender = threading.Thread(target=theirs.sendall, args=(CODEC.encode_many(messages),))
+        sender.start()
+        assert await stream.recv() == messages[0]
+        await asyncio.sleep(0.5)  # reading has stopped inside a message
+        assert sender.is_alive()
+        assert [await stream.recv() for _ in messages[1:]] == messages[1:]
+        sender.join(10)
+        await stream.aclose()
+        theirs.close()
+
+    run(loop, main())
+
+
+@LOOPS
+@pytest.mark.parametrize("size", [100, 60_000])
+def test_a_slow_peer_makes_send_wait(loop: str, contexts: tuple[Any, Any], size: int) -> None:
+    count = 20 * MIB // (4 + size)
+    message = bytes(size)
+
+    async def main() -> None:
+        ready = asyncio.Event()
+        received = 0
+
+        async def slow(stream: FrameStream) -> None:
+            nonlocal received
+            stream.transport.pause_reading()
+            await ready.wait()
+            stream.transport.resume_reading()
+            async for messages in stream:
+                assert len(messages) == size
+                received += 1
+
+        server = await framecodec.asyncio.start_server(
+            slow, "127.0.0.1", 0, codec=CODEC, ssl=contexts[0]
+        )
+        stream = await framecodec.asyncio.open_connection(
+            "127.0.0.1",
+            server.sockets[0].getsockname()[1],
+            codec=CODEC,
+            ssl=contexts[1],
+            server_hostname="localhost" if contexts[1] else None,
+        )
+        sent = 0
+
+        async def send_all() -> None:
+            nonlocal sent
+            for _ in range(count):
+                await stream.send(message)
+                sent += 1
+
+        sending = asyncio.create_task(send_all())
+        with memory() as peak:
+            before, since = -1, time.monotonic()
+            while sent != before or time.monotonic() - since < 0.3:
+                if sent != before:
+                    before, since = sent, time.monotonic()
+                await asyncio.sleep(0.01)
+            assert sent < count
+            assert stream.pending_send < MIB  # over TLS, asyncio takes half of it
+            ready.set()
+            await sending
+            assert peak() < 2 * MIB
+        await stream.aclose()
+        while received < count:
+            await asyncio.sleep(0.01)
+        server.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_send_that_waits_is_told_that_the_connection_is_gone(loop: str) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        stream = await framecodec.asyncio.open_connection(sock=ours)
+        waiting = [asyncio.create_task(stream.send(bytes(3 * MIB))) for _ in range(3)]
+        waiting.append(asyncio.create_task(stream.drain()))
+        await asyncio.sleep(0.05)
+        assert not any(task.done() for task in waiting)
+        theirs.close()
+        for task in waiting:
+            with pytest.raises(ConnectionError):
+                await task
+        await stream.aclose()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_large_message_is_not_copied(loop: str) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        codec = Codec.uint(4, max_message_size=64 * MIB)
+        stream = await framecodec.asyncio.open_connection(sock=ours, codec=codec)
+        message = bytes(50 * MIB)
+        buffer = bytearray(MIB)
+
+        def read() -> None:
+            left = 4 + len(message)
+            while left:
+                left -= theirs.recv_into(buffer)
+
+        reader = threading.Thread(target=read, daemon=True)
+        with memory() as peak:
+            reader.start()
+            await stream.send(message)
+            await stream.drain()
+            await stream.aclose()
+            assert peak() < 2 * MIB
+        await asyncio.to_thread(reader.join, 10)
+        assert not reader.is_alive()
+        theirs.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_protocol_is_told_of_a_slow_peer_and_keeps_what_it_accepts(loop: str) -> None:
+    told: list[str] = []
+
+    class Sender(FrameProtocol):
+        def pause_writing(self) -> None:
+            told.append("pause")
+
+        def resume_writing(self) -> None:
+            told.append("resume")
+
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        _, protocol = await asyncio.get_running_loop().create_connection(Sender, sock=ours)
+        messages = [bytes([number % 256]) * (number * 37 % 5000) for number in range(2000)]
+        for message in messages:
+            protocol.send(message)
+        await asyncio.sleep(0.05)
+        assert told == ["pause"]
+        protocol.transport.close()
+        received: list[Any] = []
+        splitter = framecodec.Splitter(Codec.uint(4))
+        while data := await asyncio.get_running_loop().sock_recv(theirs, 64 * KIB):
+            received += splitter.feed(data)
+        assert received == messages
+        theirs.close()
+
+    run(loop, main())
