@@ -1,4 +1,4 @@
-"""Slow readers and slow peers in an event loop: who waits, and how much memory there is meanwhile."""
+"""Slow readers and slow peers in an event loop: who waits, and how much memory that takes."""
 
 from __future__ import annotations
 
@@ -303,6 +303,150 @@ def test_a_protocol_is_told_of_a_slow_peer_and_keeps_what_it_accepts(loop: str) 
         while data := await asyncio.get_running_loop().sock_recv(theirs, 64 * KIB):
             received += splitter.feed(data)
         assert received == messages
+        theirs.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_sends_that_wait_are_served_first_in_first_out(loop: str) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        stream = await framecodec.asyncio.open_connection(sock=ours)
+        now = asyncio.get_running_loop()
+        messages = [bytes(3 * MIB)]
+        messages += [b"%d" % number * (number % 7 * 4000 + 1) for number in range(300)]
+
+        async def send(message: bytes) -> None:
+            await stream.send(message)
+
+        sending = []
+        for message in messages[:200]:
+            sending.append(now.create_task(send(message)))
+            await asyncio.sleep(0)
+        given_up = sending.pop(150)
+        given_up.cancel()
+        del messages[150]
+        splitter = framecodec.Splitter(Codec.uint(4))
+        received: list[Any] = []
+        while len(received) < len(messages):
+            received += splitter.feed(await now.sock_recv(theirs, 64 * KIB))
+            if len(sending) < len(messages):  # others come while these are woken
+                sending.append(now.create_task(send(messages[len(sending)])))
+        assert received == messages
+        await asyncio.gather(*sending)
+        assert given_up.cancelled()
+        await stream.aclose()
+        theirs.close()
+
+    run(loop, main())
+
+
+@LOOPS
+@pytest.mark.parametrize("error", [TimeoutError, asyncio.CancelledError])
+def test_a_block_whose_time_is_over_does_not_wait_for_a_slow_peer(
+    loop: str, contexts: tuple[Any, Any], error: type[BaseException]
+) -> None:
+    async def main() -> None:
+        let_go = asyncio.Event()
+
+        async def stalled(stream: FrameStream) -> None:
+            stream.transport.pause_reading()
+            await let_go.wait()
+            stream.transport.abort()
+
+        server = await framecodec.asyncio.start_server(stalled, "127.0.0.1", 0, ssl=contexts[0])
+        stream = await framecodec.asyncio.open_connection(
+            "127.0.0.1",
+            server.sockets[0].getsockname()[1],
+            ssl=contexts[1],
+            server_hostname="localhost" if contexts[1] else None,
+        )
+
+        async def conversation() -> None:
+            async with stream:
+                sending = asyncio.create_task(stream.send_many([bytes(15 * MIB)] * 2))
+                await asyncio.sleep(0.05)
+                assert not sending.done()
+                sending.cancel()
+                raise error
+
+        with pytest.raises(error):
+            await asyncio.wait_for(conversation(), 10)
+        assert stream.transport.is_closing()
+        let_go.set()
+        server.close()
+        await asyncio.sleep(0.05)
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_close_while_sends_wait_sends_what_was_accepted(loop: str) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        stream = await framecodec.asyncio.open_connection(sock=ours)
+        begun = asyncio.create_task(stream.send(bytes(3 * MIB)))
+        await asyncio.sleep(0.01)
+        waits = asyncio.create_task(stream.send(b"later"))
+        await asyncio.sleep(0.01)
+        closing = asyncio.create_task(stream.aclose())
+        received = 0
+        while data := await asyncio.get_running_loop().sock_recv(theirs, MIB):
+            received += len(data)
+        assert received == 4 + 3 * MIB
+        await begun
+        with pytest.raises(ConnectionError) as caught:
+            await waits
+        assert caught.value.message_started is False  # type: ignore[attr-defined]
+        await closing
+        theirs.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_message_that_was_taken_counts_no_longer(loop: str) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        stream = await framecodec.asyncio.open_connection(sock=ours)
+        for take in (stream.recv, stream.recv_many, stream.__aiter__().__anext__):
+            sender = threading.Thread(
+                target=theirs.sendall, args=(framecodec.Codec.uint(4).encode(bytes(MIB)),)
+            )
+            sender.start()
+            while not stream.pending_messages:
+                await asyncio.sleep(0.001)
+            assert not stream.transport.is_reading()
+            assert len(await take()) in (1, MIB)
+            assert stream.transport.is_reading()
+            sender.join(10)
+        await stream.aclose()
+        theirs.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_reading_that_the_user_has_paused_stays_so(loop: str) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        stream = await framecodec.asyncio.open_connection(sock=ours)
+        sender = threading.Thread(
+            target=theirs.sendall, args=(framecodec.Codec.uint(4).encode_many([bytes(MIB)] * 2),)
+        )
+        sender.start()
+        while not stream.pending_messages:
+            await asyncio.sleep(0.001)
+        stream.transport.pause_reading()
+        assert len(await stream.recv()) == MIB
+        assert not stream.transport.is_reading()
+        stream.transport.resume_reading()
+        assert len(await stream.recv()) == MIB
+        sender.join(10)
+        await stream.aclose()
         theirs.close()
 
     run(loop, main())

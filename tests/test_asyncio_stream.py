@@ -372,6 +372,9 @@ def test_a_codec_that_is_none_is_refused(loop: str) -> None:
         (EOFError(), False),
         (ConnectionResetError(), False),
         (InvalidFrameError("broken"), False),
+        (ssl.SSLError("no handshake"), False),
+        (BaseExceptionGroup("tasks", [EOFError(), ExceptionGroup("", [BrokenPipeError()])]), False),
+        (ExceptionGroup("tasks", [EOFError(), ValueError("a bug")]), True),
     ],
 )
 def test_what_a_handler_raises_is_told_to_the_loop_where_it_is_a_bug(
@@ -503,6 +506,90 @@ def test_a_send_given_up_leaves_whole_frames(loop: str) -> None:
     run(loop, main())
 
 
+@LOOPS
+def test_a_recv_timed_out_at_every_byte_of_tls_loses_nothing(
+    loop: str, contexts: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    messages = [b"hello", b"", b"byebye"]
+
+    async def handler(stream: FrameStream) -> None:
+        for byte in U4.encode_many(messages):
+            stream.transport.write(bytes([byte]))
+            assert await stream.recv() == b"next"
+
+    async def client(stream: FrameStream) -> None:
+        received: list[Any] = []
+        while len(received) < len(messages):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.002):
+                    received.append(await stream.recv())
+            await stream.send(b"next")
+        assert received == messages
+
+    run(loop, served(handler, client, tls=contexts))
+
+
+@LOOPS
+def test_what_send_raises_it_raises_when_awaited(loop: str) -> None:
+    async def main() -> None:
+        stream, peer = await wrapped(Codec.uint(1))
+        closed, its_peer = await wrapped()
+        await closed.aclose()
+        sent = await asyncio.gather(
+            closed.send(b"x"), stream.send(bytes(256)), stream.send(b"ok"), return_exceptions=True
+        )
+        assert [type(each) for each in sent] == [
+            ConnectionAbortedError,
+            MessageTooLargeError,
+            type(None),
+        ]
+        await stream.drain()
+        assert peer.recv(10) == b"\2ok"
+        await stream.aclose()
+        peer.close()
+        its_peer.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_task_that_sends_is_told_that_it_has_though_cancelled_before_it_ran(
+    loop: str, engine_in_use: ModuleType
+) -> None:
+    async def main() -> None:
+        stream, peer = await wrapped()
+        task = asyncio.create_task(stream.send(b"hello"))  # type: ignore[arg-type]
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+        assert caught.value.message_started is True  # type: ignore[attr-defined]
+        await stream.drain()
+        assert peer.recv(100) == U4.encode(b"hello")
+        await stream.aclose()
+        peer.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_task_may_take_the_next_message(loop: str, engine_in_use: ModuleType) -> None:
+    async def main() -> None:
+        stream, peer = await wrapped()
+        peer.sendall(U4.encode_many([b"1", b"2", b"3", b"4"]))
+        assert await stream.recv() == b"1"
+        for message in (b"2", b"3"):
+            assert await asyncio.create_task(anext(aiter(stream))) == message  # type: ignore[arg-type]
+        given_up = asyncio.create_task(anext(aiter(stream)))  # type: ignore[arg-type]
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        assert await asyncio.wait_for(anext(aiter(stream)), 5) == b"4"
+        await stream.aclose()
+        peer.close()
+
+    run(loop, main())
+
+
 # --- as asyncio has it ----------------------------------------------------------------------------
 
 
@@ -538,6 +625,63 @@ def test_a_connection_goes_on_in_tls(
         assert await stream.recv() == b"secret"
 
     run(loop, served(handler, client))
+
+
+@LOOPS
+def test_what_others_send_during_start_tls_waits_for_it(
+    loop: str, contexts: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    async def handler(stream: FrameStream) -> None:
+        assert await stream.recv() == b"STARTTLS"
+        stream.transport.pause_reading()
+        await stream.send(b"go")
+        await asyncio.sleep(0.02)  # the client's hello waits
+        await stream.start_tls(contexts[0])
+        await echo(stream)
+
+    async def client(stream: FrameStream) -> None:
+        await stream.send(b"STARTTLS")
+        assert await stream.recv() == b"go"
+
+        async def send(message: bytes) -> None:
+            await stream.send(message)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(stream.start_tls(contexts[1], server_hostname="localhost"))
+            for number in range(20):
+                await asyncio.sleep(0.0005)
+                group.create_task(send(b"secret %d" % number))
+        assert [await stream.recv() for _ in range(20)] == [
+            b"secret %d" % number for number in range(20)
+        ]
+
+    run(loop, served(handler, client))
+
+
+@LOOPS
+def test_a_start_tls_that_fails_or_is_given_up_ends_the_connection(
+    loop: str, contexts: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    async def main() -> None:
+        stream, peer = await wrapped()
+        peer.sendall(b"HTTP/1.0 400 no\r\n\r\n")
+        with pytest.raises((ssl.SSLError, RuntimeError)):
+            await stream.start_tls(contexts[1], server_hostname="localhost")
+        await asyncio.wait_for(stream.aclose(), 5)
+        peer.close()
+
+        stream, peer = await wrapped()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await stream.start_tls(contexts[1], server_hostname="localhost")
+        with pytest.raises(ConnectionError):
+            await stream.send(b"hello")
+        with pytest.raises(ConnectionAbortedError):
+            await stream.recv()
+        await asyncio.wait_for(stream.aclose(), 5)
+        peer.close()
+
+    run(loop, main())
 
 
 @LOOPS

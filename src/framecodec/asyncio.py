@@ -853,7 +853,7 @@ class _StreamProtocol(FrameProtocol):
                 if not turn.paused and next(iter(senders)) is place:
                     return
         finally:
-            del senders[place]
+            senders.pop(place, None)
             turn.queued = bool(senders)
             if senders and not turn.paused:
                 following = next(iter(senders.values()))

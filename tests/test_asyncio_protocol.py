@@ -1,0 +1,445 @@
+"""`FrameProtocol`: what a loop's callbacks see, and when what they send leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trustme
+
+from framecodec import Codec, IncompleteFrameError, InvalidFrameError
+from framecodec.asyncio import FrameProtocol, FrameStream, open_connection, start_server
+from tests.loops import LOOPS, run
+
+U2 = Codec.uint(2)
+MIB = 1 << 20
+
+
+class Recorder(FrameProtocol):
+    """Writes down what it is told."""
+
+    def __init__(self, codec: Codec = U2) -> None:
+        super().__init__(codec)
+        self.told: list[Any] = []
+        self.lost: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.told.append("made")
+        assert transport is self.transport
+
+    def messages_received(self, messages: list[Any]) -> None:
+        self.told.append(messages)
+
+    def eof_received(self) -> bool | None:
+        self.told.append("eof")
+        return None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.told.append("lost")
+        self.lost.set_result(exc)
+
+    def pause_writing(self) -> None:
+        self.told.append("pause")
+
+    def resume_writing(self) -> None:
+        self.told.append("resume")
+
+
+async def connected(
+    factory: Callable[[], Any] = Recorder,
+) -> tuple[Any, socket.socket]:
+    """A protocol, and the plain non-blocking socket at its other end."""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    _, protocol = await asyncio.get_running_loop().create_connection(factory, sock=ours)
+    return protocol, theirs
+
+
+async def read(sock: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        more = await asyncio.get_running_loop().sock_recv(sock, size - len(data))
+        assert more
+        data += more
+    return data
+
+
+async def write(sock: socket.socket, data: bytes) -> None:
+    await asyncio.get_running_loop().sock_sendall(sock, data)
+
+
+@LOOPS
+def test_the_callbacks_come_in_order_with_all_messages_of_a_read(
+    loop: str, engine_in_use: Any
+) -> None:
+    async def main() -> None:
+        protocol, peer = await connected()
+        await write(peer, U2.encode_many([b"1", b"22", b""]) + b"\0")
+        while len(protocol.told) < 2:
+            await asyncio.sleep(0)
+        await write(peer, b"\1x")
+        peer.close()
+        assert await protocol.lost is None
+        assert protocol.told == ["made", [b"1", b"22", b""], [b"x"], "eof", "lost"]
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_connection_lost_inside_a_frame_says_so(loop: str, engine_in_use: Any) -> None:
+    async def main() -> None:
+        protocol, peer = await connected()
+        await write(peer, b"\0\1a\0\5hel")
+        peer.close()
+        error = await protocol.lost
+        assert isinstance(error, IncompleteFrameError)
+        assert (error.stream_offset, error.received, error.needed) == (3, 5, 7)
+        assert protocol.told == ["made", [b"a"], "eof", "lost"]
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_broken_frame_closes_behind_the_messages_and_the_answers(
+    loop: str, engine_in_use: Any
+) -> None:
+    class Answers(Recorder):
+        def messages_received(self, messages: list[Any]) -> None:
+            super().messages_received(messages)
+            self.send_many(messages)
+
+    async def main() -> None:
+        protocol, peer = await connected(lambda: Answers(Codec.digits(2)))
+        await write(peer, b"01a02bb 1c01d")
+        error = await protocol.lost
+        assert isinstance(error, InvalidFrameError)
+        assert error.stream_offset == 7
+        assert protocol.told == ["made", [b"a", b"bb"], "lost"]
+        assert await read(peer, 7) == b"01a02bb"
+        assert await asyncio.get_running_loop().sock_recv(peer, 10) == b""
+        peer.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_super_may_be_called_or_not(loop: str) -> None:
+    class Calls(Recorder):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            FrameProtocol.connection_made(self, transport)
+            super().connection_made(transport)
+            self.send(b"hello")
+
+        def eof_received(self) -> bool | None:
+            FrameProtocol.eof_received(self)
+            return super().eof_received()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            FrameProtocol.connection_lost(self, exc)
+            super().connection_lost(exc)
+
+    async def main() -> None:
+        protocol, peer = await connected(Calls)
+        assert await read(peer, 7) == b"\0\5hello"
+        await write(peer, b"\0")
+        peer.close()
+        assert isinstance(await protocol.lost, IncompleteFrameError)
+        assert protocol.told == ["made", "eof", "lost"]
+
+    run(loop, main())
+
+
+@LOOPS
+def test_what_is_sent_before_there_is_a_connection_leaves_with_it(loop: str) -> None:
+    class Early(Recorder):
+        def __init__(self) -> None:
+            super().__init__()
+            assert self.transport is None
+            self.send(b"early")
+
+    async def main() -> None:
+        protocol, peer = await connected(Early)
+        protocol.send(b"late")
+        assert await read(peer, 13) == b"\0\5early\0\4late"
+        protocol.transport.close()
+        assert await protocol.lost is None
+        peer.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_messages_and_bytes_keep_their_order(loop: str) -> None:
+    async def main() -> None:
+        protocol, peer = await connected()
+        protocol.send(b"1")
+        protocol.transport.write(b"[2]")
+        protocol.send_many([b"3", bytes(60_000)])
+        protocol.transport.writelines([b"[", b"", bytearray(b"4"), memoryview(b"]")])
+        protocol.send(b"5")
+        with pytest.raises(TypeError):
+            protocol.transport.write(5)
+        protocol.transport.write_eof()
+        with pytest.raises(RuntimeError, match="write_eof"):
+            protocol.send(b"6")
+        expected = b"\0\x011[2]\0\x013" + U2.encode(bytes(60_000)) + b"[4]\0\x015"
+        assert await read(peer, len(expected)) == expected
+        assert await asyncio.get_running_loop().sock_recv(peer, 1) == b""
+        await write(peer, b"\0\1x")
+        peer.close()
+        assert await protocol.lost is None
+        assert protocol.told == ["made", [b"x"], "eof", "lost"]
+
+    run(loop, main())
+
+
+@LOOPS
+def test_after_the_end_messages_are_refused_and_bytes_ignored(loop: str) -> None:
+    async def main() -> None:
+        for end in ("close", "abort"):
+            protocol, peer = await connected()
+            getattr(protocol.transport, end)()
+            for _ in range(2):
+                with pytest.raises(ConnectionError):
+                    protocol.send(b"late")
+                with pytest.raises(ConnectionError):
+                    protocol.send_many([b"late"])
+                protocol.transport.write(b"late")  # as of any transport
+                assert protocol.transport.is_closing()
+                await protocol.lost
+            peer.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_an_abort_inside_messages_received_drops_what_was_sent_there(loop: str) -> None:
+    class Aborts(Recorder):
+        def messages_received(self, messages: list[Any]) -> None:
+            self.send(b"never")
+            self.transport.abort()
+            with pytest.raises(ConnectionError):
+                self.send(b"never")
+
+    async def main() -> None:
+        protocol, peer = await connected(Aborts)
+        await write(peer, b"\0\1x")
+        await protocol.lost
+        with contextlib.suppress(ConnectionResetError):
+            assert await asyncio.get_running_loop().sock_recv(peer, 10) == b""
+        peer.close()
+
+    run(loop, main())
+
+
+@LOOPS
+@pytest.mark.parametrize("keeps", [False, True])
+def test_a_peer_that_has_ended_still_gets_a_large_answer(loop: str, keeps: bool) -> None:
+    codec = Codec.uint(4)
+
+    class Answers(Recorder):
+        def __init__(self) -> None:
+            super().__init__(codec)
+
+        def eof_received(self) -> bool | None:
+            super().eof_received()
+            for letter in b"abc":
+                self.send(bytes([letter]) * (2 * MIB))
+            if keeps:
+                asyncio.get_running_loop().call_later(0.05, self.last)
+            return keeps
+
+        def last(self) -> None:
+            self.send(b"last")
+            self.transport.close()
+
+    async def main() -> None:
+        protocol, peer = await connected(Answers)
+        peer.shutdown(socket.SHUT_WR)
+        await asyncio.sleep(0.1)
+        expected = codec.encode_many(
+            [letter * (2 * MIB) for letter in (b"a", b"b", b"c")] + [b"last"] * keeps
+        )
+        assert await read(peer, len(expected)) == expected
+        assert await asyncio.get_running_loop().sock_recv(peer, 1) == b""
+        assert await protocol.lost is None
+        peer.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_pause_is_always_followed_by_a_resume(loop: str) -> None:
+    codec = Codec.uint(4)
+
+    async def main() -> None:
+        protocol, peer = await connected(lambda: Recorder(codec))
+        messages = [bytes([letter]) * (3 * MIB) for letter in b"abcd"]
+        for message in messages:
+            protocol.send(message)
+        await asyncio.sleep(0.02)
+        expected = codec.encode_many(messages)
+        assert await read(peer, len(expected)) == expected
+        await asyncio.sleep(0.02)
+        assert protocol.told == ["made", "pause", "resume"]
+        protocol.transport.close()
+        assert await protocol.lost is None
+        peer.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_an_error_of_messages_received_reaches_the_loop_and_the_rest_is_delivered(
+    loop: str,
+) -> None:
+    class Fails(Recorder):
+        def messages_received(self, messages: list[Any]) -> None:
+            super().messages_received(messages)
+            self.send(b"answer")
+            if messages == [b"bad"]:
+                raise ValueError("a bug")
+
+    async def main() -> None:
+        complaints: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, told: complaints.append(told))
+        protocol, peer = await connected(Fails)
+        await write(peer, U2.encode(b"bad"))
+        error = await protocol.lost  # as of every protocol of theirs, both loops close then
+        assert isinstance(error, ValueError)
+        assert isinstance(complaints[0]["exception"], ValueError)
+        peer.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_over_tls_it_is_the_same(loop: str) -> None:
+    authority = trustme.CA()
+    server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(server_side)
+    client_side = ssl.create_default_context()
+    authority.configure_trust(client_side)
+
+    class Echo(Recorder):
+        def messages_received(self, messages: list[Any]) -> None:
+            super().messages_received(messages)
+            self.send_many(messages)
+
+    async def main() -> None:
+        protocols: list[Echo] = []
+
+        def factory() -> Echo:
+            protocols.append(Echo(Codec.uint(4)))
+            return protocols[0]
+
+        server = await asyncio.get_running_loop().create_server(
+            factory, "127.0.0.1", 0, ssl=server_side
+        )
+        port = server.sockets[0].getsockname()[1]
+        messages = [b"", b"small", bytes(5 * MIB), b"last"]
+        async with await open_connection(
+            "127.0.0.1", port, ssl=client_side, server_hostname="localhost"
+        ) as stream:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(stream.send_many(messages))
+                assert [await stream.recv() for _ in messages] == messages
+            buffer = protocols[0].get_buffer(-1)
+            assert isinstance(buffer, memoryview)  # asyncio's TLS slices it
+            with pytest.raises(NotImplementedError, match="TLS"):
+                stream.write_eof()
+            await stream.send(b"still")  # which changed nothing
+            assert await stream.recv() == b"still"
+        assert await protocols[0].lost is None
+        server.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_another_protocol_may_take_over(loop: str) -> None:
+    class Lines(asyncio.Protocol):
+        def __init__(self) -> None:
+            self.received = b""
+
+        def data_received(self, data: bytes) -> None:
+            self.received += data
+
+    async def main() -> None:
+        taken = asyncio.Event()
+        streams: list[FrameStream] = []
+
+        async def handler(stream: FrameStream) -> None:
+            assert await stream.recv() == b"lines"
+            await stream.send(b"yes")
+            transport = stream.transport
+            transport.set_protocol(lines)
+            raw.append(transport)
+            streams.append(stream)
+            taken.set()
+
+        raw: list[Any] = []
+        lines = Lines()
+        server = await start_server(handler, "127.0.0.1", 0, codec=U2)
+        peer = socket.create_connection(server.sockets[0].getsockname())
+        peer.setblocking(False)
+        await write(peer, U2.encode(b"lines"))
+        assert await read(peer, 5) == b"\0\3yes"
+        await taken.wait()
+        await asyncio.wait_for(streams[0].aclose(), 5)  # nothing is left to wait for
+        with pytest.raises(ConnectionError):
+            await streams[0].send(b"frame")
+        await write(peer, b"a line\n")
+        while lines.received != b"a line\n":
+            await asyncio.sleep(0.001)
+        raw[0].abort()
+        peer.close()
+        server.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_transport_that_start_tls_has_replaced_is_not_written_to(loop: str) -> None:
+    authority = trustme.CA()
+    server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(server_side)
+    client_side = ssl.create_default_context()
+    authority.configure_trust(client_side)
+
+    async def main() -> None:
+        complaints: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, told: complaints.append(told))
+
+        async def handler(stream: FrameStream) -> None:
+            await stream.start_tls(server_side)
+            async for message in stream:
+                await stream.send(message.upper())
+
+        server = await start_server(handler, "127.0.0.1", 0, codec=U2)
+        here = asyncio.get_running_loop()
+        address = server.sockets[0].getsockname()
+        transport, protocol = await here.create_connection(Recorder, *address)
+        with pytest.raises(TypeError):  # it would go past what waits in the protocol
+            await here.start_tls(protocol.transport, protocol, client_side)
+        encrypted = await here.start_tls(
+            transport, protocol, client_side, server_hostname="localhost"
+        )
+        protocol.send(b"in clear text?")
+        await asyncio.sleep(0.01)
+        assert "protocol.transport" in str(complaints.pop()["exception"])
+        protocol.transport = encrypted
+        protocol.send(b"secret")
+        while protocol.told[-1] != [b"SECRET"]:
+            await asyncio.sleep(0.001)
+        protocol.transport.close()
+        await protocol.lost
+        assert not complaints
+        server.close()
+
+    run(loop, main())
