@@ -22,7 +22,7 @@ ROOMS = [
     {"codec"},
     {"formats", "_outbox", "datagrams"},
     {"_transfer"},
-    {"_socket_io", "_socket_io_py", "_loop_io", "_loop_io_py"},
+    {"_socket_io", "_socket_io_py", "_loop_io", "_loop_io_py", "_loop_datagrams"},
     {"sockets", "asyncio"},
     {"socketserver"},
     {"testing"},

@@ -33,7 +33,7 @@ from ._socket_face import SocketFace
 from ._waiting import READ, WRITE, wait
 from .codec import Codec
 
-__all__ = ["DatagramSocket", "largest_payload", "split_datagram"]
+__all__ = ["DatagramSocket", "largest_payload", "pack_frames", "split_datagram"]
 
 _Socket: TypeAlias = socket.socket  # for classes that have an attribute `socket`
 
@@ -54,6 +54,22 @@ _PAUSE = 0.001  # seconds
 def largest_payload(sock: socket.socket) -> int | None:
     """The bytes that a datagram of this socket has room for; None where only sending tells."""
     return _LARGEST_PAYLOADS.get(sock.family)
+
+
+def pack_frames(frames: Iterable[bytes], size: int) -> list[tuple[bytes, int]]:
+    """Datagrams of as many whole frames as `size` bytes hold, and how many are in each."""
+    datagrams: list[tuple[bytes, int]] = []
+    together: list[bytes] = []
+    used = 0
+    for frame in frames:
+        if together and used + len(frame) > size:
+            datagrams.append((b"".join(together), len(together)))
+            together, used = [], 0
+        together.append(frame)
+        used += len(frame)
+    if together:
+        datagrams.append((b"".join(together), len(together)))
+    return datagrams
 
 
 def split_datagram(
@@ -195,19 +211,7 @@ class DatagramSocket(SocketFace):
         frames = [self._encode(message) for message in messages]
         if self._codec is None:
             return [(data, 1) for data in frames]
-        most = self._largest or self._room()
-        datagrams: list[tuple[Any, int]] = []
-        together: list[bytes] = []
-        size = 0
-        for frame in frames:
-            if together and size + len(frame) > most:
-                datagrams.append((b"".join(together), len(together)))
-                together, size = [], 0
-            together.append(frame)
-            size += len(frame)
-        if together:
-            datagrams.append((b"".join(together), len(together)))
-        return datagrams
+        return pack_frames(frames, self._largest or self._room())
 
     def _room(self) -> int:
         """Bytes that a Unix datagram has room for, by a careful guess."""

@@ -1,0 +1,212 @@
+"""Whole messages in datagrams, in an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from framecodec import Codec, IncompleteFrameError, MessageTooLargeError
+from framecodec.asyncio import DatagramStream, open_datagram_endpoint
+from tests.loops import LOOPS, run
+
+U2 = Codec.uint(2)
+LOOPBACK = ("127.0.0.1", 0)
+
+
+async def pair(codec: Codec | None = None) -> tuple[DatagramStream, DatagramStream, Any]:
+    """One that is bound, one that is connected to it, and the first one's address."""
+    server = await open_datagram_endpoint(LOOPBACK, codec=codec)
+    address = server.get_extra_info("sockname")
+    return server, await open_datagram_endpoint(remote_addr=address, codec=codec), address
+
+
+def with_pair(
+    loop: str,
+    test: Callable[[DatagramStream, DatagramStream, Any], Awaitable[None]],
+    codec: Codec | None = None,
+) -> None:
+    async def main() -> None:
+        server, client, address = await pair(codec)
+        async with server, client:
+            await test(server, client, address)
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_message_is_a_datagram_and_has_an_address(loop: str) -> None:
+    async def test(server: DatagramStream, client: DatagramStream, address: Any) -> None:
+        for message in (b"hello", b"", bytes(65507), bytearray(b"mutable"), memoryview(b"view")):
+            await client.send(message)
+            received, sender = await server.recv_from()
+            assert received == bytes(message)
+            assert sender == client.get_extra_info("sockname")
+            await server.send_to(received, sender)
+            assert await client.recv() == bytes(message)
+        await client.send_many([b"1", b"2"])
+        await server.recv()
+        assert await server.recv_many() == [b"2"]
+
+    with_pair(loop, test)
+
+
+@LOOPS
+def test_with_a_codec_a_datagram_carries_any_number_of_frames(
+    loop: str, engine_in_use: Any
+) -> None:
+    async def test(server: DatagramStream, client: DatagramStream, address: Any) -> None:
+        messages = [bytes([number]) * 1000 for number in range(100)]
+        await client.send_many(messages)  # in two datagrams
+        received = [await server.recv()]
+        while len(received) < len(messages):
+            received += await server.recv_many()
+        assert received == messages
+        plain = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with plain:
+            plain.bind(LOOPBACK)
+            plain.settimeout(10)
+            await server.send_many_to(messages[:3], plain.getsockname())
+            assert plain.recv(65535) == U2.encode_many(messages[:3])
+
+    with_pair(loop, test, U2)
+
+
+@LOOPS
+def test_a_broken_datagram_is_an_error_of_one_recv(loop: str, engine_in_use: Any) -> None:
+    async def test(server: DatagramStream, client: DatagramStream, address: Any) -> None:
+        client.transport.sendto(b"\0\1a\0\5hel")
+        await client.send(b"next")
+        assert await server.recv() == b"a"
+        with pytest.raises(IncompleteFrameError):
+            await server.recv()
+        assert await server.recv() == b"next"
+
+    with_pair(loop, test, U2)
+
+
+@LOOPS
+def test_what_no_datagram_holds_is_refused_before_it_is_sent(loop: str) -> None:
+    async def test(server: DatagramStream, client: DatagramStream, address: Any) -> None:
+        with pytest.raises(MessageTooLargeError) as caught:
+            await client.send(bytes(65508))
+        assert (caught.value.size, caught.value.limit) == (65508, 65507)
+        with pytest.raises(MessageTooLargeError):
+            await client.send_many([b"good", bytes(65508)])
+        with pytest.raises(TypeError):
+            await client.send("text")
+        await client.send(b"only this")
+        assert await server.recv() == b"only this"
+        assert server.pending_messages == 0
+
+    with_pair(loop, test)
+
+
+@LOOPS
+def test_what_nobody_receives_is_dropped_above_a_bound(loop: str) -> None:
+    async def test(server: DatagramStream, client: DatagramStream, address: Any) -> None:
+        for _ in range(100):
+            for _ in range(20):
+                await client.send(bytes(1000))
+            await asyncio.sleep(0.001)
+        while not server.dropped:
+            await client.send(bytes(1000))
+            await asyncio.sleep(0)
+        assert server.pending_messages * 1000 < 300_000
+        received = 0
+        while server.pending_messages:
+            received += len(await server.recv_many())
+        await client.send(b"again")
+        while await server.recv() != b"again":
+            pass
+
+    with_pair(loop, test)
+
+
+@LOOPS
+def test_errors_of_the_system_are_raised_and_bounded_too(loop: str) -> None:
+    async def main() -> None:
+        server, client, _ = await pair()
+        await server.aclose()
+        await client.send(b"to a closed port")
+        with pytest.raises(ConnectionRefusedError):
+            await client.recv()
+        for _ in range(10_000):
+            await client.send(b"to a closed port")
+            await asyncio.sleep(0)
+        assert client.pending_messages < 1500
+        await client.aclose()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_recv_given_up_loses_nothing_and_two_are_an_error(loop: str) -> None:
+    async def test(server: DatagramStream, client: DatagramStream, address: Any) -> None:
+        for number in range(50):
+            given_up = asyncio.create_task(server.recv())
+            await asyncio.sleep(0)
+            with pytest.raises(RuntimeError, match="recv"):
+                await server.recv()
+            await client.send(b"%d" % number)
+            given_up.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await given_up
+            assert await server.recv() == b"%d" % number
+
+    with_pair(loop, test)
+
+
+@LOOPS
+def test_a_close_ends_whoever_waits(loop: str) -> None:
+    async def main() -> None:
+        server, client, _ = await pair()
+        await client.send(b"one")
+
+        async def iterate() -> list[Any]:
+            return [message async for message in server]
+
+        iterating = asyncio.create_task(iterate())
+        await asyncio.sleep(0.05)
+        await server.aclose()
+        assert await iterating == [b"one"]
+        with pytest.raises(ConnectionError):
+            await server.recv()
+        with pytest.raises(ConnectionError):
+            await server.send_to(b"late", ("127.0.0.1", 9))
+        await server.aclose()
+        await client.aclose()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_unix_sockets_by_their_paths(loop: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        there, here = tmp_path / "there", str(tmp_path / "here")
+        server = await open_datagram_endpoint(there, codec=U2)
+        client = await open_datagram_endpoint(here, there, codec=U2)
+        await client.send(bytes(60_000))
+        message, sender = await server.recv_from()
+        assert (message, sender) == (bytes(60_000), here)
+        await server.send_many_to([b"a", b"b"], sender)
+        assert [await client.recv(), await client.recv()] == [b"a", b"b"]
+        await client.aclose()
+        await server.aclose()
+        with pytest.raises(FileNotFoundError):
+            await open_datagram_endpoint(remote_addr=tmp_path / "nowhere" / "there")
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_codec_that_is_none_is_refused(loop: str) -> None:
+    async def main() -> None:
+        with pytest.raises(TypeError, match="Codec"):
+            await open_datagram_endpoint(LOOPBACK, codec=4)  # type: ignore[arg-type]
+
+    run(loop, main())
