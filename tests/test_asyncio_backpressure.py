@@ -98,8 +98,9 @@ def memory() -> Iterator[Any]:
 
 
 @LOOPS
-@pytest.mark.parametrize("size", [1000, 60_000])
-@pytest.mark.parametrize("way", ["recv", "recv_many", "async for"])
+@pytest.mark.parametrize(
+    ("way", "size"), [("recv", 4000), ("recv_many", 1000), ("async for", 60_000)]
+)
 def test_two_hundred_mebibytes_at_a_stalled_reader_leave_memory_at_the_bound(
     loop: str, contexts: tuple[Any, Any], size: int, way: str
 ) -> None:
