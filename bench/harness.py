@@ -11,6 +11,7 @@ cannot take part.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import math
@@ -49,6 +50,11 @@ SMOKE = Scale(1, 0.0, 64 << 10, 64 << 10, 5, 20)  # a test: only the results cou
 
 class WrongResult(AssertionError):
     """A contender did not do the work."""
+
+
+# What ends a contender's part in a case, and not the run: it is not installed, or its far end is
+# gone or too slow.
+FAILURES = (Missing, ImportError, OSError, EOFError, subprocess.TimeoutExpired)
 
 
 @dataclass
@@ -116,7 +122,6 @@ class Case:
         axes: The same for programs, for example ``{"size": 64, "chunk": "64 KiB"}``.
         makers: By contender's name, what makes it; it may raise `Missing`.
         rivals: The same for programs outside Python; pytest leaves them out.
-        unit: What the figures are per.
         unit: What the figures are per.
     """
 
@@ -209,28 +214,42 @@ def measure(case: Case, scale: Scale, rng: random.Random) -> Result:
     rounds, seconds = scale.rounds, scale.seconds
     result = Result(case.question, case.label, case.axes, case.unit)
     contenders: list[Contender] = []
+    samples: dict[str, dict[str, list[float]]] = {}  # by contender; a rival has several variants
+
+    def drop(name: str, failure: Exception) -> None:
+        result.skipped[name] = str(failure) or type(failure).__name__
+        for contender in [one for one in contenders if one.name == name]:
+            contenders.remove(contender)
+            with contextlib.suppress(*FAILURES):
+                contender.close()
+
     try:
         for name, make in (case.makers | case.rivals).items():
             try:
                 contender = make()
-            except Missing as reason:
-                result.skipped[name] = str(reason)
-                continue
-            contenders.append(contender)
-            if contender.measured_elsewhere is None:
-                contender.calibrate(seconds)
+                contenders.append(contender)
+                if contender.measured_elsewhere is None:
+                    contender.calibrate(seconds)
+            except FAILURES as failure:
+                drop(name, failure)
         gc.collect()
         gc.disable()
         for number in range(rounds):
             for contender in rng.sample(contenders, len(contenders)):
-                if contender.measured_elsewhere is None:
-                    figures = {contender.name: contender.sample(number)}
-                else:
-                    figures = contender.measured_elsewhere(number, seconds)
+                try:
+                    if contender.measured_elsewhere is None:
+                        figures = {contender.name: contender.sample(number)}
+                    else:
+                        figures = contender.measured_elsewhere(number, seconds)
+                except FAILURES as failure:
+                    drop(contender.name, failure)
+                    continue
                 for name, value in figures.items():
-                    result.samples.setdefault(name, []).append(value)
-                    result.roles[name] = contender.role
+                    samples.setdefault(contender.name, {}).setdefault(name, []).append(value)
                 gc.collect()
+        for contender in contenders:
+            result.samples |= samples.get(contender.name, {})
+            result.roles |= dict.fromkeys(samples.get(contender.name, ()), contender.role)
     finally:
         gc.enable()
         for contender in contenders:

@@ -4,6 +4,7 @@
     python -m bench.report                      the figures to quote; let the machine be idle
     python -m bench.report --only split encode
     python -m bench.report --redraw             write the report again from results.json
+    python -m bench.report --readme             and put the main figures into the README
 
 The report is `bench/results/report.md`, with the pictures and `results.json` beside it.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import shlex
 import statistics
 import sys
 import time
@@ -28,6 +30,8 @@ from . import (
     bench_split,
     bench_stream,
     harness,
+    readme,
+    rivals,
 )
 from .harness import FULL, QUICK, Result
 from .sources import KIB, MIB, size_name
@@ -62,6 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the order of contenders")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="the folder")
     parser.add_argument("--redraw", action="store_true", help="measure nothing")
+    parser.add_argument("--readme", action="store_true", help="write the README's figures, too")
     options = parser.parse_args(arguments)
 
     options.out.mkdir(parents=True, exist_ok=True)
@@ -70,9 +75,11 @@ def main(arguments: list[str] | None = None) -> int:
         results, facts = harness.load(saved)
     else:
         facts = harness.machine()
-        facts["command"] = "python -m bench.report " + " ".join(arguments or sys.argv[1:])
+        said = sys.argv[1:] if arguments is None else arguments
+        facts["command"] = shlex.join(["python", "-m", "bench.report", *said])
         facts["when"] = time.strftime("%Y-%m-%d %H:%M")
         results = list(_measure(options))
+        facts |= rivals.versions()
         # Questions that were not asked this time keep what they had, each with its own machine.
         if options.only and saved.exists():
             asked = {result.question for result in results}
@@ -82,6 +89,8 @@ def main(arguments: list[str] | None = None) -> int:
     pictures = list(_draw(results, options.out))
     report = options.out / "report.md"
     report.write_text(_report(results, facts, pictures))
+    if options.readme:
+        readme.write(Results(results), facts, pictures)
     print(f"\n{standing(results)}\n\nThe report: {report}")
     return 0
 

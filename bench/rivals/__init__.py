@@ -1,14 +1,13 @@
-"""Rivals outside Python: programs that split and encode the same bytes, each in a process of its
-own.
+"""Rivals outside Python: programs that split and encode the same bytes, each a process of its own.
 
 A rival's folder has a `build.sh` that prints the command to start it, or fails with the reason why
-there is none here. The program answers lines on its standard input with lines of JSON:
+there is none here. The program answers lines on its standard input with lines of JSON,
+`{"variant": ns a message, ...}`:
 
-    split FILE CHUNK SECONDS     {"variant": ns a message, ...}   CHUNK 0: the file whole, again and
-    again encode FILE SECONDS          {"variant": ns a message, ...}   the file's messages, as one
-    batch
+    split FILE CHUNK SECONDS     the file, CHUNK bytes at a time (0: whole), again and again
+    encode FILE SECONDS          the file's messages, as one batch
 
-It checks what it split: "messages" and "bytes" of the answer are what the file holds.
+It counts what it split: "messages" and "bytes" of the answer must be what the file holds.
 """
 
 from __future__ import annotations
@@ -16,9 +15,11 @@ from __future__ import annotations
 import atexit
 import functools
 import json
+import re
 import select
 import shlex
 import subprocess
+import zipfile
 from pathlib import Path
 
 from ..harness import Contender, expect
@@ -43,8 +44,9 @@ class Rival:
         if built.returncode:
             last = (built.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise Missing(f"{folder}: {last}")
+        self.command = built.stdout.strip().splitlines()[-1]
         self._process = subprocess.Popen(
-            shlex.split(built.stdout.strip().splitlines()[-1]),
+            shlex.split(self.command),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -55,11 +57,18 @@ class Rival:
     def ask(self, question: str) -> dict[str, float]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        if self._process.poll() is not None:
+            raise EOFError("the rival has ended")
         self._process.stdin.write(question + "\n")
         self._process.stdin.flush()
         if not select.select([self._process.stdout], [], [], TIMEOUT)[0]:
+            self._process.kill()  # a late answer must not pass for the next one
+            self._process.wait()
             raise TimeoutError(f"no answer to: {question}")
-        return json.loads(self._process.stdout.readline())
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise EOFError("the rival has ended")
+        return json.loads(answer)
 
     def close(self) -> None:
         if self._process.poll() is None:
@@ -88,6 +97,34 @@ def get(folder: str) -> Rival:
     if isinstance(found, Missing):
         raise found
     return found
+
+
+def versions() -> dict[str, str]:
+    """Of the rivals that were built, and of what they were built with."""
+    found = {}
+    if isinstance(start("tokio"), Rival):
+        found["Rust"] = _said(r"rustc (\S+)", "rustc", "--version")
+        lock = HERE / "tokio" / "build" / "crate" / "Cargo.lock"
+        if lock.exists():
+            found["tokio-util"] = _in(r'name = "tokio-util"\nversion = "(.+)"', lock.read_text())
+    netty = start("netty")
+    if isinstance(netty, Rival):
+        found["Java"] = _said(r'version "(.+?)"', "java", "-version")
+        (jars,) = (word for word in shlex.split(netty.command) if "netty-" in word)
+        with zipfile.ZipFile(jars.split(":")[0]) as classes:
+            manifest = classes.read("META-INF/MANIFEST.MF").decode()
+        found["Netty"] = _in(r"Implementation-Version: (\S+)", manifest)
+    return found
+
+
+def _said(pattern: str, *command: str) -> str:
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return _in(pattern, ran.stdout + ran.stderr)
+
+
+def _in(pattern: str, text: str) -> str:
+    match = re.search(pattern, text)
+    return match[1] if match else "unknown"
 
 
 def contender(folder: str, question: str, path: str, messages: int, size: int) -> Contender:
