@@ -600,7 +600,13 @@ def _name_lines(plot: Any, ends: list[tuple[float, str, str]], first: int) -> No
             fontsize=8.5,
             color=colour,
             fontweight="bold" if name.startswith(("framecodec", "Frame")) else "normal",
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.6},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "linewidth": 0.5,
+                "alpha": 0.6,
+                "relpos": (1, 0.5),  # from the end of the name
+            },
             annotation_clip=False,
         )
     plot.yaxis.tick_right()
