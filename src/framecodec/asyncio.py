@@ -231,6 +231,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         "_encrypted",
         "_eof_wanted",
         "_error",
+        "_knows_us",
         "_lost",
         "_outbox",
         "_quick_size",
@@ -262,7 +263,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self._eof_wanted = False  # write_eof() waits for the outbox
         self._raw_transport: Any = None
         self._transport: Any = None
-        self._encrypted = self._vectored = False  # what the transport does
+        self._encrypted = self._vectored = self._knows_us = False  # what the transport does
         self._resuming = False  # the transport has room, and what waited here goes first
         self._lost = False  # the connection is gone
         self._error: BaseException | None = None  # why the connection ends
@@ -399,7 +400,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
 
     def _check_transport(self) -> None:
         # After loop.start_tls() the transport is another, and this one would send in clear text.
-        if self._raw_transport.get_protocol() is not self:
+        if self._knows_us and self._raw_transport.get_protocol() is not self:
             raise errors.handed_over()
 
     def _schedule(self) -> None:
@@ -481,6 +482,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         # Remembered, as a closed TLS transport cannot be asked.
         self._encrypted = transport.get_extra_info("sslcontext") is not None
         self._vectored = not self._encrypted and _is_vectored(transport)
+        self._knows_us = hasattr(transport, "get_protocol") and transport.get_protocol() is self
         self._transport = _Transport(self, transport)
 
     def _pause(self) -> tuple[()] | None:
