@@ -443,3 +443,25 @@ def test_a_transport_that_start_tls_has_replaced_is_not_written_to(loop: str) ->
         server.close()
 
     run(loop, main())
+
+
+def test_a_transport_of_a_test_is_enough_and_needs_no_loop() -> None:
+    class Memory(asyncio.Transport):
+        def __init__(self) -> None:
+            super().__init__()
+            self.written = b""
+
+        def write(self, data: Any) -> None:
+            self.written += data
+
+    class Echo(FrameProtocol):
+        def messages_received(self, messages: list[Any]) -> None:
+            self.send_many(messages)
+            self.send(b"end")
+
+    protocol, transport = Echo(U2), Memory()
+    protocol.connection_made(transport)
+    buffer = protocol.get_buffer(-1)
+    buffer[:5] = b"\0\3abc"
+    protocol.buffer_updated(5)
+    assert transport.written == b"\0\3abc\0\3end"

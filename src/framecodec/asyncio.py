@@ -482,7 +482,9 @@ class FrameProtocol(asyncio.BufferedProtocol):
         # Remembered, as a closed TLS transport cannot be asked.
         self._encrypted = transport.get_extra_info("sslcontext") is not None
         self._vectored = not self._encrypted and _is_vectored(transport)
-        self._knows_us = hasattr(transport, "get_protocol") and transport.get_protocol() is self
+        self._knows_us = False
+        with contextlib.suppress(AttributeError, NotImplementedError):  # such as a test's
+            self._knows_us = transport.get_protocol() is self
         self._transport = _Transport(self, transport)
 
     def _pause(self) -> tuple[()] | None:
