@@ -6,6 +6,7 @@ Every figure comes from the results; `python -m bench.report --readme` writes it
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,22 +161,21 @@ def block(results: Results, facts: dict[str, str]) -> str:
     versions = ", ".join(
         f"{name} {facts[name]}" for name in VERSIONS if name in facts and facts[name][0].isdigit()
     )
-    text = "\n\n".join(
-        [
-            *shown,
-            "How many times as fast as the others framecodec is, by the size of a message (medians "
-            "of rounds in which all contenders take turns, results checked):",
-            rows,
-            f"Others are clearly faster at: {'; '.join(losses) or 'nothing in this table'}. From "
-            "64 KiB up, over TCP, it is the system that limits everybody: there the lines meet."
-            + _memory(results),
-            f"`{facts['command'].strip()}`, {facts['when']}, on {facts['processor']}, "
-            f"{facts['system']}, {facts['Python']}, {versions}; framecodec {facts['framecodec']}. "
-            "The command also writes a report with all figures, their spread, and every aim that "
-            "was missed; [bench/](bench/README.md) says how, and how to compare two commits.",
-        ]
+    words = [
+        "How many times as fast as the others framecodec is, by the size of a message (medians of "
+        "rounds in which all contenders take turns, results checked):",
+        f"Others are clearly faster at: {'; '.join(losses) or 'nothing in this table'}. From "
+        "64 KiB up, over TCP, it is the system that limits everybody: there the lines meet."
+        + _memory(results),
+        f"`{facts['command']}`, {facts['when']}, on {facts['processor']}, {facts['system']}, "
+        f"{facts['Python']}, {versions}; framecodec {facts['framecodec']}. The command also writes "
+        "a report with all figures, their spread, and every aim that was missed; "
+        "[bench/](bench/README.md) says how, and how to compare two commits.",
+    ]
+    before, losing, machine = (
+        textwrap.fill(text, 104, break_long_words=False, break_on_hyphens=False) for text in words
     )
-    return text + "\n"
+    return "\n\n".join([*shown, before, rows, losing, machine]) + "\n"
 
 
 def _table(results: Results) -> tuple[str, list[str]]:
