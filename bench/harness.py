@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from .peers import Missing, Peer, able
+from .sources import size_name
 
 
 @dataclass(frozen=True)
@@ -200,6 +201,59 @@ class Result:
 
     def as_json(self) -> dict[str, Any]:
         return vars(self)
+
+
+class Results:
+    """Finds results."""
+
+    def __init__(self, results: list[Result]) -> None:
+        self._results = results
+
+    def find(self, question: str, **axes: Any) -> Iterator[Result]:
+        for result in self._results:
+            same = all(result.axes.get(name) == value for name, value in axes.items())
+            if result.question == question and same:
+                yield result
+
+    def ratios(
+        self,
+        question: str,
+        ours: str | tuple[str, ...],
+        theirs: str | None,
+        *,
+        sizes: tuple[int, ...] = (),
+        faster: bool = False,
+        prefix: str = "",
+        **axes: Any,
+    ) -> dict[str, float]:
+        """By size, how many times as long as the other (or as fast as it).
+
+        `theirs` None is the best peer; a name that ends in ``*`` the fastest of that beginning.
+        """
+        found = {}
+        for result in self.find(question, **axes):
+            size = result.axes.get("size")
+            if sizes and size not in sizes:
+                continue
+            label = prefix or size_name(size)
+            names = (ours,) if isinstance(ours, str) else ours
+            here = [name for name in names if name in result.samples]
+            other = result.best_peer if theirs is None else first_of(result, theirs)
+            if here and other is not None:
+                name = min(here, key=result.median)
+                pair = (other, name) if faster else (name, other)
+                found[label] = result.ratio(*pair)
+        return found
+
+
+def first_of(result: Result, pattern: str) -> str | None:
+    """The contender of a name; the fastest of that beginning where it ends in ``*``."""
+    names = [
+        name
+        for name in result.samples
+        if name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1]))
+    ]
+    return min(names, key=result.median, default=None)
 
 
 def figure(value: float) -> str:

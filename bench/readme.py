@@ -10,12 +10,10 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from .harness import Results, first_of
 from .sources import KIB, MIB, size_name
-
-if TYPE_CHECKING:
-    from .report import Results
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -206,17 +204,9 @@ def _times_as_fast(results: Results, work: Work, rival: Rival) -> Iterator[tuple
         if size not in SIZES or not result.label.startswith(work.verb):
             continue
         ours = [name for name in rival.ours if name in result.samples]
-        pattern = rival.contender
-        theirs = [
-            name
-            for name in result.samples
-            if name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1]))
-        ]
+        theirs = first_of(result, rival.contender)
         if ours and theirs:
-            yield (
-                size,
-                result.ratio(min(theirs, key=result.median), min(ours, key=result.median)),
-            )
+            yield size, result.ratio(theirs, min(ours, key=result.median))
 
 
 def _times(value: float) -> str:

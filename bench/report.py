@@ -33,7 +33,7 @@ from . import (
     readme,
     rivals,
 )
-from .harness import FULL, QUICK, Result
+from .harness import FULL, QUICK, Result, Results, first_of
 from .sources import KIB, MIB, size_name
 
 HERE = Path(__file__).parent
@@ -166,58 +166,6 @@ class Row:
     aim: float | None
     faster: bool
     figures: Callable[[Results], dict[str, float]]
-
-
-class Results:
-    """Finds results."""
-
-    def __init__(self, results: list[Result]) -> None:
-        self._results = results
-
-    def find(self, question: str, **axes: Any) -> Iterator[Result]:
-        for result in self._results:
-            same = all(result.axes.get(name) == value for name, value in axes.items())
-            if result.question == question and same:
-                yield result
-
-    def ratios(
-        self,
-        question: str,
-        ours: str | tuple[str, ...],
-        theirs: str | None,
-        *,
-        sizes: tuple[int, ...] = (),
-        faster: bool = False,
-        prefix: str = "",
-        **axes: Any,
-    ) -> dict[str, float]:
-        """By size, how many times as long as the other (or as fast as it).
-
-        `theirs` None is the best peer; a name that ends in ``*`` the fastest of that beginning.
-        """
-        found = {}
-        for result in self.find(question, **axes):
-            size = result.axes.get("size")
-            if sizes and size not in sizes:
-                continue
-            label = prefix or size_name(size)
-            names = (ours,) if isinstance(ours, str) else ours
-            here = [name for name in names if name in result.samples]
-            other = result.best_peer if theirs is None else _first(result, theirs)
-            if here and other is not None:
-                name = min(here, key=result.median)
-                pair = (other, name) if faster else (name, other)
-                found[label] = result.ratio(*pair)
-        return found
-
-
-def _first(result: Result, pattern: str) -> str | None:
-    names = [
-        name
-        for name in result.samples
-        if name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1]))
-    ]
-    return min(names, key=result.median, default=None)
 
 
 SMALL = (16, 64)
@@ -429,7 +377,7 @@ def _pattern_ratio(
 ) -> dict[str, float]:
     found = {}
     for result in results.find(question, size=size):
-        name, other = _first(result, ours), _first(result, theirs)
+        name, other = first_of(result, ours), first_of(result, theirs)
         if name and other:
             found[size_name(size)] = result.ratio(name, other)
     return found
