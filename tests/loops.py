@@ -1,15 +1,23 @@
-"""Event loops by name, and coroutines run to their end on one of them, within a bound."""
+"""Event loops by name, coroutines run on one of them within a bound, and connections in them."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib.util
+import socket
+import ssl
 from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+import trustme
+
+from framecodec import Codec
+from framecodec.asyncio import FrameStream, open_connection
 
 TIMEOUT = 30.0  # seconds after which a test has failed; none that passes needs them
+
+U4 = Codec.uint(4)
 
 LOOPS = pytest.mark.parametrize(
     "loop",
@@ -43,3 +51,20 @@ def run(loop: str, coroutine: Coroutine[Any, Any, Any]) -> Any:
         result = runner.run(main())
     assert not complaints, complaints
     return result
+
+
+def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's, with a certificate for localhost, and that of a client who trusts it."""
+    authority = trustme.CA()
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return server, client
+
+
+async def wrapped(codec: Codec = U4, **options: Any) -> tuple[FrameStream, socket.socket]:
+    """A stream, and the plain socket at its other end."""
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(10)
+    return await open_connection(sock=ours, codec=codec, **options), theirs

@@ -13,12 +13,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import trustme
 
 import framecodec.asyncio
 from framecodec import Codec
 from framecodec.asyncio import FrameProtocol, FrameStream
-from tests.loops import LOOPS, run
+from tests.loops import LOOPS, run, tls_contexts, wrapped
 
 KIB, MIB = 1 << 10, 1 << 20
 FLOOD = 200 * MIB
@@ -34,12 +33,7 @@ def contexts(request: pytest.FixtureRequest) -> tuple[Any, Any]:
     """The server's and the client's, or None twice."""
     if request.param == "plain":
         return None, None
-    authority = trustme.CA()
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(server)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    return server, client
+    return tls_contexts()
 
 
 class Flood:
@@ -157,10 +151,7 @@ def test_two_hundred_mebibytes_at_a_stalled_reader_leave_memory_at_the_bound(
 @LOOPS
 def test_the_time_that_a_stalled_reader_takes_is_not_the_peers(loop: str) -> None:
     async def main() -> None:
-        ours, theirs = socket.socketpair()
-        stream = await framecodec.asyncio.open_connection(
-            sock=ours, codec=CODEC, message_timeout=0.2, idle_timeout=0.2
-        )
+        stream, theirs = await wrapped(CODEC, message_timeout=0.2, idle_timeout=0.2)
         messages = [bytes([number]) * 50_000 for number in range(40)]
         sender = threading.Thread(target=theirs.sendall, args=(CODEC.encode_many(messages),))
         sender.start()
@@ -235,8 +226,7 @@ def test_a_slow_peer_makes_send_wait(loop: str, contexts: tuple[Any, Any], size:
 @LOOPS
 def test_a_send_that_waits_is_told_that_the_connection_is_gone(loop: str) -> None:
     async def main() -> None:
-        ours, theirs = socket.socketpair()
-        stream = await framecodec.asyncio.open_connection(sock=ours)
+        stream, theirs = await wrapped()
         waiting = [asyncio.create_task(stream.send(bytes(3 * MIB))) for _ in range(3)]
         waiting.append(asyncio.create_task(stream.drain()))
         await asyncio.sleep(0.05)
@@ -253,9 +243,7 @@ def test_a_send_that_waits_is_told_that_the_connection_is_gone(loop: str) -> Non
 @LOOPS
 def test_a_large_message_is_not_copied(loop: str) -> None:
     async def main() -> None:
-        ours, theirs = socket.socketpair()
-        codec = Codec.uint(4, max_message_size=64 * MIB)
-        stream = await framecodec.asyncio.open_connection(sock=ours, codec=codec)
+        stream, theirs = await wrapped(Codec.uint(4, max_message_size=64 * MIB))
         message = bytes(50 * MIB)
         buffer = bytearray(MIB)
 
@@ -312,9 +300,8 @@ def test_a_protocol_is_told_of_a_slow_peer_and_keeps_what_it_accepts(loop: str) 
 @LOOPS
 def test_sends_that_wait_are_served_first_in_first_out(loop: str) -> None:
     async def main() -> None:
-        ours, theirs = socket.socketpair()
+        stream, theirs = await wrapped()
         theirs.setblocking(False)
-        stream = await framecodec.asyncio.open_connection(sock=ours)
         now = asyncio.get_running_loop()
         messages = [bytes(3 * MIB)]
         messages += [b"%d" % number * (number % 7 * 4000 + 1) for number in range(300)]
@@ -386,9 +373,8 @@ def test_a_block_whose_time_is_over_does_not_wait_for_a_slow_peer(
 @LOOPS
 def test_a_close_while_sends_wait_sends_what_was_accepted(loop: str) -> None:
     async def main() -> None:
-        ours, theirs = socket.socketpair()
+        stream, theirs = await wrapped()
         theirs.setblocking(False)
-        stream = await framecodec.asyncio.open_connection(sock=ours)
         begun = asyncio.create_task(stream.send(bytes(3 * MIB)))
         await asyncio.sleep(0.01)
         waits = asyncio.create_task(stream.send(b"later"))
@@ -411,11 +397,10 @@ def test_a_close_while_sends_wait_sends_what_was_accepted(loop: str) -> None:
 @LOOPS
 def test_a_message_that_was_taken_counts_no_longer(loop: str) -> None:
     async def main() -> None:
-        ours, theirs = socket.socketpair()
-        stream = await framecodec.asyncio.open_connection(sock=ours)
+        stream, theirs = await wrapped()
         for take in (stream.recv, stream.recv_many, stream.__aiter__().__anext__):
             sender = threading.Thread(
-                target=theirs.sendall, args=(framecodec.Codec.uint(4).encode(bytes(MIB)),)
+                target=theirs.sendall, args=(Codec.uint(4).encode(bytes(MIB)),)
             )
             sender.start()
             while not stream.pending_messages:
@@ -433,10 +418,9 @@ def test_a_message_that_was_taken_counts_no_longer(loop: str) -> None:
 @LOOPS
 def test_reading_that_the_user_has_paused_stays_so(loop: str) -> None:
     async def main() -> None:
-        ours, theirs = socket.socketpair()
-        stream = await framecodec.asyncio.open_connection(sock=ours)
+        stream, theirs = await wrapped()
         sender = threading.Thread(
-            target=theirs.sendall, args=(framecodec.Codec.uint(4).encode_many([bytes(MIB)] * 2),)
+            target=theirs.sendall, args=(Codec.uint(4).encode_many([bytes(MIB)] * 2),)
         )
         sender.start()
         while not stream.pending_messages:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import ssl
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-import trustme
 
 from framecodec import Codec, IncompleteFrameError, InvalidFrameError
 from framecodec.asyncio import FrameProtocol, FrameStream, open_connection, start_server
-from tests.loops import LOOPS, run
+from tests.loops import LOOPS, run, tls_contexts
 
 U2 = Codec.uint(2)
 MIB = 1 << 20
@@ -320,11 +318,7 @@ def test_an_error_of_messages_received_reaches_the_loop_and_the_rest_is_delivere
 
 @LOOPS
 def test_over_tls_it_is_the_same(loop: str) -> None:
-    authority = trustme.CA()
-    server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(server_side)
-    client_side = ssl.create_default_context()
-    authority.configure_trust(client_side)
+    server_side, client_side = tls_contexts()
 
     class Echo(Recorder):
         def messages_received(self, messages: list[Any]) -> None:
@@ -406,11 +400,7 @@ def test_another_protocol_may_take_over(loop: str) -> None:
 
 @LOOPS
 def test_a_transport_that_start_tls_has_replaced_is_not_written_to(loop: str) -> None:
-    authority = trustme.CA()
-    server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(server_side)
-    client_side = ssl.create_default_context()
-    authority.configure_trust(client_side)
+    server_side, client_side = tls_contexts()
 
     async def main() -> None:
         complaints: list[Any] = []

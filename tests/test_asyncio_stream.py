@@ -14,7 +14,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import trustme
 
 import framecodec.asyncio
 from framecodec import (
@@ -26,7 +25,7 @@ from framecodec import (
     MessageTooLargeError,
 )
 from framecodec.asyncio import FrameStream
-from tests.loops import LOOPS, run
+from tests.loops import LOOPS, run, tls_contexts, wrapped
 
 U4 = Codec.uint(4)
 
@@ -36,12 +35,7 @@ Tls = tuple[ssl.SSLContext, ssl.SSLContext] | None
 @pytest.fixture(scope="module")
 def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """The server's and the client's."""
-    authority = trustme.CA()
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(server)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    return server, client
+    return tls_contexts()
 
 
 @pytest.fixture(params=["plain", "TLS"])
@@ -73,13 +67,6 @@ async def served(
 async def echo(stream: FrameStream) -> None:
     async for message in stream:
         await stream.send(message)
-
-
-async def wrapped(codec: Codec = U4, **options: Any) -> tuple[FrameStream, socket.socket]:
-    """A stream, and the plain socket at its other end."""
-    ours, theirs = socket.socketpair()
-    theirs.settimeout(10)
-    return await framecodec.asyncio.open_connection(sock=ours, codec=codec, **options), theirs
 
 
 # --- messages -------------------------------------------------------------------------------------
