@@ -65,6 +65,9 @@ __all__ = [
     "start_unix_server",
 ]
 
+# What is written elsewhere and offered here is at home here, in a traceback and in help().
+DatagramStream.__module__ = open_datagram_endpoint.__module__ = __name__
+
 _logger = logging.getLogger(__name__)
 
 _DEFAULT_CODEC = Codec.uint(4)
