@@ -96,6 +96,7 @@ WORKS = [
         [
             Rival("a tuned loop in Python", "tuned Python", _OURS_TCP),
             Rival("`makefile().read`", "makefile*", _OURS_TCP),
+            Rival("the tutorial's `recv(4)`, `recv(n)`", "recv header, recv body", _OURS_TCP),
             Rival("`multiprocessing.connection`", "multiprocessing*", _OURS_TCP),
             Rival("pyzmq", "pyzmq*", _OURS_TCP),
             Rival("picows", "picows", _OURS_TCP),
@@ -162,8 +163,8 @@ def block(results: Results, facts: dict[str, str]) -> str:
     words = [
         "How many times as fast as the others framecodec is, by the size of a message (medians of "
         "rounds in which all contenders take turns, results checked):",
-        f"Others are clearly faster at: {'; '.join(losses) or 'nothing in this table'}. From "
-        "64 KiB up, over TCP, it is the system that limits everybody: there the lines meet."
+        f"Others are clearly faster at: {'; '.join(losses) or 'nothing in this table'}. Over "
+        "TCP, from 64 KiB up, most contenders lie close together and vary much between rounds."
         + _memory(results),
         f"`{facts['command']}`, {facts['when']}, on {facts['processor']}, {facts['system']}, "
         f"{facts['Python']}, {versions}; framecodec {facts['framecodec']}. The command also writes "
