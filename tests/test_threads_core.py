@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import chain
 from types import ModuleType
 from typing import Any
@@ -135,6 +137,53 @@ def test_one_splitter_survives_every_call_from_every_thread(engine: ModuleType) 
                     shared[0] = engine.Splitter(codec)
 
         in_threads(4, work)
+
+
+@pytest.mark.skipif(not hasattr(gc, "callbacks"), reason="no calls at a garbage collection")
+@pytest.mark.parametrize("way", ["feed", "feed_eof", "detach"])
+def test_a_call_that_slips_into_another_is_refused_or_served_whole(
+    engine: ModuleType, way: str
+) -> None:
+    # A garbage collection may come at any allocation. What it calls stands for another thread here:
+    # it comes at the same places, and each time.
+    for allocations in range(1, 60):
+        splitter = engine.Splitter(Codec.uint(1, max_message_size=1))
+        slipped_in: list[bytes] = []
+
+        def slip_in(
+            phase: str, info: object, splitter: Any = splitter, slipped_in: list[bytes] = slipped_in
+        ) -> None:
+            with suppress(FrameError, RuntimeError, ValueError):  # broken, refused, detached
+                slipped_in += splitter.feed(b"\1\1")
+
+        if way != "feed":
+            splitter.feed(b"\1")
+        before = splitter.pending
+        error, unfinished = None, b""
+        thresholds = gc.get_threshold()
+        gc.callbacks.append(slip_in)
+        gc.set_threshold(allocations)
+        try:
+            if way == "feed":
+                splitter.feed(b"\2\2\2")
+            elif way == "feed_eof":
+                splitter.feed_eof()
+            else:
+                unfinished = splitter.detach()
+        except FrameError as raised:
+            error = raised
+        finally:
+            gc.set_threshold(*thresholds)
+            gc.callbacks.remove(slip_in)
+        assert splitter.stream_offset == 2 * len(slipped_in)
+        if way == "detach":
+            assert unfinished == b"\1"
+        else:
+            assert error is not None
+            assert error is splitter.error
+            assert error.stream_offset == splitter.stream_offset
+            assert splitter.pending == (3 if way == "feed" else before)
+            assert splitter.detach() == (b"\2\2\2" if way == "feed" else b"\1")
 
 
 def test_many_splitters_of_one_codec_do_not_know_each_other(engine: ModuleType) -> None:

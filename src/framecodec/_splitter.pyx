@@ -384,7 +384,7 @@ cdef class Splitter:
     cdef object _error  # the sticky error
     cdef bytes _not_taken  # after an error: what followed the byte that decided
     cdef bint _detached
-    cdef bint _busy  # inside a call that may run the user's code
+    cdef bint _busy  # inside a call during which other code may run
 
     def __cinit__(self, codec, *, raw=False, on_oversize="raise"):
         self._header = NULL
@@ -531,10 +531,14 @@ cdef class Splitter:
         if self._phase != IN_HEADER:
             where = "rest" if self._phase == IN_REST else "trailer"
             needed = self._pending + self._missing()
-        error = errors.incomplete(
-            where, self._pending, needed, self._stream_offset, self._header_bytes()
-        )
-        self._fail(error, NULL, 0)
+        self._busy = True  # another thread, or a garbage collection, may come in here
+        try:
+            error = errors.incomplete(
+                where, self._pending, needed, self._stream_offset, self._header_bytes()
+            )
+            self._fail(error, NULL, 0)
+        finally:
+            self._busy = False
         raise error
 
     def detach(self):
@@ -619,14 +623,15 @@ cdef class Splitter:
         # A `try` would cost 5 ns a call, which is seen where chunks are tiny: so the call is made
         # as if it raised nothing, and an error is picked up behind it.
         failed = (<_consume_unchecked>_consume)(self, data, size, messages)
-        self._busy = False
         if failed:
             self._take_failed(data, size, messages, taken_before)
+        self._busy = False
         return messages
 
     cdef int _take_failed(
         self, const uint8_t* data, Py_ssize_t size, list messages, int64_t taken_before
     ) except -1:
+        """Busy until the error sticks: to pick it up may let another thread run."""
         cdef Py_ssize_t taken
         try:
             _raise_what_is_set()
@@ -637,6 +642,8 @@ cdef class Splitter:
             if not messages:
                 raise
             error.with_traceback(None)  # it would keep the chunk and the messages alive
+        finally:
+            self._busy = False
         return 0
 
     # --- the hot loop: frames that lie whole and unremarkable in the chunk ------------------------

@@ -194,7 +194,7 @@ class Splitter:
         self._error: BaseException | None = None  # the sticky error
         self._not_taken = b""  # after an error: what followed the byte that decided
         self._detached = False
-        self._busy = False  # inside a call that may run the user's code
+        self._busy = False  # inside a call during which other code may run
         self._lock = threading.RLock()  # serialises calls from several threads
 
     # --- bytes in ---------------------------------------------------------------------------------
@@ -294,10 +294,14 @@ class Splitter:
             if self._phase != _IN_HEADER:
                 where = "rest" if self._phase == _IN_REST else "trailer"
                 needed = self._whole_size
-            error = errors.incomplete(
-                where, self._pending, needed, self._stream_offset, bytes(self._header)
-            )
-            self._fail(error, b"")
+            self._busy = True  # what a garbage collection calls may come in here
+            try:
+                error = errors.incomplete(
+                    where, self._pending, needed, self._stream_offset, bytes(self._header)
+                )
+                self._fail(error, b"")
+            finally:
+                self._busy = False
             raise error
 
     def detach(self) -> bytes:
@@ -315,8 +319,12 @@ class Splitter:
                 raise errors.reentered()
             if self._detached:
                 raise errors.detached()
-            unfinished = self._unfinished()
-            self._detached = True
+            self._busy = True  # as in feed_eof()
+            try:
+                unfinished = self._unfinished()
+                self._detached = True
+            finally:
+                self._busy = False
             self._forget()
             self._not_taken = b""
             self._buffer = None
