@@ -7,6 +7,7 @@ of vanishing.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 from collections.abc import Iterator
@@ -50,6 +51,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         unwanted = [item for item in items if item.get_closest_marker("c_extension")]
         items[:] = [item for item in items if not item.get_closest_marker("c_extension")]
         config.hook.pytest_deselected(items=unwanted)
+
+
+def pytest_collection_finish() -> None:
+    # The tests themselves outlive every test: a garbage collection need not go through them all.
+    gc.collect()
+    if hasattr(gc, "freeze"):
+        gc.freeze()
 
 
 @pytest.fixture(

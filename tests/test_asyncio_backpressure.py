@@ -92,6 +92,7 @@ def memory() -> Iterator[Any]:
 
 
 @LOOPS
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "size"), [("recv", 4000), ("recv_many", 1000), ("async for", 60_000)]
 )
