@@ -187,6 +187,9 @@ cdef inline int _consume(
                 p += self._read_whole_frames(p, end, messages)
             if p == end:
                 break
+        elif self._plain and self._rest_left:
+            p += self._read_plain_rest(p, end - p, messages)
+            continue
         if self._phase == IN_HEADER:
             p += self._read_header(p, end, messages)
         if self._phase == IN_REST:
@@ -877,7 +880,7 @@ cdef class Splitter:
                 raise MemoryError
             self._header = header
             self._header_room = needed
-        memcpy(self._header + self._header_size, data, size)
+        _copy(self._header + self._header_size, data, size)
         self._header_size += size
         return 0
 
@@ -903,7 +906,7 @@ cdef class Splitter:
         self._message_size = begun + rest_size + (self._trailer_size if self._raw else 0)
         self._message_room = min(self._message_size, max(FIRST_ROOM, 2 * (begun + at_hand)))
         self._message = _new_bytes(NULL, self._message_room)
-        memcpy(_bytes_at(self._message), begin, begun)
+        _copy(_bytes_at(self._message), begin, begun)
         self._filled = begun
         self._pending_lead = lead_size
         self._rest_left = rest_size
@@ -1092,6 +1095,25 @@ cdef class Splitter:
         self._filled += size
         self._rest_left -= size
         self._pending += size
+
+    cdef inline Py_ssize_t _read_plain_rest(
+        self, const uint8_t* data, Py_ssize_t size, list messages
+    ) except -1:
+        """The same for a plain frame, which is whole with its rest and then delivered at once."""
+        cdef Py_ssize_t taken = min(size, self._rest_left)
+        if self._message_room - self._filled < taken:
+            self._make_room(taken)
+        self._keep(data, taken)
+        if not self._rest_left:
+            messages.append(<object>self._message)
+            Py_XDECREF(self._message)
+            self._message = NULL
+            self._filled = 0
+            self._phase = IN_HEADER
+            self._header_size = 0
+            self._stream_offset += self._pending
+            self._pending = 0
+        return taken
 
     cdef int _make_room(self, Py_ssize_t size) except -1:
         """Grows the message with what arrived, to little more than twice that."""
