@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import os
+import pickle
 import socket
 import ssl
 import struct
@@ -689,3 +691,12 @@ def test_many_connections_at_once(loop: str) -> None:
         server.close()
 
     run(loop, main())
+
+
+def test_a_stream_is_not_copied() -> None:
+    async def client(stream: FrameStream) -> None:
+        for how in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match="a FrameStream stands for one connection"):
+                how(stream)
+
+    run("asyncio", served(echo, client))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import os
 import pathlib
+import pickle
+import socket
 import subprocess
 import sys
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -172,3 +176,17 @@ def test_the_fallback_speaks_like_the_compiled_engine() -> None:
         FRAMECODEC_NO_EXTENSIONS="1",
     )
     assert printed == "b'abc' ([b'a', b'b'], 8)"
+
+
+def test_what_stands_for_one_connection_is_not_copied(engine: ModuleType) -> None:
+    ours, theirs = socket.socketpair()
+    with (
+        theirs,
+        framecodec.FrameSocket(ours) as conn,
+        framecodec.listen(("127.0.0.1", 0)) as listener,
+        framecodec.DatagramSocket(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as datagrams,
+    ):
+        for one in (engine.Splitter(framecodec.Codec.uint(4)), conn, listener, datagrams):
+            for how in (copy.copy, copy.deepcopy, pickle.dumps):
+                with pytest.raises(TypeError, match=f"a {type(one).__name__} stands for one"):
+                    how(one)

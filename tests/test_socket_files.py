@@ -205,6 +205,21 @@ def test_a_receive_into_a_file_or_buffer_goes_on_after_a_time_out_anywhere(
         assert (file.getvalue() if way == "file" else buffer) == data
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_a_message_is_touched() -> None:
+    with two("TCP", Codec.uint(4)) as (one, other):
+        one.send(b"whole")
+        for place in ("a path", io.StringIO(), object()):
+            with pytest.raises(TypeError, match="a file opened in binary mode"):
+                other.recv_file(place)
+        for buffer in (bytes(5), memoryview(bytearray(5)).toreadonly()):
+            with pytest.raises(TypeError, match="a writable buffer"):
+                other.recv_into(buffer)
+        assert other.recv() == b"whole"
+        for source in ("a path", io.StringIO("text"), object()):
+            with pytest.raises(TypeError, match="a file opened in binary mode"):
+                one.send_file(source)
+
+
 def test_recv_is_refused_while_a_message_is_half_way_to_a_file() -> None:
     with stream_pair() as (peer, sock), FrameSocket(sock, Codec.uint(4)) as conn:
         conn.settimeout(0.01)

@@ -13,7 +13,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import errors
 from .codec import Codec
@@ -261,6 +261,9 @@ class DatagramStream:
         if isinstance(item, Exception):
             raise item
         return item, address
+
+    def __reduce__(self) -> NoReturn:
+        raise errors.not_copied(self)
 
     def __aiter__(self) -> Self:
         return self

@@ -5,7 +5,9 @@ from __future__ import annotations
 import abc
 import socket
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, NoReturn, Self, TypeAlias
+
+from . import errors
 
 __all__ = ["SocketFace"]
 
@@ -70,6 +72,9 @@ class SocketFace(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Closes the socket."""
+
+    def __reduce__(self) -> NoReturn:
+        raise errors.not_copied(self)
 
     def __enter__(self) -> Self:
         return self

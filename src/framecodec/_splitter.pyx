@@ -558,7 +558,7 @@ cdef class Splitter:
         return unfinished
 
     def __reduce__(self):
-        raise errors.not_copied()
+        raise errors.not_copied(self)
 
     # --- what can be asked ------------------------------------------------------------------------
 

@@ -331,7 +331,7 @@ class Splitter:
             return unfinished
 
     def __reduce__(self) -> NoReturn:
-        raise errors.not_copied()
+        raise errors.not_copied(self)
 
     # --- what can be asked ------------------------------------------------------------------------
 

@@ -13,12 +13,18 @@ from . import errors
 from ._outbox import GATHER_SIZE
 from .codec import Codec
 
-__all__ = ["NO_BYTES", "IncomingMessage", "OutgoingFile"]
+__all__ = ["NO_BYTES", "IncomingMessage", "OutgoingFile", "check_binary_file"]
 
 # Bytes read from a file at a time, where the system does not copy from it by itself.
 _CHUNK_SIZE = 256 * 1024
 
 NO_BYTES = memoryview(b"")
+
+
+def check_binary_file(file: Any, method: str) -> None:
+    """Before anything is sent or received."""
+    if isinstance(file, io.TextIOBase) or not hasattr(file, method):
+        raise errors.not_a_binary_file(file)
 
 
 @final
@@ -115,8 +121,7 @@ class OutgoingFile:
     @classmethod
     def open(cls, file: Any, size: int | None, codec: Codec) -> OutgoingFile | bytes:
         """A message from a file; bytes where there is nothing to be gained."""
-        if isinstance(file, io.TextIOBase):
-            raise errors.text_file(file)
+        check_binary_file(file, "read")
         # Not every object with a fileno() gives the bytes of that descriptor: gzip does not.
         if isinstance(getattr(file, "raw", file), io.FileIO):
             fileno = file.fileno()

@@ -37,7 +37,7 @@ import ssl as ssl_module
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from . import _loop_io_py, errors
 from ._layout import CUSTOM
@@ -1054,6 +1054,9 @@ class FrameStream:
         self._protocol = protocol
         # The same without a frame of Python.
         self.send = protocol._turn.send_and_wait  # type: ignore[method-assign]
+
+    def __reduce__(self) -> NoReturn:
+        raise errors.not_copied(self)
 
     def __repr__(self) -> str:
         protocol = self._protocol

@@ -431,8 +431,9 @@ def bad_on_oversize(on_oversize: object) -> ValueError:
     return ValueError(f'on_oversize must be "raise" or "skip", not {on_oversize!r}')
 
 
-def not_copied() -> TypeError:
-    return TypeError("a splitter is the state of one connection; it is neither copied nor pickled")
+def not_copied(of_a_connection: object) -> TypeError:
+    name = type(of_a_connection).__name__
+    return TypeError(f"a {name} stands for one connection; it is neither copied nor pickled")
 
 
 def detached() -> ValueError:
@@ -541,6 +542,10 @@ def buffer_too_small(size: int, room: int) -> ValueError:
     return ValueError(f"the message has {size} bytes, the buffer {room}; nothing is lost")
 
 
+def buffer_is_readonly(buffer: object) -> TypeError:
+    return TypeError(f"a writable buffer is required, not {type(buffer).__name__!r}")
+
+
 def special_is_no_file(special: object) -> ValueError:
     return ValueError(f"the next message is {special!r}, which is no bytes; recv() gives it")
 
@@ -549,7 +554,7 @@ def file_would_block() -> BlockingIOError:
     return BlockingIOError(errno.EAGAIN, "the file cannot take more now; nothing is lost")
 
 
-def text_file(file: object) -> TypeError:
+def not_a_binary_file(file: object) -> TypeError:
     return TypeError(f"a file opened in binary mode is required, not {type(file).__name__!r}")
 
 

@@ -47,7 +47,7 @@ from . import _socket_io_py, errors
 from ._layout import CUSTOM, HEADERS
 from ._outbox import Outbox
 from ._socket_face import SocketFace
-from ._transfer import NO_BYTES, IncomingMessage, OutgoingFile
+from ._transfer import NO_BYTES, IncomingMessage, OutgoingFile, check_binary_file
 from ._waiting import READ as _READ
 from ._waiting import WRITE as _WRITE
 from ._waiting import wait as _wait
@@ -675,6 +675,7 @@ class FrameSocket(SocketFace):
             size: Bytes of the message; None: up to the file's end.
 
         Raises:
+            TypeError: It is no such file; nothing was sent.
             ValueError: The file has fewer bytes than that; nothing was sent.
             FrameError: As `Codec.encode`; nothing was sent.
             TimeoutError, BlockingIOError, OSError: As `send`. Where ``message_started`` is True the
@@ -778,8 +779,10 @@ class FrameSocket(SocketFace):
             The message's size, in bytes.
 
         Raises:
+            TypeError: It is no such file; nothing was received.
             As `recv`; and what writing to the file raises: then too the call can be repeated.
         """
+        check_binary_file(file, "write")
         with self._read_guard:
             stream = self._begin_stream()
             self._reading = True
@@ -811,9 +814,12 @@ class FrameSocket(SocketFace):
         Raises:
             ValueError: The message is larger than the buffer; it stays to be received by another
                 `recv_into` or `recv_file`.
+            TypeError: The buffer cannot be written; nothing was received.
             As `recv`.
         """
         with self._read_guard, memoryview(buffer) as whole, whole.cast("B") as target:
+            if target.readonly:
+                raise errors.buffer_is_readonly(buffer)
             stream = self._begin_stream()
             if stream.size > len(target):
                 raise errors.buffer_too_small(stream.size, len(target))
