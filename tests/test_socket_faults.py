@@ -177,6 +177,25 @@ def test_a_reset_at_any_byte_is_told_after_the_messages_before_it(name: str) -> 
             assert again.value is caught.value
 
 
+@pytest.mark.parametrize("size", [5, 70_000])  # by one system call and nothing around it, or not
+@pytest.mark.parametrize("arrived", [b"", b"\0\0"])
+def test_a_reset_that_only_a_send_was_told_of_is_no_clean_end(size: int, arrived: bytes) -> None:
+    with stream_pair("tcp") as (peer, sock), FrameSocket(sock, codec_named("uint")) as conn:
+        conn.settimeout(0.05)
+        peer.sendall(arrived)
+        with pytest.raises(TimeoutError):
+            conn.recv()
+        reset(peer)
+        TALLY.fault("send: reset")
+        with pytest.raises(ConnectionResetError):
+            conn.send(bytes(size))
+        with pytest.raises(ConnectionResetError, match="the peer reset the connection") as caught:
+            conn.recv()
+        with pytest.raises(ConnectionResetError) as again:
+            conn.recv_many()
+        assert again.value is caught.value
+
+
 # --- sending --------------------------------------------------------------------------------------
 
 

@@ -479,6 +479,10 @@ def connection_closed() -> ConnectionAbortedError:
     )
 
 
+def connection_reset() -> ConnectionResetError:
+    return ConnectionResetError(errno.ECONNRESET, "the peer reset the connection")
+
+
 def timed_out(what: str, timeout: float) -> TimeoutError:
     return TimeoutError(f"{what} within {timeout:g} s; nothing is lost, the next call goes on")
 

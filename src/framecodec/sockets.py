@@ -170,6 +170,7 @@ class FrameSocket(SocketFace):
         "_read_waits",
         "_reading",
         "_receiver",
+        "_reset",
         "_send",
         "_sender",
         "_splitter",
@@ -238,6 +239,7 @@ class FrameSocket(SocketFace):
         self._outbox = Outbox(codec)
         self._file: OutgoingFile | None = None  # what leaves after the outbox
         self._write_failure: BaseException | None = None
+        self._reset = False  # a send was told that the peer reset the connection
 
         # The C-level object of a TLS connection: its calls return straight into `map`.
         self._tls: Any = None
@@ -440,6 +442,9 @@ class FrameSocket(SocketFace):
                 error = incomplete
             else:
                 error = errors.stream_ended()
+        if self._reset and isinstance(error, EOFError):
+            # The system tells of a reset once; the end that it shows now is not the peer's.
+            error = errors.connection_reset()
         self._receiver.may_read = False
         self._failure = _at(error, self._base if base is None else base)
         raise self._failure.with_traceback(None) from None
@@ -534,6 +539,7 @@ class FrameSocket(SocketFace):
             _mark(error, False)
             if self._closed:
                 raise errors.connection_closed() from None
+            self._reset = self._reset or isinstance(error, ConnectionResetError)
             raise
         if not taken:
             self._send_all(self._outbox.put, message)
@@ -640,6 +646,7 @@ class FrameSocket(SocketFace):
                     ):
                         if self._closed:
                             raise errors.connection_closed() from None
+                        self._reset = self._reset or isinstance(error, ConnectionResetError)
                         raise
                 if not _wait(self._sock, wanted, deadline):
                     raise errors.timed_out("not all was sent", self._timeout or 0.0)
