@@ -632,6 +632,35 @@ def test_a_send_with_a_timeout_says_that_nothing_was_sent() -> None:
             right.recv()
 
 
+def test_a_send_to_a_full_socket_takes_its_time_and_no_more() -> None:
+    # Not connected: the system calls it writable, and cannot say when the other one has room.
+    sent: list[bytes] = []
+
+    def send_until_full() -> None:
+        while len(sent) < 10_000:
+            left.send_to(b"%d" % len(sent), address)
+            sent.append(b"%d" % len(sent))
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        DatagramSocket(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as left,
+        DatagramSocket(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as right,
+    ):
+        address = f"{folder}/right"
+        right.bind(address)
+        right.settimeout(TIMEOUT)
+        left.settimeout(0.01)
+        with pytest.raises(TimeoutError) as caught:
+            send_until_full()
+        assert caught.value.message_started is False
+        left.settimeout(TIMEOUT)
+        sender = threading.Thread(target=left.send_to, args=(b"late", address), daemon=True)
+        sender.start()
+        assert [right.recv() for _ in range(len(sent) + 1)] == [*sent, b"late"]
+        sender.join(TIMEOUT)
+        assert not sender.is_alive()
+
+
 @pytest.mark.skipif(
     sys.version_info[:2] == (3, 13),
     reason="what a signal handler raises at a loop's end passes its `try` by (cpython#130279)",

@@ -246,15 +246,17 @@ class DatagramSocket(SocketFace):
             self._sock.sendto(data, self._flags, _plain(address))
 
     def _wait_to_send(self, data: Any, address: Any, deadline: float | None, sent: int) -> None:
+        room_in_time = True
         while True:
             try:
-                if not wait(self._sock, WRITE, deadline):
+                if not (room_in_time and wait(self._sock, WRITE, deadline)):
                     raise errors.timed_out("the datagram could not be sent", self._timeout or 0.0)
                 self._try_to_send(data, address)
                 return
             except BlockingIOError:
                 # There is room here, but not where it goes: for that no system lets one wait.
                 sleep(_PAUSE)
+                room_in_time = deadline is None or monotonic() < deadline
             except (OSError, ValueError) as error:  # ValueError: it was closed in another thread
                 self._fail_to_send(error, len(data), sent)
 
