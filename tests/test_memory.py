@@ -317,6 +317,23 @@ def test_a_byte_that_drips_in_allocates_the_same_however_much_is_pending(
     assert growths <= 8
 
 
+def test_a_header_line_that_drips_in_allocates_the_same_however_many_are_pending(
+    engine: ModuleType,
+) -> None:
+    splitter = engine.Splitter(Codec.headers(max_header=MIB))
+    growths = 0
+    with metered() as meter:
+        for _ in range(3):
+            splitter.feed(b"a: b\r\n" * 20_000)
+            for byte in b"a: b\r\n" * 20:
+                held = meter.held()
+                meter.peak()
+                splitter.feed(bytes((byte,)))
+                growths += meter.peak() - held > 50_000
+    assert splitter.pending > 300_000
+    assert growths <= 2  # room grows by factors
+
+
 def test_an_array_of_spans_is_not_grown_by_one(engine: ModuleType) -> None:
     codec = Codec.uint(1)
     data = bytes(50_000)

@@ -928,14 +928,7 @@ cdef class Splitter:
         if size < self._magic_size:
             return None
         if self._kind == HEADERS:
-            self._line_pos, self._parsed, complete = read_lines(
-                self._header_bytes(),
-                max(self._line_pos, self._magic_size),
-                self._parsed,
-                self._layout.name,
-                self._stream_offset,
-            )
-            return (self._line_pos, self._parsed, b"") if complete else None
+            return self._judge_lines()
         if self._kind == CUSTOM:
             if size == self._magic_size:
                 return None
@@ -953,6 +946,18 @@ cdef class Splitter:
             return None
         header_size, value = found
         return header_size, value, self._header_bytes()[self._magic_size : self._field_offset]
+
+    cdef object _judge_lines(self):
+        cdef Py_ssize_t pos = max(self._line_pos, self._magic_size)
+        name, offset = self._layout.name, self._stream_offset
+        lines = _bytes_of(self._header + pos, self._header_size - pos)  # that are new
+        try:
+            judged, self._parsed, complete = read_lines(lines, 0, self._parsed, name, offset)
+        except errors.FrameError:  # again, for an error that shows the header from its beginning
+            read_lines(self._header_bytes(), pos, self._parsed, name, offset)
+            raise
+        self._line_pos = pos + judged
+        return (self._line_pos, self._parsed, b"") if complete else None
 
     cdef object _judge_uint(self):
         cdef uint64_t value
