@@ -123,7 +123,7 @@ def test_only_a_field_of_known_width_can_count_the_whole_frame(kind: str) -> Non
         (lambda: Codec.struct(4), TypeError, "fmt must be a str"),
         (lambda: Codec.digits(0), ValueError, "width must be from 1"),
         (lambda: Codec.digits(1000), ValueError, "width must be from 1"),
-        (lambda: Codec.digits(4, base=8), ValueError, "base"),
+        (lambda: Codec.digits(4, base=8), ValueError, "base must be 10 or 16, not 8"),
         (lambda: Codec.digits(4, base="10"), (TypeError, ValueError), "base"),
         (lambda: Codec.digits(4, base=16.0), (TypeError, ValueError), "base"),
         (lambda: Codec.varint(max_width=0), ValueError, "max_width must be from 1 to 10"),
@@ -423,6 +423,37 @@ def test_a_special_is_a_whole_frame(engine_in_use: ModuleType) -> None:
     assert codec.split(b"00000005a0001") == ([None, b"a", Mark.PING], 13)
     with pytest.raises(InvalidFrameError, match="4 bytes behind"):
         codec.decode(b"00000000")
+
+
+@pytest.mark.parametrize(("frame", "header"), [(b"\0!!", b"\0"), (b"\5", b"\5")])
+def test_an_empty_message_is_not_taken_for_a_special_of_its_value(
+    engine_in_use: ModuleType, frame: bytes, header: bytes
+) -> None:
+    codec = Codec.uint(1, trailer=b"!!", specials={5: b""})
+    assert codec.decode(frame) == b""
+    with pytest.raises(InvalidFrameError, match="1 bytes behind") as caught:
+        codec.decode(frame + b"x")
+    assert caught.value.header == header
+
+
+def test_a_special_value_is_a_plain_number() -> None:
+    class Value(enum.IntEnum):
+        NONE = 7
+
+    codec = Codec.uint(1, specials={Value.NONE: None})
+    assert repr(codec) == "Codec.uint(1, specials={7: None})"
+    assert str(codec) == "u8,specials=7:None"
+
+
+def test_a_codec_of_functions_that_have_no_hash_is_refused_when_it_is_made() -> None:
+    class Parse:
+        __hash__ = None  # type: ignore[assignment]
+
+        def __call__(self, view: memoryview) -> tuple[int, int]:
+            return 1, view[0]
+
+    with pytest.raises(TypeError, match="parse must be hashable"):
+        Codec.custom(Parse(), build_tagged)
 
 
 def test_split_gives_the_whole_frames_and_where_they_end(engine_in_use: ModuleType) -> None:

@@ -16,7 +16,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, final
 
 from . import errors
-from ._custom_header import read_header
 from ._layout import (
     CUSTOM,
     DIGITS,
@@ -359,18 +358,18 @@ class Codec:
             splitter.feed_eof()
             raise errors.incomplete("header", 0, None, 0, b"")
         raw = Splitter(self, raw=True).feed(frame)[0]
-        header = raw[: self._header_size(raw, messages[0])]
-        raise errors.bytes_behind(memoryview(frame).nbytes - len(raw), header)
+        raise errors.bytes_behind(memoryview(frame).nbytes - len(raw), self._header_of(raw))
 
-    def _header_size(self, raw: bytes, message: Any) -> int:
-        """Of a frame as it travelled, whose message is known."""
-        layout = self.layout
-        if layout.kind == CUSTOM:
-            found = read_header(layout, raw[: len(layout.magic) + layout.max_header], 0)
-            return found[0] if found else len(raw)
-        if any(message is special for special in layout.special_values):
-            return len(raw)
-        return len(raw) - len(layout.trailer) - (len(message) - layout.lead_size)
+    def _header_of(self, raw: bytes) -> bytes:
+        """The header of a whole frame as it travelled: what is there when its last byte is not."""
+        splitter = Splitter(self)
+        splitter.feed(raw[:-1])
+        try:
+            splitter.feed_eof()
+        except errors.IncompleteFrameError as error:
+            if error.where != "header":
+                return error.header
+        return raw
 
     def split(self, data: Buffer, /) -> tuple[list[Any], int]:
         """Every whole frame at the front of a buffer.
@@ -528,16 +527,18 @@ def _check_specials(specials: object) -> Mapping[int, Hashable] | None:
     if not isinstance(specials, Mapping):
         raise TypeError(f"specials must be a mapping, not {specials!r}")
     values_of: dict[Hashable, int] = {}
-    for value, special in specials.items():
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"a special field value must be an int, not {value!r}")
+    for key, special in specials.items():
+        if not isinstance(key, int) or isinstance(key, bool):
+            raise TypeError(f"a special field value must be an int, not {key!r}")
+        value = int(key)
         try:
             other = values_of.setdefault(special, value)
         except TypeError:
             raise TypeError(f"a special object must be hashable, {special!r} is not") from None
         if other != value:
             raise ValueError(f"specials: {value} and {other} both stand for {special!r}")
-    return MappingProxyType(dict(specials)) if specials else None
+    plain = {value: special for special, value in values_of.items()}
+    return MappingProxyType(plain) if plain else None
 
 
 def _uint_layout(parameters: dict[str, Any]) -> Layout:
@@ -644,6 +645,10 @@ def _custom_layout(parameters: dict[str, Any]) -> Layout:
     for name in ("parse", "build"):
         if not callable(parameters[name]):
             raise TypeError(f"{name} must be callable, not {parameters[name]!r}")
+        if not isinstance(parameters[name], Hashable):
+            raise TypeError(
+                f"{name} must be hashable, as the codec is: {parameters[name]!r} is not"
+            )
     max_header = _check_int(parameters, "max_header", 1, _LARGEST_HEADER)
     _check_includes_rest(parameters, "custom")
     _check_unused(parameters, "custom", ("length_offset", "length_adjustment", "specials"))
@@ -670,7 +675,7 @@ def _common_layout(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_base(parameters: dict[str, Any]) -> int:
-    base = _check_int(parameters, "base", 10, 16)
+    base = _check_int(parameters, "base", -MAX_VALUE, None)
     if base not in (10, 16):
         raise ValueError(f"base must be 10 or 16, not {base}")
     return base
