@@ -378,6 +378,9 @@ def test_a_codec_without_notation_is_written_as_its_repr(codec: Codec) -> None:
         ("u32be,magic=%4", "two hexadecimal digits"),
         ("u32be,magic=%+4", "two hexadecimal digits"),
         ("u32be,magic=\xe9", "not printable ASCII"),
+        ("u32be,magic=a b", "a space among bytes is written as %20"),
+        ("u32be,magic=ab ,max=9", "a space among bytes is written as %20"),
+        ("text,trailer= ", "a space among bytes is written as %20"),
         ("text,end=", "end must have 1 to 16 bytes"),
         ("text,base=8", "base must be"),
         ("u8,specials=1", "'1' is not value:object"),
@@ -386,6 +389,7 @@ def test_a_codec_without_notation_is_written_as_its_repr(codec: Codec) -> None:
         ("u8,specials=1:1+", "no Python literal"),
         ("u8,specials=1:'a", "no Python literal"),
         ("u8,specials=1:[]", "must be hashable"),
+        ("u8,specials=1:1e999", "no Python literal"),
         ("u8,specials=1:1;1:2", "1 is given twice"),
         ("u8,specials=1:1;2:1", "both stand for"),
         ("u8,specials=256:1", "does not fit"),
@@ -400,6 +404,12 @@ def test_bad_notation_is_refused_with_what_is_possible(text: str, says: str) -> 
     assert type(caught.value) is ValueError
     assert repr(text)[:50] in str(caught.value)
     caught.match(says)
+
+
+def test_spaces_between_the_parts_of_a_notation_mean_nothing() -> None:
+    spaced = " u16le , offset = 2, includes= frame ,max = 64 MiB "
+    assert parse_codec(spaced) == parse_codec("u16le,offset=2,includes=frame,max=64MiB")
+    assert parse_codec("u8,specials= 0: None") == parse_codec("u8,specials=0:None")
 
 
 def test_notation_is_text() -> None:

@@ -939,7 +939,8 @@ def parse_codec(text: str) -> Codec:
     """
     if not isinstance(text, str):
         raise TypeError(f"a codec's notation is a str, not {text!r}")
-    head, *pairs = (part.strip() for part in text.split(","))
+    head, *pairs = text.split(",")
+    head = head.strip()
     try:
         make, allowed = _read_head(head)
         parameters: dict[str, Any] = {}
@@ -947,6 +948,7 @@ def parse_codec(text: str) -> Codec:
             key, equals, value = pair.partition("=")
             if not equals:
                 raise ValueError(f"{pair!r} is not key=value")
+            key = key.strip()
             key = _KEY_OF.get(key, key)
             if key not in allowed:
                 near = _did_you_mean(key, dict.fromkeys((*allowed, *_names_of(allowed))))
@@ -956,7 +958,7 @@ def parse_codec(text: str) -> Codec:
             if parameter in parameters:
                 raise ValueError(f"{key} is given twice")
             try:
-                parameters[parameter] = read(value)
+                parameters[parameter] = read(value if read is _unquote else value.strip())
             except ValueError as error:
                 raise ValueError(f"{pair!r}: {error}") from None
         return make(**parameters)
@@ -1017,10 +1019,10 @@ def _read_int(text: str) -> int:
 def _read_max(text: str) -> int | None:
     if text == "none":
         return None
-    for unit, size in _UNITS.items():
-        if text.endswith(unit):
-            return _read_int(text[: -len(unit)]) * size
     try:
+        for unit, size in _UNITS.items():
+            if text.endswith(unit):
+                return _read_int(text[: -len(unit)].rstrip()) * size
         return _read_int(text)
     except ValueError:
         raise ValueError("a number of bytes, with KiB, MiB or GiB, or none is wanted") from None
@@ -1041,7 +1043,7 @@ def _read_specials(text: str) -> dict[int, Hashable]:
         value = _read_int(value_text.strip())
         if value in specials:
             raise ValueError(f"{value} is given twice")
-        specials[value] = _read_literal(_unquote_text(literal))
+        specials[value] = _read_literal(_unquote_text(literal.strip()))
     return specials
 
 
@@ -1049,7 +1051,9 @@ def _read_literal(text: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd escapes in text that a person typed
-            return ast.literal_eval(text)
+            value = ast.literal_eval(text)
+            ast.literal_eval(repr(value))  # 1e999 is one, but inf is not
+            return value
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         raise ValueError(f"{text!r} is no Python literal; text wants quotes: 'text'") from None
 
@@ -1065,9 +1069,11 @@ def _unquote(text: str) -> bytes:
                 raise ValueError("a % is followed by two hexadecimal digits; % itself is %25")
             data.append(int(digits, 16))
             pos += 3
-        elif " " <= char <= "~":
+        elif "!" <= char <= "~":
             data.append(ord(char))
             pos += 1
+        elif char == " ":
+            raise ValueError("a space among bytes is written as %20")
         else:
             raise ValueError(
                 f"{char!r} is not printable ASCII; write its bytes as % and two digits"
