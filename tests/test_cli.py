@@ -83,6 +83,7 @@ def test_each_command_has_help(command: str, capsys: pytest.CaptureFixture[str])
         (["--nonsense"], "COMMAND"),
         (["demo", "--nonsense"], "--nonsense"),
         (["formats", "kafka"], "kafka"),
+        (["formats", "a\nb\x1b[2J"], r"a\nb\x1b[2J"),
         (["--vers"], "COMMAND"),  # no abbreviations: they would change with every new option
     ],
 )
@@ -117,6 +118,7 @@ def test_a_command_gives_its_status(add_command: Callable[[Callable[[Any], int]]
         FileNotFoundError(errno.ENOENT, "No such file or directory", "capture.bin"),
         framecodec.InvalidFrameError("no frame"),
         TimeoutError(),
+        OSError("a name\nof two lines"),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -133,7 +135,8 @@ def test_what_goes_wrong_is_one_line_behind_what_was_printed_before(
     assert cli.main(["try"]) == 1
     output = capsys.readouterr()
     assert output.out == "the first message\n"
-    assert output.err == f"framecodec: {str(error) or 'TimeoutError'}\n"
+    said = str(error).replace("\n", r"\n") or "TimeoutError"
+    assert output.err == f"framecodec: {said}\n"
 
 
 def test_ctrl_c_is_no_traceback(

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except (FrameError, OSError) as error:
-        print(f"framecodec: {str(error) or type(error).__name__}", file=sys.stderr)
+        print(f"framecodec: {_one_line(str(error)) or type(error).__name__}", file=sys.stderr)
         try:
             _flush()  # what came before the error is delivered
         except OSError:
@@ -64,7 +64,14 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, where argparse would put its usage in front."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: {_one_line(message)} (see {self.prog} --help)\n")
+
+
+def _one_line(text: str) -> str:
+    """A text may quote what the user gave, line ends and escape sequences too."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
 
 
 def _make_parser() -> argparse.ArgumentParser:
