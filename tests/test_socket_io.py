@@ -297,11 +297,48 @@ def test_a_small_message_leaves_in_one_call(io: ModuleType, ends: Any) -> None:
     assert sender.left == ()
 
 
-def test_what_is_large_or_no_bytes_or_not_next_is_left_to_the_caller(
+@pytest.mark.skipif(not hasattr(socket.socket, "sendmsg"), reason="no sendmsg here")
+@pytest.mark.parametrize("codec", [CODEC, Codec.uint(4, length_offset=3)])
+def test_a_large_message_leaves_in_one_call(io: ModuleType, ends: Any, codec: Codec) -> None:
+    sender = io.Sender(ends[1], io.Lock(), codec)
+    sender.use(DONTWAIT)
+    sender.clear = True
+    message = bytes(range(256)) * 16
+    assert sender.send(message)
+    assert sender.clear
+    assert sender.left == ()
+    assert ends[0].recv(10_000) == codec.encode(message)
+
+
+@pytest.mark.parametrize("taken", [1, 3, 4, 5, 5000])
+def test_what_one_call_did_not_take_of_a_large_message_is_kept(taken: int) -> None:
+    class Reluctant:
+        """As a socket with room for so many bytes."""
+
+        def send(self, data: bytes, flags: int) -> int:
+            raise AssertionError
+
+        def sendmsg(self, buffers: list[bytes], ancillary: tuple[()], flags: int) -> int:
+            return taken
+
+    python_io = importlib.import_module("framecodec._socket_io_py")
+    sender = python_io.Sender(Reluctant(), python_io.Lock(), Codec.uint(4))
+    sender.clear = True
+    message = bytes(range(250)) * 24
+    assert sender.send(message)
+    assert not sender.clear
+    assert b"".join(sender.left) == Codec.uint(4).encode(message)[taken:]
+
+
+def test_what_is_of_three_parts_or_no_bytes_or_not_next_is_left_to_the_caller(
     io: ModuleType, ends: Any
 ) -> None:
+    with_trailer = io.Sender(ends[1], io.Lock(), Codec.uint(2, trailer=b"."))
+    with_trailer.use(DONTWAIT)
+    with_trailer.clear = True
+    assert not with_trailer.send(bytes(4096))
+    assert with_trailer.clear
     sender = sender_of(io, ends[1])
-    assert not sender.send(bytes(4096))
     assert not sender.send(bytearray(4))
     assert not sender.send("text")
     sender.sending = True  # as where a signal handler sends while a send is inside
@@ -354,3 +391,29 @@ def test_where_the_buffer_is_full_whole_frames_are_refused_and_the_begun_one_is_
     while select.select([ends[0]], [], [], 0)[0]:
         wire += ends[0].recv(1 << 20)
     assert wire + b"".join(sender.left) == CODEC.encode_many([message] * taken)
+
+
+@pytest.mark.skipif(not DONTWAIT, reason="no call can be made non-blocking here")
+@pytest.mark.parametrize("codec", [Codec.uint(4), Codec.uint(4, length_offset=3)])
+def test_a_large_message_that_does_not_fit_is_begun_and_its_end_kept(
+    io: ModuleType, codec: Codec
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sock = socket.create_connection(server.getsockname(), 10)
+        peer, _ = server.accept()
+    with sock, peer:
+        sender = io.Sender(sock, io.Lock(), codec)
+        sender.use(DONTWAIT)
+        sender.clear = True
+        message = bytes(range(256)) * 65_000
+        assert sender.send(message)
+        left = b"".join(sender.left)
+        assert not sender.clear
+        assert not sender.send(b"next")
+        frame = codec.encode(message)
+        assert 0 < len(left) < len(frame)
+        peer.settimeout(10)
+        wire = b""
+        while len(wire) < len(frame) - len(left):
+            wire += peer.recv(1 << 20)
+        assert wire + left == frame

@@ -77,7 +77,7 @@ class Outbox:
         self._encode_small = codec._encoder.encode_small
         self._frame_parts = codec.frame_parts
         self._parts: deque[Any] = deque()  # buffers that are ready to leave, ...
-        self.small: list[bytes] = []
+        self.small: list[Buffer] = []
         """... and behind them small frames that are still to be joined."""
         self._borrows = False  # some part is memory that its owner may change
         self.size = 0
@@ -215,7 +215,7 @@ class Outbox:
         self.left = []
 
 
-def _join(small: list[bytes]) -> bytes:
+def _join(small: list[Any]) -> Any:
     return small[0] if len(small) == 1 else b"".join(small)
 
 

@@ -3,6 +3,8 @@ from collections.abc import Iterator
 from socket import socket
 from typing import Any, final
 
+from typing_extensions import Buffer
+
 from .codec import Codec
 from .splitter import Splitter
 
@@ -29,7 +31,7 @@ class Receiver:
 class Sender:
     clear: bool
     sending: bool
-    left: tuple[bytes, ...]
+    left: tuple[Buffer, ...]
     def __init__(self, sock: socket, lock: Lock, codec: Codec) -> None: ...
     def use(self, flags: int) -> None: ...
     def send(self, message: object, /) -> bool: ...

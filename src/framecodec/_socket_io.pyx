@@ -8,6 +8,7 @@ and the end of a method.
 """
 
 cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport (
     PyBytes_AS_STRING,
     PyBytes_CheckExact,
@@ -40,14 +41,24 @@ cdef extern from *:
     #ifdef _WIN32
     /* Sockets are no descriptors there: everything goes the other way. */
     #define framecodec_recv(fd, buffer, size, flags) (errno = EAGAIN, (Py_ssize_t)-1)
-    #define framecodec_send(fd, buffer, size, flags) (errno = EAGAIN, (Py_ssize_t)-1)
+    #define framecodec_send(fd, first, first_size, rest, rest_size, flags) \\
+        (errno = EAGAIN, (Py_ssize_t)-1)
     #define framecodec_wait(fd, milliseconds) 1
     #else
     #include <poll.h>
     #include <sys/types.h>
     #include <sys/socket.h>
+    #include <sys/uio.h>
     #define framecodec_recv recv
-    #define framecodec_send send
+    static Py_ssize_t framecodec_send(int fd, const void *first, Py_ssize_t first_size,
+                                      const void *rest, Py_ssize_t rest_size, int flags)
+    {
+        if (!rest_size)
+            return send(fd, first, first_size, flags);
+        struct iovec parts[2] = {{(void *)first, first_size}, {(void *)rest, rest_size}};
+        struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
+        return sendmsg(fd, &message, flags);
+    }
     static int framecodec_wait(int fd, int milliseconds)
     {
         struct pollfd wanted = {.fd = fd, .events = POLLIN};
@@ -57,7 +68,14 @@ cdef extern from *:
     """
     bint _would_block "framecodec_would_block" () nogil
     Py_ssize_t _recv "framecodec_recv" (int fd, void* buffer, size_t size, int flags) nogil
-    Py_ssize_t _send "framecodec_send" (int fd, const void* data, size_t size, int flags) nogil
+    Py_ssize_t _send "framecodec_send" (
+        int fd,
+        const void* first,
+        Py_ssize_t first_size,
+        const void* rest,
+        Py_ssize_t rest_size,
+        int flags,
+    ) nogil
     int _wait_for_bytes "framecodec_wait" (int fd, int milliseconds) nogil
 
 cdef extern from "Python.h":
@@ -259,7 +277,7 @@ cdef class Receiver:
 
 @cython.final
 cdef class Sender:
-    """Sends one small message by one system call.
+    """Sends one message by one system call.
 
     See `framecodec._socket_io_py.Sender`, its twin.
     """
@@ -270,57 +288,66 @@ cdef class Sender:
     cdef object _fileno
     cdef Lock _lock
     cdef object _encode
+    cdef object _frame_parts
     cdef int _flags
 
     def __init__(self, sock, Lock lock not None, codec):
         self._fileno = sock.fileno
         self._lock = lock
         self._encode = codec.encode
+        self._frame_parts = codec.frame_parts
         self.left = ()
 
     def use(self, int flags):
-        """Says how to call send()."""
+        """Says how to call send() and sendmsg()."""
         self._flags = flags
 
     def send(self, message, /):
         """Whether the message was taken: sent, or begun, with its end in `left`."""
-        cdef bytes frame
-        if (
-            not self.clear
-            or not PyBytes_CheckExact(message)
-            or PyBytes_GET_SIZE(message) > LARGEST_SIZE
-        ):
+        if not self.clear or not PyBytes_CheckExact(message):
             return False
-        frame = self._encode(message)
+        if PyBytes_GET_SIZE(message) <= LARGEST_SIZE:
+            return self._send_buffers(self._encode(message), b"")
+        parts = self._frame_parts(message)
+        return len(parts) == 2 and self._send_buffers(parts[0], parts[1])  # 3: there is a trailer
+
+    cdef bint _send_buffers(self, bytes first, rest) except -1:
+        cdef Py_buffer view
         if not self._lock._try_acquire():
             return False
         try:
-            return self._send_frame(frame)
+            if not self.clear or self.sending:
+                return False
+            self.sending = True
+            PyObject_GetBuffer(rest, &view, PyBUF_SIMPLE)
+            try:
+                return self._transmit(first, rest, &view)
+            finally:
+                self.sending = False
+                PyBuffer_Release(&view)
         finally:
             self._lock._release()
 
-    cdef bint _send_frame(self, bytes frame) except -1:
-        cdef const char* data = PyBytes_AS_STRING(frame)
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(frame)
+    cdef bint _transmit(self, bytes first, rest, Py_buffer* view) except -1:
+        cdef const char* data = PyBytes_AS_STRING(first)
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(first)
         cdef Py_ssize_t count = -1
-        cdef int fd, flags = self._flags
-        if not self.clear or self.sending:
-            return False
-        self.sending = True
-        try:
-            fd = self._fileno()
-            while count < 0:
-                with nogil:
-                    count = _send(fd, data, size, flags)
-                if count < 0:
-                    if _would_block():
-                        return False
-                    if errno != EINTR:
-                        PyErr_SetFromErrno(OSError)
-                    PyErr_CheckSignals()
-            if count < size:
-                self.clear = False
+        cdef int fd = self._fileno(), flags = self._flags
+        while count < 0:
+            with nogil:
+                count = _send(fd, data, size, view.buf, view.len, flags)
+            if count < 0:
+                if _would_block():
+                    return False
+                if errno != EINTR:
+                    PyErr_SetFromErrno(OSError)
+                PyErr_CheckSignals()
+        if count < size + view.len:
+            self.clear = False
+            if count >= size:
+                self.left = (memoryview(rest)[count - size :],)
+            else:
                 self.left = (PyBytes_FromStringAndSize(data + count, size - count),)
-        finally:
-            self.sending = False
+                if view.len:
+                    self.left += (rest,)
         return True

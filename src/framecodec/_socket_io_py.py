@@ -1,7 +1,7 @@
 """The short way through a socket, in Python: one call that has nothing in its way.
 
 It reads as the specification of the compiled twin, `_socket_io.pyx`. Most calls of `recv` find a
-message that is ready or bytes that are, and most small messages fit the socket's buffer at once.
+message that is ready or bytes that are, and most messages fit the socket's buffer at once.
 Those go this way. Whatever is unusual is left to `FrameSocket`, which knows how to wait, to whom
 and for how long: a socket that would block, a thread that is inside, half a frame, an error.
 """
@@ -11,15 +11,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from socket import socket
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from ._outbox import GATHER_SIZE
 from .codec import Codec
 from .splitter import Splitter
 
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
 __all__ = ["Receiver", "Sender"]
 
 Lock = threading.RLock
+
+NO_BYTES = memoryview(b"")
 
 
 @final
@@ -64,34 +69,62 @@ class Sender:
         codec: The shape of the frames.
     """
 
-    __slots__ = ("_encode", "_flags", "_lock", "_send", "clear", "left", "sending")
+    __slots__ = (
+        "_encode",
+        "_flags",
+        "_frame_parts",
+        "_lock",
+        "_send",
+        "_sendmsg",
+        "clear",
+        "left",
+        "sending",
+    )
 
     def __init__(self, sock: socket, lock: Any, codec: Codec) -> None:
         self._send = sock.send
+        self._sendmsg = getattr(sock, "sendmsg", None)  # Windows has none
         self._lock = lock
         self._encode = codec.encode
+        self._frame_parts = codec.frame_parts
         self._flags: tuple[int] = (0,)
         self.clear = False
         """Nothing is ahead of the next message."""
         self.sending = False
         """Somebody is inside."""
-        self.left: tuple[bytes, ...] = ()
-        """The end of a frame that was begun."""
+        self.left: tuple[Buffer, ...] = ()
+        """The end of a frame that was begun: one buffer or two."""
 
     def use(self, flags: int) -> None:
-        """Says how to call send()."""
+        """Says how to call send() and sendmsg()."""
         self._flags = (flags,)
 
     def send(self, message: object, /) -> bool:
         """Whether the message was taken: sent, or begun, with its end in `left`.
 
+        A small message is one buffer with its header, a large one is not copied.
+
         Raises:
             FrameError: The message is invalid; nothing was sent.
             OSError: The system refused; nothing was sent.
         """
-        if not self.clear or type(message) is not bytes or len(message) >= GATHER_SIZE:
+        if not self.clear or type(message) is not bytes:
             return False
-        frame = self._encode(message)
+        if len(message) < GATHER_SIZE:
+            frame = self._encode(message)
+            counts = map(self._send, (frame,), self._flags)
+            return self._count(counts, frame, len(frame), NO_BYTES, 0)
+        parts = self._frame_parts(message)
+        if len(parts) != 2 or self._sendmsg is None:  # it has a trailer, too
+            return False
+        header, rest = memoryview(parts[0]), memoryview(parts[1])
+        counts = map(self._sendmsg, (parts,), ((),), self._flags)
+        return self._count(counts, header, len(header), rest, len(rest))
+
+    def _count(
+        self, counts: Iterator[int], first: Any, first_size: int, rest: memoryview, rest_size: int
+    ) -> bool:
+        """Makes the call, and keeps what it did not take."""
         if not self._lock.acquire(blocking=False):
             return False
         try:
@@ -99,10 +132,15 @@ class Sender:
                 return False
             self.sending = True
             # No call between the count and what is made of it.
-            for count in map(self._send, (frame,), self._flags):
-                if count != len(frame):
+            for count in counts:
+                if count != first_size + rest_size:
                     self.clear = False
-                    self.left = (frame[count:],)
+                    if count >= first_size:
+                        self.left = (rest[count - first_size :],)
+                    elif rest_size:
+                        self.left = (first[count:], rest)
+                    else:
+                        self.left = (first[count:],)
             return True
         except BlockingIOError:
             return False

@@ -608,7 +608,7 @@ class FrameSocket(SocketFace):
         if sender.sending:
             raise errors.in_use("send()")
         if sender.left:  # which was begun when nothing was held
-            size = len(sender.left[0])
+            size = sum(map(len, sender.left))
             # No call here: all three or none.
             outbox.small += sender.left
             outbox.size += size
