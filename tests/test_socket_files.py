@@ -129,6 +129,16 @@ def test_a_part_of_a_file_is_sent_and_no_more_than_it_has() -> None:
         assert other.recv() == data[12_000:]
 
 
+@pytest.mark.parametrize("size", [-1, -5000])
+def test_a_size_below_nothing_is_refused_for_every_kind_of_file(size: int) -> None:
+    with two("TCP", Codec.uint(4)) as (one, other), tempfile.TemporaryFile() as file:
+        for source in (file, io.BytesIO(bytes(6000))):
+            with pytest.raises(ValueError, match=f"size must be 0 or more, not {size}"):
+                one.send_file(source, size)
+        one.send(b"next")
+        assert other.recv() == b"next"
+
+
 def test_a_file_is_limited_as_a_message_is() -> None:
     codec = Codec.uint(4, max_message_size=10_000)
     with two("socketpair", codec) as (one, other), tempfile.TemporaryFile() as file:

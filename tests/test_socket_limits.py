@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import select
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -55,6 +56,21 @@ def test_a_peer_that_drips_is_cut_off_though_each_byte_comes_in_time() -> None:
         finally:
             stop.set()
             thread.join(TIMEOUT)
+
+
+def test_time_that_the_receiver_spends_elsewhere_is_not_the_peers() -> None:
+    large = bytes(1_000_000)  # more than there is room for on the way
+    codec = Codec.uint(4)
+    with stream_pair() as (peer, sock), FrameSocket(sock, codec, message_timeout=0.1) as conn:
+        conn.settimeout(TIMEOUT)
+        thread = threading.Thread(
+            target=peer.sendall, args=(codec.encode_many([b"small", large]),), daemon=True
+        )
+        thread.start()
+        assert conn.recv() == b"small"
+        time.sleep(0.3)
+        assert conn.recv() == large
+        thread.join(TIMEOUT)
 
 
 def test_a_quiet_connection_is_not_cut_off_by_the_limit_of_a_message() -> None:

@@ -7,12 +7,14 @@ import os
 import pickle
 import select
 import selectors
+import signal
 import socket
 import stat
 import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -626,3 +628,135 @@ def test_two_listeners_share_a_port_where_they_are_told_to() -> None:
 def test_the_public_names_are_the_modules() -> None:
     assert framecodec.FrameSocket is FrameSocket
     assert framecodec.connect is connect
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error"),
+    [
+        ((("127.0.0.1", 70_000),), {}, OverflowError),
+        ((("127.0.0.1", 0), "kafka"), {}, TypeError),
+        ((("127.0.0.1", 0),), {"message_timeout": -1}, ValueError),
+        ((("127.0.0.1", 0),), {"idle_timeout": "soon"}, TypeError),
+    ],
+)
+def test_listen_refuses_at_once_what_no_connection_could_have(
+    arguments: Any, options: Any, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        listen(*arguments, **options)
+
+
+def test_connect_refuses_a_port_that_there_is_not() -> None:
+    with pytest.raises(OverflowError, match="0-65535, not 70000"):
+        connect(("127.0.0.1", 70_000))
+
+
+def test_a_socket_is_handed_over_with_any_time_out_and_then_is_somebody_elses(
+    half: tuple[socket.socket, FrameSocket],
+) -> None:
+    peer, conn = half
+    conn.settimeout(float("inf"))
+    peer.sendall(conn.codec.encode_many([b"mine", b"theirs"]))
+    assert conn.recv() == b"mine"
+    sock, unread = conn.detach()
+    with sock:
+        assert unread == conn.codec.encode(b"theirs")
+        sock.settimeout(7)
+        with pytest.raises(ConnectionAbortedError):
+            conn.settimeout(0)
+        assert sock.gettimeout() == 7
+
+
+def test_a_send_takes_one_time_out_for_what_was_held_and_what_is_new(
+    half: tuple[socket.socket, FrameSocket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer, conn = half
+    deadlines: list[float | None] = []
+
+    def drain_the_peer(sock: object, wanted: int, deadline: float | None) -> bool:
+        deadlines.append(deadline)
+        peer.recv(1 << 20)
+        return True
+
+    conn.settimeout(0)
+    with pytest.raises(BlockingIOError):
+        conn.send(bytes(5_000_000))
+    conn.settimeout(TIMEOUT)
+    before = conn.pending_send
+    monkeypatch.setattr("framecodec.sockets._wait", drain_the_peer)
+    conn.send(bytes(5_000_000))
+    assert before > 0
+    assert len(deadlines) > before // (1 << 20) + 1
+    assert len(set(deadlines)) == 1
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers here")
+def test_a_signal_handler_that_closes_the_connection_lets_no_byte_go_elsewhere() -> None:
+    """Its descriptor's number may stand for another socket at once."""
+    others: list[socket.socket] = []
+
+    def send_until_it_is_closed() -> None:
+        for _ in range(100_000):
+            conn.send(bytes(1000))
+
+    def close_and_open(*_: object) -> None:
+        conn.close()
+        others.extend(socket.socketpair())
+
+    before = signal.signal(signal.SIGALRM, close_and_open)
+    try:
+        with stream_pair() as (_, sock), FrameSocket(sock) as conn:
+            conn.settimeout(None)
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            with pytest.raises(ConnectionAbortedError):
+                send_until_it_is_closed()
+        for other in others:
+            other.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                other.recv(1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        for other in others:
+            other.close()
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers here")
+def test_an_interruption_leaves_no_send_inside_and_no_lock_taken(engine: ModuleType) -> None:
+    if engine.__name__.endswith("_py"):
+        pytest.skip("the Python engine is Python code")
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    def swallow() -> None:
+        while peer.recv(1 << 20):
+            pass
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with stream_pair() as (peer, sock):
+            peer.settimeout(TIMEOUT)
+            swallower = threading.Thread(target=swallow, daemon=True)
+            # So that each signal comes to this thread, and at once.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+            swallower.start()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+            with FrameSocket(sock) as conn:
+                conn.settimeout(TIMEOUT)
+                for number in range(800):
+                    with contextlib.suppress(Interrupted):
+                        signal.setitimer(signal.ITIMER_REAL, 1e-4 + number % 50 * 1e-5)
+                        while True:
+                            conn.send(bytearray(100))
+                another = threading.Thread(target=conn.send, args=(b"from another",), daemon=True)
+                another.start()
+                another.join(TIMEOUT)
+                assert not another.is_alive()
+            swallower.join(TIMEOUT)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

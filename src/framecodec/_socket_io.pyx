@@ -32,7 +32,7 @@ from time import monotonic
 from . import errors
 from ._outbox import GATHER_SIZE
 
-__all__ = ["Lock", "Receiver", "Sender"]
+__all__ = ["Guard", "Lock", "Receiver", "Sender"]
 
 cdef extern from *:
     """
@@ -170,6 +170,30 @@ cdef class Lock:
 
 
 @cython.final
+cdef class Guard:
+    """A lock as a context manager that waits no longer than the socket's time-out.
+
+    Compiled, there is no moment for a signal handler at which the lock is taken and nobody knows.
+    """
+
+    cdef Lock _lock
+    cdef double _timeout
+
+    def __init__(self, Lock lock not None, double timeout):
+        self._lock = lock
+        self._timeout = timeout
+
+    def __enter__(self):
+        if self._lock._try_acquire():
+            return
+        if not self._timeout or not self._lock._wait(self._timeout):
+            raise errors.another_thread_is_inside(self._timeout)
+
+    def __exit__(self, *_):
+        self._lock.release()
+
+
+@cython.final
 cdef class Receiver:
     """The messages that were received; where there are none, one receive that may bring some.
 
@@ -248,7 +272,7 @@ cdef class Receiver:
                         return 0
                     if not deadline:
                         deadline = monotonic() + self._timeout
-                    self._wait(fd, deadline)
+                    self._wait(deadline)
                 elif errno == EINTR:
                     PyErr_CheckSignals()
                 else:
@@ -256,10 +280,13 @@ cdef class Receiver:
         finally:
             self.may_read = True
 
-    cdef int _wait(self, int fd, double deadline) except -1:
+    cdef int _wait(self, double deadline) except -1:
         cdef double left
-        cdef int milliseconds, ready
+        cdef int fd, milliseconds, ready
         while True:
+            fd = self._fileno()
+            if fd < 0:  # closed by a signal handler: the next receive says so
+                return 0
             left = min(max(deadline - monotonic(), 0.0), LONGEST_POLL)
             milliseconds = <int>ceil(left * 1e3)
             with nogil:
@@ -332,8 +359,9 @@ cdef class Sender:
         cdef const char* data = PyBytes_AS_STRING(first)
         cdef Py_ssize_t size = PyBytes_GET_SIZE(first)
         cdef Py_ssize_t count = -1
-        cdef int fd = self._fileno(), flags = self._flags
+        cdef int fd, flags = self._flags
         while count < 0:
+            fd = self._fileno()  # again behind a signal, whose handler may have closed the socket
             with nogil:
                 count = _send(fd, data, size, view.buf, view.len, flags)
             if count < 0:

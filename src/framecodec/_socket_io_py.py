@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from socket import socket
 from typing import TYPE_CHECKING, Any, final
 
+from . import errors
 from ._outbox import GATHER_SIZE
 from .codec import Codec
 from .splitter import Splitter
@@ -20,11 +21,29 @@ from .splitter import Splitter
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["Receiver", "Sender"]
+__all__ = ["Guard", "Lock", "Receiver", "Sender"]
 
 Lock = threading.RLock
 
 NO_BYTES = memoryview(b"")
+
+
+@final
+class Guard:
+    """A lock as a context manager that waits no longer than the socket's time-out."""
+
+    __slots__ = ("_lock", "_timeout")
+
+    def __init__(self, lock: Any, timeout: float) -> None:
+        self._lock = lock
+        self._timeout = timeout
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(timeout=min(self._timeout, threading.TIMEOUT_MAX)):
+            raise errors.another_thread_is_inside(self._timeout)
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 @final

@@ -122,6 +122,8 @@ class OutgoingFile:
     def open(cls, file: Any, size: int | None, codec: Codec) -> OutgoingFile | bytes:
         """A message from a file; bytes where there is nothing to be gained."""
         check_binary_file(file, "read")
+        if size is not None and size < 0:
+            raise errors.negative_size(size)
         # Not every object with a fileno() gives the bytes of that descriptor: gzip does not.
         if isinstance(getattr(file, "raw", file), io.FileIO):
             fileno = file.fileno()

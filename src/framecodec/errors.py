@@ -487,6 +487,13 @@ def timed_out(what: str, timeout: float) -> TimeoutError:
     return TimeoutError(f"{what} within {timeout:g} s; nothing is lost, the next call goes on")
 
 
+def another_thread_is_inside(timeout: float) -> OSError:
+    error = timed_out("another thread did not finish its call", timeout)
+    refusal: OSError = error if timeout else would_block()
+    refusal.message_started = False  # type: ignore[attr-defined]
+    return refusal
+
+
 def nobody_connected(timeout: float) -> TimeoutError:
     return TimeoutError(f"no connection within {timeout:g} s")
 
@@ -560,6 +567,14 @@ def file_would_block() -> BlockingIOError:
 
 def not_a_binary_file(file: object) -> TypeError:
     return TypeError(f"a file opened in binary mode is required, not {type(file).__name__!r}")
+
+
+def bad_port(port: int) -> OverflowError:  # as the methods of a socket
+    return OverflowError(f"port must be 0-65535, not {port}")
+
+
+def negative_size(size: int) -> ValueError:
+    return ValueError(f"size must be 0 or more, not {size}")
 
 
 def file_has_not(size: int, there: int) -> ValueError:

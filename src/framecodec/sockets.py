@@ -157,6 +157,7 @@ class FrameSocket(SocketFace):
         "_frames",
         "_idle_since",
         "_idle_timeout",
+        "_left_at",
         "_limited",
         "_message_timeout",
         "_on_oversize",
@@ -233,6 +234,7 @@ class FrameSocket(SocketFace):
         self._began: float | None = None  # when the pending message's first byte was read
         self._began_at = -1  # ... and its stream offset
         self._idle_since: float | None = None
+        self._left_at = 0.0  # when the last call that received ended
 
         # Sending.
         self._sender = io.Sender(sock, self._write_lock, codec)
@@ -322,26 +324,36 @@ class FrameSocket(SocketFace):
         try:
             if self._raw and self._undecoded:  # an interruption was here
                 return self._decode()
-            deadline: float | None = None
-            while True:
-                try:
-                    if self._tls is None:
-                        ready = self._receive()
-                    else:
-                        with self._tls_lock:
-                            ready = self._receive()
-                    if self._limited:
-                        self._note_arrival()
-                    return self._decode() if self._raw else ready
-                except OSError as error:
-                    wanted = self._judge(error)
-                except errors.FrameError as error:
-                    self._end(error)
-                if deadline is None and self._timeout is not None:
-                    deadline = monotonic() + self._timeout
-                self._wait_to_read(wanted, deadline)
+            if self._began is not None and self._read_waits:
+                self._began += monotonic() - self._left_at  # that time was not the peer's
+            return self._receive_or_wait()
         finally:
+            if self._limited:
+                self._left_at = monotonic()
             receiver.may_read = not (self._failure or self._closed or self._stream)
+
+    # A signal handler that raises may do so at a loop's end, where the `try` around the loop does
+    # not see it (cpython#130279). So no loop stands in one that must not be left out.
+
+    def _receive_or_wait(self) -> Iterator[Any]:
+        deadline: float | None = None
+        while True:
+            try:
+                if self._tls is None:
+                    ready = self._receive()
+                else:
+                    with self._tls_lock:
+                        ready = self._receive()
+                if self._limited:
+                    self._note_arrival()
+                return self._decode() if self._raw else ready
+            except OSError as error:
+                wanted = self._judge(error)
+            except errors.FrameError as error:
+                self._end(error)
+            if deadline is None and self._timeout is not None:
+                deadline = monotonic() + self._timeout
+            self._wait_to_read(wanted, deadline)
 
     def _receive(self) -> Iterator[Any]:
         """Receives until a message is whole; keeps it."""
@@ -468,8 +480,6 @@ class FrameSocket(SocketFace):
             self._began, self._began_at = None, -1
         elif splitter.stream_offset != self._began_at:
             self._began, self._began_at = monotonic(), splitter.stream_offset
-        else:
-            self._check_limits()
 
     def _limit(self) -> float | None:
         """When the peer's time is over."""
@@ -567,13 +577,17 @@ class FrameSocket(SocketFace):
             OSError: The connection is broken, or was closed on this side.
         """
         with self._write_guard:
-            self._drain()
+            self._drain(self._deadline())
+
+    def _deadline(self) -> float | None:
+        return None if self._timeout is None else monotonic() + self._timeout
 
     def _send_all(self, put: Callable[[Any], None], what: Any) -> None:
+        deadline = self._deadline()
         with self._write_guard:
             outbox = self._outbox
             try:
-                self._drain()
+                self._drain(deadline)
             except BaseException as error:
                 _mark(error, False)
                 raise
@@ -581,7 +595,7 @@ class FrameSocket(SocketFace):
             try:
                 put(what)
                 size = outbox.size
-                self._drain()
+                self._drain(deadline)
             except BaseException as error:
                 outbox.settle()
                 # A TLS record that was begun must go on with the same bytes.
@@ -602,7 +616,7 @@ class FrameSocket(SocketFace):
             _mark(error, True)
             raise
 
-    def _drain(self) -> None:
+    def _drain(self, deadline: float | None) -> None:
         """Sends what is held."""
         outbox, sender = self._outbox, self._sender
         if sender.sending:
@@ -617,43 +631,44 @@ class FrameSocket(SocketFace):
             raise errors.connection_closed()
         if self._write_failure is not None:
             raise self._write_failure.with_traceback(None)
-        deadline = None if self._timeout is None else monotonic() + self._timeout
         sender.sending = True
         sender.clear = False
         try:
-            while True:
-                wanted = _WRITE
-                try:
-                    if outbox.size:
-                        self._write()
-                        outbox.settle()
-                    elif self._file is not None:
-                        self._write_file(self._file)
-                    else:
-                        sender.clear = self._tls is None
-                        return
-                    continue
-                except OSError as error:
-                    if _is_tls_error(error, _TLS_WANTS_READ):
-                        if not self._write_waits:
-                            raise _TLSWantsRead(*error.args) from None
-                        wanted = _READ
-                    elif _is_tls_error(error, _TLS_WANTS_WRITE):
-                        if not self._write_waits:
-                            raise _TLSWantsWrite(*error.args) from None
-                    elif not self._write_waits or not isinstance(
-                        error, BlockingIOError | InterruptedError
-                    ):
-                        if self._closed:
-                            raise errors.connection_closed() from None
-                        self._reset = self._reset or isinstance(error, ConnectionResetError)
-                        raise
-                if not _wait(self._sock, wanted, deadline):
-                    raise errors.timed_out("not all was sent", self._timeout or 0.0)
-                if self._closed:
-                    raise errors.connection_closed()
+            self._write_or_wait(deadline)
+            sender.clear = self._tls is None
         finally:
             sender.sending = False
+
+    def _write_or_wait(self, deadline: float | None) -> None:
+        outbox = self._outbox
+        while outbox.size or self._file is not None:
+            wanted = _WRITE
+            try:
+                if outbox.size:
+                    self._write()
+                    outbox.settle()
+                elif self._file is not None:
+                    self._write_file(self._file)
+                continue
+            except OSError as error:
+                if _is_tls_error(error, _TLS_WANTS_READ):
+                    if not self._write_waits:
+                        raise _TLSWantsRead(*error.args) from None
+                    wanted = _READ
+                elif _is_tls_error(error, _TLS_WANTS_WRITE):
+                    if not self._write_waits:
+                        raise _TLSWantsWrite(*error.args) from None
+                elif not self._write_waits or not isinstance(
+                    error, BlockingIOError | InterruptedError
+                ):
+                    if self._closed:
+                        raise errors.connection_closed() from None
+                    self._reset = self._reset or isinstance(error, ConnectionResetError)
+                    raise
+            if not _wait(self._sock, wanted, deadline):
+                raise errors.timed_out("not all was sent", self._timeout or 0.0)
+            if self._closed:
+                raise errors.connection_closed()
 
     def _write(self) -> None:
         """One system call's worth of the outbox."""
@@ -686,18 +701,20 @@ class FrameSocket(SocketFace):
             ValueError: The file has fewer bytes than that; nothing was sent.
             FrameError: As `Codec.encode`; nothing was sent.
             TimeoutError, BlockingIOError, OSError: As `send`. Where ``message_started`` is True the
-                file may be closed: what is left of it is held and leaves by `flush` or ahead of the
-                next message. But if the file has become shorter meanwhile, the frame cannot be
+                file may be closed, if it is a regular one: what is left of it is held and leaves by
+                `flush` or ahead of the next message. But if the file has become shorter meanwhile,
+                or a pipe or an object of Python's gives less than `size`, the frame cannot be
                 finished: this and every later call raises an `OSError`.
         """
         outgoing = OutgoingFile.open(file, size, self._codec)
         if isinstance(outgoing, bytes):
             self.send(outgoing)
             return
+        deadline = self._deadline()
         with self._write_guard:
             outbox = self._outbox
             try:
-                self._drain()
+                self._drain(deadline)
             except BaseException as error:
                 _mark(error, False)
                 raise
@@ -705,7 +722,7 @@ class FrameSocket(SocketFace):
             try:
                 self._file = outgoing
                 outbox.put_bytes(outgoing.header)
-                self._drain()
+                self._drain(deadline)
             except BaseException as error:
                 outbox.settle()
                 begun = outbox.size != header_size or self._tls is not None
@@ -776,7 +793,8 @@ class FrameSocket(SocketFace):
     def recv_file(self, file: Any, /) -> int:
         """Receives one message into a file, without holding it in memory.
 
-        The codec's ``max_message_size`` holds as for `recv`; raise it for large files. After a
+        The codec's ``max_message_size`` holds as for `recv`; raise it for large files. The time-out
+        is for the message's beginning and for each wait behind it, not for the whole file. After a
         time-out, call it again with the same file: it goes on.
 
         Args:
@@ -810,7 +828,8 @@ class FrameSocket(SocketFace):
     def recv_into(self, buffer: Any, /) -> int:
         """Receives one message into a buffer, without another copy in memory.
 
-        After a time-out, call it again with the same buffer: it goes on.
+        The time-out is as for `recv_file`. After one, call it again with the same buffer: it goes
+        on.
 
         Args:
             buffer: A writable bytes-like object.
@@ -989,7 +1008,9 @@ class FrameSocket(SocketFace):
             self._closed = True
             receiver.may_read = False
             sender.clear = False
-            self._sock.settimeout(self._timeout)
+            timeout = self._timeout
+            # A socket of its own takes no more.
+            self._sock.settimeout(timeout and min(timeout, threading.TIMEOUT_MAX))
             return self._sock, unread
 
     # --- what can be asked ------------------------------------------------------------------------
@@ -1030,6 +1051,8 @@ class FrameSocket(SocketFace):
         """Sets the seconds that a call may take; None waits for ever, 0 does not wait at all."""
         if timeout is not None and (timeout < 0 or math.isnan(timeout)):
             raise ValueError("Timeout value out of range")
+        if self._closed:  # detach() has given the socket to somebody else
+            raise errors.connection_closed()
         sock = self._sock
         read_alone = timeout is None and not self._limited
         write_alone = timeout is None
@@ -1053,8 +1076,9 @@ class FrameSocket(SocketFace):
             self._read_guard: Any = self._read_lock
             self._write_guard: Any = self._write_lock
         else:
-            self._read_guard = _TimedLock(self._read_lock, timeout)
-            self._write_guard = _TimedLock(self._write_lock, timeout)
+            io = _short_way(sock)
+            self._read_guard = io.Guard(self._read_lock, timeout)
+            self._write_guard = io.Guard(self._write_lock, timeout)
 
     def shutdown(self, how: int, /) -> None:
         """Ends one or both directions; what an earlier `send` left unsent is not sent by it.
@@ -1168,7 +1192,12 @@ def listen(
 
     Raises:
         OSError: The address cannot be had.
+        TypeError, ValueError, OverflowError: An argument is invalid.
     """
+    if not isinstance(codec, Codec):  # now, and not when somebody connects
+        raise errors.not_a_codec(codec)
+    _check_seconds("message_timeout", message_timeout)
+    _check_seconds("idle_timeout", idle_timeout)
     if isinstance(address, tuple):
         host, port = _host_and_port(address)
         found = socket.getaddrinfo(
@@ -1306,7 +1335,10 @@ class Listener(SocketFace):
 def _host_and_port(address: tuple[Any, ...]) -> tuple[Any, Any]:
     if len(address) not in (2, 4):
         raise errors.bad_address(address)
-    return address[0], address[1]
+    host, port = address[:2]
+    if isinstance(port, int) and not 0 <= port <= 65535:  # the system would take its lowest bits
+        raise errors.bad_port(port)
+    return host, port
 
 
 def _unix_path(address: object) -> str | bytes:
@@ -1384,29 +1416,6 @@ def _socket_file(path: str | bytes) -> tuple[int, int, int] | None:
 
 
 # --- waiting --------------------------------------------------------------------------------------
-
-
-class _TimedLock:
-    """A lock as a context manager that waits no longer than the socket's time-out."""
-
-    __slots__ = ("_lock", "_timeout")
-
-    def __init__(self, lock: Any, timeout: float) -> None:
-        self._lock = lock
-        self._timeout = timeout
-
-    def __enter__(self) -> None:
-        if not self._lock.acquire(timeout=min(self._timeout, threading.TIMEOUT_MAX)):
-            error = (
-                errors.timed_out("another thread did not finish its call", self._timeout)
-                if self._timeout
-                else errors.would_block()
-            )
-            _mark(error, False)
-            raise error
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
 
 
 def _short_way(sock: socket.socket) -> Any:
