@@ -488,20 +488,17 @@ def timed_out(what: str, timeout: float) -> TimeoutError:
 
 
 def another_thread_is_inside(timeout: float) -> OSError:
-    error = timed_out("another thread did not finish its call", timeout)
-    refusal: OSError = error if timeout else would_block()
+    refusal: OSError = timed_out("another thread did not finish its call", timeout)
+    if not timeout:
+        refusal = BlockingIOError(
+            errno.EAGAIN, "another thread is in the same call, and this socket does not wait"
+        )
     refusal.message_started = False  # type: ignore[attr-defined]
     return refusal
 
 
 def nobody_connected(timeout: float) -> TimeoutError:
     return TimeoutError(f"no connection within {timeout:g} s")
-
-
-def would_block() -> BlockingIOError:
-    return BlockingIOError(
-        errno.EAGAIN, "another thread is in the same call, and this socket does not wait"
-    )
 
 
 def in_use(what: str) -> RuntimeError:
