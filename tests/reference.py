@@ -6,6 +6,7 @@ no state, no speed. A splitter that sees the same stream in pieces must come to 
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 import sys
@@ -181,7 +182,7 @@ def expect(codec: Codec, data: bytes, *, raw: bool = False, skip: bool = False) 
     """The outcome of a stream that ends after `data`."""
     has = codec.parameters
     specials, trailer, limit = has["specials"] or {}, has["trailer"], has["max_message_size"]
-    limit = min(sys.maxsize // 2 if limit is None else limit, sys.maxsize // 2)  # of any memory
+    limit = math.inf if limit is None else limit
     outcome, oversized = Outcome(), False
     while outcome.stream_offset < len(data):
         frame = data[outcome.stream_offset :]

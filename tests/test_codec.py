@@ -177,12 +177,22 @@ def test_only_a_field_of_known_width_can_count_the_whole_frame(kind: str) -> Non
         (
             lambda: Codec.uint(1, length_adjustment=9, max_message_size=8),
             ValueError,
-            "max_message_size=8.*length_adjustment=9",
+            "length_adjustment=9.*max_message_size=8",
         ),
         (
             lambda: Codec.digits(1, length_includes="frame", trailer=b"123456789"),
             ValueError,
-            "no message fits",
+            'no message fits: width=1, length_includes="frame", a trailer of 9 bytes',
+        ),
+        (
+            lambda: Codec.uint(1, length_includes="frame", length_offset=255),
+            ValueError,
+            'length_offset=255, length_includes="frame"',
+        ),
+        (
+            lambda: Codec.varint(max_width=1, length_adjustment=-200),
+            ValueError,
+            "max_width=1, length_adjustment=-200",
         ),
         (
             lambda: Codec.uint(1, specials=dict(zip(range(256), range(256), strict=True))),

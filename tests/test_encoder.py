@@ -365,6 +365,24 @@ def test_a_build_is_shown_the_message_as_a_flat_view_of_bytes(engine: ModuleType
         assert bytes(view) == b"abcd"
 
 
+# --- what was given is let go of ------------------------------------------------------------------
+
+
+def test_an_error_keeps_no_view_of_a_message(engine: ModuleType) -> None:
+    encoder = engine.Encoder(Codec.uint(1))
+    first, large = bytearray(b"first"), bytearray(300)
+    for call in (
+        encoder.encode,
+        encoder.frame_parts,
+        lambda message: encoder.encode_many([first, message]),
+    ):
+        with pytest.raises(MessageTooLargeError) as caught:
+            call(large)
+        first.append(0)  # a buffer that somebody has a view of cannot change its size
+        large.append(0)
+        assert caught.value.size == len(large) - 1
+
+
 # --- making one -----------------------------------------------------------------------------------
 
 

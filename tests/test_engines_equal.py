@@ -127,7 +127,9 @@ BAD_CALLS: dict[str, Any] = {
     "a scan of no bytes": lambda engine: engine.scan(Codec.uint(1), "text"),
     "a scan of no codec": lambda engine: engine.scan(None, b""),
     "a scan with a lead": lambda engine: engine.scan(Codec.uint(1, length_offset=2), b""),
-    "a scan with specials": lambda engine: engine.scan(Codec.uint(1, specials={0: 0}), b""),
+    "a scan of a special": lambda engine: engine.scan(
+        Codec.uint(1, specials={0: "nothing"}), b"\1a\0"
+    ),
     "feeding a text": lambda engine: engine.Splitter(Codec.uint(1)).feed("text"),
     "feeding a view with gaps": lambda e: e.Splitter(Codec.uint(1)).feed(memoryview(b"abcd")[::2]),
     "a fraction as a size": lambda engine: engine.Splitter(Codec.uint(1)).get_buffer(1.5),

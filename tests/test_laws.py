@@ -132,11 +132,13 @@ def test_split_and_scan_find_what_feed_finds(engine: ModuleType, data: st.DataOb
         spans = codec.scan(stream, raw=True)
         assert [bytes(span) for span in spans] == raw.messages
         assert spans.consumed == raw.stream_offset
-        if (
-            codec.kind != "custom"
-            and not codec.layout.lead_size
-            and not codec.parameters["specials"]
-        ):
+        if codec.kind == "custom" or codec.layout.lead_size:
+            return
+        specials = (codec.parameters["specials"] or {}).values()
+        if any(message is special for message in messages for special in specials):
+            with pytest.raises(ValueError, match="is the special"):
+                codec.scan(stream)
+        else:
             assert [bytes(span) for span in codec.scan(stream)] == messages
 
 

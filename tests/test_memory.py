@@ -199,6 +199,12 @@ def test_skipping_takes_constant_memory(engine: ModuleType) -> None:
             assert meter.peak() < CONSTANT + 2 * MIB  # the piece, and a slice of it
         assert splitter.skipped == 1
         assert meter.held() < CONSTANT
+    frame = (64 * MIB).to_bytes(4, "big") + bytes(64 * MIB)
+    for chunk in (frame, bytearray(frame), memoryview(frame)):
+        with metered() as meter:
+            assert splitter.feed(chunk) == []
+            assert meter.peak() < CONSTANT  # though it came in one piece
+    assert splitter.skipped == 4
 
 
 @pytest.mark.parametrize(

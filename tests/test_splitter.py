@@ -535,27 +535,102 @@ def test_sizes_do_not_overflow_at_the_largest_lengths(
     engine: ModuleType, value: int, adjustment: int
 ) -> None:
     header = b"lead" + value.to_bytes(8, "big")
-    codec = Codec.uint(
+    size = 4 + value + adjustment
+    unlimited = Codec.uint(
         8, length_offset=4, length_adjustment=adjustment, trailer=b"TT", max_message_size=None
     )
+    limited = unlimited.replace(max_message_size=size - 1)
     with pytest.raises(MessageTooLargeError) as caught:
-        engine.Splitter(codec).feed(header)
-    assert caught.value.size == 4 + value + adjustment
-    skipping = engine.Splitter(codec, on_oversize="skip")
-    assert skipping.feed(header + bytes(1000)) == []
-    assert skipping.bytes_needed == value + adjustment + 2 - 1000
-    with pytest.raises(IncompleteFrameError) as incomplete:
-        skipping.feed_eof()
-    assert incomplete.value.needed == 12 + value + adjustment + 2
-    assert incomplete.value.received == 1012
+        engine.Splitter(limited).feed(header)
+    assert (caught.value.size, caught.value.limit) == (size, size - 1)
+    for codec, on_oversize in [
+        (limited, "skip"),
+        (unlimited, "raise"),
+        (unlimited.replace(max_message_size=size), "raise"),
+    ]:
+        splitter = engine.Splitter(codec, on_oversize=on_oversize)
+        assert splitter.feed(header + bytes(1000)) == []
+        assert splitter.bytes_needed == value + adjustment + 2 - 1000
+        with pytest.raises(IncompleteFrameError) as incomplete:
+            splitter.feed_eof()
+        assert incomplete.value.needed == 12 + value + adjustment + 2
+        assert incomplete.value.received == 1012
 
 
-def test_the_largest_size_without_a_limit_waits_and_takes_no_memory(engine: ModuleType) -> None:
-    codec = Codec.uint(8, max_message_size=None)
+@pytest.mark.parametrize("value", [2**62 - 1, 2**62, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("raw", [False, True])
+def test_the_largest_size_without_a_limit_waits_and_takes_no_memory(
+    engine: ModuleType, value: int, raw: bool
+) -> None:
+    splitter = engine.Splitter(Codec.uint(8, max_message_size=None), raw=raw)
+    stream = value.to_bytes(8, "big") + b"abc"
+    assert splitter.feed(stream) == []
+    assert splitter.bytes_needed == value - 3
+    room = splitter.get_buffer(1 << 20)
+    room[:5] = b"defgh"
+    assert splitter.buffer_updated(5) == []
+    assert splitter.bytes_needed == value - 8
+    assert splitter.detach() == stream + b"defgh"
+
+
+def test_a_custom_length_of_more_than_64_bits_is_invalid(engine: ModuleType) -> None:
+    codec = Codec.custom(
+        lambda view: (1, 2 ** (60 + view[0])), lambda message: b"", max_message_size=None
+    )
     splitter = engine.Splitter(codec)
-    assert splitter.feed((2**62 - 1).to_bytes(8, "big") + b"abc") == []
-    assert splitter.bytes_needed == 2**62 - 4
-    assert splitter.detach() == (2**62 - 1).to_bytes(8, "big") + b"abc"
+    assert splitter.feed(b"\x03") == []
+    assert splitter.bytes_needed == 2**63
+    with pytest.raises(InvalidFrameError, match="more than 64 bits") as caught:
+        engine.Splitter(codec).feed(b"\x04")
+    assert caught.value.header == b"\x04"
+
+
+def test_a_header_that_may_be_long_is_gathered_in_proportion_to_what_it_is(
+    engine: ModuleType,
+) -> None:
+    shown: list[int] = []
+
+    def parse(view: memoryview) -> tuple[int, int] | None:
+        shown.append(len(view))
+        return (1000, 1) if len(view) >= 1000 and view[0] else (1, 0) if not view[0] else None
+
+    codec = Codec.custom(parse, lambda message: bytes(1000), max_header=1 << 20)
+    splitter = engine.Splitter(codec)
+    assert splitter.feed(bytes(100_000)) == [b""] * 100_000
+    assert max(shown) <= 256  # not as long as the chunk, for each of them
+    shown.clear()
+    assert splitter.feed(b"\x01" * 1001 + bytes(100_000)) == [b"\x01"] + [b""] * 100_000
+    assert shown[:3] == [256, 512, 1024]
+
+
+# --- what was fed is let go of --------------------------------------------------------------------
+
+
+def test_an_error_keeps_no_view_of_what_was_fed(engine: ModuleType) -> None:
+    splitter = engine.Splitter(Codec.uint(1, trailer=b"T"))
+    for _ in range(2):  # the second time it is the sticky error
+        data = bytearray(b"\x01aX")
+        with pytest.raises(InvalidFrameError) as caught:
+            splitter.feed(data)
+        data.clear()
+        assert caught.value is splitter.error
+    splitter.detach()
+    data = bytearray(b"\x01aT")
+    with pytest.raises(ValueError, match="detached") as detached:
+        splitter.feed(data)
+    data.clear()
+    assert detached.value is not None
+
+
+def test_nobody_resizes_the_buffer_that_was_given(engine: ModuleType) -> None:
+    splitter = engine.Splitter(Codec.uint(1))
+    view = splitter.get_buffer(-1)
+    buffer = view.obj
+    view[:3] = b"\x02ab"
+    view.release()
+    with pytest.raises(BufferError):
+        buffer.clear()
+    assert splitter.buffer_updated(3) == [b"ab"]
 
 
 # --- specials -------------------------------------------------------------------------------------

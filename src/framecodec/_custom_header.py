@@ -7,7 +7,7 @@ become an `InvalidFrameError` that names the first byte at which the function we
 from __future__ import annotations
 
 from . import errors
-from ._layout import Layout
+from ._layout import MAX_VALUE, Layout
 
 __all__ = ["build_header", "read_header"]
 
@@ -39,16 +39,21 @@ def read_header(layout: Layout, header: bytes, stream_offset: int) -> tuple[int,
                 refused, size = error_of_shorter, shorter
                 break
     seen = header[: len(layout.magic) + size]
+    if refused.too_long:
+        raise errors.length_over_64_bits(stream_offset, seen)
     if refused.error is not None:
         raise errors.parse_failed(refused.error, stream_offset, seen) from refused.error
     raise errors.parse_nonsense(refused.found, stream_offset, seen)
 
 
 class _Refused(Exception):
-    def __init__(self, found: object = None, error: Exception | None = None) -> None:
-        super().__init__(found, error)
+    def __init__(
+        self, found: object = None, error: Exception | None = None, too_long: bool = False
+    ) -> None:
+        super().__init__(found, error, too_long)
         self.found = found
         self.error = error
+        self.too_long = too_long
 
 
 def _ask(layout: Layout, shown: bytes) -> tuple[int, int, bytes] | None:
@@ -70,6 +75,8 @@ def _ask(layout: Layout, shown: bytes) -> tuple[int, int, bytes] | None:
         raise _Refused(found) from None
     if not 0 < header_size <= layout.max_header or rest_size < 0:
         raise _Refused(found)
+    if rest_size > MAX_VALUE:
+        raise _Refused(found, too_long=True)
     if header_size > len(shown):  # parse() knows the size before the header is whole
         return None
     return len(layout.magic) + header_size, rest_size, lead

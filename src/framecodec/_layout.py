@@ -24,6 +24,7 @@ __all__ = [
     "HEADERS",
     "LARGEST_SIZE",
     "MAX_VALUE",
+    "NO_LIMIT",
     "TEXT",
     "UINT",
     "VARINT",
@@ -41,9 +42,12 @@ CUSTOM = 5  # the user's parse() and build()
 
 MAX_VALUE = 2**64 - 1  # no length field says more
 
-# What "no limit" means: far more than any memory, yet the sum of two such sizes cannot overflow a
-# Py_ssize_t, so that the compiled engine adds sizes without a thought.
+# Far more than any memory, yet the sum of two such sizes cannot overflow a Py_ssize_t, so that the
+# compiled engine adds the sizes of ordinary frames without a thought.
 LARGEST_SIZE = sys.maxsize // 2
+
+# What "no limit" means: more than any 64-bit length with an adjustment can declare.
+NO_LIMIT = 2**66
 
 Parse = Callable[[memoryview], Any]
 Build = Callable[[memoryview], Any]
@@ -70,7 +74,7 @@ class Layout:
     adjustment: int = 0  # rest size = field value + adjustment
     counts_frame: bool = False  # the field counts the whole frame; changes only an error's text
     field_max: int = MAX_VALUE  # the largest value that the field can hold
-    max_message_size: int = LARGEST_SIZE
+    max_message_size: int = NO_LIMIT
     specials: Mapping[int, Hashable] = field(default_factory=dict)  # field value -> object
     parse: Parse | None = None  # CUSTOM
     build: Build | None = None  # CUSTOM
@@ -107,12 +111,12 @@ class Layout:
     def _quick_range(self) -> tuple[int, int]:
         """The field values ``low .. low + span`` that need no second look: ``(low, span)``.
 
-        Their rest is within the limit and none of them is special, so that the hot loop needs one
-        comparison. With specials it is the widest such range; values beside it are not wrong, they
+        Their rest is within the limit, its size is a C number, and none of them is special, so that
+        the hot loop needs one comparison. With specials it is the widest such range; values beside it are not wrong, they
         take the careful path. The span is -1 where there is none.
         """
         first = self.rest_min - self.adjustment
-        last = self.rest_max - self.adjustment
+        last = min(self.rest_max, LARGEST_SIZE) - self.adjustment
         low, span = first, -1
         for value in sorted({v for v in self.specials if first <= v <= last} | {last + 1}):
             if value - 1 - first > span:

@@ -89,6 +89,10 @@ cdef enum:
     SMALLEST_BUFFER_SIZE = 1024
     LARGEST_BUFFER_SIZE = 1048576
 
+    # A header that may be longer is gathered by steps: so many bytes, then as many again as there
+    # are.
+    FIRST_HEADER = 256
+
     # Less than this is not worth a way of its own.
     SMALLEST_ROOM = 65536
 
@@ -124,8 +128,9 @@ cdef extern from "Python.h":
     bint _is_bytes "PyBytes_CheckExact" (PyObject*) noexcept
     Py_ssize_t _bytes_size "PyBytes_GET_SIZE" (PyObject*) noexcept
     Py_ssize_t Py_REFCNT(PyObject*) noexcept
-    # Of all frames of a batch: the count of headers, of 8 bytes at most, cannot overflow either.
-    const Py_ssize_t LARGEST_TOTAL "(PY_SSIZE_T_MAX / 2)"
+    # As in _layout.py. A batch has no more, and its count of headers, of 8 bytes at most, cannot
+    # overflow either.
+    const Py_ssize_t LARGEST_SIZE "(PY_SSIZE_T_MAX / 2)"
     # Clips where the exception to raise is NULL.
     Py_ssize_t PyNumber_AsSsize_t(object, PyObject*) except? -1
 
@@ -369,6 +374,7 @@ cdef class Splitter:
     cdef object _skip_left  # skipping: bytes of the rest that are missing (of any size)
     cdef bint _skipping  # past the header: the frame is oversized and being discarded
     cdef Py_ssize_t _rest_left  # in the rest, not skipping: bytes of it that are missing; else 0
+    cdef object _rest_beyond  # ... and of one over LARGEST_SIZE what is over
     cdef PyObject* _message  # a `bytes` of our own being filled (raw: the frame), or NULL
     cdef Py_ssize_t _message_size  # what it will have
     cdef Py_ssize_t _message_room  # what it has now
@@ -425,6 +431,7 @@ cdef class Splitter:
         )
         self._wanted = layout.header_size or self._longest_header()
         self._parsed = -1
+        self._rest_beyond = 0
         self._not_taken = b""
 
     def __dealloc__(self):
@@ -805,7 +812,9 @@ cdef class Splitter:
         cdef Py_ssize_t taken, header_size, rest_size
         cdef uint64_t value
         cdef bint judged = self._header_size >= self._magic_size
-        taken = min(end - data, self._wanted - self._header_size)
+        taken = min(
+            end - data, self._wanted - self._header_size, max(FIRST_HEADER, self._header_size)
+        )
         self._keep_header(data, taken)
         self._pending += taken
         if self._plain and self._header_size < self._width:
@@ -836,7 +845,7 @@ cdef class Splitter:
 
     cdef Py_ssize_t _settle_header(self, Py_ssize_t at_hand, list messages) except -1:
         """What the header says, if it is whole; returns how many bytes behind it were gathered."""
-        cdef Py_ssize_t surplus, lead_size
+        cdef Py_ssize_t surplus, lead_size, rest_fill
         found = self._judge_header()
         if found is None:
             if self._header_size == self._wanted:
@@ -847,12 +856,13 @@ cdef class Splitter:
         header_size, value, lead = found
         surplus = self._drop_surplus(header_size)
         if value in self._layout.specials:
-            if self._spans is not None:
+            special = self._layout.specials[value]
+            if self._spans is None:
+                messages.append(self._header_bytes() if self._raw else special)
+            elif self._raw:
                 self._spans.add(self._stream_offset, self._stream_offset + self._header_size)
             else:
-                messages.append(
-                    self._header_bytes() if self._raw else self._layout.specials[value]
-                )
+                raise errors.scan_of_special(special, self._stream_offset)
             self._next_frame()
             return surplus
         lead_size = len(lead)
@@ -865,8 +875,11 @@ cdef class Splitter:
             self._skip_left = rest_size
             self._phase = IN_REST
         else:
+            # A peer may declare what no C number holds; it cannot send it.
+            self._rest_beyond = max(0, rest_size - LARGEST_SIZE)
+            rest_fill = rest_size - self._rest_beyond
             self._begin_message(
-                <const uint8_t*>PyBytes_AS_STRING(lead), lead_size, rest_size, at_hand + surplus
+                <const uint8_t*>PyBytes_AS_STRING(lead), lead_size, rest_fill, at_hand + surplus
             )
         return surplus
 
@@ -1270,7 +1283,7 @@ cdef class Splitter:
 
     cdef object _missing(self):
         """Past the header: bytes that finish the frame."""
-        left = self._skip_left if self._skipping else self._rest_left
+        left = self._skip_left if self._skipping else self._rest_left + self._rest_beyond
         return (left if self._phase == IN_REST else 0) + self._trailer_size - self._trailer_pos
 
     cdef Py_ssize_t _longest_header(self) except -1:
@@ -1380,8 +1393,8 @@ def scan(codec, data, *, raw=False):
     cdef Spans spans
     cdef Py_buffer buffer
     layout = _layout_of(codec)
-    if not raw and (layout.lead_size or layout.specials):
-        raise errors.scan_with_lead() if layout.lead_size else errors.scan_with_specials()
+    if not raw and layout.lead_size:
+        raise errors.scan_with_lead()
     view = errors.view_bytes(data)
     splitter = Splitter(codec, raw=raw)
     splitter._spans = spans = Spans(view)
@@ -1453,7 +1466,7 @@ cdef class Encoder:
         self._end_size = len(layout.end)
         self._lead_size = layout.lead_size
         self._adjustment = layout.adjustment
-        self._message_max = layout.message_max
+        self._message_max = min(layout.message_max, LARGEST_SIZE)
         self._quick_low, self._quick_span = layout.quick_range
         self._plain = (
             self._kind == UINT
@@ -1530,7 +1543,7 @@ cdef class Encoder:
             if not _is_bytes(message):
                 return -1
             size = _bytes_size(message)
-            if size > largest or total > LARGEST_TOTAL - size:
+            if size > largest or total > LARGEST_SIZE - size:
                 return -1
             total += size
         return total + count * self._width
@@ -1558,7 +1571,7 @@ cdef class Encoder:
             if not _is_bytes(message) or _bytes_size(message) > largest:
                 return -1
             frame_size = self._try_frame_size(_bytes_size(message), &value)
-            if not frame_size or total > LARGEST_TOTAL - frame_size:
+            if not frame_size or total > LARGEST_SIZE - frame_size:
                 return -1
             total += frame_size
         return total

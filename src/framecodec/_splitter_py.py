@@ -69,6 +69,9 @@ _LARGEST_BUFFER_SIZE = 1024 * 1024
 # Other buffers than bytes are taken in slices of this size, so that no large one is copied whole.
 _SLICE_SIZE = 64 * 1024
 
+# A header that may be longer is gathered by steps: so many bytes, then as many again as there are.
+_FIRST_HEADER = 256
+
 # Pieces of a message from this size up are kept as they came; smaller ones are gathered first, so
 # that a message that drips in byte by byte does not cost an object a byte.
 _PIECE_SIZE = 16 * 1024
@@ -189,7 +192,8 @@ class Splitter:
 
         self._skipped = 0  # oversized frames discarded
         self._spans: Spans | None = None  # scanning: where the frames lie, instead of messages
-        self._buffer: bytearray | None = None  # what get_buffer() gives
+        # What get_buffer() gives: an export of it, so that nobody resizes it.
+        self._buffer: memoryview | None = None
         self._buffer_size = -1  # bytes given by get_buffer() and not yet updated, or -1
         self._error: BaseException | None = None  # the sticky error
         self._not_taken = b""  # after an error: what followed the byte that decided
@@ -215,10 +219,14 @@ class Splitter:
             TypeError, BufferError: `data` is not a contiguous bytes-like object; nothing was taken.
             ValueError: The splitter is detached.
         """
-        chunk = data if type(data) is bytes else errors.view_bytes(data)
-        with self._lock:
+        if type(data) is bytes:
+            with self._lock:
+                self._check_usable()
+                return self._take(data)
+        # Let go of even where an error keeps this call's frame alive.
+        with errors.view_bytes(data) as view, self._lock:
             self._check_usable()
-            return self._take(chunk)
+            return self._take(view)
 
     def get_buffer(self, sizehint: SupportsIndex = -1, /) -> memoryview:
         """Gives memory to read the next bytes of the stream into.
@@ -242,7 +250,7 @@ class Splitter:
                 size = _BUFFER_SIZE
             size = min(max(size, _SMALLEST_BUFFER_SIZE), _LARGEST_BUFFER_SIZE)
             if self._buffer is None or len(self._buffer) < size:
-                self._buffer = bytearray(size)
+                self._buffer = memoryview(bytearray(size))
             self._buffer_size = len(self._buffer)
             return memoryview(self._buffer)
 
@@ -276,7 +284,7 @@ class Splitter:
             if not 0 <= size <= self._buffer_size:
                 raise errors.updated_beyond_buffer(size, self._buffer_size)
             self._buffer_size = -1
-            return self._take(memoryview(self._buffer)[:size])
+            return self._take(self._buffer[:size])
 
     def feed_eof(self) -> None:
         """Says that the stream has ended.
@@ -530,7 +538,7 @@ class Splitter:
         if self._phase != _IN_HEADER:
             return pos
         header = self._header
-        piece = data[pos : pos + self._wanted - len(header)]
+        piece = data[pos : pos + min(self._wanted - len(header), max(_FIRST_HEADER, len(header)))]
         judged = len(header) >= len(self._magic)
         header += piece
         self._pending += len(piece)
@@ -553,10 +561,13 @@ class Splitter:
         header_size, value, lead = found
         surplus = self._drop_surplus(header_size)
         if value in self._layout.specials:
-            if self._spans is not None:
+            special = self._layout.specials[value]
+            if self._spans is None:
+                messages.append(bytes(header) if self._raw else special)
+            elif self._raw:
                 self._spans.add(self._stream_offset, self._stream_offset + header_size)
             else:
-                messages.append(bytes(header) if self._raw else self._layout.specials[value])
+                raise errors.scan_of_special(special, self._stream_offset)
             self._next_frame()
             return surplus
         rest_size = self._settle_rest_size(value, len(lead))
@@ -705,14 +716,14 @@ class Splitter:
         """Keeps what the chunk holds of the rest; discards it where the frame is skipped."""
         if self._phase != _IN_REST:
             return pos
-        piece = data[pos : pos + self._rest_left]
-        if piece and not self._skipping:
-            self._keep(piece)
-        self._pending += len(piece)
-        self._rest_left -= len(piece)
+        taken = min(len(data) - pos, self._rest_left)
+        if taken and not self._skipping:
+            self._keep(data[pos : pos + taken])
+        self._pending += taken
+        self._rest_left -= taken
         if not self._rest_left:
             self._phase = _IN_TRAILER
-        return pos + len(piece)
+        return pos + taken
 
     def _keep(self, piece: bytes) -> None:
         """Adds to the message: large pieces as they are, small ones gathered."""
@@ -876,8 +887,8 @@ class Spans(Sequence[memoryview]):
 def scan(codec: HasLayout, data: Buffer, *, raw: bool = False) -> Spans:
     """Every whole frame at the front of a buffer, without making a message; see `Codec.scan`."""
     layout = _layout_of(codec)
-    if not raw and (layout.lead_size or layout.specials):
-        raise errors.scan_with_lead() if layout.lead_size else errors.scan_with_specials()
+    if not raw and layout.lead_size:
+        raise errors.scan_with_lead()
     view = errors.view_bytes(data)
     splitter = Splitter(codec, raw=raw)
     splitter._spans = spans = Spans(view)
@@ -885,8 +896,9 @@ def scan(codec: HasLayout, data: Buffer, *, raw: bool = False) -> Spans:
     try:
         for pos in range(0, len(view), _SLICE_SIZE):
             splitter._consume(bytes(view[pos : pos + _SLICE_SIZE]), [])
-    except errors.FrameError:
-        if not spans:
+    except BaseException as error:
+        if not spans or not isinstance(error, errors.FrameError):
+            view.release()  # the traceback would hold it
             raise
     spans._consumed = splitter.stream_offset
     return spans
@@ -955,9 +967,13 @@ class Encoder:
 
     def _encode_many_carefully(self, messages: list[Any]) -> bytes:
         parts: list[Any] = []
-        for message in messages:
-            parts += self.frame_parts(message)
-        return b"".join(parts)
+        try:
+            for message in messages:
+                parts += self.frame_parts(message)
+            return b"".join(parts)
+        except BaseException:
+            parts.clear()  # the traceback would hold them
+            raise
 
     def frame_parts(self, message: object, /) -> list[Buffer]:
         """Buffers whose concatenation is the frame, for ``sendmsg`` or ``writelines``.
@@ -974,14 +990,18 @@ class Encoder:
                 return [layout.magic + self._field(special)]
         data: Any = message if type(message) is bytes else errors.view_bytes(message)
         size = len(data)
-        if layout.kind == CUSTOM:
-            self._check_size(size)
-            header, carried = build_header(layout, memoryview(data))
-        else:
-            carried = layout.lead_size
-            value = self._settle_value(size)
-            lead = bytes(data[:carried])
-            header = layout.magic + lead + self._field(value)
+        try:
+            if layout.kind == CUSTOM:
+                self._check_size(size)
+                header, carried = build_header(layout, memoryview(data))
+            else:
+                carried = layout.lead_size
+                value = self._settle_value(size)
+                header = layout.magic + bytes(data[:carried]) + self._field(value)
+        except BaseException:
+            if data is not message:
+                data.release()  # the traceback would hold it
+            raise
         parts: list[Any] = [header]
         if carried < size:
             parts.append(data if not carried else memoryview(data)[carried:])

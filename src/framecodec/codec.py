@@ -22,6 +22,7 @@ from ._layout import (
     HEADERS,
     LARGEST_SIZE,
     MAX_VALUE,
+    NO_LIMIT,
     TEXT,
     UINT,
     VARINT,
@@ -394,8 +395,8 @@ class Codec:
 
         Args:
             data: A contiguous bytes-like object; the result keeps a view of it.
-            raw: Span whole frames instead of messages. A codec with a lead, or with specials,
-                allows nothing else: its messages are not bytes in one piece.
+            raw: Span whole frames instead of messages. A codec with a lead allows nothing else: its
+                messages are not in one piece.
 
         Returns:
             A sequence of `memoryview` objects made on demand. It exports an ``(n, 2)`` int64 buffer
@@ -404,7 +405,8 @@ class Codec:
 
         Raises:
             FrameError: The first frame is bad.
-            ValueError: `raw` is False, and messages are not bytes in one piece.
+            ValueError: `raw` is False, and the codec has a lead or a frame is a special, which is
+                no bytes.
             TypeError, BufferError: `data` is not a contiguous bytes-like object.
         """
         return scan(self, data, raw=raw)
@@ -670,7 +672,7 @@ def _common_layout(parameters: Mapping[str, Any]) -> dict[str, Any]:
         "field_offset": len(magic) if offset is None else offset,
         "adjustment": parameters["length_adjustment"],
         "specials": parameters["specials"] or {},
-        "max_message_size": LARGEST_SIZE if limit is None else min(limit, LARGEST_SIZE),
+        "max_message_size": NO_LIMIT if limit is None else limit,
     }
 
 
@@ -714,13 +716,27 @@ def _check_layout(layout: Layout, parameters: Mapping[str, Any]) -> Layout:
                 f"which holds {field_min} to {layout.field_max}"
             )
     if layout.quick_range[1] < 0:
-        raise ValueError(
-            f"no message fits: max_message_size={parameters['max_message_size']}, "
-            f"a lead of {layout.lead_size} bytes, a length field up to {layout.field_max} "
-            f"and length_adjustment={layout.adjustment}"
-            + (" leave only special values" if layout.specials else " leave no size")
-        )
+        left = "only special values" if layout.specials else "no size"
+        raise ValueError(f"no message fits: {_what_limits(layout, parameters)} leave {left}")
     return layout
+
+
+def _what_limits(layout: Layout, parameters: Mapping[str, Any]) -> str:
+    """The parameters that settle which sizes a message may have, as they were given."""
+    named = [
+        f"{name}={parameters[name]!r}"
+        for name in ("width", "fmt", "max_width", "length_offset", "length_adjustment")
+        if parameters.get(name)
+    ]
+    if layout.counts_frame:
+        named.append('length_includes="frame"')
+        named += [
+            f"a {name} of {len(parameters[name])} bytes"
+            for name in ("magic", "trailer")
+            if parameters[name]
+        ]
+    named.append(f"max_message_size={parameters['max_message_size']}")
+    return f"{', '.join(named)} and a length field up to {layout.field_max}"
 
 
 _LAYOUT_MAKERS: dict[str, Callable[[dict[str, Any]], Layout]] = {

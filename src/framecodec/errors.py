@@ -169,6 +169,7 @@ def view_bytes(data: object) -> memoryview:
             f"a bytes-like object is required, not {type(data).__name__!r}{hint}"
         ) from None
     if not view.c_contiguous:
+        view.release()  # the traceback would hold it
         raise BufferError("the buffer is not contiguous; pass bytes(view) instead")
     if view.format == "B" and view.ndim == 1:
         return view
@@ -458,8 +459,11 @@ def scan_with_lead() -> ValueError:
     )
 
 
-def scan_with_specials() -> ValueError:
-    return ValueError("the codec has specials, which are no bytes; scan whole frames with raw=True")
+def scan_of_special(special: object, offset: int) -> ValueError:
+    return ValueError(
+        f"the frame at offset {offset} is the special {special!r:.80}, which is no bytes; "
+        "scan whole frames with raw=True"
+    )
 
 
 def no_such_span(count: int) -> IndexError:
