@@ -112,8 +112,8 @@ class Layout:
         """The field values ``low .. low + span`` that need no second look: ``(low, span)``.
 
         Their rest is within the limit, its size is a C number, and none of them is special, so that
-        the hot loop needs one comparison. With specials it is the widest such range; values beside it are not wrong, they
-        take the careful path. The span is -1 where there is none.
+        the hot loop needs one comparison. With specials it is the widest such range; values beside
+        it are not wrong, they take the careful path. The span is -1 where there is none.
         """
         first = self.rest_min - self.adjustment
         last = min(self.rest_max, LARGEST_SIZE) - self.adjustment
