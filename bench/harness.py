@@ -395,7 +395,7 @@ def machine() -> dict[str, str]:
                 break
     facts = {
         "processor": f"{processor}, {os.cpu_count()} cores",
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "C compiler of Python": platform.python_compiler(),
         "framecodec": f"{framecodec.__version__}"

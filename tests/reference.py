@@ -1,7 +1,8 @@
 """What a stream holds, by a parser that sees all of it at once.
 
-Written from the contract, with nothing from the package but the parameters of a codec: no layout,
-no state, no speed. A splitter that sees the same stream in pieces must come to the same outcome.
+Written from what is documented, with nothing from the package but the parameters of a codec: no
+layout, no state, no speed. A splitter that sees the same stream in pieces must come to the same
+outcome.
 """
 
 from __future__ import annotations

@@ -194,9 +194,10 @@ def test_after_a_reader_went_away_the_output_goes_nowhere(
     assert (tmp_path / "output").read_bytes() == b""
 
 
-def run_formats(stdout: int) -> tuple[int, bytes]:
+def run_command(argument: str, stdout: int) -> tuple[int, bytes]:
     process = subprocess.run(
-        [sys.executable, "-m", "framecodec", "formats"],
+        [sys.executable, "-m", "framecodec", argument],
+        env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=subprocess.PIPE,
@@ -206,20 +207,25 @@ def run_formats(stdout: int) -> tuple[int, bytes]:
     return process.returncode, process.stderr
 
 
-def test_a_reader_that_went_away_is_no_error_to_be_told_about() -> None:
+PRINTING = ["formats", "--version", "--help"]
+
+
+@pytest.mark.parametrize("argument", PRINTING)
+def test_a_reader_that_went_away_is_no_error_to_be_told_about(argument: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        assert run_formats(writer) == (1, b"")
+        assert run_command(argument, writer) == (1, b"")
     finally:
         os.close(writer)
 
 
+@pytest.mark.parametrize("argument", PRINTING)
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device here is always full")
-def test_a_full_disk_is_one_line() -> None:
+def test_a_full_disk_is_one_line(argument: str) -> None:
     full = os.open("/dev/full", os.O_WRONLY)
     try:
-        status, complaints = run_formats(full)
+        status, complaints = run_command(argument, full)
     finally:
         os.close(full)
     assert status == 1

@@ -228,7 +228,7 @@ def test_a_codec_is_made_by_its_kind() -> None:
         Codec(4)
 
 
-def test_the_defaults_are_the_contracts() -> None:
+def test_the_defaults_are_the_documented_ones() -> None:
     assert Codec.uint() == Codec.uint(
         4,
         "big",

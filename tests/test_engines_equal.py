@@ -118,6 +118,21 @@ def seen_of_spans(engine: ModuleType, codec: Codec, stream: bytes, raw: bool) ->
     )
 
 
+@pytest.mark.parametrize("name", ["Splitter", "Encoder", "Spans"])
+def test_they_document_the_same(both_engines: Engines, name: str) -> None:
+    python, compiled = (getattr(engine, name) for engine in both_engines)
+    assert inspect.getdoc(compiled) == inspect.getdoc(python)
+    shown = [member for member in vars(python) if not member.startswith("_")]
+    for member in {*shown} - {"add"}:  # which is scan()'s
+        assert inspect.getdoc(getattr(compiled, member)) == inspect.getdoc(getattr(python, member))
+    if name == "Spans":  # scan() makes it
+        return
+    parameters = [inspect.signature(of).parameters for of in (python, compiled)]
+    assert [*parameters[0]] == [*parameters[1]]
+    for one, other in zip(*(of.values() for of in parameters), strict=True):
+        assert (one.kind, one.default) == (other.kind, other.default)
+
+
 BAD_CALLS: dict[str, Any] = {
     "a splitter of no codec": lambda engine: engine.Splitter(None),
     "an encoder of no codec": lambda engine: engine.Encoder(4),

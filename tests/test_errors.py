@@ -28,7 +28,7 @@ FAMILY = [
 ]
 
 
-def test_the_family_is_what_the_contract_says() -> None:
+def test_the_family_is_what_is_documented() -> None:
     assert issubclass(FrameError, Exception)
     assert issubclass(IncompleteFrameError, EOFError)
     assert issubclass(errors.MessageTimeoutError, TimeoutError)

@@ -7,7 +7,8 @@
 """The engine in Cython: bytes in, messages out; messages in, bytes out.
 
 `_splitter_py.py` is the specification: the same rooms in the same order under the same names, and
-what is said there of a splitter's duty and plan holds here. Whoever changes one changes the other.
+what is said there of a splitter's duty and plan holds here. Whoever changes one changes the other,
+docstrings of what is public too: ``help(framecodec.Splitter)`` shows those of the engine in use.
 
 What is different here
     The hot loop reads C memory and touches no Python object but the messages that it makes. A
@@ -331,9 +332,19 @@ cdef class _Room:
 
 @cython.final
 cdef class Splitter:
-    """One connection's receiving state: bytes in, any chunking; messages out.
+    """Splitter(codec, *, raw=False, on_oversize="raise")\n--\n
+    One connection's receiving state: bytes in, any chunking; messages out.
 
-    See `framecodec._splitter_py.Splitter`, its twin.
+    Args:
+        codec: The shape of the frames.
+        raw: Deliver whole frames as they travelled (proxies, captures) instead of messages.
+        on_oversize: What happens to a frame whose message is larger than the codec's
+            ``max_message_size``: ``"raise"`` fails as soon as its header is in; ``"skip"`` discards
+            exactly that frame in constant memory, counts it in `skipped`, and goes on.
+
+    Raises:
+        TypeError: `codec` is not a `Codec`.
+        ValueError: `on_oversize` is neither of the two.
     """
 
     # The layout's numbers that the loops need.
@@ -441,7 +452,21 @@ cdef class Splitter:
     # --- bytes in ---------------------------------------------------------------------------------
 
     def feed(self, data, /):
-        """Takes the next bytes of the stream; returns the messages that they completed."""
+        """Takes the next bytes of the stream.
+
+        Args:
+            data: Any contiguous bytes-like object, of any length, cut anywhere.
+
+        Returns:
+            The messages that were completed, in order: `bytes`, or the objects of the codec's
+            ``specials``. Messages in front of a bad frame are returned first; the error is then in
+            `error`, and raised by the next call.
+
+        Raises:
+            FrameError: The stream is broken. Every later call raises the same error.
+            TypeError, BufferError: `data` is not a contiguous bytes-like object; nothing was taken.
+            ValueError: The splitter is detached.
+        """
         if PyBytes_CheckExact(data):
             self._check_ready()
             return self._take(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
@@ -461,7 +486,20 @@ cdef class Splitter:
             PyBuffer_Release(&view)
 
     def get_buffer(self, sizehint=-1, /):
-        """Gives memory to read the next bytes of the stream into."""
+        """Gives memory to read the next bytes of the stream into.
+
+        Args:
+            sizehint: Bytes wanted, from 1 KiB to 1 MiB; -1 or 0 leaves it to the splitter (64 KiB).
+                The buffer may be larger.
+
+        Returns:
+            A writable buffer that is never empty, to be filled from its start and reported with
+            `buffer_updated`. Messages are copied out of it: one that was delivered never changes.
+
+        Raises:
+            FrameError: The stream is broken.
+            ValueError: The splitter is detached.
+        """
         cdef Py_ssize_t size = _clipped_index(sizehint)
         self._check_usable()
         if size <= 0:
@@ -477,12 +515,13 @@ cdef class Splitter:
         return PyMemoryView_FromObject(self._buffer)
 
     def get_room(self, sizehint=-1, /):
-        """As get_buffer(), for a caller who lets go of the memory at once.
+        """As `get_buffer`, for a caller who lets go of the memory at once.
 
-        What is missing of a large message is read to where it will be delivered from. The memory is
-        taken back by buffer_updated(); where it cannot be, because somebody else has a view of it,
-        the message moves before it grows.
+        The compiled engine may give the memory of the message itself, so that the bytes of a large
+        one are never copied; Python cannot fill a `bytes`.
         """
+        # buffer_updated() takes it back; where it cannot, because somebody else has a view of it,
+        # the message moves before it grows.
         cdef Py_ssize_t size = _clipped_index(sizehint)
         cdef _Room room
         if self._rest_left < SMALLEST_ROOM:
@@ -511,7 +550,19 @@ cdef class Splitter:
         return 0
 
     def buffer_updated(self, count, /):
-        """Takes what was read into the buffer that get_buffer() gave; returns as feed()."""
+        """Takes what was read into the buffer that `get_buffer` gave.
+
+        Args:
+            count: Bytes that were read, from the buffer's start.
+
+        Returns:
+            The messages that were completed, as `feed` does.
+
+        Raises:
+            FrameError: The stream is broken.
+            ValueError: There is no such buffer, `count` does not fit it, or the splitter is
+                detached.
+        """
         cdef Py_ssize_t size = _clipped_index(count)
         cdef int given = self._given
         self._check_usable()
@@ -533,7 +584,13 @@ cdef class Splitter:
         return messages
 
     def feed_eof(self):
-        """Says that the stream has ended; raises where it ended inside a frame."""
+        """Says that the stream has ended.
+
+        Raises:
+            IncompleteFrameError: It ended inside a frame. Every later call raises the same error.
+            FrameError: It was broken before.
+            ValueError: The splitter is detached.
+        """
         self._check_usable()
         if not self._pending:
             return
@@ -552,7 +609,15 @@ cdef class Splitter:
         raise error
 
     def detach(self):
-        """Ends the splitter and gives back the bytes of the unfinished frame."""
+        """Ends the splitter and gives back what it holds, for a hand-over to another protocol.
+
+        Returns:
+            The bytes of the unfinished frame; after an error every byte from the bad frame's first
+            one on. Of an oversized frame that is being discarded nothing is left: ``b""``.
+
+        Raises:
+            ValueError: The splitter is detached already, as for every later call.
+        """
         if self._busy:
             raise errors.reentered()
         if self._detached:
@@ -1296,9 +1361,11 @@ cdef class Splitter:
 
 @cython.final
 cdef class Spans:
-    """Where the frames of a buffer lie: a sequence of memoryviews that are made on demand.
+    """Where the frames of a buffer lie: a sequence of `memoryview`\\ s that are made on demand.
 
-    See `framecodec._splitter_py.Spans`, its twin.
+    It also exports its positions, an ``(n, 2)`` buffer of int64 (start, stop), so that
+    ``numpy.asarray(spans)`` copies nothing. (The Python engine needs Python 3.12 for
+    ``memoryview(spans)``; numpy understands it everywhere.)
     """
 
     cdef object _view
@@ -1307,7 +1374,7 @@ cdef class Spans:
     cdef Py_ssize_t _room
     cdef Py_ssize_t _shape[2]
     cdef Py_ssize_t _strides[2]
-    cdef readonly int64_t consumed
+    cdef int64_t _consumed
     cdef object __weakref__
 
     def __cinit__(self, view):
@@ -1333,6 +1400,11 @@ cdef class Spans:
         self._count += 1
         return 0
 
+    @property
+    def consumed(self):
+        """Bytes of the whole frames; what follows is unfinished or bad."""
+        return self._consumed
+
     def __len__(self):
         return self._count
 
@@ -1355,7 +1427,7 @@ cdef class Spans:
         return Sequence.count(self, value)
 
     def __repr__(self):
-        return f"<Spans of {self._count} frames, {self.consumed} bytes>"
+        return f"<Spans of {self._count} frames, {self._consumed} bytes>"
 
     def __getbuffer__(self, Py_buffer* buffer, int flags):
         if flags & PyBUF_WRITABLE:
@@ -1407,7 +1479,7 @@ def scan(codec, data, *, raw=False):
             raise
     finally:
         PyBuffer_Release(&buffer)
-    spans.consumed = splitter._stream_offset
+    spans._consumed = splitter._stream_offset
     return spans
 
 
@@ -1416,13 +1488,18 @@ def scan(codec, data, *, raw=False):
 
 @cython.final
 cdef class Encoder:
-    """The way out: messages in, frames out. It has no state; one serves every connection.
+    """Encoder(codec)\n--\n
+    The way out: messages in, frames out. It has no state; one serves every connection.
 
-    See `framecodec._splitter_py.Encoder`, its twin.
+    Args:
+        codec: The shape of the frames.
 
-    A `bytes` message of an ordinary length is written straight into its frame; every other message
-    takes the careful way, `frame_parts`, which knows all the errors.
+    Raises:
+        TypeError: `codec` is not a `Codec`.
     """
+
+    # A `bytes` message of an ordinary length is written straight into its frame; every other one
+    # takes the careful way, `frame_parts`, which knows all the errors.
 
     cdef object _layout
     cdef dict _special_values
@@ -1478,7 +1555,17 @@ cdef class Encoder:
         )
 
     def encode(self, message, /):
-        """One frame."""
+        """One frame.
+
+        Args:
+            message: A contiguous bytes-like object, or an object of the codec's ``specials``.
+
+        Raises:
+            MessageTooLargeError: The message is larger than ``max_message_size`` or than the length
+                field can say.
+            InvalidFrameError: The message is shorter than its lead, or its length cannot be said.
+            TypeError, BufferError: `message` is not a contiguous bytes-like object.
+        """
         cdef uint64_t value
         cdef Py_ssize_t size, frame_size
         cdef uint8_t* p
@@ -1500,13 +1587,17 @@ cdef class Encoder:
         return b"".join(self.frame_parts(message))
 
     def encode_many(self, messages, /):
-        """The frames of many messages, one after the other, in one allocation."""
+        """The frames of many messages, one after the other, in one allocation.
+
+        Raises:
+            As `encode`; then nothing is returned of any message.
+        """
         cdef list batch = messages if type(messages) is list else list(messages)
         frames = self._encode_batch(batch, self._message_max)
         return self._encode_many_carefully(batch) if frames is None else frames
 
     def encode_small(self, list messages not None, Py_ssize_t largest, /):
-        """encode_many() of `bytes` of at most so many bytes each; None where some are not."""
+        """`encode_many` of `bytes` of at most so many bytes each; None where some are not."""
         return self._encode_batch(messages, min(largest, self._message_max))
 
     cdef bytes _encode_batch(self, list batch, Py_ssize_t largest):
@@ -1593,7 +1684,13 @@ cdef class Encoder:
         return b"".join(parts)
 
     def frame_parts(self, message, /):
-        """Buffers whose concatenation is the frame; the message is not copied, none is empty."""
+        """Buffers whose concatenation is the frame, for ``sendmsg`` or ``writelines``.
+
+        The message is not copied and none of the buffers is empty.
+
+        Raises:
+            As `encode`.
+        """
         cdef Py_ssize_t size, carried
         if self._special_values and (self._bytes_are_special or not PyBytes_CheckExact(message)):
             special = self._special_value(message)

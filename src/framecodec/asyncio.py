@@ -36,7 +36,7 @@ import os
 import ssl as ssl_module
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from . import _loop_io_py, errors
@@ -97,7 +97,7 @@ _WRITELINES_IS_SOUND: Final = sys.version_info >= (3, 13, 2) or (
     (3, 12, 9) <= sys.version_info < (3, 13)
 )
 
-_DONE: Awaitable[None] = _loop_io.Done()
+_DONE: Coroutine[Any, Any, None] = _loop_io.Done()
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -819,13 +819,13 @@ class _StreamProtocol(FrameProtocol):
             if not (self._lost or self._closing or self._user_paused):
                 self._raw_transport.resume_reading()
 
-    def _put_and_wait(self, message: object) -> Awaitable[None]:
+    def _put_and_wait(self, message: object) -> Coroutine[Any, Any, None]:
         """As `FrameStream.send`, for what cannot simply wait in `_turn`."""
         return self.send_when_there_is_room(FrameProtocol._put, message)
 
     def send_when_there_is_room(
         self, send: Callable[[FrameProtocol, Any], None], messages: Any
-    ) -> Awaitable[None]:
+    ) -> Coroutine[Any, Any, None]:
         """Calls `send`, now if the peer is not slow; what to await then, errors included."""
         turn = self._turn
         if turn.paused or turn.queued:
@@ -1092,7 +1092,7 @@ class FrameStream:
 
     # --- sending ----------------------------------------------------------------------------------
 
-    def send(self, message: object, /) -> Awaitable[None]:
+    def send(self, message: object, /) -> Coroutine[Any, Any, None]:
         """Sends one message; to be awaited at once.
 
         The await takes no time, unless the peer is slow: then it waits until there is room, behind
@@ -1103,10 +1103,10 @@ class FrameStream:
             FrameError, TypeError, BufferError: As `Codec.encode`; nothing is sent.
             ConnectionError: The connection is closed or lost.
         """
-        sent: Awaitable[None] = self._protocol._turn.send_and_wait(message)
+        sent: Coroutine[Any, Any, None] = self._protocol._turn.send_and_wait(message)
         return sent
 
-    def send_many(self, messages: Iterable[object], /) -> Awaitable[None]:
+    def send_many(self, messages: Iterable[object], /) -> Coroutine[Any, Any, None]:
         """Sends many messages, all or none; otherwise as `send`."""
         return self._protocol.send_when_there_is_room(FrameProtocol.send_many, messages)
 
@@ -1324,6 +1324,13 @@ async def open_connection(
         idle_timeout: Seconds that a `FrameStream.recv` may wait for the first byte of a message;
             then it raises `IdleTimeoutError`.
         **kwargs: As of asyncio's ``loop.create_connection``: ssl, server_hostname, sock, ...
+
+    Returns:
+        The connected stream.
+
+    Raises:
+        OSError, ssl.SSLError: There is no connection to be had.
+        TypeError, ValueError: An argument is invalid; nothing was connected.
     """
     factory = _factory(codec, None, message_timeout, idle_timeout)
     loop = asyncio.get_running_loop()
@@ -1348,7 +1355,7 @@ async def open_unix_connection(
 
 async def start_server(
     handler: Handler,
-    host: str | None = None,
+    host: str | Sequence[str] | None = None,
     port: int | None = None,
     *,
     codec: Codec = _DEFAULT_CODEC,
@@ -1369,6 +1376,13 @@ async def start_server(
         message_timeout: See `open_connection`: against peers that send a byte now and then.
         idle_timeout: See `open_connection`: against peers that send nothing.
         **kwargs: As of asyncio's ``loop.create_server``: ssl, reuse_port, backlog, sock, ...
+
+    Returns:
+        asyncio's own server, which listens already; its ``sockets`` tell on which port.
+
+    Raises:
+        OSError: The address is not to be had.
+        TypeError, ValueError: An argument is invalid; nothing listens.
     """
     factory = _factory(codec, handler, message_timeout, idle_timeout)
     return await asyncio.get_running_loop().create_server(factory, host, port, **kwargs)

@@ -39,12 +39,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may not have every character
         sys.stdout.reconfigure(errors="backslashreplace")
+    status: int
     try:
-        arguments = _make_parser().parse_args(argv)
-        status: int = arguments.run(arguments)
+        try:
+            arguments = _make_parser().parse_args(argv)
+        except SystemExit as end:  # argparse: 0 for --help and --version, 2 for bad usage
+            status = end.code if isinstance(end.code, int) else 0
+        else:
+            status = arguments.run(arguments)
         _flush()
-    except SystemExit as end:  # argparse: 0 for --help and --version, 2 for bad usage
-        return end.code if isinstance(end.code, int) else 0
     except BrokenPipeError:
         _abandon_stdout()
         return 1

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shutil
 import socket
 import struct
 import sys
@@ -42,7 +43,7 @@ ASCII4 = Codec.digits(4)
 STRUCT_I = Codec.struct("i")
 UINT4 = Codec.uint(4)
 
-LINE_WIDTH = 96  # characters
+LONGEST_LINE = 96  # characters; a terminal may have less
 _HANGING: dict[str, Any] = {
     "subsequent_indent": " " * 13,
     "break_long_words": False,
@@ -82,7 +83,7 @@ def sticky_packet() -> Outcome:
     return Outcome(
         lines=(
             ("sent", f"sendall({FIRST!r}), sendall({SECOND!r})"),
-            ("arrived", f"recv(5) = {first!r}, recv(4) = {second!r}"),
+            ("arrived", f"{PAUSE} s later recv(5) = {first!r}, recv(4) = {second!r}"),
             (
                 "why",
                 "TCP carries a stream of bytes and knows nothing of messages: recv(4) takes four "
@@ -125,7 +126,11 @@ def partial_packet() -> Outcome:
         whole = frames.recv()
     return Outcome(
         lines=(
-            ("sent", f"one message of {len(message):,} bytes"),
+            (
+                "sent",
+                f"one message of {len(message):,} bytes, through socket buffers of "
+                f"{SMALL_BUFFER:,}",
+            ),
             (
                 "arrived",
                 f"recv({len(message)}) = {len(first):,} bytes; it took {calls} more calls for the "
@@ -338,8 +343,9 @@ def _run_step(step: Callable[[], Outcome]) -> tuple[list[str], bool]:
         outcome = step()
     except Exception as error:  # whatever it is, the step did not come out as it says
         return [f"the step ended with {type(error).__name__}: {error}"], _is_timeout(error)
+    width = min(shutil.get_terminal_size((LONGEST_LINE, 24)).columns, LONGEST_LINE)
     for label, text in outcome.lines:
-        print(textwrap.fill(text, LINE_WIDTH, initial_indent=f"    {label:<9}", **_HANGING))
+        print(textwrap.fill(text, width, initial_indent=f"    {label:<9}", **_HANGING))
     return [f"it is not so: {claim}" for claim, holds in outcome.claims.items() if not holds], False
 
 
