@@ -10,8 +10,8 @@ nobody receives, little is read ahead.
 import asyncio
 import contextlib
 import hashlib
+import secrets
 import sys
-import tempfile
 from pathlib import Path
 
 import framecodec.asyncio
@@ -24,22 +24,21 @@ async def receive(stream):
     name = Path((await stream.recv()).decode()).name  # a name and no path: it stays in the folder
     missing = int(await stream.recv())
     digest = hashlib.sha256()
-    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-        part = Path(file.name)
-        try:
+    part = folder / f"{secrets.token_hex(16)}.part"  # several may send a file of one name
+    try:
+        with part.open("xb") as file:
             while missing > 0:
                 piece = await stream.recv()
                 await asyncio.to_thread(file.write, piece)
                 digest.update(piece)
                 missing -= len(piece)
-            file.close()
-            if await stream.recv() == digest.digest() and missing == 0:
-                part.rename(folder / name)
-                await stream.send(b"it is whole")
-            else:
-                await stream.send(b"it is damaged")
-        finally:
-            part.unlink(missing_ok=True)
+        if await stream.recv() == digest.digest() and missing == 0:
+            part.rename(folder / name)
+            await stream.send(b"it is whole")
+        else:
+            await stream.send(b"it is damaged")
+    finally:
+        part.unlink(missing_ok=True)
 
 
 async def main():

@@ -7,6 +7,7 @@ Whoever ends the input (Ctrl-D) says goodbye: his side sends no more, and the ch
 other side has ended too.
 """
 
+import contextlib
 import socket
 import sys
 import threading
@@ -17,23 +18,27 @@ role = sys.argv[1] if len(sys.argv) > 1 else sys.exit(__doc__)
 address = ("127.0.0.1", int(sys.argv[2]) if len(sys.argv) > 2 else 6000)
 
 
-def send_what_is_typed(conn):
-    # A file of its own: Python may end while this thread still waits for a line.
-    with open(0, encoding="utf-8", closefd=False) as typed:
-        for line in typed:
-            conn.send(line.strip().encode())
-    conn.shutdown(socket.SHUT_WR)
-
-
-if role == "listen":
+def meet():
+    if role == "connect":
+        return framecodec.connect(address)
     with framecodec.listen(address) as listener:
         print("listening on port", listener.address[1], flush=True)
-        conn = listener.accept()
-else:
-    conn = framecodec.connect(address)
+        return listener.accept()
 
-with conn:
-    threading.Thread(target=send_what_is_typed, args=[conn], daemon=True).start()
-    for message in conn:
-        print("they say", message.decode(), flush=True)
-print("they have left")
+
+def send_what_is_typed(conn):
+    # A file of its own: Python may end while this thread still waits for a line.
+    with open(0, encoding="utf-8", closefd=False) as typed, contextlib.suppress(OSError):
+        for line in typed:
+            conn.send(line.strip().encode())  # an OSError where nobody is there any more
+        conn.shutdown(socket.SHUT_WR)
+
+
+with contextlib.suppress(KeyboardInterrupt), meet() as conn:
+    sending = threading.Thread(target=send_what_is_typed, args=[conn], daemon=True)
+    sending.start()
+    with contextlib.suppress(OSError, EOFError):  # cut off, they have left as well
+        for message in conn:
+            print("they say", message.decode(), flush=True)
+    print("they have left", flush=True)
+    sending.join()  # they say no more, but may still listen

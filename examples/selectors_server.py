@@ -28,7 +28,11 @@ def serve(conn, replies):
     return []
 
 
-with framecodec.listen(("127.0.0.1", port)) as listener, selectors.DefaultSelector() as selector:
+with (
+    contextlib.suppress(KeyboardInterrupt),
+    framecodec.listen(("127.0.0.1", port)) as listener,
+    selectors.DefaultSelector() as selector,
+):
     print("listening on port", listener.address[1], flush=True)
     listener.setblocking(False)
     selector.register(listener, selectors.EVENT_READ)

@@ -6,6 +6,7 @@
 With `socketserver.UDPServer` the same class answers datagrams.
 """
 
+import contextlib
 import socketserver
 import sys
 
@@ -23,6 +24,11 @@ class Shout(FrameRequestHandler):
         return message.upper()
 
 
-with socketserver.ThreadingTCPServer(("127.0.0.1", port), Shout) as server:
+class Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True  # else no restart while the last run's connections fade away
+    daemon_threads = True  # Ctrl-C does not wait for the clients
+
+
+with contextlib.suppress(KeyboardInterrupt), Server(("127.0.0.1", port), Shout) as server:
     print("listening on port", server.server_address[1], flush=True)
     server.serve_forever()

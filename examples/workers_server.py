@@ -55,6 +55,8 @@ if __name__ == "__main__":
 
     with socket.socket() as reserved:  # bound and not listening: it gets no connections
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        # Whatever server was here before, its connections may still fade away.
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reserved.bind(("127.0.0.1", port))
         port = reserved.getsockname()[1]
         all_listen = multiprocessing.Barrier(count + 1)

@@ -5,12 +5,17 @@ from __future__ import annotations
 import ast
 import contextlib
 import hashlib
+import os
 import random
 import re
+import signal
 import socket
+import struct
 import subprocess
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -52,9 +57,51 @@ OTHERS = {
     "workers",
 }
 
+# The servers that Ctrl-C ends without a last word.
+ENDED_BY_CTRL_C = [
+    "asyncio_chat_server",
+    "asyncio_echo_server",
+    "asyncio_files_server",
+    "asyncio_request_server",
+    "selectors_server",
+    "socketserver_server",
+    "udp_chat_server",
+]
+
 
 def programs() -> set[str]:
     return {path.name for path in EXAMPLES.glob("*.py")}
+
+
+def fed(source: int, program: str, port: str) -> str:
+    """What a program prints whose input is a file, and that ends without a word of error."""
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / program, port],
+        stdin=source,
+        capture_output=True,
+        encoding="utf-8",
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def interrupted(process: subprocess.Popen[str]) -> str:
+    """What a process still prints that Ctrl-C ends, while its input stays open."""
+    process.send_signal(signal.SIGINT)
+    process.wait()
+    return finish(process)
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Processes obey Ctrl-C, also where the tests run in the background of a shell that ignores it:
+    a signal that is ignored stays so in a new process, a signal that has a handler does not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("name", OUTPUT)
@@ -84,6 +131,37 @@ def test_the_ascii_length_server_sends_the_bytes_that_it_draws() -> None:
             wire = b"".join(iter(lambda: client.recv(100), b""))
         finish(server)
     assert wire == b"0005hello0006byebye"
+
+
+@pytest.mark.parametrize(
+    "name", sorted({path.stem for path in EXAMPLES.glob("*_server.py")} - {"udp_chat_server"})
+)
+def test_a_server_starts_where_connections_of_the_last_run_still_fade_away(name: str) -> None:
+    with framecodec.listen(("127.0.0.1", 0)) as listener:
+        port = str(listener.address[1])
+        with framecodec.connect(listener.address, timeout=10) as client:
+            listener.accept().close()  # who closes first has the connection in TIME_WAIT
+            assert list(client) == []
+    with running(EXAMPLES / f"{name}.py", port) as server:
+        assert printed_port(server) == port
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("name", ENDED_BY_CTRL_C)
+def test_ctrl_c_ends_a_server_without_a_word_of_error(name: str) -> None:
+    with running(EXAMPLES / f"{name}.py", "0", typed=True) as server:
+        printed_port(server)
+        assert interrupted(server) == ""
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_ends_the_server_of_socketserver_while_a_client_is_there() -> None:
+    with running(EXAMPLES / "socketserver_server.py", "0") as server:
+        address = ("127.0.0.1", int(printed_port(server)))
+        with framecodec.connect(address, framecodec.Codec.digits(4), timeout=10) as client:
+            client.send(b"hello")
+            assert client.recv() == b"HELLO"
+            assert interrupted(server) == ""
 
 
 # --- many clients in one thread -------------------------------------------------------------------
@@ -139,12 +217,61 @@ def test_in_the_chat_both_sides_speak_whenever_they_like() -> None:
             say(one, "yes")
             say(one, "")
             assert [heard(other) for _ in "12"] == ["they say yes", "they say "]
-            # One side ends its input; what the other one still says arrives.
+            # One side ends its input; what the other one still says arrives, until it ends too.
             other.stdin.close()
             other.stdin = None
             assert heard(one) == "they have left"
+            say(one, "one word more")
+            assert heard(other) == "they say one word more"
+            assert finish(one) == ""  # the end of its input
             assert finish(other) == "they have left\n"
-        assert finish(one) == ""
+
+
+def test_nothing_that_is_typed_in_the_chat_is_lost_where_they_say_nothing() -> None:
+    chat = EXAMPLES / "chat.py"
+    with running(chat, "listen", "0") as one:  # without an input
+        port = printed_port(one)
+        with running(chat, "connect", port, typed=True) as other:
+            assert heard(other) == "they have left"
+            for number in range(1000):
+                say(other, str(number))
+            assert finish(other) == ""
+        told = [f"they say {number}" for number in range(1000)]
+        assert finish(one).splitlines() == [*told, "they have left"]
+
+
+@pytest.mark.parametrize("how", ["closed", "reset", "cut off"])
+def test_the_chat_ends_without_a_word_of_error_where_nobody_listens_any_more(how: str) -> None:
+    with framecodec.listen(("127.0.0.1", 0)) as listener:
+        port = str(listener.address[1])
+        with running(EXAMPLES / "chat.py", "connect", port, typed=True) as chat:
+            with listener.accept() as conn:
+                if how == "reset":
+                    conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                elif how == "cut off":
+                    conn.socket.sendall(b"\0\0\0\5hel")
+            assert heard(chat) == "they have left"
+            with contextlib.suppress(BrokenPipeError):  # it has ended
+                for line in ("the first one is told", "that nobody is there", "and the last one"):
+                    say(chat, line)
+            chat.wait()  # its input is still open
+            assert finish(chat) == ""
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_ends_a_chat_without_a_word_of_error() -> None:
+    chat = EXAMPLES / "chat.py"
+    with running(chat, "listen", "0", typed=True) as one:
+        printed_port(one)
+        assert interrupted(one) == ""  # nobody has called
+    with running(chat, "listen", "0", typed=True) as one:
+        port = printed_port(one)
+        with running(chat, "connect", port, typed=True) as other:
+            say(other, "hello")
+            assert heard(one) == "they say hello"
+            assert interrupted(one) == ""
+            assert heard(other) == "they have left"
+            assert interrupted(other) == ""
 
 
 def test_the_chat_over_udp_ends_on_either_side_and_the_next_one_is_served() -> None:
@@ -178,6 +305,47 @@ def test_the_chat_over_udp_ends_on_either_side_and_the_next_one_is_served() -> N
         assert server.poll() is None
 
 
+def test_a_line_that_ends_with_goodbye_ends_the_chat_over_udp_on_both_sides() -> None:
+    with running(EXAMPLES / "udp_chat_server.py", "0", typed=True) as server:
+        port = printed_port(server)
+        with running(EXAMPLES / "udp_chat_client.py", port, typed=True) as client:
+            say(client, "hello")
+            say(server, "well, goodbye")  # the server's
+            assert finish(client) == "they say well, goodbye\n"
+            assert [heard(server) for _ in "12"] == ["they say hello", "waiting for the next one"]
+        with running(EXAMPLES / "udp_chat_client.py", port, typed=True) as client:
+            say(client, "well, goodbye")  # the client's
+            assert heard(server) == "they say well, goodbye"
+            assert heard(server) == "waiting for the next one"
+            assert finish(client) == ""
+
+
+def test_a_partner_over_udp_who_went_without_a_word_holds_up_nobody_for_ever() -> None:
+    with running(EXAMPLES / "udp_chat_server.py", "0", "0", typed=True) as server:  # no patience
+        port = printed_port(server)
+        with running(EXAMPLES / "udp_chat_client.py", port, typed=True) as client:
+            say(client, "hello")
+            assert heard(server) == "they say hello"
+        say(server, "anybody there?")
+        with running(EXAMPLES / "udp_chat_client.py", port, typed=True) as client:
+            say(client, "me too")
+            assert heard(server) == "they are silent, and somebody else calls"
+            assert heard(server) == "they say me too"
+            say(server, "goodbye")
+            assert finish(client) == "they say goodbye\n"
+            assert heard(server) == "waiting for the next one"
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_ends_the_client_of_a_chat_over_udp_without_a_word_of_error() -> None:
+    with running(EXAMPLES / "udp_chat_server.py", "0", typed=True) as server:
+        port = printed_port(server)
+        with running(EXAMPLES / "udp_chat_client.py", port, typed=True) as client:
+            say(client, "hello")
+            assert heard(server) == "they say hello"
+            assert interrupted(client) == ""
+
+
 def test_each_peer_listens_and_connects() -> None:
     with running(EXAMPLES / "peer.py", "0") as one:
         port = printed_port(one)
@@ -203,6 +371,8 @@ def test_a_file_arrives_as_it_was(size: int, tmp_path: Path) -> None:
         assert finish(receiver) == f"received 数据.bin of {size} bytes, sha256 {digest}\n"
     assert [path.name for path in folder.iterdir()] == ["数据.bin"]
     assert (folder / "数据.bin").read_bytes() == source.read_bytes()
+    # The mode is a new file's, as the umask has it.
+    assert (folder / "数据.bin").stat().st_mode == source.stat().st_mode
 
 
 @pytest.mark.parametrize("how", ["damaged", "cut off"])
@@ -312,6 +482,54 @@ def test_what_one_says_in_the_asyncio_chat_all_others_hear_in_order() -> None:
         assert server.poll() is None
 
 
+def test_the_asyncio_chat_client_says_what_is_in_a_file(tmp_path: Path) -> None:
+    lines = [b"line %d" % number for number in range(1000)]
+    (tmp_path / "lines").write_bytes(b"\n".join(lines))
+    with running(EXAMPLES / "asyncio_chat_server.py", "0") as server:
+        port = printed_port(server)
+        with framecodec.connect(("127.0.0.1", int(port)), timeout=20) as member:
+            assert member.recv() == b"there are 1 here"
+            with (tmp_path / "lines").open() as file:
+                heard_there = fed(file.fileno(), "asyncio_chat_client.py", port)
+            assert heard_there == "they say there are 2 here\n"
+            assert [member.recv() for _ in lines] == lines
+
+
+def test_the_asyncio_chat_client_ends_at_once_without_an_input() -> None:
+    with (
+        running(EXAMPLES / "asyncio_chat_server.py", "0") as server,
+        running(EXAMPLES / "asyncio_chat_client.py", printed_port(server)) as client,
+    ):
+        assert finish(client) == "they say there are 1 here\n"
+
+
+def test_the_asyncio_chat_client_leaves_its_input_blocking() -> None:
+    # A terminal that is left non-blocking is so for the shell, too. It is the same with a pipe.
+    with running(EXAMPLES / "asyncio_chat_server.py", "0") as server:
+        reading, writing = os.pipe()
+        os.close(writing)
+        try:
+            fed(reading, "asyncio_chat_client.py", printed_port(server))
+            assert os.get_blocking(reading)
+        finally:
+            os.close(reading)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("how", ["the server goes", "Ctrl-C"])
+def test_the_asyncio_chat_client_ends_without_another_line(how: str) -> None:
+    with running(EXAMPLES / "asyncio_chat_server.py", "0") as server:
+        port = printed_port(server)
+        with running(EXAMPLES / "asyncio_chat_client.py", port, typed=True) as client:
+            assert heard(client) == "they say there are 1 here"
+            if how == "Ctrl-C":
+                assert interrupted(client) == ""
+            else:
+                server.kill()
+                client.wait()  # its input is still open
+                assert finish(client) == ""
+
+
 def test_a_member_of_the_asyncio_chat_who_does_not_read_is_dropped() -> None:
     with running(EXAMPLES / "asyncio_chat_server.py", "0") as server:
         address = ("127.0.0.1", int(printed_port(server)))
@@ -345,6 +563,8 @@ def test_a_file_arrives_as_it_was_in_pieces(size: int, tmp_path: Path) -> None:
     assert not size or lines[-3] == f"sent {size} of {size} bytes, 100%"
     assert [path.name for path in folder.iterdir()] == ["数据.bin"]
     assert (folder / "数据.bin").read_bytes() == source.read_bytes()
+    # The mode is a new file's, as the umask has it.
+    assert (folder / "数据.bin").stat().st_mode == source.stat().st_mode
 
 
 def test_a_file_in_pieces_that_is_not_as_it_was_is_not_kept(tmp_path: Path) -> None:
