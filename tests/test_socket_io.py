@@ -53,6 +53,61 @@ def receiver_of(io: ModuleType, sock: socket.socket, flags: int = DONTWAIT) -> A
     return receiver
 
 
+# --- signals --------------------------------------------------------------------------------------
+
+
+class Interruption(Exception):
+    """What a signal handler raises here."""
+
+
+@pytest.fixture
+def raising_handler() -> Iterator[None]:
+    def handle(*_: object) -> None:
+        raise Interruption
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+needs_masks = pytest.mark.skipif(
+    not hasattr(signal, "pthread_sigmask"), reason="no signals are held here"
+)
+
+
+@needs_masks
+@pytest.mark.usefixtures("raising_handler")
+def test_a_signal_that_comes_meanwhile_waits(io: ModuleType) -> None:
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    passed = False
+    try:
+        with io.HeldSignals():
+            signal.raise_signal(signal.SIGUSR1)
+            passed = True
+        time.sleep(0)  # behind a call at the latest
+    except Interruption:
+        assert passed
+    else:
+        raise AssertionError("it was never heard")
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
+
+
+@needs_masks
+def test_another_thread_has_its_signals_as_before(io: ModuleType) -> None:
+    masks: list[set[int]] = []
+
+    def work() -> None:
+        masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        with io.HeldSignals():
+            pass
+        masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(10)
+    assert masks[0] == masks[1]
+
+
 # --- the lock -------------------------------------------------------------------------------------
 
 

@@ -416,6 +416,7 @@ def test_detach_gives_the_socket_and_what_was_read_as_it_travelled(name: str) ->
         assert found is sock
         assert found.gettimeout() == TIMEOUT
         assert conn.closed
+        assert conn.fileno() == -1
         assert rest == unread
         peer.sendall(b"clear text")
         assert found.recv(100) == b"clear text"

@@ -9,6 +9,7 @@ import io
 import os
 import random
 import select
+import signal
 import socket
 import tempfile
 import threading
@@ -21,9 +22,13 @@ ssl = pytest.importorskip("ssl")
 trustme = pytest.importorskip("trustme")
 
 from framecodec import Codec, FrameSocket, IncompleteFrameError  # noqa: E402
-from tests.faulty import TIMEOUT, stream_pair  # noqa: E402
+from tests.faulty import TIMEOUT, Interruption, stream_pair  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("engine_in_use")
+
+needs_signals_to_threads = pytest.mark.skipif(
+    not hasattr(signal, "pthread_kill"), reason="no signals to threads here"
+)
 
 
 @pytest.fixture(scope="module")
@@ -214,3 +219,141 @@ def test_a_tls_server_under_selectors_waits_for_whole_messages(contexts: Any) ->
             with contextlib.suppress(BlockingIOError):
                 found.append(other.recv())
         assert found == [b"in many records"]
+
+
+# --- signals whose handlers raise -----------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def disturbed(armed: list[bool]) -> Iterator[None]:
+    """Signals to this thread, over and over; their handler raises while `armed` holds something."""
+    this_thread = threading.get_ident()
+    ended = threading.Event()
+
+    def handle(*_: object) -> None:
+        if armed:
+            raise Interruption
+
+    def disturb() -> None:
+        while not ended.wait(0.0005):
+            signal.pthread_kill(this_thread, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        yield
+    finally:
+        armed.clear()
+        ended.set()
+        thread.join(TIMEOUT)
+        signal.signal(signal.SIGUSR1, before)
+
+
+def numbered_messages(seed: int) -> list[bytes]:
+    rng = random.Random(seed)
+    return [
+        b"%03d" % number + rng.randbytes(rng.choice([0, 1000, 30_000, 300_000]))
+        for number in range(100)
+    ]
+
+
+@needs_signals_to_threads
+@pytest.mark.parametrize("seed", range(3))
+def test_a_handler_that_raises_while_tls_sends_spoils_no_frame(contexts: Any, seed: int) -> None:
+    sent, whole, none, got = numbered_messages(seed), [], [], []
+    armed: list[bool] = []
+    interruptions = 0
+    with tls_pair(contexts) as (left, right), FrameSocket(left) as one, FrameSocket(right) as other:
+        one.settimeout(TIMEOUT)
+        thread = threading.Thread(target=lambda: got.extend(iter(other.recv, b"end")))
+        thread.start()
+        with disturbed(armed):
+            for message in sent:
+                try:
+                    armed.append(True)
+                    one.send(message)
+                    armed.clear()
+                    whole.append(message)
+                except Interruption as interruption:
+                    armed.clear()
+                    interruptions += 1
+                    # It does not say where it came before the call or behind it.
+                    started = getattr(interruption, "message_started", None)
+                    if started is not None:
+                        (whole if started else none).append(message)
+        one.send(b"end")
+        thread.join(TIMEOUT)
+    assert interruptions
+    assert got == [message for message in sent if message in set(got)]
+    assert set(whole) <= set(got)
+    assert not set(none) & set(got)
+
+
+@needs_signals_to_threads
+@pytest.mark.parametrize("seed", range(3))
+def test_a_handler_that_raises_while_tls_receives_loses_nothing(contexts: Any, seed: int) -> None:
+    sent = numbered_messages(seed)
+    armed: list[bool] = []
+    got: list[bytes] = []
+    interruptions = 0
+
+    def send_all() -> None:
+        for message in sent:
+            one.send(message)
+
+    with tls_pair(contexts) as (left, right), FrameSocket(left) as one, FrameSocket(right) as other:
+        one.settimeout(TIMEOUT)
+        other.settimeout(TIMEOUT)
+        thread = threading.Thread(target=send_all)
+        thread.start()
+        with disturbed(armed):
+            while len(got) < len(sent):
+                try:
+                    armed.append(True)
+                    message = other.recv()
+                    armed.clear()
+                    got.append(message)
+                except Interruption:
+                    armed.clear()
+                    interruptions += 1
+        thread.join(TIMEOUT)
+    assert got == sent
+    assert interruptions
+
+
+class RaisingBehind:
+    """The C-level object of a TLS connection, where a handler raises behind the next call."""
+
+    def __init__(self, tls: Any) -> None:
+        self._tls = tls
+        self.shutdown = tls.shutdown
+
+    def read(self, *arguments: Any) -> int:
+        self._tls.read(*arguments)
+        raise Interruption
+
+    def write(self, *arguments: Any) -> int:
+        self._tls.write(*arguments)
+        raise Interruption
+
+
+@pytest.mark.parametrize("direction", ["send", "recv", "recv_into"])
+def test_where_nobody_knows_how_far_tls_went_nothing_follows(contexts: Any, direction: str) -> None:
+    with tls_pair(contexts) as (left, right), FrameSocket(left) as one, FrameSocket(right) as other:
+        other.send(b"hello")
+        if direction == "recv_into":  # behind what the splitter has taken
+            other.send(bytes(1_000_000))
+            assert one.recv() == b"hello"
+        one._tls = RaisingBehind(one._tls)
+        one.settimeout(TIMEOUT)
+        call = {
+            "send": lambda: one.send(b"hello"),
+            "recv": one.recv,
+            "recv_into": lambda: one.recv_into(bytearray(1_000_000)),
+        }[direction]
+        with pytest.raises(Interruption):
+            call()
+        for again in (call, lambda: one.send(b"x"), one.recv):
+            with pytest.raises(ConnectionAbortedError, match="nobody knows"):
+                again()

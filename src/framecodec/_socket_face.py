@@ -50,8 +50,8 @@ class SocketFace(abc.ABC):
         return self._timeout != 0
 
     def fileno(self) -> int:
-        """The descriptor; -1 where it is closed. For `selectors`."""
-        return self._sock.fileno()
+        """The descriptor; -1 where it is closed or somebody else's by now. For `selectors`."""
+        return -1 if self._closed else self._sock.fileno()
 
     def getpeername(self) -> Any:
         """The address of the other side, where the socket is connected."""

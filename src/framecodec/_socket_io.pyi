@@ -8,7 +8,7 @@ from typing_extensions import Buffer
 from .codec import Codec
 from .splitter import Splitter
 
-__all__ = ["Guard", "Lock", "Receiver", "Sender"]
+__all__ = ["Guard", "HeldSignals", "Lock", "Receiver", "Sender"]
 
 @final
 class Lock:
@@ -21,6 +21,11 @@ class Lock:
 @final
 class Guard:
     def __init__(self, lock: Lock, timeout: float) -> None: ...
+    def __enter__(self) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
+
+@final
+class HeldSignals:
     def __enter__(self) -> None: ...
     def __exit__(self, *_: object) -> None: ...
 

@@ -32,7 +32,7 @@ from time import monotonic
 from . import errors
 from ._outbox import GATHER_SIZE
 
-__all__ = ["Guard", "Lock", "Receiver", "Sender"]
+__all__ = ["Guard", "HeldSignals", "Lock", "Receiver", "Sender"]
 
 cdef extern from *:
     """
@@ -44,7 +44,11 @@ cdef extern from *:
     #define framecodec_send(fd, first, first_size, rest, rest_size, flags) \\
         (errno = EAGAIN, (Py_ssize_t)-1)
     #define framecodec_wait(fd, milliseconds) 1
+    typedef int framecodec_signals;
+    #define framecodec_hold(before) (*(before) = 0)
+    #define framecodec_let_go(before) ((void)(before))
     #else
+    #include <signal.h>
     #include <poll.h>
     #include <sys/types.h>
     #include <sys/socket.h>
@@ -64,6 +68,23 @@ cdef extern from *:
         struct pollfd wanted = {.fd = fd, .events = POLLIN};
         return poll(&wanted, 1, milliseconds);
     }
+    typedef sigset_t framecodec_signals;
+    static void framecodec_hold(sigset_t *before)
+    {
+        sigset_t held;
+        sigfillset(&held);
+        /* Those of a program's own faults are never held. */
+        sigdelset(&held, SIGSEGV);
+        sigdelset(&held, SIGBUS);
+        sigdelset(&held, SIGILL);
+        sigdelset(&held, SIGFPE);
+        sigdelset(&held, SIGABRT);
+        pthread_sigmask(SIG_BLOCK, &held, before);
+    }
+    static void framecodec_let_go(const sigset_t *before)
+    {
+        pthread_sigmask(SIG_SETMASK, before, NULL);
+    }
     #endif
     """
     bint _would_block "framecodec_would_block" () nogil
@@ -77,6 +98,10 @@ cdef extern from *:
         int flags,
     ) nogil
     int _wait_for_bytes "framecodec_wait" (int fd, int milliseconds) nogil
+    ctypedef struct _Signals "framecodec_signals":
+        pass
+    void _hold_signals "framecodec_hold" (_Signals* before) noexcept
+    void _let_go_of_signals "framecodec_let_go" (const _Signals* before) noexcept
 
 cdef extern from "Python.h":
     Py_buffer* PyMemoryView_GET_BUFFER(object) noexcept
@@ -191,6 +216,27 @@ cdef class Guard:
 
     def __exit__(self, *_):
         self._lock.release()
+
+
+@cython.final
+cdef class HeldSignals:
+    """A context in which signals wait, where the system has that: none finds its handler inside.
+
+    See `framecodec._socket_io_py.HeldSignals`, its twin.
+    """
+
+    cdef _Signals _before
+
+    def __enter__(self):
+        _hold_signals(&self._before)
+        try:
+            PyErr_CheckSignals()  # that were there before
+        except BaseException:
+            _let_go_of_signals(&self._before)
+            raise
+
+    def __exit__(self, *_):
+        _let_go_of_signals(&self._before)
 
 
 @cython.final

@@ -8,6 +8,7 @@ and for how long: a socket that would block, a thread that is inside, half a fra
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator
 from socket import socket
@@ -21,7 +22,7 @@ from .splitter import Splitter
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["Guard", "Lock", "Receiver", "Sender"]
+__all__ = ["Guard", "HeldSignals", "Lock", "Receiver", "Sender"]
 
 Lock = threading.RLock
 
@@ -44,6 +45,41 @@ class Guard:
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
+
+
+# Those of a program's own faults are never held.
+_HOLDABLE = (
+    signal.valid_signals() - {signal.SIGSEGV, signal.SIGILL, signal.SIGFPE, signal.SIGABRT}
+    if hasattr(signal, "pthread_sigmask")
+    else set()
+)
+
+
+@final
+class HeldSignals:
+    """A context in which signals wait, where the system has that: none finds its handler inside.
+
+    For calls that run the handlers of signals themselves, between what they did and their return,
+    as those of the `ssl` module do. A signal that the system gives to another thread meanwhile is
+    not held: Python runs its handler here all the same.
+    """
+
+    __slots__ = ("_before",)
+
+    def __enter__(self) -> None:
+        self._before: set[Any] | None = None
+        # Only there does Python run handlers.
+        if _HOLDABLE and threading.current_thread() is threading.main_thread():
+            self._before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+            try:
+                signal.pthread_sigmask(signal.SIG_BLOCK, _HOLDABLE)
+            except BaseException:  # a handler whose turn it was
+                signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
+                raise
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
 
 
 @final

@@ -487,6 +487,14 @@ def connection_reset() -> ConnectionResetError:
     return ConnectionResetError(errno.ECONNRESET, "the peer reset the connection")
 
 
+def interrupted_in_tls() -> ConnectionAbortedError:
+    return ConnectionAbortedError(
+        errno.ECONNABORTED,
+        "a signal handler raised while a TLS record was read or written, and nobody knows how far "
+        "that went",
+    )
+
+
 def timed_out(what: str, timeout: float) -> TimeoutError:
     return TimeoutError(f"{what} within {timeout:g} s; nothing is lost, the next call goes on")
 

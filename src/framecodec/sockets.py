@@ -41,7 +41,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, repeat, takewhile
 from operator import length_hint
 from time import monotonic
-from typing import Any, Literal, NoReturn, TypeAlias, final
+from typing import Any, Literal, NoReturn, TypeAlias, TypeVar, final
 
 from . import _socket_io_py, errors
 from ._layout import CUSTOM, HEADERS
@@ -72,6 +72,7 @@ Address: TypeAlias = (
 )
 
 _Socket: TypeAlias = socket.socket  # for classes that have an attribute `socket`
+_Result = TypeVar("_Result")
 
 DEFAULT_CODEC = Codec.uint(4)
 
@@ -339,11 +340,7 @@ class FrameSocket(SocketFace):
         deadline: float | None = None
         while True:
             try:
-                if self._tls is None:
-                    ready = self._receive()
-                else:
-                    with self._tls_lock:
-                        ready = self._receive()
+                ready = self._receive() if self._tls is None else self._call_tls(self._receive)
                 if self._limited:
                     self._note_arrival()
                 return self._decode() if self._raw else ready
@@ -399,6 +396,24 @@ class FrameSocket(SocketFace):
             counts = map(self._sock.recv_into, buffers)
         batches: Any = map(splitter.buffer_updated, takewhile(bool, counts))
         return batches if self._raw else map(iter, batches)
+
+    def _call_tls(self, call: Callable[..., _Result], *arguments: object) -> _Result:
+        """Makes a call that reads or writes by TLS.
+
+        The `ssl` module runs the handlers of signals when a record was read or written and before
+        it says how much that was; what a handler raises would take the count with it. So signals
+        wait meanwhile. Where one comes by way of another thread all the same, nothing can follow
+        that would be known to be right.
+        """
+        with self._tls_lock, _socket_io.HeldSignals():
+            try:
+                return call(*arguments)
+            except (OSError, errors.FrameError):
+                raise
+            except BaseException:
+                self._failure = self._write_failure = errors.interrupted_in_tls()
+                self._receiver.may_read = False
+                raise
 
     def _use_short_way(self) -> None:
         """Tells the receiver what to do, where it may receive by itself."""
@@ -676,8 +691,7 @@ class FrameSocket(SocketFace):
         buffers = outbox.buffers()
         flags = self._write_flags
         if self._tls is not None:
-            with self._tls_lock:
-                outbox.left += map(self._tls.write, buffers[:1])
+            self._call_tls(outbox.left.extend, map(self._tls.write, buffers[:1]))
         elif len(buffers) == 1 or not _HAS_SENDMSG:
             outbox.left += map(self._send, buffers[:1], flags)
         else:
@@ -929,8 +943,7 @@ class FrameSocket(SocketFace):
                 if self._tls is None:
                     self._read_past_splitter(stream, view, keep)
                 else:
-                    with self._tls_lock:
-                        self._read_past_splitter(stream, view, keep)
+                    self._call_tls(self._read_past_splitter, stream, view, keep)
                 return
             except OSError as error:
                 wanted = self._judge(error)
