@@ -221,6 +221,18 @@ def test_a_tls_server_under_selectors_waits_for_whole_messages(contexts: Any) ->
         assert found == [b"in many records"]
 
 
+def test_a_clean_end_sticks_and_is_told_again(contexts: Any) -> None:
+    with tls_pair(contexts) as (left, right), FrameSocket(right) as other:
+        with FrameSocket(left) as one:
+            one.send_many([b"hello", b"byebye"])
+        assert [other.recv(), other.recv()] == [b"hello", b"byebye"]
+        for call in (other.recv, other.recv_many, lambda: other.recv_into(bytearray(10))) * 2:
+            with pytest.raises(EOFError) as caught:
+                call()
+            assert type(caught.value) is EOFError
+        assert list(other) == []
+
+
 # --- signals whose handlers raise -----------------------------------------------------------------
 
 

@@ -408,7 +408,7 @@ class FrameSocket(SocketFace):
         with self._tls_lock, _socket_io.HeldSignals():
             try:
                 return call(*arguments)
-            except (OSError, errors.FrameError):
+            except (OSError, EOFError, errors.FrameError):
                 raise
             except BaseException:
                 self._failure = self._write_failure = errors.interrupted_in_tls()
