@@ -102,6 +102,20 @@ def test_a_message_is_received_into_a_buffer(name: str, size: int) -> None:
             assert other.recv() == b"last"
 
 
+@pytest.mark.parametrize("size", [0, 1, 100, 65_536, 70_000, 1_000_000])
+@pytest.mark.parametrize("name", CODECS)
+def test_a_message_that_a_buffer_has_no_room_for_stays_for_recv_too(name: str, size: int) -> None:
+    data = b"t" + os.urandom(size)
+    with two("socketpair", CODECS[name]) as (one, other):
+        with meanwhile(lambda: one.send_many([data, data, b"last"])):
+            for _ in range(2):
+                for _ in range(2):
+                    with pytest.raises(ValueError, match=f"has {len(data)} bytes"):
+                        other.recv_into(bytearray(size))
+                assert other.recv() == data
+            assert other.recv_into(bytearray(4)) == 4
+
+
 def test_what_is_no_plain_file_is_read_by_its_own_read() -> None:
     data = os.urandom(100_000)
     packed = io.BytesIO(gzip.compress(data))

@@ -852,17 +852,15 @@ class FrameSocket(SocketFace):
             The message's size, in bytes; the buffer's end is left as it was.
 
         Raises:
-            ValueError: The message is larger than the buffer; it stays to be received by another
-                `recv_into` or `recv_file`.
+            ValueError: The message is larger than the buffer; it stays to be received, by `recv`
+                too, unless an earlier call has received its beginning.
             TypeError: The buffer cannot be written; nothing was received.
             As `recv`.
         """
         with self._read_guard, memoryview(buffer) as whole, whole.cast("B") as target:
             if target.readonly:
                 raise errors.buffer_is_readonly(buffer)
-            stream = self._begin_stream()
-            if stream.size > len(target):
-                raise errors.buffer_too_small(stream.size, len(target))
+            stream = self._begin_stream(len(target))
             self._reading = True
             try:
                 while not stream.in_trailer and (stream.chunk or stream.left):
@@ -878,8 +876,8 @@ class FrameSocket(SocketFace):
             finally:
                 self._reading = False
 
-    def _begin_stream(self) -> IncomingMessage:
-        """Receives until the next message's size is known."""
+    def _begin_stream(self, room: int | None = None) -> IncomingMessage:
+        """Receives until the next message's size is known, which must not be over `room`."""
         if self._stream is None:
             self._streaming = self._on_oversize == "raise"
             try:
@@ -887,11 +885,12 @@ class FrameSocket(SocketFace):
             finally:
                 self._streaming = False
             if not length_hint(ready):
-                self._divert()
+                self._divert(room)
             else:
                 first = next(copy.copy(ready))
                 if not isinstance(first, bytes):
                     raise errors.special_is_no_file(first)
+                _check_room(len(first), room)
                 stream = IncomingMessage(size=len(first), chunk=memoryview(first))
                 self._receiver.may_read = False
                 for _ in ready:
@@ -899,11 +898,13 @@ class FrameSocket(SocketFace):
                     break
         elif self._reading or self._closed or self._failure is not None:
             self._refuse_to_read()
+        else:
+            _check_room(self._stream.size, room)
         assert self._stream is not None
         self._stream.settle()
         return self._stream
 
-    def _divert(self) -> None:
+    def _divert(self, room: int | None) -> None:
         """Takes the pending frame from the splitter; the next frame is a new splitter's."""
         old, layout = self._splitter, self._codec.layout
         header, received = old.pending_header, old.pending
@@ -923,6 +924,7 @@ class FrameSocket(SocketFace):
             frame_size=frame_size,
             buffer=memoryview(bytearray(self._read_size)),
         )
+        _check_room(stream.size, room)
         base = stream.offset + frame_size
         new = Splitter(self._codec, raw=self._raw, on_oversize="raise")
         pipe = self._pipe(new)
@@ -1438,6 +1440,11 @@ def _short_way(sock: socket.socket) -> Any:
     if kind.recv_into is not _socket.socket.recv_into or kind.send is not _socket.socket.send:
         return _socket_io_py
     return _socket_io
+
+
+def _check_room(size: int, room: int | None) -> None:
+    if room is not None and size > room:
+        raise errors.buffer_too_small(size, room)
 
 
 def _mark(error: BaseException, started: bool) -> None:
