@@ -49,7 +49,8 @@ class Guard:
 
 # Those of a program's own faults are never held.
 _HOLDABLE = (
-    signal.valid_signals() - {signal.SIGSEGV, signal.SIGILL, signal.SIGFPE, signal.SIGABRT}
+    signal.valid_signals()
+    - {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT}
     if hasattr(signal, "pthread_sigmask")
     else set()
 )
