@@ -455,3 +455,77 @@ def test_a_transport_of_a_test_is_enough_and_needs_no_loop() -> None:
     buffer[:5] = b"\0\3abc"
     protocol.buffer_updated(5)
     assert transport.written == b"\0\3abc\0\3end"
+
+
+# --- what users of asyncio do ---------------------------------------------------------------------
+
+
+@LOOPS
+@pytest.mark.parametrize("sends_at_once", [False, True])
+def test_a_protocol_may_keep_its_transport_itself(
+    loop: str, sends_at_once: bool, engine_in_use: Any
+) -> None:
+    class Keeping(FrameProtocol):
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport  # as every tutorial of asyncio has it
+            if sends_at_once:
+                self.send(b"welcome")
+
+        def messages_received(self, messages: list[Any]) -> None:
+            self.send_many(messages)
+            self.transport.close()
+
+    async def main() -> None:
+        _, peer = await connected(lambda: Keeping(U2))
+        expected = U2.encode(b"welcome") if sends_at_once else b""
+        await write(peer, U2.encode(b"hello"))
+        expected += U2.encode(b"hello")
+        assert await read(peer, len(expected)) == expected
+        assert await asyncio.get_running_loop().sock_recv(peer, 1) == b""
+        peer.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_the_transport_of_a_protocol_equals_the_loops(loop: str) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            transport, protocol = await asyncio.get_running_loop().create_connection(
+                lambda: FrameProtocol(U2), sock=ours
+            )
+            assert protocol.transport == transport
+            assert transport == protocol.transport
+            assert hash(transport) == hash(protocol.transport)
+            assert protocol.transport != theirs
+            protocol.transport.close()
+
+    run(loop, main())
+
+
+@LOOPS
+@pytest.mark.parametrize("size", [3, 30_000])
+def test_another_thread_is_refused_before_anything_is_taken(
+    loop: str, size: int, engine_in_use: Any
+) -> None:
+    async def main() -> None:
+        protocol, peer = await connected()
+        message = bytes(size)
+        for call in (
+            lambda: protocol.send(message),
+            lambda: protocol.send_many([message]),
+            lambda: protocol.transport.write(message),
+        ):
+            with pytest.raises(RuntimeError, match="another thread"):
+                await asyncio.to_thread(call)
+        await asyncio.to_thread(
+            asyncio.get_running_loop().call_soon_threadsafe, protocol.send, message
+        )
+        expected = U2.encode(message)
+        assert await read(peer, len(expected)) == expected  # once, and nothing of the others
+        protocol.transport.close()
+        assert await asyncio.get_running_loop().sock_recv(peer, 1) == b""
+        peer.close()
+
+    run(loop, main())

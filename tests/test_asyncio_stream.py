@@ -700,3 +700,120 @@ def test_a_stream_is_not_copied() -> None:
                 how(stream)
 
     run("asyncio", served(echo, client))
+
+
+# --- a peer that is gone --------------------------------------------------------------------------
+
+
+async def with_socket_pair(kind: str) -> tuple[FrameStream, socket.socket]:
+    if kind == "unix":
+        return await wrapped()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+    return await framecodec.asyncio.open_connection(sock=ours), theirs
+
+
+@LOOPS
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+@pytest.mark.parametrize("size", [10, 5000, 100_000, 1_000_000])
+@pytest.mark.parametrize("way", ["send", "send and drain", "send_many"])
+def test_who_does_nothing_but_send_learns_that_the_peer_is_gone(
+    loop: str, kind: str, size: int, way: str, engine_in_use: ModuleType
+) -> None:
+    async def main() -> None:
+        stream, peer = await with_socket_pair(kind)
+        peer.close()
+        message = bytes(size)
+        for _ in range(200_000_000 // (size + 1000)):  # no turn of the loop comes by itself
+            try:
+                if way == "send_many":
+                    await stream.send_many([message])
+                else:
+                    await stream.send(message)
+                if way == "send and drain":
+                    await stream.drain()
+            except ConnectionError:
+                break
+        else:
+            raise AssertionError("all was accepted")
+        with pytest.raises(ConnectionError):
+            await stream.send(message)
+        with pytest.raises(ConnectionError):
+            await stream.drain()
+        await stream.aclose()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_what_is_known_of_a_unix_connection_can_be_asked_when_it_is_closed(loop: str) -> None:
+    async def main() -> None:
+        stream, peer = await wrapped()
+        with peer:
+            await stream.aclose()
+        assert "closed" in repr(stream)
+        stream.get_extra_info("peername")
+        assert stream.get_extra_info("no such thing", 7) == 7
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_client_on_a_unix_socket_that_does_not_wait_for_its_answer_ends_quietly(
+    loop: str, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        path = tmp_path / "socket"
+        server = await framecodec.asyncio.start_unix_server(echo, path)
+        for _ in range(20):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(path))
+                client.sendall(U4.encode(b"hello"))
+        await asyncio.sleep(0.05)
+        server.close()
+
+    run(loop, main())
+
+
+# --- another thread -------------------------------------------------------------------------------
+
+
+@LOOPS
+def test_another_thread_sends_by_the_loop(loop: str, engine_in_use: ModuleType) -> None:
+    messages = [
+        bytes([number % 256]) * size for number, size in enumerate((3, 20_000, 200_000) * 9)
+    ]
+
+    async def main() -> None:
+        stream, peer = await wrapped()
+        running = asyncio.get_running_loop()
+
+        def send_all() -> None:
+            for number, message in enumerate(messages):
+                sending = stream.send(message) if number % 2 else stream.send_many([message])
+                asyncio.run_coroutine_threadsafe(sending, running).result(20)
+
+        with framecodec.FrameSocket(peer) as other:
+            received, _ = await asyncio.gather(
+                asyncio.to_thread(lambda: [other.recv() for _ in messages]),
+                asyncio.to_thread(send_all),
+            )
+            assert received == messages
+            await stream.aclose()
+
+    run(loop, main())
+
+
+def test_a_loop_of_another_thread_is_refused() -> None:
+    async def main() -> None:
+        stream, peer = await wrapped()
+        with peer:
+            with pytest.raises(RuntimeError, match="another thread"):
+                await asyncio.to_thread(lambda: asyncio.run(awaited(stream.send, b"hello")))
+            await stream.aclose()
+
+    async def awaited(send: Callable[[bytes], Awaitable[None]], message: bytes) -> None:
+        await send(message)
+
+    run("asyncio", main())

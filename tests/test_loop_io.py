@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import threading
 from types import ModuleType
 from typing import Any
 
@@ -40,6 +41,7 @@ class Protocol:
 def turn_of(loop_io: ModuleType, protocol: Protocol, room: int = 100) -> Any:
     turn = loop_io.Turn(protocol, room)
     turn.paused = False
+    turn.thread = threading.get_ident()
     return turn
 
 
@@ -190,3 +192,16 @@ def test_two_that_wait_for_one_message_at_hand_are_an_error(
             await second
 
     asyncio.run(main())
+
+
+def test_a_message_of_another_thread_does_not_wait_with_those_of_the_loop(
+    loop_io: ModuleType,
+) -> None:
+    protocol = Protocol()
+    turn = turn_of(loop_io, protocol)
+    turn.quick = 50
+    thread = threading.Thread(target=lambda: (turn.send(b"a"), turn.send_and_wait(b"b")))
+    thread.start()
+    thread.join(10)
+    assert turn.messages == []
+    assert protocol.put == [b"a", b"b"]

@@ -9,6 +9,7 @@ iterator. Cython has no name for that slot, so a few lines of C fill it.
 
 cimport cython
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.pythread cimport PyThread_get_thread_ident
 
 from . import errors
 
@@ -147,6 +148,7 @@ cdef class Turn:
     cdef public Py_ssize_t quick
     cdef public bint paused
     cdef public bint queued
+    cdef public unsigned long thread
     cdef object _protocol
     cdef Py_ssize_t _most
 
@@ -173,6 +175,8 @@ cdef class Turn:
             return False
         size = PyBytes_GET_SIZE(message)
         if size >= self.quick or size >= self.room:
+            return False
+        if self.thread != <unsigned long>PyThread_get_thread_ident():
             return False
         self.messages.append(message)
         self.room -= size + 8

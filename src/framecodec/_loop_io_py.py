@@ -9,6 +9,7 @@ of a turn, a large one, a slow peer, a wait.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from threading import get_ident
 from typing import Any, final
 
 __all__ = ["Done", "Messages", "Turn"]
@@ -79,7 +80,7 @@ class Turn:
         room: Bytes that a turn may gather.
     """
 
-    __slots__ = ("_most", "_protocol", "messages", "paused", "queued", "quick", "room")
+    __slots__ = ("_most", "_protocol", "messages", "paused", "queued", "quick", "room", "thread")
 
     def __init__(self, protocol: Any, room: int) -> None:
         self._protocol = protocol
@@ -94,10 +95,17 @@ class Turn:
         """The transport wants no more; true before there is one."""
         self.queued = False
         """Others wait to send, and come first."""
+        self.thread = 0
+        """Whose loop it is, by its identifier; no other one may add a message."""
 
     def send(self, message: object, /) -> None:
         """Takes one message, as `FrameProtocol.send`."""
-        if type(message) is bytes and len(message) < self.quick and len(message) < self.room:
+        if (
+            type(message) is bytes
+            and len(message) < self.quick
+            and len(message) < self.room
+            and self.thread == get_ident()
+        ):
             self.messages.append(message)
             self.room -= len(message) + 8
         else:
@@ -111,6 +119,7 @@ class Turn:
             and len(message) < self.room
             and not self.paused
             and not self.queued
+            and self.thread == get_ident()
         ):
             self.messages.append(message)
             self.room -= len(message) + 8

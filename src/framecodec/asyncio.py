@@ -37,6 +37,7 @@ import ssl as ssl_module
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from . import _loop_io_py, errors
@@ -125,6 +126,13 @@ class _Transport(asyncio.Transport):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._transport!r}>"
 
+    def __eq__(self, other: object) -> bool:
+        mine, its = self._transport, other._transport if isinstance(other, _Transport) else other
+        return bool(mine == its)
+
+    def __hash__(self) -> int:
+        return hash(self._transport)
+
     def close(self) -> None:
         self._protocol._close()
 
@@ -150,7 +158,10 @@ class _Transport(asyncio.Transport):
         return self._protocol._closing or bool(self._transport.is_closing())
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return self._transport.get_extra_info(name, default)
+        try:
+            return self._transport.get_extra_info(name, default)
+        except AttributeError:  # uvloop, of a Unix socket that is closed
+            return default
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self._protocol._hand_over(protocol)
@@ -238,6 +249,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         "_lost",
         "_outbox",
         "_quick_size",
+        "_raw_is_closing",
         "_raw_transport",
         "_read_size",
         "_resuming",
@@ -265,6 +277,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self._dropped = False  # not all that was accepted is sent, nor will be
         self._eof_wanted = False  # write_eof() waits for the outbox
         self._raw_transport: Any = None
+        self._raw_is_closing: Callable[[], object] = bool  # False where it cannot be asked
         self._transport: Any = None
         self._encrypted = self._vectored = self._knows_us = False  # what the transport does
         self._resuming = False  # the transport has room, and what waited here goes first
@@ -299,7 +312,8 @@ class FrameProtocol(asyncio.BufferedProtocol):
 
     @transport.setter
     def transport(self, transport: asyncio.Transport) -> None:
-        self._attach(transport)
+        if transport is not self._transport:  # connection_made() may keep what it is given
+            self._attach(transport)
 
     # --- to be overridden -------------------------------------------------------------------------
 
@@ -348,6 +362,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         Raises:
             FrameError, TypeError, BufferError: As `Codec.encode`; nothing is sent.
             ConnectionError: The connection is closed or lost.
+            RuntimeError: The connection is one of an event loop in another thread.
         """
         self._turn.send(message)
 
@@ -395,7 +410,12 @@ class FrameProtocol(asyncio.BufferedProtocol):
             self._outbox.put_bytes(data)
             self._pump()
 
+    def _check_thread(self) -> None:
+        if self._turn.thread not in (0, get_ident()):
+            raise errors.another_threads_loop()
+
     def _check_open(self) -> None:
+        self._check_thread()
         if self._closing or self._lost:
             raise _closed(self._error, not self._closing)
         if self._eof_wanted:
@@ -435,6 +455,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
             if not (turn.paused or self._outbox.size):
                 self._check_transport()
                 self._raw_transport.write(data if len(data) < _JOIN_SIZE else memoryview(data))
+                self._look_for_end()
                 return
             self._outbox.put_bytes(data)
         self._pump()
@@ -455,8 +476,15 @@ class FrameProtocol(asyncio.BufferedProtocol):
                 size = len(data)
                 self._raw_transport.write(data)
             outbox.sent(size)
+            self._look_for_end()
         if not (outbox.size or turn.paused or self._lost):
             self._emptied()
+
+    def _look_for_end(self) -> None:
+        """A transport whose connection breaks in a write tells of it in a later turn: until then it
+        takes no more. Else a task that does nothing but send would never let that turn come."""
+        if self._raw_is_closing() is True and not self._closing:
+            self._turn.paused = True
 
     def _emptied(self) -> None:
         """The transport has all and room for more: what waited for that is done."""
@@ -475,19 +503,25 @@ class FrameProtocol(asyncio.BufferedProtocol):
         if isinstance(transport, _Transport):  # from super() in an overridden connection_made()
             return (transport,)
         self._attach(transport)
+        self._turn.thread = get_ident()
         self._turn.paused = False
         if self._turn.messages or self._outbox.size:
             self._flush()
         return (self.transport,)
 
     def _attach(self, transport: Any) -> None:
+        if isinstance(transport, _Transport):
+            transport = transport._transport
         self._raw_transport = transport
         # Remembered, as a closed TLS transport cannot be asked.
         self._encrypted = transport.get_extra_info("sslcontext") is not None
         self._vectored = not self._encrypted and _is_vectored(transport)
-        self._knows_us = False
+        self._knows_us, self._raw_is_closing = False, bool
         with contextlib.suppress(AttributeError, NotImplementedError):  # such as a test's
             self._knows_us = transport.get_protocol() is self
+        with contextlib.suppress(AttributeError, NotImplementedError):
+            transport.is_closing()
+            self._raw_is_closing = transport.is_closing
         self._transport = _Transport(self, transport)
 
     def _pause(self) -> tuple[()] | None:
@@ -828,6 +862,8 @@ class _StreamProtocol(FrameProtocol):
     ) -> Coroutine[Any, Any, None]:
         """Calls `send`, now if the peer is not slow; what to await then, errors included."""
         turn = self._turn
+        if turn.thread != get_ident():
+            return self._send_in_loop(send, messages)
         if turn.paused or turn.queued:
             return self._send_later(send, messages)
         try:
@@ -837,6 +873,13 @@ class _StreamProtocol(FrameProtocol):
         if turn.paused:
             return self._finish_sending()
         return _DONE
+
+    async def _send_in_loop(
+        self, send: Callable[[FrameProtocol, Any], None], messages: Any
+    ) -> None:
+        """For another thread, which gives it to `asyncio.run_coroutine_threadsafe`."""
+        self._check_thread()
+        await self.send_when_there_is_room(send, messages)
 
     async def _send_later(self, send: Callable[[FrameProtocol, Any], None], messages: Any) -> None:
         try:

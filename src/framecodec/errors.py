@@ -487,6 +487,13 @@ def connection_reset() -> ConnectionResetError:
     return ConnectionResetError(errno.ECONNRESET, "the peer reset the connection")
 
 
+def another_threads_loop() -> RuntimeError:
+    return RuntimeError(
+        "the connection is one of an event loop in another thread; "
+        "send by its call_soon_threadsafe()"
+    )
+
+
 def interrupted_in_tls() -> ConnectionAbortedError:
     return ConnectionAbortedError(
         errno.ECONNABORTED,
