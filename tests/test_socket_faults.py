@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import random
 import select
 import signal
@@ -451,6 +452,52 @@ def test_a_signal_at_any_byte_loses_nothing(name: str, timeout: float | None) ->
         armed = False
         thread.join(TIMEOUT)
         signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to threads here")
+@pytest.mark.usefixtures("uninterrupted_engine")
+@pytest.mark.c_extension
+@pytest.mark.parametrize("way", ["file", "buffer"])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_receive_past_the_splitter_goes_on_after_any_signal(way: str, seed: int) -> None:
+    rng = random.Random(seed)
+    sent = [rng.randbytes(rng.choice([10, 70_000, 700_000])) for _ in range(20)]
+    main = threading.get_ident()
+    ended = threading.Event()
+    armed = False
+
+    def handle(*_: object) -> None:
+        if armed:
+            raise Interruption
+
+    def disturb() -> None:
+        while not ended.wait(0.0003):
+            signal.pthread_kill(main, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    with stream_pair() as (left, right), FrameSocket(left) as one, FrameSocket(right) as other:
+        sender = threading.Thread(target=one.send_many, args=[sent])
+        disturber = threading.Thread(target=disturb)
+        sender.start()
+        disturber.start()
+        try:
+            for message in sent:
+                file, buffer, size = io.BytesIO(), bytearray(len(message)), None
+                while size is None:
+                    try:
+                        armed = True
+                        size = other.recv_file(file) if way == "file" else other.recv_into(buffer)
+                        armed = False
+                    except Interruption:
+                        armed = False
+                assert size == len(message)
+                TALLY.account([file.getvalue() if way == "file" else bytes(buffer)], [message])
+        finally:
+            armed = False
+            ended.set()
+            disturber.join(TIMEOUT)
+            sender.join(TIMEOUT)
+            signal.signal(signal.SIGUSR1, before)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from framecodec import Codec, FrameSocket, IncompleteFrameError, InvalidFrameError
+from framecodec._outbox import Outbox
 from framecodec.errors import MessageTooLargeError
-from tests.faulty import KINDS, TIMEOUT, FaultySocket, stream_pair
+from tests.faulty import KINDS, TIMEOUT, FaultySocket, Interruption, stream_pair
 
 pytestmark = pytest.mark.usefixtures("engine_in_use")
 
@@ -301,3 +302,24 @@ def test_a_file_is_never_held_in_memory() -> None:
         finally:
             tracemalloc.stop()
         assert peak < 4 << 20
+
+
+# --- signals whose handlers raise -----------------------------------------------------------------
+
+
+def test_a_file_whose_header_was_never_taken_was_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    with two("socketpair", CODECS["uint"]) as (one, other), tempfile.TemporaryFile() as file:
+        file.write(bytes(5000))
+        file.seek(0)
+        with monkeypatch.context() as patched:
+            patched.setattr(Outbox, "put_bytes", raising)
+            with pytest.raises(Interruption) as caught:
+                one.send_file(file)
+        assert caught.value.message_started is False  # type: ignore[attr-defined]
+        assert one.pending_send == 0
+        one.send(b"next")
+        assert other.recv() == b"next"
+
+
+def raising(*_: object) -> None:
+    raise Interruption

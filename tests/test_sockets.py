@@ -519,6 +519,9 @@ def test_a_unix_socket_is_made_replaced_and_removed(folder: Path, make: Any) -> 
             assert other.recv() == b"hello"
         with pytest.raises(OSError, match="in use"):
             listen(path)
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):  # whoever looked has not called
+            listener.accept()
     assert not path.exists()
     with socket.socket(socket.AF_UNIX) as abandoned:
         abandoned.bind(str(path))

@@ -233,6 +233,34 @@ def test_a_clean_end_sticks_and_is_told_again(contexts: Any) -> None:
         assert list(other) == []
 
 
+@pytest.mark.parametrize("way", ["file", "buffer"])
+@pytest.mark.parametrize("at", [4, 1004, 500_000, 1_000_004])
+def test_a_large_message_that_is_cut_off_is_no_clean_end(contexts: Any, way: str, at: int) -> None:
+    stream = Codec.uint(4).encode(bytes(1_000_000)) + b"T"
+    codec = Codec.uint(4, trailer=b"T")
+    with tls_pair(contexts) as (left, right), FrameSocket(right, codec) as other:
+        other.settimeout(TIMEOUT)
+
+        def send() -> None:
+            left.sendall(stream[:at])
+            socket.socket.close(left)  # without the goodbye of TLS
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        for _ in range(2):
+            receive, target = {
+                "file": (other.recv_file, io.BytesIO()),
+                "buffer": (other.recv_into, bytearray(1_000_000)),
+            }[way]
+            with pytest.raises(IncompleteFrameError) as caught:
+                receive(target)
+            assert caught.value.where == ("trailer" if at == 1_000_004 else "rest")
+            assert (caught.value.received, caught.value.needed) == (at, len(stream))
+        with pytest.raises(IncompleteFrameError):
+            other.recv()
+        thread.join(TIMEOUT)
+
+
 # --- signals whose handlers raise -----------------------------------------------------------------
 
 

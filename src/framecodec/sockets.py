@@ -292,7 +292,11 @@ class FrameSocket(SocketFace):
                 self._fill()
 
     def __iter__(self) -> Iterator[Any]:
-        """Messages, until the clean end of the stream; errors as `recv`."""
+        """Messages, until the clean end of the stream; errors as `recv`.
+
+        An iterator ends with the error that it raises. Behind one that loses nothing, such as a
+        time-out, another iteration of the connection goes on.
+        """
         # No Python frame a message: the list iterators that _batches() gives are read in C.
         return chain.from_iterable(self._batches())
 
@@ -444,7 +448,10 @@ class FrameSocket(SocketFace):
                 return _WRITE
             raise _TLSWantsWrite(*error.args) from None
         if _is_tls_error(error, _TLS_EOF) and self._sock.suppress_ragged_eofs:  # type: ignore[attr-defined]
-            self._end(None)  # the peer closed the connection without closing TLS, as many do
+            # The peer closed the connection without closing TLS, as many do.
+            if self._reading and self._stream is not None:
+                self._end(self._stream.incomplete(), 0)
+            self._end(None)
         if isinstance(error, TimeoutError) and error.errno != errno.ETIMEDOUT:
             raise error  # a time-out that was set on the socket itself
         self._end(error)
@@ -732,14 +739,15 @@ class FrameSocket(SocketFace):
             except BaseException as error:
                 _mark(error, False)
                 raise
-            header_size = len(outgoing.header)
+            size = 0
             try:
                 self._file = outgoing
                 outbox.put_bytes(outgoing.header)
+                size = outbox.size
                 self._drain(deadline)
             except BaseException as error:
                 outbox.settle()
-                begun = outbox.size != header_size or self._tls is not None
+                begun = outbox.size != size or (self._tls is not None and size > 0)
                 if not begun:
                     outbox.clear()
                     self._file = None
@@ -826,18 +834,22 @@ class FrameSocket(SocketFace):
             stream = self._begin_stream()
             self._reading = True
             try:
-                while not stream.in_trailer:
-                    while stream.chunk:
-                        written = file.write(stream.chunk)
-                        if written is None:  # a raw file that would block
-                            raise errors.file_would_block()
-                        stream.chunk = stream.chunk[written:]
-                    if not stream.left:
-                        break
-                    self._read_stream(stream, stream.buffer[: stream.left])
+                self._copy_to_file(stream, file)
                 return self._end_stream(stream)
             finally:
                 self._reading = False
+
+    def _copy_to_file(self, stream: IncomingMessage, file: Any) -> None:
+        while not stream.in_trailer:
+            while stream.chunk:
+                # What was written is not written once more, whenever a handler raises.
+                for written in map(file.write, (stream.chunk,)):
+                    if written is None:  # a raw file that would block
+                        raise errors.file_would_block()
+                    stream.chunk = stream.chunk[written:]
+            if not stream.left:
+                return
+            self._read_stream(stream, stream.buffer[: stream.left])
 
     def recv_into(self, buffer: Any, /) -> int:
         """Receives one message into a buffer, without another copy in memory.
@@ -863,18 +875,21 @@ class FrameSocket(SocketFace):
             stream = self._begin_stream(len(target))
             self._reading = True
             try:
-                while not stream.in_trailer and (stream.chunk or stream.left):
-                    position = stream.size - stream.left - len(stream.chunk)
-                    if stream.chunk:
-                        target[position : position + len(stream.chunk)] = stream.chunk
-                        stream.chunk = NO_BYTES
-                        continue
-                    stop = position + min(stream.left, _STREAM_READ_SIZE)
-                    with target[position:stop] as view:
-                        self._read_stream(stream, view, keep=False)
+                self._fill_buffer(stream, target)
                 return self._end_stream(stream)
             finally:
                 self._reading = False
+
+    def _fill_buffer(self, stream: IncomingMessage, target: memoryview) -> None:
+        while not stream.in_trailer and (stream.chunk or stream.left):
+            position = stream.size - stream.left - len(stream.chunk)
+            if stream.chunk:
+                target[position : position + len(stream.chunk)] = stream.chunk
+                stream.chunk = NO_BYTES
+                continue
+            stop = position + min(stream.left, _STREAM_READ_SIZE)
+            with target[position:stop] as view:
+                self._read_stream(stream, view, keep=False)
 
     def _begin_stream(self, room: int | None = None) -> IncomingMessage:
         """Receives until the next message's size is known, which must not be over `room`."""
@@ -1414,7 +1429,8 @@ def _is_abandoned(path: str | bytes) -> bool:
     """Whether the file is a socket that nobody listens on."""
     if not stat.S_ISSOCK(os.stat(path).st_mode):
         return False
-    with _new_unix_socket(path) as probe:
+    # A socket of another kind: whoever listens is not called.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         probe.setblocking(False)
         return probe.connect_ex(path) == errno.ECONNREFUSED
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable, Iterator
 from socketserver import BaseRequestHandler
-from time import monotonic
 from typing import Any, ClassVar, NoReturn
 
 from . import errors
@@ -19,11 +18,6 @@ from .datagrams import DatagramSocket, largest_payload, split_datagram
 from .sockets import DEFAULT_CODEC, FrameSocket
 
 __all__ = ["FrameRequestHandler"]
-
-# Replies to messages that came together leave together, but none waits longer than this for the
-# next one to be made, and no more than this is held. In seconds, and in bytes.
-_HOLD_TIME = 0.001
-_HOLD_SIZE = 64 * 1024
 
 
 class FrameRequestHandler(BaseRequestHandler):
@@ -91,37 +85,13 @@ class FrameRequestHandler(BaseRequestHandler):
     def handle(self) -> None:
         """Answers every message until the clean end of the stream.
 
-        The replies to messages that came together leave together, where they are small and made
-        at once.
+        A reply leaves before the next message is handled, so `handle_message` may receive and
+        send by `frames`, too.
         """
-        while True:
-            try:
-                messages = self.frames.recv_many()
-            except errors.IncompleteFrameError:
-                raise
-            except EOFError:
-                return
-            self._answer(messages)
-
-    def _answer(self, messages: list[Any]) -> None:
-        replies: list[Any] = []
-        size = 0
-        due = monotonic() + _HOLD_TIME
-        try:
-            for message in messages:
-                reply = self.handle_message(message)
-                if reply is None:
-                    continue
-                replies.append(reply)
-                size += len(reply) if isinstance(reply, bytes | bytearray | memoryview) else 0
-                if size >= _HOLD_SIZE or monotonic() >= due:
-                    leaving, replies, size = replies, [], 0
-                    self.frames.send_many(leaving)
-                    due = monotonic() + _HOLD_TIME
-        finally:
-            # Also where a later message cannot be answered.
-            if replies:
-                self.frames.send_many(replies)
+        for message in self.frames:
+            reply = self.handle_message(message)
+            if reply is not None:
+                self.frames.send(reply)
 
     def handle_message(self, message: Any) -> Any:
         """Answers one message; to be overridden.
