@@ -15,14 +15,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import signal
 import socket
 import struct
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
+
+import pytest
 
 __all__ = [
     "KINDS",
@@ -31,7 +35,9 @@ __all__ = [
     "TIMEOUT",
     "FaultySocket",
     "Interruption",
+    "disturbed",
     "interrupted_at",
+    "needs_signals_to_threads",
     "reset",
     "stream_pair",
 ]
@@ -160,6 +166,37 @@ def interrupted_at(moment: int) -> Iterator[list[int]]:
         yield passed
     finally:
         sys.setprofile(None)
+
+
+needs_signals_to_threads = pytest.mark.skipif(
+    not hasattr(signal, "pthread_kill"), reason="no signals to threads here"
+)
+
+
+@contextlib.contextmanager
+def disturbed(armed: list[bool]) -> Iterator[None]:
+    """Signals to this thread, over and over; their handler raises while `armed` holds something."""
+    this_thread = threading.get_ident()
+    ended = threading.Event()
+
+    def handle(*_: object) -> None:
+        if armed:
+            raise Interruption
+
+    def disturb() -> None:
+        while not ended.wait(0.0005):
+            signal.pthread_kill(this_thread, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        yield
+    finally:
+        armed.clear()
+        ended.set()
+        thread.join(TIMEOUT)
+        signal.signal(signal.SIGUSR1, before)
 
 
 def reset(sock: socket.socket) -> None:

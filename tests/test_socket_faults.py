@@ -25,7 +25,9 @@ from tests.faulty import (
     TIMEOUT,
     FaultySocket,
     Interruption,
+    disturbed,
     interrupted_at,
+    needs_signals_to_threads,
     reset,
     stream_pair,
 )
@@ -404,7 +406,7 @@ def test_an_interruption_at_any_moment_of_a_send_tears_no_frame(
     assert moment > 1
 
 
-@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to threads here")
+@needs_signals_to_threads
 @pytest.mark.usefixtures("uninterrupted_engine")
 @pytest.mark.c_extension
 @pytest.mark.parametrize("timeout", [None, TIMEOUT])
@@ -454,7 +456,7 @@ def test_a_signal_at_any_byte_loses_nothing(name: str, timeout: float | None) ->
         signal.signal(signal.SIGUSR1, before)
 
 
-@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to threads here")
+@needs_signals_to_threads
 @pytest.mark.usefixtures("uninterrupted_engine")
 @pytest.mark.c_extension
 @pytest.mark.parametrize("way", ["file", "buffer"])
@@ -462,42 +464,23 @@ def test_a_signal_at_any_byte_loses_nothing(name: str, timeout: float | None) ->
 def test_a_receive_past_the_splitter_goes_on_after_any_signal(way: str, seed: int) -> None:
     rng = random.Random(seed)
     sent = [rng.randbytes(rng.choice([10, 70_000, 700_000])) for _ in range(20)]
-    main = threading.get_ident()
-    ended = threading.Event()
-    armed = False
-
-    def handle(*_: object) -> None:
-        if armed:
-            raise Interruption
-
-    def disturb() -> None:
-        while not ended.wait(0.0003):
-            signal.pthread_kill(main, signal.SIGUSR1)
-
-    before = signal.signal(signal.SIGUSR1, handle)
+    armed: list[bool] = []
     with stream_pair() as (left, right), FrameSocket(left) as one, FrameSocket(right) as other:
         sender = threading.Thread(target=one.send_many, args=[sent])
-        disturber = threading.Thread(target=disturb)
         sender.start()
-        disturber.start()
-        try:
+        with disturbed(armed):
             for message in sent:
                 file, buffer, size = io.BytesIO(), bytearray(len(message)), None
                 while size is None:
                     try:
-                        armed = True
+                        armed.append(True)
                         size = other.recv_file(file) if way == "file" else other.recv_into(buffer)
-                        armed = False
+                        armed.clear()
                     except Interruption:
-                        armed = False
+                        armed.clear()
                 assert size == len(message)
                 TALLY.account([file.getvalue() if way == "file" else bytes(buffer)], [message])
-        finally:
-            armed = False
-            ended.set()
-            disturber.join(TIMEOUT)
-            sender.join(TIMEOUT)
-            signal.signal(signal.SIGUSR1, before)
+        sender.join(TIMEOUT)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import pytest
 
 from framecodec import Codec, Splitter
 from framecodec.errors import InvalidFrameError, MessageTooLargeError
+from tests.faulty import Interruption
 
 CODEC = Codec.uint(2)
 DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)
@@ -54,10 +55,6 @@ def receiver_of(io: ModuleType, sock: socket.socket, flags: int = DONTWAIT) -> A
 
 
 # --- signals --------------------------------------------------------------------------------------
-
-
-class Interruption(Exception):
-    """What a signal handler raises here."""
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import io
 import os
 import random
 import select
-import signal
 import socket
 import tempfile
 import threading
@@ -22,13 +21,15 @@ ssl = pytest.importorskip("ssl")
 trustme = pytest.importorskip("trustme")
 
 from framecodec import Codec, FrameSocket, IncompleteFrameError  # noqa: E402
-from tests.faulty import TIMEOUT, Interruption, stream_pair  # noqa: E402
+from tests.faulty import (  # noqa: E402
+    TIMEOUT,
+    Interruption,
+    disturbed,
+    needs_signals_to_threads,
+    stream_pair,
+)
 
 pytestmark = pytest.mark.usefixtures("engine_in_use")
-
-needs_signals_to_threads = pytest.mark.skipif(
-    not hasattr(signal, "pthread_kill"), reason="no signals to threads here"
-)
 
 
 @pytest.fixture(scope="module")
@@ -262,32 +263,6 @@ def test_a_large_message_that_is_cut_off_is_no_clean_end(contexts: Any, way: str
 
 
 # --- signals whose handlers raise -----------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def disturbed(armed: list[bool]) -> Iterator[None]:
-    """Signals to this thread, over and over; their handler raises while `armed` holds something."""
-    this_thread = threading.get_ident()
-    ended = threading.Event()
-
-    def handle(*_: object) -> None:
-        if armed:
-            raise Interruption
-
-    def disturb() -> None:
-        while not ended.wait(0.0005):
-            signal.pthread_kill(this_thread, signal.SIGUSR1)
-
-    before = signal.signal(signal.SIGUSR1, handle)
-    thread = threading.Thread(target=disturb)
-    thread.start()
-    try:
-        yield
-    finally:
-        armed.clear()
-        ended.set()
-        thread.join(TIMEOUT)
-        signal.signal(signal.SIGUSR1, before)
 
 
 def numbered_messages(seed: int) -> list[bytes]:

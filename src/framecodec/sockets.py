@@ -448,10 +448,7 @@ class FrameSocket(SocketFace):
                 return _WRITE
             raise _TLSWantsWrite(*error.args) from None
         if _is_tls_error(error, _TLS_EOF) and self._sock.suppress_ragged_eofs:  # type: ignore[attr-defined]
-            # The peer closed the connection without closing TLS, as many do.
-            if self._reading and self._stream is not None:
-                self._end(self._stream.incomplete(), 0)
-            self._end(None)
+            self._end(None)  # the peer closed the connection without closing TLS, as many do
         if isinstance(error, TimeoutError) and error.errno != errno.ETIMEDOUT:
             raise error  # a time-out that was set on the socket itself
         self._end(error)
@@ -469,6 +466,8 @@ class FrameSocket(SocketFace):
         """
         if self._closed:
             raise errors.connection_closed() from None
+        if error is None and self._stream is not None:  # which goes past the splitter
+            error, base = self._stream.incomplete(), 0
         if error is None:
             try:
                 self._splitter.feed_eof()
@@ -977,9 +976,7 @@ class FrameSocket(SocketFace):
             if keep:
                 stream.chunk = view[:count]
             if not count:
-                if self._closed:
-                    raise errors.connection_closed()
-                self._end(stream.incomplete(), 0)
+                self._end(None)
 
     def _end_stream(self, stream: IncomingMessage) -> int:
         """Verifies the trailer."""
