@@ -431,6 +431,26 @@ def test_spans_are_not_exported_while_scan_runs(engine: ModuleType) -> None:
         assert len(refusals) == 2
 
 
+def test_scan_refuses_calls_to_the_splitter_that_it_uses(engine: ModuleType) -> None:
+    refusals: list[str] = []
+
+    def parse(view: memoryview) -> tuple[int, int]:
+        for thing in gc.get_objects():
+            if type(thing) is engine.Splitter and thing.pending:
+                try:
+                    thing.feed(b"ab")
+                except RuntimeError as error:
+                    refusals.append(str(error))
+                else:
+                    refusals.append("taken")
+        return 1, view[0]
+
+    codec = Codec.custom(parse, lambda message: bytes([len(message)]))
+    spans = engine.scan(codec, codec.encode(b"a") * 3)
+    assert [bytes(span) for span in spans] == [b"a"] * 3
+    assert "taken" not in refusals
+
+
 def test_spans_are_flat_bytes_where_no_shape_is_asked_for(engine: ModuleType) -> None:
     codec = Codec.uint(1)
     spans = engine.scan(codec, codec.encode(b"abc") * 5)

@@ -1661,6 +1661,7 @@ def scan(codec, data, *, raw=False):
     splitter._spans = spans = Spans(view)
     spans._growing = True
     splitter._plain = False
+    splitter._busy = True  # a user's parse() that finds it cannot feed it
     PyObject_GetBuffer(view, &buffer, PyBUF_SIMPLE)
     try:
         _consume(splitter, <const uint8_t*>buffer.buf, buffer.len, [])

@@ -985,6 +985,7 @@ def scan(codec: HasLayout, data: Buffer, *, raw: bool = False) -> Spans:
     splitter._spans = spans = Spans(view)
     spans._growing = True
     splitter._unpack = None
+    splitter._busy = True  # a user's parse() that finds it cannot feed it
     try:
         for pos in range(0, len(view), _SLICE_SIZE):
             splitter._consume(bytes(view[pos : pos + _SLICE_SIZE]), [])
