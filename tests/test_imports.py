@@ -21,7 +21,7 @@ ROOMS = [
     {"_splitter_py", "_splitter"},
     {"splitter"},
     {"codec"},
-    {"formats", "_outbox", "datagrams"},
+    {"catalogue", "_outbox", "datagrams"},
     {"_transfer"},
     {"_socket_io", "_socket_io_py", "_loop_io", "_loop_io_py", "_loop_datagrams"},
     {"sockets", "asyncio"},
@@ -34,7 +34,7 @@ HEIGHTS = {room: height for height, rooms in enumerate(ROOMS) for room in rooms}
 
 # What a room may call from above, inside a function and for the reason given.
 EXCEPTIONS = {
-    ("codec", "formats"),  # str(codec) is the notation, which uses the names of known formats
+    ("codec", "catalogue"),  # str(codec) is the notation, which uses the names of known formats
 }
 
 

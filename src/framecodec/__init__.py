@@ -17,6 +17,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .catalogue import formats, parse_codec
 from .codec import DEFAULT_MAX_MESSAGE_SIZE, Codec
 from .datagrams import DatagramSocket
 from .errors import (
@@ -28,7 +29,6 @@ from .errors import (
     MessageTooLargeError,
     TruncatedDatagramError,
 )
-from .formats import formats, parse_codec
 from .sockets import FrameSocket, Listener, connect, listen
 from .splitter import ACCELERATED, Spans, Splitter
 

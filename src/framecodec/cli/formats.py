@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import Codec
 from .._layout import CUSTOM, DIGITS, HEADERS, TEXT, UINT, Layout
-from ..formats import formats
+from ..catalogue import formats
 
 __all__ = ["add_commands", "draw"]
 

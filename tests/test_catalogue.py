@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from framecodec import Codec, FrameError, InvalidFrameError
-from framecodec.formats import (
+from framecodec.catalogue import (
     Catalogue,
     Format,
     PktLine,
@@ -122,8 +122,8 @@ def test_two_formats_of_one_name_are_refused() -> None:
 def test_the_package_shows_the_catalogue_and_its_module_side_by_side() -> None:
     import framecodec
 
-    module = importlib.import_module("framecodec.formats")
-    assert sys.modules["framecodec.formats"] is module
+    module = importlib.import_module("framecodec.catalogue")
+    assert sys.modules["framecodec.catalogue"] is module
     assert module.formats is formats
     assert isinstance(module, ModuleType)
     assert framecodec.formats is formats
