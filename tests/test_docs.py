@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from framecodec import Codec
-from framecodec.catalogue import formats, parse_codec
+from framecodec import Codec, formats, parse_codec
 from tests.programs import finish, running
 
 ROOT = Path(__file__).parents[1]
@@ -74,7 +73,7 @@ def test_the_links_of_a_page_lead_to_files() -> None:
 
 
 def test_the_examples_in_the_docstrings_of_the_notation_run() -> None:
-    module = importlib.import_module("framecodec.catalogue")
+    module = importlib.import_module("framecodec.notation")
     assert doctest.testmod(module) == doctest.TestResults(failed=0, attempted=2)
 
 

@@ -1,4 +1,4 @@
-"""The protocols that the world uses, as a table; and the notation, a codec in one line of text.
+"""The protocols that the world uses, as a table.
 
 A row of the table is data: a name, the shape, one line about the message, and the document that the
 shape is from. Rules of the table:
@@ -12,31 +12,19 @@ shape is from. Rules of the table:
   else it is the library's usual 16 MiB, and ``codec.replace(max_message_size=...)`` changes it.
 * One frame is one message. Fragments that make up a larger whole (``mysql``, ``oncrpc-fragment``,
   ``zmtp``, ``websocket``, ``cassandra-v5``) are joined by the user, by flags in the message.
-
-The notation is ``HEAD[,key=value]...``, as the command line takes it::
-
-    u8 u16be u24le u32native i32be     Codec.uint: u or i for signed, bits, byte order
-    digits4 hex4                       Codec.digits, base 10 or 16
-    struct:!I                          Codec.struct
-    varint text headers                Codec.varint, Codec.text, Codec.headers
-    postgres                           a name of the catalogue
 """
 
 from __future__ import annotations
 
-import ast
 import difflib
 import enum
-import re
-import struct
-import warnings
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, final
 
-from . import errors
+from . import _shapes
 from .codec import Codec
 
-__all__ = ["Catalogue", "Format", "PktLine", "format_codec", "formats", "parse_codec"]
+__all__ = ["Catalogue", "Format", "PktLine", "formats"]
 
 
 class PktLine(enum.Enum):
@@ -107,7 +95,7 @@ class Catalogue(Mapping[str, Codec]):
         try:
             return self._formats[self._names[attribute]].codec
         except KeyError:
-            hint = _did_you_mean(attribute, self._names)
+            hint = did_you_mean(attribute, self._names)
             raise AttributeError(f"no format {attribute!r} in the catalogue{hint}") from None
 
     def __dir__(self) -> list[str]:
@@ -128,7 +116,7 @@ class Catalogue(Mapping[str, Codec]):
         try:
             return self._formats[name]
         except KeyError:
-            hint = _did_you_mean(name, self._formats)
+            hint = did_you_mean(name, self._formats)
             raise KeyError(f"no format {name!r} in the catalogue{hint}") from None
 
     def table(self) -> list[Format]:
@@ -136,308 +124,16 @@ class Catalogue(Mapping[str, Codec]):
         return list(self._formats.values())
 
 
-def _did_you_mean(wrong: object, names: Iterable[str]) -> str:
+def did_you_mean(wrong: object, names: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(wrong).lower(), list(names), n=3)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
-# --- shapes that only code can read ---------------------------------------------------------------
-#
-# parse(view) sees the first bytes of a frame, build(message) sees a whole message; see
-# `Codec.custom`. What parse() raises becomes an InvalidFrameError that quotes it.
-
-_INT32 = struct.Struct("!i")
-_UINT64 = struct.Struct("!Q")
-
-
-def _check_lead(message: memoryview, lead_size: int) -> None:
-    if len(message) < lead_size:
-        raise errors.shorter_than_lead(len(message), lead_size)
-
-
-def _check_size(message: memoryview, limit: int) -> None:
-    if len(message) > limit:
-        raise errors.message_too_large(len(message), limit, "length field")
-
-
-def _parse_multiprocessing(view: memoryview) -> tuple[int, int] | None:
-    if len(view) < 4:
-        return None
-    (size,) = _INT32.unpack_from(view)
-    if size >= 0:
-        return 4, size
-    if size != -1:
-        raise ValueError(f"the length is negative: {size}")
-    return (12, _UINT64.unpack_from(view, 4)[0]) if len(view) >= 12 else None
-
-
-def _build_multiprocessing(message: memoryview) -> bytes:
-    if len(message) > 0x7FFFFFFF:
-        return _INT32.pack(-1) + _UINT64.pack(len(message))
-    return _INT32.pack(len(message))
-
-
-def _parse_oncrpc_fragment(view: memoryview) -> tuple[int, int, bytes] | None:
-    if len(view) < 4:
-        return None
-    value = int.from_bytes(view[:4], "big")
-    return 4, value & 0x7FFFFFFF, b"\x80" if value >> 31 else b"\x00"
-
-
-def _build_oncrpc_fragment(message: memoryview) -> tuple[bytes, int]:
-    _check_lead(message, 1)
-    _check_size(message, 0x80000000)
-    if message[0] not in (0x00, 0x80):
-        raise errors.unsayable_message(
-            f"its first byte says whether the fragment is the last: 0x80 or 0, not {message[0]:#x}"
-        )
-    return (message[0] << 24 | len(message) - 1).to_bytes(4, "big"), 1
-
-
-# ZMTP: a flags byte (MORE 1, LONG 2, COMMAND 4), then 1 or, with LONG, 8 bytes of length.
-_ZMTP_LONG = 0x02
-
-
-def _parse_zmtp(view: memoryview) -> tuple[int, int, bytes] | None:
-    flags = view[0]
-    if flags not in (0, 1, 2, 3, 4, 6):
-        raise ValueError(f"flags {flags:#04x} are reserved")
-    lead = bytes((flags & ~_ZMTP_LONG,))
-    if not flags & _ZMTP_LONG:
-        return (2, view[1], lead) if len(view) >= 2 else None
-    if len(view) < 9:
-        return None
-    (size,) = _UINT64.unpack_from(view, 1)
-    if size >> 63:
-        raise ValueError("the length has more than 63 bits")
-    return 9, size, lead
-
-
-def _build_zmtp(message: memoryview) -> tuple[bytes, int]:
-    _check_lead(message, 1)
-    flags, size = message[0], len(message) - 1
-    if flags not in (0, 1, 4):
-        raise errors.unsayable_message(
-            f"it opens with its flags: 0, 1 (more) or 4 (command), not {flags:#x}"
-        )
-    if size < 256:
-        return bytes((flags, size)), 1
-    return bytes((flags | _ZMTP_LONG,)) + _UINT64.pack(size), 1
-
-
-# WebSocket: FIN and opcode, then the mask bit with 7 bits of length; 126 and 127 announce 2 and 8
-# more bytes of length. The mask bit, alone in its byte, is the message's second one.
-def _parse_websocket(view: memoryview) -> tuple[int, int, bytes] | None:
-    if len(view) < 2:
-        return None
-    masked, size, header_size = view[1] & 0x80, view[1] & 0x7F, 2
-    if size >= 126:
-        width, least = (2, 126) if size == 126 else (8, 1 << 16)
-        header_size += width
-        if len(view) < header_size:
-            return None
-        size = int.from_bytes(view[2:header_size], "big")
-        if size < least:
-            raise ValueError(f"the length {size} is not in its shortest form")
-        if size >> 63:
-            raise ValueError("the length has more than 63 bits")
-    return header_size, size + (4 if masked else 0), bytes((view[0], masked))
-
-
-def _build_websocket(message: memoryview) -> tuple[bytes, int]:
-    _check_lead(message, 2)
-    masked = message[1]
-    if masked not in (0, 0x80):
-        raise errors.unsayable_message(
-            f"its second byte is the mask bit: 0 or 0x80, not {masked:#x}"
-        )
-    size = len(message) - (6 if masked else 2)
-    if size < 0:
-        raise errors.unsayable_message("it is masked, but has no 4-byte masking key")
-    if size < 126:
-        return bytes((message[0], masked | size)), 2
-    if size < 1 << 16:
-        return bytes((message[0], masked | 126)) + size.to_bytes(2, "big"), 2
-    return bytes((message[0], masked | 127)) + size.to_bytes(8, "big"), 2
-
-
-# FastCGI, behind the version: type, request id (2), content length (2), padding length, reserved.
-def _parse_fastcgi(view: memoryview) -> tuple[int, int, bytes] | None:
-    if len(view) < 7:
-        return None
-    content_size = int.from_bytes(view[3:5], "big")
-    return 7, content_size + view[5], bytes(view[:3]) + bytes(view[5:7])
-
-
-def _build_fastcgi(message: memoryview) -> tuple[bytes, int]:
-    _check_lead(message, 5)
-    padding_size = message[3]
-    content_size = len(message) - 5 - padding_size
-    if content_size < 0:
-        raise errors.unsayable_message(
-            f"it announces {padding_size} bytes of padding, more than it has"
-        )
-    _check_size(message, 5 + 0xFFFF + padding_size)
-    return bytes(message[:3]) + content_size.to_bytes(2, "big") + bytes(message[3:5]), 5
-
-
-# GIOP, behind the magic: version (2), flags, type, length (4). Bit 0 of the flags: little-endian.
-def _parse_giop(view: memoryview) -> tuple[int, int, bytes] | None:
-    if len(view) < 8:
-        return None
-    return 8, int.from_bytes(view[4:8], "little" if view[2] & 1 else "big"), bytes(view[:4])
-
-
-def _build_giop(message: memoryview) -> tuple[bytes, int]:
-    _check_lead(message, 4)
-    _check_size(message, 4 + 0xFFFFFFFF)
-    size = len(message) - 4
-    return bytes(message[:4]) + size.to_bytes(4, "little" if message[2] & 1 else "big"), 4
-
-
-# D-Bus: byte order, type, flags, version, body length (4), serial (4), length of the array of
-# header fields (4); then that array, padded to 8 bytes, and the body.
-def _dbus_order(first: int) -> Any:
-    if first == 0x6C:
-        return "little"
-    if first == 0x42:
-        return "big"
-    raise ValueError(f"the byte order is l or B, not {bytes((first,))!r}")
-
-
-def _dbus_fields_size(view: memoryview, order: Any) -> int:
-    size = int.from_bytes(view, order)
-    if size > 1 << 26:
-        raise ValueError(f"{size} bytes of header fields; D-Bus allows {1 << 26}")
-    return (size + 7) // 8 * 8
-
-
-def _parse_dbus(view: memoryview) -> tuple[int, int, bytes] | None:
-    order = _dbus_order(view[0])
-    if len(view) < 16:
-        return None
-    rest_size = _dbus_fields_size(view[12:16], order) + int.from_bytes(view[4:8], order)
-    return 16, rest_size, bytes(view[:4]) + bytes(view[8:16])
-
-
-def _build_dbus(message: memoryview) -> tuple[bytes, int]:
-    _check_lead(message, 12)
-    try:
-        order = _dbus_order(message[0])
-        body_size = len(message) - 12 - _dbus_fields_size(message[8:12], order)
-    except ValueError as error:
-        raise errors.unsayable_message(str(error)) from None
-    if body_size < 0:
-        raise errors.unsayable_message("it has fewer bytes than its header fields")
-    _check_size(message, len(message) - body_size + 0xFFFFFFFF)
-    return bytes(message[:4]) + body_size.to_bytes(4, order) + bytes(message[4:12]), 12
-
-
-# BER: an identifier of one byte, or more where its low 5 bits are all set; then the length: 0 to
-# 127, or 0x80 + n and n bytes. Longer forms than needed are legal BER (and common in LDAP).
-_BER_LONGEST_IDENTIFIER = 6
-
-
-def _ber_identifier_size(view: memoryview) -> int:
-    """Bytes of the identifier; 0 where more are wanted."""
-    if not view or view[0] & 0x1F != 0x1F:
-        return len(view[:1])
-    for pos in range(1, min(len(view), _BER_LONGEST_IDENTIFIER)):
-        if not view[pos] & 0x80:
-            return pos + 1
-    if len(view) >= _BER_LONGEST_IDENTIFIER:
-        raise ValueError(f"the identifier does not end within {_BER_LONGEST_IDENTIFIER} bytes")
-    return 0
-
-
-def _parse_ber(view: memoryview) -> tuple[int, int, bytes] | None:
-    pos = _ber_identifier_size(view)
-    if not pos or pos == len(view):
-        return None
-    lead, first = bytes(view[:pos]), view[pos]
-    pos += 1
-    if first < 0x80:
-        return pos, first, lead
-    if first == 0x80:
-        raise ValueError("the length has the indefinite form")
-    width = first & 0x7F
-    if width > 8:
-        raise ValueError("the length has more than 64 bits")
-    if len(view) < pos + width:
-        return None
-    return pos + width, int.from_bytes(view[pos : pos + width], "big"), lead
-
-
-def _build_ber(message: memoryview) -> tuple[bytes, int]:
-    try:
-        lead_size = _ber_identifier_size(message)
-    except ValueError as error:
-        raise errors.unsayable_message(str(error)) from None
-    if not lead_size:
-        raise errors.shorter_than_lead(len(message), len(message) + 1)
-    size = len(message) - lead_size
-    lead = bytes(message[:lead_size])
-    if size < 0x80:
-        return lead + bytes((size,)), lead_size
-    width = (size.bit_length() + 7) // 8
-    return lead + bytes((0x80 | width,)) + size.to_bytes(width, "big"), lead_size
-
-
-# X11: opcode, a data byte, the whole request's length in units of 4 bytes (2); where that is 0, it
-# follows in 4 bytes (BIG-REQUESTS). The byte order is the client's choice; this is little-endian.
-def _parse_x11(view: memoryview) -> tuple[int, int, bytes] | None:
-    if len(view) < 4:
-        return None
-    units = int.from_bytes(view[2:4], "little")
-    if units:
-        return 4, 4 * units - 4, bytes(view[:2])
-    if len(view) < 8:
-        return None
-    units = int.from_bytes(view[4:8], "little")
-    if units < 2:
-        raise ValueError(f"a length of {units} units is too small for its request")
-    return 8, 4 * units - 8, bytes(view[:2])
-
-
-def _build_x11(message: memoryview) -> tuple[bytes, int]:
-    _check_lead(message, 2)
-    rest_size = len(message) - 2
-    if rest_size % 4:
-        raise errors.unsayable_message(f"{rest_size} bytes behind the length are no multiple of 4")
-    units = rest_size // 4 + 1
-    if units <= 0xFFFF:
-        return bytes(message[:2]) + units.to_bytes(2, "little"), 2
-    _check_size(message, 2 + 4 * (0xFFFFFFFF - 2))
-    return bytes(message[:2]) + b"\x00\x00" + (units + 1).to_bytes(4, "little"), 2
-
-
-# CQL v5: 17 bits of length, the self-contained flag, 6 bits of padding; CRC24; payload; CRC32.
-_CASSANDRA_CRC_SIZES = 3 + 4
-
-
-def _parse_cassandra_v5(view: memoryview) -> tuple[int, int, bytes] | None:
-    if len(view) < 3:
-        return None
-    value = int.from_bytes(view[:3], "little")
-    if value >> 18:
-        raise ValueError("the padding bits of the header are not 0")
-    return 3, (value & 0x1FFFF) + _CASSANDRA_CRC_SIZES, bytes((value >> 17,))
-
-
-def _build_cassandra_v5(message: memoryview) -> tuple[bytes, int]:
-    _check_lead(message, 1 + _CASSANDRA_CRC_SIZES)
-    _check_size(message, 1 + _CASSANDRA_CRC_SIZES + 0x1FFFF)
-    if message[0] > 1:
-        raise errors.unsayable_message(
-            f"its first byte is the self-contained flag, 0 or 1, not {message[0]:#x}"
-        )
-    size = len(message) - 1 - _CASSANDRA_CRC_SIZES
-    return (message[0] << 17 | size).to_bytes(3, "little"), 1
-
-
 # --- the catalogue --------------------------------------------------------------------------------
 
-_BER = Codec.custom(_parse_ber, _build_ber, max_header=_BER_LONGEST_IDENTIFIER + 9)
+_BER = Codec.custom(
+    _shapes._parse_ber, _shapes._build_ber, max_header=_shapes._BER_LONGEST_IDENTIFIER + 9
+)
 
 formats = Catalogue(
     Format(*row)
@@ -478,7 +174,9 @@ formats = Catalogue(
         ),
         (
             "multiprocessing",
-            Codec.custom(_parse_multiprocessing, _build_multiprocessing, max_header=12),
+            Codec.custom(
+                _shapes._parse_multiprocessing, _shapes._build_multiprocessing, max_header=12
+            ),
             "multiprocessing.connection: an int, or -1 and 8 bytes from 2 GiB up",
             "CPython, Lib/multiprocessing/connection.py, Connection._send_bytes",
         ),
@@ -516,7 +214,9 @@ formats = Catalogue(
         ),
         (
             "oncrpc-fragment",
-            Codec.custom(_parse_oncrpc_fragment, _build_oncrpc_fragment, max_header=4),
+            Codec.custom(
+                _shapes._parse_oncrpc_fragment, _shapes._build_oncrpc_fragment, max_header=4
+            ),
             "fragments of records: 0x80 for the last one or 0, then its bytes",
             "RFC 5531, section 11",
         ),
@@ -540,13 +240,13 @@ formats = Catalogue(
         ),
         (
             "giop",
-            Codec.custom(_parse_giop, _build_giop, max_header=8, magic=b"GIOP"),
+            Codec.custom(_shapes._parse_giop, _shapes._build_giop, max_header=8, magic=b"GIOP"),
             "CORBA: version (2), flags, type, body; bit 0 of the flags is the byte order",
             "OMG CORBA 3.3, part 2, section 9.4.1",
         ),
         (
             "dbus",
-            Codec.custom(_parse_dbus, _build_dbus, max_header=16),
+            Codec.custom(_shapes._parse_dbus, _shapes._build_dbus, max_header=16),
             "order, type, flags, version, serial, length of the fields, fields, body",
             "D-Bus Specification, 'Message Format'",
         ),
@@ -585,7 +285,7 @@ formats = Catalogue(
         ),
         (
             "cassandra-v5",
-            Codec.custom(_parse_cassandra_v5, _build_cassandra_v5, max_header=3),
+            Codec.custom(_shapes._parse_cassandra_v5, _shapes._build_cassandra_v5, max_header=3),
             "self-contained flag (0 or 1), CRC24, payload, CRC32; CQL v5, uncompressed",
             "CQL Binary Protocol v5, section 2",
         ),
@@ -628,7 +328,7 @@ formats = Catalogue(
         ),
         (
             "zmtp",
-            Codec.custom(_parse_zmtp, _build_zmtp, max_header=9),
+            Codec.custom(_shapes._parse_zmtp, _shapes._build_zmtp, max_header=9),
             "ZeroMQ, after the greeting: flags (more 1, command 4), body",
             "ZeroMQ RFC 23 (ZMTP 3.0), 'Framing'; RFC 37 (ZMTP 3.1)",
         ),
@@ -689,13 +389,15 @@ formats = Catalogue(
         ),
         (
             "websocket",
-            Codec.custom(_parse_websocket, _build_websocket, max_header=10),
+            Codec.custom(_shapes._parse_websocket, _shapes._build_websocket, max_header=10),
             "FIN and opcode, mask bit (0x80 or 0), masking key (4) if masked, payload",
             "RFC 6455, section 5.2",
         ),
         (
             "fastcgi",
-            Codec.custom(_parse_fastcgi, _build_fastcgi, max_header=7, magic=b"\x01"),
+            Codec.custom(
+                _shapes._parse_fastcgi, _shapes._build_fastcgi, max_header=7, magic=b"\x01"
+            ),
             "type, request id (2), padding length, reserved, content, padding",
             "FastCGI Specification 1.0, section 3.3",
         ),
@@ -840,7 +542,7 @@ formats = Catalogue(
         ),
         (
             "x11",
-            Codec.custom(_parse_x11, _build_x11, max_header=8),
+            Codec.custom(_shapes._parse_x11, _shapes._build_x11, max_header=8),
             "requests of little-endian clients, BIG-REQUESTS too: opcode, data byte, rest",
             "X Window System Protocol, chapter 1, 'Requests'; BIG-REQUESTS extension",
         ),
@@ -884,348 +586,3 @@ formats = Catalogue(
         ),
     )
 )
-
-
-# --- the notation: reading ------------------------------------------------------------------------
-
-_UINT = re.compile(r"([ui])([0-9]{1,3})(be|le|native)?")
-_DIGITS = re.compile(r"(digits|hex)([0-9]{1,3})")
-_DECIMAL = re.compile(r"-?[0-9]{1,1000}")  # Python itself refuses more than 4300
-_ORDERS = {"be": "big", "le": "little", "native": "native"}
-_UNITS = {"GiB": 1024**3, "MiB": 1024**2, "KiB": 1024}
-
-_HEADS = (
-    *("u8", "u16be", "u16le", "u24be", "u24le", "u32be", "u32le", "u32native", "u64be", "u64le"),
-    *("i32be", "i32le", "i32native", "digits4", "hex4", "struct:!I", "varint", "text", "headers"),
-)
-_POSSIBLE_HEADS = (
-    "a head is u8, u16be, u24le, u32native, i32be and their like, digits4, hex4, struct:!I, "
-    "varint, text, headers, or the name of a format"
-)
-
-
-def parse_codec(text: str) -> Codec:
-    """Reads the notation of a codec: ``HEAD[,key=value]...``.
-
-    ======================== ===========================================================
-    head                     codec
-    ======================== ===========================================================
-    ``u8 u16be u24le i32be`` `Codec.uint`; ``i`` is signed; ``be``, ``le`` or ``native``
-    ``digits4``, ``hex4``    `Codec.digits`, base 10 and 16
-    ``struct:!I``            `Codec.struct`
-    ``varint``               `Codec.varint`; key ``max_width``
-    ``text``                 `Codec.text`; keys ``end``, ``base``
-    ``headers``              `Codec.headers`; keys ``name``, ``max_header``
-    ``kafka``, ``9p``, ...   that name of the catalogue; keys change its parameters
-    ======================== ===========================================================
-
-    Keys of all: ``offset``, ``adjustment``, ``includes`` (rest or frame), ``magic``, ``trailer``,
-    ``specials`` and ``max`` (a number of bytes, with ``KiB``, ``MiB`` or ``GiB`` behind it if you
-    like, or ``none``); or the names of the parameters in Python. Those that make no sense for a
-    kind are refused.
-
-    Bytes are written as ASCII text; ``%``, ``,``, ``;``, ``=``, the space and all that is not
-    printable as ``%`` and two hexadecimal digits: ``end=%0D%0A``. Specials are pairs of a field
-    value and a Python literal, in the same spelling: ``specials=-1:None;0:'nothing'``.
-
-    >>> parse_codec("u16le,offset=2,includes=frame")
-    Codec.uint(2, byteorder='little', length_offset=2, length_includes='frame')
-    >>> parse_codec("kafka,max=64MiB").max_message_size
-    67108864
-
-    Raises:
-        ValueError: It is no such notation, or describes a codec that cannot be; the text names the
-            part and what is possible.
-    """
-    if not isinstance(text, str):
-        raise TypeError(f"a codec's notation is a str, not {text!r}")
-    head, *pairs = text.split(",")
-    head = head.strip()
-    try:
-        make, allowed = _read_head(head)
-        parameters: dict[str, Any] = {}
-        for pair in pairs:
-            key, equals, value = pair.partition("=")
-            if not equals:
-                raise ValueError(f"{pair!r} is not key=value")
-            key = key.strip()
-            key = _KEY_OF.get(key, key)
-            if key not in allowed:
-                near = _did_you_mean(key, dict.fromkeys((*allowed, *_names_of(allowed))))
-                hint = near or f"; {head} takes {', '.join(allowed)}"
-                raise ValueError(f"there is no key {key!r}{hint}")
-            parameter, read, _ = _KEYS[key]
-            if parameter in parameters:
-                raise ValueError(f"{key} is given twice")
-            try:
-                parameters[parameter] = read(value if read is _unquote else value.strip())
-            except ValueError as error:
-                raise ValueError(f"{pair!r}: {error}") from None
-        return make(**parameters)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"bad codec notation {text!r}: {error}") from None
-
-
-def _names_of(keys: Iterable[str]) -> list[str]:
-    return [_KEYS[key][0] for key in keys]
-
-
-def _read_head(head: str) -> tuple[Callable[..., Codec], tuple[str, ...]]:
-    """What makes the codec from its parameters, and the keys that it takes."""
-    if head in formats:
-        codec = formats[head]
-        return codec.replace, _allowed_keys(codec.kind)
-    if head in ("varint", "text", "headers"):
-        return getattr(Codec, head), _allowed_keys(head)
-    if head.startswith("struct:"):
-        return _with(Codec.struct, fmt=_unquote_text(head[len("struct:") :])), _allowed_keys(
-            "struct"
-        )
-    if found := _DIGITS.fullmatch(head):
-        base = 16 if found[1] == "hex" else 10
-        return _with(Codec.digits, width=int(found[2]), base=base), _allowed_keys("digits")
-    if found := _UINT.fullmatch(head):
-        bits, order = int(found[2]), found[3]
-        if bits % 8 or not 8 <= bits <= 64:
-            raise ValueError(f"{head!r} has {bits} bits; a length field has 8, 16, 24, ... 64")
-        if order is None and bits > 8:
-            raise ValueError(f"{head!r} needs a byte order: {head}be, {head}le or {head}native")
-        return (
-            _with(
-                Codec.uint,
-                width=bits // 8,
-                byteorder=_ORDERS[order or "be"],
-                signed=found[1] == "i",
-            ),
-            _allowed_keys("uint"),
-        )
-    hint = _did_you_mean(head, (*_HEADS, *formats))
-    raise ValueError(f"{head!r} is no head{hint or '; ' + _POSSIBLE_HEADS}")
-
-
-def _with(make: Callable[..., Codec], **fixed: Any) -> Callable[..., Codec]:
-    def made(**parameters: Any) -> Codec:
-        return make(**fixed, **parameters)
-
-    return made
-
-
-def _read_int(text: str) -> int:
-    if not _DECIMAL.fullmatch(text):
-        raise ValueError("a decimal number is wanted")
-    return int(text)
-
-
-def _read_max(text: str) -> int | None:
-    if text == "none":
-        return None
-    try:
-        for unit, size in _UNITS.items():
-            if text.endswith(unit):
-                return _read_int(text[: -len(unit)].rstrip()) * size
-        return _read_int(text)
-    except ValueError:
-        raise ValueError("a number of bytes, with KiB, MiB or GiB, or none is wanted") from None
-
-
-def _read_includes(text: str) -> str:
-    if text not in ("rest", "frame"):
-        raise ValueError("rest or frame is wanted")
-    return text
-
-
-def _read_specials(text: str) -> dict[int, Hashable]:
-    specials: dict[int, Hashable] = {}
-    for pair in text.split(";") if text else ():
-        value_text, colon, literal = pair.partition(":")
-        if not colon:
-            raise ValueError(f"{pair!r} is not value:object")
-        value = _read_int(value_text.strip())
-        if value in specials:
-            raise ValueError(f"{value} is given twice")
-        specials[value] = _read_literal(_unquote_text(literal.strip()))
-    return specials
-
-
-def _read_literal(text: str) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd escapes in text that a person typed
-            value = ast.literal_eval(text)
-            ast.literal_eval(repr(value))  # 1e999 is one, but inf is not
-            return value
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        raise ValueError(f"{text!r} is no Python literal; text wants quotes: 'text'") from None
-
-
-def _unquote(text: str) -> bytes:
-    data = bytearray()
-    pos = 0
-    while pos < len(text):
-        char = text[pos]
-        if char == "%":
-            digits = text[pos + 1 : pos + 3]
-            if not re.fullmatch("[0-9A-Fa-f]{2}", digits):
-                raise ValueError("a % is followed by two hexadecimal digits; % itself is %25")
-            data.append(int(digits, 16))
-            pos += 3
-        elif "!" <= char <= "~":
-            data.append(ord(char))
-            pos += 1
-        elif char == " ":
-            raise ValueError("a space among bytes is written as %20")
-        else:
-            raise ValueError(
-                f"{char!r} is not printable ASCII; write its bytes as % and two digits"
-            )
-    return bytes(data)
-
-
-def _unquote_text(text: str) -> str:
-    try:
-        return _unquote(text).decode()
-    except UnicodeDecodeError:
-        raise ValueError(f"{text!r} is not UTF-8") from None
-
-
-# --- the notation: writing ------------------------------------------------------------------------
-
-
-def format_codec(codec: Codec) -> str:
-    """Writes a codec in the notation: ``parse_codec(format_codec(codec)) == codec``.
-
-    What the notation has no letters for (functions, special objects that are no literals) is
-    written by the name of the format that has it, with its other parameters: ``zmtp,max=1KiB``.
-
-    Returns:
-        The notation; or the codec's ``repr`` where there is none.
-    """
-    head = _head_of(codec)
-    if head is not None:
-        text = _write(codec, head, _defaults(codec))
-        if text is not None:
-            return text
-    named = [
-        text
-        for row in formats.table()
-        if row.codec.kind == codec.kind and _alike_in_what_has_no_key(codec, row.codec)
-        if (text := _write(codec, row.name, row.codec.parameters)) is not None
-    ]
-    return min(named, key=lambda text: text.count(","), default=repr(codec))
-
-
-def _head_of(codec: Codec) -> str | None:
-    parameters = codec.parameters
-    if codec.kind == "uint":
-        letter = "i" if parameters["signed"] else "u"
-        order = {order: suffix for suffix, order in _ORDERS.items()}[parameters["byteorder"]]
-        suffix = "" if parameters["width"] == 1 and order == "be" else order
-        return f"{letter}{8 * parameters['width']}{suffix}"
-    if codec.kind == "struct":
-        return f"struct:{parameters['fmt']}"
-    if codec.kind == "digits":
-        return f"{'hex' if parameters['base'] == 16 else 'digits'}{parameters['width']}"
-    return None if codec.kind == "custom" else codec.kind
-
-
-def _write(codec: Codec, head: str, base: Mapping[str, Any]) -> str | None:
-    """The head, and what differs from the parameters it stands for; None if there is no way."""
-    parts = [head]
-    for key in _allowed_keys(codec.kind):
-        parameter, _, write = _KEYS[key]
-        value = codec.parameters[parameter]
-        if value == base[parameter]:
-            continue
-        if parameter == "length_offset" and value is None:
-            value = len(codec.parameters["magic"])
-        written = write(value)
-        if written is None:
-            return None
-        parts.append(f"{key}={written}")
-    return ",".join(parts)
-
-
-def _defaults(codec: Codec) -> Mapping[str, Any]:
-    """The parameters of the plainest codec of the kind."""
-    if codec.kind == "struct":
-        return Codec.struct("B").parameters
-    if codec.kind == "digits":
-        return Codec.digits(1).parameters
-    made: Codec = getattr(Codec, codec.kind)()
-    return made.parameters
-
-
-def _alike_in_what_has_no_key(codec: Codec, other: Codec) -> bool:
-    with_key = _names_of(_allowed_keys(codec.kind))
-    return all(
-        value == other.parameters[name]
-        for name, value in codec.parameters.items()
-        if name not in with_key
-    )
-
-
-def _write_max(size: int | None) -> str:
-    if size is None:
-        return "none"
-    for unit, unit_size in _UNITS.items():
-        if size and not size % unit_size and (size < 1024 * unit_size or unit == "GiB"):
-            return f"{size // unit_size}{unit}"
-    return str(size)
-
-
-def _write_specials(specials: Mapping[int, Hashable] | None) -> str | None:
-    pairs = []
-    for value, special in sorted((specials or {}).items()):
-        try:
-            shown = repr(special)
-            if ast.literal_eval(shown) != special:
-                return None
-        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-            return None
-        pairs.append(f"{value}:{_quote(shown.encode())}")
-    return ";".join(pairs)
-
-
-def _quote(data: bytes) -> str:
-    return "".join(
-        chr(byte) if 0x21 <= byte <= 0x7E and byte not in b"%,;=" else f"%{byte:02X}"
-        for byte in data
-    )
-
-
-def _quote_text(text: str) -> str:
-    return _quote(text.encode())
-
-
-# key -> parameter, how its value is read, how it is written (None: it cannot be).
-_KEYS: dict[str, tuple[str, Callable[[str], Any], Callable[[Any], str | None]]] = {
-    "max_width": ("max_width", _read_int, str),
-    "end": ("end", _unquote, _quote),
-    "base": ("base", _read_int, str),
-    "name": ("name", _unquote_text, _quote_text),
-    "max_header": ("max_header", _read_int, str),
-    "offset": ("length_offset", _read_int, str),
-    "adjustment": ("length_adjustment", _read_int, str),
-    "includes": ("length_includes", _read_includes, str),
-    "magic": ("magic", _unquote, _quote),
-    "trailer": ("trailer", _unquote, _quote),
-    "specials": ("specials", _read_specials, _write_specials),
-    "max": ("max_message_size", _read_max, _write_max),
-}
-
-_KEY_OF = {parameter: key for key, (parameter, _, _) in _KEYS.items()}
-
-_BINARY_KEYS = ("offset", "adjustment", "includes", "magic", "trailer", "specials", "max")
-_ALLOWED_KEYS = {
-    "uint": _BINARY_KEYS,
-    "struct": _BINARY_KEYS,
-    "digits": _BINARY_KEYS,
-    "varint": ("max_width", "offset", "adjustment", "magic", "trailer", "specials", "max"),
-    "text": ("end", "base", "offset", "adjustment", "magic", "trailer", "specials", "max"),
-    "headers": ("name", "max_header", "adjustment", "magic", "trailer", "specials", "max"),
-    "custom": ("max_header", "magic", "trailer", "max"),
-}
-
-
-def _allowed_keys(kind: str) -> tuple[str, ...]:
-    return _ALLOWED_KEYS[kind]

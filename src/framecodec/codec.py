@@ -453,7 +453,7 @@ class Codec:
 
     def __str__(self) -> str:
         """The notation that `parse_codec` reads."""
-        from .catalogue import format_codec  # the room below: a notation may use its names
+        from .notation import format_codec  # the room below: a notation may use its names
 
         return format_codec(self)
 

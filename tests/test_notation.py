@@ -1,0 +1,291 @@
+"""The notation: a codec in one line of text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from framecodec import Codec
+from framecodec.catalogue import PktLine, formats
+from framecodec.notation import format_codec, parse_codec
+
+NOTATIONS: dict[str, Codec] = {
+    "u8": Codec.uint(1),
+    "u16be": Codec.uint(2),
+    "u16le": Codec.uint(2, "little"),
+    "u24be": Codec.uint(3),
+    "u32be": Codec.uint(4),
+    "u32native": Codec.uint(4, "native"),
+    "u64le": Codec.uint(8, "little"),
+    "i8": Codec.uint(1, signed=True),
+    "i32be": Codec.uint(4, signed=True),
+    "u8le": Codec.uint(1, "little"),
+    "digits4": Codec.digits(4),
+    "hex4": Codec.digits(4, base=16),
+    "struct:!I": Codec.struct("!I"),
+    "struct:=q": Codec.struct("=q"),
+    "struct:i": Codec.struct("i"),
+    "varint": Codec.varint(),
+    "varint,max_width=10": Codec.varint(max_width=10),
+    "text": Codec.text(),
+    "text,end=%0D%0A,base=16": Codec.text(b"\r\n", base=16),
+    "text,end=%2C": Codec.text(b","),
+    "headers": Codec.headers(),
+    "headers,name=Size,max_header=100": Codec.headers("Size", max_header=100),
+    "headers,name=%25a": Codec.headers("%a"),
+    "u16le,offset=2,includes=frame": Codec.uint(
+        2, "little", length_offset=2, length_includes="frame"
+    ),
+    "u32be,offset=1,adjustment=-4": Codec.uint(4, length_offset=1, length_adjustment=-4),
+    "u16be,magic=$,trailer=%00%FF%25": Codec.uint(2, magic=b"$", trailer=b"\x00\xff%"),
+    "u16be,magic=%3Da%20%3B": Codec.uint(2, magic=b"=a ;"),
+    "u8,specials=0:None;255:'x%2C%20y'": Codec.uint(1, specials={0: None, 255: "x, y"}),
+    "text,specials=-1:()": Codec.text(specials={-1: ()}),
+    "u8,max=0": Codec.uint(1, max_message_size=0),
+    "u32be,max=none": Codec.uint(4, max_message_size=None),
+    "u32be,max=1KiB": Codec.uint(4, max_message_size=1024),
+    "u32be,max=64MiB": Codec.uint(4, max_message_size=64 * 1024**2),
+    "u32be,max=3GiB": Codec.uint(4, max_message_size=3 * 1024**3),
+    "u32be,max=1000": Codec.uint(4, max_message_size=1000),
+    "u32be,max=100000000000000000000001": Codec.uint(4, max_message_size=10**23 + 1),
+    "u32be,max=1000000000000000000000000GiB": Codec.uint(4, max_message_size=10**24 * 1024**3),
+    "zmtp": formats.zmtp,
+    "zmtp,max=1KiB": formats.zmtp.replace(max_message_size=1024),
+    "giop,magic=PIOG": formats.giop.replace(magic=b"PIOG"),
+    "giop,magic=": formats.giop.replace(magic=b""),
+    "pkt-line": formats.pkt_line,
+    "pkt-line,max=none": formats.pkt_line.replace(max_message_size=None),
+}
+
+
+@pytest.mark.parametrize("text", NOTATIONS)
+def test_the_notation_is_read_and_written(text: str) -> None:
+    codec = NOTATIONS[text]
+    assert parse_codec(text) == codec
+    assert str(codec) == format_codec(codec) == text
+
+
+@pytest.mark.parametrize("name", list(formats))
+def test_a_name_is_notation_and_every_format_has_one(name: str) -> None:
+    assert parse_codec(name) == formats[name]
+    assert parse_codec(str(formats[name])) == formats[name]
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("u8be", "u8"),
+        (" u16be , offset=2 ", "u16be,offset=2"),
+        ("u16be,offset=0", "u16be"),
+        ("u16be,length_offset=2,max_message_size=1KiB", "u16be,offset=2,max=1KiB"),
+        ("u16be,length_includes=frame", "u16be,includes=frame"),
+        ("u16be,length_adjustment=-2", "u16be,adjustment=-2"),
+        ("kafka", "i32be"),
+        ("kafka,max=16777216", "i32be"),
+        ("netstring,trailer=", "text"),
+        ("netstring,end=|", "text,end=|,trailer=%2C"),
+        ("postgres,offset=0,adjustment=0", "i32be"),
+        ("resp-bulk,specials=", "text,end=%0D%0A,magic=$,trailer=%0D%0A"),
+        ("text,end=%0d%0a", "text,end=%0D%0A"),
+        ("u16be,magic=%61b", "u16be,magic=ab"),
+        ("u8,specials=1:'a'; 0:'b'", "u8,specials=0:'b';1:'a'"),
+        ("ldap", "ldap"),
+        ("ber", "ldap"),
+        ("u32be,max=1024KiB", "u32be,max=1MiB"),
+        ("thrift", "i32be,max=16384000"),
+    ],
+)
+def test_a_codec_is_written_in_one_way_however_it_was_put(text: str, canonical: str) -> None:
+    assert str(parse_codec(text)) == canonical
+    assert parse_codec(canonical) == parse_codec(text)
+
+
+def build(message: memoryview) -> bytes:
+    return len(message).to_bytes(1, "big")
+
+
+def parse(view: memoryview) -> tuple[int, int]:
+    return 1, view[0]
+
+
+@pytest.mark.parametrize(
+    "codec",
+    [
+        Codec.custom(parse, build),
+        Codec.uint(1, specials={0: frozenset({1})}),
+        Codec.uint(1, specials={0: float("nan")}),
+        Codec.uint(1, specials={0: PktLine.FLUSH}),
+        formats.pkt_line.replace(width=8),
+    ],
+)
+def test_a_codec_without_notation_is_written_as_its_repr(codec: Codec) -> None:
+    assert str(codec) == repr(codec)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", r"'' is no head; a head is u8, u16be"),
+        ("u33be", "33 bits; a length field has 8, 16, 24"),
+        ("u0", "0 bits"),
+        ("u72be", "72 bits"),
+        ("u32", "needs a byte order: u32be, u32le or u32native"),
+        ("u32xx", "did you mean"),
+        ("U32BE", "did you mean u32be"),
+        ("kafak", "did you mean kafka"),
+        ("postgre", "did you mean postgres"),
+        ("something else", "a head is u8, u16be"),
+        ("digits0", "width must be from 1 to 64"),
+        ("hex", "is no head"),
+        ("struct:", "one integer"),
+        ("struct:!f", "one integer"),
+        ("struct:!II", "one integer"),
+        ("u32be,", "'' is not key=value"),
+        ("u32be,offset", "'offset' is not key=value"),
+        ("u32be,offst=1", "'offst'; did you mean offset"),
+        ("u32be,length_ofset=1", "did you mean"),
+        ("u32be,offset=1,length_offset=1", "offset is given twice"),
+        ("u32be,base=16", "'base'; u32be takes offset, adjustment, includes, magic"),
+        ("varint,includes=frame", "'includes'; varint takes"),
+        ("zmtp,offset=1", "'offset'; zmtp takes max_header, magic, trailer, max"),
+        ("u32be,offset=1,offset=1", "offset is given twice"),
+        ("u32be,offset=x", "'offset=x': a decimal number is wanted"),
+        ("u32be,offset=+1", "a decimal number is wanted"),
+        ("u32be,offset=1_0", "a decimal number is wanted"),
+        ("u32be,offset=\u0661", "a decimal number is wanted"),
+        ("u32be,offset=" + "9" * 5000, "a decimal number is wanted"),
+        ("u32be,offset=-1", "length_offset must be from 0"),
+        ("u32be,magic=ab,offset=1", "inside the magic"),
+        ("u32be,includes=all", "rest or frame is wanted"),
+        ("u32be,includes=frame,adjustment=1", "settles the adjustment"),
+        ("u32be,max=1 MB", "with KiB, MiB or GiB, or none"),
+        ("u32be,max=-1", "max_message_size"),
+        ("u32be,magic=%", "two hexadecimal digits"),
+        ("u32be,magic=%4", "two hexadecimal digits"),
+        ("u32be,magic=%+4", "two hexadecimal digits"),
+        ("u32be,magic=\xe9", "not printable ASCII"),
+        ("u32be,magic=a b", "a space among bytes is written as %20"),
+        ("u32be,magic=ab ,max=9", "a space among bytes is written as %20"),
+        ("text,trailer= ", "a space among bytes is written as %20"),
+        ("text,end=", "end must have 1 to 16 bytes"),
+        ("text,base=8", "base must be"),
+        ("u8,specials=1", "'1' is not value:object"),
+        ("u8,specials=x:1", "a decimal number is wanted"),
+        ("u8,specials=1:x", "'x' is no Python literal; text wants quotes"),
+        ("u8,specials=1:1+", "no Python literal"),
+        ("u8,specials=1:'a", "no Python literal"),
+        ("u8,specials=1:[]", "must be hashable"),
+        ("u8,specials=1:1e999", "no Python literal"),
+        ("u8,specials=1:1;1:2", "1 is given twice"),
+        ("u8,specials=1:1;2:1", "both stand for"),
+        ("u8,specials=256:1", "does not fit"),
+        ("u8,specials=1:%FF", "is not UTF-8"),
+        ("u8,specials=1:__import__('os')", "no Python literal"),
+        ("headers,name=a%20b", "no name of a header"),
+    ],
+)
+def test_bad_notation_is_refused_with_what_is_possible(text: str, says: str) -> None:
+    with pytest.raises(ValueError, match=r"bad codec notation") as caught:
+        parse_codec(text)
+    assert type(caught.value) is ValueError
+    assert repr(text)[:50] in str(caught.value)
+    caught.match(says)
+
+
+def test_spaces_between_the_parts_of_a_notation_mean_nothing() -> None:
+    spaced = " u16le , offset = 2, includes= frame ,max = 64 MiB "
+    assert parse_codec(spaced) == parse_codec("u16le,offset=2,includes=frame,max=64MiB")
+    assert parse_codec("u8,specials= 0: None") == parse_codec("u8,specials=0:None")
+
+
+def test_notation_is_text() -> None:
+    with pytest.raises(TypeError, match="str"):
+        parse_codec(b"u32be")  # type: ignore[arg-type]
+
+
+@given(st.text(st.sampled_from("u8163be,=;:%0Aend'magic()-|$x \u0661"), max_size=30))
+@example("u8,specials=0:" + "(" * 300)
+@example("u8,specials=0:'\\d'")
+def test_any_text_is_a_codec_or_a_value_error(text: str) -> None:
+    try:
+        codec = parse_codec(text)
+    except ValueError:
+        return
+    assert parse_codec(str(codec)) == codec
+
+
+SPECIALS = st.dictionaries(
+    st.integers(0, 255),
+    st.one_of(
+        st.none(),
+        st.text(max_size=5),
+        st.binary(max_size=5),
+        st.tuples(st.integers(), st.floats(allow_nan=False, allow_infinity=False)),
+    ),
+    max_size=3,
+).filter(lambda specials: len(set(specials.values())) == len(specials))
+
+COMMON: dict[str, st.SearchStrategy[Any]] = {
+    "magic": st.binary(max_size=6),
+    "trailer": st.binary(max_size=6),
+    "max_message_size": st.one_of(
+        st.none(), st.integers(1000, 2**40), st.sampled_from([2**20, 2**30, 5 * 2**10])
+    ),
+}
+LENGTH: dict[str, st.SearchStrategy[Any]] = {
+    **COMMON,
+    "length_adjustment": st.integers(-100, 100),
+    "specials": SPECIALS,
+}
+LEAD: dict[str, st.SearchStrategy[Any]] = {
+    **COMMON,
+    "length_offset": st.integers(6, 40),
+    "length_includes": st.sampled_from(["rest", "frame"]),
+}
+ORDERS = st.sampled_from(["big", "little", "native"])
+BASES = st.sampled_from([10, 16])
+ENDS = st.sampled_from([b":", b" ", b"\r\n", b",", b";=%", b"\xff\x00"])
+
+
+def made(make: Any, **arguments: Any) -> st.SearchStrategy[Codec]:
+    return st.fixed_dictionaries({}, optional=arguments).map(lambda chosen: make(**chosen))
+
+
+CODECS = st.one_of(
+    st.integers(2, 8).flatmap(
+        lambda width: made(
+            lambda **more: Codec.uint(width, **more),
+            byteorder=ORDERS,
+            signed=st.booleans(),
+            **LEAD,
+        )
+    ),
+    st.integers(2, 8).flatmap(
+        lambda width: made(lambda **more: Codec.uint(width, **more), byteorder=ORDERS, **LENGTH)
+    ),
+    st.sampled_from(["!I", "=q", "<H", "i", "@N", ">L"]).flatmap(
+        lambda fmt: made(lambda **more: Codec.struct(fmt, **more), **LEAD)
+    ),
+    made(lambda **more: Codec.digits(5, **more), base=BASES, **LEAD),
+    made(Codec.varint, max_width=st.integers(2, 10), **LENGTH),
+    made(Codec.text, end=ENDS, base=BASES, **LENGTH),
+    made(Codec.headers, name=st.sampled_from(["Content-Length", "a%b", "x'|~"]), **LENGTH),
+    st.sampled_from(["zmtp", "websocket", "ber", "giop"]).flatmap(
+        lambda name: made(formats[name].replace, **COMMON)
+    ),
+    st.just("pkt-line").flatmap(
+        lambda name: made(formats[name].replace, magic=st.binary(max_size=6))
+    ),
+)
+
+
+@given(CODECS)
+def test_the_notation_gives_the_codec_back(codec: Codec) -> None:
+    text = str(codec)
+    assert parse_codec(text) == codec
+    assert str(parse_codec(text)) == text
+    assert text.isascii()
+    assert " " not in text
