@@ -1,0 +1,259 @@
+"""A codec's parameters: what is refused when a codec is made, and what becomes plain."""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import Any
+
+import numpy
+import pytest
+
+from framecodec import Codec
+from tests.zoo import build_tagged, parse_tagged
+
+KINDS = {
+    "uint": lambda **has: Codec.uint(2, **has),
+    "struct": lambda **has: Codec.struct("!H", **has),
+    "digits": lambda **has: Codec.digits(4, **has),
+    "varint": lambda **has: Codec.varint(**has),
+    "text": lambda **has: Codec.text(**has),
+    "headers": lambda **has: Codec.headers(**has),
+    "custom": lambda **has: Codec.custom(parse_tagged, build_tagged, **has),
+}
+
+# --- refused when made ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("has", "error", "said"),
+    [
+        ({"magic": "M"}, TypeError, "magic must be bytes, not 'M'"),
+        ({"magic": 3}, TypeError, "magic must be bytes, not 3"),
+        ({"magic": None}, TypeError, "magic must be bytes, not None"),
+        ({"trailer": [1]}, TypeError, r"trailer must be bytes, not \[1\]"),
+        ({"length_offset": -1}, ValueError, "length_offset"),
+        ({"length_offset": "2"}, TypeError, "length_offset must be an int, not '2'"),
+        ({"length_offset": True}, TypeError, "length_offset must be an int, not True"),
+        ({"length_offset": 1.0}, TypeError, "length_offset must be an int, not 1.0"),
+        ({"magic": b"MM", "length_offset": 1}, ValueError, "length_offset=1 .*magic of 2 bytes"),
+        ({"length_offset": 10**9}, ValueError, "length_offset must be from 0 to"),
+        ({"length_adjustment": 1.5}, TypeError, "length_adjustment must be an int"),
+        ({"length_adjustment": None}, TypeError, "length_adjustment must be an int"),
+        ({"length_adjustment": 2**64}, ValueError, "length_adjustment must be from"),
+        ({"length_adjustment": -(2**64)}, ValueError, "length_adjustment must be from"),
+        ({"length_includes": "message"}, ValueError, '"rest" or "frame", not \'message\''),
+        ({"length_includes": None}, ValueError, '"rest" or "frame", not None'),
+        (
+            {"length_includes": "frame", "length_adjustment": 3},
+            ValueError,
+            'length_includes="frame".*length_adjustment=3',
+        ),
+        ({"max_message_size": -1}, ValueError, "max_message_size must be at least 0"),
+        ({"max_message_size": "5"}, TypeError, "max_message_size must be an int"),
+        ({"max_message_size": 1e6}, TypeError, "max_message_size must be an int"),
+        ({"max_message_size": True}, TypeError, "max_message_size must be an int"),
+        ({"specials": [0]}, TypeError, "specials must be a mapping"),
+        ({"specials": {"0": None}}, TypeError, "special field value must be an int, not '0'"),
+        ({"specials": {True: None}}, TypeError, "special field value must be an int, not True"),
+        ({"specials": {0: []}}, TypeError, r"hashable, \[\] is not"),
+        ({"specials": {0: None, 1: None}}, ValueError, "1 and 0 both stand for None"),
+        ({"specials": {2**64: None}}, ValueError, "18446744073709551616|no sense"),
+        ({"unknown": 1}, TypeError, "unknown"),
+    ],
+)
+def test_what_cannot_be_is_refused_when_it_is_made(
+    kind: str, has: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        KINDS[kind](**has)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_specials_stand_alone_so_there_is_no_lead(kind: str) -> None:
+    with pytest.raises(ValueError, match=r"specials|length_offset"):
+        KINDS[kind](specials={0: None}, length_offset=3)
+
+
+@pytest.mark.parametrize("kind", ["varint", "text", "headers", "custom"])
+def test_only_a_field_of_known_width_can_count_the_whole_frame(kind: str) -> None:
+    with pytest.raises(ValueError, match=rf'length_includes="frame".*Codec\.{kind}'):
+        KINDS[kind](length_includes="frame")
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "said"),
+    [
+        (lambda: Codec.uint(0), ValueError, "width must be from 1 to 8, not 0"),
+        (lambda: Codec.uint(9), ValueError, "width must be from 1 to 8, not 9"),
+        (lambda: Codec.uint("4"), TypeError, "width must be an int, not '4'"),
+        (lambda: Codec.uint(4.0), TypeError, "width must be an int, not 4.0"),
+        (lambda: Codec.uint(True), TypeError, "width must be an int, not True"),
+        (lambda: Codec.uint(4, "middle"), ValueError, "byteorder must be .*not 'middle'"),
+        (lambda: Codec.uint(4, None), ValueError, "byteorder must be .*not None"),
+        (lambda: Codec.uint(4, signed=1), TypeError, "signed must be a bool, not 1"),
+        (lambda: Codec.uint(4, "big", True), TypeError, "positional"),
+        (lambda: Codec.struct(""), ValueError, "struct notation"),
+        (lambda: Codec.struct("II"), ValueError, "one integer.*'II'"),
+        (lambda: Codec.struct("2I"), ValueError, "one integer"),
+        (lambda: Codec.struct("f"), ValueError, "one integer"),
+        (lambda: Codec.struct("?"), ValueError, "one integer"),
+        (lambda: Codec.struct("c"), ValueError, "one integer"),
+        (lambda: Codec.struct("x"), ValueError, "one integer"),
+        (lambda: Codec.struct("P"), ValueError, "one integer"),
+        (lambda: Codec.struct("!"), ValueError, "one integer"),
+        (lambda: Codec.struct("!n"), ValueError, "one integer"),
+        (lambda: Codec.struct(b"I"), TypeError, "fmt must be a str"),
+        (lambda: Codec.struct(4), TypeError, "fmt must be a str"),
+        (lambda: Codec.digits(0), ValueError, "width must be from 1"),
+        (lambda: Codec.digits(1000), ValueError, "width must be from 1"),
+        (lambda: Codec.digits(4, base=8), ValueError, "base must be 10 or 16, not 8"),
+        (lambda: Codec.digits(4, base="10"), (TypeError, ValueError), "base"),
+        (lambda: Codec.digits(4, base=16.0), (TypeError, ValueError), "base"),
+        (lambda: Codec.varint(max_width=0), ValueError, "max_width must be from 1 to 10"),
+        (lambda: Codec.varint(max_width=11), ValueError, "max_width must be from 1 to 10"),
+        (lambda: Codec.text(end=b""), ValueError, "end must have 1 to"),
+        (lambda: Codec.text(end=bytes(100)), ValueError, "end must have 1 to"),
+        (lambda: Codec.text(end=b"5"), ValueError, "may stand in a base 10 length"),
+        (lambda: Codec.text(end=b"a", base=16), ValueError, "may stand in a base 16 length"),
+        (lambda: Codec.text(end=b"-"), ValueError, "may stand in"),
+        (lambda: Codec.text(end=":"), TypeError, "end must be bytes"),
+        (lambda: Codec.headers("Content Length"), ValueError, "no name of a header"),
+        (lambda: Codec.headers(""), ValueError, "no name of a header"),
+        (lambda: Codec.headers("L:"), ValueError, "no name of a header"),
+        (lambda: Codec.headers("L\n"), ValueError, "no name of a header"),
+        (lambda: Codec.headers(b"L"), TypeError, "name must be a str"),
+        (lambda: Codec.headers(max_header=0), ValueError, "max_header must be from 1"),
+        (lambda: Codec.headers(max_header=10), ValueError, "max_header=10 does not hold"),
+        (lambda: Codec.headers(length_offset=4), ValueError, r"length_offset.*headers"),
+        (lambda: Codec.custom(None, build_tagged), TypeError, "parse must be callable"),
+        (lambda: Codec.custom(parse_tagged, b"x"), TypeError, "build must be callable"),
+        (lambda: Codec.custom(parse_tagged), TypeError, "build"),
+        (
+            lambda: Codec.custom(parse_tagged, build_tagged, max_header=0),
+            ValueError,
+            "max_header must be from 1",
+        ),
+        (
+            lambda: Codec.custom(parse_tagged, build_tagged, length_adjustment=1),
+            ValueError,
+            "length_adjustment.*custom",
+        ),
+        (
+            lambda: Codec.custom(parse_tagged, build_tagged, specials={0: None}),
+            ValueError,
+            "specials.*custom",
+        ),
+        # values that the field cannot hold
+        (lambda: Codec.uint(1, specials={256: None}), ValueError, "256 does not fit.* 0 to 255"),
+        (lambda: Codec.uint(1, specials={-1: None}), ValueError, "-1 does not fit"),
+        (
+            lambda: Codec.uint(1, signed=True, specials={128: None}),
+            ValueError,
+            "128 does not fit.* -128 to 127",
+        ),
+        (lambda: Codec.digits(2, specials={100: None}), ValueError, "100 does not fit"),
+        (lambda: Codec.digits(2, specials={-1: None}), ValueError, "-1 does not fit"),
+        (lambda: Codec.varint(max_width=1, specials={128: 0}), ValueError, "128 does not fit"),
+        # codecs that could hold no message
+        (lambda: Codec.uint(4, length_offset=9, max_message_size=8), ValueError, "no message fits"),
+        (lambda: Codec.uint(1, length_adjustment=-256), ValueError, "no message fits"),
+        (
+            lambda: Codec.uint(1, length_adjustment=9, max_message_size=8),
+            ValueError,
+            "length_adjustment=9.*max_message_size=8",
+        ),
+        (
+            lambda: Codec.digits(1, length_includes="frame", trailer=b"123456789"),
+            ValueError,
+            'no message fits: width=1, length_includes="frame", a trailer of 9 bytes',
+        ),
+        (
+            lambda: Codec.uint(1, length_includes="frame", length_offset=255),
+            ValueError,
+            'length_offset=255, length_includes="frame"',
+        ),
+        (
+            lambda: Codec.varint(max_width=1, length_adjustment=-200),
+            ValueError,
+            "max_width=1, length_adjustment=-200",
+        ),
+        (
+            lambda: Codec.uint(1, specials=dict(zip(range(256), range(256), strict=True))),
+            ValueError,
+            "only special values",
+        ),
+        (
+            lambda: Codec.uint(1, specials={0: None}, max_message_size=0),
+            ValueError,
+            "only special values",
+        ),
+    ],
+)
+def test_a_contradiction_is_refused_when_it_is_made(
+    make: Any, error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=re.compile(said, re.DOTALL)):
+        make()
+
+
+def test_the_text_of_a_refusal_names_the_parameters() -> None:
+    with pytest.raises(ValueError, match="length_offset") as caught:
+        Codec.uint(2, magic=b"MAGIC", length_offset=4)
+    assert "magic" in str(caught.value)
+    with pytest.raises(ValueError, match="lead of 3 bytes"):
+        Codec.uint(2, length_offset=3, specials={0: None})
+
+
+# --- brought to a plain form ----------------------------------------------------------------------
+
+
+def test_what_was_given_may_change_afterwards() -> None:
+    magic, specials = bytearray(b"M"), {0: None}
+    codec = Codec.uint(1, magic=magic, specials=specials)
+    magic[0] = 0
+    specials[1] = "late"  # type: ignore[assignment]
+    assert codec == Codec.uint(1, magic=b"M", specials={0: None})
+    assert codec.encode(b"a") == b"M\1a"
+
+
+class Width(enum.IntEnum):
+    WIDE = 4
+
+
+def test_numbers_of_other_types_become_plain_ones() -> None:
+    codec = Codec.uint(Width.WIDE, max_message_size=Width.WIDE)
+    assert codec == Codec.uint(4, max_message_size=4)
+    assert repr(codec) == "Codec.uint(4, max_message_size=4)"
+
+
+@pytest.mark.parametrize("number", [numpy.int64(4), numpy.uint8(4)])
+def test_numpy_integers_are_integers_or_refused_with_a_reason(number: Any) -> None:
+    try:
+        codec = Codec.uint(number)
+    except TypeError as error:
+        refused = str(error)
+    else:
+        refused = "width must be an int" if repr(codec) == "Codec.uint(4)" else ""
+    assert "width must be an int" in refused
+
+
+def test_a_special_value_is_a_plain_number() -> None:
+    class Value(enum.IntEnum):
+        NONE = 7
+
+    codec = Codec.uint(1, specials={Value.NONE: None})
+    assert repr(codec) == "Codec.uint(1, specials={7: None})"
+    assert str(codec) == "u8,specials=7:None"
+
+
+def test_a_codec_of_functions_that_have_no_hash_is_refused_when_it_is_made() -> None:
+    class Parse:
+        __hash__ = None  # type: ignore[assignment]
+
+        def __call__(self, view: memoryview) -> tuple[int, int]:
+            return 1, view[0]
+
+    with pytest.raises(TypeError, match="parse must be hashable"):
+        Codec.custom(Parse(), build_tagged)
