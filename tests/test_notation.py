@@ -160,7 +160,7 @@ def test_a_codec_without_notation_is_written_as_its_repr(codec: Codec) -> None:
         ("u32be,offset=-1", "length_offset must be from 0"),
         ("u32be,magic=ab,offset=1", "inside the magic"),
         ("u32be,includes=all", "rest or frame is wanted"),
-        ("u32be,includes=frame,adjustment=1", "settles the adjustment"),
+        ("u32be,includes=frame,adjustment=1", "fixes the adjustment"),
         ("u32be,max=1 MB", "with KiB, MiB or GiB, or none"),
         ("u32be,max=-1", "max_message_size"),
         ("u32be,magic=%", "two hexadecimal digits"),
@@ -180,11 +180,11 @@ def test_a_codec_without_notation_is_written_as_its_repr(codec: Codec) -> None:
         ("u8,specials=1:[]", "must be hashable"),
         ("u8,specials=1:1e999", "no Python literal"),
         ("u8,specials=1:1;1:2", "1 is given twice"),
-        ("u8,specials=1:1;2:1", "both stand for"),
+        ("u8,specials=1:1;2:1", "both mean"),
         ("u8,specials=256:1", "does not fit"),
         ("u8,specials=1:%FF", "is not UTF-8"),
         ("u8,specials=1:__import__('os')", "no Python literal"),
-        ("headers,name=a%20b", "no name of a header"),
+        ("headers,name=a%20b", "is not a header name"),
     ],
 )
 def test_bad_notation_is_refused_with_what_is_possible(text: str, says: str) -> None:

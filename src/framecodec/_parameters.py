@@ -7,7 +7,7 @@ import struct
 import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 from . import errors
 from ._layout import (
@@ -23,9 +23,18 @@ from ._layout import (
     Layout,
 )
 
-__all__ = ["KINDS", "make_layout"]
+__all__ = [
+    "COMMON_DEFAULTS",
+    "DEFAULT_MAX_MESSAGE_SIZE",
+    "KINDS",
+    "CommonParameters",
+    "make_layout",
+]
 
-# Bounds on a description, far beyond any protocol: a header stays small enough to be gathered.
+# Large enough for most messages, small enough that a false length costs a server little.
+DEFAULT_MAX_MESSAGE_SIZE = 16 * 1024 * 1024
+
+# Bounds far beyond any protocol. They keep every header small enough to be buffered as a whole.
 _LARGEST_OFFSET = 64 * 1024
 _LARGEST_CONSTANT = 1024
 _LARGEST_DIGITS = 64
@@ -35,22 +44,61 @@ _LARGEST_HEADER = 1024 * 1024
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
+class CommonParameters(TypedDict, total=False):
+    """The keyword parameters of all constructors; `Codec` describes them."""
+
+    length_offset: int | None
+    length_adjustment: int
+    length_includes: Literal["rest", "frame"]
+    magic: bytes
+    trailer: bytes
+    specials: Mapping[int, Hashable] | None
+    max_message_size: int | None
+
+
+COMMON_DEFAULTS: CommonParameters = {
+    "length_offset": None,
+    "length_adjustment": 0,
+    "length_includes": "rest",
+    "magic": b"",
+    "trailer": b"",
+    "specials": None,
+    "max_message_size": DEFAULT_MAX_MESSAGE_SIZE,
+}
+
+
 def make_layout(kind: str, parameters: dict[str, Any]) -> Layout:
-    """Check the parameters of `Codec.kind`, bring them to their plain form and make the layout."""
-    _normalize(parameters)
-    return _check_layout(_LAYOUT_MAKERS[kind](parameters), parameters)
+    """Check all parameters of a codec and return its layout.
+
+    Args:
+        kind: The name of the constructor, one of `KINDS`.
+        parameters: The parameters by name. Their values are replaced by plain ones (`int`, `bytes`,
+            a read-only mapping), so that equal descriptions have equal parameters.
+
+    Raises:
+        ValueError, TypeError: The parameters contradict each other or cannot be represented.
+    """
+    own_parameters, make = _KINDS[kind]
+    _check_names(kind, parameters, (*own_parameters, *COMMON_DEFAULTS))
+    _make_plain(parameters)
+    return _check_layout(make(parameters), parameters)
 
 
-def _normalize(parameters: dict[str, Any]) -> None:
-    """Brings equal descriptions to equal values, and refuses values of a wrong type."""
+def _check_names(kind: str, parameters: Mapping[str, Any], allowed: Iterable[str]) -> None:
+    unknown = sorted(set(parameters) - set(allowed))
+    if unknown:
+        raise TypeError(
+            f"Codec.{kind}() has no parameter {', '.join(unknown)}; it has {', '.join(allowed)}"
+        )
+
+
+# --- checks of single parameters ------------------------------------------------------------------
+
+
+def _make_plain(parameters: dict[str, Any]) -> None:
     for name in ("magic", "trailer", "end"):
         if name in parameters:
-            if isinstance(parameters[name], int):  # bytes(5) would be five zeros
-                raise TypeError(f"{name} must be bytes, not {parameters[name]!r}")
-            try:
-                parameters[name] = bytes(errors.view_bytes(parameters[name]))
-            except TypeError:
-                raise TypeError(f"{name} must be bytes, not {parameters[name]!r}") from None
+            parameters[name] = _check_bytes(name, parameters[name])
 
     _check_int(parameters, "length_adjustment", -LARGEST_SIZE, LARGEST_SIZE)
     if parameters["length_includes"] not in ("rest", "frame"):
@@ -59,15 +107,18 @@ def _normalize(parameters: dict[str, Any]) -> None:
         )
     if parameters["length_includes"] == "frame" and parameters["length_adjustment"]:
         raise ValueError(
-            'length_includes="frame" settles the adjustment; '
-            f"drop length_adjustment={parameters['length_adjustment']}"
+            'length_includes="frame" fixes the adjustment; '
+            f"remove length_adjustment={parameters['length_adjustment']}"
         )
 
     if parameters["length_offset"] is not None:
         magic_size = len(parameters["magic"])
         offset = _check_int(parameters, "length_offset", 0, _LARGEST_OFFSET)
         if offset < magic_size:
-            raise ValueError(f"length_offset={offset} lies inside the magic of {magic_size} bytes")
+            raise ValueError(
+                f"length_offset={offset} is inside the magic of {magic_size} bytes; "
+                f"it must be at least {magic_size}"
+            )
         if offset == magic_size:
             parameters["length_offset"] = None
 
@@ -78,6 +129,15 @@ def _normalize(parameters: dict[str, Any]) -> None:
         parameters["specials"] = _check_specials(parameters["specials"])
 
 
+def _check_bytes(name: str, value: Any) -> bytes:
+    if isinstance(value, int):  # bytes(5) would be five zeros
+        raise TypeError(f"{name} must be bytes, not {value!r}")
+    try:
+        return bytes(errors.view_bytes(value))
+    except TypeError:
+        raise TypeError(f"{name} must be bytes, not {value!r}") from None
+
+
 def _check_int(parameters: dict[str, Any], name: str, low: int, high: int | None) -> int:
     value = parameters[name]
     if not isinstance(value, int) or isinstance(value, bool):
@@ -85,7 +145,7 @@ def _check_int(parameters: dict[str, Any], name: str, low: int, high: int | None
     if value < low or (high is not None and value > high):
         bounds = f"at least {low}" if high is None else f"from {low} to {high}"
         raise ValueError(f"{name} must be {bounds}, not {value}")
-    parameters[name] = value = int(value)  # not a subclass, whose repr could be anything
+    parameters[name] = value = int(value)  # not a subclass, which could have any repr
     return value
 
 
@@ -102,9 +162,33 @@ def _check_specials(specials: object) -> Mapping[int, Hashable] | None:
         except TypeError:
             raise TypeError(f"a special object must be hashable, {special!r} is not") from None
         if other != value:
-            raise ValueError(f"specials: {value} and {other} both stand for {special!r}")
+            raise ValueError(f"specials: {value} and {other} both mean {special!r}")
     plain = {value: special for special, value in values_of.items()}
     return MappingProxyType(plain) if plain else None
+
+
+def _check_base(parameters: dict[str, Any]) -> int:
+    base = _check_int(parameters, "base", -MAX_VALUE, None)
+    if base not in (10, 16):
+        raise ValueError(f"base must be 10 or 16, not {base}")
+    return base
+
+
+def _check_includes_rest(parameters: Mapping[str, Any], kind: str) -> None:
+    if parameters["length_includes"] == "frame":
+        raise ValueError(
+            'length_includes="frame" needs a length field of fixed width; '
+            f"the width of that of Codec.{kind}() varies"
+        )
+
+
+def _check_unused(parameters: Mapping[str, Any], kind: str, names: Iterable[str]) -> None:
+    for name in names:
+        if parameters[name]:
+            raise ValueError(f"{name} has no meaning for Codec.{kind}(); remove it")
+
+
+# --- from parameters to a layout, one function for each kind --------------------------------------
 
 
 def _uint_layout(parameters: dict[str, Any]) -> Layout:
@@ -158,7 +242,7 @@ def _digits_layout(parameters: dict[str, Any]) -> Layout:
 
 
 def _fixed_layout(parameters: dict[str, Any], *, field_width: int, **more: Any) -> Layout:
-    """Of a field whose width is known, so that it can count the whole frame."""
+    # The field's width is fixed, so the field can count the whole frame.
     common = _common_layout(parameters)
     if parameters["length_includes"] == "frame":
         owned = common["field_offset"] + field_width + len(common["trailer"])
@@ -184,7 +268,10 @@ def _text_layout(parameters: dict[str, Any]) -> Layout:
     if not 1 <= len(end) <= _LARGEST_END:
         raise ValueError(f"end must have 1 to {_LARGEST_END} bytes, not {end!r}")
     if end[:1] in b"-" or end[:1] in b"0123456789abcdefABCDEF"[: 10 if base == 10 else None]:
-        raise ValueError(f"end={end!r} opens with what may stand in a base {base} length")
+        raise ValueError(
+            f"end={end!r} begins with a character that a base {base} length can contain; "
+            "use another end mark"
+        )
     return Layout(**_common_layout(parameters), kind=TEXT, base=base, end=end)
 
 
@@ -193,7 +280,10 @@ def _headers_layout(parameters: dict[str, Any]) -> Layout:
     if not isinstance(name, str):
         raise TypeError(f"name must be a str, not {name!r}")
     if not _TOKEN.fullmatch(name):
-        raise ValueError(f"name={name!r} is no name of a header")
+        raise ValueError(
+            f"name={name!r} is not a header name; "
+            "it can contain ASCII letters, digits and !#$%&'*+.^_`|~-"
+        )
     max_header = _check_int(parameters, "max_header", 1, _LARGEST_HEADER)
     _check_includes_rest(parameters, "headers")
     _check_unused(parameters, "headers", ("length_offset",))
@@ -201,8 +291,8 @@ def _headers_layout(parameters: dict[str, Any]) -> Layout:
     largest = len(f"{name}: {layout.rest_max - layout.adjustment}\r\n\r\n")
     if largest > max_header:
         raise ValueError(
-            f"max_header={max_header} does not hold the {name} header of the largest message, "
-            f"which has {largest} bytes"
+            f"max_header={max_header} is too small: the {name} header of the largest message has "
+            f"{largest} bytes; raise max_header or lower max_message_size"
         )
     return layout
 
@@ -213,7 +303,7 @@ def _custom_layout(parameters: dict[str, Any]) -> Layout:
             raise TypeError(f"{name} must be callable, not {parameters[name]!r}")
         if not isinstance(parameters[name], Hashable):
             raise TypeError(
-                f"{name} must be hashable, as the codec is: {parameters[name]!r} is not"
+                f"{name} must be hashable, because a codec is; {parameters[name]!r} is not"
             )
     max_header = _check_int(parameters, "max_header", 1, _LARGEST_HEADER)
     _check_includes_rest(parameters, "custom")
@@ -240,35 +330,43 @@ def _common_layout(parameters: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _check_base(parameters: dict[str, Any]) -> int:
-    base = _check_int(parameters, "base", -MAX_VALUE, None)
-    if base not in (10, 16):
-        raise ValueError(f"base must be 10 or 16, not {base}")
-    return base
+# The parameters that a kind has besides the common ones, and the function that makes its layout.
+_KINDS: dict[str, tuple[tuple[str, ...], Callable[[dict[str, Any]], Layout]]] = {
+    "uint": (("width", "byteorder", "signed"), _uint_layout),
+    "struct": (("fmt",), _struct_layout),
+    "digits": (("width", "base"), _digits_layout),
+    "varint": (("max_width",), _varint_layout),
+    "text": (("end", "base"), _text_layout),
+    "headers": (("name", "max_header"), _headers_layout),
+    "custom": (("parse", "build", "max_header"), _custom_layout),
+}
+
+KINDS = tuple(_KINDS)
 
 
-def _check_includes_rest(parameters: Mapping[str, Any], kind: str) -> None:
-    if parameters["length_includes"] == "frame":
-        raise ValueError(
-            f'length_includes="frame" needs a field of known width, Codec.{kind}() has none'
-        )
-
-
-def _check_unused(parameters: Mapping[str, Any], kind: str, names: Iterable[str]) -> None:
-    for name in names:
-        if parameters[name]:
-            raise ValueError(f"{name} makes no sense for Codec.{kind}()")
+# --- checks of the whole layout -------------------------------------------------------------------
 
 
 def _check_layout(layout: Layout, parameters: Mapping[str, Any]) -> Layout:
-    """Refuses what no frame could satisfy."""
     if len(layout.magic) > _LARGEST_CONSTANT or len(layout.trailer) > _LARGEST_CONSTANT:
-        raise ValueError(f"magic and trailer have at most {_LARGEST_CONSTANT} bytes each")
+        raise ValueError(
+            f"magic and trailer can have at most {_LARGEST_CONSTANT} bytes each, "
+            f"not {len(layout.magic)} and {len(layout.trailer)}"
+        )
     if layout.specials and layout.lead_size:
         raise ValueError(
-            f"specials stand alone, but length_offset={layout.field_offset} "
-            f"puts a lead of {layout.lead_size} bytes in front of the field"
+            f"specials exclude a lead, because a special frame holds no bytes of a message, but "
+            f"length_offset={layout.field_offset} makes a lead of {layout.lead_size} bytes; "
+            "remove one of them"
         )
+    _check_special_values(layout)
+    if layout.quick_range[1] < 0:
+        left = "only special values" if layout.specials else "no size"
+        raise ValueError(f"no message fits: {_limits_text(layout, parameters)} leave {left}")
+    return layout
+
+
+def _check_special_values(layout: Layout) -> None:
     if layout.kind == UINT:
         field_min = -layout.field_max - 1 if layout.signed else 0
     else:
@@ -279,14 +377,10 @@ def _check_layout(layout: Layout, parameters: Mapping[str, Any]) -> Layout:
                 f"special value {value} does not fit the length field, "
                 f"which holds {field_min} to {layout.field_max}"
             )
-    if layout.quick_range[1] < 0:
-        left = "only special values" if layout.specials else "no size"
-        raise ValueError(f"no message fits: {_what_limits(layout, parameters)} leave {left}")
-    return layout
 
 
-def _what_limits(layout: Layout, parameters: Mapping[str, Any]) -> str:
-    """The parameters that settle which sizes a message may have, as they were given."""
+def _limits_text(layout: Layout, parameters: Mapping[str, Any]) -> str:
+    """Return the parameters that limit a message's size, as the caller wrote them."""
     named = [
         f"{name}={parameters[name]!r}"
         for name in ("width", "fmt", "max_width", "length_offset", "length_adjustment")
@@ -301,16 +395,3 @@ def _what_limits(layout: Layout, parameters: Mapping[str, Any]) -> str:
         ]
     named.append(f"max_message_size={parameters['max_message_size']}")
     return f"{', '.join(named)} and a length field up to {layout.field_max}"
-
-
-_LAYOUT_MAKERS: dict[str, Callable[[dict[str, Any]], Layout]] = {
-    "uint": _uint_layout,
-    "struct": _struct_layout,
-    "digits": _digits_layout,
-    "varint": _varint_layout,
-    "text": _text_layout,
-    "headers": _headers_layout,
-    "custom": _custom_layout,
-}
-
-KINDS = tuple(_LAYOUT_MAKERS)
