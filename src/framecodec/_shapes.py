@@ -1,7 +1,11 @@
-"""The shapes that only code can read: parse() and build() of formats in the catalogue.
+"""The functions of the formats whose shape needs code: one parse and one build for each.
 
-parse(view) sees the first bytes of a frame, build(message) sees a whole message; see
-`Codec.custom`. What parse() raises becomes an InvalidFrameError that quotes it.
+``parse_x(view)`` reads the first bytes of a frame, ``build_x(message)`` makes the header of a
+message; `Codec.custom` describes both. A ValueError of a parse function becomes an
+`InvalidFrameError` that quotes it.
+
+The functions are pickled by their names, and so are the codecs that use them: a new name makes old
+pickles unreadable.
 """
 
 from __future__ import annotations
@@ -11,7 +15,29 @@ from typing import Any
 
 from . import errors
 
-__all__: list[str] = []
+__all__ = [
+    "BER_LONGEST_IDENTIFIER",
+    "build_ber",
+    "build_cassandra_v5",
+    "build_dbus",
+    "build_fastcgi",
+    "build_giop",
+    "build_multiprocessing",
+    "build_oncrpc_fragment",
+    "build_websocket",
+    "build_x11",
+    "build_zmtp",
+    "parse_ber",
+    "parse_cassandra_v5",
+    "parse_dbus",
+    "parse_fastcgi",
+    "parse_giop",
+    "parse_multiprocessing",
+    "parse_oncrpc_fragment",
+    "parse_websocket",
+    "parse_x11",
+    "parse_zmtp",
+]
 
 _INT32 = struct.Struct("!i")
 _UINT64 = struct.Struct("!Q")
@@ -27,7 +53,8 @@ def _check_size(message: memoryview, limit: int) -> None:
         raise errors.message_too_large(len(message), limit, "length field")
 
 
-def _parse_multiprocessing(view: memoryview) -> tuple[int, int] | None:
+# multiprocessing: the length in 4 bytes, signed; or -1 and the length in 8 bytes.
+def parse_multiprocessing(view: memoryview) -> tuple[int, int] | None:
     if len(view) < 4:
         return None
     (size,) = _INT32.unpack_from(view)
@@ -38,25 +65,27 @@ def _parse_multiprocessing(view: memoryview) -> tuple[int, int] | None:
     return (12, _UINT64.unpack_from(view, 4)[0]) if len(view) >= 12 else None
 
 
-def _build_multiprocessing(message: memoryview) -> bytes:
+def build_multiprocessing(message: memoryview) -> bytes:
     if len(message) > 0x7FFFFFFF:
         return _INT32.pack(-1) + _UINT64.pack(len(message))
     return _INT32.pack(len(message))
 
 
-def _parse_oncrpc_fragment(view: memoryview) -> tuple[int, int, bytes] | None:
+# ONC-RPC: the top bit marks the last fragment of a record, the other 31 bits are the length.
+def parse_oncrpc_fragment(view: memoryview) -> tuple[int, int, bytes] | None:
     if len(view) < 4:
         return None
     value = int.from_bytes(view[:4], "big")
     return 4, value & 0x7FFFFFFF, b"\x80" if value >> 31 else b"\x00"
 
 
-def _build_oncrpc_fragment(message: memoryview) -> tuple[bytes, int]:
+def build_oncrpc_fragment(message: memoryview) -> tuple[bytes, int]:
     _check_lead(message, 1)
     _check_size(message, 0x80000000)
     if message[0] not in (0x00, 0x80):
         raise errors.unsayable_message(
-            f"its first byte says whether the fragment is the last: 0x80 or 0, not {message[0]:#x}"
+            "its first byte must be 0x80 (last fragment) or 0 (more fragments follow), "
+            f"not {message[0]:#x}"
         )
     return (message[0] << 24 | len(message) - 1).to_bytes(4, "big"), 1
 
@@ -65,7 +94,7 @@ def _build_oncrpc_fragment(message: memoryview) -> tuple[bytes, int]:
 _ZMTP_LONG = 0x02
 
 
-def _parse_zmtp(view: memoryview) -> tuple[int, int, bytes] | None:
+def parse_zmtp(view: memoryview) -> tuple[int, int, bytes] | None:
     flags = view[0]
     if flags not in (0, 1, 2, 3, 4, 6):
         raise ValueError(f"flags {flags:#04x} are reserved")
@@ -80,21 +109,21 @@ def _parse_zmtp(view: memoryview) -> tuple[int, int, bytes] | None:
     return 9, size, lead
 
 
-def _build_zmtp(message: memoryview) -> tuple[bytes, int]:
+def build_zmtp(message: memoryview) -> tuple[bytes, int]:
     _check_lead(message, 1)
     flags, size = message[0], len(message) - 1
     if flags not in (0, 1, 4):
         raise errors.unsayable_message(
-            f"it opens with its flags: 0, 1 (more) or 4 (command), not {flags:#x}"
+            f"its first byte must be the flags 0, 1 (more) or 4 (command), not {flags:#x}"
         )
     if size < 256:
         return bytes((flags, size)), 1
     return bytes((flags | _ZMTP_LONG,)) + _UINT64.pack(size), 1
 
 
-# WebSocket: FIN and opcode, then the mask bit with 7 bits of length; 126 and 127 announce 2 and 8
-# more bytes of length. The mask bit, alone in its byte, is the message's second one.
-def _parse_websocket(view: memoryview) -> tuple[int, int, bytes] | None:
+# WebSocket: FIN and opcode, then the mask bit with 7 bits of length. After 126 and 127 the length
+# follows in 2 and 8 bytes. The mask bit alone is the second byte of the message.
+def parse_websocket(view: memoryview) -> tuple[int, int, bytes] | None:
     if len(view) < 2:
         return None
     masked, size, header_size = view[1] & 0x80, view[1] & 0x7F, 2
@@ -111,16 +140,16 @@ def _parse_websocket(view: memoryview) -> tuple[int, int, bytes] | None:
     return header_size, size + (4 if masked else 0), bytes((view[0], masked))
 
 
-def _build_websocket(message: memoryview) -> tuple[bytes, int]:
+def build_websocket(message: memoryview) -> tuple[bytes, int]:
     _check_lead(message, 2)
     masked = message[1]
     if masked not in (0, 0x80):
         raise errors.unsayable_message(
-            f"its second byte is the mask bit: 0 or 0x80, not {masked:#x}"
+            f"its second byte must be the mask bit, 0 or 0x80, not {masked:#x}"
         )
     size = len(message) - (6 if masked else 2)
     if size < 0:
-        raise errors.unsayable_message("it is masked, but has no 4-byte masking key")
+        raise errors.unsayable_message("its mask bit is set, but it has no 4-byte masking key")
     if size < 126:
         return bytes((message[0], masked | size)), 2
     if size < 1 << 16:
@@ -128,34 +157,34 @@ def _build_websocket(message: memoryview) -> tuple[bytes, int]:
     return bytes((message[0], masked | 127)) + size.to_bytes(8, "big"), 2
 
 
-# FastCGI, behind the version: type, request id (2), content length (2), padding length, reserved.
-def _parse_fastcgi(view: memoryview) -> tuple[int, int, bytes] | None:
+# FastCGI, after the version: type, request id (2), content length (2), padding length, reserved.
+def parse_fastcgi(view: memoryview) -> tuple[int, int, bytes] | None:
     if len(view) < 7:
         return None
     content_size = int.from_bytes(view[3:5], "big")
     return 7, content_size + view[5], bytes(view[:3]) + bytes(view[5:7])
 
 
-def _build_fastcgi(message: memoryview) -> tuple[bytes, int]:
+def build_fastcgi(message: memoryview) -> tuple[bytes, int]:
     _check_lead(message, 5)
     padding_size = message[3]
     content_size = len(message) - 5 - padding_size
     if content_size < 0:
         raise errors.unsayable_message(
-            f"it announces {padding_size} bytes of padding, more than it has"
+            f"it declares {padding_size} bytes of padding, more than it has"
         )
     _check_size(message, 5 + 0xFFFF + padding_size)
     return bytes(message[:3]) + content_size.to_bytes(2, "big") + bytes(message[3:5]), 5
 
 
-# GIOP, behind the magic: version (2), flags, type, length (4). Bit 0 of the flags: little-endian.
-def _parse_giop(view: memoryview) -> tuple[int, int, bytes] | None:
+# GIOP, after the magic: version (2), flags, type, length (4). Bit 0 of the flags: little-endian.
+def parse_giop(view: memoryview) -> tuple[int, int, bytes] | None:
     if len(view) < 8:
         return None
     return 8, int.from_bytes(view[4:8], "little" if view[2] & 1 else "big"), bytes(view[:4])
 
 
-def _build_giop(message: memoryview) -> tuple[bytes, int]:
+def build_giop(message: memoryview) -> tuple[bytes, int]:
     _check_lead(message, 4)
     _check_size(message, 4 + 0xFFFFFFFF)
     size = len(message) - 4
@@ -169,17 +198,17 @@ def _dbus_order(first: int) -> Any:
         return "little"
     if first == 0x42:
         return "big"
-    raise ValueError(f"the byte order is l or B, not {bytes((first,))!r}")
+    raise ValueError(f"the byte order must be l or B, not {bytes((first,))!r}")
 
 
 def _dbus_fields_size(view: memoryview, order: Any) -> int:
     size = int.from_bytes(view, order)
     if size > 1 << 26:
-        raise ValueError(f"{size} bytes of header fields; D-Bus allows {1 << 26}")
+        raise ValueError(f"the header fields have {size} bytes; D-Bus allows {1 << 26}")
     return (size + 7) // 8 * 8
 
 
-def _parse_dbus(view: memoryview) -> tuple[int, int, bytes] | None:
+def parse_dbus(view: memoryview) -> tuple[int, int, bytes] | None:
     order = _dbus_order(view[0])
     if len(view) < 16:
         return None
@@ -187,7 +216,7 @@ def _parse_dbus(view: memoryview) -> tuple[int, int, bytes] | None:
     return 16, rest_size, bytes(view[:4]) + bytes(view[8:16])
 
 
-def _build_dbus(message: memoryview) -> tuple[bytes, int]:
+def build_dbus(message: memoryview) -> tuple[bytes, int]:
     _check_lead(message, 12)
     try:
         order = _dbus_order(message[0])
@@ -200,24 +229,25 @@ def _build_dbus(message: memoryview) -> tuple[bytes, int]:
     return bytes(message[:4]) + body_size.to_bytes(4, order) + bytes(message[4:12]), 12
 
 
-# BER: an identifier of one byte, or more where its low 5 bits are all set; then the length: 0 to
-# 127, or 0x80 + n and n bytes. Longer forms than needed are legal BER (and common in LDAP).
-_BER_LONGEST_IDENTIFIER = 6
+# BER: an identifier of one byte, or of several if the low 5 bits of the first one are all set; then
+# the length: one byte from 0 to 127, or 0x80 + n and n bytes. A form that is longer than needed is
+# legal BER, and common in LDAP.
+BER_LONGEST_IDENTIFIER = 6
 
 
 def _ber_identifier_size(view: memoryview) -> int:
-    """Bytes of the identifier; 0 where more are wanted."""
+    """Return the size of the identifier in bytes; 0 if its end is not in the view."""
     if not view or view[0] & 0x1F != 0x1F:
         return len(view[:1])
-    for pos in range(1, min(len(view), _BER_LONGEST_IDENTIFIER)):
+    for pos in range(1, min(len(view), BER_LONGEST_IDENTIFIER)):
         if not view[pos] & 0x80:
             return pos + 1
-    if len(view) >= _BER_LONGEST_IDENTIFIER:
-        raise ValueError(f"the identifier does not end within {_BER_LONGEST_IDENTIFIER} bytes")
+    if len(view) >= BER_LONGEST_IDENTIFIER:
+        raise ValueError(f"the identifier does not end within {BER_LONGEST_IDENTIFIER} bytes")
     return 0
 
 
-def _parse_ber(view: memoryview) -> tuple[int, int, bytes] | None:
+def parse_ber(view: memoryview) -> tuple[int, int, bytes] | None:
     pos = _ber_identifier_size(view)
     if not pos or pos == len(view):
         return None
@@ -235,7 +265,7 @@ def _parse_ber(view: memoryview) -> tuple[int, int, bytes] | None:
     return pos + width, int.from_bytes(view[pos : pos + width], "big"), lead
 
 
-def _build_ber(message: memoryview) -> tuple[bytes, int]:
+def build_ber(message: memoryview) -> tuple[bytes, int]:
     try:
         lead_size = _ber_identifier_size(message)
     except ValueError as error:
@@ -250,9 +280,9 @@ def _build_ber(message: memoryview) -> tuple[bytes, int]:
     return lead + bytes((0x80 | width,)) + size.to_bytes(width, "big"), lead_size
 
 
-# X11: opcode, a data byte, the whole request's length in units of 4 bytes (2); where that is 0, it
-# follows in 4 bytes (BIG-REQUESTS). The byte order is the client's choice; this is little-endian.
-def _parse_x11(view: memoryview) -> tuple[int, int, bytes] | None:
+# X11: opcode, a data byte, the whole request's length in units of 4 bytes (2); if that is 0, the
+# length follows in 4 bytes (BIG-REQUESTS). The client chooses the byte order; here little-endian.
+def parse_x11(view: memoryview) -> tuple[int, int, bytes] | None:
     if len(view) < 4:
         return None
     units = int.from_bytes(view[2:4], "little")
@@ -266,11 +296,13 @@ def _parse_x11(view: memoryview) -> tuple[int, int, bytes] | None:
     return 8, 4 * units - 8, bytes(view[:2])
 
 
-def _build_x11(message: memoryview) -> tuple[bytes, int]:
+def build_x11(message: memoryview) -> tuple[bytes, int]:
     _check_lead(message, 2)
     rest_size = len(message) - 2
     if rest_size % 4:
-        raise errors.unsayable_message(f"{rest_size} bytes behind the length are no multiple of 4")
+        raise errors.unsayable_message(
+            f"its size after the length must be a multiple of 4, not {rest_size}"
+        )
     units = rest_size // 4 + 1
     if units <= 0xFFFF:
         return bytes(message[:2]) + units.to_bytes(2, "little"), 2
@@ -282,7 +314,7 @@ def _build_x11(message: memoryview) -> tuple[bytes, int]:
 _CASSANDRA_CRC_SIZES = 3 + 4
 
 
-def _parse_cassandra_v5(view: memoryview) -> tuple[int, int, bytes] | None:
+def parse_cassandra_v5(view: memoryview) -> tuple[int, int, bytes] | None:
     if len(view) < 3:
         return None
     value = int.from_bytes(view[:3], "little")
@@ -291,12 +323,12 @@ def _parse_cassandra_v5(view: memoryview) -> tuple[int, int, bytes] | None:
     return 3, (value & 0x1FFFF) + _CASSANDRA_CRC_SIZES, bytes((value >> 17,))
 
 
-def _build_cassandra_v5(message: memoryview) -> tuple[bytes, int]:
+def build_cassandra_v5(message: memoryview) -> tuple[bytes, int]:
     _check_lead(message, 1 + _CASSANDRA_CRC_SIZES)
     _check_size(message, 1 + _CASSANDRA_CRC_SIZES + 0x1FFFF)
     if message[0] > 1:
         raise errors.unsayable_message(
-            f"its first byte is the self-contained flag, 0 or 1, not {message[0]:#x}"
+            f"its first byte must be the self-contained flag, 0 or 1, not {message[0]:#x}"
         )
     size = len(message) - 1 - _CASSANDRA_CRC_SIZES
     return (message[0] << 17 | size).to_bytes(3, "little"), 1

@@ -1,17 +1,18 @@
-"""The protocols that the world uses, as a table.
+"""The known protocols, a table: the object `formats`.
 
-A row of the table is data: a name, the shape, one line about the message, and the document that the
-shape is from. Rules of the table:
+A row of the table is data: a name, the codec, one line about the message, and the document that
+defines the shape. Rules of the table:
 
-* A message is its frame without the parts that the codec owns, as everywhere. What stands ahead of
-  the length field (a type byte, flags) is the message's first bytes; so are checksums, wherever
-  they stand: a codec knows a shape, not what the bytes mean.
-* Authentication, compression, greetings ahead of the first frame and what a flag asks for are the
-  protocol's business, not the shape's.
-* ``max_message_size`` is the specification's where that fixes one of up to 64 MiB for everyone;
-  else it is the library's usual 16 MiB, and ``codec.replace(max_message_size=...)`` changes it.
-* One frame is one message. Fragments that make up a larger whole (``mysql``, ``oncrpc-fragment``,
-  ``zmtp``, ``websocket``, ``cassandra-v5``) are joined by the user, by flags in the message.
+* A message is its frame without the parts that the codec owns. Bytes before the length field (a
+  type byte, flags) are the message's first bytes. Checksums are part of the message, too: a codec
+  describes a shape, not the meaning of bytes.
+* A codec covers no authentication, no compression, no greeting before the first frame, and nothing
+  that a flag asks for.
+* ``max_message_size`` is the limit of the specification if that has a fixed one of up to 64 MiB,
+  else 16 MiB; ``codec.replace(max_message_size=...)`` changes it.
+* One frame is one message. Some protocols cut a larger message into fragments (``mysql``,
+  ``oncrpc-fragment``, ``zmtp``, ``websocket``, ``cassandra-v5``); the caller joins them by the
+  flags in the fragments.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ __all__ = ["Catalogue", "Format", "PktLine", "formats"]
 
 
 class PktLine(enum.Enum):
-    """The pkt-lines of git that are no data (gitprotocol-common(5), gitprotocol-v2(5))."""
+    """The pkt-lines of git that hold no data (gitprotocol-common(5), gitprotocol-v2(5))."""
 
     FLUSH = 0
     """``0000``: the end of a message."""
@@ -47,33 +48,33 @@ class Format(NamedTuple):
     name: str
     codec: Codec
     description: str
-    """One line: what it is, and what a message holds besides its data."""
+    """One line: what the format is, and what a message holds besides its data."""
     specification: str
-    """Where the shape is laid down: a document, and its section."""
+    """The document and section that define the shape."""
 
 
 @final
 class Catalogue(Mapping[str, Codec]):
     """Known protocols by name: ``formats["kafka"]``, ``formats.kafka``, ``formats.pkt_line``.
 
-    A mapping from names to codecs. A name that is no identifier is an attribute with ``_`` for
-    ``-``; one that starts with a digit (``9p``) is had by its name alone.
+    A mapping from names to codecs. As attributes, names use ``_`` instead of ``-``; ``9p`` is not
+    an identifier, so write ``formats["9p"]``.
 
     Args:
-        rows: The formats; no name twice.
+        rows: The formats. Each name must be unique.
     """
 
     __slots__ = ("_formats", "_names")
 
     PktLine = PktLine
-    """What ``formats.pkt_line`` delivers for the pkt-lines that are no data."""
+    """The messages of ``formats.pkt_line`` for the pkt-lines that hold no data."""
 
     def __init__(self, rows: Iterable[Format]) -> None:
         self._formats: dict[str, Format] = {}
         self._names: dict[str, str] = {}  # attribute -> name
         for row in rows:
             if row.name in self._formats:
-                raise ValueError(f"two formats of the name {row.name!r}")
+                raise ValueError(f"two formats have the name {row.name!r}")
             self._formats[row.name] = row
             self._names[row.name.replace("-", "_")] = row.name
 
@@ -90,7 +91,7 @@ class Catalogue(Mapping[str, Codec]):
         return name in self._formats
 
     def __getattr__(self, attribute: str) -> Codec:
-        if attribute.startswith("_"):  # also while unpickling, when there are no names yet
+        if attribute.startswith("_"):  # also before __init__, while a copy is made
             raise AttributeError(attribute)
         try:
             return self._formats[self._names[attribute]].codec
@@ -108,10 +109,10 @@ class Catalogue(Mapping[str, Codec]):
         return Catalogue, (self.table(),)
 
     def describe(self, name: str) -> Format:
-        """The row of a name: name, codec, description and specification.
+        """Return the row of a name: name, codec, description and specification.
 
         Raises:
-            KeyError: There is no such name; names near to it are given.
+            KeyError: The catalogue has no such name. The text suggests similar names.
         """
         try:
             return self._formats[name]
@@ -120,19 +121,20 @@ class Catalogue(Mapping[str, Codec]):
             raise KeyError(f"no format {name!r} in the catalogue{hint}") from None
 
     def table(self) -> list[Format]:
-        """All rows, in the order of the catalogue."""
+        """Return all rows in the order of the catalogue."""
         return list(self._formats.values())
 
 
 def did_you_mean(wrong: object, names: Iterable[str]) -> str:
+    """Return a hint for an error's text, ``; did you mean kafka?``, or "" if no name is similar."""
     near = difflib.get_close_matches(str(wrong).lower(), list(names), n=3)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
-# --- the catalogue --------------------------------------------------------------------------------
+# --- the table ------------------------------------------------------------------------------------
 
 _BER = Codec.custom(
-    _shapes._parse_ber, _shapes._build_ber, max_header=_shapes._BER_LONGEST_IDENTIFIER + 9
+    _shapes.parse_ber, _shapes.build_ber, max_header=_shapes.BER_LONGEST_IDENTIFIER + 9
 )
 
 formats = Catalogue(
@@ -148,19 +150,19 @@ formats = Catalogue(
         (
             "struct-i",
             Codec.struct("i"),
-            "struct.pack('i', n): an int as this machine has it",
+            "struct.pack('i', n): an int in the size and byte order of this machine",
             "Python library reference, struct, 'Format Characters'",
         ),
         (
             "netstring",
             Codec.text(b":", trailer=b","),
-            "decimal digits, a colon, a comma behind: 5:hello,",
+            "decimal digits and a colon before, a comma after: 5:hello,",
             "D. J. Bernstein, Netstrings (1997-02-01)",
         ),
         (
             "protobuf",
             Codec.varint(),
-            "protobuf messages behind a varint (writeDelimitedTo, protodelim)",
+            "protobuf messages after a varint (writeDelimitedTo, protodelim)",
             "Protocol Buffers, Encoding, 'Base 128 Varints'; 'Techniques', streaming",
         ),
         ("erlang1", Codec.uint(1), "{packet, 1}", "Erlang/OTP, inet:setopts/2, option packet"),
@@ -169,13 +171,13 @@ formats = Catalogue(
         (
             "iso8583",
             Codec.uint(2),
-            "card payment links with a binary length (ascii4 for the one in digits)",
+            "card payment links with a binary length (in digits: ascii4)",
             "none; ISO 8583 leaves the link to the partners",
         ),
         (
             "multiprocessing",
             Codec.custom(
-                _shapes._parse_multiprocessing, _shapes._build_multiprocessing, max_header=12
+                _shapes.parse_multiprocessing, _shapes.build_multiprocessing, max_header=12
             ),
             "multiprocessing.connection: an int, or -1 and 8 bytes from 2 GiB up",
             "CPython, Lib/multiprocessing/connection.py, Connection._send_bytes",
@@ -215,7 +217,7 @@ formats = Catalogue(
         (
             "oncrpc-fragment",
             Codec.custom(
-                _shapes._parse_oncrpc_fragment, _shapes._build_oncrpc_fragment, max_header=4
+                _shapes.parse_oncrpc_fragment, _shapes.build_oncrpc_fragment, max_header=4
             ),
             "fragments of records: 0x80 for the last one or 0, then its bytes",
             "RFC 5531, section 11",
@@ -240,13 +242,13 @@ formats = Catalogue(
         ),
         (
             "giop",
-            Codec.custom(_shapes._parse_giop, _shapes._build_giop, max_header=8, magic=b"GIOP"),
+            Codec.custom(_shapes.parse_giop, _shapes.build_giop, max_header=8, magic=b"GIOP"),
             "CORBA: version (2), flags, type, body; bit 0 of the flags is the byte order",
             "OMG CORBA 3.3, part 2, section 9.4.1",
         ),
         (
             "dbus",
-            Codec.custom(_shapes._parse_dbus, _shapes._build_dbus, max_header=16),
+            Codec.custom(_shapes.parse_dbus, _shapes.build_dbus, max_header=16),
             "order, type, flags, version, serial, length of the fields, fields, body",
             "D-Bus Specification, 'Message Format'",
         ),
@@ -266,7 +268,7 @@ formats = Catalogue(
         (
             "mysql",
             Codec.uint(3, "little", length_adjustment=1),
-            "sequence number, payload; one of 0xFFFFFF bytes goes on in the next packet",
+            "sequence number, payload; one of 0xFFFFFF bytes continues in the next packet",
             "MySQL Source Code Documentation, 'Client/Server Protocol', 'MySQL Packets'",
         ),
         (
@@ -285,7 +287,7 @@ formats = Catalogue(
         ),
         (
             "cassandra-v5",
-            Codec.custom(_shapes._parse_cassandra_v5, _shapes._build_cassandra_v5, max_header=3),
+            Codec.custom(_shapes.parse_cassandra_v5, _shapes.build_cassandra_v5, max_header=3),
             "self-contained flag (0 or 1), CRC24, payload, CRC32; CQL v5, uncompressed",
             "CQL Binary Protocol v5, section 2",
         ),
@@ -298,7 +300,7 @@ formats = Catalogue(
         (
             "memcached",
             Codec.uint(4, length_offset=8, length_adjustment=12),
-            "the binary protocol: magic 0x80 or 0x81 and 7 bytes more, opaque (4), CAS (8), body",
+            "the binary protocol: magic 0x80 or 0x81 and 7 more bytes, opaque (4), CAS (8), body",
             "memcached, BinaryProtocolRevamped, 'Packet Structure'",
         ),
         (
@@ -328,7 +330,7 @@ formats = Catalogue(
         ),
         (
             "zmtp",
-            Codec.custom(_shapes._parse_zmtp, _shapes._build_zmtp, max_header=9),
+            Codec.custom(_shapes.parse_zmtp, _shapes.build_zmtp, max_header=9),
             "ZeroMQ, after the greeting: flags (more 1, command 4), body",
             "ZeroMQ RFC 23 (ZMTP 3.0), 'Framing'; RFC 37 (ZMTP 3.1)",
         ),
@@ -347,7 +349,7 @@ formats = Catalogue(
         (
             "diameter",
             Codec.uint(3, magic=b"\x01", length_includes="frame"),
-            "flags, command code (3), application id and two ids more (4 each), AVPs",
+            "flags, command code (3), application id and two more ids (4 each), AVPs",
             "RFC 6733, section 3",
         ),
         (
@@ -389,15 +391,13 @@ formats = Catalogue(
         ),
         (
             "websocket",
-            Codec.custom(_shapes._parse_websocket, _shapes._build_websocket, max_header=10),
+            Codec.custom(_shapes.parse_websocket, _shapes.build_websocket, max_header=10),
             "FIN and opcode, mask bit (0x80 or 0), masking key (4) if masked, payload",
             "RFC 6455, section 5.2",
         ),
         (
             "fastcgi",
-            Codec.custom(
-                _shapes._parse_fastcgi, _shapes._build_fastcgi, max_header=7, magic=b"\x01"
-            ),
+            Codec.custom(_shapes.parse_fastcgi, _shapes.build_fastcgi, max_header=7, magic=b"\x01"),
             "type, request id (2), padding length, reserved, content, padding",
             "FastCGI Specification 1.0, section 3.3",
         ),
@@ -542,7 +542,7 @@ formats = Catalogue(
         ),
         (
             "x11",
-            Codec.custom(_shapes._parse_x11, _shapes._build_x11, max_header=8),
+            Codec.custom(_shapes.parse_x11, _shapes.build_x11, max_header=8),
             "requests of little-endian clients, BIG-REQUESTS too: opcode, data byte, rest",
             "X Window System Protocol, chapter 1, 'Requests'; BIG-REQUESTS extension",
         ),
@@ -569,7 +569,7 @@ formats = Catalogue(
         (
             "bittorrent",
             Codec.uint(4),
-            "after the handshake: id, payload; an empty one keeps alive",
+            "after the handshake: id, payload; an empty message keeps the connection alive",
             "BEP 3, 'peer messages'",
         ),
         (

@@ -30,12 +30,13 @@ __all__ = ["DEFAULT_MAX_MESSAGE_SIZE", "Codec"]
 
 @final
 class Codec:
-    """The shape of a length-prefixed frame::
+    """The shape of a length-prefixed frame.
+
+    A message is its frame without the parts that the codec owns: magic, length field and trailer::
 
         frame:  [ magic ][ lead ][ length field ][ rest ][ trailer ]
         message:         [ lead ]                [ rest ]
 
-    A message is its frame without the parts that the codec owns: magic, length field and trailer.
     So ``decode(encode(m)) == m`` for every shape.
 
     Make one with a constructor: `uint`, `struct`, `digits`, `varint`, `text`, `headers` or
@@ -161,7 +162,7 @@ class Codec:
         max_header: int = 8192,
         **common: Unpack[CommonParameters],
     ) -> Codec:
-        """Return a codec for blocks of ``Name: value\\r\\n`` lines, as in LSP, DAP and JSON-RPC.
+        r"""Return a codec for blocks of ``Name: value\r\n`` lines, as in LSP, DAP and JSON-RPC.
 
         An empty line ends the block. Names are read in any case, other headers are ignored. A block
         without the header, or with two of them, is invalid.
@@ -231,7 +232,7 @@ class Codec:
     # --- verbs ------------------------------------------------------------------------------------
 
     def encode(self, message: object, /) -> bytes:
-        """Return the frame of a message. (Replaced on the instance by the engine's method.)
+        """Return the frame of a message; the encoder's method replaces this one.
 
         Args:
             message: A contiguous bytes-like object, or an object of the codec's ``specials``.
@@ -246,7 +247,7 @@ class Codec:
         return self._encoder.encode(message)
 
     def encode_many(self, messages: Iterable[object], /) -> bytes:
-        """Return the joined frames of messages. (Replaced on the instance by the engine's method.)
+        """Return the joined frames of messages; the encoder's method replaces this one.
 
         All frames are written into one allocation.
 
@@ -256,10 +257,10 @@ class Codec:
         return self._encoder.encode_many(messages)
 
     def frame_parts(self, message: object, /) -> list[Buffer]:
-        """Return a frame as buffers to join. (Replaced on the instance by the engine's method.)
+        """Return a frame as a list of buffers; the encoder's method replaces this one.
 
-        Use it with ``sendmsg`` or ``writelines``: the message is not copied, and no buffer is
-        empty.
+        Give them to ``sendmsg`` or ``writelines``: joined they are the frame. The message is not
+        copied, and no buffer is empty.
 
         Raises:
             FrameError, TypeError, BufferError: As for `encode`.

@@ -1,4 +1,6 @@
-"""The notation, a codec in one line of text: ``HEAD[,key=value]...``::
+"""The notation: a codec as one line of text, ``HEAD[,key=value]...``.
+
+The heads::
 
 u8 u16be u24le u32native i32be     Codec.uint: u or i for signed, bits, byte order
 digits4 hex4                       Codec.digits, base 10 or 16
@@ -33,13 +35,13 @@ _HEADS = (
     *("i32be", "i32le", "i32native", "digits4", "hex4", "struct:!I", "varint", "text", "headers"),
 )
 _POSSIBLE_HEADS = (
-    "a head is u8, u16be, u24le, u32native, i32be and their like, digits4, hex4, struct:!I, "
+    "a head is u8, u16be, u24le, u32native, i32be or similar, digits4, hex4, struct:!I, "
     "varint, text, headers, or the name of a format"
 )
 
 
 def parse_codec(text: str) -> Codec:
-    """Reads the notation of a codec: ``HEAD[,key=value]...``.
+    """Return the codec of a notation: ``HEAD[,key=value]...``.
 
     ======================== ===========================================================
     head                     codec
@@ -50,17 +52,17 @@ def parse_codec(text: str) -> Codec:
     ``varint``               `Codec.varint`; key ``max_width``
     ``text``                 `Codec.text`; keys ``end``, ``base``
     ``headers``              `Codec.headers`; keys ``name``, ``max_header``
-    ``kafka``, ``9p``, ...   that name of the catalogue; keys change its parameters
+    ``kafka``, ``9p``, ...   the format of that name; keys change its parameters
     ======================== ===========================================================
 
-    Keys of all: ``offset``, ``adjustment``, ``includes`` (rest or frame), ``magic``, ``trailer``,
-    ``specials`` and ``max`` (a number of bytes, with ``KiB``, ``MiB`` or ``GiB`` behind it if you
-    like, or ``none``); or the names of the parameters in Python. Those that make no sense for a
-    kind are refused.
+    All heads take these keys, as far as the codec has the parameter: ``offset``, ``adjustment``,
+    ``includes`` (rest or frame), ``magic``, ``trailer``, ``specials`` and ``max`` (a number of
+    bytes, which ``KiB``, ``MiB`` or ``GiB`` may follow, or ``none``). The names of the Python
+    parameters are keys, too.
 
-    Bytes are written as ASCII text; ``%``, ``,``, ``;``, ``=``, the space and all that is not
-    printable as ``%`` and two hexadecimal digits: ``end=%0D%0A``. Specials are pairs of a field
-    value and a Python literal, in the same spelling: ``specials=-1:None;0:'nothing'``.
+    Bytes are written as printable ASCII characters; ``%``, ``,``, ``;``, ``=``, the space and all
+    other bytes as ``%`` and two hexadecimal digits: ``end=%0D%0A``. Specials are pairs of a field
+    value and a Python literal, written the same way: ``specials=-1:None;0:'nothing'``.
 
     >>> parse_codec("u16le,offset=2,includes=frame")
     Codec.uint(2, byteorder='little', length_offset=2, length_includes='frame')
@@ -68,11 +70,11 @@ def parse_codec(text: str) -> Codec:
     67108864
 
     Raises:
-        ValueError: It is no such notation, or describes a codec that cannot be; the text names the
-            part and what is possible.
+        ValueError: The text is not a notation, or describes an impossible codec. The error names
+            the bad part and what is allowed.
     """
     if not isinstance(text, str):
-        raise TypeError(f"a codec's notation is a str, not {text!r}")
+        raise TypeError(f"text must be a str, not {text!r}")
     head, *pairs = text.split(",")
     head = head.strip()
     try:
@@ -87,7 +89,7 @@ def parse_codec(text: str) -> Codec:
             if key not in allowed:
                 near = did_you_mean(key, dict.fromkeys((*allowed, *_names_of(allowed))))
                 hint = near or f"; {head} takes {', '.join(allowed)}"
-                raise ValueError(f"there is no key {key!r}{hint}")
+                raise ValueError(f"unknown key {key!r}{hint}")
             parameter, read, _ = _KEYS[key]
             if parameter in parameters:
                 raise ValueError(f"{key} is given twice")
@@ -105,7 +107,7 @@ def _names_of(keys: Iterable[str]) -> list[str]:
 
 
 def _read_head(head: str) -> tuple[Callable[..., Codec], tuple[str, ...]]:
-    """What makes the codec from its parameters, and the keys that it takes."""
+    """Return the function that makes the codec from parameters, and the keys that it takes."""
     if head in formats:
         codec = formats[head]
         return codec.replace, _allowed_keys(codec.kind)
@@ -115,11 +117,11 @@ def _read_head(head: str) -> tuple[Callable[..., Codec], tuple[str, ...]]:
         return _with(Codec.struct, fmt=_unquote_text(head[len("struct:") :])), _allowed_keys(
             "struct"
         )
-    if found := _DIGITS.fullmatch(head):
-        base = 16 if found[1] == "hex" else 10
-        return _with(Codec.digits, width=int(found[2]), base=base), _allowed_keys("digits")
-    if found := _UINT.fullmatch(head):
-        bits, order = int(found[2]), found[3]
+    if match := _DIGITS.fullmatch(head):
+        base = 16 if match[1] == "hex" else 10
+        return _with(Codec.digits, width=int(match[2]), base=base), _allowed_keys("digits")
+    if match := _UINT.fullmatch(head):
+        bits, order = int(match[2]), match[3]
         if bits % 8 or not 8 <= bits <= 64:
             raise ValueError(f"{head!r} has {bits} bits; a length field has 8, 16, 24, ... 64")
         if order is None and bits > 8:
@@ -129,12 +131,12 @@ def _read_head(head: str) -> tuple[Callable[..., Codec], tuple[str, ...]]:
                 Codec.uint,
                 width=bits // 8,
                 byteorder=_ORDERS[order or "be"],
-                signed=found[1] == "i",
+                signed=match[1] == "i",
             ),
             _allowed_keys("uint"),
         )
     hint = did_you_mean(head, (*_HEADS, *formats))
-    raise ValueError(f"{head!r} is no head{hint or '; ' + _POSSIBLE_HEADS}")
+    raise ValueError(f"unknown head {head!r}{hint or '; ' + _POSSIBLE_HEADS}")
 
 
 def _with(make: Callable[..., Codec], **fixed: Any) -> Callable[..., Codec]:
@@ -146,7 +148,7 @@ def _with(make: Callable[..., Codec], **fixed: Any) -> Callable[..., Codec]:
 
 def _read_int(text: str) -> int:
     if not _DECIMAL.fullmatch(text):
-        raise ValueError("a decimal number is wanted")
+        raise ValueError(f"{text!r:.40} is not a decimal number of up to 1000 digits")
     return int(text)
 
 
@@ -159,12 +161,15 @@ def _read_max(text: str) -> int | None:
                 return _read_int(text[: -len(unit)].rstrip()) * size
         return _read_int(text)
     except ValueError:
-        raise ValueError("a number of bytes, with KiB, MiB or GiB, or none is wanted") from None
+        raise ValueError(
+            f"{text!r:.40} is not a size; write a number of bytes, optionally with KiB, MiB or "
+            "GiB, or none"
+        ) from None
 
 
 def _read_includes(text: str) -> str:
     if text not in ("rest", "frame"):
-        raise ValueError("rest or frame is wanted")
+        raise ValueError(f"{text!r:.40} is neither rest nor frame")
     return text
 
 
@@ -184,12 +189,14 @@ def _read_specials(text: str) -> dict[int, Hashable]:
 def _read_literal(text: str) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd escapes in text that a person typed
+            warnings.simplefilter("ignore")  # about invalid escape sequences in the text
             value = ast.literal_eval(text)
-            ast.literal_eval(repr(value))  # 1e999 is one, but inf is not
+            ast.literal_eval(repr(value))  # 1e999 is a literal, but its repr, inf, is not
             return value
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        raise ValueError(f"{text!r} is no Python literal; text wants quotes: 'text'") from None
+        raise ValueError(
+            f"{text!r} is not a Python literal; put text into quotes: 'text'"
+        ) from None
 
 
 def _unquote(text: str) -> bytes:
@@ -200,17 +207,21 @@ def _unquote(text: str) -> bytes:
         if char == "%":
             digits = text[pos + 1 : pos + 3]
             if not re.fullmatch("[0-9A-Fa-f]{2}", digits):
-                raise ValueError("a % is followed by two hexadecimal digits; % itself is %25")
+                raise ValueError(
+                    f"{text[pos : pos + 3]!r} is not % with two hexadecimal digits; "
+                    "write % itself as %25"
+                )
             data.append(int(digits, 16))
             pos += 3
         elif "!" <= char <= "~":
             data.append(ord(char))
             pos += 1
         elif char == " ":
-            raise ValueError("a space among bytes is written as %20")
+            raise ValueError("a space is not allowed in bytes; write it as %20")
         else:
             raise ValueError(
-                f"{char!r} is not printable ASCII; write its bytes as % and two digits"
+                f"{char!r} is not printable ASCII; write each of its bytes as % with two "
+                "hexadecimal digits"
             )
     return bytes(data)
 
@@ -226,13 +237,14 @@ def _unquote_text(text: str) -> str:
 
 
 def format_codec(codec: Codec) -> str:
-    """Writes a codec in the notation: ``parse_codec(format_codec(codec)) == codec``.
+    """Return the notation of a codec: ``parse_codec(format_codec(codec)) == codec``.
 
-    What the notation has no letters for (functions, special objects that are no literals) is
-    written by the name of the format that has it, with its other parameters: ``zmtp,max=1KiB``.
+    The notation cannot express functions, nor special objects that are not literals. A codec that
+    has them is written as the name of the format with the same ones and the parameters that differ:
+    ``zmtp,max=1KiB``.
 
     Returns:
-        The notation; or the codec's ``repr`` where there is none.
+        The notation; the codec's ``repr`` if there is no notation for it.
     """
     head = _head_of(codec)
     if head is not None:
@@ -242,7 +254,7 @@ def format_codec(codec: Codec) -> str:
     named = [
         text
         for row in formats.table()
-        if row.codec.kind == codec.kind and _alike_in_what_has_no_key(codec, row.codec)
+        if row.codec.kind == codec.kind and _equal_without_keys(codec, row.codec)
         if (text := _write(codec, row.name, row.codec.parameters)) is not None
     ]
     return min(named, key=lambda text: text.count(","), default=repr(codec))
@@ -263,7 +275,7 @@ def _head_of(codec: Codec) -> str | None:
 
 
 def _write(codec: Codec, head: str, base: Mapping[str, Any]) -> str | None:
-    """The head, and what differs from the parameters it stands for; None if there is no way."""
+    """Return the head and the keys that differ from `base`; None if a value cannot be written."""
     parts = [head]
     for key in _allowed_keys(codec.kind):
         parameter, _, write = _KEYS[key]
@@ -280,16 +292,17 @@ def _write(codec: Codec, head: str, base: Mapping[str, Any]) -> str | None:
 
 
 def _defaults(codec: Codec) -> Mapping[str, Any]:
-    """The parameters of the plainest codec of the kind."""
+    """Return the parameters of the codec that a head without keys describes."""
     if codec.kind == "struct":
         return Codec.struct("B").parameters
     if codec.kind == "digits":
         return Codec.digits(1).parameters
-    made: Codec = getattr(Codec, codec.kind)()
-    return made.parameters
+    default: Codec = getattr(Codec, codec.kind)()
+    return default.parameters
 
 
-def _alike_in_what_has_no_key(codec: Codec, other: Codec) -> bool:
+def _equal_without_keys(codec: Codec, other: Codec) -> bool:
+    """Return whether two codecs are equal in the parameters that the notation has no key for."""
     with_key = _names_of(_allowed_keys(codec.kind))
     return all(
         value == other.parameters[name]
@@ -331,7 +344,7 @@ def _quote_text(text: str) -> str:
     return _quote(text.encode())
 
 
-# key -> parameter, how its value is read, how it is written (None: it cannot be).
+# key -> parameter, function that reads a value, function that writes it (None: it cannot).
 _KEYS: dict[str, tuple[str, Callable[[str], Any], Callable[[Any], str | None]]] = {
     "max_width": ("max_width", _read_int, str),
     "end": ("end", _unquote, _quote),
