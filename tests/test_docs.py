@@ -72,6 +72,21 @@ def test_the_links_of_a_page_lead_to_files() -> None:
             assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_links_of_a_page_lead_to_headings() -> None:
+    found = 0
+    for page in PAGES:
+        for target, anchor in re.findall(r"\]\(([\w./-]*)#([^)]+)\)", page.read_text("utf-8")):
+            found += 1
+            assert anchor in anchors(page.parent / target if target else page), f"{page}: {anchor}"
+    assert found > 20
+
+
 def test_the_examples_in_the_docstrings_of_the_notation_run() -> None:
     module = importlib.import_module("framecodec.notation")
     assert doctest.testmod(module) == doctest.TestResults(failed=0, attempted=2)
