@@ -62,12 +62,12 @@ PROMISED = [
 # --- the catalogue --------------------------------------------------------------------------------
 
 
-def test_the_catalogue_has_every_name_that_is_promised() -> None:
+def test_formats_has_every_promised_name() -> None:
     assert set(PROMISED) <= set(formats)
 
 
 @pytest.mark.parametrize("name", list(formats))
-def test_a_format_is_had_by_its_name_and_as_an_attribute(name: str) -> None:
+def test_formats_finds_each_codec_by_name_and_as_an_attribute(name: str) -> None:
     codec = formats[name]
     assert isinstance(codec, Codec)
     assert name in formats
@@ -82,11 +82,11 @@ def test_a_format_is_had_by_its_name_and_as_an_attribute(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(formats))
-def test_no_name_hides_a_method_of_the_catalogue(name: str) -> None:
+def test_formats_has_no_name_that_hides_a_method(name: str) -> None:
     assert not hasattr(Catalogue, name.replace("-", "_"))
 
 
-def test_the_catalogue_is_a_mapping() -> None:
+def test_formats_is_a_mapping() -> None:
     assert len(formats) == len(list(formats)) == len(formats.table())
     assert dict(formats) == {row.name: row.codec for row in formats.table()}
     assert formats.get("no such format") is None
@@ -94,7 +94,7 @@ def test_the_catalogue_is_a_mapping() -> None:
     assert repr(formats) == f"<Catalogue of {len(formats)} formats>"
 
 
-def test_an_unknown_name_is_answered_with_names_near_to_it() -> None:
+def test_formats_suggests_similar_names_for_an_unknown_one() -> None:
     with pytest.raises(KeyError, match=r"'kafak'.*did you mean kafka"):
         formats["kafak"]
     with pytest.raises(AttributeError, match=r"'postgrez'.*did you mean postgres"):
@@ -104,7 +104,7 @@ def test_an_unknown_name_is_answered_with_names_near_to_it() -> None:
     assert not hasattr(formats, "_private")
 
 
-def test_two_formats_of_one_name_are_refused() -> None:
+def test_Catalogue_refuses_two_formats_with_one_name() -> None:
     row = formats.describe("kafka")
     with pytest.raises(ValueError, match="kafka"):
         Catalogue([row, row])
@@ -125,7 +125,7 @@ def test_formats_is_the_catalogue_however_it_is_imported() -> None:
 
 
 @pytest.mark.parametrize("name", list(formats))
-def test_every_format_pickles_copies_and_hashes(name: str) -> None:
+def test_formats_have_codecs_that_pickle_copy_and_hash(name: str) -> None:
     codec = formats[name]
     for twin in (pickle.loads(pickle.dumps(codec)), copy.copy(codec), copy.deepcopy(codec)):
         assert twin == codec
@@ -133,7 +133,7 @@ def test_every_format_pickles_copies_and_hashes(name: str) -> None:
     assert codec in {codec}
 
 
-def test_the_catalogue_its_rows_and_its_enum_pickle() -> None:
+def test_formats_pickles_with_its_rows_and_its_enum() -> None:
     assert pickle.loads(pickle.dumps(formats)) == formats
     assert copy.deepcopy(formats).table() == formats.table()
     for member in PktLine:
@@ -145,7 +145,7 @@ def test_the_catalogue_its_rows_and_its_enum_pickle() -> None:
     assert pickle.loads(pickle.dumps(row)) == row
 
 
-def test_the_lines_of_git_that_are_no_data_are_members_of_an_enum() -> None:
+def test_PktLine_has_the_lines_of_git_without_data() -> None:
     assert formats.PktLine is PktLine
     assert formats.pkt_line.split(b"0006a\n000100000002") == (
         [b"a\n", PktLine.DELIM, PktLine.FLUSH, PktLine.RESPONSE_END],
@@ -154,14 +154,14 @@ def test_the_lines_of_git_that_are_no_data_are_members_of_an_enum() -> None:
     assert formats.pkt_line.encode_many([PktLine.FLUSH, b"a", PktLine.DELIM]) == b"00000005a0001"
 
 
-def test_a_message_of_postgres_keeps_its_type_byte_in_front() -> None:
+def test_postgres_messages_begin_with_their_type_byte() -> None:
     query = b"Q" + b"SELECT 1\0"
     assert formats.postgres.encode(query) == b"Q" + b"\0\0\0\x0d" + b"SELECT 1\0"
     assert formats.postgres.decode(formats.postgres.encode(query)) == query
 
 
 @given(st.sampled_from(list(formats)), st.binary(max_size=300))
-def test_what_a_format_encodes_it_decodes(name: str, message: bytes) -> None:
+def test_formats_decode_what_they_encode(name: str, message: bytes) -> None:
     codec = formats[name]
     try:
         frame = codec.encode(message)
@@ -172,7 +172,7 @@ def test_what_a_format_encodes_it_decodes(name: str, message: bytes) -> None:
 
 
 @given(st.sampled_from(list(formats)), st.binary(max_size=40))
-def test_what_a_format_decodes_it_encodes_to_the_same_message(name: str, data: bytes) -> None:
+def test_formats_encode_what_they_decode_to_the_same_message(name: str, data: bytes) -> None:
     codec = formats[name]
     try:
         messages, _ = codec.split(data)

@@ -24,14 +24,14 @@ from framecodec import (
 from tests.zoo import CODECS, Mark, build_tagged, parse_tagged, sample_messages
 
 
-def test_a_codec_is_made_by_its_kind() -> None:
+def test_Codec_cannot_be_called() -> None:
     with pytest.raises(TypeError, match=r"Codec\.uint\(\).*Codec\.custom\(\)"):
         Codec()
     with pytest.raises(TypeError, match=r"Codec\.uint"):
         Codec(4)
 
 
-def test_the_defaults_are_the_documented_ones() -> None:
+def test_constructors_have_the_documented_defaults() -> None:
     assert Codec.uint() == Codec.uint(
         4,
         "big",
@@ -81,7 +81,7 @@ def test_repr_is_the_call_that_makes_it(codec: Codec, text: str) -> None:
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_a_codec_comes_back_from_repr_pickle_and_copy(name: str) -> None:
+def test_repr_pickle_and_copy_return_an_equal_codec(name: str) -> None:
     codec = CODECS[name]
     if "short view" not in name:
         assert eval(repr(codec), NAMES) == codec
@@ -97,7 +97,7 @@ def test_a_codec_comes_back_from_repr_pickle_and_copy(name: str) -> None:
     assert codec != repr(codec)
 
 
-def test_a_pickle_is_read_by_the_other_engine() -> None:
+def test_pickle_is_read_by_the_other_engine() -> None:
     codec = Codec.text(magic=b"$", specials={-1: None}, trailer=b"\r\n")
     read = (
         "import sys, pickle; codec = pickle.load(sys.stdin.buffer); import framecodec;"
@@ -114,7 +114,7 @@ def test_a_pickle_is_read_by_the_other_engine() -> None:
     assert done.stdout.decode().strip() == f"False b'abc' {codec}"
 
 
-def test_a_codec_is_frozen() -> None:
+def test_codec_is_frozen() -> None:
     codec = Codec.uint(4, specials={0: None})
     for name in ("kind", "parameters", "layout", "encode", "anything"):
         with pytest.raises(AttributeError, match="frozen"):
@@ -142,7 +142,7 @@ def test_replace_changes_and_keeps() -> None:
     assert Codec.uint(2, magic=b"M").replace(magic=b"MAGIC").encode(b"a") == b"MAGIC\0\1a"
 
 
-def test_functions_without_a_name_have_a_repr() -> None:
+def test_repr_of_functions_without_a_name() -> None:
     codec = Codec.custom(functools.partial(parse_tagged), lambda message: b"")
     assert repr(codec).startswith("Codec.custom(functools.partial(<function parse_tagged")
     assert hash(codec) == hash(copy.copy(codec))
@@ -163,13 +163,13 @@ def test_decode_takes_exactly_one_whole_frame(engine_in_use: ModuleType, name: s
                 codec.decode(frame[:size])
             assert (caught.value.received, caught.value.stream_offset) == (size, 0)
             assert caught.value.needed in (None, len(frame))
-        for behind in (b"?", frame, bytes(1000)):
-            with pytest.raises(InvalidFrameError, match=f"{len(behind)} bytes behind") as invalid:
-                codec.decode(frame + behind)
+        for extra in (b"?", frame, bytes(1000)):
+            with pytest.raises(InvalidFrameError, match=f"{len(extra)} bytes behind") as invalid:
+                codec.decode(frame + extra)
             assert frame.startswith(invalid.value.header)
 
 
-def test_decode_counts_what_is_behind_a_frame_that_it_would_write_otherwise(
+def test_decode_counts_the_bytes_after_a_frame_that_encode_would_write_differently(
     engine_in_use: ModuleType,
 ) -> None:
     codec = Codec.headers()
@@ -199,7 +199,7 @@ def test_decode_of_a_bad_frame_raises_what_is_wrong(
     assert caught.value.stream_offset == 0
 
 
-def test_a_special_is_a_whole_frame(engine_in_use: ModuleType) -> None:
+def test_decode_and_split_of_a_special(engine_in_use: ModuleType) -> None:
     codec = Codec.digits(4, base=16, length_includes="frame", specials={0: None, 1: Mark.PING})
     assert codec.decode(b"0000") is None
     assert codec.decode(b"0001") is Mark.PING
@@ -209,7 +209,7 @@ def test_a_special_is_a_whole_frame(engine_in_use: ModuleType) -> None:
 
 
 @pytest.mark.parametrize(("frame", "header"), [(b"\0!!", b"\0"), (b"\5", b"\5")])
-def test_an_empty_message_is_not_taken_for_a_special_of_its_value(
+def test_decode_of_an_empty_message_that_equals_a_special(
     engine_in_use: ModuleType, frame: bytes, header: bytes
 ) -> None:
     codec = Codec.uint(1, trailer=b"!!", specials={5: b""})
@@ -219,7 +219,7 @@ def test_an_empty_message_is_not_taken_for_a_special_of_its_value(
     assert caught.value.header == header
 
 
-def test_split_gives_the_whole_frames_and_where_they_end(engine_in_use: ModuleType) -> None:
+def test_split_returns_the_whole_frames_and_their_size(engine_in_use: ModuleType) -> None:
     codec = Codec.uint(1, trailer=b"\n")
     for form in (bytes, bytearray, memoryview):
         assert codec.split(form(b"")) == ([], 0)
@@ -231,7 +231,7 @@ def test_split_gives_the_whole_frames_and_where_they_end(engine_in_use: ModuleTy
             codec.split(form(b"\1bX\1c\n"))
 
 
-def test_a_large_buffer_is_split_to_its_end(engine_in_use: ModuleType) -> None:
+def test_split_and_scan_read_a_large_buffer_to_its_end(engine_in_use: ModuleType) -> None:
     codec = Codec.uint(2)
     messages = [bytes([n % 256]) * (n % 700) for n in range(2000)]
     stream = codec.encode_many(messages)
@@ -240,7 +240,7 @@ def test_a_large_buffer_is_split_to_its_end(engine_in_use: ModuleType) -> None:
         assert [bytes(span) for span in codec.scan(form(stream + b"\1"))] == messages
 
 
-def test_the_codec_hands_its_choices_to_the_splitter(engine_in_use: ModuleType) -> None:
+def test_splitter_gets_the_options_of_the_call(engine_in_use: ModuleType) -> None:
     codec = Codec.uint(1, max_message_size=1)
     splitter = codec.splitter(raw=True, on_oversize="skip")
     assert isinstance(splitter, engine_in_use.Splitter)
@@ -265,7 +265,7 @@ def test_struct_reads_and_writes_what_struct_does(engine_in_use: ModuleType, fmt
             codec.encode(bytes(largest + 1))
 
 
-def test_the_tutorials_header_is_spoken(engine_in_use: ModuleType) -> None:
+def test_digits_are_the_header_of_the_tutorial(engine_in_use: ModuleType) -> None:
     codec = Codec.digits(4)
     for text in ("hello", "byebye", "你好", ""):
         message = text.encode()

@@ -132,3 +132,14 @@ def test_every_notation_on_the_pages_is_read() -> None:
     for page in PAGES:
         for notation in re.findall(r"--codec ([^\s`]+)", page.read_text("utf-8")):
             assert isinstance(parse_codec(notation.strip("'\"")), Codec)
+
+
+def test_the_tests_and_files_that_contributing_names_exist() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    names = set(re.findall(r"`(test_\w+)`", page))
+    assert names
+    sources = "".join(path.read_text("utf-8") for path in ROOT.glob("tests/**/test_*.py"))
+    for name in names:
+        assert f"def {name}(" in sources, name
+    for path in re.findall(r"`((?:tests|docs|bench|src)/[\w./-]*)`", page):
+        assert (ROOT / path).exists(), path

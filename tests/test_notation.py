@@ -62,14 +62,14 @@ NOTATIONS: dict[str, Codec] = {
 
 
 @pytest.mark.parametrize("text", NOTATIONS)
-def test_the_notation_is_read_and_written(text: str) -> None:
+def test_parse_codec_and_format_codec_are_inverse(text: str) -> None:
     codec = NOTATIONS[text]
     assert parse_codec(text) == codec
     assert str(codec) == format_codec(codec) == text
 
 
 @pytest.mark.parametrize("name", list(formats))
-def test_a_name_is_notation_and_every_format_has_one(name: str) -> None:
+def test_parse_codec_reads_the_name_of_every_format(name: str) -> None:
     assert parse_codec(name) == formats[name]
     assert parse_codec(str(formats[name])) == formats[name]
 
@@ -98,7 +98,7 @@ def test_a_name_is_notation_and_every_format_has_one(name: str) -> None:
         ("thrift", "i32be,max=16384000"),
     ],
 )
-def test_a_codec_is_written_in_one_way_however_it_was_put(text: str, canonical: str) -> None:
+def test_format_codec_writes_equal_codecs_the_same_way(text: str, canonical: str) -> None:
     assert str(parse_codec(text)) == canonical
     assert parse_codec(canonical) == parse_codec(text)
 
@@ -121,7 +121,7 @@ def parse(view: memoryview) -> tuple[int, int]:
         formats.pkt_line.replace(width=8),
     ],
 )
-def test_a_codec_without_notation_is_written_as_its_repr(codec: Codec) -> None:
+def test_format_codec_falls_back_to_the_repr(codec: Codec) -> None:
     assert str(codec) == repr(codec)
 
 
@@ -187,7 +187,7 @@ def test_a_codec_without_notation_is_written_as_its_repr(codec: Codec) -> None:
         ("headers,name=a%20b", "is not a header name"),
     ],
 )
-def test_bad_notation_is_refused_with_what_is_possible(text: str, says: str) -> None:
+def test_parse_codec_refuses_bad_notation_and_names_what_is_allowed(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=r"bad codec notation") as caught:
         parse_codec(text)
     assert type(caught.value) is ValueError
@@ -195,13 +195,13 @@ def test_bad_notation_is_refused_with_what_is_possible(text: str, says: str) -> 
     caught.match(says)
 
 
-def test_spaces_between_the_parts_of_a_notation_mean_nothing() -> None:
+def test_parse_codec_ignores_spaces_between_parts() -> None:
     spaced = " u16le , offset = 2, includes= frame ,max = 64 MiB "
     assert parse_codec(spaced) == parse_codec("u16le,offset=2,includes=frame,max=64MiB")
     assert parse_codec("u8,specials= 0: None") == parse_codec("u8,specials=0:None")
 
 
-def test_notation_is_text() -> None:
+def test_parse_codec_refuses_bytes() -> None:
     with pytest.raises(TypeError, match="str"):
         parse_codec(b"u32be")  # type: ignore[arg-type]
 
@@ -209,7 +209,7 @@ def test_notation_is_text() -> None:
 @given(st.text(st.sampled_from("u8163be,=;:%0Aend'magic()-|$x \u0661"), max_size=30))
 @example("u8,specials=0:" + "(" * 300)
 @example("u8,specials=0:'\\d'")
-def test_any_text_is_a_codec_or_a_value_error(text: str) -> None:
+def test_parse_codec_of_any_text_is_a_codec_or_a_value_error(text: str) -> None:
     try:
         codec = parse_codec(text)
     except ValueError:
@@ -283,7 +283,7 @@ CODECS = st.one_of(
 
 
 @given(CODECS)
-def test_the_notation_gives_the_codec_back(codec: Codec) -> None:
+def test_parse_codec_returns_the_codec_that_was_formatted(codec: Codec) -> None:
     text = str(codec)
     assert parse_codec(text) == codec
     assert str(parse_codec(text)) == text

@@ -1,4 +1,4 @@
-"""A codec's parameters: what is refused when a codec is made, and what becomes plain."""
+"""The parameters of a codec: which ones the constructors refuse, and their plain form."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from framecodec import Codec
 from tests.zoo import build_tagged, parse_tagged
 
 KINDS = {
-    "uint": lambda **has: Codec.uint(2, **has),
-    "struct": lambda **has: Codec.struct("!H", **has),
-    "digits": lambda **has: Codec.digits(4, **has),
-    "varint": lambda **has: Codec.varint(**has),
-    "text": lambda **has: Codec.text(**has),
-    "headers": lambda **has: Codec.headers(**has),
-    "custom": lambda **has: Codec.custom(parse_tagged, build_tagged, **has),
+    "uint": lambda **given: Codec.uint(2, **given),
+    "struct": lambda **given: Codec.struct("!H", **given),
+    "digits": lambda **given: Codec.digits(4, **given),
+    "varint": lambda **given: Codec.varint(**given),
+    "text": lambda **given: Codec.text(**given),
+    "headers": lambda **given: Codec.headers(**given),
+    "custom": lambda **given: Codec.custom(parse_tagged, build_tagged, **given),
 }
 
-# --- refused when made ----------------------------------------------------------------------------
+# --- errors of the constructors -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("has", "error", "said"),
+    ("given", "error", "text"),
     [
         ({"magic": "M"}, TypeError, "magic must be bytes, not 'M'"),
         ({"magic": 3}, TypeError, "magic must be bytes, not 3"),
@@ -63,27 +63,27 @@ KINDS = {
         ({"unknown": 1}, TypeError, "unknown"),
     ],
 )
-def test_what_cannot_be_is_refused_when_it_is_made(
-    kind: str, has: dict[str, Any], error: type[Exception], said: str
+def test_common_parameters_are_checked_by_every_constructor(
+    kind: str, given: dict[str, Any], error: type[Exception], text: str
 ) -> None:
-    with pytest.raises(error, match=said):
-        KINDS[kind](**has)
+    with pytest.raises(error, match=text):
+        KINDS[kind](**given)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_specials_stand_alone_so_there_is_no_lead(kind: str) -> None:
+def test_specials_exclude_a_lead(kind: str) -> None:
     with pytest.raises(ValueError, match=r"specials|length_offset"):
         KINDS[kind](specials={0: None}, length_offset=3)
 
 
 @pytest.mark.parametrize("kind", ["varint", "text", "headers", "custom"])
-def test_only_a_field_of_known_width_can_count_the_whole_frame(kind: str) -> None:
+def test_length_includes_frame_needs_a_field_of_fixed_width(kind: str) -> None:
     with pytest.raises(ValueError, match=rf'length_includes="frame".*Codec\.{kind}'):
         KINDS[kind](length_includes="frame")
 
 
 @pytest.mark.parametrize(
-    ("make", "error", "said"),
+    ("make", "error", "text"),
     [
         (lambda: Codec.uint(0), ValueError, "width must be from 1 to 8, not 0"),
         (lambda: Codec.uint(9), ValueError, "width must be from 1 to 8, not 9"),
@@ -157,7 +157,7 @@ def test_only_a_field_of_known_width_can_count_the_whole_frame(kind: str) -> Non
             ValueError,
             "specials.*custom",
         ),
-        # values that the field cannot hold
+        # special values that the field cannot hold
         (lambda: Codec.uint(1, specials={256: None}), ValueError, "256 does not fit.* 0 to 255"),
         (lambda: Codec.uint(1, specials={-1: None}), ValueError, "-1 does not fit"),
         (
@@ -203,14 +203,12 @@ def test_only_a_field_of_known_width_can_count_the_whole_frame(kind: str) -> Non
         ),
     ],
 )
-def test_a_contradiction_is_refused_when_it_is_made(
-    make: Any, error: type[Exception], said: str
-) -> None:
-    with pytest.raises(error, match=re.compile(said, re.DOTALL)):
+def test_constructors_refuse_contradictions(make: Any, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=re.compile(text, re.DOTALL)):
         make()
 
 
-def test_an_unknown_parameter_is_refused_with_those_that_exist() -> None:
+def test_constructors_refuse_unknown_parameters_and_list_their_own() -> None:
     with pytest.raises(TypeError) as caught:
         Codec.varint(maxwidth=5, lenght_offset=1)
     assert str(caught.value) == (
@@ -219,7 +217,7 @@ def test_an_unknown_parameter_is_refused_with_those_that_exist() -> None:
     )
 
 
-def test_the_text_of_a_refusal_names_the_parameters() -> None:
+def test_errors_name_the_parameters_that_disagree() -> None:
     with pytest.raises(ValueError, match="length_offset") as caught:
         Codec.uint(2, magic=b"MAGIC", length_offset=4)
     assert "magic" in str(caught.value)
@@ -227,10 +225,10 @@ def test_the_text_of_a_refusal_names_the_parameters() -> None:
         Codec.uint(2, length_offset=3, specials={0: None})
 
 
-# --- brought to a plain form ----------------------------------------------------------------------
+# --- the plain form of parameters -----------------------------------------------------------------
 
 
-def test_what_was_given_may_change_afterwards() -> None:
+def test_parameters_are_copies_of_the_arguments() -> None:
     magic, specials = bytearray(b"M"), {0: None}
     codec = Codec.uint(1, magic=magic, specials=specials)
     magic[0] = 0
@@ -243,14 +241,14 @@ class Width(enum.IntEnum):
     WIDE = 4
 
 
-def test_numbers_of_other_types_become_plain_ones() -> None:
+def test_parameters_are_plain_ints() -> None:
     codec = Codec.uint(Width.WIDE, max_message_size=Width.WIDE)
     assert codec == Codec.uint(4, max_message_size=4)
     assert repr(codec) == "Codec.uint(4, max_message_size=4)"
 
 
 @pytest.mark.parametrize("number", [numpy.int64(4), numpy.uint8(4)])
-def test_numpy_integers_are_integers_or_refused_with_a_reason(number: Any) -> None:
+def test_numpy_integers_are_accepted_or_refused_with_a_reason(number: Any) -> None:
     try:
         codec = Codec.uint(number)
     except TypeError as error:
@@ -260,7 +258,7 @@ def test_numpy_integers_are_integers_or_refused_with_a_reason(number: Any) -> No
     assert "width must be an int" in refused
 
 
-def test_a_special_value_is_a_plain_number() -> None:
+def test_specials_have_plain_ints_as_values() -> None:
     class Value(enum.IntEnum):
         NONE = 7
 
@@ -269,7 +267,7 @@ def test_a_special_value_is_a_plain_number() -> None:
     assert str(codec) == "u8,specials=7:None"
 
 
-def test_a_codec_of_functions_that_have_no_hash_is_refused_when_it_is_made() -> None:
+def test_custom_refuses_functions_without_a_hash() -> None:
     class Parse:
         __hash__ = None  # type: ignore[assignment]
 
