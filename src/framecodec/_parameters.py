@@ -355,9 +355,9 @@ def _check_layout(layout: Layout, parameters: Mapping[str, Any]) -> Layout:
         )
     if layout.specials and layout.lead_size:
         raise ValueError(
-            f"specials exclude a lead, because a special frame holds no bytes of a message, but "
-            f"length_offset={layout.field_offset} makes a lead of {layout.lead_size} bytes; "
-            "remove one of them"
+            "specials exclude a lead, because a special frame has no message bytes; "
+            f"length_offset={layout.field_offset} makes a lead of {layout.lead_size} bytes: "
+            "remove specials or length_offset"
         )
     _check_special_values(layout)
     if layout.quick_range[1] < 0:

@@ -17,7 +17,6 @@ defines the shape. Rules of the table:
 
 from __future__ import annotations
 
-import difflib
 import enum
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, final
@@ -127,6 +126,8 @@ class Catalogue(Mapping[str, Codec]):
 
 def did_you_mean(wrong: object, names: Iterable[str]) -> str:
     """Return a hint for an error's text, ``; did you mean kafka?``, or "" if no name is similar."""
+    import difflib  # here, because only the text of an error needs it
+
     near = difflib.get_close_matches(str(wrong).lower(), list(names), n=3)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 

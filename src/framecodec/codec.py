@@ -366,7 +366,7 @@ class Codec:
         return hash(self._key())
 
     def __repr__(self) -> str:
-        import inspect  # here, because it would be the largest part of importing the package
+        import inspect  # here, because only repr() needs it
 
         signature = inspect.signature(getattr(Codec, self.kind))
         defaults = {
