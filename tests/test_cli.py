@@ -20,8 +20,8 @@ import pytest
 
 import framecodec
 from framecodec import Codec, cli
+from framecodec.catalogue import formats
 from framecodec.cli import formats as formats_command
-from framecodec.formats import formats
 from tests.programs import ROOT, finish, running
 
 

@@ -62,7 +62,7 @@ def test_custom_parse_that_looks_ahead_works_for_every_chunking(
     messages = [b"", b"a", b"", b"bcd", b"e"]
     stream = codec.encode_many(messages)
     assert len(stream) == 10
-    # The last frames wait for the bytes that the parser wants to see.
+    # The last frames wait for the bytes that the parser needs to see.
     whole = engine.Splitter(codec)
     expected = whole.feed(stream)
     assert expected == messages[: len(expected)]

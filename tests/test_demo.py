@@ -54,14 +54,14 @@ def test_the_demo_shows_its_steps_in_order_and_succeeds(capsys: pytest.CaptureFi
         "(f)",
         "messages of 64 bytes a second:",
         "with the pure Python engine",
-        "Every step came out as it says.",
+        "Every step gave the expected result.",
     ]:
         position = shown.index(text, position) + len(text)
 
 
 def test_the_demo_runs_as_a_module() -> None:
     with running("-W", "error", "-m", "framecodec", "demo") as process:
-        assert finish(process).endswith("Every step came out as it says.\n")
+        assert finish(process).endswith("Every step gave the expected result.\n")
 
 
 def test_the_demo_leaves_no_thread_and_no_tracing_behind() -> None:
@@ -159,7 +159,7 @@ def test_a_step_that_is_not_so_fails_the_demo(
     assert complaint in " ".join(output.out.split())
     assert output.out.count("WRONG") >= 1
     assert "Every step" not in output.out
-    assert output.err.startswith(f"framecodec demo: not as it should be: ({letter})")
+    assert output.err.startswith(f"framecodec demo: failed steps: ({letter})")
 
 
 def test_the_steps_after_a_failed_one_are_still_shown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,7 +171,7 @@ def test_the_steps_after_a_failed_one_are_still_shown(capsys: pytest.CaptureFixt
     assert "WRONG    the step ended with InvalidFrameError: no frame at all" in output.out
     assert "recv(4) = b'byeb'" in output.out
     assert "Traceback" not in output.out + output.err
-    assert output.err == "framecodec demo: not as it should be: (x) explodes\n"
+    assert output.err == "framecodec demo: failed steps: (x) explodes\n"
 
 
 def test_a_time_out_is_the_end_of_the_demo(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from framecodec import Codec
-from framecodec.formats import formats, parse_codec
+from framecodec import Codec, formats, parse_codec
 from tests.programs import finish, running
 
 ROOT = Path(__file__).parents[1]
@@ -73,8 +72,23 @@ def test_the_links_of_a_page_lead_to_files() -> None:
             assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_links_of_a_page_lead_to_headings() -> None:
+    found = 0
+    for page in PAGES:
+        for target, anchor in re.findall(r"\]\(([\w./-]*)#([^)]+)\)", page.read_text("utf-8")):
+            found += 1
+            assert anchor in anchors(page.parent / target if target else page), f"{page}: {anchor}"
+    assert found > 20
+
+
 def test_the_examples_in_the_docstrings_of_the_notation_run() -> None:
-    module = importlib.import_module("framecodec.formats")
+    module = importlib.import_module("framecodec.notation")
     assert doctest.testmod(module) == doctest.TestResults(failed=0, attempted=2)
 
 
@@ -118,3 +132,14 @@ def test_every_notation_on_the_pages_is_read() -> None:
     for page in PAGES:
         for notation in re.findall(r"--codec ([^\s`]+)", page.read_text("utf-8")):
             assert isinstance(parse_codec(notation.strip("'\"")), Codec)
+
+
+def test_the_tests_and_files_that_contributing_names_exist() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    names = set(re.findall(r"`(test_\w+)`", page))
+    assert names
+    sources = "".join(path.read_text("utf-8") for path in ROOT.glob("tests/**/test_*.py"))
+    for name in names:
+        assert f"def {name}(" in sources, name
+    for path in re.findall(r"`((?:tests|docs|bench|src)/[\w./-]*)`", page):
+        assert (ROOT / path).exists(), path

@@ -1,4 +1,8 @@
-"""The rooms of the house import only from rooms below them, so that data flows one way."""
+"""Imports go one way: a module imports only from the layers before its own.
+
+`LAYERS` declares the order. The table in docs/architecture.md is printed from it:
+``python -m tests.test_imports`` writes it there.
+"""
 
 from __future__ import annotations
 
@@ -11,47 +15,80 @@ import pytest
 import framecodec
 
 PACKAGE = Path(framecodec.__file__).parent
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "architecture.md"
+MARKS = ("<!-- modules -->\n", "<!-- /modules -->\n")
 
-# From the lowest to the highest. Rooms of one row do not know each other.
-ROOMS = [
-    {"errors"},
-    {"_socket_face", "_waiting"},
-    {"_layout"},
-    {"_custom_header", "_header_block"},  # what both engines share
-    {"_splitter_py", "_splitter"},
-    {"splitter"},
-    {"codec"},
-    {"formats", "_outbox", "datagrams"},
-    {"_transfer"},
-    {"_socket_io", "_socket_io_py", "_loop_io", "_loop_io_py", "_loop_datagrams"},
-    {"sockets", "asyncio"},
-    {"socketserver"},
-    {"testing"},
-    {"cli"},
-    {"__main__"},
+# Every module and its purpose, from the first layer to the last. Modules of one layer do not import
+# each other.
+LAYERS = [
+    {"errors.py": "the exceptions, and all texts that both engines raise"},
+    {
+        "_layout.py": "a frame's shape as plain numbers, for the engines",
+        "_shapes.py": "parse and build functions of the formats whose shape needs code",
+        "_socket_face.py": "the part of a socket's interface that all wrappers share",
+        "_waiting.py": "wait for a socket until a deadline",
+    },
+    {
+        "_custom_header.py": "headers that functions of the user read and build",
+        "_header_block.py": "headers that are `Name: value` lines",
+        "_parameters.py": "a codec's arguments, checked and turned into a layout",
+    },
+    {
+        "_splitter.pyx": "the compiled engine",
+        "_splitter_py.py": "the engine in Python; read it as the specification of the compiled one",
+    },
+    {"splitter.py": "chooses the engine"},
+    {"codec.py": "`Codec`: constructors and verbs"},
+    {
+        "_outbox.py": "messages that were accepted for sending and are still unsent",
+        "catalogue.py": "`formats`: the known protocols, a table",
+        "datagrams.py": "`DatagramSocket`: messages in datagrams",
+    },
+    {
+        "_transfer.py": "messages that are never in memory as a whole: files, large buffers",
+        "notation.py": "`parse_codec` and `format_codec`: a codec as one line of text",
+    },
+    {
+        "_loop_datagrams.py": "datagrams in an event loop",
+        "_loop_io.pyx": "the fast path of a message through an event loop, compiled",
+        "_loop_io_py.py": "the same in Python",
+        "_socket_io.pyx": "the fast path of a message through a socket, compiled",
+        "_socket_io_py.py": "the same in Python",
+    },
+    {
+        "asyncio.py": "connections in an event loop",
+        "sockets.py": "connections on blocking sockets",
+    },
+    {"socketserver.py": "connections of the standard library's `socketserver`"},
+    {"testing/": "the test kit for users"},
+    {"cli/": "the command line"},
+    {"__main__.py": "`python -m framecodec`"},
 ]
-HEIGHTS = {room: height for height, rooms in enumerate(ROOMS) for room in rooms}
 
-# What a room may call from above, inside a function and for the reason given.
+
+def module_of(file: str) -> str:
+    return file.removesuffix("/").removesuffix(".pyx").removesuffix(".py")
+
+
+LAYER_OF = {module_of(file): number for number, layer in enumerate(LAYERS) for file in layer}
+
+# Imports from a later layer. Each is inside a function, for the reason given.
 EXCEPTIONS = {
-    ("codec", "formats"),  # str(codec) is the notation, which uses the names of known formats
+    ("codec", "notation"),  # str(codec) is the notation, which uses codecs
 }
-
-
-def room_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".pyx").removesuffix(".py")
 
 
 def source_files() -> list[Path]:
     return sorted(
         path
         for path in PACKAGE.rglob("*.py")
-        if path != PACKAGE / "__init__.py"  # the face: it may see every room
+        if path != PACKAGE / "__init__.py"  # it exports names of every module
     )
 
 
-def imported_rooms(path: Path) -> Iterator[tuple[str, bool]]:
-    """The package's rooms that a file imports, and whether only inside a function."""
+def imported_modules(path: Path) -> Iterator[tuple[str, bool]]:
+    """Yield each module of the package that a file imports, and whether inside a function."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     inside = {
         id(node)
@@ -69,41 +106,67 @@ def imported_rooms(path: Path) -> Iterator[tuple[str, bool]]:
             module = f"{node.module}." if node.module else ""
             names = [f"framecodec.{module}{alias.name}" for alias in node.names]
         else:
-            continue  # within a room of many files
+            continue  # inside one folder
         for name in names:
             top, _, rest = name.partition(".")
-            if top == "framecodec" and rest.split(".")[0] in HEIGHTS:
+            if top == "framecodec" and rest.split(".")[0] in LAYER_OF:
                 yield rest.split(".")[0], id(node) in inside
 
 
 @pytest.mark.parametrize("path", source_files(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_room_imports_only_from_below(path: Path) -> None:
-    room = room_of(path)
-    assert room in HEIGHTS, f"{room} has no place in the house; give it one in ROOMS"
-    upward = {
+def test_a_module_imports_only_from_earlier_layers(path: Path) -> None:
+    module = module_of(path.relative_to(PACKAGE).parts[0])
+    assert module in LAYER_OF, f"add {module} to a layer in LAYERS"
+    wrong = {
         imported
-        for imported, inside in imported_rooms(path)
-        if imported != room
-        and HEIGHTS[imported] >= HEIGHTS[room]
-        and not (inside and (room, imported) in EXCEPTIONS)
+        for imported, inside in imported_modules(path)
+        if imported != module
+        and LAYER_OF[imported] >= LAYER_OF[module]
+        and not (inside and (module, imported) in EXCEPTIONS)
     }
-    assert not upward
+    assert not wrong
 
 
-def test_the_walk_sees_the_imports_it_judges() -> None:
-    # A walk that finds nothing would pass every file.
-    assert {"errors", "_layout", "splitter"} <= {
-        room for room, _ in imported_rooms(PACKAGE / "codec.py")
+def test_the_walk_finds_imports() -> None:
+    # A walk that finds nothing would accept every file.
+    assert {"errors", "_layout", "_parameters", "splitter"} <= {
+        module for module, _ in imported_modules(PACKAGE / "codec.py")
     }
-    assert ("_splitter_py", False) in set(imported_rooms(PACKAGE / "splitter.py"))
+    assert ("_splitter_py", False) in set(imported_modules(PACKAGE / "splitter.py"))
+    assert ("notation", True) in set(imported_modules(PACKAGE / "codec.py"))
 
 
 def test_the_compiled_engine_imports_what_the_python_engine_imports() -> None:
     pyx = PACKAGE / "_splitter.pyx"
     if not pyx.exists():  # an installed wheel has no source of the compiled engine
-        pyx = Path(__file__).parent.parent / "src" / "framecodec" / "_splitter.pyx"
+        pyx = ROOT / "src" / "framecodec" / "_splitter.pyx"
     lines = pyx.read_text(encoding="utf-8").splitlines()
-    rooms = {line.split()[1].strip(".") for line in lines if line.startswith("from .")}
-    rooms |= {"errors" for line in lines if line.startswith("from . import errors")}
-    rooms.discard("")
-    assert rooms == {room for room, _ in imported_rooms(PACKAGE / "_splitter_py.py")}
+    modules = {line.split()[1].strip(".") for line in lines if line.startswith("from .")}
+    modules |= {"errors" for line in lines if line.startswith("from . import errors")}
+    modules.discard("")
+    assert modules == {module for module, _ in imported_modules(PACKAGE / "_splitter_py.py")}
+
+
+def table() -> str:
+    """Return the layers as a table in Markdown, without modules that do not exist yet."""
+    rows = ["| layer | module | purpose |", "| ---: | --- | --- |"]
+    existing = {module_of(path.relative_to(PACKAGE).parts[0]) for path in source_files()}
+    existing |= {module_of(file) for layer in LAYERS for file in layer if file.endswith(".pyx")}
+    number = 0
+    for layer in LAYERS:
+        files = [file for file in layer if module_of(file) in existing]
+        number += bool(files)
+        rows += [f"| {number} | `{file}` | {layer[file]} |" for file in files]
+    return "".join(f"{row}\n" for row in rows)
+
+
+def test_the_page_about_the_architecture_has_the_table_of_layers() -> None:
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])
+    assert before
+    assert rest.partition(MARKS[1])[0] == table(), "run python -m tests.test_imports"
+
+
+if __name__ == "__main__":
+    before, mark, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    PAGE.write_text(before + mark + table() + end + after, encoding="utf-8")

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from framecodec import Codec
-from framecodec.formats import parse_codec
+from framecodec.notation import parse_codec
 from tests.cutting import hand_overs
 from tests.engines import codecs_use
 from tests.reference import check, expect

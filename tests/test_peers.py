@@ -30,7 +30,7 @@ import pytest
 
 import framecodec
 from framecodec import Codec, FrameSocket
-from framecodec.formats import PktLine, formats
+from framecodec.catalogue import PktLine, formats
 from tests.peers.processes import TIMEOUT, find, read_line, running, serving
 
 pwd = pytest.importorskip("pwd", reason="the peers are those of a Unix system")

@@ -34,7 +34,7 @@ class Interrupted(BaseException):
 
 
 class Handler:
-    """Raises at the entry of a Python function, or after a call, when it has seen so many."""
+    """Raises at the entry of a Python function, or after a call, when it has seen that many."""
 
     def __init__(self, number: int) -> None:
         self.left = number

@@ -30,7 +30,7 @@ PAYLOAD = FRAME[4:]
 
 @pytest.fixture
 def failing() -> Iterator[Callable[[int, int], Any]]:
-    """A context manager in which so many allocations fail, after a number that succeed.
+    """A context manager in which that many allocations fail, after a number that succeed.
 
     Never all later ones: a Python function whose cleanup has no memory at all can loop for ever
     inside CPython 3.11, which repeats a handler that it cannot enter.
@@ -52,17 +52,17 @@ def failing() -> Iterator[Callable[[int, int], Any]]:
 # --- views that the caller keeps ------------------------------------------------------------------
 
 
-def fill(splitter: Any, room: memoryview, data: bytes, pos: int) -> tuple[list[Any], int]:
-    size = min(len(room), len(data) - pos)
-    room[:size] = data[pos : pos + size]
+def fill(splitter: Any, memory: memoryview, data: bytes, pos: int) -> tuple[list[Any], int]:
+    size = min(len(memory), len(data) - pos)
+    memory[:size] = data[pos : pos + size]
     return splitter.buffer_updated(size), pos + size
 
 
 KEEPERS: dict[str, Callable[[memoryview], Any]] = {
-    "the view": lambda room: room,
-    "a view of the view": lambda room: room[:],
-    "a view of the view's owner": lambda room: memoryview(room.obj),
-    "the view's owner": lambda room: room.obj,
+    "the view": lambda memory: memory,
+    "a view of the view": lambda memory: memory[:],
+    "a view of the view's owner": lambda memory: memoryview(memory.obj),
+    "the view's owner": lambda memory: memory.obj,
 }
 
 
@@ -77,9 +77,9 @@ def test_get_room_kept_by_the_caller_never_changes_a_delivered_message(
     got += splitter.feed(frame[:100_000])
     pos = 100_000
     while pos < len(frame):
-        room = splitter.get_room(256 * KIB)
-        kept.append(keep(room))
-        messages, pos = fill(splitter, room, frame, pos)
+        memory = splitter.get_room(256 * KIB)
+        kept.append(keep(memory))
+        messages, pos = fill(splitter, memory, frame, pos)
         got += messages
     assert got == [frame if raw else PAYLOAD]
     for owner in kept:
@@ -95,7 +95,7 @@ def test_get_room_followed_by_other_calls_never_changes_a_delivered_message(
 ) -> None:
     splitter = engine.Splitter(Codec.uint(4))
     assert splitter.feed(FRAME[:100_000]) == []
-    room = splitter.get_room(1 << 20)
+    memory = splitter.get_room(1 << 20)
     if last == "feed":
         got = splitter.feed(FRAME[100_000:])
     else:
@@ -104,7 +104,7 @@ def test_get_room_followed_by_other_calls_never_changes_a_delivered_message(
             messages, pos = fill(splitter, splitter.get_buffer(1 << 20), FRAME, pos)
             got += messages
     with contextlib.suppress(ValueError):
-        room[:] = b"\xee" * len(room)
+        memory[:] = b"\xee" * len(memory)
     assert got == [PAYLOAD]
 
 
@@ -119,8 +119,8 @@ def test_feed_accepts_a_view_of_the_message_that_is_being_filled(
         stream = codec.encode(message) + tail
         splitter = engine.Splitter(codec)
         assert splitter.feed(stream[:150_000]) == []
-        room = splitter.get_room(size)
-        view = memoryview(room)[shift:]
+        memory = splitter.get_room(size)
+        view = memoryview(memory)[shift:]
         rest = stream[150_000 : 150_000 + len(view)]
         view[: len(rest)] = rest
         got = splitter.feed(view[: len(rest)])
@@ -169,7 +169,8 @@ class CallsIn:
 
 
 @pytest.mark.parametrize(
-    "way", ["feed", "get_buffer", "get_room", "buffer_updated", "room", "detach"]
+    "way",
+    ["feed", "get_buffer", "get_room", "buffer_updated", "get_room, buffer_updated", "detach"],
 )
 def test_splitter_survives_collections_that_call_in_at_any_allocation(
     engine: ModuleType, way: str
@@ -186,7 +187,7 @@ def test_splitter_survives_collections_that_call_in_at_any_allocation(
             if way == "buffer_updated":
                 view = splitter.get_buffer(64 * KIB)
                 view[:1000] = FRAME[100_000:101_000]
-            elif way == "room":
+            elif way == "get_room, buffer_updated":
                 view = splitter.get_room(64 * KIB)
                 view[:1000] = FRAME[100_000:101_000]
             calls: list[Callable[[], Any]] = [

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from framecodec import Codec, FrameError, IncompleteFrameError, InvalidFrameError
+from framecodec.catalogue import formats
 from framecodec.errors import MessageTooLargeError
-from framecodec.formats import formats
 from tests.cutting import byte_by_byte, single_cuts
 
 FOLDER = Path(__file__).parent / "vectors"

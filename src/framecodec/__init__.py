@@ -15,8 +15,10 @@ them whole.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
+from .catalogue import formats
 from .codec import DEFAULT_MAX_MESSAGE_SIZE, Codec
 from .datagrams import DatagramSocket
 from .errors import (
@@ -28,7 +30,7 @@ from .errors import (
     MessageTooLargeError,
     TruncatedDatagramError,
 )
-from .formats import formats, parse_codec
+from .notation import parse_codec
 from .sockets import FrameSocket, Listener, connect, listen
 from .splitter import ACCELERATED, Spans, Splitter
 
@@ -59,6 +61,9 @@ __all__ = [
     "listen",
     "parse_codec",
 ]
+
+# There is no module of this name: let `import framecodec.formats` give the catalogue, too.
+sys.modules[f"{__name__}.formats"] = formats  # type: ignore[assignment]
 
 _ON_FIRST_USE = ("asyncio", "socketserver")
 

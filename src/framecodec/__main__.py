@@ -1,4 +1,4 @@
-"""`python -m framecodec` is the command `framecodec`."""
+"""Run the command ``framecodec`` as ``python -m framecodec``."""
 
 from __future__ import annotations
 

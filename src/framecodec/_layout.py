@@ -1,6 +1,6 @@
-"""A frame's shape as plain numbers: what a codec hands to an engine.
+"""A frame's shape as plain numbers, for the engines.
 
-All arithmetic about a header is settled here once, when the codec is made. The engines only compare
+All arithmetic about a header is done here once, when the codec is made. The engines only compare
 and add::
 
     frame:  [ magic ][ lead ][ length field ][ rest ][ trailer ]
@@ -32,7 +32,7 @@ __all__ = [
     "Layout",
 ]
 
-# The kinds of length field: one branch each in the engines.
+# The kinds of length field. The engines have one branch for each.
 UINT = 0  # binary, fixed width
 DIGITS = 1  # ASCII digits, fixed width
 VARINT = 2  # LEB128
@@ -40,13 +40,13 @@ TEXT = 3  # ASCII digits up to an end mark
 HEADERS = 4  # a block of "Name: value" lines
 CUSTOM = 5  # the user's parse() and build()
 
-MAX_VALUE = 2**64 - 1  # no length field says more
+MAX_VALUE = 2**64 - 1  # the largest value of any length field
 
-# Far more than any memory, yet the sum of two such sizes cannot overflow a Py_ssize_t, so that the
-# compiled engine adds the sizes of ordinary frames without a thought.
+# More than any memory, but the sum of two such sizes fits a Py_ssize_t: the compiled engine adds
+# sizes of ordinary frames without a check for overflow.
 LARGEST_SIZE = sys.maxsize // 2
 
-# What "no limit" means: more than any 64-bit length with an adjustment can declare.
+# Stored for "no limit": more than any 64-bit length with an adjustment can declare.
 NO_LIMIT = 2**66
 
 Parse = Callable[[memoryview], Any]
@@ -55,39 +55,41 @@ Build = Callable[[memoryview], Any]
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Layout:
-    """The numbers that an engine copies into its own fields and never computes again.
+    """The numbers that an engine copies into its fields and never computes again.
 
-    Sizes are in bytes. What a kind does not use has its neutral value.
+    Sizes are in bytes. A field that a kind does not use has its neutral value.
     """
 
     kind: int
     magic: bytes = b""
     trailer: bytes = b""
-    field_offset: int = 0  # of the length field, from the frame's first byte
+    field_offset: int = 0  # where the length field starts, from the frame's first byte
     field_width: int = 0  # UINT, DIGITS: exact; VARINT: the longest form; others 0
-    max_header: int = 0  # HEADERS, CUSTOM: the longest header, the magic not counted
+    max_header: int = 0  # HEADERS, CUSTOM: the longest header without the magic
     little: bool = False  # UINT: least significant byte first
     signed: bool = False  # UINT: two's complement, negative values are invalid
     base: int = 10  # DIGITS, TEXT: 10 or 16
     end: bytes = b""  # TEXT: the end mark
-    name: str = ""  # HEADERS: of the header that holds the length
+    name: str = ""  # HEADERS: the name of the header that holds the length
     adjustment: int = 0  # rest size = field value + adjustment
-    counts_frame: bool = False  # the field counts the whole frame; changes only an error's text
+    counts_frame: bool = False  # the field counts the whole frame; used only in an error's text
     field_max: int = MAX_VALUE  # the largest value that the field can hold
     max_message_size: int = NO_LIMIT
     specials: Mapping[int, Hashable] = field(default_factory=dict)  # field value -> object
     parse: Parse | None = None  # CUSTOM
     build: Build | None = None  # CUSTOM
 
-    # What follows from these, computed once; a splitter is made for every connection.
-    byteorder: Literal["big", "little"] = field(init=False)  # UINT: as `int.from_bytes` wants it
-    lead_size: int = field(init=False)  # between magic and field; CUSTOM: 0, not known yet
-    header_size: int = field(init=False)  # magic, lead and length field; 0 where it varies
-    rest_min: int = field(init=False)  # the smallest rest: a field's value is never below 0
-    rest_max: int = field(init=False)  # the largest that both the limit and the field allow
+    # Computed from the fields above, once: a new splitter for every connection only copies them.
+    byteorder: Literal["big", "little"] = field(init=False)  # UINT: for `int.from_bytes`
+    lead_size: int = field(
+        init=False
+    )  # bytes between magic and field; CUSTOM: 0, parse() returns it
+    header_size: int = field(init=False)  # magic, lead and length field; 0 if the size varies
+    rest_min: int = field(init=False)  # the smallest rest; a field's value is never negative
+    rest_max: int = field(init=False)  # the largest rest that both the limit and the field allow
     message_max: int = field(init=False)  # the largest message
     special_values: dict[Hashable, int] = field(init=False)  # object -> field value
-    bytes_are_special: bool = field(init=False)  # a message of bytes may equal a special object
+    bytes_are_special: bool = field(init=False)  # a special object can equal a message
     quick_range: tuple[int, int] = field(init=False)  # see _quick_range
 
     def __post_init__(self) -> None:
@@ -109,11 +111,12 @@ class Layout:
         object.__setattr__(self, "quick_range", self._quick_range())
 
     def _quick_range(self) -> tuple[int, int]:
-        """The field values ``low .. low + span`` that need no second look: ``(low, span)``.
+        """Return ``(low, span)``: the field values ``low .. low + span`` of ordinary frames.
 
-        Their rest is within the limit, its size is a C number, and none of them is special, so that
-        the hot loop needs one comparison. With specials it is the widest such range; values beside
-        it are not wrong, they take the careful path. The span is -1 where there is none.
+        Each of them declares a rest within the limit whose size fits a C integer, and is not a
+        special value, so that the engines' fast path needs one comparison. Specials can leave
+        several such ranges: this is the widest one, and the slow path reads all other values. The
+        span is -1 if no value is ordinary.
         """
         first = self.rest_min - self.adjustment
         last = min(self.rest_max, LARGEST_SIZE) - self.adjustment
@@ -126,7 +129,8 @@ class Layout:
 
 
 class HasLayout(Protocol):
-    """What an engine wants of a codec."""
+    """The part of a codec that the engines use."""
 
     @property
-    def layout(self) -> Layout: ...
+    def layout(self) -> Layout:
+        """The description as plain numbers."""

@@ -1,32 +1,24 @@
-"""What a frame looks like: one immutable description that serves both directions and every
-connection.
+"""A codec: the immutable description of a frame, for both directions and all connections.
 
-A codec is made by the constructor of its length field's kind (`Codec.uint`, `Codec.digits`, ...),
-which checks the whole description and settles it as the plain numbers of a `Layout`. Everything
-after that is the engine's work: an `Encoder` inside the codec, a `Splitter` for each connection.
+A codec is made by the constructor of its length field's kind (`Codec.uint`, `Codec.digits`, ...).
+The constructor checks the whole description and turns it into the plain numbers of a `Layout`.
+After that an engine does the work: the codec has one `Encoder`, each connection has a `Splitter`.
 """
 
 from __future__ import annotations
 
-import re
-import struct
-import sys
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, final
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack, final
 
 from . import errors
-from ._layout import (
-    CUSTOM,
-    DIGITS,
-    HEADERS,
-    LARGEST_SIZE,
-    MAX_VALUE,
-    NO_LIMIT,
-    TEXT,
-    UINT,
-    VARINT,
-    Layout,
+from ._layout import Layout
+from ._parameters import (
+    COMMON_DEFAULTS,
+    DEFAULT_MAX_MESSAGE_SIZE,
+    KINDS,
+    CommonParameters,
+    make_layout,
 )
 from .splitter import Encoder, Spans, Splitter, scan
 
@@ -35,54 +27,43 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_MAX_MESSAGE_SIZE", "Codec"]
 
-# Large enough for what people send by hand, small enough that a liar costs a server little.
-DEFAULT_MAX_MESSAGE_SIZE = 16 * 1024 * 1024
-
-# Bounds on a description, far beyond any protocol: a header stays small enough to be gathered.
-_LARGEST_OFFSET = 64 * 1024
-_LARGEST_CONSTANT = 1024
-_LARGEST_DIGITS = 64
-_LARGEST_END = 16
-_LARGEST_HEADER = 1024 * 1024
-
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-
 
 @final
 class Codec:
-    """The shape of a length-prefixed frame::
+    """The shape of a length-prefixed frame.
+
+    A message is its frame without the parts that the codec owns: magic, length field and trailer::
 
         frame:  [ magic ][ lead ][ length field ][ rest ][ trailer ]
         message:         [ lead ]                [ rest ]
 
-    A message is its frame without the parts that the codec owns: magic, length field and trailer.
     So ``decode(encode(m)) == m`` for every shape.
 
-    Made by one of the constructors `uint`, `struct`, `digits`, `varint`, `text`, `headers`,
+    Make one with a constructor: `uint`, `struct`, `digits`, `varint`, `text`, `headers` or
     `custom`. All of them take these keyword parameters:
 
     Args:
-        length_offset: Where the length field starts, in bytes from the frame's first one. What
-            stands between the magic and the field is the lead. Default: right behind the magic.
+        length_offset: Where the length field starts, in bytes from the frame's first byte. The
+            bytes between the magic and the field are the lead. Default: directly after the magic.
         length_adjustment: The rest has the field's value plus this many bytes.
-        length_includes: What the field counts: ``"rest"``, or ``"frame"`` for the whole frame,
-            itself, magic and trailer included (then there is no adjustment).
-        magic: Constant bytes that open every frame, written and verified.
-        trailer: Constant bytes that close every frame, written and verified.
-        specials: A mapping from field values to hashable objects. Such a value stands alone, with
-            no rest and no trailer; it is delivered as, and encoded from, its object.
-        max_message_size: The largest message, in bytes, both ways; None takes the limit off.
+        length_includes: What the field counts: ``"rest"``, or ``"frame"`` for the whole frame with
+            length field, magic and trailer (then `length_adjustment` must be 0).
+        magic: Constant bytes that begin every frame. Written and verified.
+        trailer: Constant bytes that end every frame. Written and verified.
+        specials: A mapping from field values to hashable objects. A frame with such a value has no
+            rest and no trailer; its message is the object.
+        max_message_size: The largest message in bytes, in both directions; None for no limit.
 
     Raises:
-        ValueError, TypeError: The description is contradictory or cannot be represented. Raised
-            when the codec is made, never when it is used.
+        ValueError, TypeError: The description contradicts itself or cannot be represented. The
+            constructor raises this; using the codec does not.
     """
 
     kind: str
-    """The name of the constructor that makes it."""
+    """The name of the constructor."""
 
     parameters: Mapping[str, Any]
-    """Every parameter of that constructor, with its value."""
+    """All parameters of the constructor with their values."""
 
     layout: Layout
     """The description as plain numbers, for the engines."""
@@ -90,10 +71,12 @@ class Codec:
     _encoder: Encoder
 
     def __init__(self, *_: object, **__: object) -> None:
-        made_by = ", ".join(f"Codec.{kind}()" for kind in _LAYOUT_MAKERS)
-        raise TypeError(f"a codec is made by the constructor of its length field: {made_by}")
+        constructors = ", ".join(f"Codec.{kind}()" for kind in KINDS)
+        raise TypeError(
+            f"Codec() makes no codec; call the constructor of its length field: {constructors}"
+        )
 
-    # --- constructors, by kind of length field ----------------------------------------------------
+    # --- constructors, one for each kind of length field ------------------------------------------
 
     @classmethod
     def uint(
@@ -102,93 +85,54 @@ class Codec:
         byteorder: Literal["big", "little", "native"] = "big",
         *,
         signed: bool = False,
-        length_offset: int | None = None,
-        length_adjustment: int = 0,
-        length_includes: Literal["rest", "frame"] = "rest",
-        magic: bytes = b"",
-        trailer: bytes = b"",
-        specials: Mapping[int, Hashable] | None = None,
-        max_message_size: int | None = DEFAULT_MAX_MESSAGE_SIZE,
+        **common: Unpack[CommonParameters],
     ) -> Codec:
-        """A binary length of fixed width.
+        """Return a codec whose length is a binary number of fixed width.
 
         Args:
-            width: Of the field, 1 to 8 bytes.
-            byteorder: "big", "little", or "native" for this machine's.
-            signed: The field is two's complement; a negative length is an error.
-
-        The other parameters are described at `Codec`.
+            width: Bytes of the field, 1 to 8.
+            byteorder: "big", "little", or "native" for the order of this machine.
+            signed: The field is two's complement. A negative length is invalid.
+            **common: See `Codec`.
         """
-        return cls._make("uint", locals())
+        own = {"width": width, "byteorder": byteorder, "signed": signed}
+        return cls._make("uint", own, common)
 
     @classmethod
-    def struct(
-        cls,
-        fmt: str,
-        *,
-        length_offset: int | None = None,
-        length_adjustment: int = 0,
-        length_includes: Literal["rest", "frame"] = "rest",
-        magic: bytes = b"",
-        trailer: bytes = b"",
-        specials: Mapping[int, Hashable] | None = None,
-        max_message_size: int | None = DEFAULT_MAX_MESSAGE_SIZE,
-    ) -> Codec:
-        """A binary length in the notation of the `struct` module.
+    def struct(cls, fmt: str, **common: Unpack[CommonParameters]) -> Codec:
+        """Return a codec whose length is a binary number in the notation of the `struct` module.
 
         Args:
             fmt: One integer, with or without a byte order: ``"i"``, ``"!I"``, ``"<H"``, ``"q"``.
-                Native size and order where `struct` has them. A negative length is an error.
-
-        The other parameters are described at `Codec`.
+                Native size and order where `struct` has them. A negative length is invalid.
+            **common: See `Codec`.
         """
-        return cls._make("struct", locals())
+        return cls._make("struct", {"fmt": fmt}, common)
 
     @classmethod
     def digits(
-        cls,
-        width: int,
-        *,
-        base: Literal[10, 16] = 10,
-        length_offset: int | None = None,
-        length_adjustment: int = 0,
-        length_includes: Literal["rest", "frame"] = "rest",
-        magic: bytes = b"",
-        trailer: bytes = b"",
-        specials: Mapping[int, Hashable] | None = None,
-        max_message_size: int | None = DEFAULT_MAX_MESSAGE_SIZE,
+        cls, width: int, *, base: Literal[10, 16] = 10, **common: Unpack[CommonParameters]
     ) -> Codec:
-        """Exactly `width` ASCII digits, padded with zeros: ``str(n).zfill(4)``.
+        """Return a codec whose length is `width` ASCII digits: ``str(n).zfill(width)``.
 
         Args:
-            width: Of the field, in digits.
-            base: 10 or 16; hexadecimal is written in lower case and read in both.
-
-        The other parameters are described at `Codec`.
+            width: Digits of the field, with leading zeros, 1 to 64.
+            base: 10 or 16. Hexadecimal digits are written in lower case and read in both cases.
+            **common: See `Codec`.
         """
-        return cls._make("digits", locals())
+        return cls._make("digits", {"width": width, "base": base}, common)
 
     @classmethod
-    def varint(
-        cls,
-        *,
-        max_width: int = 5,
-        length_offset: int | None = None,
-        length_adjustment: int = 0,
-        length_includes: Literal["rest", "frame"] = "rest",
-        magic: bytes = b"",
-        trailer: bytes = b"",
-        specials: Mapping[int, Hashable] | None = None,
-        max_message_size: int | None = DEFAULT_MAX_MESSAGE_SIZE,
-    ) -> Codec:
-        """An unsigned LEB128 length, as protobuf and MQTT write it; only its shortest form is read.
+    def varint(cls, *, max_width: int = 5, **common: Unpack[CommonParameters]) -> Codec:
+        """Return a codec whose length is an unsigned LEB128 number, as in protobuf and MQTT.
+
+        A length that is not in its shortest form is invalid.
 
         Args:
-            max_width: The longest form, 1 to 10 bytes.
-
-        The other parameters are described at `Codec`.
+            max_width: Bytes of the longest form, 1 to 10.
+            **common: See `Codec`. `length_includes` must be ``"rest"``.
         """
-        return cls._make("varint", locals())
+        return cls._make("varint", {"max_width": max_width}, common)
 
     @classmethod
     def text(
@@ -196,24 +140,19 @@ class Codec:
         end: bytes = b":",
         *,
         base: Literal[10, 16] = 10,
-        length_offset: int | None = None,
-        length_adjustment: int = 0,
-        length_includes: Literal["rest", "frame"] = "rest",
-        magic: bytes = b"",
-        trailer: bytes = b"",
-        specials: Mapping[int, Hashable] | None = None,
-        max_message_size: int | None = DEFAULT_MAX_MESSAGE_SIZE,
+        **common: Unpack[CommonParameters],
     ) -> Codec:
-        """ASCII digits without leading zeros, up to an end mark, as in netstrings.
+        """Return a codec whose length is ASCII digits up to an end mark, as in netstrings.
+
+        A leading zero is invalid.
 
         Args:
-            end: The end mark.
-            base: 10 or 16; hexadecimal is written in lower case and read in both.
-
-        The other parameters are described at `Codec`. A special value may be negative:
-        ``{-1: None}`` reads and writes ``-1``.
+            end: The end mark, 1 to 16 bytes.
+            base: 10 or 16. Hexadecimal digits are written in lower case and read in both cases.
+            **common: See `Codec`. `length_includes` must be ``"rest"``. A special value may be
+                negative: ``{-1: None}`` reads and writes ``-1``.
         """
-        return cls._make("text", locals())
+        return cls._make("text", {"end": end, "base": base}, common)
 
     @classmethod
     def headers(
@@ -221,26 +160,19 @@ class Codec:
         name: str = "Content-Length",
         *,
         max_header: int = 8192,
-        length_offset: int | None = None,
-        length_adjustment: int = 0,
-        length_includes: Literal["rest", "frame"] = "rest",
-        magic: bytes = b"",
-        trailer: bytes = b"",
-        specials: Mapping[int, Hashable] | None = None,
-        max_message_size: int | None = DEFAULT_MAX_MESSAGE_SIZE,
+        **common: Unpack[CommonParameters],
     ) -> Codec:
-        """A block of ``Name: value\\r\\n`` lines ended by an empty line (LSP, DAP, JSON-RPC).
+        r"""Return a codec for blocks of ``Name: value\r\n`` lines, as in LSP, DAP and JSON-RPC.
 
-        Names are read in any case and other headers are ignored; a missing or second one of the
-        name is an error.
+        An empty line ends the block. Names are read in any case, other headers are ignored. A block
+        without the header, or with two of them, is invalid.
 
         Args:
             name: The header that holds the length, in decimal digits.
-            max_header: The largest block, in bytes.
-
-        The other parameters are described at `Codec`; there is no lead.
+            max_header: Bytes of the largest block.
+            **common: See `Codec`. `length_offset` must be None and `length_includes` ``"rest"``.
         """
-        return cls._make("headers", locals())
+        return cls._make("headers", {"name": name, "max_header": max_header}, common)
 
     @classmethod
     def custom(
@@ -249,105 +181,101 @@ class Codec:
         build: Callable[[memoryview], Any],
         *,
         max_header: int = 64,
-        length_offset: int | None = None,
-        length_adjustment: int = 0,
-        length_includes: Literal["rest", "frame"] = "rest",
-        magic: bytes = b"",
-        trailer: bytes = b"",
-        specials: Mapping[int, Hashable] | None = None,
-        max_message_size: int | None = DEFAULT_MAX_MESSAGE_SIZE,
+        **common: Unpack[CommonParameters],
     ) -> Codec:
-        """Any other shape, by two functions.
+        """Return a codec for any other shape, described by two functions.
+
+        The codec can be pickled if its functions can.
 
         Args:
-            parse: Is shown the first bytes of a frame, behind the magic, and returns None where it
-                wants more of them, else ``(header_size, rest_size)`` or ``(header_size, rest_size,
-                lead)``, sizes in bytes; the message is lead and rest. It sees a frame's first bytes
-                again as more arrive, so it must not depend on anything else. What it raises
-                becomes an `InvalidFrameError`.
-            build: Is shown a message and returns the header, without the magic, or ``(header, n)``
-                where the header carries the message's first n bytes already.
-            max_header: The longest header, in bytes, the magic not counted.
-
-        Of the other parameters, described at `Codec`, only magic, trailer and max_message_size make
-        sense here. A codec pickles if its functions do.
+            parse: A function of the first bytes of a frame, after the magic. It returns None if it
+                needs more bytes, else ``(header_size, rest_size)`` or ``(header_size, rest_size,
+                lead)``, sizes in bytes; the message is lead and rest. The splitter calls it again
+                with the same bytes and more, so the result must depend on nothing else. An
+                exception that it raises becomes an `InvalidFrameError`.
+            build: A function of the message. It returns the header without the magic, or ``(header,
+                n)`` if the header contains the first n bytes of the message.
+            max_header: Bytes of the longest header, without the magic.
+            **common: See `Codec`. Only `magic`, `trailer` and `max_message_size` have a meaning.
         """
-        return cls._make("custom", locals())
+        own = {"parse": parse, "build": build, "max_header": max_header}
+        return cls._make("custom", own, common)
 
     @classmethod
-    def _make(cls, kind: str, parameters: dict[str, Any]) -> Codec:
-        parameters = {name: value for name, value in parameters.items() if name != "cls"}
-        _normalize(parameters)
+    def _make(cls, kind: str, own: dict[str, Any], common: CommonParameters) -> Codec:
+        return cls._from_parameters(kind, {**own, **COMMON_DEFAULTS, **common})
+
+    @classmethod
+    def _from_parameters(cls, kind: str, parameters: dict[str, Any]) -> Codec:
+        layout = make_layout(kind, parameters)
         codec = object.__new__(cls)
         attributes = codec.__dict__
         attributes["kind"] = kind
-        attributes["layout"] = _check_layout(_LAYOUT_MAKERS[kind](parameters), parameters)
+        attributes["layout"] = layout
         attributes["parameters"] = MappingProxyType(parameters)
         attributes["_encoder"] = encoder = Encoder(codec)
-        # The engine's own methods stand in for the ones below: a call costs no frame of Python.
+        # Replace three methods by those of the encoder: this saves a Python call for each message.
         attributes["encode"] = encoder.encode
         attributes["encode_many"] = encoder.encode_many
         attributes["frame_parts"] = encoder.frame_parts
         return codec
 
     def replace(self, **changes: Any) -> Codec:
-        """A copy with some parameters changed.
+        """Return a copy with some parameters changed.
 
         Raises:
             TypeError: The constructor has no such parameter.
             ValueError, TypeError: As for the constructor.
         """
-        unknown = sorted(set(changes) - set(self.parameters))
-        if unknown:
-            raise TypeError(
-                f"Codec.{self.kind}() has no parameter {', '.join(unknown)}; "
-                f"it has {', '.join(self.parameters)}"
-            )
-        return self._make(self.kind, {**self.parameters, **changes})
+        return self._from_parameters(self.kind, {**self.parameters, **changes})
 
-    # --- what it does -----------------------------------------------------------------------------
+    # --- verbs ------------------------------------------------------------------------------------
 
     def encode(self, message: object, /) -> bytes:
-        """One frame.
+        """Return the frame of a message; the encoder's method replaces this one.
 
         Args:
             message: A contiguous bytes-like object, or an object of the codec's ``specials``.
 
         Raises:
-            MessageTooLargeError: The message is larger than ``max_message_size`` or than the length
-                field can say.
-            InvalidFrameError: The message is shorter than its lead, or its length cannot be said.
+            MessageTooLargeError: The message is larger than ``max_message_size``, or than the
+                largest size that the length field can hold.
+            InvalidFrameError: The message is shorter than its lead, or the length field cannot hold
+                its size.
             TypeError, BufferError: `message` is not a contiguous bytes-like object.
         """
         return self._encoder.encode(message)
 
     def encode_many(self, messages: Iterable[object], /) -> bytes:
-        """The frames of an iterable of messages, one after the other, in one allocation.
+        """Return the joined frames of messages; the encoder's method replaces this one.
+
+        All frames are written into one allocation.
 
         Raises:
-            As `encode`; then no frame is returned at all.
+            FrameError, TypeError, BufferError: As for `encode`, for the first bad message.
         """
         return self._encoder.encode_many(messages)
 
     def frame_parts(self, message: object, /) -> list[Buffer]:
-        """Buffers whose concatenation is the frame, for ``sendmsg`` or ``writelines``.
+        """Return a frame as a list of buffers; the encoder's method replaces this one.
 
-        The message is not copied and none of the buffers is empty.
+        Give them to ``sendmsg`` or ``writelines``: joined they are the frame. The message is not
+        copied, and no buffer is empty.
 
         Raises:
-            As `encode`.
+            FrameError, TypeError, BufferError: As for `encode`.
         """
         return self._encoder.frame_parts(message)
 
     def decode(self, frame: Buffer, /) -> Any:
-        """The message of exactly one whole frame.
+        """Return the message of exactly one whole frame.
 
         Args:
             frame: A contiguous bytes-like object.
 
         Raises:
-            InvalidFrameError: It is no frame, or there are bytes behind it.
-            IncompleteFrameError: The frame is cut off.
+            InvalidFrameError: The bytes are not a frame of this codec, or more bytes follow.
+            IncompleteFrameError: The end of the frame is missing.
             MessageTooLargeError: The message is larger than the codec allows.
             TypeError, BufferError: `frame` is not a contiguous bytes-like object.
         """
@@ -362,7 +290,8 @@ class Codec:
         raise errors.bytes_behind(memoryview(frame).nbytes - len(raw), self._header_of(raw))
 
     def _header_of(self, raw: bytes) -> bytes:
-        """The header of a whole frame as it travelled: what is there when its last byte is not."""
+        """Return the header of a whole frame, exactly as it is in `raw`."""
+        # A splitter that has all bytes but the last one reports the header in its error.
         splitter = Splitter(self)
         splitter.feed(raw[:-1])
         try:
@@ -373,7 +302,7 @@ class Codec:
         return raw
 
     def split(self, data: Buffer, /) -> tuple[list[Any], int]:
-        """Every whole frame at the front of a buffer.
+        """Return the messages of all whole frames at the start of a buffer.
 
         Args:
             data: A contiguous bytes-like object.
@@ -394,21 +323,21 @@ class Codec:
         return messages, splitter.stream_offset
 
     def scan(self, data: Buffer, /, *, raw: bool = False) -> Spans:
-        """Every whole frame at the front of a buffer, without making a message.
+        """Find all whole frames at the start of a buffer without making messages.
 
         Args:
-            data: A contiguous bytes-like object; the result keeps a view of it.
-            raw: Span whole frames instead of messages. A codec with a lead allows nothing else: its
-                messages are not in one piece.
+            data: A contiguous bytes-like object. The result keeps a view of it.
+            raw: Span whole frames instead of messages. A codec with a lead needs True, because its
+                messages are in two pieces.
 
         Returns:
-            A sequence of `memoryview` objects made on demand. It exports an ``(n, 2)`` int64 buffer
-            of (start, stop), so that ``numpy.asarray(spans)`` copies nothing; its ``consumed`` is
-            how many bytes the frames have.
+            A sequence that makes its `memoryview` objects on demand. It exports an ``(n, 2)`` int64
+            buffer of (start, stop), so that ``numpy.asarray(spans)`` copies nothing; its
+            ``consumed`` is the number of bytes of all frames.
 
         Raises:
             FrameError: The first frame is bad.
-            ValueError: `raw` is False, and the codec has a lead or a frame is a special, which is
+            ValueError: `raw` is False, and the codec has a lead or a frame is a special, which has
                 no bytes.
             TypeError, BufferError: `data` is not a contiguous bytes-like object.
         """
@@ -417,14 +346,14 @@ class Codec:
     def splitter(
         self, *, raw: bool = False, on_oversize: Literal["raise", "skip"] = "raise"
     ) -> Splitter:
-        """A new connection's receiving state; see `Splitter`."""
+        """Return the receiving state of a new connection; see `Splitter`."""
         return Splitter(self, raw=raw, on_oversize=on_oversize)
 
-    # --- as a value -------------------------------------------------------------------------------
+    # --- a codec as a value -----------------------------------------------------------------------
 
     @property
     def max_message_size(self) -> int | None:
-        """The largest message, in bytes, that the description allows; None for no limit."""
+        """The largest message in bytes; None for no limit."""
         size: int | None = self.parameters["max_message_size"]
         return size
 
@@ -440,23 +369,27 @@ class Codec:
         return hash(self._key())
 
     def __repr__(self) -> str:
-        import inspect  # here, because it would be the largest part of importing the package
+        import inspect  # here, because only repr() needs it
 
+        signature = inspect.signature(getattr(Codec, self.kind))
+        defaults = {
+            parameter.name: parameter.default for parameter in signature.parameters.values()
+        }
+        defaults.update(COMMON_DEFAULTS)
         arguments = []
-        for parameter in inspect.signature(getattr(Codec, self.kind)).parameters.values():
-            value = self.parameters[parameter.name]
+        for name, value in self.parameters.items():
             shown = getattr(value, "__qualname__", None) or repr(value)
-            if parameter.name == "specials" and value is not None:
+            if name == "specials" and value is not None:
                 shown = repr(dict(value))
-            if parameter.name == "width" or parameter.default is parameter.empty:
+            if name == "width" or defaults[name] is inspect.Parameter.empty:
                 arguments.append(shown)
-            elif value != parameter.default:
-                arguments.append(f"{parameter.name}={shown}")
+            elif value != defaults[name]:
+                arguments.append(f"{name}={shown}")
         return f"Codec.{self.kind}({', '.join(arguments)})"
 
     def __str__(self) -> str:
-        """The notation that `parse_codec` reads."""
-        from .formats import format_codec  # the room below: a notation may use its names
+        """Return the notation that `parse_codec` reads."""
+        from .notation import format_codec  # here, because the notation imports this module
 
         return format_codec(self)
 
@@ -470,284 +403,8 @@ class Codec:
         raise AttributeError(f"a codec is frozen; use replace({name}=...) for a changed copy")
 
     def __delattr__(self, name: str) -> NoReturn:
-        raise AttributeError("a codec is frozen")
+        raise AttributeError(f"a codec is frozen; its {name} cannot be deleted")
 
 
 def _unpickle(kind: str, parameters: dict[str, Any]) -> Codec:
-    return Codec._make(kind, parameters)
-
-
-# --- from a description to its layout -------------------------------------------------------------
-
-
-def _normalize(parameters: dict[str, Any]) -> None:
-    """Brings equal descriptions to equal values, and refuses values of a wrong type."""
-    for name in ("magic", "trailer", "end"):
-        if name in parameters:
-            if isinstance(parameters[name], int):  # bytes(5) would be five zeros
-                raise TypeError(f"{name} must be bytes, not {parameters[name]!r}")
-            try:
-                parameters[name] = bytes(errors.view_bytes(parameters[name]))
-            except TypeError:
-                raise TypeError(f"{name} must be bytes, not {parameters[name]!r}") from None
-
-    _check_int(parameters, "length_adjustment", -LARGEST_SIZE, LARGEST_SIZE)
-    if parameters["length_includes"] not in ("rest", "frame"):
-        raise ValueError(
-            f'length_includes must be "rest" or "frame", not {parameters["length_includes"]!r}'
-        )
-    if parameters["length_includes"] == "frame" and parameters["length_adjustment"]:
-        raise ValueError(
-            'length_includes="frame" settles the adjustment; '
-            f"drop length_adjustment={parameters['length_adjustment']}"
-        )
-
-    if parameters["length_offset"] is not None:
-        magic_size = len(parameters["magic"])
-        offset = _check_int(parameters, "length_offset", 0, _LARGEST_OFFSET)
-        if offset < magic_size:
-            raise ValueError(f"length_offset={offset} lies inside the magic of {magic_size} bytes")
-        if offset == magic_size:
-            parameters["length_offset"] = None
-
-    if parameters["max_message_size"] is not None:
-        _check_int(parameters, "max_message_size", 0, None)
-
-    if parameters["specials"] is not None:
-        parameters["specials"] = _check_specials(parameters["specials"])
-
-
-def _check_int(parameters: dict[str, Any], name: str, low: int, high: int | None) -> int:
-    value = parameters[name]
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an int, not {value!r}")
-    if value < low or (high is not None and value > high):
-        bounds = f"at least {low}" if high is None else f"from {low} to {high}"
-        raise ValueError(f"{name} must be {bounds}, not {value}")
-    parameters[name] = value = int(value)  # not a subclass, whose repr could be anything
-    return value
-
-
-def _check_specials(specials: object) -> Mapping[int, Hashable] | None:
-    if not isinstance(specials, Mapping):
-        raise TypeError(f"specials must be a mapping, not {specials!r}")
-    values_of: dict[Hashable, int] = {}
-    for key, special in specials.items():
-        if not isinstance(key, int) or isinstance(key, bool):
-            raise TypeError(f"a special field value must be an int, not {key!r}")
-        value = int(key)
-        try:
-            other = values_of.setdefault(special, value)
-        except TypeError:
-            raise TypeError(f"a special object must be hashable, {special!r} is not") from None
-        if other != value:
-            raise ValueError(f"specials: {value} and {other} both stand for {special!r}")
-    plain = {value: special for special, value in values_of.items()}
-    return MappingProxyType(plain) if plain else None
-
-
-def _uint_layout(parameters: dict[str, Any]) -> Layout:
-    width = _check_int(parameters, "width", 1, 8)
-    byteorder = parameters["byteorder"]
-    if byteorder not in ("big", "little", "native"):
-        raise ValueError(f'byteorder must be "big", "little" or "native", not {byteorder!r}')
-    if not isinstance(parameters["signed"], bool):
-        raise TypeError(f"signed must be a bool, not {parameters['signed']!r}")
-    if byteorder == "native":
-        byteorder = sys.byteorder
-    return _binary_layout(parameters, width, byteorder == "little", parameters["signed"])
-
-
-def _struct_layout(parameters: dict[str, Any]) -> Layout:
-    fmt = parameters["fmt"]
-    if not isinstance(fmt, str):
-        raise TypeError(f"fmt must be a str, not {fmt!r}")
-    order, code = (fmt[0], fmt[1:]) if fmt[:1] in "@=<>!" and fmt else ("@", fmt)
-    codes = "bBhHiIlLqQnN" if order == "@" else "bBhHiIlLqQ"
-    if len(code) != 1 or code not in codes:
-        raise ValueError(
-            f'fmt must be one integer in struct notation, such as "!I" or "i", not {fmt!r}'
-        )
-    little = order == "<" or (order in "@=" and sys.byteorder == "little")
-    return _binary_layout(parameters, struct.calcsize(fmt), little, code.islower())
-
-
-def _binary_layout(parameters: dict[str, Any], width: int, little: bool, signed: bool) -> Layout:
-    bits = 8 * width - signed
-    return _fixed_layout(
-        parameters,
-        kind=UINT,
-        field_width=width,
-        little=little,
-        signed=signed,
-        field_max=2**bits - 1,
-    )
-
-
-def _digits_layout(parameters: dict[str, Any]) -> Layout:
-    width = _check_int(parameters, "width", 1, _LARGEST_DIGITS)
-    base = _check_base(parameters)
-    return _fixed_layout(
-        parameters,
-        kind=DIGITS,
-        field_width=width,
-        base=base,
-        field_max=min(base**width - 1, MAX_VALUE),
-    )
-
-
-def _fixed_layout(parameters: dict[str, Any], *, field_width: int, **more: Any) -> Layout:
-    """Of a field whose width is known, so that it can count the whole frame."""
-    common = _common_layout(parameters)
-    if parameters["length_includes"] == "frame":
-        owned = common["field_offset"] + field_width + len(common["trailer"])
-        common |= {"adjustment": -owned, "counts_frame": True}
-    return Layout(**common, field_width=field_width, **more)
-
-
-def _varint_layout(parameters: dict[str, Any]) -> Layout:
-    max_width = _check_int(parameters, "max_width", 1, 10)
-    _check_includes_rest(parameters, "varint")
-    return Layout(
-        **_common_layout(parameters),
-        kind=VARINT,
-        field_width=max_width,
-        field_max=min(2 ** (7 * max_width) - 1, MAX_VALUE),
-    )
-
-
-def _text_layout(parameters: dict[str, Any]) -> Layout:
-    base = _check_base(parameters)
-    end: bytes = parameters["end"]
-    _check_includes_rest(parameters, "text")
-    if not 1 <= len(end) <= _LARGEST_END:
-        raise ValueError(f"end must have 1 to {_LARGEST_END} bytes, not {end!r}")
-    if end[:1] in b"-" or end[:1] in b"0123456789abcdefABCDEF"[: 10 if base == 10 else None]:
-        raise ValueError(f"end={end!r} opens with what may stand in a base {base} length")
-    return Layout(**_common_layout(parameters), kind=TEXT, base=base, end=end)
-
-
-def _headers_layout(parameters: dict[str, Any]) -> Layout:
-    name = parameters["name"]
-    if not isinstance(name, str):
-        raise TypeError(f"name must be a str, not {name!r}")
-    if not _TOKEN.fullmatch(name):
-        raise ValueError(f"name={name!r} is no name of a header")
-    max_header = _check_int(parameters, "max_header", 1, _LARGEST_HEADER)
-    _check_includes_rest(parameters, "headers")
-    _check_unused(parameters, "headers", ("length_offset",))
-    layout = Layout(**_common_layout(parameters), kind=HEADERS, name=name, max_header=max_header)
-    largest = len(f"{name}: {layout.rest_max - layout.adjustment}\r\n\r\n")
-    if largest > max_header:
-        raise ValueError(
-            f"max_header={max_header} does not hold the {name} header of the largest message, "
-            f"which has {largest} bytes"
-        )
-    return layout
-
-
-def _custom_layout(parameters: dict[str, Any]) -> Layout:
-    for name in ("parse", "build"):
-        if not callable(parameters[name]):
-            raise TypeError(f"{name} must be callable, not {parameters[name]!r}")
-        if not isinstance(parameters[name], Hashable):
-            raise TypeError(
-                f"{name} must be hashable, as the codec is: {parameters[name]!r} is not"
-            )
-    max_header = _check_int(parameters, "max_header", 1, _LARGEST_HEADER)
-    _check_includes_rest(parameters, "custom")
-    _check_unused(parameters, "custom", ("length_offset", "length_adjustment", "specials"))
-    return Layout(
-        **_common_layout(parameters),
-        kind=CUSTOM,
-        max_header=max_header,
-        parse=parameters["parse"],
-        build=parameters["build"],
-    )
-
-
-def _common_layout(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    magic: bytes = parameters["magic"]
-    offset, limit = parameters["length_offset"], parameters["max_message_size"]
-    return {
-        "magic": magic,
-        "trailer": parameters["trailer"],
-        "field_offset": len(magic) if offset is None else offset,
-        "adjustment": parameters["length_adjustment"],
-        "specials": parameters["specials"] or {},
-        "max_message_size": NO_LIMIT if limit is None else limit,
-    }
-
-
-def _check_base(parameters: dict[str, Any]) -> int:
-    base = _check_int(parameters, "base", -MAX_VALUE, None)
-    if base not in (10, 16):
-        raise ValueError(f"base must be 10 or 16, not {base}")
-    return base
-
-
-def _check_includes_rest(parameters: Mapping[str, Any], kind: str) -> None:
-    if parameters["length_includes"] == "frame":
-        raise ValueError(
-            f'length_includes="frame" needs a field of known width, Codec.{kind}() has none'
-        )
-
-
-def _check_unused(parameters: Mapping[str, Any], kind: str, names: Iterable[str]) -> None:
-    for name in names:
-        if parameters[name]:
-            raise ValueError(f"{name} makes no sense for Codec.{kind}()")
-
-
-def _check_layout(layout: Layout, parameters: Mapping[str, Any]) -> Layout:
-    """Refuses what no frame could satisfy."""
-    if len(layout.magic) > _LARGEST_CONSTANT or len(layout.trailer) > _LARGEST_CONSTANT:
-        raise ValueError(f"magic and trailer have at most {_LARGEST_CONSTANT} bytes each")
-    if layout.specials and layout.lead_size:
-        raise ValueError(
-            f"specials stand alone, but length_offset={layout.field_offset} "
-            f"puts a lead of {layout.lead_size} bytes in front of the field"
-        )
-    if layout.kind == UINT:
-        field_min = -layout.field_max - 1 if layout.signed else 0
-    else:
-        field_min = -MAX_VALUE if layout.kind == TEXT else 0
-    for value in layout.specials:
-        if not field_min <= value <= layout.field_max:
-            raise ValueError(
-                f"special value {value} does not fit the length field, "
-                f"which holds {field_min} to {layout.field_max}"
-            )
-    if layout.quick_range[1] < 0:
-        left = "only special values" if layout.specials else "no size"
-        raise ValueError(f"no message fits: {_what_limits(layout, parameters)} leave {left}")
-    return layout
-
-
-def _what_limits(layout: Layout, parameters: Mapping[str, Any]) -> str:
-    """The parameters that settle which sizes a message may have, as they were given."""
-    named = [
-        f"{name}={parameters[name]!r}"
-        for name in ("width", "fmt", "max_width", "length_offset", "length_adjustment")
-        if parameters.get(name)
-    ]
-    if layout.counts_frame:
-        named.append('length_includes="frame"')
-        named += [
-            f"a {name} of {len(parameters[name])} bytes"
-            for name in ("magic", "trailer")
-            if parameters[name]
-        ]
-    named.append(f"max_message_size={parameters['max_message_size']}")
-    return f"{', '.join(named)} and a length field up to {layout.field_max}"
-
-
-_LAYOUT_MAKERS: dict[str, Callable[[dict[str, Any]], Layout]] = {
-    "uint": _uint_layout,
-    "struct": _struct_layout,
-    "digits": _digits_layout,
-    "varint": _varint_layout,
-    "text": _text_layout,
-    "headers": _headers_layout,
-    "custom": _custom_layout,
-}
+    return Codec._from_parameters(kind, parameters)

@@ -1,12 +1,12 @@
 """The command line, ``framecodec COMMAND``.
 
-Each family of commands is a file of this folder. Its `add_commands` tells the parser of each
-command, and which function runs it: that takes the parsed arguments, writes to standard output and
-returns the exit status. What all commands have in common stands here:
+Each family of commands is a module of this folder. Its `add_commands` adds the parser of each
+command and sets the function that runs it. That function takes the parsed arguments, writes to
+standard output and returns the exit status. This module does what all commands have in common:
 
-* bad usage and bad input are one line on standard error and a non-zero status, never a traceback
-  (status 2 where the command line is at fault, 1 where what it names is, 130 after Ctrl-C);
-* a reader that has seen enough (``framecodec formats | head -1``) is no error to be told about.
+* Bad usage and bad input are one line on standard error and a non-zero status, never a traceback:
+  status 2 for a bad command line, 1 for a bad input, 130 after Ctrl-C.
+* A reader that closes the pipe early (``framecodec formats | head -1``) is not reported.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _FAMILIES = (demo, formats)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command.
+    """Run one command.
 
     Args:
-        argv: The arguments behind the program's name; None for those of the process.
+        argv: The arguments after the program's name; None for those of the process.
 
     Returns:
-        The exit status: 0 where the command did what it says.
+        The exit status, 0 for success.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may not have every character
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (FrameError, OSError) as error:
         print(f"framecodec: {_one_line(str(error)) or type(error).__name__}", file=sys.stderr)
         try:
-            _flush()  # what came before the error is delivered
+            _flush()  # deliver the output before the error
         except OSError:
             _abandon_stdout()
         return 1
@@ -64,14 +64,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, where argparse would put its usage in front."""
+    """A parser that reports bad usage in one line; argparse would print its usage before it."""
 
     def error(self, message: str) -> NoReturn:
+        """Print one line to standard error and exit with status 2."""
         self.exit(2, f"{self.prog}: {_one_line(message)} (see {self.prog} --help)\n")
 
 
 def _one_line(text: str) -> str:
-    """A text may quote what the user gave, line ends and escape sequences too."""
+    """Escape a text that can quote user input with line ends and control sequences."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
@@ -97,14 +98,14 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def _flush() -> None:
-    if sys.stdout is not None:  # closed by the caller: `framecodec demo >&-`
+    if sys.stdout is not None:  # None if the caller closed it: `framecodec demo >&-`
         sys.stdout.flush()
 
 
 def _abandon_stdout() -> None:
-    """What could not be written is dropped, so that Python's own flush at exit fails not again."""
+    """Point stdout at the null device, so that Python's flush at exit does not fail again."""
     with (
-        contextlib.suppress(OSError, ValueError),  # it is no file: nothing to do
+        contextlib.suppress(OSError, ValueError),  # stdout is not a file
         open(os.devnull, "wb") as nowhere,
     ):
         os.dup2(nowhere.fileno(), sys.stdout.fileno())

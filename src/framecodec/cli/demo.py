@@ -1,11 +1,10 @@
 """``framecodec demo``: the sticky packet and its cure, on real sockets.
 
 Each step is a function that does an experiment over TCP on loopback and returns its `Outcome`:
-lines to read, and the claims that hold where those lines are true. The demo fails where one does
-not.
+lines to read, and the claims that must be true. The demo fails if a claim is false.
 
-All of it is bounded: every socket has a time-out, every thread is joined, and the first step that
-runs into a time-out is the last one.
+The demo always ends: every socket has a time-out, every thread is joined, and the first step that
+times out is the last one.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ from ..splitter import Splitter
 __all__ = ["STEPS", "Outcome", "add_commands", "run"]
 
 TIMEOUT = 3.0  # seconds, of each socket operation
-PAUSE = 0.1  # seconds that a client waits, so that all that was sent is there
+PAUSE = 0.1  # seconds that a client waits until all sent bytes have arrived
 MEASURED_TIME = 0.3  # seconds, for each engine
-MEMORY_LIMIT = 1024 * 1024  # bytes that a lie may cost; the receive buffer is most of them
+MEMORY_LIMIT = 1024 * 1024  # bytes that a false length may cost; most are the receive buffer
 
 FIRST, SECOND = b"hello", b"byebye"
 LARGE_SIZE = 1_000_000
-SMALL_BUFFER = 64 * 1024  # of the kernel, so that a megabyte cannot lie in it as a whole
+SMALL_BUFFER = 64 * 1024  # bytes of the kernel's buffer, too few for a whole megabyte
 
 ASCII4 = Codec.digits(4)
 STRUCT_I = Codec.struct("i")
@@ -55,11 +54,11 @@ Address = tuple[str, int]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a step.
+    """The result of a step.
 
     Attributes:
-        lines: What was sent, what arrived and why: a label and a text each.
-        claims: What the lines say, and whether it is so.
+        lines: What was sent, what arrived and why: pairs of a label and a text.
+        claims: The statements of the step, and whether each is true.
     """
 
     lines: tuple[tuple[str, str], ...]
@@ -72,6 +71,8 @@ class Outcome:
 
 
 def sticky_packet() -> Outcome:
+    """Read two small messages without framing."""
+
     def serve(conn: socket.socket) -> None:
         conn.sendall(FIRST)
         conn.sendall(SECOND)
@@ -86,8 +87,8 @@ def sticky_packet() -> Outcome:
             ("arrived", f"{PAUSE} s later recv(5) = {first!r}, recv(4) = {second!r}"),
             (
                 "why",
-                "TCP carries a stream of bytes and knows nothing of messages: recv(4) takes four "
-                "bytes of whatever comes next, and the rest of that message is left for the next.",
+                "TCP carries a stream of bytes without boundaries between messages: recv(4) takes "
+                "the next four bytes of the stream, and leaves the rest of the message unread.",
             ),
         ),
         claims={
@@ -98,6 +99,7 @@ def sticky_packet() -> Outcome:
 
 
 def partial_packet() -> Outcome:
+    """Read one large message without framing, then with it."""
     message = bytes(range(250)) * (LARGE_SIZE // 250)
     waiting, read_once = threading.Event(), threading.Event()
     taken = 0
@@ -139,11 +141,12 @@ def partial_packet() -> Outcome:
             (
                 "why",
                 f"the kernel took {taken:,} bytes, then the sender had to wait for the reader; "
-                "recv(n) returns what is there, at most n bytes.",
+                "recv(n) returns the bytes that have arrived, at most n.",
             ),
             (
                 "cured",
-                f"with a 4-byte length in front, one FrameSocket.recv() = {len(whole):,} bytes",
+                f"with a 4-byte length before the message, one FrameSocket.recv() = "
+                f"{len(whole):,} bytes",
             ),
         ),
         claims={
@@ -155,23 +158,25 @@ def partial_packet() -> Outcome:
 
 
 def ascii_length() -> Outcome:
+    """Frame the messages with a length of four ASCII digits."""
     return _framed(
         ASCII4,
         wire=b"0005hello0006byebye",
-        header="the length in front, as four ASCII digits,",
+        header="four ASCII digits",
     )
 
 
 def struct_length() -> Outcome:
+    """Frame the messages with a length that `struct.pack` makes."""
     return _framed(
         STRUCT_I,
         wire=struct.pack("i", 5) + b"hello" + struct.pack("i", 6) + b"byebye",
-        header='the length in front, as struct.pack("i", n),',
+        header='the bytes of struct.pack("i", n)',
     )
 
 
 def _framed(codec: Codec, wire: bytes, header: str) -> Outcome:
-    """The two messages of the first step with their lengths in front."""
+    """Send the two messages of the first step with their lengths before them."""
 
     def serve(conn: socket.socket) -> None:
         frames = FrameSocket(conn, codec)
@@ -187,7 +192,7 @@ def _framed(codec: Codec, wire: bytes, header: str) -> Outcome:
         lines=(
             ("sent", f"send({FIRST!r}), send({SECOND!r}); on the wire {on_the_wire!r}"),
             ("arrived", ", ".join(f"recv() = {message!r}" for message in messages)),
-            ("why", f"{header} says where each message ends, however the bytes arrive."),
+            ("why", f"{header} before each message give its size, however the bytes arrive."),
         ),
         claims={
             f"the wire carries {wire!r}": on_the_wire == wire,
@@ -197,6 +202,7 @@ def _framed(codec: Codec, wire: bytes, header: str) -> Outcome:
 
 
 def lying_peer() -> Outcome:
+    """Receive false lengths, and measure the memory that they cost."""
     too_large, large_peak = _receive_lie(UINT4, b"\xff\xff\xff\xff")
     no_number, digits_peak = _receive_lie(ASCII4, b" 1_0")
     return Outcome(
@@ -204,12 +210,12 @@ def lying_peer() -> Outcome:
             ("sent", "a header that claims 4 GiB: b'\\xff\\xff\\xff\\xff'"),
             ("arrived", f"{type(too_large).__name__}: {too_large}"),
             ("memory", f"{large_peak:,} bytes at most, for the whole connection"),
-            ("sent", f"a header that says b' 1_0' (Python's int(' 1_0') is {int(' 1_0')})"),
+            ("sent", f"the length b' 1_0' (Python's int(' 1_0') is {int(' 1_0')})"),
             ("arrived", f"{type(no_number).__name__}: {no_number}"),
             ("memory", f"{digits_peak:,} bytes at most, for the whole connection"),
             (
                 "why",
-                "a length is what the peer says: it is checked, and nothing is allocated for it.",
+                "a length is only a claim of the peer: it is checked, and it allocates nothing.",
             ),
         ),
         claims={
@@ -230,7 +236,7 @@ def lying_peer() -> Outcome:
 
 
 def _receive_lie(codec: Codec, header: bytes) -> tuple[Exception | None, int]:
-    """The error that a header alone gives, and the most memory that was in use meanwhile.
+    """Return the error of a header without a message, and the most memory used until then.
 
     The peer sends nothing after the header and waits for the connection's end.
     """
@@ -252,9 +258,10 @@ def _receive_lie(codec: Codec, header: bytes) -> tuple[Exception | None, int]:
 
 
 def messages_a_second() -> Outcome:
+    """Measure how many messages each engine splits in a second."""
     message = b"x" * 64
     messages = [message] * 900
-    chunk = UINT4.encode_many(messages)  # about as much as one recv brings
+    chunk = UINT4.encode_many(messages)  # about the size of one recv
     engines: dict[str, Any] = {"the pure Python engine": PythonSplitter}
     if ACCELERATED:
         engines = {"the compiled engine": Splitter, **engines}
@@ -273,7 +280,7 @@ def messages_a_second() -> Outcome:
 
 
 def _split_rate(feed: Callable[[bytes], list[Any]], chunk: bytes) -> int:
-    """Messages a second, to two digits: the third one is noise."""
+    """Return messages a second with two significant digits: the third one is noise."""
     count = 0
     began = now = time.perf_counter()
     while now - began < MEASURED_TIME:
@@ -288,8 +295,8 @@ Steps = Sequence[tuple[str, Callable[[], Outcome]]]
 STEPS: Steps = (
     ("(a) the sticky packet", sticky_packet),
     ("(b) the partial packet", partial_packet),
-    ("(c) a four-digit ASCII length in front", ascii_length),
-    ('(d) struct.pack("i", n) in front', struct_length),
+    ("(c) a four-digit ASCII length before each message", ascii_length),
+    ('(d) struct.pack("i", n) before each message', struct_length),
     ("(e) a lying peer", lying_peer),
     ("(f) how fast", messages_a_second),
 )
@@ -301,22 +308,22 @@ STEPS: Steps = (
 
 
 def add_commands(commands: argparse._SubParsersAction[Any]) -> None:
-    """Adds ``demo``."""
+    """Add the command ``demo``."""
     parser = commands.add_parser(
         "demo",
         help="the sticky packet and its cure, on real sockets",
-        description="Shows on real TCP sockets what goes wrong without framing, and what framing "
-        "does about it. Exits 0 only where every step came out as it says.",
+        description="Show on real TCP sockets what goes wrong without framing, and how framing "
+        "cures it. The exit status is 0 only if every step gave the expected result.",
         allow_abbrev=False,
     )
     parser.set_defaults(run=lambda _: run())
 
 
 def run(steps: Steps = STEPS) -> int:
-    """Runs the steps and says what came of each.
+    """Run the steps and print the result of each.
 
     Returns:
-        0 where every step came out as it says, else 1.
+        The exit status: 0 if every step gave the expected result, else 1.
     """
     failed = []
     for title, step in steps:
@@ -328,25 +335,25 @@ def run(steps: Steps = STEPS) -> int:
         if wrong:
             failed.append(title)
         if timed_out:
-            print("A time-out: the steps after it are left out.")
+            print("The step timed out; the remaining steps are skipped.")
             break
     if failed:
-        print(f"framecodec demo: not as it should be: {', '.join(failed)}", file=sys.stderr)
+        print(f"framecodec demo: failed steps: {', '.join(failed)}", file=sys.stderr)
         return 1
-    print("Every step came out as it says.")
+    print("Every step gave the expected result.")
     return 0
 
 
 def _run_step(step: Callable[[], Outcome]) -> tuple[list[str], bool]:
-    """What went wrong in a step, and whether that was a time-out."""
+    """Run a step; return the reasons why it failed, and whether it timed out."""
     try:
         outcome = step()
-    except Exception as error:  # whatever it is, the step did not come out as it says
+    except Exception as error:  # any exception is an unexpected result
         return [f"the step ended with {type(error).__name__}: {error}"], _is_timeout(error)
     width = min(shutil.get_terminal_size((LONGEST_LINE, 24)).columns, LONGEST_LINE)
     for label, text in outcome.lines:
         print(textwrap.fill(text, width, initial_indent=f"    {label:<9}", **_HANGING))
-    return [f"it is not so: {claim}" for claim, holds in outcome.claims.items() if not holds], False
+    return [f"not true: {claim}" for claim, holds in outcome.claims.items() if not holds], False
 
 
 def _is_timeout(error: BaseException | None) -> bool:
@@ -360,10 +367,10 @@ def _is_timeout(error: BaseException | None) -> bool:
 
 @contextlib.contextmanager
 def _serving(serve: Callable[[socket.socket], None]) -> Iterator[Address]:
-    """A server for one connection, in a thread that has ended when the block has.
+    """Serve one connection in a thread that ends with the block.
 
     Raises:
-        Exception: What `serve` raised.
+        Exception: An exception of `serve`.
     """
     errors: list[Exception] = []
 
@@ -378,13 +385,13 @@ def _serving(serve: Callable[[socket.socket], None]) -> Iterator[Address]:
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(TIMEOUT)
-        # Accepted connections inherit it; in the system's own buffers a megabyte might find room.
+        # Accepted connections inherit it; the system's default buffers could hold a megabyte.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER)
         thread = threading.Thread(target=accept_one, name="framecodec demo server", daemon=True)
         thread.start()
         try:
             yield listener.getsockname()
-        except EOFError:  # the server closed early, and knows why
+        except EOFError:  # the server closed early; report its reason
             thread.join()
             if errors:
                 raise errors[0] from None
@@ -396,10 +403,11 @@ def _serving(serve: Callable[[socket.socket], None]) -> Iterator[Address]:
 
 
 def _connect_with_small_buffer(address: Address) -> socket.socket:
-    """A raw client whose receive buffer holds no megabyte; it must be set before connecting."""
+    """Return a connected socket whose receive buffer is smaller than a megabyte."""
     client = socket.socket()
     try:
         client.settimeout(TIMEOUT)
+        # The size of the buffer has an effect only before the connection is made.
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
         client.connect(address)
     except BaseException:
@@ -409,7 +417,7 @@ def _connect_with_small_buffer(address: Address) -> socket.socket:
 
 
 def _recv_all(client: socket.socket, size: int) -> tuple[bytes, int]:
-    """All bytes up to the end of the stream, and in how many calls of `recv(size)` they came."""
+    """Return all bytes up to the end of the stream, and the number of `recv(size)` calls."""
     parts = []
     while part := client.recv(size):
         parts.append(part)
@@ -418,8 +426,8 @@ def _recv_all(client: socket.socket, size: int) -> tuple[bytes, int]:
 
 @contextlib.contextmanager
 def _measured_memory() -> Iterator[Callable[[], int]]:
-    """Gives a function that tells how many bytes were in use at most since the block began."""
-    import tracemalloc  # CPython has it
+    """Yield a function that returns the most bytes in use at once since the block began."""
+    import tracemalloc  # CPython only
 
     was_tracing = tracemalloc.is_tracing()
     if not was_tracing:

@@ -7,18 +7,19 @@ from typing import Any
 
 from .. import Codec
 from .._layout import CUSTOM, DIGITS, HEADERS, TEXT, UINT, Layout
-from ..formats import formats
+from ..catalogue import formats
 
 __all__ = ["add_commands", "draw"]
 
 
 def add_commands(commands: argparse._SubParsersAction[Any]) -> None:
-    """Adds ``formats``."""
+    """Add the command ``formats``."""
     parser = commands.add_parser(
         "formats",
         help="the known protocols and the shapes of their frames",
-        description="One line for each known protocol: its name, its frame, and what it is. In the "
-        "drawing <n> stands for n bytes of the message, and what is not in brackets is constant.",
+        description="Print one line for each known protocol: its name, its frame, and what it is. "
+        "In the drawing of the frame, <n> means n bytes of the message; bytes without brackets are "
+        "constant.",
         allow_abbrev=False,
     )
     parser.set_defaults(run=lambda _: _print_table())
@@ -35,7 +36,7 @@ def _print_table() -> int:
 
 
 def draw(codec: Codec) -> str:
-    """A codec's frame in one line, in the order in which it travels.
+    """Return a drawing of a codec's frame in one line, in the order of its bytes.
 
     ``<1> <u32be = rest+4> <rest>`` is a byte, a length that counts itself, and the rest.
     """
@@ -73,7 +74,7 @@ def _draw_length(layout: Layout) -> str:
 
 
 def _draw_constant(constant: bytes) -> str:
-    """Text and punctuation as they are, else hexadecimal: ``ff*16`` is sixteen bytes ff."""
+    """Return text and punctuation as they are, else hexadecimal: ``ff*16`` is 16 bytes ff."""
     is_text = constant.isascii() and constant.decode().isprintable()
     if is_text and (len(constant) > 1 or not constant.isalnum()):
         return repr(constant.decode())

@@ -1,227 +1,16 @@
-"""The catalogue of known protocols, and the notation: a codec in one line of text."""
+"""The notation: a codec in one line of text."""
 
 from __future__ import annotations
 
-import copy
-import importlib
-import pickle
-import sys
-from types import ModuleType
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from framecodec import Codec, FrameError, InvalidFrameError
-from framecodec.formats import (
-    Catalogue,
-    Format,
-    PktLine,
-    format_codec,
-    formats,
-    parse_codec,
-)
-
-PROMISED = [
-    "ascii4",
-    "struct-i",
-    "netstring",
-    "protobuf",
-    "erlang1",
-    "erlang2",
-    "erlang4",
-    "kafka",
-    "thrift",
-    "dns",
-    "grpc",
-    "postgres",
-    "postgres-startup",
-    "mysql",
-    "mongodb",
-    "tls",
-    "http2",
-    "amqp",
-    "amqp1",
-    "bgp",
-    "docker",
-    "cassandra",
-    "bitcoin",
-    "oncrpc",
-    "multiprocessing",
-    "pkt-line",
-    "syslog",
-    "resp-bulk",
-    "lsp",
-    "mqtt",
-    "minecraft",
-    "tpkt",
-    "diameter",
-    "modbus",
-    "stun",
-    "smb",
-    "memcached",
-    "zmtp",
-    "native-messaging",
-    "smpp",
-    "9p",
-]
-
-
-# --- the catalogue --------------------------------------------------------------------------------
-
-
-def test_the_catalogue_has_every_name_that_is_promised() -> None:
-    assert set(PROMISED) <= set(formats)
-
-
-@pytest.mark.parametrize("name", list(formats))
-def test_a_format_is_had_by_its_name_and_as_an_attribute(name: str) -> None:
-    codec = formats[name]
-    assert isinstance(codec, Codec)
-    assert name in formats
-    attribute = name.replace("-", "_")
-    assert getattr(formats, attribute) is codec
-    assert (attribute in dir(formats)) == attribute.isidentifier()
-    row = formats.describe(name)
-    assert (row.name, row.codec) == (name, codec)
-    for text in (row.description, row.specification):
-        assert text
-        assert "\n" not in text
-
-
-@pytest.mark.parametrize("name", list(formats))
-def test_no_name_hides_a_method_of_the_catalogue(name: str) -> None:
-    assert not hasattr(Catalogue, name.replace("-", "_"))
-
-
-def test_the_catalogue_is_a_mapping() -> None:
-    assert len(formats) == len(list(formats)) == len(formats.table())
-    assert dict(formats) == {row.name: row.codec for row in formats.table()}
-    assert formats.get("no such format") is None
-    assert "no such format" not in formats
-    assert repr(formats) == f"<Catalogue of {len(formats)} formats>"
-
-
-def test_an_unknown_name_is_answered_with_names_near_to_it() -> None:
-    with pytest.raises(KeyError, match=r"'kafak'.*did you mean kafka"):
-        formats["kafak"]
-    with pytest.raises(AttributeError, match=r"'postgrez'.*did you mean postgres"):
-        _ = formats.postgrez
-    with pytest.raises(KeyError, match=r"no format 'xyzzy' in the catalogue['\"]$"):
-        formats.describe("xyzzy")
-    assert not hasattr(formats, "_private")
-
-
-def test_two_formats_of_one_name_are_refused() -> None:
-    row = formats.describe("kafka")
-    with pytest.raises(ValueError, match="kafka"):
-        Catalogue([row, row])
-
-
-def test_the_package_shows_the_catalogue_and_its_module_side_by_side() -> None:
-    import framecodec
-
-    module = importlib.import_module("framecodec.formats")
-    assert sys.modules["framecodec.formats"] is module
-    assert module.formats is formats
-    assert isinstance(module, ModuleType)
-    assert framecodec.formats is formats
-
-
-@pytest.mark.parametrize("name", list(formats))
-def test_every_format_pickles_copies_and_hashes(name: str) -> None:
-    codec = formats[name]
-    for twin in (pickle.loads(pickle.dumps(codec)), copy.copy(codec), copy.deepcopy(codec)):
-        assert twin == codec
-        assert hash(twin) == hash(codec)
-    assert codec in {codec}
-
-
-def test_the_catalogue_its_rows_and_its_enum_pickle() -> None:
-    assert pickle.loads(pickle.dumps(formats)) == formats
-    assert copy.deepcopy(formats).table() == formats.table()
-    for member in PktLine:
-        assert pickle.loads(pickle.dumps(member)) is member
-        assert repr(member) == f"formats.PktLine.{member.name}"
-        assert eval(repr(member), {"formats": formats}) is member
-    row = formats.describe("zmtp")
-    assert isinstance(row, Format)
-    assert pickle.loads(pickle.dumps(row)) == row
-
-
-def test_the_lines_of_git_that_are_no_data_are_members_of_an_enum() -> None:
-    assert formats.PktLine is PktLine
-    assert formats.pkt_line.split(b"0006a\n000100000002") == (
-        [b"a\n", PktLine.DELIM, PktLine.FLUSH, PktLine.RESPONSE_END],
-        18,
-    )
-    assert formats.pkt_line.encode_many([PktLine.FLUSH, b"a", PktLine.DELIM]) == b"00000005a0001"
-
-
-def test_a_message_of_postgres_keeps_its_type_byte_in_front() -> None:
-    query = b"Q" + b"SELECT 1\0"
-    assert formats.postgres.encode(query) == b"Q" + b"\0\0\0\x0d" + b"SELECT 1\0"
-    assert formats.postgres.decode(formats.postgres.encode(query)) == query
-
-
-def test_a_refusal_of_a_format_in_code_says_what_was_found() -> None:
-    with pytest.raises(InvalidFrameError, match="the length is negative: -2"):
-        formats.multiprocessing.decode(b"\xff\xff\xff\xfe")
-    with pytest.raises(InvalidFrameError, match="flags 0x08 are reserved"):
-        formats.zmtp.decode(b"\x08\x00")
-    with pytest.raises(InvalidFrameError, match="the indefinite form"):
-        formats.ldap.decode(b"\x30\x80")
-
-
-@given(st.sampled_from(list(formats)), st.binary(max_size=300))
-def test_what_a_format_encodes_it_decodes(name: str, message: bytes) -> None:
-    codec = formats[name]
-    try:
-        frame = codec.encode(message)
-    except FrameError:
-        return
-    assert codec.decode(frame) == message
-    assert codec.splitter(raw=True).feed(frame) == [frame]
-
-
-@given(st.sampled_from(list(formats)), st.binary(max_size=40))
-def test_what_a_format_decodes_it_encodes_to_the_same_message(name: str, data: bytes) -> None:
-    codec = formats[name]
-    try:
-        messages, _ = codec.split(data)
-    except FrameError:
-        return
-    for message in messages:
-        assert codec.decode(codec.encode(message)) == message
-
-
-LEADS = {  # a beginning that lets random bytes be a message
-    "oncrpc-fragment": st.sampled_from([b"\x00", b"\x80"]),
-    "zmtp": st.sampled_from([b"\x00", b"\x01", b"\x04"]),
-    "websocket": st.sampled_from([b"\x81\x00", b"\x82\x80abcd"]),
-    "fastcgi": st.sampled_from([b"\x06\x00\x01\x00\x00"]),
-    "giop": st.sampled_from([b"\x01\x02\x00\x05", b"\x01\x02\x01\x05"]),
-    "dbus": st.sampled_from([b"l\x01\x00\x01" + bytes(8), b"B\x01\x00\x01" + bytes(8)]),
-    "ber": st.sampled_from([b"\x30", b"\x1f\x81\x00"]),
-    "ldap": st.just(b"\x30"),
-    "cassandra-v5": st.sampled_from([b"\x00" + bytes(7), b"\x01" + bytes(7)]),
-    "multiprocessing": st.just(b""),
-}
-
-
-@pytest.mark.parametrize("name", LEADS)
-@given(data=st.data())
-def test_what_only_code_can_write_only_code_can_read(name: str, data: st.DataObject) -> None:
-    lead = data.draw(LEADS[name])
-    size = data.draw(st.one_of(st.integers(0, 300), st.sampled_from([65_530, 65_536, 70_000])))
-    if name == "fastcgi":
-        size = min(size, 0xFFFF)
-    message = lead + bytes(size)
-    assert formats[name].decode(formats[name].encode(message)) == message
-
-
-# --- the notation ---------------------------------------------------------------------------------
+from framecodec import Codec
+from framecodec.catalogue import PktLine, formats
+from framecodec.notation import format_codec, parse_codec
 
 NOTATIONS: dict[str, Codec] = {
     "u8": Codec.uint(1),
@@ -273,14 +62,14 @@ NOTATIONS: dict[str, Codec] = {
 
 
 @pytest.mark.parametrize("text", NOTATIONS)
-def test_the_notation_is_read_and_written(text: str) -> None:
+def test_parse_codec_and_format_codec_are_inverse(text: str) -> None:
     codec = NOTATIONS[text]
     assert parse_codec(text) == codec
     assert str(codec) == format_codec(codec) == text
 
 
 @pytest.mark.parametrize("name", list(formats))
-def test_a_name_is_notation_and_every_format_has_one(name: str) -> None:
+def test_parse_codec_reads_the_name_of_every_format(name: str) -> None:
     assert parse_codec(name) == formats[name]
     assert parse_codec(str(formats[name])) == formats[name]
 
@@ -309,7 +98,7 @@ def test_a_name_is_notation_and_every_format_has_one(name: str) -> None:
         ("thrift", "i32be,max=16384000"),
     ],
 )
-def test_a_codec_is_written_in_one_way_however_it_was_put(text: str, canonical: str) -> None:
+def test_format_codec_writes_equal_codecs_the_same_way(text: str, canonical: str) -> None:
     assert str(parse_codec(text)) == canonical
     assert parse_codec(canonical) == parse_codec(text)
 
@@ -332,14 +121,14 @@ def parse(view: memoryview) -> tuple[int, int]:
         formats.pkt_line.replace(width=8),
     ],
 )
-def test_a_codec_without_notation_is_written_as_its_repr(codec: Codec) -> None:
+def test_format_codec_falls_back_to_the_repr(codec: Codec) -> None:
     assert str(codec) == repr(codec)
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", r"'' is no head; a head is u8, u16be"),
+        ("", r"unknown head ''; a head is u8, u16be"),
         ("u33be", "33 bits; a length field has 8, 16, 24"),
         ("u0", "0 bits"),
         ("u72be", "72 bits"),
@@ -350,7 +139,7 @@ def test_a_codec_without_notation_is_written_as_its_repr(codec: Codec) -> None:
         ("postgre", "did you mean postgres"),
         ("something else", "a head is u8, u16be"),
         ("digits0", "width must be from 1 to 64"),
-        ("hex", "is no head"),
+        ("hex", "unknown head 'hex'"),
         ("struct:", "one integer"),
         ("struct:!f", "one integer"),
         ("struct:!II", "one integer"),
@@ -363,42 +152,42 @@ def test_a_codec_without_notation_is_written_as_its_repr(codec: Codec) -> None:
         ("varint,includes=frame", "'includes'; varint takes"),
         ("zmtp,offset=1", "'offset'; zmtp takes max_header, magic, trailer, max"),
         ("u32be,offset=1,offset=1", "offset is given twice"),
-        ("u32be,offset=x", "'offset=x': a decimal number is wanted"),
-        ("u32be,offset=+1", "a decimal number is wanted"),
-        ("u32be,offset=1_0", "a decimal number is wanted"),
-        ("u32be,offset=\u0661", "a decimal number is wanted"),
-        ("u32be,offset=" + "9" * 5000, "a decimal number is wanted"),
+        ("u32be,offset=x", "'offset=x': 'x' is not a decimal number"),
+        ("u32be,offset=+1", r"'\+1' is not a decimal number"),
+        ("u32be,offset=1_0", "'1_0' is not a decimal number"),
+        ("u32be,offset=\u0661", "'\u0661' is not a decimal number"),
+        ("u32be,offset=" + "9" * 5000, "'9{39} is not a decimal number of up to 1000 digits"),
         ("u32be,offset=-1", "length_offset must be from 0"),
         ("u32be,magic=ab,offset=1", "inside the magic"),
-        ("u32be,includes=all", "rest or frame is wanted"),
-        ("u32be,includes=frame,adjustment=1", "settles the adjustment"),
-        ("u32be,max=1 MB", "with KiB, MiB or GiB, or none"),
+        ("u32be,includes=all", "'all' is neither rest nor frame"),
+        ("u32be,includes=frame,adjustment=1", "fixes the adjustment"),
+        ("u32be,max=1 MB", "'1 MB' is not a size; .* with KiB, MiB or GiB, or none"),
         ("u32be,max=-1", "max_message_size"),
-        ("u32be,magic=%", "two hexadecimal digits"),
-        ("u32be,magic=%4", "two hexadecimal digits"),
-        ("u32be,magic=%+4", "two hexadecimal digits"),
+        ("u32be,magic=%", "'%' is not % with two hexadecimal digits"),
+        ("u32be,magic=%4", "'%4' is not % with two hexadecimal digits"),
+        ("u32be,magic=%+4", r"'%\+4' is not % with two hexadecimal digits"),
         ("u32be,magic=\xe9", "not printable ASCII"),
-        ("u32be,magic=a b", "a space among bytes is written as %20"),
-        ("u32be,magic=ab ,max=9", "a space among bytes is written as %20"),
-        ("text,trailer= ", "a space among bytes is written as %20"),
+        ("u32be,magic=a b", "a space is not allowed in bytes; write it as %20"),
+        ("u32be,magic=ab ,max=9", "a space is not allowed in bytes; write it as %20"),
+        ("text,trailer= ", "a space is not allowed in bytes; write it as %20"),
         ("text,end=", "end must have 1 to 16 bytes"),
         ("text,base=8", "base must be"),
         ("u8,specials=1", "'1' is not value:object"),
-        ("u8,specials=x:1", "a decimal number is wanted"),
-        ("u8,specials=1:x", "'x' is no Python literal; text wants quotes"),
-        ("u8,specials=1:1+", "no Python literal"),
-        ("u8,specials=1:'a", "no Python literal"),
+        ("u8,specials=x:1", "'x' is not a decimal number"),
+        ("u8,specials=1:x", "'x' is not a Python literal; put text into quotes"),
+        ("u8,specials=1:1+", r"'1\+' is not a Python literal"),
+        ("u8,specials=1:'a", "is not a Python literal"),
         ("u8,specials=1:[]", "must be hashable"),
-        ("u8,specials=1:1e999", "no Python literal"),
+        ("u8,specials=1:1e999", "'1e999' is not a Python literal"),
         ("u8,specials=1:1;1:2", "1 is given twice"),
-        ("u8,specials=1:1;2:1", "both stand for"),
+        ("u8,specials=1:1;2:1", "both mean"),
         ("u8,specials=256:1", "does not fit"),
         ("u8,specials=1:%FF", "is not UTF-8"),
-        ("u8,specials=1:__import__('os')", "no Python literal"),
-        ("headers,name=a%20b", "no name of a header"),
+        ("u8,specials=1:__import__('os')", "is not a Python literal"),
+        ("headers,name=a%20b", "is not a header name"),
     ],
 )
-def test_bad_notation_is_refused_with_what_is_possible(text: str, says: str) -> None:
+def test_parse_codec_refuses_bad_notation_and_names_what_is_allowed(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=r"bad codec notation") as caught:
         parse_codec(text)
     assert type(caught.value) is ValueError
@@ -406,13 +195,13 @@ def test_bad_notation_is_refused_with_what_is_possible(text: str, says: str) -> 
     caught.match(says)
 
 
-def test_spaces_between_the_parts_of_a_notation_mean_nothing() -> None:
+def test_parse_codec_ignores_spaces_between_parts() -> None:
     spaced = " u16le , offset = 2, includes= frame ,max = 64 MiB "
     assert parse_codec(spaced) == parse_codec("u16le,offset=2,includes=frame,max=64MiB")
     assert parse_codec("u8,specials= 0: None") == parse_codec("u8,specials=0:None")
 
 
-def test_notation_is_text() -> None:
+def test_parse_codec_refuses_bytes() -> None:
     with pytest.raises(TypeError, match="str"):
         parse_codec(b"u32be")  # type: ignore[arg-type]
 
@@ -420,7 +209,7 @@ def test_notation_is_text() -> None:
 @given(st.text(st.sampled_from("u8163be,=;:%0Aend'magic()-|$x \u0661"), max_size=30))
 @example("u8,specials=0:" + "(" * 300)
 @example("u8,specials=0:'\\d'")
-def test_any_text_is_a_codec_or_a_value_error(text: str) -> None:
+def test_parse_codec_of_any_text_is_a_codec_or_a_value_error(text: str) -> None:
     try:
         codec = parse_codec(text)
     except ValueError:
@@ -494,7 +283,7 @@ CODECS = st.one_of(
 
 
 @given(CODECS)
-def test_the_notation_gives_the_codec_back(codec: Codec) -> None:
+def test_parse_codec_returns_the_codec_that_was_formatted(codec: Codec) -> None:
     text = str(codec)
     assert parse_codec(text) == codec
     assert str(parse_codec(text)) == text

@@ -1,0 +1,397 @@
+"""A codec's arguments, checked and turned into a Layout."""
+
+from __future__ import annotations
+
+import re
+import struct
+import sys
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Literal, TypedDict
+
+from . import errors
+from ._layout import (
+    CUSTOM,
+    DIGITS,
+    HEADERS,
+    LARGEST_SIZE,
+    MAX_VALUE,
+    NO_LIMIT,
+    TEXT,
+    UINT,
+    VARINT,
+    Layout,
+)
+
+__all__ = [
+    "COMMON_DEFAULTS",
+    "DEFAULT_MAX_MESSAGE_SIZE",
+    "KINDS",
+    "CommonParameters",
+    "make_layout",
+]
+
+# Large enough for most messages, small enough that a false length costs a server little.
+DEFAULT_MAX_MESSAGE_SIZE = 16 * 1024 * 1024
+
+# Bounds far beyond any protocol. They keep every header small enough to be buffered as a whole.
+_LARGEST_OFFSET = 64 * 1024
+_LARGEST_CONSTANT = 1024
+_LARGEST_DIGITS = 64
+_LARGEST_END = 16
+_LARGEST_HEADER = 1024 * 1024
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+class CommonParameters(TypedDict, total=False):
+    """The keyword parameters of all constructors; `Codec` describes them."""
+
+    length_offset: int | None
+    length_adjustment: int
+    length_includes: Literal["rest", "frame"]
+    magic: bytes
+    trailer: bytes
+    specials: Mapping[int, Hashable] | None
+    max_message_size: int | None
+
+
+COMMON_DEFAULTS: CommonParameters = {
+    "length_offset": None,
+    "length_adjustment": 0,
+    "length_includes": "rest",
+    "magic": b"",
+    "trailer": b"",
+    "specials": None,
+    "max_message_size": DEFAULT_MAX_MESSAGE_SIZE,
+}
+
+
+def make_layout(kind: str, parameters: dict[str, Any]) -> Layout:
+    """Check all parameters of a codec and return its layout.
+
+    Args:
+        kind: The name of the constructor, one of `KINDS`.
+        parameters: The parameters by name. Their values are replaced by plain ones (`int`, `bytes`,
+            a read-only mapping), so that equal descriptions have equal parameters.
+
+    Raises:
+        ValueError, TypeError: The parameters contradict each other or cannot be represented.
+    """
+    own_parameters, make = _KINDS[kind]
+    _check_names(kind, parameters, (*own_parameters, *COMMON_DEFAULTS))
+    _make_plain(parameters)
+    return _check_layout(make(parameters), parameters)
+
+
+def _check_names(kind: str, parameters: Mapping[str, Any], allowed: Iterable[str]) -> None:
+    unknown = sorted(set(parameters) - set(allowed))
+    if unknown:
+        raise TypeError(
+            f"Codec.{kind}() has no parameter {', '.join(unknown)}; it has {', '.join(allowed)}"
+        )
+
+
+# --- checks of single parameters ------------------------------------------------------------------
+
+
+def _make_plain(parameters: dict[str, Any]) -> None:
+    for name in ("magic", "trailer", "end"):
+        if name in parameters:
+            parameters[name] = _check_bytes(name, parameters[name])
+
+    _check_int(parameters, "length_adjustment", -LARGEST_SIZE, LARGEST_SIZE)
+    if parameters["length_includes"] not in ("rest", "frame"):
+        raise ValueError(
+            f'length_includes must be "rest" or "frame", not {parameters["length_includes"]!r}'
+        )
+    if parameters["length_includes"] == "frame" and parameters["length_adjustment"]:
+        raise ValueError(
+            'length_includes="frame" fixes the adjustment; '
+            f"remove length_adjustment={parameters['length_adjustment']}"
+        )
+
+    if parameters["length_offset"] is not None:
+        magic_size = len(parameters["magic"])
+        offset = _check_int(parameters, "length_offset", 0, _LARGEST_OFFSET)
+        if offset < magic_size:
+            raise ValueError(
+                f"length_offset={offset} is inside the magic of {magic_size} bytes; "
+                f"it must be at least {magic_size}"
+            )
+        if offset == magic_size:
+            parameters["length_offset"] = None
+
+    if parameters["max_message_size"] is not None:
+        _check_int(parameters, "max_message_size", 0, None)
+
+    if parameters["specials"] is not None:
+        parameters["specials"] = _check_specials(parameters["specials"])
+
+
+def _check_bytes(name: str, value: Any) -> bytes:
+    if isinstance(value, int):  # bytes(5) would be five zeros
+        raise TypeError(f"{name} must be bytes, not {value!r}")
+    try:
+        return bytes(errors.view_bytes(value))
+    except TypeError:
+        raise TypeError(f"{name} must be bytes, not {value!r}") from None
+
+
+def _check_int(parameters: dict[str, Any], name: str, low: int, high: int | None) -> int:
+    value = parameters[name]
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, not {value!r}")
+    if value < low or (high is not None and value > high):
+        bounds = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise ValueError(f"{name} must be {bounds}, not {value}")
+    parameters[name] = value = int(value)  # not a subclass, which could have any repr
+    return value
+
+
+def _check_specials(specials: object) -> Mapping[int, Hashable] | None:
+    if not isinstance(specials, Mapping):
+        raise TypeError(f"specials must be a mapping, not {specials!r}")
+    values_of: dict[Hashable, int] = {}
+    for key, special in specials.items():
+        if not isinstance(key, int) or isinstance(key, bool):
+            raise TypeError(f"a special field value must be an int, not {key!r}")
+        value = int(key)
+        try:
+            other = values_of.setdefault(special, value)
+        except TypeError:
+            raise TypeError(f"a special object must be hashable, {special!r} is not") from None
+        if other != value:
+            raise ValueError(f"specials: {value} and {other} both mean {special!r}")
+    plain = {value: special for special, value in values_of.items()}
+    return MappingProxyType(plain) if plain else None
+
+
+def _check_base(parameters: dict[str, Any]) -> int:
+    base = _check_int(parameters, "base", -MAX_VALUE, None)
+    if base not in (10, 16):
+        raise ValueError(f"base must be 10 or 16, not {base}")
+    return base
+
+
+def _check_includes_rest(parameters: Mapping[str, Any], kind: str) -> None:
+    if parameters["length_includes"] == "frame":
+        raise ValueError(
+            'length_includes="frame" needs a length field of fixed width; '
+            f"the width of that of Codec.{kind}() varies"
+        )
+
+
+def _check_unused(parameters: Mapping[str, Any], kind: str, names: Iterable[str]) -> None:
+    for name in names:
+        if parameters[name]:
+            raise ValueError(f"{name} has no meaning for Codec.{kind}(); remove it")
+
+
+# --- from parameters to a layout, one function for each kind --------------------------------------
+
+
+def _uint_layout(parameters: dict[str, Any]) -> Layout:
+    width = _check_int(parameters, "width", 1, 8)
+    byteorder = parameters["byteorder"]
+    if byteorder not in ("big", "little", "native"):
+        raise ValueError(f'byteorder must be "big", "little" or "native", not {byteorder!r}')
+    if not isinstance(parameters["signed"], bool):
+        raise TypeError(f"signed must be a bool, not {parameters['signed']!r}")
+    if byteorder == "native":
+        byteorder = sys.byteorder
+    return _binary_layout(parameters, width, byteorder == "little", parameters["signed"])
+
+
+def _struct_layout(parameters: dict[str, Any]) -> Layout:
+    fmt = parameters["fmt"]
+    if not isinstance(fmt, str):
+        raise TypeError(f"fmt must be a str, not {fmt!r}")
+    order, code = (fmt[0], fmt[1:]) if fmt[:1] in "@=<>!" and fmt else ("@", fmt)
+    codes = "bBhHiIlLqQnN" if order == "@" else "bBhHiIlLqQ"
+    if len(code) != 1 or code not in codes:
+        raise ValueError(
+            f'fmt must be one integer in struct notation, such as "!I" or "i", not {fmt!r}'
+        )
+    little = order == "<" or (order in "@=" and sys.byteorder == "little")
+    return _binary_layout(parameters, struct.calcsize(fmt), little, code.islower())
+
+
+def _binary_layout(parameters: dict[str, Any], width: int, little: bool, signed: bool) -> Layout:
+    bits = 8 * width - signed
+    return _fixed_layout(
+        parameters,
+        kind=UINT,
+        field_width=width,
+        little=little,
+        signed=signed,
+        field_max=2**bits - 1,
+    )
+
+
+def _digits_layout(parameters: dict[str, Any]) -> Layout:
+    width = _check_int(parameters, "width", 1, _LARGEST_DIGITS)
+    base = _check_base(parameters)
+    return _fixed_layout(
+        parameters,
+        kind=DIGITS,
+        field_width=width,
+        base=base,
+        field_max=min(base**width - 1, MAX_VALUE),
+    )
+
+
+def _fixed_layout(parameters: dict[str, Any], *, field_width: int, **more: Any) -> Layout:
+    # The field's width is fixed, so the field can count the whole frame.
+    common = _common_layout(parameters)
+    if parameters["length_includes"] == "frame":
+        owned = common["field_offset"] + field_width + len(common["trailer"])
+        common |= {"adjustment": -owned, "counts_frame": True}
+    return Layout(**common, field_width=field_width, **more)
+
+
+def _varint_layout(parameters: dict[str, Any]) -> Layout:
+    max_width = _check_int(parameters, "max_width", 1, 10)
+    _check_includes_rest(parameters, "varint")
+    return Layout(
+        **_common_layout(parameters),
+        kind=VARINT,
+        field_width=max_width,
+        field_max=min(2 ** (7 * max_width) - 1, MAX_VALUE),
+    )
+
+
+def _text_layout(parameters: dict[str, Any]) -> Layout:
+    base = _check_base(parameters)
+    end: bytes = parameters["end"]
+    _check_includes_rest(parameters, "text")
+    if not 1 <= len(end) <= _LARGEST_END:
+        raise ValueError(f"end must have 1 to {_LARGEST_END} bytes, not {end!r}")
+    if end[:1] in b"-" or end[:1] in b"0123456789abcdefABCDEF"[: 10 if base == 10 else None]:
+        raise ValueError(
+            f"end={end!r} begins with a character that a base {base} length can contain; "
+            "use another end mark"
+        )
+    return Layout(**_common_layout(parameters), kind=TEXT, base=base, end=end)
+
+
+def _headers_layout(parameters: dict[str, Any]) -> Layout:
+    name = parameters["name"]
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a str, not {name!r}")
+    if not _TOKEN.fullmatch(name):
+        raise ValueError(
+            f"name={name!r} is not a header name; "
+            "it can contain ASCII letters, digits and !#$%&'*+.^_`|~-"
+        )
+    max_header = _check_int(parameters, "max_header", 1, _LARGEST_HEADER)
+    _check_includes_rest(parameters, "headers")
+    _check_unused(parameters, "headers", ("length_offset",))
+    layout = Layout(**_common_layout(parameters), kind=HEADERS, name=name, max_header=max_header)
+    largest = len(f"{name}: {layout.rest_max - layout.adjustment}\r\n\r\n")
+    if largest > max_header:
+        raise ValueError(
+            f"max_header={max_header} is too small: the {name} header of the largest message has "
+            f"{largest} bytes; raise max_header or lower max_message_size"
+        )
+    return layout
+
+
+def _custom_layout(parameters: dict[str, Any]) -> Layout:
+    for name in ("parse", "build"):
+        if not callable(parameters[name]):
+            raise TypeError(f"{name} must be callable, not {parameters[name]!r}")
+        if not isinstance(parameters[name], Hashable):
+            raise TypeError(
+                f"{name} must be hashable, because a codec is; {parameters[name]!r} is not"
+            )
+    max_header = _check_int(parameters, "max_header", 1, _LARGEST_HEADER)
+    _check_includes_rest(parameters, "custom")
+    _check_unused(parameters, "custom", ("length_offset", "length_adjustment", "specials"))
+    return Layout(
+        **_common_layout(parameters),
+        kind=CUSTOM,
+        max_header=max_header,
+        parse=parameters["parse"],
+        build=parameters["build"],
+    )
+
+
+def _common_layout(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    magic: bytes = parameters["magic"]
+    offset, limit = parameters["length_offset"], parameters["max_message_size"]
+    return {
+        "magic": magic,
+        "trailer": parameters["trailer"],
+        "field_offset": len(magic) if offset is None else offset,
+        "adjustment": parameters["length_adjustment"],
+        "specials": parameters["specials"] or {},
+        "max_message_size": NO_LIMIT if limit is None else limit,
+    }
+
+
+# The parameters that a kind has besides the common ones, and the function that makes its layout.
+_KINDS: dict[str, tuple[tuple[str, ...], Callable[[dict[str, Any]], Layout]]] = {
+    "uint": (("width", "byteorder", "signed"), _uint_layout),
+    "struct": (("fmt",), _struct_layout),
+    "digits": (("width", "base"), _digits_layout),
+    "varint": (("max_width",), _varint_layout),
+    "text": (("end", "base"), _text_layout),
+    "headers": (("name", "max_header"), _headers_layout),
+    "custom": (("parse", "build", "max_header"), _custom_layout),
+}
+
+KINDS = tuple(_KINDS)
+
+
+# --- checks of the whole layout -------------------------------------------------------------------
+
+
+def _check_layout(layout: Layout, parameters: Mapping[str, Any]) -> Layout:
+    if len(layout.magic) > _LARGEST_CONSTANT or len(layout.trailer) > _LARGEST_CONSTANT:
+        raise ValueError(
+            f"magic and trailer can have at most {_LARGEST_CONSTANT} bytes each, "
+            f"not {len(layout.magic)} and {len(layout.trailer)}"
+        )
+    if layout.specials and layout.lead_size:
+        raise ValueError(
+            "specials exclude a lead, because a special frame has no message bytes; "
+            f"length_offset={layout.field_offset} makes a lead of {layout.lead_size} bytes: "
+            "remove specials or length_offset"
+        )
+    _check_special_values(layout)
+    if layout.quick_range[1] < 0:
+        left = "only special values" if layout.specials else "no size"
+        raise ValueError(f"no message fits: {_limits_text(layout, parameters)} leave {left}")
+    return layout
+
+
+def _check_special_values(layout: Layout) -> None:
+    if layout.kind == UINT:
+        field_min = -layout.field_max - 1 if layout.signed else 0
+    else:
+        field_min = -MAX_VALUE if layout.kind == TEXT else 0
+    for value in layout.specials:
+        if not field_min <= value <= layout.field_max:
+            raise ValueError(
+                f"special value {value} does not fit the length field, "
+                f"which holds {field_min} to {layout.field_max}"
+            )
+
+
+def _limits_text(layout: Layout, parameters: Mapping[str, Any]) -> str:
+    """Return the parameters that limit a message's size, as the caller wrote them."""
+    named = [
+        f"{name}={parameters[name]!r}"
+        for name in ("width", "fmt", "max_width", "length_offset", "length_adjustment")
+        if parameters.get(name)
+    ]
+    if layout.counts_frame:
+        named.append('length_includes="frame"')
+        named += [
+            f"a {name} of {len(parameters[name])} bytes"
+            for name in ("magic", "trailer")
+            if parameters[name]
+        ]
+    named.append(f"max_message_size={parameters['max_message_size']}")
+    return f"{', '.join(named)} and a length field up to {layout.field_max}"

@@ -1,0 +1,378 @@
+"""The notation: a codec as one line of text, ``HEAD[,key=value]...``.
+
+The heads::
+
+u8 u16be u24le u32native i32be     Codec.uint: u or i for signed, bits, byte order
+digits4 hex4                       Codec.digits, base 10 or 16
+struct:!I                          Codec.struct
+varint text headers                Codec.varint, Codec.text, Codec.headers
+postgres                           a name of the catalogue
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any
+
+from .catalogue import did_you_mean, formats
+from .codec import Codec
+
+__all__ = ["format_codec", "parse_codec"]
+
+# --- reading --------------------------------------------------------------------------------------
+
+_UINT = re.compile(r"([ui])([0-9]{1,3})(be|le|native)?")
+_DIGITS = re.compile(r"(digits|hex)([0-9]{1,3})")
+_DECIMAL = re.compile(r"-?[0-9]{1,1000}")  # Python itself refuses more than 4300
+_ORDERS = {"be": "big", "le": "little", "native": "native"}
+_UNITS = {"GiB": 1024**3, "MiB": 1024**2, "KiB": 1024}
+
+_HEADS = (
+    *("u8", "u16be", "u16le", "u24be", "u24le", "u32be", "u32le", "u32native", "u64be", "u64le"),
+    *("i32be", "i32le", "i32native", "digits4", "hex4", "struct:!I", "varint", "text", "headers"),
+)
+_POSSIBLE_HEADS = (
+    "a head is u8, u16be, u24le, u32native, i32be or similar, digits4, hex4, struct:!I, "
+    "varint, text, headers, or the name of a format"
+)
+
+
+def parse_codec(text: str) -> Codec:
+    """Return the codec of a notation: ``HEAD[,key=value]...``.
+
+    ======================== ===========================================================
+    head                     codec
+    ======================== ===========================================================
+    ``u8 u16be u24le i32be`` `Codec.uint`; ``i`` is signed; ``be``, ``le`` or ``native``
+    ``digits4``, ``hex4``    `Codec.digits`, base 10 and 16
+    ``struct:!I``            `Codec.struct`
+    ``varint``               `Codec.varint`; key ``max_width``
+    ``text``                 `Codec.text`; keys ``end``, ``base``
+    ``headers``              `Codec.headers`; keys ``name``, ``max_header``
+    ``kafka``, ``9p``, ...   the format of that name; keys change its parameters
+    ======================== ===========================================================
+
+    All heads take these keys, as far as the codec has the parameter: ``offset``, ``adjustment``,
+    ``includes`` (rest or frame), ``magic``, ``trailer``, ``specials`` and ``max`` (a number of
+    bytes, which ``KiB``, ``MiB`` or ``GiB`` may follow, or ``none``). The names of the Python
+    parameters are keys, too.
+
+    Bytes are written as printable ASCII characters; ``%``, ``,``, ``;``, ``=``, the space and all
+    other bytes as ``%`` and two hexadecimal digits: ``end=%0D%0A``. Specials are pairs of a field
+    value and a Python literal, written the same way: ``specials=-1:None;0:'nothing'``.
+
+    >>> parse_codec("u16le,offset=2,includes=frame")
+    Codec.uint(2, byteorder='little', length_offset=2, length_includes='frame')
+    >>> parse_codec("kafka,max=64MiB").max_message_size
+    67108864
+
+    Raises:
+        ValueError: The text is not a notation, or describes an impossible codec. The error names
+            the bad part and what is allowed.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"text must be a str, not {text!r}")
+    head, *pairs = text.split(",")
+    head = head.strip()
+    try:
+        make, allowed = _read_head(head)
+        parameters: dict[str, Any] = {}
+        for pair in pairs:
+            key, equals, value = pair.partition("=")
+            if not equals:
+                raise ValueError(f"{pair!r} is not key=value")
+            key = key.strip()
+            key = _KEY_OF.get(key, key)
+            if key not in allowed:
+                near = did_you_mean(key, dict.fromkeys((*allowed, *_names_of(allowed))))
+                hint = near or f"; {head} takes {', '.join(allowed)}"
+                raise ValueError(f"unknown key {key!r}{hint}")
+            parameter, read, _ = _KEYS[key]
+            if parameter in parameters:
+                raise ValueError(f"{key} is given twice")
+            try:
+                parameters[parameter] = read(value if read is _unquote else value.strip())
+            except ValueError as error:
+                raise ValueError(f"{pair!r}: {error}") from None
+        return make(**parameters)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"bad codec notation {text!r}: {error}") from None
+
+
+def _names_of(keys: Iterable[str]) -> list[str]:
+    return [_KEYS[key][0] for key in keys]
+
+
+def _read_head(head: str) -> tuple[Callable[..., Codec], tuple[str, ...]]:
+    """Return the function that makes the codec from parameters, and the keys that it takes."""
+    if head in formats:
+        codec = formats[head]
+        return codec.replace, _allowed_keys(codec.kind)
+    if head in ("varint", "text", "headers"):
+        return getattr(Codec, head), _allowed_keys(head)
+    if head.startswith("struct:"):
+        return _with(Codec.struct, fmt=_unquote_text(head[len("struct:") :])), _allowed_keys(
+            "struct"
+        )
+    if match := _DIGITS.fullmatch(head):
+        base = 16 if match[1] == "hex" else 10
+        return _with(Codec.digits, width=int(match[2]), base=base), _allowed_keys("digits")
+    if match := _UINT.fullmatch(head):
+        bits, order = int(match[2]), match[3]
+        if bits % 8 or not 8 <= bits <= 64:
+            raise ValueError(f"{head!r} has {bits} bits; a length field has 8, 16, 24, ... 64")
+        if order is None and bits > 8:
+            raise ValueError(f"{head!r} needs a byte order: {head}be, {head}le or {head}native")
+        return (
+            _with(
+                Codec.uint,
+                width=bits // 8,
+                byteorder=_ORDERS[order or "be"],
+                signed=match[1] == "i",
+            ),
+            _allowed_keys("uint"),
+        )
+    hint = did_you_mean(head, (*_HEADS, *formats))
+    raise ValueError(f"unknown head {head!r}{hint or '; ' + _POSSIBLE_HEADS}")
+
+
+def _with(make: Callable[..., Codec], **fixed: Any) -> Callable[..., Codec]:
+    def made(**parameters: Any) -> Codec:
+        return make(**fixed, **parameters)
+
+    return made
+
+
+def _read_int(text: str) -> int:
+    if not _DECIMAL.fullmatch(text):
+        raise ValueError(f"{text!r:.40} is not a decimal number of up to 1000 digits")
+    return int(text)
+
+
+def _read_max(text: str) -> int | None:
+    if text == "none":
+        return None
+    try:
+        for unit, size in _UNITS.items():
+            if text.endswith(unit):
+                return _read_int(text[: -len(unit)].rstrip()) * size
+        return _read_int(text)
+    except ValueError:
+        raise ValueError(
+            f"{text!r:.40} is not a size; write a number of bytes, optionally with KiB, MiB or "
+            "GiB, or none"
+        ) from None
+
+
+def _read_includes(text: str) -> str:
+    if text not in ("rest", "frame"):
+        raise ValueError(f"{text!r:.40} is neither rest nor frame")
+    return text
+
+
+def _read_specials(text: str) -> dict[int, Hashable]:
+    specials: dict[int, Hashable] = {}
+    for pair in text.split(";") if text else ():
+        value_text, colon, literal = pair.partition(":")
+        if not colon:
+            raise ValueError(f"{pair!r} is not value:object")
+        value = _read_int(value_text.strip())
+        if value in specials:
+            raise ValueError(f"{value} is given twice")
+        specials[value] = _read_literal(_unquote_text(literal.strip()))
+    return specials
+
+
+def _read_literal(text: str) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about invalid escape sequences in the text
+            value = ast.literal_eval(text)
+            ast.literal_eval(repr(value))  # 1e999 is a literal, but its repr, inf, is not
+            return value
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        raise ValueError(
+            f"{text!r} is not a Python literal; put text into quotes: 'text'"
+        ) from None
+
+
+def _unquote(text: str) -> bytes:
+    data = bytearray()
+    pos = 0
+    while pos < len(text):
+        char = text[pos]
+        if char == "%":
+            digits = text[pos + 1 : pos + 3]
+            if not re.fullmatch("[0-9A-Fa-f]{2}", digits):
+                raise ValueError(
+                    f"{text[pos : pos + 3]!r} is not % with two hexadecimal digits; "
+                    "write % itself as %25"
+                )
+            data.append(int(digits, 16))
+            pos += 3
+        elif "!" <= char <= "~":
+            data.append(ord(char))
+            pos += 1
+        elif char == " ":
+            raise ValueError("a space is not allowed in bytes; write it as %20")
+        else:
+            raise ValueError(
+                f"{char!r} is not printable ASCII; write each of its bytes as % with two "
+                "hexadecimal digits"
+            )
+    return bytes(data)
+
+
+def _unquote_text(text: str) -> str:
+    try:
+        return _unquote(text).decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"{text!r} is not UTF-8") from None
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+def format_codec(codec: Codec) -> str:
+    """Return the notation of a codec: ``parse_codec(format_codec(codec)) == codec``.
+
+    The notation cannot express functions, nor special objects that are not literals. A codec that
+    has them is written as the name of the format with the same ones and the parameters that differ:
+    ``zmtp,max=1KiB``.
+
+    Returns:
+        The notation; the codec's ``repr`` if there is no notation for it.
+    """
+    head = _head_of(codec)
+    if head is not None:
+        text = _write(codec, head, _defaults(codec))
+        if text is not None:
+            return text
+    named = [
+        text
+        for row in formats.table()
+        if row.codec.kind == codec.kind and _equal_without_keys(codec, row.codec)
+        if (text := _write(codec, row.name, row.codec.parameters)) is not None
+    ]
+    return min(named, key=lambda text: text.count(","), default=repr(codec))
+
+
+def _head_of(codec: Codec) -> str | None:
+    parameters = codec.parameters
+    if codec.kind == "uint":
+        letter = "i" if parameters["signed"] else "u"
+        order = {order: suffix for suffix, order in _ORDERS.items()}[parameters["byteorder"]]
+        suffix = "" if parameters["width"] == 1 and order == "be" else order
+        return f"{letter}{8 * parameters['width']}{suffix}"
+    if codec.kind == "struct":
+        return f"struct:{parameters['fmt']}"
+    if codec.kind == "digits":
+        return f"{'hex' if parameters['base'] == 16 else 'digits'}{parameters['width']}"
+    return None if codec.kind == "custom" else codec.kind
+
+
+def _write(codec: Codec, head: str, base: Mapping[str, Any]) -> str | None:
+    """Return the head and the keys that differ from `base`; None if a value cannot be written."""
+    parts = [head]
+    for key in _allowed_keys(codec.kind):
+        parameter, _, write = _KEYS[key]
+        value = codec.parameters[parameter]
+        if value == base[parameter]:
+            continue
+        if parameter == "length_offset" and value is None:
+            value = len(codec.parameters["magic"])
+        written = write(value)
+        if written is None:
+            return None
+        parts.append(f"{key}={written}")
+    return ",".join(parts)
+
+
+def _defaults(codec: Codec) -> Mapping[str, Any]:
+    """Return the parameters of the codec that a head without keys describes."""
+    if codec.kind == "struct":
+        return Codec.struct("B").parameters
+    if codec.kind == "digits":
+        return Codec.digits(1).parameters
+    default: Codec = getattr(Codec, codec.kind)()
+    return default.parameters
+
+
+def _equal_without_keys(codec: Codec, other: Codec) -> bool:
+    """Return whether two codecs are equal in the parameters that the notation has no key for."""
+    with_key = _names_of(_allowed_keys(codec.kind))
+    return all(
+        value == other.parameters[name]
+        for name, value in codec.parameters.items()
+        if name not in with_key
+    )
+
+
+def _write_max(size: int | None) -> str:
+    if size is None:
+        return "none"
+    for unit, unit_size in _UNITS.items():
+        if size and not size % unit_size and (size < 1024 * unit_size or unit == "GiB"):
+            return f"{size // unit_size}{unit}"
+    return str(size)
+
+
+def _write_specials(specials: Mapping[int, Hashable] | None) -> str | None:
+    pairs = []
+    for value, special in sorted((specials or {}).items()):
+        try:
+            shown = repr(special)
+            if ast.literal_eval(shown) != special:
+                return None
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            return None
+        pairs.append(f"{value}:{_quote(shown.encode())}")
+    return ";".join(pairs)
+
+
+def _quote(data: bytes) -> str:
+    return "".join(
+        chr(byte) if 0x21 <= byte <= 0x7E and byte not in b"%,;=" else f"%{byte:02X}"
+        for byte in data
+    )
+
+
+def _quote_text(text: str) -> str:
+    return _quote(text.encode())
+
+
+# key -> parameter, function that reads a value, function that writes it (None: it cannot).
+_KEYS: dict[str, tuple[str, Callable[[str], Any], Callable[[Any], str | None]]] = {
+    "max_width": ("max_width", _read_int, str),
+    "end": ("end", _unquote, _quote),
+    "base": ("base", _read_int, str),
+    "name": ("name", _unquote_text, _quote_text),
+    "max_header": ("max_header", _read_int, str),
+    "offset": ("length_offset", _read_int, str),
+    "adjustment": ("length_adjustment", _read_int, str),
+    "includes": ("length_includes", _read_includes, str),
+    "magic": ("magic", _unquote, _quote),
+    "trailer": ("trailer", _unquote, _quote),
+    "specials": ("specials", _read_specials, _write_specials),
+    "max": ("max_message_size", _read_max, _write_max),
+}
+
+_KEY_OF = {parameter: key for key, (parameter, _, _) in _KEYS.items()}
+
+_BINARY_KEYS = ("offset", "adjustment", "includes", "magic", "trailer", "specials", "max")
+_ALLOWED_KEYS = {
+    "uint": _BINARY_KEYS,
+    "struct": _BINARY_KEYS,
+    "digits": _BINARY_KEYS,
+    "varint": ("max_width", "offset", "adjustment", "magic", "trailer", "specials", "max"),
+    "text": ("end", "base", "offset", "adjustment", "magic", "trailer", "specials", "max"),
+    "headers": ("name", "max_header", "adjustment", "magic", "trailer", "specials", "max"),
+    "custom": ("max_header", "magic", "trailer", "max"),
+}
+
+
+def _allowed_keys(kind: str) -> tuple[str, ...]:
+    return _ALLOWED_KEYS[kind]

@@ -1,0 +1,182 @@
+"""The catalogue of known protocols."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import pickle
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from framecodec import Codec, FrameError
+from framecodec.catalogue import Catalogue, Format, PktLine, formats
+
+PROMISED = [
+    "ascii4",
+    "struct-i",
+    "netstring",
+    "protobuf",
+    "erlang1",
+    "erlang2",
+    "erlang4",
+    "kafka",
+    "thrift",
+    "dns",
+    "grpc",
+    "postgres",
+    "postgres-startup",
+    "mysql",
+    "mongodb",
+    "tls",
+    "http2",
+    "amqp",
+    "amqp1",
+    "bgp",
+    "docker",
+    "cassandra",
+    "bitcoin",
+    "oncrpc",
+    "multiprocessing",
+    "pkt-line",
+    "syslog",
+    "resp-bulk",
+    "lsp",
+    "mqtt",
+    "minecraft",
+    "tpkt",
+    "diameter",
+    "modbus",
+    "stun",
+    "smb",
+    "memcached",
+    "zmtp",
+    "native-messaging",
+    "smpp",
+    "9p",
+]
+
+
+# --- the catalogue --------------------------------------------------------------------------------
+
+
+def test_formats_has_every_promised_name() -> None:
+    assert set(PROMISED) <= set(formats)
+
+
+@pytest.mark.parametrize("name", list(formats))
+def test_formats_finds_each_codec_by_name_and_as_an_attribute(name: str) -> None:
+    codec = formats[name]
+    assert isinstance(codec, Codec)
+    assert name in formats
+    attribute = name.replace("-", "_")
+    assert getattr(formats, attribute) is codec
+    assert (attribute in dir(formats)) == attribute.isidentifier()
+    row = formats.describe(name)
+    assert (row.name, row.codec) == (name, codec)
+    for text in (row.description, row.specification):
+        assert text
+        assert "\n" not in text
+
+
+@pytest.mark.parametrize("name", list(formats))
+def test_formats_has_no_name_that_hides_a_method(name: str) -> None:
+    assert not hasattr(Catalogue, name.replace("-", "_"))
+
+
+def test_formats_is_a_mapping() -> None:
+    assert len(formats) == len(list(formats)) == len(formats.table())
+    assert dict(formats) == {row.name: row.codec for row in formats.table()}
+    assert formats.get("no such format") is None
+    assert "no such format" not in formats
+    assert repr(formats) == f"<Catalogue of {len(formats)} formats>"
+
+
+def test_formats_suggests_similar_names_for_an_unknown_one() -> None:
+    with pytest.raises(KeyError, match=r"'kafak'.*did you mean kafka"):
+        formats["kafak"]
+    with pytest.raises(AttributeError, match=r"'postgrez'.*did you mean postgres"):
+        _ = formats.postgrez
+    with pytest.raises(KeyError, match=r"no format 'xyzzy' in the catalogue['\"]$"):
+        formats.describe("xyzzy")
+    assert not hasattr(formats, "_private")
+
+
+def test_Catalogue_refuses_two_formats_with_one_name() -> None:
+    row = formats.describe("kafka")
+    with pytest.raises(ValueError, match="kafka"):
+        Catalogue([row, row])
+
+
+def test_formats_is_the_catalogue_however_it_is_imported() -> None:
+    import framecodec.formats
+    from framecodec.formats import PktLine as imported
+    from framecodec.formats import kafka
+
+    assert framecodec.formats is formats
+    assert importlib.import_module("framecodec.formats") is formats
+    assert imported is PktLine
+    assert kafka is formats["kafka"]
+    with pytest.raises(ImportError, match="kafak"):
+        from framecodec.formats import kafak  # noqa: F401
+    assert not any(Path(framecodec.__file__).parent.glob("formats*"))
+
+
+@pytest.mark.parametrize("name", list(formats))
+def test_formats_have_codecs_that_pickle_copy_and_hash(name: str) -> None:
+    codec = formats[name]
+    for twin in (pickle.loads(pickle.dumps(codec)), copy.copy(codec), copy.deepcopy(codec)):
+        assert twin == codec
+        assert hash(twin) == hash(codec)
+    assert codec in {codec}
+
+
+def test_formats_pickles_with_its_rows_and_its_enum() -> None:
+    assert pickle.loads(pickle.dumps(formats)) == formats
+    assert copy.deepcopy(formats).table() == formats.table()
+    for member in PktLine:
+        assert pickle.loads(pickle.dumps(member)) is member
+        assert repr(member) == f"formats.PktLine.{member.name}"
+        assert eval(repr(member), {"formats": formats}) is member
+    row = formats.describe("zmtp")
+    assert isinstance(row, Format)
+    assert pickle.loads(pickle.dumps(row)) == row
+
+
+def test_PktLine_has_the_lines_of_git_without_data() -> None:
+    assert formats.PktLine is PktLine
+    assert formats.pkt_line.split(b"0006a\n000100000002") == (
+        [b"a\n", PktLine.DELIM, PktLine.FLUSH, PktLine.RESPONSE_END],
+        18,
+    )
+    assert formats.pkt_line.encode_many([PktLine.FLUSH, b"a", PktLine.DELIM]) == b"00000005a0001"
+
+
+def test_postgres_messages_begin_with_their_type_byte() -> None:
+    query = b"Q" + b"SELECT 1\0"
+    assert formats.postgres.encode(query) == b"Q" + b"\0\0\0\x0d" + b"SELECT 1\0"
+    assert formats.postgres.decode(formats.postgres.encode(query)) == query
+
+
+@given(st.sampled_from(list(formats)), st.binary(max_size=300))
+def test_formats_decode_what_they_encode(name: str, message: bytes) -> None:
+    codec = formats[name]
+    try:
+        frame = codec.encode(message)
+    except FrameError:
+        return
+    assert codec.decode(frame) == message
+    assert codec.splitter(raw=True).feed(frame) == [frame]
+
+
+@given(st.sampled_from(list(formats)), st.binary(max_size=40))
+def test_formats_encode_what_they_decode_to_the_same_message(name: str, data: bytes) -> None:
+    codec = formats[name]
+    try:
+        messages, _ = codec.split(data)
+    except FrameError:
+        return
+    for message in messages:
+        assert codec.decode(codec.encode(message)) == message

@@ -1,0 +1,66 @@
+"""The formats whose shape needs code: what their parse and build functions accept and refuse."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from framecodec import InvalidFrameError, formats
+
+# First bytes that make a message of any bytes after them.
+LEADS = {
+    "oncrpc-fragment": st.sampled_from([b"\x00", b"\x80"]),
+    "zmtp": st.sampled_from([b"\x00", b"\x01", b"\x04"]),
+    "websocket": st.sampled_from([b"\x81\x00", b"\x82\x80abcd"]),
+    "fastcgi": st.sampled_from([b"\x06\x00\x01\x00\x00"]),
+    "giop": st.sampled_from([b"\x01\x02\x00\x05", b"\x01\x02\x01\x05"]),
+    "dbus": st.sampled_from([b"l\x01\x00\x01" + bytes(8), b"B\x01\x00\x01" + bytes(8)]),
+    "ber": st.sampled_from([b"\x30", b"\x1f\x81\x00"]),
+    "ldap": st.just(b"\x30"),
+    "cassandra-v5": st.sampled_from([b"\x00" + bytes(7), b"\x01" + bytes(7)]),
+    "multiprocessing": st.just(b""),
+}
+
+
+@pytest.mark.parametrize("name", LEADS)
+@given(data=st.data())
+def test_build_makes_a_header_that_parse_reads(name: str, data: st.DataObject) -> None:
+    lead = data.draw(LEADS[name])
+    size = data.draw(st.one_of(st.integers(0, 300), st.sampled_from([65_530, 65_536, 70_000])))
+    if name == "fastcgi":
+        size = min(size, 0xFFFF)
+    message = lead + bytes(size)
+    assert formats[name].decode(formats[name].encode(message)) == message
+
+
+def test_parse_names_what_it_found_in_an_invalid_header() -> None:
+    with pytest.raises(InvalidFrameError, match="the length is negative: -2"):
+        formats.multiprocessing.decode(b"\xff\xff\xff\xfe")
+    with pytest.raises(InvalidFrameError, match="flags 0x08 are reserved"):
+        formats.zmtp.decode(b"\x08\x00")
+    with pytest.raises(InvalidFrameError, match="the indefinite form"):
+        formats.ldap.decode(b"\x30\x80")
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "reason"),
+    [
+        ("oncrpc-fragment", b"\x01a", "its first byte must be 0x80 .* or 0 .*, not 0x1"),
+        ("zmtp", b"\x02a", r"flags 0, 1 \(more\) or 4 \(command\), not 0x2"),
+        ("websocket", b"\x81\x01", "mask bit, 0 or 0x80, not 0x1"),
+        ("websocket", b"\x81\x80abc", "its mask bit is set, but it has no 4-byte masking key"),
+        ("fastcgi", b"\x06\x00\x01\x02\x00a", "it declares 2 bytes of padding, more than it has"),
+        ("dbus", b"x" + bytes(11), "the byte order must be l or B, not b'x'"),
+        ("dbus", b"l" + bytes(7) + b"\x01\x00\x00\x00", "fewer bytes than its header fields"),
+        ("dbus", b"B" + bytes(7) + b"\x04\x00\x00\x01", "67108865 bytes; D-Bus allows 67108864"),
+        ("ber", b"\x1f" + b"\x81" * 5, "does not end within 6 bytes"),
+        ("x11", b"\x01\x00abc", "its size after the length must be a multiple of 4, not 3"),
+        ("cassandra-v5", b"\x02" + bytes(7), "self-contained flag, 0 or 1, not 0x2"),
+    ],
+)
+def test_build_names_what_it_found_in_an_impossible_message(
+    name: str, message: bytes, reason: str
+) -> None:
+    with pytest.raises(InvalidFrameError, match=f"the message has no frame: .*{reason}"):
+        formats[name].encode(message)
