@@ -47,7 +47,7 @@ from cpython.long cimport PyLong_CheckExact
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_XDECREF
+from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
@@ -131,8 +131,6 @@ cdef extern from "Python.h":
     bint _is_bytes "PyBytes_CheckExact" (PyObject*) noexcept
     Py_ssize_t _bytes_size "PyBytes_GET_SIZE" (PyObject*) noexcept
     Py_ssize_t Py_REFCNT(PyObject*) noexcept
-    # NULL instead of an exception, so that a caller without a `try` can clean up.
-    PyObject* _try_new_list "PyList_New" (Py_ssize_t) noexcept
     # As in _layout.py. A batch has no more, and its count of headers, of 8 bytes at most, cannot
     # overflow either.
     const Py_ssize_t LARGEST_SIZE "(PY_SSIZE_T_MAX / 2)"
@@ -514,16 +512,17 @@ cdef class Splitter:
             TypeError, BufferError: `data` is not a contiguous bytes-like object; nothing was taken.
             ValueError: The splitter is detached.
         """
-        cdef list messages
+        # Before any look at the state: before Python 3.12 the allocation may collect garbage, whose
+        # finalizers may call in here.
+        cdef list messages = []
         if PyBytes_CheckExact(data):
             self._check_ready()
-            messages = self._begin_to_take()
             self._take(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), messages)
             return messages
-        return self._feed_buffer(data)
+        self._feed_buffer(data, messages)
+        return messages
 
-    cdef list _feed_buffer(self, data):
-        cdef list messages
+    cdef int _feed_buffer(self, data, list messages) except -1:
         cdef Py_buffer view
         try:
             PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
@@ -538,12 +537,12 @@ cdef class Splitter:
                 # The caller has a view of the message, and may be feeding just that: taking a
                 # chunk would write into it.
                 data = _bytes_of(<const uint8_t*>view.buf, view.len)
-                return self.feed(data)
-            messages = self._begin_to_take()
-            self._take(<const uint8_t*>view.buf, view.len, messages)
-            return messages
+                self._take(<const uint8_t*>PyBytes_AS_STRING(data), view.len, messages)
+            else:
+                self._take(<const uint8_t*>view.buf, view.len, messages)
         finally:
             PyBuffer_Release(&view)
+        return 0
 
     def get_buffer(self, sizehint=-1, /):
         """Gives memory to read the next bytes of the stream into.
@@ -646,23 +645,23 @@ cdef class Splitter:
         """
         number = count if PyLong_CheckExact(count) else operator.index(count)
         cdef Py_ssize_t size = _clipped_index(number)
+        cdef list messages = []  # first, as in feed()
         cdef int given = self._given
-        cdef list messages
         self._check_usable()
         if given == NOTHING:
             raise errors.no_buffer_given()
         if size < 0 or size > self._given_size:
             raise errors.updated_beyond_buffer(number, self._given_size)
         if given == A_ROOM:
-            return self._take_room(size)
-        messages = self._begin_to_take()
+            self._take_room(size, messages)
+            return messages
         self._given = NOTHING
         self._take(<const uint8_t*>PyByteArray_AS_STRING(self._buffer), size, messages)
         return messages
 
-    cdef list _take_room(self, Py_ssize_t size):
+    cdef int _take_room(self, Py_ssize_t size, list messages) except -1:
         """Counts bytes that the caller has written into the message itself."""
-        cdef list messages = self._begin_to_take()
+        self._busy = True
         try:
             self._withdraw_room()
             self._filled += size
@@ -676,7 +675,7 @@ cdef class Splitter:
             raise
         finally:
             self._busy = False
-        return messages
+        return 0
 
     def feed_eof(self):
         """Says that the stream has ended.
@@ -795,18 +794,6 @@ cdef class Splitter:
                 self._busy = False
         return 0
 
-    cdef inline list _begin_to_take(self):
-        """Returns an empty list for messages; the splitter is busy then, until _take() ends."""
-        # A garbage collection may run inside the allocation, and its finalizers may call in here.
-        self._busy = True
-        cdef PyObject* new = _try_new_list(0)
-        if new == NULL:
-            self._busy = False
-            _raise_what_is_set()
-        cdef list messages = <list>new
-        Py_DECREF(messages)
-        return messages
-
     cdef inline int _take(
         self, const uint8_t* data, Py_ssize_t size, list messages
     ) except -1:
@@ -816,8 +803,8 @@ cdef class Splitter:
         # A chunk in the midst of a message: nothing can begin, end or go wrong.
         if size < self._rest_left and size <= self._message_room - self._filled:
             self._keep(data, size)
-            self._busy = False
             return 0
+        self._busy = True
         # A `try` would cost 5 ns a call, which is seen where chunks are tiny: so the call is made
         # as if it raised nothing, and an error is picked up after it.
         failed = (<_consume_unchecked>_consume)(self, data, size, messages)

@@ -229,27 +229,33 @@ class Splitter:
             with errors.view_bytes(data) as view:
                 return self._feed(view)
         messages: list[Any] = []
+        taken = False
         try:
             with self._lock:
                 self._check_usable()
                 if self._given == _A_ROOM:
                     self._given = _NOTHING
                 self._take(data, messages)
+                taken = True
         except BaseException as error:
-            self._keep_interruption(error, messages)
+            if taken:
+                self._keep_interruption(error)
             raise
         return messages
 
     def _feed(self, view: memoryview) -> list[Any]:
         messages: list[Any] = []
+        taken = False
         try:
             with self._lock:
                 self._check_usable()
                 if self._given == _A_ROOM:
                     self._given = _NOTHING
                 self._take(view, messages)
+                taken = True
         except BaseException as error:
-            self._keep_interruption(error, messages)
+            if taken:
+                self._keep_interruption(error)
             raise
         return messages
 
@@ -314,6 +320,7 @@ class Splitter:
         """
         size = operator.index(count)
         messages: list[Any] = []
+        taken = False
         try:
             with self._lock:
                 self._check_usable()
@@ -322,11 +329,12 @@ class Splitter:
                     raise errors.no_buffer_given()
                 if not 0 <= size <= len(buffer):
                     raise errors.updated_beyond_buffer(size, len(buffer))
-                chunk = buffer[:size]
+                self._take(buffer[:size], messages)
+                taken = True
                 self._given = _NOTHING
-                self._take(chunk, messages)
         except BaseException as error:
-            self._keep_interruption(error, messages)
+            if taken:
+                self._keep_interruption(error)
             raise
         return messages
 
@@ -374,15 +382,16 @@ class Splitter:
             self._busy = True  # as in feed_eof()
             try:
                 unfinished = self._unfinished()
+                header, piece = bytearray(), bytearray()
+                pieces: list[bytes] = []
+                # Nothing can fail any more.
                 self._detached = True
+                self._header, self._piece, self._pieces = header, piece, pieces
+                self._phase, self._pending, self._given = _IN_HEADER, 0, _NOTHING
+                self._not_taken = self._looked_ahead = b""
+                self._buffer = None
             finally:
                 self._busy = False
-            offset = self._stream_offset
-            self._end_frame([], ())
-            self._stream_offset = offset
-            self._not_taken = self._looked_ahead = b""
-            self._buffer = None
-            self._given = _NOTHING
             return unfinished
 
     def __reduce__(self) -> NoReturn:
@@ -463,10 +472,10 @@ class Splitter:
             taken = self._stream_offset + self._pending - taken_before
             self._fail(error, data[pos:], taken)
 
-    def _keep_interruption(self, error: BaseException, messages: list[Any]) -> None:
-        """Makes an error stick that came between the last message and the end of the call, from a
-        signal handler: the caller does not get these messages."""
-        if messages and self._error is None:
+    def _keep_interruption(self, error: BaseException) -> None:
+        """Makes an error stick that came after a chunk was taken and before the call returned: the
+        caller does not get the messages, and does not learn that the chunk was taken."""
+        if self._error is None:
             self._error = error
 
     def _consume(self, data: bytes, messages: list[Any]) -> None:
@@ -625,6 +634,7 @@ class Splitter:
             return 0
         header_size, value, lead = found
         surplus = self._drop_surplus(header_size, in_chunk)
+        header = self._header
         if value in self._layout.specials:
             special = self._layout.specials[value]
             delivered: tuple[Any, ...] = ()
@@ -657,10 +667,9 @@ class Splitter:
         surplus = len(header) - header_size
         if surplus:
             pending = self._pending - surplus
-            if surplus > in_chunk:
-                self._looked_ahead = bytes(header[header_size : len(header) - in_chunk])
-            del header[header_size:]
-            self._pending = pending
+            looked_ahead = bytes(header[header_size : max(header_size, len(header) - in_chunk)])
+            kept = header[:header_size]
+            self._header, self._looked_ahead, self._pending = kept, looked_ahead, pending
         return surplus
 
     def _judge_header(self, header: bytearray) -> tuple[int, int, bytes] | None:
