@@ -2,6 +2,7 @@
 
     python -m tests.fuzz [OPTIONS]          random streams; see the package
     python -m tests.fuzz orders [OPTIONS]   random orders of calls; see orders.py
+    python -m tests.fuzz shortage [OPTIONS] failing allocations; see shortage.py
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import traceback
 from collections import Counter
 
 from tests.engines import ENGINES
-from tests.fuzz import orders, run_case
+from tests.fuzz import orders, run_case, shortage
 from tests.fuzz.workers import Failure, in_a_child, run_cases
 
 
 def main() -> int:
     if sys.argv[1:2] == ["orders"]:
         return run_orders(sys.argv[2:])
+    if sys.argv[1:2] == ["shortage"]:
+        return shortage.main(sys.argv[2:])
     return run_streams(sys.argv[1:])
 
 
@@ -71,7 +74,7 @@ def run_orders(arguments: list[str]) -> int:
         return f"{orders.outcome_of(program, engines)}\n{program}\n"
 
     began = time.monotonic()
-    done, failures = run_cases(
+    done, failures, _ = run_cases(
         lambda case: orders.run_seed(case, engines),
         first=first,
         count=options.cases,

@@ -47,6 +47,7 @@ class _Worker:
         self, run: Callable[[int], object], first: int, step: int, stop: int | None, end: float
     ) -> None:
         self.shared = mmap.mmap(-1, 4096)
+        self.totals = (0, 0)  # sums of what the cases return
         self.write(first, 0, 0)
         self.first, self.seen, self.seen_at = first, -1, time.monotonic()
         self.reader, writer = os.pipe()
@@ -78,7 +79,9 @@ class _Worker:
         while (stop is None or case < stop) and time.monotonic() < end:
             self.write(case, done, 0)
             try:
-                run(case)
+                result = run(case)
+                if isinstance(result, tuple):
+                    self.totals = (self.totals[0] + result[0], self.totals[1] + result[1])
             except BaseException as error:
                 if type(error) is KeyboardInterrupt:
                     break
@@ -93,10 +96,10 @@ class _Worker:
         return 0
 
     def write(self, case: int, done: int, ended: int) -> None:
-        struct.pack_into("QQQ", self.shared, 0, case, done, ended)
+        struct.pack_into("QQQQQ", self.shared, 0, case, done, ended, *self.totals)
 
-    def read(self) -> tuple[int, int, int]:
-        return struct.unpack_from("QQQ", self.shared, 0)
+    def read(self) -> tuple[int, int, int, int, int]:
+        return struct.unpack_from("QQQQQ", self.shared, 0)
 
     def hangs(self) -> bool:
         case = self.read()[0]
@@ -114,16 +117,20 @@ def run_cases(
     jobs: int = 1,
     most_failures: int = 1,
     report: Callable[[Failure], None] = lambda failure: None,
-) -> tuple[int, list[Failure]]:
+) -> tuple[int, list[Failure], tuple[int, int]]:
     """Runs cases until there are enough of them, of seconds, or of failures.
 
+    Args:
+        run: Runs a case by its number; may return two numbers, which are summed up.
+
     Returns:
-        How many ran, and those that failed.
+        How many ran, those that failed, and the sums.
     """
     end = float("inf") if seconds is None else time.monotonic() + seconds
     stop = None if count is None else first + count
     failures: list[Failure] = []
     done = 0
+    totals = (0, 0)
     workers = {}
     for number in range(jobs):
         worker = _Worker(run, first + number, jobs, stop, end)
@@ -139,7 +146,8 @@ def run_cases(
                 if not ended:
                     continue
                 del workers[pid]
-                case, ran, well = worker.read()
+                case, ran, well, *sums = worker.read()
+                totals = (totals[0] + sums[0], totals[1] + sums[1])
                 with os.fdopen(worker.reader, "rb") as pipe:
                     said = pipe.read().decode(errors="replace").rstrip("\0")
                 worker.shared.close()
@@ -161,7 +169,7 @@ def run_cases(
                     _end(workers)
     finally:
         _end(workers)
-    return done, failures
+    return done, failures, totals
 
 
 def _end(workers: dict[int, _Worker]) -> None:
