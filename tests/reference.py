@@ -204,7 +204,7 @@ def expect(codec: Codec, data: bytes, *, raw: bool = False, skip: bool = False) 
     outcome, oversized = Outcome(), False
     while outcome.stream_offset < len(data):
         frame = data[outcome.stream_offset :]
-        where, header, needed, oversized = "header", frame, None, False
+        where, header, needed, oversized, seen = "header", frame, None, False, 0
         try:
             value, size, lead, seen = read_header(codec, frame)
             header = frame[:size]
@@ -236,7 +236,7 @@ def expect(codec: Codec, data: bytes, *, raw: bool = False, skip: bool = False) 
         except Bad as bad:
             outcome.error = InvalidFrameError
             outcome.attributes = {"header": header[: bad.args[0]]}
-            outcome.decided = outcome.stream_offset + bad.args[0]
+            outcome.decided = outcome.stream_offset + max(seen, bad.args[0])
             break
         except Broken as broken:
             outcome.decided = outcome.stream_offset + broken.args[0]
@@ -259,6 +259,8 @@ def expect(codec: Codec, data: bytes, *, raw: bool = False, skip: bool = False) 
         outcome.stream_offset += stop
         outcome.steps.append((certain, outcome.stream_offset, len(outcome.messages)))
     outcome.unread = data[outcome.stream_offset :] if not (oversized and skip) else b""
+    if outcome.decided is not None and outcome.steps:  # it is not looked for any earlier
+        outcome.decided = max(outcome.decided, max(step[0] for step in outcome.steps))
     if outcome.error and issubclass(outcome.error, FrameError):
         outcome.attributes["stream_offset"] = outcome.stream_offset
     return outcome

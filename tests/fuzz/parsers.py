@@ -118,8 +118,8 @@ def grab() -> None:
         if type(thing) is NOW.engine.Spans:
             try:
                 NOW.kept.append(memoryview(thing))
-            except TypeError:  # the Python engine's, before Python 3.12
-                NOW.kept.append(list(thing))
+            except (BufferError, TypeError):  # it is refused; TypeError: before Python 3.12
+                NOW.kept.append(thing)
         elif type(thing) is NOW.engine.Splitter and all(thing is not own for own in NOW.own):
             for call in (lambda s: s.feed(b"ab"), lambda s: s.get_room(), lambda s: s.detach()):
                 try:

@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
 import framecodec.codec
 from framecodec import Codec
+from tests.engines import ENGINES
 from tests.fuzz.parsers import Builder, Parser
 from tests.reference import Outcome, expect
 from tests.zoo import Mark
@@ -97,6 +98,8 @@ class Shortage:
             return result
         finally:
             remove_mem_hooks()
+        if isinstance(error, RuntimeError) and str(error) == "can't allocate lock":
+            error = MemoryError()  # what threading.RLock() makes of it
         self.failed += isinstance(error, MemoryError)
         return error
 
@@ -175,13 +178,14 @@ class Case:
 
     name: str
     run: Callable[[Shortage, int, int], int]  # from, to: which fail; returns the allocations made
+    often: bool = False  # several allocations may fail
 
 
 class _Stream:
     """A splitter in a phase of a stream, and what it gave so far."""
 
-    def __init__(self, engine: ModuleType, shape: Shape, fed: int) -> None:
-        self.shape, self.fed = shape, fed
+    def __init__(self, engine: ModuleType, shape: Shape, fed: int, often: bool) -> None:
+        self.shape, self.fed, self.often = shape, fed, often
         on_oversize = "skip" if shape.skip else "raise"
         self.splitter = engine.Splitter(shape.codec, raw=shape.raw, on_oversize=on_oversize)
         self.messages: list[Any] = []
@@ -218,7 +222,10 @@ class _Stream:
         if isinstance(result, list):
             self.messages += result
         elif isinstance(result, BaseException):
-            assert result is splitter.error, f"{result!r} is not the sticky error"
+            # A second MemoryError may have come while the first one was handled.
+            assert result is splitter.error or (
+                isinstance(result, MemoryError) and isinstance(splitter.error, MemoryError)
+            ), f"{result!r} is not the sticky error {splitter.error!r}"
         self.fed = stop
         if isinstance(splitter.error, MemoryError):
             self.ended()
@@ -240,8 +247,14 @@ class _Stream:
         count = delivered[-1][2] if delivered else 0
         assert offset == (delivered[-1][1] if delivered else 0), f"offset {offset}"
         assert self.messages == whole.messages[:count], "messages and offset do not agree"
-        assert offset + splitter.pending == self.fed, "the offset has lost bytes"
-        unread = splitter.detach()
+        pending = splitter.pending
+        try:
+            unread = splitter.detach()
+        except MemoryError as error:
+            # It had no memory to keep the bytes either, and says so: none is lost unnoticed.
+            assert self.often, f"one allocation failed, and {error}"
+            return
+        assert offset + pending == self.fed, "the offset has lost bytes"
         assert unread == shape.stream[offset : self.fed] or (shape.skip and not unread), (
             f"detach() gave {unread[:50]!r} of {shape.stream[offset : self.fed][:50]!r}"
         )
@@ -266,7 +279,7 @@ class _Stream:
 
 def _feeding(engine: ModuleType, shape: Shape, start: int, stop: int, form: Any) -> Any:
     def run(shortage: Shortage, first: int, last: int) -> int:
-        stream = _Stream(engine, shape, start)
+        stream = _Stream(engine, shape, start, last - first > 1)
         chunk = form(shape.stream[start:stop])
         if first < 0:
             return shortage.count(stream.splitter.feed, (chunk,))
@@ -282,7 +295,7 @@ def _giving(engine: ModuleType, shape: Shape, start: int, stop: int, method: str
     """get_buffer or get_room short of memory; then the bytes."""
 
     def run(shortage: Shortage, first: int, last: int) -> int:
-        stream = _Stream(engine, shape, start)
+        stream = _Stream(engine, shape, start, last - first > 1)
         splitter = stream.splitter
         give = getattr(splitter, method)
         if first < 0:
@@ -318,7 +331,7 @@ def _updating(engine: ModuleType, shape: Shape, start: int, stop: int, method: s
     """buffer_updated short of memory, of what get_buffer or get_room gave."""
 
     def run(shortage: Shortage, first: int, last: int) -> int:
-        stream = _Stream(engine, shape, start)
+        stream = _Stream(engine, shape, start, last - first > 1)
         splitter = stream.splitter
         view = getattr(splitter, method)(70_000)
         size = min(len(view), stop - start)
@@ -339,7 +352,7 @@ def _ending(engine: ModuleType, shape: Shape, start: int, method: str) -> Any:
     """feed_eof or detach short of memory."""
 
     def run(shortage: Shortage, first: int, last: int) -> int:
-        stream = _Stream(engine, shape, start)
+        stream = _Stream(engine, shape, start, last - first > 1)
         splitter = stream.splitter
         call = getattr(splitter, method)
         if first < 0:
@@ -424,6 +437,12 @@ def _decode_with(engine: ModuleType, codec: Codec) -> Callable[[Any], Any]:
 
 def all_cases(engine: ModuleType, *, every: int = 1) -> Iterator[Case]:
     """Every call in every phase of every shape; or every so many-th of the cuts."""
+    often = engine.__name__ == ENGINES["compiled"]
+    for case in _all_cases(engine, every):
+        yield replace(case, often=often)
+
+
+def _all_cases(engine: ModuleType, every: int) -> Iterator[Case]:
     for shape in shapes():
         cuts = shape.cuts
         pairs = [(a, b) for a in cuts for b in cuts if a < b and _worth(cuts, a, b)][::every]
@@ -518,23 +537,29 @@ def _stateless_cases(engine: ModuleType, shape: Shape) -> Iterator[Case]:
 
 
 def _scanned(spans: Any) -> Any:
-    return [bytes(view) for view in spans], [bytes(view) for view in spans[:2]], repr(spans)
+    views = [spans[pos] for pos in range(len(spans))]
+    return [bytes(view) for view in views], [bytes(view) for view in spans[:2]], repr(spans)
 
 
 def run_case(case: Case, shortage: Shortage, only: int | None = None) -> None:
-    """Runs a case with each allocation failed alone, and with all from each on.
+    """Runs a case with each allocation failed alone, and with some more that follow it.
+
+    Not with all that follow: where CPython has no memory for the number that an exception handler
+    wants, it looks for that handler again, for ever (`lasti` in ceval.c, Python 3.11 to 3.13). And
+    of the compiled engine only: what handles an error in Python needs memory itself.
 
     Raises:
         AssertionError: The promise was broken; it says which allocation failed.
     """
     most = case.run(shortage, -1, 0)
     for first in range(most + 3) if only is None else [only]:
-        for last in (first + 1, 0):
+        for last in (first + 1, first + 3, first + 20)[: 3 if case.often else 1]:
             try:
                 case.run(shortage, first, last)
             except BaseException as error:
-                which = f"allocation {first}" if last else f"every allocation from {first} on"
-                raise AssertionError(f"{case.name}, without {which}: {error!r}") from error
+                raise AssertionError(
+                    f"{case.name}, without allocations {first} to {last - 1}: {error!r}"
+                ) from error
 
 
 def main(arguments: list[str]) -> int:
@@ -542,7 +567,6 @@ def main(arguments: list[str]) -> int:
     import sys
     from collections import Counter
 
-    from tests.engines import ENGINES
     from tests.fuzz.orders import load_engines
     from tests.fuzz.workers import run_cases
 
@@ -558,11 +582,12 @@ def main(arguments: list[str]) -> int:
     if why_not():
         print(why_not())
         return 0
-    gc.freeze()
     bad = 0
     for name in options.engine or ENGINES:
         (engine,) = load_engines([name])
         cases = list(all_cases(engine, every=options.every))
+        gc.collect()
+        gc.freeze()  # so that a collection goes through what a call leaves, and nothing else
         if options.case is not None:
             run_case(cases[options.case], Shortage(), options.fail)
             continue
@@ -588,6 +613,7 @@ def main(arguments: list[str]) -> int:
             jobs=options.jobs,
             most_failures=10**6,
             report=show,
+            quiet=True,  # CPython writes of objects that it could not free, and the like
         )
         bad += len(failures)
         calls, failed = totals

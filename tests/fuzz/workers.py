@@ -44,7 +44,13 @@ class _Worker:
     """
 
     def __init__(
-        self, run: Callable[[int], object], first: int, step: int, stop: int | None, end: float
+        self,
+        run: Callable[[int], object],
+        first: int,
+        step: int,
+        stop: int | None,
+        end: float,
+        quiet: bool,
     ) -> None:
         self.shared = mmap.mmap(-1, 4096)
         self.totals = (0, 0)  # sums of what the cases return
@@ -60,6 +66,8 @@ class _Worker:
         status = 70
         try:
             os.close(self.reader)
+            if quiet:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
             status = self.work(run, first, step, stop, end, writer)
         finally:
             sys.stdout.flush()
@@ -117,11 +125,13 @@ def run_cases(
     jobs: int = 1,
     most_failures: int = 1,
     report: Callable[[Failure], None] = lambda failure: None,
+    quiet: bool = False,
 ) -> tuple[int, list[Failure], tuple[int, int]]:
     """Runs cases until there are enough of them, of seconds, or of failures.
 
     Args:
         run: Runs a case by its number; may return two numbers, which are summed up.
+        quiet: Nothing that the workers write to the standard error is shown.
 
     Returns:
         How many ran, those that failed, and the sums.
@@ -133,7 +143,7 @@ def run_cases(
     totals = (0, 0)
     workers = {}
     for number in range(jobs):
-        worker = _Worker(run, first + number, jobs, stop, end)
+        worker = _Worker(run, first + number, jobs, stop, end, quiet)
         workers[worker.pid] = worker
     try:
         while workers:
@@ -162,7 +172,7 @@ def run_cases(
                 failures.append(failure)
                 report(failure)
                 if len(failures) < most_failures:
-                    worker = _Worker(run, case + jobs, jobs, stop, end)
+                    worker = _Worker(run, case + jobs, jobs, stop, end, quiet)
                     workers[worker.pid] = worker
                 else:
                     end = 0
