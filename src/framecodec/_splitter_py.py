@@ -374,25 +374,28 @@ class Splitter:
         Raises:
             ValueError: The splitter is detached already, as for every later call.
         """
-        with self._lock:
-            if self._busy:
-                raise errors.reentered()
-            if self._detached:
-                raise errors.detached()
-            self._busy = True  # as in feed_eof()
-            try:
+        begun = False
+        try:
+            with self._lock:
+                if self._busy:
+                    raise errors.reentered()
+                if self._detached:
+                    raise errors.detached()
+                self._busy = begun = True  # as in feed_eof()
                 unfinished = self._unfinished()
                 header, piece = bytearray(), bytearray()
                 pieces: list[bytes] = []
-                # Nothing can fail any more.
-                self._detached = True
-                self._header, self._piece, self._pieces = header, piece, pieces
-                self._phase, self._pending, self._given = _IN_HEADER, 0, _NOTHING
-                self._not_taken = self._looked_ahead = b""
-                self._buffer = None
-            finally:
+        except BaseException:  # also from releasing the lock: the call can be repeated
+            if begun:
                 self._busy = False
-            return unfinished
+            raise
+        self._header, self._piece, self._pieces = header, piece, pieces
+        self._phase, self._pending, self._given = _IN_HEADER, 0, _NOTHING
+        self._not_taken = self._looked_ahead = b""
+        self._buffer = None
+        self._detached = True
+        self._busy = False
+        return unfinished
 
     def __reduce__(self) -> NoReturn:
         raise errors.not_copied(self)
@@ -532,7 +535,10 @@ class Splitter:
             pos = self._skip_frames(data, first_pos, len(messages) - count)
             raise
         finally:
-            self._stream_offset += pos - first_pos
+            try:
+                self._stream_offset += pos - first_pos
+            except MemoryError:  # once more: the messages are in the list already
+                self._stream_offset += pos - first_pos
             self._counting = False
         return pos
 
@@ -577,7 +583,10 @@ class Splitter:
             pos = self._skip_frames(data, first_pos, len(messages) - count)
             raise
         finally:
-            self._stream_offset += pos - first_pos
+            try:
+                self._stream_offset += pos - first_pos
+            except MemoryError:  # once more: the messages are in the list already
+                self._stream_offset += pos - first_pos
             self._counting = False
         return pos
 
