@@ -19,6 +19,7 @@ ROOMS = [
     {"_layout"},
     {"_custom_header", "_header_block"},  # what both engines share
     {"_splitter_py", "_splitter"},
+    {"_engine"},
     {"splitter"},
     {"codec"},
     {"formats", "_outbox", "datagrams"},
@@ -32,9 +33,12 @@ ROOMS = [
 ]
 HEIGHTS = {room: height for height, rooms in enumerate(ROOMS) for room in rooms}
 
-# What a room may call from above, inside a function and for the reason given.
+# What a room may import from above, inside a function or for type checkers alone, and the reason.
 EXCEPTIONS = {
     ("codec", "formats"),  # str(codec) is the notation, which uses the names of known formats
+    # The engine is chosen once for all modules, by their names.
+    ("_engine", "_loop_io_py"),
+    ("_engine", "_socket_io_py"),
 }
 
 
@@ -51,13 +55,15 @@ def source_files() -> list[Path]:
 
 
 def imported_rooms(path: Path) -> Iterator[tuple[str, bool]]:
-    """The package's rooms that a file imports, and whether only inside a function."""
+    """The package's rooms that a file imports, and whether only inside a function or for type
+    checkers."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     inside = {
         id(node)
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
-        for node in ast.walk(function)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.FunctionDef | ast.AsyncFunctionDef)
+        or (isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING")
+        for node in ast.walk(block)
     }
     depth = len(path.relative_to(PACKAGE).parts)  # of the package, in dots of a relative import
     for node in ast.walk(tree):
@@ -95,7 +101,8 @@ def test_the_walk_sees_the_imports_it_judges() -> None:
     assert {"errors", "_layout", "splitter"} <= {
         room for room, _ in imported_rooms(PACKAGE / "codec.py")
     }
-    assert ("_splitter_py", False) in set(imported_rooms(PACKAGE / "splitter.py"))
+    assert ("_engine", False) in set(imported_rooms(PACKAGE / "splitter.py"))
+    assert ("_splitter_py", True) in set(imported_rooms(PACKAGE / "_engine.py"))
 
 
 def test_the_compiled_engine_imports_what_the_python_engine_imports() -> None:
