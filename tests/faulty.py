@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import signal
 import socket
 import struct
@@ -23,10 +24,13 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
+
+import framecodec
 
 __all__ = [
     "KINDS",
@@ -41,6 +45,8 @@ __all__ = [
     "reset",
     "stream_pair",
 ]
+
+PACKAGE = str(Path(framecodec.__file__).parent) + os.sep
 
 TIMEOUT = 20.0  # seconds; of every wait that a test which passes does not need
 
@@ -153,9 +159,7 @@ def interrupted_at(moment: int) -> Iterator[list[int]]:
 
     def look(frame: FrameType, event: str, argument: object) -> None:
         # The library's own functions alone: what the standard library's do inside is theirs.
-        if event not in ("call", "c_return") or "framecodec" not in frame.f_code.co_filename:
-            return
-        if "/tests/" in frame.f_code.co_filename:
+        if event not in ("call", "c_return") or not frame.f_code.co_filename.startswith(PACKAGE):
             return
         passed[0] += 1
         if passed[0] == moment:

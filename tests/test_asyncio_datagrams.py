@@ -77,6 +77,24 @@ def test_with_a_codec_a_datagram_carries_any_number_of_frames(
 
 
 @LOOPS
+def test_send_many_sends_the_list_as_it_was_when_a_build_changes_it(
+    loop: str, engine_in_use: Any
+) -> None:
+    messages = [b"a", b"bb", b"ccc"]
+
+    def build(message: memoryview) -> bytes:
+        del messages[:1]
+        return bytes([len(message)])
+
+    async def test(server: DatagramStream, client: DatagramStream, address: Any) -> None:
+        await client.send_many(messages)
+        assert await server.recv_many() == [b"a", b"bb", b"ccc"]
+        assert messages == []
+
+    with_pair(loop, test, Codec.custom(lambda view: (1, view[0]) if view else None, build))
+
+
+@LOOPS
 def test_a_broken_datagram_is_an_error_of_one_recv(loop: str, engine_in_use: Any) -> None:
     async def test(server: DatagramStream, client: DatagramStream, address: Any) -> None:
         client.transport.sendto(b"\0\1a\0\5hel")

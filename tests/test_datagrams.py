@@ -196,6 +196,29 @@ def test_messages_of_every_codec_come_out_as_they_went_in(
             assert right.recv() == message
 
 
+def test_send_many_sends_the_list_as_it_was_when_a_build_changes_it(
+    engine_in_use: ModuleType,
+) -> None:
+    messages = [b"a", b"bb", b"ccc"]
+    with pair("socketpair", changing_codec(messages)) as (left, right):
+        left.send_many(messages)
+        assert right.recv_many() == [b"a", b"bb", b"ccc"]
+    assert messages == []
+
+
+def changing_codec(messages: list[bytes]) -> Codec:
+    """A codec that drops a message of this list for each one that it encodes."""
+
+    def parse(data: memoryview) -> tuple[int, int] | None:
+        return (1, data[0]) if data else None
+
+    def build(message: memoryview) -> bytes:
+        del messages[:1]
+        return bytes([len(message)])
+
+    return Codec.custom(parse, build)
+
+
 def test_special_objects_travel_too(engine_in_use: ModuleType) -> None:
     flush = formats.PktLine.FLUSH
     with pair("socketpair", formats.pkt_line.replace()) as (left, right):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import array
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -300,6 +302,81 @@ def test_a_build_that_changes_the_list_under_encode_many_does_no_harm(engine: Mo
     assert encoder.encode_many(messages)[:2] == b"\1a"
 
 
+def clear(messages: list[Any]) -> None:
+    messages.clear()
+
+
+def extend(messages: list[Any]) -> None:
+    if len(messages) < 1000:  # an engine that follows the list is not to run for ever
+        messages.append(b"x")
+
+
+def drop_the_first(messages: list[Any]) -> None:
+    del messages[:1]
+
+
+def replace_all(messages: list[Any]) -> None:
+    messages[:] = [b"other"] * len(messages)
+
+
+CHANGES = [clear, extend, drop_the_first, replace_all]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("method", ["encode_many", "encode_small"])
+def test_encode_many_encodes_the_list_as_it_was_when_a_build_changes_it(
+    engine: ModuleType, change: Callable[[list[Any]], None], method: str
+) -> None:
+    messages: list[Any] = [bytes([n]) * n for n in range(1, 10)]
+
+    def build(message: memoryview) -> bytes:
+        change(messages)
+        return bytes([len(message)])
+
+    encoder = engine.Encoder(Codec.custom(lambda view: (1, view[0]), build))
+    expected = b"".join(bytes([n]) + bytes([n]) * n for n in range(1, 10))
+    more = (100,) if method == "encode_small" else ()
+    assert getattr(encoder, method)(messages, *more) in (expected, None)
+    assert method == "encode_small" or len(messages) != 9 or messages[0] == b"other"
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_encode_many_encodes_the_list_as_it_was_when_a_message_changes_it(
+    engine: ModuleType, change: Callable[[list[Any]], None]
+) -> None:
+    class Special:
+        def __hash__(self) -> int:
+            if armed:
+                change(messages)
+            return 1
+
+    armed = False
+    messages: list[Any] = [Special(), b"ab", bytearray(b"abc"), b"abcd"]
+    encoder = engine.Encoder(Codec.uint(1, specials={0: messages[0]}))
+    armed = True
+    assert encoder.encode_many(messages) == b"\0\2ab\3abc\4abcd"
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="a class in Python has a buffer from 3.12 on"
+)
+@pytest.mark.parametrize("change", CHANGES)
+def test_encode_many_encodes_the_list_as_it_was_when_a_buffer_changes_it(
+    engine: ModuleType, change: Callable[[list[Any]], None]
+) -> None:
+    class Owner:
+        def __buffer__(self, flags: int) -> memoryview:
+            change(messages)
+            return memoryview(b"owner")
+
+        def __release_buffer__(self, view: memoryview) -> None:
+            change(messages)
+
+    messages: list[Any] = [b"a", Owner(), b"ab", Owner(), b"abc"]
+    encoder = engine.Encoder(Codec.uint(1))
+    assert encoder.encode_many(messages) == b"\1a\5owner\2ab\5owner\3abc"
+
+
 def test_one_bad_message_among_many_gives_no_frame_at_all(engine: ModuleType) -> None:
     encoder = engine.Encoder(Codec.uint(1))
     for bad, kind in [("text", TypeError), (bytes(256), MessageTooLargeError)]:
@@ -363,6 +440,165 @@ def test_a_build_is_shown_the_message_as_a_flat_view_of_bytes(engine: ModuleType
         assert isinstance(view, memoryview)
         assert (view.format, view.ndim, view.readonly) == ("B", 1, True)
         assert bytes(view) == b"abcd"
+
+
+class LyingInt(int):
+    """A number that compares as is convenient, and whose index is another."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __le__(self, other: int) -> bool:
+        return True
+
+    def __ge__(self, other: int) -> bool:
+        return True
+
+    __lt__ = __gt__ = __le__
+
+    def __index__(self) -> int:
+        return 1
+
+    __int__ = __index__
+
+
+@pytest.mark.parametrize("carried", [-1, 4, 2**63, -(2**63)])
+def test_a_build_that_carries_what_the_message_has_not_makes_no_frame_whatever_its_number_says(
+    engine: ModuleType, carried: int
+) -> None:
+    codec = Codec.custom(lambda view: None, lambda message: (b"h", LyingInt(carried)))
+    encoder = engine.Encoder(codec)
+    for call in (encoder.encode, encoder.frame_parts, lambda m: encoder.encode_many([m])):
+        with pytest.raises(InvalidFrameError, match=r"build\(\) must return"):
+            call(b"abc")
+
+
+def test_a_build_may_carry_a_number_of_a_subclass_and_its_own_value_counts(
+    engine: ModuleType,
+) -> None:
+    codec = Codec.custom(lambda view: None, lambda message: (b"h", LyingInt(2)))
+    assert engine.Encoder(codec).encode(b"abc") == b"hc"
+
+
+def test_a_build_that_returns_a_tuple_that_lies_about_its_size_makes_no_frame(
+    engine: ModuleType,
+) -> None:
+    class LyingTuple(tuple[Any, ...]):
+        def __len__(self) -> int:
+            return 2
+
+    for answer in (LyingTuple((b"h",)), LyingTuple((b"h", 0, 1)), LyingTuple()):
+        codec = Codec.custom(lambda view: None, lambda message, answer=answer: answer)
+        with pytest.raises(InvalidFrameError, match=r"build\(\) must return"):
+            engine.Encoder(codec).encode(b"abc")
+
+
+# --- memory is short ------------------------------------------------------------------------------
+
+
+class ShortOfMemory:
+    """An object whose methods find no memory."""
+
+    def __init__(self, *methods: str) -> None:
+        self.methods = methods
+
+    def __hash__(self) -> int:
+        if "hash" in self.methods:
+            raise MemoryError("of the user's hash")
+        return 1
+
+    def __eq__(self, other: object) -> bool:
+        if "eq" in self.methods:
+            raise MemoryError("of the user's eq")
+        return self is other
+
+    def __buffer__(self, flags: int) -> memoryview:
+        raise MemoryError("of the user's buffer")
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "build",
+        "hash",
+        "eq",
+        pytest.param(
+            "buffer",
+            marks=pytest.mark.skipif(sys.version_info < (3, 12), reason="a class has no buffer"),
+        ),
+    ],
+)
+def test_a_memory_error_of_the_users_code_stays_one(engine: ModuleType, where: str) -> None:
+    def build(message: memoryview) -> bytes:
+        raise MemoryError("of the user's build")
+
+    if where == "build":
+        codec, message = Codec.custom(lambda view: None, build), b"abc"
+    else:
+        stored = ShortOfMemory("eq") if where == "eq" else ShortOfMemory()
+        codec, message = Codec.uint(1, specials={7: stored}), ShortOfMemory(where)
+    encoder = engine.Encoder(codec)
+    for call in (encoder.encode, encoder.frame_parts, lambda m: encoder.encode_many([b"a", m])):
+        with pytest.raises(MemoryError, match=f"of the user's {where}"):
+            call(message)
+
+
+# No case raises in a Python function: CPython 3.11 itself then makes a SystemError of some.
+FAIL_EACH_ALLOCATION = """
+import _testcapi, importlib, sys
+from framecodec import Codec
+
+engine = importlib.import_module(sys.argv[1])
+
+def outcome(call, message, number):
+    _testcapi.set_nomemory(number, number + 1)
+    try:
+        return call(message)
+    except BaseException as error:
+        _testcapi.remove_mem_hooks()
+        return type(error).__name__
+    finally:
+        _testcapi.remove_mem_hooks()
+
+def build(message):
+    return bytes(message[:2]) + bytes([len(message)]), 1
+
+bytes_special, object_special = Codec.uint(2, specials={0: b"PING"}), Codec.uint(2, specials={0: 1})
+for codec, message, found in [
+    (bytes_special, b"PING", b"\\0\\0"),
+    (bytes_special, bytearray(b"PING"), b"\\0\\0"),
+    (bytes_special, memoryview(bytearray(b"abc")), b"\\0\\3abc"),
+    (object_special, 1, b"\\0\\0"),
+    (object_special, bytearray(b"abc"), b"\\0\\3abc"),
+    (Codec.custom(lambda view: None, build), bytearray(b"abc"), b"ab\\3bc"),
+    (Codec.headers(), b"abc", b"Content-Length: 3\\r\\n\\r\\nabc"),
+    (Codec.digits(4, specials={}), b"abc", b"0003abc"),
+]:
+    encoder = engine.Encoder(codec)
+    many = lambda message: encoder.encode_many([message])
+    parts = lambda message: b"".join(encoder.frame_parts(message))
+    for call in (encoder.encode, many, parts):
+        outcomes = [outcome(call, message, number) for number in range(60)]
+        assert set(outcomes) == {found, "MemoryError"}, (message, set(outcomes))
+        assert outcomes[-1] == found
+        assert outcome(call, message, 10**9) == found
+print("held")
+"""
+
+
+def test_an_encoder_that_finds_no_memory_says_so_and_works_afterwards(engine: ModuleType) -> None:
+    pytest.importorskip("_testcapi")
+    done = subprocess.run(
+        [sys.executable, "-c", FAIL_EACH_ALLOCATION, engine.__name__],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "held\n"), done.stderr
 
 
 # --- what was given is let go of ------------------------------------------------------------------

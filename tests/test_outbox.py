@@ -40,6 +40,19 @@ def test_small_messages_are_joined_into_one_buffer() -> None:
     assert outbox.size == 4 * 4 + 3 + 3 + 5
 
 
+def test_put_many_takes_the_list_as_it_was_when_a_build_changes_it() -> None:
+    def build(message: memoryview) -> bytes:
+        del messages[:1]
+        return bytes([len(message) // 256])
+
+    sent = [b"a" * 256, bytearray(b"b" * 512), b"c" * 256 * 20, b"d" * 256]
+    messages = sent.copy()
+    outbox = Outbox(Codec.custom(lambda view: None, build))
+    outbox.put_many(messages)
+    assert messages == []
+    assert drain(outbox, [10**6]) == b"".join(bytes([len(m) // 256]) + m for m in sent)
+
+
 def test_a_large_message_is_gathered_and_not_copied() -> None:
     outbox = Outbox(CODEC)
     outbox.put_many([b"one", LARGE, b"two"])

@@ -157,8 +157,9 @@ def test_the_environment_chooses_the_python_engine(value: str) -> None:
     assert printed == f"False {ENGINES['python']}"
 
 
-def test_a_missing_extension_leaves_the_python_engine() -> None:
-    printed = python("import sys; sys.modules['framecodec._splitter'] = None; " + SHOW_ENGINE)
+def test_missing_extensions_leave_the_python_engine() -> None:
+    compiled = [f"framecodec.{name}" for name in ("_splitter", "_socket_io", "_loop_io")]
+    printed = python(f"import sys; sys.modules |= dict.fromkeys({compiled}); " + SHOW_ENGINE)
     assert printed == f"False {ENGINES['python']}"
 
 

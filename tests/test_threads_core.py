@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from framecodec import Codec, FrameError
+from tests import stress_threads
 from tests.zoo import CODECS, build_tagged, parse_tagged
 
 TIMEOUT = 60.0  # seconds, far beyond what a thread here needs
@@ -271,3 +272,10 @@ def test_a_list_that_changes_under_encode_many_does_no_harm(engine: ModuleType) 
     finally:
         stop.set()
         thread.join(TIMEOUT)
+
+
+@pytest.mark.parametrize("scenario", stress_threads.SCENARIOS)
+def test_a_short_stress_finds_nothing_wrong(scenario: str, engine_in_use: ModuleType) -> None:
+    rounds, _, wrong = stress_threads.stress(stress_threads.SCENARIOS[scenario], 0.2)
+    assert rounds
+    assert not wrong

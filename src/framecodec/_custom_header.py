@@ -122,12 +122,15 @@ def build_header(layout: Layout, message: memoryview) -> tuple[bytes, int]:
     """
     assert layout.build is not None
     found = layout.build(message.toreadonly())
-    header, carried = found if isinstance(found, tuple) and len(found) == 2 else (found, 0)
     try:
+        header, carried = found if isinstance(found, tuple) else (found, 0)
         header = bytes(errors.view_bytes(header))
-    except (TypeError, BufferError):
+        if not isinstance(carried, int):
+            raise TypeError
+        carried = operator.index(carried)  # the number itself: a subclass may compare as it likes
+    except (TypeError, ValueError, BufferError):
         raise errors.build_nonsense(found) from None
-    if not isinstance(carried, int) or not 0 <= carried <= len(message) or not header:
+    if not 0 <= carried <= len(message) or not header:
         raise errors.build_nonsense(found)
     if len(header) > layout.max_header:
         raise errors.built_too_long(len(header), layout.max_header)

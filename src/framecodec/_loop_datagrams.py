@@ -194,7 +194,8 @@ class DatagramStream:
         return datagram
 
     def _pack(self, messages: Iterable[object]) -> list[bytes]:
-        datagrams = [self._encode(message) for message in messages]
+        # A copy: the user's code, which encodes them, may change a list.
+        datagrams = [self._encode(message) for message in tuple(messages)]
         if self._protocol.codec is None:
             return datagrams
         return [datagram for datagram, _ in pack_frames(datagrams, self._protocol.room)]

@@ -103,18 +103,19 @@ class Outbox:
             FrameError, TypeError, BufferError: As `Codec.encode`, about the first message that is
                 invalid; nothing was taken of any.
         """
-        if type(messages) is not list:
-            messages = list(messages)
-        frames = self._encode_small(messages, GATHER_SIZE - 1)
+        batch = messages if type(messages) is list else list(messages)
+        frames = self._encode_small(batch, GATHER_SIZE - 1)
         if frames is not None:
             self.put_bytes(frames)
             return
+        if batch is messages:
+            batch = batch.copy()  # the user's code, which runs below, may change the list
         self._put_frames(
             [
                 [self._encode(message)]
                 if type(message) is bytes and len(message) < GATHER_SIZE
                 else self._frame_parts(message)
-                for message in messages
+                for message in batch
             ]
         )
 

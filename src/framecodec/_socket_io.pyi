@@ -3,8 +3,6 @@ from collections.abc import Iterator
 from socket import socket
 from typing import Any, final
 
-from typing_extensions import Buffer
-
 from .codec import Codec
 from .splitter import Splitter
 
@@ -42,7 +40,7 @@ class Receiver:
 class Sender:
     clear: bool
     sending: bool
-    left: tuple[Buffer, ...]
+    left: tuple[bytes | memoryview, ...]
     def __init__(self, sock: socket, lock: Lock, codec: Codec) -> None: ...
     def use(self, flags: int) -> None: ...
     def send(self, message: object, /) -> bool: ...

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any, final
 
 from . import errors
 from ._outbox import GATHER_SIZE
-from .codec import Codec
-from .splitter import Splitter
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
+    from .codec import Codec
+    from .splitter import Splitter
 
 __all__ = ["Guard", "HeldSignals", "Lock", "Receiver", "Sender"]
 
@@ -148,7 +147,7 @@ class Sender:
         """Nothing is ahead of the next message."""
         self.sending = False
         """Somebody is inside."""
-        self.left: tuple[Buffer, ...] = ()
+        self.left: tuple[bytes | memoryview, ...] = ()
         """The end of a frame that was begun: one buffer or two."""
 
     def use(self, flags: int) -> None:

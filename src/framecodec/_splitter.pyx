@@ -1665,6 +1665,38 @@ def scan(codec, data, *, raw=False):
 # --- out ------------------------------------------------------------------------------------------
 
 
+cdef extern from *:
+    """
+    #ifdef Py_GIL_DISABLED
+    #define FRAMECODEC_OTHERS_MAY_RUN 1
+    #else
+    #define FRAMECODEC_OTHERS_MAY_RUN 0
+    #endif
+    """
+    # Whether other threads run Python code while this one runs none: a build without the GIL.
+    const bint OTHERS_MAY_RUN "FRAMECODEC_OTHERS_MAY_RUN"
+
+
+cdef extern from "Python.h":
+    PyObject* PyDict_GetItemWithError(object, object) noexcept
+    PyObject* PyErr_Occurred() noexcept
+    bint PyErr_ExceptionMatches(object) noexcept
+    void PyErr_Clear() noexcept
+
+
+cdef bint _forget_bad_key() except -1:
+    """Return whether a key without a usable hash failed a look-up; any other error is raised.
+
+    It stands for an `except` clause. Cython's crashes where no memory is left for the traceback.
+    """
+    if PyErr_Occurred() == NULL:
+        return False
+    if PyErr_ExceptionMatches(TypeError) or PyErr_ExceptionMatches(ValueError):
+        PyErr_Clear()
+        return True
+    return -1
+
+
 @cython.final
 cdef class Encoder:
     """Encoder(codec)\n--\n
@@ -1771,13 +1803,19 @@ cdef class Encoder:
         Raises:
             As `encode`; then nothing is returned of any message.
         """
-        cdef list batch = messages if type(messages) is list else list(messages)
+        # A list that other code can change is copied: here where other threads may run, and
+        # before the careful way, which runs the user's code.
+        cdef bint shared = type(messages) is list and not OTHERS_MAY_RUN
+        cdef list batch = messages if shared else list(messages)
         frames = self._encode_batch(batch, self._message_max)
-        return self._encode_many_carefully(batch) if frames is None else frames
+        if frames is not None:
+            return frames
+        return self._encode_many_carefully(list(batch) if shared else batch)
 
     def encode_small(self, list messages not None, Py_ssize_t largest, /):
         """`encode_many` of `bytes` of at most so many bytes each; None where some are not."""
-        return self._encode_batch(messages, min(largest, self._message_max))
+        cdef list batch = list(messages) if OTHERS_MAY_RUN else messages
+        return self._encode_batch(batch, min(largest, self._message_max))
 
     cdef bytes _encode_batch(self, list batch, Py_ssize_t largest):
         """The frames of ordinary messages; None leaves them to frame_parts.
@@ -1953,12 +1991,15 @@ cdef class Encoder:
     # --- the careful way --------------------------------------------------------------------------
 
     cdef object _special_value(self, message):
-        try:
-            return self._special_values.get(message)
-        except (TypeError, ValueError):  # not hashable: special only as the bytes that it has
+        cdef PyObject* value = PyDict_GetItemWithError(self._special_values, message)
+        if value == NULL and _forget_bad_key():  # special only as the bytes that it has
             if not self._bytes_are_special:
                 return None
-            return self._special_values.get(bytes(errors.view_bytes(message)))
+            key = bytes(errors.view_bytes(message))
+            value = PyDict_GetItemWithError(self._special_values, key)
+            if value == NULL and PyErr_Occurred() != NULL:
+                _raise_what_is_set()
+        return None if value == NULL else <object>value
 
     cdef int _check_size(self, Py_ssize_t size) except -1:
         if size > self._message_max:

@@ -1064,9 +1064,11 @@ class Encoder:
 
     def encode_small(self, messages: list[Any], largest: int, /) -> bytes | None:
         """`encode_many` of `bytes` of at most so many bytes each; None where some are not."""
-        frames = self._encode_batch(messages, largest)
-        if frames is None and _are_small(messages, largest):
-            return self._encode_many_carefully(messages)
+        # A copy, because the user's code and other threads may change the list.
+        batch = messages.copy()
+        frames = self._encode_batch(batch, largest)
+        if frames is None and _are_small(batch, largest):
+            return self._encode_many_carefully(batch)
         return frames
 
     def _encode_batch(self, batch: list[Any], largest: int) -> bytes | None:
@@ -1124,7 +1126,7 @@ class Encoder:
     def _special_value(self, message: Hashable) -> int | None:
         try:
             return self._special_values.get(message)
-        except (TypeError, ValueError):  # not hashable: special only as the bytes that it has
+        except (TypeError, ValueError):  # no usable hash: special only as the bytes that it has
             if not self._bytes_are_special:
                 return None
             return self._special_values.get(bytes(errors.view_bytes(message)))

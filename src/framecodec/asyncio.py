@@ -38,19 +38,15 @@ import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
-from . import _loop_io_py, errors
+from . import errors
+from ._engine import loop_io as _loop_io
 from ._layout import CUSTOM
 from ._loop_datagrams import DatagramStream, open_datagram_endpoint
 from ._outbox import GATHER_SIZE, Outbox
 from .codec import Codec
-from .splitter import ACCELERATED, Splitter
-
-_loop_io: Any = _loop_io_py
-if ACCELERATED:
-    with contextlib.suppress(ImportError):
-        from . import _loop_io
+from .splitter import Splitter
 
 if TYPE_CHECKING:
     from typing import Self
@@ -98,7 +94,8 @@ _WRITELINES_IS_SOUND: Final = sys.version_info >= (3, 13, 2) or (
     (3, 12, 9) <= sys.version_info < (3, 13)
 )
 
-_DONE: Coroutine[Any, Any, None] = _loop_io.Done()
+# To its users it is a coroutine that has ended.
+_DONE: Coroutine[Any, Any, None] = cast("Coroutine[Any, Any, None]", _loop_io.Done())
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 

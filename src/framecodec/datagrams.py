@@ -208,7 +208,8 @@ class DatagramSocket(SocketFace):
 
     def _pack(self, messages: Iterable[object]) -> list[tuple[Any, int]]:
         """Datagrams, and how many messages are in each."""
-        frames = [self._encode(message) for message in messages]
+        # A copy: the user's code, which encodes them, may change a list.
+        frames = [self._encode(message) for message in tuple(messages)]
         if self._codec is None:
             return [(data, 1) for data in frames]
         return pack_frames(frames, self._largest or self._room())

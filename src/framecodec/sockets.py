@@ -44,6 +44,7 @@ from time import monotonic
 from typing import Any, Literal, NoReturn, TypeAlias, TypeVar, final
 
 from . import _socket_io_py, errors
+from ._engine import socket_io as _socket_io
 from ._layout import CUSTOM, HEADERS
 from ._outbox import Outbox
 from ._socket_face import SocketFace
@@ -53,12 +54,7 @@ from ._waiting import WRITE as _WRITE
 from ._waiting import wait as _wait
 from .codec import Codec
 from .datagrams import DatagramSocket as DatagramSocket
-from .splitter import ACCELERATED, Splitter
-
-_socket_io: Any = _socket_io_py
-if ACCELERATED:
-    with contextlib.suppress(ImportError):
-        from . import _socket_io
+from .splitter import Splitter
 
 try:
     import ssl
@@ -221,7 +217,7 @@ class FrameSocket(SocketFace):
 
         # Receiving. Some codecs read more forms of a header than they write; so that detach() can
         # give back what travelled, their frames are kept.
-        self._receiver = io.Receiver(sock, self._read_lock)
+        self._receiver: _socket_io.Receiver = io.Receiver(sock, self._read_lock)
         self._raw = raw
         self._undecoded: list[bytes] = []  # what was received and is no message yet
         self._frames: list[bytes] = []  # of the messages that are ready
@@ -238,7 +234,7 @@ class FrameSocket(SocketFace):
         self._left_at = 0.0  # when the last call that received ended
 
         # Sending.
-        self._sender = io.Sender(sock, self._write_lock, codec)
+        self._sender: _socket_io.Sender = io.Sender(sock, self._write_lock, codec)
         self._outbox = Outbox(codec)
         self._file: OutgoingFile | None = None  # what leaves after the outbox
         self._write_failure: BaseException | None = None

@@ -1,21 +1,16 @@
-"""Chooses the engine: the compiled one where it was built, else the one in Python."""
+"""The engine in use: the compiled one, or the one in Python."""
 
 from __future__ import annotations
 
-import os
+from . import _engine
 
-__all__ = ["ACCELERATED", "Encoder", "Spans", "Splitter", "scan"]
+__all__ = ["ACCELERATED", "FALLBACK_REASON", "Encoder", "Spans", "Splitter", "scan"]
 
-if os.environ.get("FRAMECODEC_NO_EXTENSIONS", "") not in ("", "0"):
-    from ._splitter_py import Encoder, Spans, Splitter, scan
+ACCELERATED = _engine.ACCELERATED
+FALLBACK_REASON = _engine.FALLBACK_REASON
+"""Why the compiled engine is not in use; None where it is."""
 
-    ACCELERATED = False
-else:
-    try:
-        from ._splitter import Encoder, Spans, Splitter, scan  # type: ignore[assignment]
-
-        ACCELERATED = True
-    except ImportError:
-        from ._splitter_py import Encoder, Spans, Splitter, scan
-
-        ACCELERATED = False
+Encoder = _engine.splitter.Encoder
+Spans = _engine.splitter.Spans
+Splitter = _engine.splitter.Splitter
+scan = _engine.splitter.scan

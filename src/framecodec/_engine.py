@@ -1,0 +1,96 @@
+"""Choose the engine, compiled or Python, once for all modules.
+
+The compiled engine is three modules. It is used as a whole or not at all, so that
+`framecodec.ACCELERATED` is true of every part. Where it is not used, `FALLBACK_REASON` says why.
+Where the reason is a fault (a broken file, a missing one of the three, a sub-interpreter that may
+not load them), one `RuntimeWarning` says it too.
+
+A type checker sees the Python modules; the stubs of the compiled ones declare the same interface.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import warnings
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+__all__ = ["ACCELERATED", "FALLBACK_REASON", "loop_io", "socket_io", "splitter"]
+
+_NAMES = ("_splitter", "_socket_io", "_loop_io")
+
+# Whether the compiled modules declare that they need no GIL (Py_mod_gil). Where one does not,
+# loading it switches the GIL on for the whole program.
+_FREE_THREADED = False
+
+
+class _Unusable(Exception):
+    """A compiled engine that is installed and cannot be used."""
+
+
+def _reason_against() -> str | None:
+    """Return why the compiled engine should not be tried, or None.
+
+    Raises:
+        _Unusable: Some of the compiled modules are missing.
+    """
+    if os.environ.get("FRAMECODEC_NO_EXTENSIONS", "") not in ("", "0"):
+        return "FRAMECODEC_NO_EXTENSIONS is set"
+    missing = [name for name in _NAMES if importlib.util.find_spec(f"{__package__}.{name}") is None]
+    if len(missing) == len(_NAMES):
+        return "the compiled modules are not installed"
+    # On a free-threaded build, the GIL may be on: by -X gil=1, or for another module's sake.
+    if not _FREE_THREADED and not getattr(sys, "_is_gil_enabled", lambda: True)():
+        return (
+            "Python runs without the GIL, and the compiled modules need it;"
+            " start Python with -X gil=1 to use them"
+        )
+    if missing:
+        names = ", ".join(f"{__package__}.{name}" for name in missing)
+        raise _Unusable(f"of its {len(_NAMES)} modules, these are not installed: {names}")
+    return None
+
+
+def _load(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(f"{__package__}.{name}")
+    except MemoryError:
+        raise
+    except Exception as error:  # also a SystemError, or a warning that the user made an error
+        text = f"{__package__}.{name} cannot be loaded ({type(error).__name__}: {error})"
+        raise _Unusable(text) from error
+
+
+def _load_compiled() -> tuple[list[ModuleType] | None, str | None]:
+    """Return the modules of the compiled engine, or None and the reason."""
+    try:
+        reason = _reason_against()
+        return (None, reason) if reason else ([_load(name) for name in _NAMES], None)
+    except _Unusable as error:
+        reason = str(error)
+        warning = RuntimeWarning(
+            "framecodec uses its Python engine, which is slower, because the compiled one is"
+            f" unusable: {reason}. Install framecodec again, or set FRAMECODEC_NO_EXTENSIONS=1"
+            " to choose the Python engine."
+        )
+        warning.__cause__ = error.__cause__  # shown where the user made the warning an error
+        warnings.warn(warning, stacklevel=1)
+        return None, reason
+
+
+if TYPE_CHECKING:
+    from . import _loop_io_py as loop_io
+    from . import _socket_io_py as socket_io
+    from . import _splitter_py as splitter
+
+    ACCELERATED: bool
+    FALLBACK_REASON: str | None
+else:
+    _modules, FALLBACK_REASON = _load_compiled()
+    ACCELERATED = _modules is not None
+    splitter, socket_io, loop_io = _modules or [
+        importlib.import_module(f"{__package__}.{name}_py") for name in _NAMES
+    ]

@@ -1,0 +1,330 @@
+"""The choice of the engine: once, for all modules, and never silently against the compiled one.
+
+Each test starts a Python with a copy of the package, in which compiled modules are damaged, missing
+or replaced by others.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+import framecodec
+from framecodec import _engine
+
+PACKAGE = Path(framecodec.__file__).parent
+NAMES = ["_splitter", "_socket_io", "_loop_io"]
+FREE_THREADED_BUILD = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+WITH_GIL = ("-X", "gil=1") if FREE_THREADED_BUILD else ()
+
+SHOW_ENGINE = """
+import sys
+import framecodec
+import framecodec.asyncio
+import framecodec.socketserver
+from framecodec import splitter
+
+engines = {
+    framecodec.Splitter.__module__,
+    framecodec.asyncio._loop_io.__name__,
+    framecodec.sockets._socket_io.__name__,
+}
+used = {"Python" if name.endswith("_py") else "compiled" for name in engines}
+print(framecodec.ACCELERATED, *used, splitter.FALLBACK_REASON, sep="|")
+codec = framecodec.Codec.uint(2)
+assert codec.splitter().feed(codec.encode_many([b"a", b"bc"])) == [b"a", b"bc"]
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A copy of the package that may be damaged, with its compiled modules if it has some."""
+    ignored = shutil.ignore_patterns("__pycache__", "*.c", "*.pyx")
+    return Path(shutil.copytree(PACKAGE, tmp_path / "framecodec", ignore=ignored))
+
+
+def compiled_file(package: Path, name: str) -> Path:
+    suffixes = (sysconfig.get_config_var("EXT_SUFFIX"), ".so", ".pyd")
+    return next(path for suffix in suffixes if (path := package / f"{name}{suffix}").exists())
+
+
+def remove_compiled(package: Path) -> None:
+    for name in NAMES:
+        for pattern in (f"{name}.*.so", f"{name}.so", f"{name}.*.pyd", f"{name}.pyd"):
+            for path in package.glob(pattern):
+                path.unlink()
+
+
+def stand_in(package: Path, name: str, source: str = "") -> None:
+    """Put a module in Python in the place of a compiled one."""
+    imports = f"from .{name}_py import *\nfrom .{name}_py import __all__\n"
+    (package / f"{name}.py").write_text(source or imports, encoding="utf-8")
+
+
+def run(
+    package: Path, code: str, *options: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh interpreter that imports this copy of the package."""
+    return subprocess.run(
+        [sys.executable, *options, "-c", code],
+        env={
+            **{name: value for name, value in os.environ.items() if "FRAMECODEC" not in name},
+            "PYTHONPATH": str(package.parent),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def choice(
+    package: Path, *options: str, before: str = "", **environment: str
+) -> tuple[list[str], list[str]]:
+    """Return `ACCELERATED`, the engines in use and the reason; and the warnings."""
+    done = run(package, before + SHOW_ENGINE, *options, **environment)
+    assert done.returncode == 0, done.stderr
+    warnings = [line for line in done.stderr.splitlines() if "Warning:" in line]
+    return done.stdout.strip().split("|"), warnings
+
+
+def check_python_engine(found: list[str], warnings: list[str], reason: str) -> None:
+    """Check that all modules use the Python engine, and that one warning gives the reason."""
+    assert found[:2] == ["False", "Python"]
+    assert reason in found[2]
+    assert len(warnings) == 1, warnings
+    assert "RuntimeWarning: framecodec uses its Python engine" in warnings[0]
+    assert found[2] in warnings[0]
+    assert "FRAMECODEC_NO_EXTENSIONS=1" in warnings[0]
+
+
+# --- what is in use -------------------------------------------------------------------------------
+
+
+@pytest.mark.c_extension
+def test_the_compiled_engine_is_used_by_all_modules_and_needs_no_reason(package: Path) -> None:
+    found, warnings = choice(package, *WITH_GIL, "-W", "error")
+    assert found == ["True", "compiled", "None"]
+    assert warnings == []
+
+
+def test_this_process_has_a_reason_exactly_where_the_python_engine_is_in_use() -> None:
+    assert (_engine.FALLBACK_REASON is None) is framecodec.ACCELERATED
+    assert framecodec.splitter.FALLBACK_REASON == _engine.FALLBACK_REASON
+
+
+# --- a choice: no warning -------------------------------------------------------------------------
+
+
+def test_where_no_compiled_module_is_installed_nothing_warns(package: Path) -> None:
+    remove_compiled(package)
+    found, warnings = choice(package, "-W", "error")
+    assert found == ["False", "Python", "the compiled modules are not installed"]
+    assert warnings == []
+
+
+def test_the_variable_chooses_the_python_engine_without_a_look_at_the_modules(
+    package: Path,
+) -> None:
+    remove_compiled(package)
+    for name in NAMES:
+        stand_in(package, name, "raise SystemError('loaded')")
+    found, warnings = choice(package, "-W", "error", FRAMECODEC_NO_EXTENSIONS="1")
+    assert found == ["False", "Python", "FRAMECODEC_NO_EXTENSIONS is set"]
+    assert warnings == []
+
+
+# --- a fault: one warning -------------------------------------------------------------------------
+
+
+@pytest.mark.c_extension
+@pytest.mark.parametrize("name", NAMES)
+def test_a_damaged_file_is_named_in_one_warning(package: Path, name: str) -> None:
+    compiled_file(package, name).write_bytes(b"\x7fELF no library")
+    found, warnings = choice(package, *WITH_GIL)
+    check_python_engine(found, warnings, f"framecodec.{name} cannot be loaded (ImportError: ")
+
+
+@pytest.mark.c_extension
+@pytest.mark.parametrize("name", NAMES)
+def test_one_missing_module_of_three_is_named_in_one_warning(package: Path, name: str) -> None:
+    compiled_file(package, name).unlink()
+    found, warnings = choice(package, *WITH_GIL)
+    check_python_engine(found, warnings, f"these are not installed: framecodec.{name}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "raised",
+    [
+        "ImportError('undefined symbol: _Py_Gone')",
+        "ModuleNotFoundError('no module of another name', name='other')",
+        "SystemError('a slot is unknown')",
+        "ValueError('size changed, may indicate binary incompatibility')",
+        "RuntimeWarning('the GIL has been enabled')",
+    ],
+)
+def test_whatever_a_module_raises_is_told_in_one_warning(
+    package: Path, name: str, raised: str
+) -> None:
+    remove_compiled(package)
+    for other in NAMES:
+        stand_in(package, other, f"raise {raised}" if other == name else "")
+    found, warnings = choice(package, *WITH_GIL)
+    kind, text = raised.partition("(")[0], raised.split("'")[1]
+    check_python_engine(found, warnings, f"framecodec.{name} cannot be loaded ({kind}: {text})")
+
+
+@pytest.mark.parametrize("raised", ["MemoryError", "KeyboardInterrupt"])
+def test_what_is_no_fault_of_the_module_ends_the_import(package: Path, raised: str) -> None:
+    remove_compiled(package)
+    for name in NAMES:
+        stand_in(package, name, f"raise {raised}" if name == "_socket_io" else "")
+    done = run(package, SHOW_ENGINE, *WITH_GIL)
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[-1] == raised
+
+
+def test_a_user_who_makes_warnings_errors_gets_the_fault_and_its_cause(package: Path) -> None:
+    remove_compiled(package)
+    for name in NAMES:
+        stand_in(package, name, "raise ImportError('undefined symbol')")
+    done = run(package, SHOW_ENGINE, *WITH_GIL, "-W", "error")
+    assert done.returncode == 1
+    assert "ImportError: undefined symbol" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("RuntimeWarning: framecodec uses its Python")
+
+
+def test_the_warning_can_be_ignored_by_its_module(package: Path) -> None:
+    remove_compiled(package)
+    for name in NAMES:
+        stand_in(package, name, "raise ImportError('undefined symbol')")
+    ignore = "ignore::RuntimeWarning:framecodec._engine"
+    found, warnings = choice(package, *WITH_GIL, "-W", "error", "-W", ignore)
+    assert found[:2] == ["False", "Python"]
+    assert warnings == []
+
+
+# --- sub-interpreters -----------------------------------------------------------------------------
+
+IN_SUB_INTERPRETER = """
+try:
+    import _interpreters as interpreters  # Python 3.13
+except ImportError:
+    import _xxsubinterpreters as interpreters
+code = {code!r}
+made = interpreters.create()
+failed = interpreters.{run}(made, code)
+if failed is not None:
+    raise SystemExit(str(failed))
+interpreters.destroy(made)
+"""
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="CPython's sub-interpreters")
+@pytest.mark.parametrize("main_first", [False, True])
+def test_a_sub_interpreter_has_the_compiled_engine_or_says_why_not(
+    package: Path, main_first: bool
+) -> None:
+    call = "run_string" if sys.version_info < (3, 13) else "exec"
+    code = IN_SUB_INTERPRETER.format(code=SHOW_ENGINE, run=call)
+    if main_first:
+        code = "import framecodec\n" + code
+    done = run(package, code, *WITH_GIL)
+    assert done.returncode == 0, done.stderr
+    found = done.stdout.strip().split("|")
+    warnings = [line for line in done.stderr.splitlines() if "Warning:" in line]
+    installed = any(importlib.util.find_spec(f"framecodec.{name}") for name in NAMES)
+    if found[0] == "True" or not installed:
+        assert warnings == []
+        assert found[1] == ("compiled" if found[0] == "True" else "Python")
+    else:
+        check_python_engine(found, warnings, "framecodec._splitter cannot be loaded (ImportError: ")
+
+
+# --- without the GIL ------------------------------------------------------------------------------
+
+SWITCHED_OFF = "import sys; sys._is_gil_enabled = lambda: False\n"
+SWITCHED_ON = "import sys; sys._is_gil_enabled = lambda: True\n"
+
+
+def test_without_the_gil_the_modules_that_need_it_are_not_loaded(package: Path) -> None:
+    remove_compiled(package)
+    for name in NAMES:
+        stand_in(package, name, "raise SystemError('loaded')")
+    found, warnings = choice(package, "-W", "error", before=SWITCHED_OFF)
+    assert found[:2] == ["False", "Python"]
+    assert "without the GIL" in found[2]
+    assert "-X gil=1" in found[2]
+    assert warnings == []
+
+
+def test_where_something_switched_the_gil_on_the_compiled_engine_is_used(package: Path) -> None:
+    remove_compiled(package)
+    for name in NAMES:
+        stand_in(package, name)
+    found, warnings = choice(package, "-W", "error", before=SWITCHED_ON)
+    assert (found[0], found[-1]) == ("True", "None")
+    assert warnings == []
+
+
+def test_without_the_gil_and_without_compiled_modules_the_reason_is_the_latter(
+    package: Path,
+) -> None:
+    remove_compiled(package)
+    found, _ = choice(package, "-W", "error", before=SWITCHED_OFF)
+    assert found == ["False", "Python", "the compiled modules are not installed"]
+
+
+@pytest.mark.skipif(not FREE_THREADED_BUILD, reason="a free-threaded build of Python")
+@pytest.mark.parametrize("options", [(), ("-X", "gil=0")])
+def test_an_import_leaves_the_gil_off(package: Path, options: tuple[str, ...]) -> None:
+    code = SHOW_ENGINE + "\nprint(sys._is_gil_enabled())"
+    done = run(package, code, "-W", "error", *options)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+# --- types ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_stub_of_a_compiled_module_declares_what_its_python_twin_has(name: str) -> None:
+    # A type checker is shown the twin (see _engine.py) and compares only the stub with the module.
+    twin = importlib.import_module(f"framecodec.{name}_py")
+    stub = ast.parse((PACKAGE / f"{name}.pyi").read_text(encoding="utf-8"))
+    classes = {node.name: node for node in stub.body if isinstance(node, ast.ClassDef)}
+    assert {each for each in twin.__all__ if inspect.isclass(getattr(twin, each))} - {
+        "Lock"  # the twin's is threading's own
+    } <= set(classes)
+    for class_name, node in classes.items():
+        if class_name == "Lock":
+            continue
+        declared = {
+            member.name: [a.arg for a in [*member.args.posonlyargs, *member.args.args]][1:]
+            for member in node.body
+            if isinstance(member, ast.FunctionDef) and not member.name.startswith("_")
+        }
+        kind = getattr(twin, class_name)
+        methods = {
+            member: list(inspect.signature(value).parameters)[1:]
+            for member, value in vars(kind).items()
+            if inspect.isfunction(value) and not member.startswith("_")
+        }
+        if class_name == "Spans":
+            del methods["add"]  # by which scan() of the Python engine fills it
+        own = {member: names for member, names in declared.items() if member in methods}
+        assert own.keys() == methods.keys(), class_name
+        if class_name != "Done":  # whose arguments the standard library gives by position
+            assert own == methods, class_name
