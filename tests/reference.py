@@ -130,10 +130,12 @@ def read_headers(frame: bytes, pos: int, name: str, max_header: int) -> tuple[in
     raise Short
 
 
-def ask_parse(
-    frame: bytes, pos: int, parse: Any, max_header: int
-) -> tuple[int, int, bytes, int]:
+def ask_parse(frame: bytes, pos: int, parse: Any, max_header: int) -> tuple[int, int, bytes, int]:
     """The size of the rest, where the header stops, the lead, and how many bytes were shown."""
+    counting = {1}  # the sizes at which a refusal counts
+    while max(counting) < max_header:
+        size = max(counting)
+        counting.add(min(max_header, size + 1 + max(0, size - 64) // 8))
     for size in range(1, min(max_header, len(frame) - pos) + 1):
         try:
             found = parse(memoryview(frame[pos : pos + size]))
@@ -145,10 +147,14 @@ def ask_parse(
         except MemoryError as error:
             raise Broken(pos + size, type(error)) from None
         except Exception:
+            if size not in counting:
+                continue
             raise Bad(pos + size) from None
         except BaseException as error:
             raise Broken(pos + size, type(error)) from None
         if not sound:
+            if size not in counting:
+                continue
             raise Bad(pos + size)
         if header_size <= size:
             return rest_size, pos + header_size, lead, pos + size

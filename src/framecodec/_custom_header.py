@@ -7,7 +7,6 @@ become an `InvalidFrameError` that names the first byte at which the function we
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
 from typing import NoReturn
 
 from . import errors
@@ -43,22 +42,33 @@ def read_header(layout: Layout, header: bytes, stream_offset: int) -> tuple[int,
         return _ask(layout, shown)
     except _Refused:
         pass
+    sizes = _sizes_that_count(len(shown), layout.max_header)
+    if sizes[-1] < len(shown) and _refusal(layout, shown[: sizes[-1]]) is None:
+        return None
     # The same error for every chunking: the shortest prefix of those sizes that parse() refuses.
-    for size in _sizes_asked(layout.max_header):
-        if size > len(shown):
-            return None
-        try:
-            _ask(layout, shown[:size])
-        except _Refused as refused:
+    for size in sizes:
+        refused = _refusal(layout, shown[:size])
+        if refused is not None:
             _raise_refusal(refused, stream_offset, header[: len(layout.magic) + size])
     return None
 
 
-def _sizes_asked(max_header: int) -> Iterator[int]:
-    size = 0
-    while size < max_header:
+def _sizes_that_count(shown: int, max_header: int) -> list[int]:
+    sizes, size = [], 1
+    while size <= shown:
+        sizes.append(size)
+        if size == max_header:
+            break
         size = min(max_header, size + 1 + max(0, size - _EACH_SIZE_UP_TO) // 8)
-        yield size
+    return sizes
+
+
+def _refusal(layout: Layout, shown: bytes) -> _Refused | None:
+    try:
+        _ask(layout, shown)
+    except _Refused as refused:
+        return refused
+    return None
 
 
 def _raise_refusal(refused: _Refused, stream_offset: int, seen: bytes) -> NoReturn:

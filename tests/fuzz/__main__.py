@@ -1,8 +1,8 @@
 """The commands of the campaigns.
 
-    python -m tests.fuzz [OPTIONS]          random streams; see the package
-    python -m tests.fuzz orders [OPTIONS]   random orders of calls; see orders.py
-    python -m tests.fuzz shortage [OPTIONS] failing allocations; see shortage.py
+python -m tests.fuzz [OPTIONS]          random streams; see the package
+python -m tests.fuzz orders [OPTIONS]   random orders of calls; see orders.py
+python -m tests.fuzz shortage [OPTIONS] failing allocations; see shortage.py
 """
 
 from __future__ import annotations

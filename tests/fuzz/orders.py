@@ -186,7 +186,7 @@ def _stock(number: int) -> Stock:
     large = []
     for size in LARGE_SIZES:
         message = blob(rng.randrange(251), size)
-        with contextlib.suppress(FrameError, ValueError, TypeError):
+        with contextlib.suppress(FrameError, ValueError, TypeError, OverflowError):
             large.append(codec.encode(message))
     return Stock(codec, source, for_reference, frames, large)
 
@@ -304,7 +304,6 @@ COUNTS: list[Callable[[int], Any]] = [
     lambda size: "1",
     lambda size: None,
     lambda size: 1.5,
-
     lambda size: Index("1"),
 ]
 
@@ -798,7 +797,9 @@ class Run:
         rng = random.Random(seed)
         known = stock_messages(self.program.codec)
         batch = [rng.choice(known) for _ in range(rng.randint(0, 4))] if known else []
-        batch += [rng.choice((b"", bytearray(b"ab"), memoryview(b"abc"), "text", None, 5, b"x" * 99))]
+        batch += [
+            rng.choice((b"", bytearray(b"ab"), memoryview(b"abc"), "text", None, 5, b"x" * 99))
+        ]
         rng.shuffle(batch)
         results = []
         for side in self.sides:
@@ -924,9 +925,7 @@ def outcome_of(program: Program, engines: list[ModuleType]) -> str:
 # --- making a failure smaller ---------------------------------------------------------------------
 
 
-def shrink(
-    program: Program, fails: Callable[[Program], bool], seconds: float = 20.0
-) -> Program:
+def shrink(program: Program, fails: Callable[[Program], bool], seconds: float = 20.0) -> Program:
     """The smallest program found in so many seconds that still fails."""
     end = time.monotonic() + seconds
     for _ in range(6):

@@ -451,9 +451,7 @@ def _all_cases(engine: ModuleType, every: int) -> Iterator[Case]:
             where = f"{shape.name}, bytes {start} to {stop}"
             for name, form in (("bytes", bytes), ("bytearray", bytearray), ("view", memoryview)):
                 if name == "bytes" or (start + stop) % 3 == 0:
-                    yield Case(
-                        f"feed({name}): {where}", _feeding(engine, shape, start, stop, form)
-                    )
+                    yield Case(f"feed({name}): {where}", _feeding(engine, shape, start, stop, form))
             for method in ("get_buffer", "get_room"):
                 yield Case(
                     f"buffer_updated after {method}: {where}",
@@ -510,12 +508,14 @@ def _stateless_cases(engine: ModuleType, shape: Shape) -> Iterator[Case]:
                     lambda pair: pair[0].encode_many(pair[1]),
                 ),
             )
-        yield Case(f"Encoder(): {shape.name}", _stateless(
-            lambda: codec, lambda codec: type(engine.Encoder(codec))
-        ))
-    yield Case(f"Splitter(): {shape.name}", _stateless(
-        lambda: codec, lambda codec: type(engine.Splitter(codec, raw=shape.raw))
-    ))
+        yield Case(
+            f"Encoder(): {shape.name}",
+            _stateless(lambda: codec, lambda codec: type(engine.Encoder(codec))),
+        )
+    yield Case(
+        f"Splitter(): {shape.name}",
+        _stateless(lambda: codec, lambda codec: type(engine.Splitter(codec, raw=shape.raw))),
+    )
     for stop in shape.cuts[::3]:
         data = stream[:stop]
         yield Case(
