@@ -7,7 +7,6 @@ outcome.
 
 from __future__ import annotations
 
-import math
 import re
 import struct
 import sys
@@ -206,7 +205,7 @@ def expect(codec: Codec, data: bytes, *, raw: bool = False, skip: bool = False) 
     """The outcome of a stream that ends after `data`."""
     has = codec.parameters
     specials, trailer, limit = has["specials"] or {}, has["trailer"], has["max_message_size"]
-    limit = math.inf if limit is None else limit
+    limit = 2**64 - 1 if limit is None else limit
     outcome, oversized = Outcome(), False
     while outcome.stream_offset < len(data):
         frame = data[outcome.stream_offset :]
