@@ -41,6 +41,7 @@ class IncomingMessage:
         "left",
         "offset",
         "size",
+        "stop",
         "trailer",
         "unfinished",
     )
@@ -53,7 +54,7 @@ class IncomingMessage:
         left: int = 0,
         trailer: bytes = b"",
         header: bytes = b"",
-        lead: bytes = b"",
+        lead: bytes | None = b"",
         offset: int = 0,
         frame_size: int = 0,
         buffer: memoryview = NO_BYTES,
@@ -64,17 +65,27 @@ class IncomingMessage:
         self.trailer = trailer
         self.in_trailer = False
         self.header = header
-        self.lead = lead
+        self.lead = lead  # None: not known before `settle`
         self.offset = offset  # of the frame in the stream
         self.frame_size = frame_size
         self.buffer = buffer  # to receive into
         self.unfinished: bytes | None = None  # what the splitter gave back, once
+        self.stop: float | None = None  # when a peer that is late and never pauses is cut off
 
-    def settle(self) -> None:
-        if self.unfinished is not None:
-            chunk = memoryview(self.lead + self.unfinished[len(self.header) :])
-            self.chunk = chunk
-            self.unfinished = None
+    def settle(self, lead: bytes) -> None:
+        """Turn what the splitter gave back into the message's first bytes."""
+        if self.unfinished is None:
+            return
+        chunk = memoryview(lead + self.unfinished[len(self.header) :])
+        size = self.size + (len(lead) if self.lead is None else 0)
+        self.chunk = chunk
+        self.size = size
+        self.lead = lead
+        self.unfinished = None
+
+    def unread(self) -> bytes:
+        """Return the bytes of the frame that arrived, as they travelled; none was delivered yet."""
+        return self.header + bytes(self.chunk[len(self.lead or b"") :])
 
     def received(self) -> int:
         """Bytes of the frame that arrived."""
