@@ -15,7 +15,7 @@ PACKAGE = Path(framecodec.__file__).parent
 # From the lowest to the highest. Rooms of one row do not know each other.
 ROOMS = [
     {"errors"},
-    {"_socket_face", "_waiting"},
+    {"_batch", "_socket_face", "_waiting"},
     {"_layout"},
     {"_custom_header", "_header_block"},  # what both engines share
     {"_splitter_py", "_splitter"},

@@ -14,16 +14,15 @@ is taken out of its batch by the ``for`` that gives it.
 from __future__ import annotations
 
 import signal
-import sys
 import threading
-from collections import deque
 from collections.abc import Iterator
-from itertools import repeat, starmap
-from operator import itemgetter, length_hint
+from itertools import starmap
+from operator import length_hint
 from socket import socket
-from typing import TYPE_CHECKING, Any, NoReturn, final
+from typing import TYPE_CHECKING, Any, final
 
 from . import errors
+from ._batch import Batch, Unique
 from ._outbox import GATHER_SIZE
 from .codec import Codec
 from .splitter import Splitter
@@ -41,17 +40,8 @@ NO_BYTES = memoryview(b"")
 LONGEST_TURN = 0.01
 
 
-class _Unique:
-    """An object that is not copied."""
-
-    __slots__ = ()
-
-    def __reduce__(self) -> NoReturn:
-        raise errors.not_copied(self)
-
-
 @final
-class Guard(_Unique):
+class Guard(Unique):
     """A lock as a context manager that waits no longer than the socket's time-out."""
 
     # The slot makes `__exit__` the lock's own, which is of C: a handler finds no moment before it.
@@ -80,7 +70,7 @@ _HOLDABLE = (
 
 
 @final
-class HeldSignals(_Unique):
+class HeldSignals(Unique):
     """Holds signals back, where the system has that: none finds its handler until `release`.
 
     For calls that run the handlers of signals themselves, between what they did and their return,
@@ -115,85 +105,8 @@ class HeldSignals(_Unique):
         signal.pthread_sigmask(signal.SIG_BLOCK, _HOLDABLE)
 
 
-# Without the GIL, several threads may step one iterator of C at a time.
-_HAS_GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
-
-
-class _SharedTake:
-    """Takes what is in a queue, for any number of threads: only the queue's own step is shared."""
-
-    __slots__ = ("_steps",)
-
-    def __init__(self, queue: deque[Any]) -> None:
-        self._steps = map(deque.popleft, repeat(queue))
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        try:
-            for item in self._steps:
-                return item
-        except IndexError:  # another thread was faster
-            pass
-        raise StopIteration
-
-
 @final
-class Batch(_Unique):
-    """The messages of one receive that are still to be delivered. It holds none that was.
-
-    Args:
-        messages: The messages, in order. The list belongs to the batch from then on.
-        frames: Their frames as they travelled, for `frames`; or None.
-
-    Raises:
-        ValueError: There are not as many frames as messages.
-    """
-
-    __slots__ = ("_has_frames", "_queue", "take")
-
-    def __init__(self, messages: list[Any], frames: list[bytes] | None = None) -> None:
-        self._has_frames = frames is not None
-        if frames is not None and len(frames) != len(messages):
-            raise ValueError(f"{len(messages)} messages are not of {len(frames)} frames")
-        queue = deque[Any](messages if frames is None else zip(messages, frames, strict=True))
-        self._queue = queue
-        # Nothing else takes from the queue, so that with the GIL both end together.
-        take: Iterator[Any] = (
-            starmap(queue.popleft, repeat((), len(queue))) if _HAS_GIL else _SharedTake(queue)
-        )
-        self.take: Iterator[Any] = take if frames is None else map(itemgetter(0), take)
-        """An iterator that takes one message after the other out of this batch."""
-
-    def __iter__(self) -> Iterator[Any]:
-        return self.take
-
-    def __len__(self) -> int:
-        return len(self._queue)
-
-    @property
-    def first(self) -> Any:
-        """The next message, which stays."""
-        return self._queue[0][0] if self._has_frames else self._queue[0]
-
-    def rest(self) -> list[Any]:
-        """Return a list of the messages, which stay."""
-        return [message for message, _ in self._queue] if self._has_frames else [*self._queue]
-
-    def frames(self) -> list[bytes]:
-        """Return the frames of these messages, as they travelled; they stay.
-
-        Raises:
-            TypeError: The batch was made without frames.
-        """
-        if not self._has_frames:
-            raise TypeError("the batch has no frames")
-        return [frame for _, frame in self._queue]
-
-
-@final
-class Receiver(_Unique):
+class Receiver(Unique):
     """The messages that were received; where there are none, one receive that may bring some.
 
     An iterable, because a signal handler that raises is never run between an iterator's step and
@@ -233,7 +146,7 @@ class Receiver(_Unique):
 
 
 @final
-class Sender(_Unique):
+class Sender(Unique):
     """Sends one small message by one system call.
 
     Args:

@@ -92,6 +92,7 @@ class FrameRequestHandler(BaseRequestHandler):
             reply = self.handle_message(message)
             if reply is not None:
                 self.frames.send(reply)
+            del message, reply  # a connection that rests holds neither
 
     def handle_message(self, message: Any) -> Any:
         """Answers one message; to be overridden.
