@@ -261,14 +261,16 @@ class DatagramSocket(SocketFace):
                 self._fail_to_send(error, len(data), sent)
 
     def _fail_to_send(self, error: Exception, size: int, sent: int) -> NoReturn:
-        raised = error
         if self._closed:
-            raised = errors.connection_closed()
+            error = errors.connection_closed()
         elif isinstance(error, OSError) and error.errno == errno.EMSGSIZE:
-            raised = errors.datagram_refused(size)
-        raised.message_started = False  # type: ignore[attr-defined]  # as on a FrameSocket
-        raised.messages_sent = sent  # type: ignore[attr-defined]
-        raise raised from None
+            error = errors.datagram_refused(size)
+        error.message_started = False  # type: ignore[attr-defined]  # as on a FrameSocket
+        error.messages_sent = sent  # type: ignore[attr-defined]
+        try:
+            raise error from None
+        finally:
+            del error  # which holds this frame: a cycle
 
     # --- receiving --------------------------------------------------------------------------------
 
@@ -291,7 +293,10 @@ class DatagramSocket(SocketFace):
             for message in current[0].take:
                 return message, current[1]
             for error in current[2].take:
-                raise error
+                try:
+                    raise error
+                finally:
+                    del error  # which holds this frame: a cycle
             self._receive_behind(current)
 
     def recv(self) -> Any:
@@ -314,7 +319,10 @@ class DatagramSocket(SocketFace):
             if messages:
                 return messages
             for error in current[2].take:
-                raise error
+                try:
+                    raise error
+                finally:
+                    del error  # which holds this frame: a cycle
             self._receive_behind(current)
 
     def __iter__(self) -> Iterator[Any]:

@@ -425,22 +425,27 @@ class FrameSocket(SocketFace):
 
     def _deliver(self) -> None:
         """Make a batch of what the splitter gave, in steps that can be repeated."""
-        arrived, left = self._arrived, list[bytes]()
+        arrived = self._arrived
+        left: list[bytes] = []
+        failure: BaseException | None = None
         if self._raw:
             messages, failure = self._decode(arrived)
             frames, left = arrived[: len(messages)], arrived[len(messages) :]
             batch = _socket_io.Batch(messages, frames)
         else:
-            failure = None
             batch = _socket_io.Batch(arrived)
         # All or nothing: no call.
         self._receiver.ready = batch
         self._arrived = left
-        if failure is not None:
-            if not isinstance(failure, errors.FrameError):
-                raise failure
-            if not batch:
-                self._end(failure)
+        try:
+            if failure is not None:
+                if not isinstance(failure, errors.FrameError):
+                    raise failure
+                if not batch:
+                    offset = self._splitter.stream_offset - sum(map(len, left))
+                    self._end(failure, self._base + offset)
+        finally:
+            del failure  # as in _fail()
 
     def _decode(self, frames: list[bytes]) -> tuple[list[Any], BaseException | None]:
         """From raw frames to messages, and what is wrong with the frame after them.
@@ -519,31 +524,37 @@ class FrameSocket(SocketFace):
 
     def _judge(self, error: OSError) -> int:
         """What to wait for after a receive that failed; raises where waiting is no use."""
-        if isinstance(error, BlockingIOError | InterruptedError):
-            if self._read_waits:
-                return _READ
-            self._check_limits()
-            raise error
-        if _is_tls_error(error, _TLS_WANTS_READ):
-            if self._read_waits:
-                return _READ
-            self._check_limits()
-            raise _TLSWantsRead(*error.args) from None
-        if _is_tls_error(error, _TLS_WANTS_WRITE):
-            if self._read_waits:
-                return _WRITE
-            raise _TLSWantsWrite(*error.args) from None
-        if _is_tls_error(error, _TLS_EOF) and self._sock.suppress_ragged_eofs:  # type: ignore[attr-defined]
-            self._end(None)  # the peer closed the connection without closing TLS, as many do
-        if isinstance(error, TimeoutError) and error.errno != errno.ETIMEDOUT:
-            raise error  # a time-out that was set on the socket itself
-        self._end(error)
+        try:
+            if isinstance(error, BlockingIOError | InterruptedError):
+                if self._read_waits:
+                    return _READ
+                self._check_limits()
+                raise error
+            if _is_tls_error(error, _TLS_WANTS_READ):
+                if self._read_waits:
+                    return _READ
+                self._check_limits()
+                raise _TLSWantsRead(*error.args) from None
+            if _is_tls_error(error, _TLS_WANTS_WRITE):
+                if self._read_waits:
+                    return _WRITE
+                raise _TLSWantsWrite(*error.args) from None
+            if _is_tls_error(error, _TLS_EOF) and self._sock.suppress_ragged_eofs:  # type: ignore[attr-defined]
+                self._end(None)  # the peer closed the connection without closing TLS, as many do
+            if isinstance(error, TimeoutError) and error.errno != errno.ETIMEDOUT:
+                raise error  # a time-out that was set on the socket itself
+            self._end(error)
+        finally:
+            del error  # as in _fail()
 
     def _fail(self, error: BaseException) -> NoReturn:
         """Raises what the receiver has raised; all but a time-out ends receiving for good."""
-        if isinstance(error, TimeoutError) and _is_own_timeout(error) and not self._closed:
-            raise error
-        self._end(error)
+        try:
+            if isinstance(error, TimeoutError) and _is_own_timeout(error) and not self._closed:
+                raise error
+            self._end(error)
+        finally:
+            del error  # which holds this frame: a cycle
 
     def _end(self, error: BaseException | None, base: int | None = None) -> NoReturn:
         """Raises what ends receiving for good; None is the end of the stream.
@@ -551,6 +562,7 @@ class FrameSocket(SocketFace):
         `base` is the stream position of what the error calls offset 0.
         """
         if self._closed:
+            error = None
             raise errors.connection_closed() from None
         if error is None and self._stream is not None:  # which goes past the splitter
             error, base = self._stream.incomplete(), 0
@@ -566,6 +578,7 @@ class FrameSocket(SocketFace):
             error = errors.connection_reset()
         self._receiver.may_read = False
         self._failure = _at(error, self._base if base is None else base)
+        error = None  # as in _fail()
         raise self._failure.with_traceback(None) from None
 
     def _refuse_to_read(self) -> NoReturn:

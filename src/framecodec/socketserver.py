@@ -169,11 +169,17 @@ class DatagramReply:
         """The datagram's messages."""
         yield from self._messages
         for error in self._errors:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # which holds this frame: a cycle
 
     def _end(self) -> NoReturn:
         for error in self._errors:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # which holds this frame: a cycle
         raise errors.stream_ended()
 
     def send(self, message: object, /) -> None:
