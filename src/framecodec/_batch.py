@@ -81,6 +81,11 @@ class Batch(Unique):
         return len(self._queue)
 
     @property
+    def take_all(self) -> Iterator[list[Any]]:
+        """An iterator whose only step takes all messages out: it gives their list."""
+        return map(list, (self.take,))
+
+    @property
     def first(self) -> Any:
         """The next message, which stays."""
         return self._queue[0][0] if self._has_frames else self._queue[0]

@@ -316,6 +316,23 @@ cdef class Batch:
             raise IndexError("the batch is empty")
         return self._messages[self._pos]
 
+    @property
+    def take_all(self):
+        """An iterator whose only step takes all messages out: it gives their list."""
+        return map(TAKE_REST, (self,))
+
+    def take_rest(self):
+        """Return the messages and drop them; `take_all` does it where no handler can come after."""
+        cdef list messages
+        if self._pos or not self._count:
+            messages = self.rest()
+        else:
+            messages = self._messages
+        self._messages = NO_MESSAGES
+        self._frames = None
+        self._pos = self._count = 0
+        return messages
+
     def rest(self):
         """Return a list of the messages, which stay."""
         return self._messages[self._pos : self._pos + self._count]
@@ -337,6 +354,10 @@ cdef class Batch:
         self._pos += 1
         self._count -= 1
         return message
+
+
+cdef object TAKE_REST = Batch.take_rest
+cdef list NO_MESSAGES = []
 
 
 @cython.final

@@ -315,9 +315,9 @@ class DatagramSocket(SocketFace):
         """
         while True:
             current = self._current
-            messages = [*current[0].take]
-            if messages:
-                return messages
+            for messages in current[0].take_all:
+                if messages:
+                    return messages
             for error in current[2].take:
                 try:
                     raise error

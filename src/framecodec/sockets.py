@@ -295,8 +295,10 @@ class FrameSocket(SocketFace):
         receiver = self._receiver
         while True:
             try:
-                for message in receiver:
-                    return [message, *receiver.ready.take]
+                receiver.fetch()
+                for messages in receiver.ready.take_all:
+                    if messages:
+                        return messages  # type: ignore[no-any-return]
             except (OSError, errors.FrameError) as error:
                 self._fail(error)
             except MemoryError:  # the list was begun, and what it held is gone
@@ -1131,12 +1133,20 @@ class FrameSocket(SocketFace):
         pipe = self._pipe(new)
         self._receiver.use(None, 0, 0, 0.0)
         self._receiver.may_read = False
-        for unfinished in map(type(old).detach, (old,)):
-            stream.unfinished = unfinished
-            self._stream = stream
-            self._splitter = new
-            self._arrivals = pipe
-            self._base = base
+        self._cutting = self._cuts_in_python
+        try:
+            for unfinished in map(type(old).detach, (old,)):
+                stream.unfinished = unfinished
+                self._stream = stream
+                self._splitter = new
+                self._arrivals = pipe
+                self._base = base
+                self._cutting = False
+        except MemoryError:  # perhaps after the splitter gave its bytes up
+            self._receiver.broken = True
+            raise
+        finally:
+            self._receiver.may_read = not (self._stream or self._receiver.broken)
         if lead is None:
             self._check_room_for_lead(stream, room)
 
