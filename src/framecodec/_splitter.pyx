@@ -42,13 +42,12 @@ from cpython.bytes cimport (
     PyBytes_CheckExact,
     PyBytes_FromStringAndSize,
     PyBytes_GET_SIZE,
-    _PyBytes_Resize,
 )
 from cpython.long cimport PyLong_CheckExact
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_XDECREF
+from cpython.ref cimport Py_DECREF, Py_XDECREF
 from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
@@ -77,11 +76,14 @@ cdef enum:
     IN_REST
     IN_TRAILER
 
-# What get_buffer() gave and buffer_updated() has not reported yet.
+# What get_buffer() or get_room() gave and buffer_updated() has not reported yet. feed() withdraws
+# what get_room() gave: everything from GIVEN_BY_GET_ROOM up.
 cdef enum:
     NOTHING
     A_BUFFER  # the receive buffer
-    A_ROOM  # the room of the message that is being filled
+    GIVEN_BY_GET_ROOM
+    A_BUFFER_AS_ROOM = GIVEN_BY_GET_ROOM  # the receive buffer, given by get_room()
+    A_ROOM  # memory of the message that is being filled
 
 cdef enum:
     # The buffer that get_buffer() gives when the caller has no wish, and the least and most it may
@@ -129,6 +131,8 @@ cdef extern from "Python.h":
     bint _is_bytes "PyBytes_CheckExact" (PyObject*) noexcept
     Py_ssize_t _bytes_size "PyBytes_GET_SIZE" (PyObject*) noexcept
     Py_ssize_t Py_REFCNT(PyObject*) noexcept
+    # NULL instead of an exception, so that a caller without a `try` can clean up.
+    PyObject* _try_new_list "PyList_New" (Py_ssize_t) noexcept
     # As in _layout.py. A batch has no more, and its count of headers, of 8 bytes at most, cannot
     # overflow either.
     const Py_ssize_t LARGEST_SIZE "(PY_SSIZE_T_MAX / 2)"
@@ -156,6 +160,37 @@ cdef extern from *:
     }
     """
     void _want_huge_pages "framecodec_want_huge_pages" (void* start, Py_ssize_t size) noexcept
+
+
+cdef extern from *:
+    """
+    /* Changes the size of a bytes object that nothing else refers to. Where _PyBytes_Resize()
+       destroys the object when memory is short, this one leaves it as it was: what a peer has sent
+       is not lost. Returns NULL then, without an exception. */
+    static PyObject *framecodec_resize_bytes(PyObject *object, Py_ssize_t size)
+    {
+    #ifdef Py_TRACE_REFS /* the interpreter has a table of all objects, which must not move */
+        PyObject *moved = PyBytes_FromStringAndSize(NULL, size);
+        if (moved == NULL) {
+            PyErr_Clear();
+            return NULL;
+        }
+        Py_ssize_t kept = PyBytes_GET_SIZE(object) < size ? PyBytes_GET_SIZE(object) : size;
+        memcpy(PyBytes_AS_STRING(moved), PyBytes_AS_STRING(object), (size_t)kept);
+        Py_DECREF(object);
+        return moved;
+    #else
+        PyObject *moved = (PyObject *)PyObject_Realloc(
+            object, offsetof(PyBytesObject, ob_sval) + (size_t)size + 1);
+        if (moved == NULL)
+            return NULL;
+        Py_SET_SIZE((PyVarObject *)moved, size);
+        PyBytes_AS_STRING(moved)[size] = '\\0';
+        return moved;
+    #endif
+    }
+    """
+    PyObject* _try_resize_bytes "framecodec_resize_bytes" (PyObject*, Py_ssize_t) noexcept
 
 
 cdef Py_ssize_t _clipped_index(number) except? -1:
@@ -197,7 +232,7 @@ cdef inline int _consume(
             p += self._read_plain_rest(p, end - p, messages)
             continue
         if self._phase == IN_HEADER:
-            p += self._read_header(p, end, messages)
+            p = self._read_header(data, p, end, messages)
         if self._phase == IN_REST:
             p += self._read_rest(p, end)
         if self._phase == IN_TRAILER:
@@ -318,19 +353,27 @@ cdef inline Py_ssize_t _common_size(
 
 
 @cython.final
+@cython.auto_pickle(False)
 cdef class _Room:
-    """The room of an unfinished message, given to whoever reads into it; it keeps it alive."""
+    """Memory of an unfinished message, given to the caller that reads into it. It keeps the message
+    alive, which is then copied before it is delivered."""
 
     cdef bytes message
     cdef Py_ssize_t pos
     cdef Py_ssize_t size
 
     def __getbuffer__(self, Py_buffer* buffer, int flags):
+        if self.message is None:  # made by another caller than get_room()
+            raise errors.not_made_by_caller(self)
         cdef char* p = PyBytes_AS_STRING(self.message) + self.pos
         PyBuffer_FillInfo(buffer, self, p, self.size, False, flags)
 
+    def __reduce__(self):
+        raise errors.not_copied(self)
+
 
 @cython.final
+@cython.auto_pickle(False)
 cdef class Splitter:
     """Splitter(codec, *, raw=False, on_oversize="raise")\n--\n
     One connection's receiving state: bytes in, any chunking; messages out.
@@ -403,6 +446,9 @@ cdef class Splitter:
     cdef object _room_view  # A_ROOM: what was given
     cdef object _error  # the sticky error
     cdef bytes _not_taken  # after an error: what followed the byte that decided
+    cdef bytes _looked_ahead  # CUSTOM: bytes of earlier chunks that parse() saw and that follow the
+    # header; they are read before the chunk, which they end at
+    cdef bint _lost  # after an error: no memory for _not_taken
     cdef bint _detached
     cdef bint _busy  # inside a call during which other code may run
 
@@ -444,6 +490,7 @@ cdef class Splitter:
         self._parsed = -1
         self._rest_beyond = 0
         self._not_taken = b""
+        self._looked_ahead = b""
 
     def __dealloc__(self):
         PyMem_Free(self._header)
@@ -467,21 +514,34 @@ cdef class Splitter:
             TypeError, BufferError: `data` is not a contiguous bytes-like object; nothing was taken.
             ValueError: The splitter is detached.
         """
+        cdef list messages
         if PyBytes_CheckExact(data):
             self._check_ready()
-            return self._take(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+            messages = self._begin_to_take()
+            self._take(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), messages)
+            return messages
         return self._feed_buffer(data)
 
     cdef list _feed_buffer(self, data):
+        cdef list messages
         cdef Py_buffer view
         try:
             PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        except MemoryError:
+            raise
         except Exception:
             data = errors.view_bytes(data)  # says what is wrong
             PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
             self._check_ready()
-            return self._take(<const uint8_t*>view.buf, view.len)
+            if self._message != NULL and Py_REFCNT(self._message) > 1:
+                # The caller has a view of the message, and may be feeding just that: taking a
+                # chunk would write into it.
+                data = _bytes_of(<const uint8_t*>view.buf, view.len)
+                return self.feed(data)
+            messages = self._begin_to_take()
+            self._take(<const uint8_t*>view.buf, view.len, messages)
+            return messages
         finally:
             PyBuffer_Release(&view)
 
@@ -502,17 +562,29 @@ cdef class Splitter:
         """
         cdef Py_ssize_t size = _clipped_index(sizehint)
         self._check_usable()
+        return self._give_buffer(size, A_BUFFER)
+
+    cdef object _give_buffer(self, Py_ssize_t size, int given):
         if size <= 0:
             size = BUFFER_SIZE
         size = min(max(size, SMALLEST_BUFFER_SIZE), LARGEST_BUFFER_SIZE)
-        if self._buffer is None or self._buffer_size < size:
-            buffer = PyByteArray_FromStringAndSize(NULL, size)  # not cleared: no page is touched
-            self._buffer_view = PyMemoryView_FromObject(buffer)
-            self._buffer = buffer
-            self._buffer_size = size
-        self._given = A_BUFFER
-        self._given_size = self._buffer_size
-        return PyMemoryView_FromObject(self._buffer)
+        self._busy = True  # an allocation may collect garbage, whose finalizers may come in here
+        try:
+            self._withdraw_room()
+            self._given = NOTHING
+            buffer, buffer_view = self._buffer, self._buffer_view
+            if buffer is None or self._buffer_size < size:
+                buffer = PyByteArray_FromStringAndSize(NULL, size)  # not cleared: no page is touched
+                buffer_view = PyMemoryView_FromObject(buffer)
+            view = PyMemoryView_FromObject(buffer)
+            # Nothing can fail any more.
+            if buffer is not self._buffer:
+                self._buffer, self._buffer_view, self._buffer_size = buffer, buffer_view, size
+            self._given = given
+            self._given_size = self._buffer_size
+        finally:
+            self._busy = False
+        return view
 
     def get_room(self, sizehint=-1, /):
         """As `get_buffer`, for a caller who lets go of the memory at once.
@@ -520,33 +592,42 @@ cdef class Splitter:
         The compiled engine may give the memory of the message itself, so that the bytes of a large
         one are never copied; Python cannot fill a `bytes`.
         """
-        # buffer_updated() takes it back; where it cannot, because somebody else has a view of it,
-        # the message moves before it grows.
+        # buffer_updated() withdraws it; where it cannot, because the caller has another view of it,
+        # the message moves before it grows, and is copied before it is delivered.
         cdef Py_ssize_t size = _clipped_index(sizehint)
         cdef _Room room
-        if self._rest_left < SMALLEST_ROOM:
-            return self.get_buffer(sizehint)
         self._check_usable()
-        if self._message_room - self._filled < SMALLEST_ROOM:
-            self._make_room(0)
-        room = _Room.__new__(_Room)
-        room.message = <object>self._message
-        room.pos = self._filled
-        room.size = min(
-            max(size, SMALLEST_ROOM), self._rest_left, self._message_room - self._filled
-        )
-        self._given = A_ROOM
-        self._given_size = room.size
-        self._room_view = PyMemoryView_FromObject(room)
-        return self._room_view
-
-    cdef int _take_room_back(self) except -1:
-        view, self._room_view = self._room_view, None
-        self._given = NOTHING
+        if self._rest_left < SMALLEST_ROOM:
+            return self._give_buffer(size, A_BUFFER_AS_ROOM)
+        self._busy = True  # as in _give_buffer()
         try:
-            view.release()
-        except BufferError:  # there is a view of the view
-            pass
+            self._withdraw_room()
+            self._given = NOTHING
+            if self._message_room - self._filled < SMALLEST_ROOM:
+                self._make_room(0)
+            room = _Room.__new__(_Room)
+            room.message = <object>self._message
+            room.pos = self._filled
+            room.size = min(
+                max(size, SMALLEST_ROOM), self._rest_left, self._message_room - self._filled
+            )
+            self._room_view = PyMemoryView_FromObject(room)
+            self._given = A_ROOM
+            self._given_size = room.size
+            return self._room_view
+        finally:
+            self._busy = False
+
+    cdef int _withdraw_room(self) except -1:
+        """Ends what get_room() gave, as far as the caller has no views of it."""
+        if self._given >= GIVEN_BY_GET_ROOM:
+            self._given = NOTHING
+        if self._room_view is not None:
+            view, self._room_view = self._room_view, None
+            try:
+                view.release()
+            except BufferError:  # there is a view of the view
+                pass
         return 0
 
     def buffer_updated(self, count, /):
@@ -563,24 +644,38 @@ cdef class Splitter:
             ValueError: There is no such buffer, `count` does not fit it, or the splitter is
                 detached.
         """
-        cdef Py_ssize_t size = _clipped_index(count)
+        number = count if PyLong_CheckExact(count) else operator.index(count)
+        cdef Py_ssize_t size = _clipped_index(number)
         cdef int given = self._given
+        cdef list messages
         self._check_usable()
         if given == NOTHING:
             raise errors.no_buffer_given()
         if size < 0 or size > self._given_size:
-            raise errors.updated_beyond_buffer(operator.index(count), self._given_size)
-        if given == A_BUFFER:
-            self._given = NOTHING
-            return self._take(<const uint8_t*>PyByteArray_AS_STRING(self._buffer), size)
-        self._take_room_back()
-        messages = []
-        self._filled += size
-        self._rest_left -= size
-        self._pending += size
-        if not self._rest_left:
-            self._phase = IN_TRAILER
-            self._read_trailer(NULL, NULL, messages)
+            raise errors.updated_beyond_buffer(number, self._given_size)
+        if given == A_ROOM:
+            return self._take_room(size)
+        messages = self._begin_to_take()
+        self._given = NOTHING
+        self._take(<const uint8_t*>PyByteArray_AS_STRING(self._buffer), size, messages)
+        return messages
+
+    cdef list _take_room(self, Py_ssize_t size):
+        """Counts bytes that the caller has written into the message itself."""
+        cdef list messages = self._begin_to_take()
+        try:
+            self._withdraw_room()
+            self._filled += size
+            self._rest_left -= size
+            self._pending += size
+            if not self._rest_left:
+                self._phase = IN_TRAILER
+                self._read_trailer(NULL, NULL, messages)
+        except BaseException as error:  # there was no memory to deliver the message
+            self._fail(error, NULL, 0, 0)
+            raise
+        finally:
+            self._busy = False
         return messages
 
     def feed_eof(self):
@@ -603,7 +698,7 @@ cdef class Splitter:
             error = errors.incomplete(
                 where, self._pending, needed, self._stream_offset, self._header_bytes()
             )
-            self._fail(error, NULL, 0)
+            self._fail(error, NULL, 0, 0)
         finally:
             self._busy = False
         raise error
@@ -622,11 +717,17 @@ cdef class Splitter:
             raise errors.reentered()
         if self._detached:
             raise errors.detached()
-        unfinished = self._unfinished()
-        self._detached = True
+        self._busy = True  # as in feed_eof()
+        try:
+            unfinished = self._unfinished()
+            self._detached = True
+            self._withdraw_room()
+        finally:
+            self._busy = False
         self._forget()
-        self._not_taken = b""
+        self._not_taken = self._looked_ahead = b""
         self._buffer = self._buffer_view = None
+        self._given = NOTHING
         return unfinished
 
     def __reduce__(self):
@@ -680,40 +781,63 @@ cdef class Splitter:
 
     cdef inline int _check_ready(self) except -1:
         """Before bytes come by another way than the memory that was given."""
-        if self._busy or self._detached or self._error is not None or self._given == A_ROOM:
+        if (
+            self._busy
+            or self._detached
+            or self._error is not None
+            or self._given >= GIVEN_BY_GET_ROOM
+        ):
             self._check_usable()
-            self._take_room_back()
+            self._busy = True
+            try:
+                self._withdraw_room()
+            finally:
+                self._busy = False
         return 0
 
-    cdef inline list _take(self, const uint8_t* data, Py_ssize_t size):
+    cdef inline list _begin_to_take(self):
+        """Returns an empty list for messages; the splitter is busy then, until _take() ends."""
+        # A garbage collection may run inside the allocation, and its finalizers may call in here.
+        self._busy = True
+        cdef PyObject* new = _try_new_list(0)
+        if new == NULL:
+            self._busy = False
+            _raise_what_is_set()
+        cdef list messages = <list>new
+        Py_DECREF(messages)
+        return messages
+
+    cdef inline int _take(
+        self, const uint8_t* data, Py_ssize_t size, list messages
+    ) except -1:
         """Takes a chunk; keeps an error for the next call where there are messages to deliver."""
-        cdef list messages = []
         cdef int64_t taken_before = self._stream_offset + self._pending
         cdef int failed
         # A chunk in the midst of a message: nothing can begin, end or go wrong.
         if size < self._rest_left and size <= self._message_room - self._filled:
             self._keep(data, size)
-            return messages
-        self._busy = True
+            self._busy = False
+            return 0
         # A `try` would cost 5 ns a call, which is seen where chunks are tiny: so the call is made
-        # as if it raised nothing, and an error is picked up behind it.
+        # as if it raised nothing, and an error is picked up after it.
         failed = (<_consume_unchecked>_consume)(self, data, size, messages)
         if failed:
             self._take_failed(data, size, messages, taken_before)
         self._busy = False
-        return messages
+        return 0
 
     cdef int _take_failed(
         self, const uint8_t* data, Py_ssize_t size, list messages, int64_t taken_before
     ) except -1:
         """Busy until the error sticks: to pick it up may let another thread run."""
-        cdef Py_ssize_t taken
+        cdef int64_t taken
         try:
             _raise_what_is_set()
         except BaseException as error:
+            # Below 0 where it happened among the bytes of earlier chunks that parse() looked at.
             taken = self._stream_offset + self._pending - taken_before
             # Whatever it is, an interruption in parse() too: messages first, then the error.
-            self._fail(error, data + taken, size - taken)
+            self._fail(error, data, taken, size)
             if not messages:
                 raise
             error.with_traceback(None)  # it would keep the chunk and the messages alive
@@ -747,8 +871,8 @@ cdef class Splitter:
                 if end - rest < rest_size:  # cut off, but nothing is odd: no need to look again
                     at_hand = end - rest
                     self._keep_header(p, width)
-                    self._begin_message(p, 0, rest_size, at_hand)
                     self._pending = width
+                    self._begin_message(p, 0, rest_size, at_hand)
                     self._keep(rest, at_hand)
                     return end - data
                 messages.append(_message_of(rest, rest_size))
@@ -870,12 +994,16 @@ cdef class Splitter:
 
     # --- the careful way: one frame, part by part -------------------------------------------------
 
-    cdef Py_ssize_t _read_header(
-        self, const uint8_t* data, const uint8_t* end, list messages
-    ) except -1:
-        """Gathers the header and judges it; delivers a special, prepares for a rest."""
-        cdef Py_ssize_t taken, header_size, rest_size
+    cdef const uint8_t* _read_header(
+        self, const uint8_t* chunk, const uint8_t* data, const uint8_t* end, list messages
+    ) except NULL:
+        """Gathers the header and judges it; delivers a special, prepares for a rest.
+
+        `chunk` is where the chunk begins, `data` what follows in it. Returns what follows then.
+        """
+        cdef Py_ssize_t taken, header_size, rest_size, surplus
         cdef uint64_t value
+        cdef bytes looked_ahead
         cdef bint judged = self._header_size >= self._magic_size
         taken = min(
             end - data, self._wanted - self._header_size, max(FIRST_HEADER, self._header_size)
@@ -883,14 +1011,14 @@ cdef class Splitter:
         self._keep_header(data, taken)
         self._pending += taken
         if self._plain and self._header_size < self._width:
-            return taken  # half a number: nothing can be wrong yet
+            return data + taken  # half a number: nothing can be wrong yet
         if (
             self._kind == HEADERS
             and judged
             and self._header_size < self._wanted
             and memchr(data, c'\n', taken) == NULL
         ):
-            return taken  # nothing can be judged before the line's end
+            return data + taken  # nothing can be judged before the line's end
 
         # The usual case: a whole, plain header of fixed or varying size, within the limits.
         header_size = self._try_header(self._header, self._header_size, &value)
@@ -905,11 +1033,30 @@ cdef class Splitter:
             self._begin_message(
                 self._header + self._magic_size, self._lead_size, rest_size, end - data - taken
             )
-            return taken
-        return taken - self._settle_header(end - data - taken, messages)
+            return data + taken
+        data += taken
+        surplus = self._settle_header(data - chunk, end - data, messages)
+        if surplus <= data - chunk:
+            return data - surplus
+        # parse() looked ahead: read what follows the header in earlier chunks, then this chunk.
+        looked_ahead = self._looked_ahead
+        _consume(
+            self,
+            <const uint8_t*>PyBytes_AS_STRING(looked_ahead),
+            PyBytes_GET_SIZE(looked_ahead),
+            messages,
+        )
+        self._looked_ahead = b""
+        return chunk
 
-    cdef Py_ssize_t _settle_header(self, Py_ssize_t at_hand, list messages) except -1:
-        """What the header says, if it is whole; returns how many bytes behind it were gathered."""
+    cdef Py_ssize_t _settle_header(
+        self, Py_ssize_t in_chunk, Py_ssize_t at_hand, list messages
+    ) except -1:
+        """Acts on the header, if it is whole; returns how many bytes after it were gathered.
+
+        `in_chunk` bytes of the chunk were gathered or read; where more follow the header, the rest
+        of them goes into `_looked_ahead`.
+        """
         cdef Py_ssize_t surplus, lead_size, rest_fill
         found = self._judge_header()
         if found is None:
@@ -919,7 +1066,12 @@ cdef class Splitter:
                 )
             return 0
         header_size, value, lead = found
-        surplus = self._drop_surplus(header_size)
+        surplus = self._header_size - <Py_ssize_t>header_size
+        if surplus > in_chunk:
+            self._looked_ahead = _bytes_of(
+                self._header + <Py_ssize_t>header_size, surplus - in_chunk
+            )
+        self._drop_surplus(header_size)
         if value in self._layout.specials:
             special = self._layout.specials[value]
             if self._spans is None:
@@ -1188,7 +1340,7 @@ cdef class Splitter:
             self._make_room(taken)
         self._keep(data, taken)
         if not self._rest_left:
-            messages.append(<object>self._message)
+            self._hand_over(messages)
             Py_XDECREF(self._message)
             self._message = NULL
             self._filled = 0
@@ -1201,20 +1353,37 @@ cdef class Splitter:
     cdef int _make_room(self, Py_ssize_t size) except -1:
         """Grows the message with what arrived, to little more than twice that."""
         cdef Py_ssize_t room = min(self._message_size, 2 * (self._filled + size) + MORE_ROOM)
-        cdef PyObject* moved
-        if Py_REFCNT(self._message) > 1:  # somebody kept what get_room() gave
-            moved = _new_bytes(NULL, room)
-            memcpy(_bytes_at(moved), _bytes_at(self._message), self._filled)
-            Py_XDECREF(self._message)
-            self._message = moved
-            self._message_room = room
-            return 0
-        # On failure it has freed the message and set the pointer to NULL.
-        self._message_room = 0
-        _PyBytes_Resize(&self._message, room)
+        if Py_REFCNT(self._message) > 1:
+            self._move_message(room)
+        else:
+            self._resize_message(room)
+            if room >= HUGE_MESSAGE_SIZE:
+                _want_huge_pages(_bytes_at(self._message), room)
+        return 0
+
+    cdef int _resize_message(self, Py_ssize_t room) except -1:
+        """Changes the memory of a message that no view shows; without memory for it, nothing."""
+        cdef PyObject* resized = _try_resize_bytes(self._message, room)
+        if resized == NULL:
+            raise MemoryError
+        self._message = resized
         self._message_room = room
-        if room >= HUGE_MESSAGE_SIZE:
-            _want_huge_pages(_bytes_at(self._message), room)
+        return 0
+
+    cdef int _move_message(self, Py_ssize_t room) except -1:
+        """Leaves the message's memory to the caller, who kept a view of what get_room() gave."""
+        cdef PyObject* moved = _new_bytes(NULL, room)
+        memcpy(_bytes_at(moved), _bytes_at(self._message), self._filled)
+        Py_XDECREF(self._message)
+        self._message = moved
+        self._message_room = room
+        return 0
+
+    cdef inline int _hand_over(self, list messages) except -1:
+        """Adds the message to those that are delivered. From then on it never changes."""
+        if Py_REFCNT(self._message) > 1 and self._message_room:
+            self._move_message(self._message_room)
+        messages.append(<object>self._message)
         return 0
 
     cdef inline Py_ssize_t _read_trailer(
@@ -1268,7 +1437,7 @@ cdef class Splitter:
                     self._trailer_at,
                     self._trailer_size,
                 )
-            messages.append(<object>self._message)  # _next_frame drops the splitter's reference
+            self._hand_over(messages)  # _next_frame drops the splitter's reference
         self._next_frame()
         return 0
 
@@ -1293,13 +1462,26 @@ cdef class Splitter:
 
     # --- errors -----------------------------------------------------------------------------------
 
-    cdef int _fail(self, error, const uint8_t* not_taken, Py_ssize_t size) except -1:
-        """Makes the error stick, and keeps what arrived for detach()."""
+    cdef int _fail(
+        self, error, const uint8_t* chunk, int64_t taken, Py_ssize_t size
+    ) except -1:
+        """Makes the error stick, and keeps what arrived for detach().
+
+        Of the chunk, `taken` bytes were taken; a negative count is that of the last bytes of
+        `_looked_ahead` that were not.
+        """
         self._error = error
-        self._pending += size
+        self._pending += size - taken
         self._rest_left = 0  # no chunk is taken any more
         if self._keeps_bytes():
-            self._not_taken = _bytes_of(not_taken, size)
+            try:
+                if taken >= 0:
+                    self._not_taken = _bytes_of(chunk + taken, size - taken)
+                else:
+                    self._not_taken = self._looked_ahead[taken:] + _bytes_of(chunk, size)
+            except MemoryError:
+                self._lost = True
+        self._looked_ahead = b""
         return 0
 
     cdef bint _keeps_bytes(self) noexcept:
@@ -1315,11 +1497,11 @@ cdef class Splitter:
         cdef uint8_t* p
         if not self._keeps_bytes():
             return b""
+        if self._lost:
+            raise errors.unfinished_lost()
         if self._message != NULL:
-            if self._message_room > self._filled and Py_REFCNT(self._message) == 1:
-                # Never more than twice what arrived.
-                _PyBytes_Resize(&self._message, self._filled)
-                self._message_room = self._filled
+            if self._message_room > self._filled > 0 and Py_REFCNT(self._message) == 1:
+                self._resize_message(self._filled)  # never more than twice what arrived
             message = _bytes_at(self._message)
             message_size = self._filled
             if self._raw:
@@ -1360,6 +1542,7 @@ cdef class Splitter:
 
 
 @cython.final
+@cython.auto_pickle(False)
 cdef class Spans:
     """Where the frames of a buffer lie: a sequence of `memoryview`\\ s that are made on demand.
 
@@ -1375,6 +1558,7 @@ cdef class Spans:
     cdef Py_ssize_t _shape[2]
     cdef Py_ssize_t _strides[2]
     cdef int64_t _consumed
+    cdef bint _growing  # while scan() adds to it
     cdef object __weakref__
 
     def __cinit__(self, view):
@@ -1384,7 +1568,7 @@ cdef class Spans:
     def __dealloc__(self):
         PyMem_Free(self._positions)
 
-    # Spans grow only before scan() returns them, so an export never moves.
+    # Spans grow only before scan() returns them, and are not exported before: no export moves.
     cdef inline int add(self, int64_t start, int64_t stop) except -1:
         cdef int64_t* positions
         cdef Py_ssize_t room
@@ -1432,6 +1616,8 @@ cdef class Spans:
     def __getbuffer__(self, Py_buffer* buffer, int flags):
         if flags & PyBUF_WRITABLE:
             raise BufferError("spans are read-only")
+        if self._growing:
+            raise errors.spans_growing()
         self._shape[0], self._shape[1] = self._count, 2
         self._strides[0], self._strides[1] = 2 * sizeof(int64_t), sizeof(int64_t)
         buffer.buf = self._positions
@@ -1441,7 +1627,7 @@ cdef class Spans:
         buffer.len = self._count * 2 * sizeof(int64_t)
         buffer.readonly = True
         buffer.itemsize = sizeof(int64_t)
-        buffer.ndim = 2
+        buffer.ndim = 2 if flags & PyBUF_ND else 1  # without a shape they are flat bytes
         buffer.format = NULL
         buffer.shape = buffer.strides = buffer.suboffsets = NULL
         if flags & PyBUF_FORMAT:
@@ -1454,6 +1640,9 @@ cdef class Spans:
 
     def __releasebuffer__(self, Py_buffer* buffer):
         pass
+
+    def __reduce__(self):
+        raise errors.spans_not_copied()
 
 
 Sequence.register(Spans)
@@ -1470,7 +1659,9 @@ def scan(codec, data, *, raw=False):
     view = errors.view_bytes(data)
     splitter = Splitter(codec, raw=raw)
     splitter._spans = spans = Spans(view)
+    spans._growing = True
     splitter._plain = False
+    splitter._busy = True  # a user's parse() that finds it cannot feed it
     PyObject_GetBuffer(view, &buffer, PyBUF_SIMPLE)
     try:
         _consume(splitter, <const uint8_t*>buffer.buf, buffer.len, [])
@@ -1480,6 +1671,7 @@ def scan(codec, data, *, raw=False):
     finally:
         PyBuffer_Release(&buffer)
     spans._consumed = splitter._stream_offset
+    spans._growing = False
     return spans
 
 

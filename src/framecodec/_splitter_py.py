@@ -60,6 +60,10 @@ __all__ = ["Encoder", "Spans", "Splitter", "scan"]
 
 _IN_HEADER, _IN_REST, _IN_TRAILER = range(3)
 
+# What get_buffer() or get_room() gave and buffer_updated() has not reported yet. feed() withdraws
+# what get_room() gave.
+_NOTHING, _A_BUFFER, _A_ROOM = range(3)
+
 # The buffer that get_buffer() gives when the caller has no wish, and the least and most it may
 # wish.
 _BUFFER_SIZE = 64 * 1024
@@ -106,16 +110,19 @@ class Splitter:
     __slots__ = (
         "_adjustment",
         "_buffer",
-        "_buffer_size",
         "_busy",
+        "_counting",
         "_detached",
         "_error",
+        "_given",
         "_header",
         "_header_size",
         "_layout",
         "_lead_size",
         "_line_pos",
         "_lock",
+        "_looked_ahead",
+        "_lost",
         "_magic",
         "_not_taken",
         "_parsed",
@@ -163,14 +170,7 @@ class Splitter:
         low, span = layout.quick_range
         self._quick_low = low
         self._quick_high = low + span
-        self._try_length: Callable[[bytes, int], tuple[int, int] | None] = {
-            UINT: self._try_uint,
-            DIGITS: self._try_digits,
-            VARINT: self._try_varint,
-            TEXT: self._try_text,
-            HEADERS: _try_nothing,
-            CUSTOM: _try_nothing,
-        }[layout.kind]
+        self._try_length = _TRY_LENGTH[layout.kind]
         plain = not (raw or layout.magic or layout.lead_size or layout.trailer)
         self._unpack = _unpacker(layout) if plain else None
 
@@ -194,11 +194,16 @@ class Splitter:
         self._spans: Spans | None = None  # scanning: where the frames lie, instead of messages
         # What get_buffer() gives: an export of it, so that nobody resizes it.
         self._buffer: memoryview | None = None
-        self._buffer_size = -1  # bytes given by get_buffer() and not yet updated, or -1
+        self._given = _NOTHING  # what get_buffer() or get_room() gave last
         self._error: BaseException | None = None  # the sticky error
         self._not_taken = b""  # after an error: what followed the byte that decided
+        # CUSTOM: bytes of earlier chunks that parse() saw and that follow the header; they are read
+        # before the chunk, which they end at.
+        self._looked_ahead = b""
+        self._lost = False  # after an error: the bytes for detach() are not certain
         self._detached = False
         self._busy = False  # inside a call during which other code may run
+        self._counting = False  # the stream offset is that of frames before those delivered
         self._lock = threading.RLock()  # serialises calls from several threads
 
     # --- bytes in ---------------------------------------------------------------------------------
@@ -219,14 +224,34 @@ class Splitter:
             TypeError, BufferError: `data` is not a contiguous bytes-like object; nothing was taken.
             ValueError: The splitter is detached.
         """
-        if type(data) is bytes:
+        if type(data) is not bytes:
+            # Released even where an error keeps this call's frame alive.
+            with errors.view_bytes(data) as view:
+                return self._feed(view)
+        messages: list[Any] = []
+        try:
             with self._lock:
                 self._check_usable()
-                return self._take(data)
-        # Let go of even where an error keeps this call's frame alive.
-        with errors.view_bytes(data) as view, self._lock:
-            self._check_usable()
-            return self._take(view)
+                if self._given == _A_ROOM:
+                    self._given = _NOTHING
+                self._take(data, messages)
+        except BaseException as error:
+            self._keep_interruption(error, messages)
+            raise
+        return messages
+
+    def _feed(self, view: memoryview) -> list[Any]:
+        messages: list[Any] = []
+        try:
+            with self._lock:
+                self._check_usable()
+                if self._given == _A_ROOM:
+                    self._given = _NOTHING
+                self._take(view, messages)
+        except BaseException as error:
+            self._keep_interruption(error, messages)
+            raise
+        return messages
 
     def get_buffer(self, sizehint: SupportsIndex = -1, /) -> memoryview:
         """Gives memory to read the next bytes of the stream into.
@@ -243,16 +268,27 @@ class Splitter:
             FrameError: The stream is broken.
             ValueError: The splitter is detached.
         """
-        size = operator.index(sizehint)
+        return self._give_buffer(operator.index(sizehint), _A_BUFFER)
+
+    def _give_buffer(self, size: int, given: int) -> memoryview:
         with self._lock:
             self._check_usable()
             if size <= 0:
                 size = _BUFFER_SIZE
             size = min(max(size, _SMALLEST_BUFFER_SIZE), _LARGEST_BUFFER_SIZE)
-            if self._buffer is None or len(self._buffer) < size:
-                self._buffer = memoryview(bytearray(size))
-            self._buffer_size = len(self._buffer)
-            return memoryview(self._buffer)
+            self._busy = True  # what a garbage collection calls may come in here
+            self._given = _NOTHING
+            try:
+                buffer = self._buffer
+                if buffer is None or len(buffer) < size:
+                    buffer = memoryview(bytearray(size))
+                view = memoryview(buffer)
+                # Nothing can fail any more.
+                self._buffer = buffer
+                self._given = given
+            finally:
+                self._busy = False
+            return view
 
     def get_room(self, sizehint: SupportsIndex = -1, /) -> memoryview:
         """As `get_buffer`, for a caller who lets go of the memory at once.
@@ -260,7 +296,7 @@ class Splitter:
         The compiled engine may give the memory of the message itself, so that the bytes of a large
         one are never copied; Python cannot fill a `bytes`.
         """
-        return self.get_buffer(sizehint)
+        return self._give_buffer(operator.index(sizehint), _A_ROOM)
 
     def buffer_updated(self, count: SupportsIndex, /) -> list[Any]:
         """Takes what was read into the buffer that `get_buffer` gave.
@@ -277,14 +313,22 @@ class Splitter:
                 detached.
         """
         size = operator.index(count)
-        with self._lock:
-            self._check_usable()
-            if self._buffer is None or self._buffer_size < 0:
-                raise errors.no_buffer_given()
-            if not 0 <= size <= self._buffer_size:
-                raise errors.updated_beyond_buffer(size, self._buffer_size)
-            self._buffer_size = -1
-            return self._take(self._buffer[:size])
+        messages: list[Any] = []
+        try:
+            with self._lock:
+                self._check_usable()
+                buffer = self._buffer
+                if buffer is None or self._given == _NOTHING:
+                    raise errors.no_buffer_given()
+                if not 0 <= size <= len(buffer):
+                    raise errors.updated_beyond_buffer(size, len(buffer))
+                chunk = buffer[:size]
+                self._given = _NOTHING
+                self._take(chunk, messages)
+        except BaseException as error:
+            self._keep_interruption(error, messages)
+            raise
+        return messages
 
     def feed_eof(self) -> None:
         """Says that the stream has ended.
@@ -307,7 +351,7 @@ class Splitter:
                 error = errors.incomplete(
                     where, self._pending, needed, self._stream_offset, bytes(self._header)
                 )
-                self._fail(error, b"")
+                self._fail(error, b"", 0)
             finally:
                 self._busy = False
             raise error
@@ -333,9 +377,12 @@ class Splitter:
                 self._detached = True
             finally:
                 self._busy = False
-            self._forget()
-            self._not_taken = b""
+            offset = self._stream_offset
+            self._end_frame([], ())
+            self._stream_offset = offset
+            self._not_taken = self._looked_ahead = b""
             self._buffer = None
+            self._given = _NOTHING
             return unfinished
 
     def __reduce__(self) -> NoReturn:
@@ -387,9 +434,9 @@ class Splitter:
         if self._error is not None:
             raise self._error.with_traceback(None)
 
-    def _take(self, data: bytes | memoryview) -> list[Any]:
+    def _take(self, data: bytes | memoryview, messages: list[Any]) -> None:
         """Takes a chunk; keeps an error for the next call where there are messages to deliver."""
-        messages: list[Any] = []
+        pos = 0
         taken_before = self._stream_offset + self._pending
         self._busy = True
         try:
@@ -397,17 +444,30 @@ class Splitter:
                 self._consume(data, messages)
             else:
                 for pos in range(0, len(data), _SLICE_SIZE):
+                    taken_before = self._stream_offset + self._pending
                     self._consume(bytes(data[pos : pos + _SLICE_SIZE]), messages)
         except BaseException as error:
             # Whatever it is, an interruption in parse() too: messages first, then the error.
-            taken = self._stream_offset + self._pending - taken_before
-            self._fail(error, data[taken:])
+            self._take_failed(error, data, pos, taken_before)
             if not messages:
                 raise
             error.with_traceback(None)  # it would keep the chunk and the messages alive
         finally:
             self._busy = False
-        return messages
+
+    def _take_failed(
+        self, error: BaseException, data: bytes | memoryview, pos: int, taken_before: int
+    ) -> None:
+        self._error, self._lost = error, True
+        if not self._counting:
+            taken = self._stream_offset + self._pending - taken_before
+            self._fail(error, data[pos:], taken)
+
+    def _keep_interruption(self, error: BaseException, messages: list[Any]) -> None:
+        """Makes an error stick that came between the last message and the end of the call, from a
+        signal handler: the caller does not get these messages."""
+        if messages and self._error is None:
+            self._error = error
 
     def _consume(self, data: bytes, messages: list[Any]) -> None:
         pos = 0
@@ -434,9 +494,10 @@ class Splitter:
     ) -> int:
         """Takes frames that are nothing but a binary length and a rest, from `pos` on; returns
         where the first one begins that wants a second look."""
-        first_pos, size = pos, len(data)
+        first_pos, size, count = pos, len(data), len(messages)
         low, high, adjustment = self._quick_low, self._quick_high, self._adjustment
         header_size, append = self._header_size, messages.append
+        self._counting = True
         try:
             if low or adjustment:
                 while True:
@@ -458,23 +519,29 @@ class Splitter:
                     pos = stop
         except struct.error:  # the chunk ends in a header: cheaper than to compare for every frame
             pass
+        except BaseException:
+            pos = self._skip_frames(data, first_pos, len(messages) - count)
+            raise
         finally:
             self._stream_offset += pos - first_pos
+            self._counting = False
         return pos
 
     def _read_whole_frames(self, data: bytes, pos: int, messages: list[Any]) -> int:
         """The same for every other shape."""
-        first_pos, size = pos, len(data)
+        first_pos, size, count = pos, len(data), len(messages)
         low, high, adjustment = self._quick_low, self._quick_high, self._adjustment
         append = messages.append
+        self._counting = True
         try:
             magic, trailer, raw = self._magic, self._trailer, self._raw
             scanned = None if self._spans is None else self._spans.add
             offset = self._stream_offset - first_pos  # of the chunk
             magic_size, trailer_size, lead_size = len(magic), len(trailer), self._lead_size
-            try_length, field_offset = self._try_length, magic_size + lead_size
+            try_length, layout = self._try_length, self._layout
+            field_offset = magic_size + lead_size
             while True:
-                found = try_length(data, pos + field_offset)
+                found = try_length(layout, data, pos + field_offset)
                 if found is None:
                     break
                 value, rest_pos = found
@@ -497,39 +564,24 @@ class Splitter:
                 else:
                     append(data[rest_pos:rest_stop])
                 pos = stop
-            return pos
+        except BaseException:
+            pos = self._skip_frames(data, first_pos, len(messages) - count)
+            raise
         finally:
             self._stream_offset += pos - first_pos
+            self._counting = False
+        return pos
 
-    # A length field that is whole and plainly right: its value and the position behind it. None
-    # leaves everything else, errors too, to _judge_header.
-
-    def _try_uint(self, data: bytes, pos: int) -> tuple[int, int] | None:
-        stop = pos + self._layout.field_width
-        if stop > len(data):
-            return None
-        return int.from_bytes(data[pos:stop], self._layout.byteorder), stop
-
-    def _try_digits(self, data: bytes, pos: int) -> tuple[int, int] | None:
-        stop = pos + self._layout.field_width
-        value = _to_int(data[pos:stop], self._layout.base) if stop <= len(data) else None
-        return None if value is None else (value, stop)
-
-    def _try_varint(self, data: bytes, pos: int) -> tuple[int, int] | None:
-        value = 0
-        for index, byte in enumerate(data[pos : pos + self._layout.field_width]):
-            value |= (byte & 0x7F) << 7 * index
-            if byte < 0x80:
-                return None if not byte and index else (value, pos + index + 1)
-        return None
-
-    def _try_text(self, data: bytes, pos: int) -> tuple[int, int] | None:
-        end = self._layout.end
-        stop = data.find(end, pos, pos + 20 + len(end))
-        if stop < 0 or (data[pos] == 0x30 and stop > pos + 1):
-            return None
-        value = _to_int(data[pos:stop], self._layout.base)
-        return None if value is None else (value, stop + len(end))
+    def _skip_frames(self, data: bytes, pos: int, count: int) -> int:
+        """Where the next frame begins after `count` frames that a hot loop has taken: an
+        interruption may come between the delivery of a message and its being counted."""
+        offset = len(self._magic) + self._lead_size
+        for _ in range(count):
+            found = self._try_length(self._layout, data, pos + offset)
+            assert found is not None
+            value, rest_pos = found
+            pos = rest_pos + value + self._adjustment + len(self._trailer)
+        return pos
 
     # --- the careful way: one frame, part by part -------------------------------------------------
 
@@ -540,16 +592,29 @@ class Splitter:
         header = self._header
         piece = data[pos : pos + min(self._wanted - len(header), max(_FIRST_HEADER, len(header)))]
         judged = len(header) >= len(self._magic)
-        header += piece
-        self._pending += len(piece)
+        # Here as below: what can fail or be interrupted comes first, then counts are stored, so
+        # that no byte is counted without being kept or the reverse.
+        pending = self._pending + len(piece)
         pos += len(piece)
+        header += piece
+        self._pending = pending
         in_line = judged and self._layout.kind == HEADERS and b"\n" not in piece
         if in_line and len(header) < self._wanted:
             return pos  # nothing can be judged before the line's end
-        return pos - self._settle_header(messages)
+        surplus = self._settle_header(pos, messages)
+        if surplus <= pos:
+            return pos - surplus
+        # parse() looked ahead: read what follows the header in earlier chunks, then this chunk.
+        self._consume(self._looked_ahead, messages)
+        self._looked_ahead = b""
+        return 0
 
-    def _settle_header(self, messages: list[Any]) -> int:
-        """What the header says, if it is whole; returns how many bytes behind it were gathered."""
+    def _settle_header(self, in_chunk: int, messages: list[Any]) -> int:
+        """Acts on the header, if it is whole; returns how many bytes after it were gathered.
+
+        `in_chunk` bytes of the chunk were gathered or read; where more follow the header, the rest
+        of them goes into `_looked_ahead`.
+        """
         header = self._header
         found = self._judge_header(header)
         if found is None:
@@ -559,36 +624,43 @@ class Splitter:
                 )
             return 0
         header_size, value, lead = found
-        surplus = self._drop_surplus(header_size)
+        surplus = self._drop_surplus(header_size, in_chunk)
         if value in self._layout.specials:
             special = self._layout.specials[value]
+            delivered: tuple[Any, ...] = ()
             if self._spans is None:
-                messages.append(bytes(header) if self._raw else special)
+                delivered = (bytes(header) if self._raw else special,)
             elif self._raw:
                 self._spans.add(self._stream_offset, self._stream_offset + header_size)
             else:
                 raise errors.scan_of_special(special, self._stream_offset)
-            self._next_frame()
+            self._end_frame(messages, delivered)
             return surplus
         rest_size = self._settle_rest_size(value, len(lead))
         if self._spans is not None:
             if lead and not self._raw:
                 raise errors.scan_with_lead()
             self._skipping = True  # its bytes are wanted no more than those of a skipped frame
-        self._whole_size = header_size + rest_size + len(self._trailer)
-        self._rest_left = rest_size
-        self._phase = _IN_REST
+        whole_size = header_size + rest_size + len(self._trailer)
+        lead_size = len(lead)
         if not self._skipping:
             self._piece += header if self._raw else lead
-            self._pending_lead = len(lead)
+            self._pending_lead = lead_size
+        self._whole_size = whole_size
+        self._rest_left = rest_size
+        self._phase = _IN_REST
         return surplus
 
-    def _drop_surplus(self, header_size: int) -> int:
+    def _drop_surplus(self, header_size: int, in_chunk: int) -> int:
         """A header of varying size was not as long as it might have been: how much too much."""
-        surplus = len(self._header) - header_size
+        header = self._header
+        surplus = len(header) - header_size
         if surplus:
-            del self._header[header_size:]
-            self._pending -= surplus
+            pending = self._pending - surplus
+            if surplus > in_chunk:
+                self._looked_ahead = bytes(header[header_size : len(header) - in_chunk])
+            del header[header_size:]
+            self._pending = pending
         return surplus
 
     def _judge_header(self, header: bytearray) -> tuple[int, int, bytes] | None:
@@ -717,26 +789,22 @@ class Splitter:
         if self._phase != _IN_REST:
             return pos
         taken = min(len(data) - pos, self._rest_left)
+        stop, pending, rest_left = pos + taken, self._pending + taken, self._rest_left - taken
         if taken and not self._skipping:
-            self._keep(data[pos : pos + taken])
-        self._pending += taken
-        self._rest_left -= taken
-        if not self._rest_left:
+            piece = data[pos:stop]
+            if taken < _PIECE_SIZE and len(self._piece) < _SLICE_SIZE:
+                self._piece += piece  # gathered, so that small ones do not cost an object each
+            else:
+                large = taken >= _PIECE_SIZE
+                pieces = (bytes(self._piece), piece) if large else (bytes(self._piece),)
+                gathered = bytearray() if large else bytearray(piece)
+                self._pieces += pieces
+                self._piece = gathered
+        self._pending = pending
+        self._rest_left = rest_left
+        if not rest_left:
             self._phase = _IN_TRAILER
-        return pos + taken
-
-    def _keep(self, piece: bytes) -> None:
-        """Adds to the message: large pieces as they are, small ones gathered."""
-        if len(piece) < _PIECE_SIZE:
-            self._piece += piece
-            if len(self._piece) < _SLICE_SIZE:
-                return
-            piece = b""
-        if self._piece:
-            self._pieces.append(bytes(self._piece))
-            self._piece = bytearray()
-        if piece:
-            self._pieces.append(piece)
+        return stop
 
     def _read_trailer(self, data: bytes, pos: int, messages: list[Any]) -> int:
         """Matches the trailer byte for byte; the message is delivered when it is whole."""
@@ -745,9 +813,8 @@ class Splitter:
         trailer = self._trailer
         found = data[pos : pos + len(trailer) - self._trailer_pos]
         right = _common_size(found, trailer[self._trailer_pos :])
-        self._trailer_pos += right
-        self._pending += right
-        pos += right
+        pos, trailer_pos, pending = pos + right, self._trailer_pos + right, self._pending + right
+        self._trailer_pos, self._pending = trailer_pos, pending
         if right < len(found):
             raise errors.wrong_trailer(
                 trailer,
@@ -767,39 +834,53 @@ class Splitter:
                 start += len(self._header)
                 stop -= len(self._trailer)
             self._spans.add(start, stop)
+            self._end_frame(messages, ())
         elif self._skipping:
-            self._skipped += 1
+            self._end_frame(messages, (), skipped=1)
         else:
-            if self._raw:
-                self._piece += self._trailer
-            messages.append(b"".join([*self._pieces, self._piece]))
-        self._next_frame()
+            trailer = self._trailer if self._raw else b""
+            self._end_frame(messages, (b"".join([*self._pieces, self._piece, trailer]),))
 
-    def _next_frame(self) -> None:
-        self._stream_offset += self._pending
-        self._forget()
-
-    def _forget(self) -> None:
-        """Drops what is held of the pending frame."""
+    def _end_frame(
+        self, messages: list[Any], delivered: tuple[Any, ...], skipped: int = 0
+    ) -> None:
+        """Delivers a frame's message, if it has one, and makes ready for the next frame."""
+        offset, skipped = self._stream_offset + self._pending, self._skipped + skipped
+        header, piece = bytearray(), bytearray()
+        pieces: list[bytes] = []
+        # A signal handler that raises can run at a call and at its return. No call from here on,
+        # so that no message is delivered and also kept.
+        messages += delivered
+        self._stream_offset = offset
+        self._skipped = skipped
+        self._header = header
+        self._piece = piece
+        self._pieces = pieces
         self._phase = _IN_HEADER
         self._pending = 0
-        self._header.clear()
         self._line_pos = 0
         self._parsed = -1
         self._skipping = False
-        self._pieces = []
-        self._piece = bytearray()
         self._pending_lead = 0
         self._trailer_pos = 0
 
     # --- errors -----------------------------------------------------------------------------------
 
-    def _fail(self, error: BaseException, not_taken: bytes | memoryview) -> None:
-        """Makes the error stick, and keeps what arrived for detach()."""
-        self._error = error
-        self._pending += len(not_taken)
+    def _fail(self, error: BaseException, chunk: bytes | memoryview, taken: int) -> None:
+        """Makes the error stick, and keeps what arrived for detach().
+
+        Of the chunk, `taken` bytes were taken; a negative count is that of the last bytes of
+        `_looked_ahead` that were not.
+        """
+        self._error, self._lost = error, True
+        self._pending += len(chunk) - taken
         if self._keeps_bytes():
-            self._not_taken = bytes(not_taken)
+            if taken >= 0:
+                self._not_taken = bytes(chunk[taken:])
+            else:
+                self._not_taken = self._looked_ahead[taken:] + chunk
+        self._looked_ahead = b""
+        self._lost = False
 
     def _keeps_bytes(self) -> bool:
         return not self._skipping and self._spans is None
@@ -808,6 +889,8 @@ class Splitter:
         """The pending frame's bytes, as they travelled, and after an error all that follow them."""
         if not self._keeps_bytes():
             return b""
+        if self._lost:
+            raise errors.unfinished_lost()
         parts: list[Any] = [*self._pieces, self._piece]
         if not self._raw or self._phase == _IN_HEADER:
             parts[0] = memoryview(parts[0])[self._pending_lead :]
@@ -832,12 +915,13 @@ class Spans(Sequence[memoryview]):
     ``memoryview(spans)``; numpy understands it everywhere.)
     """
 
-    __slots__ = ("__weakref__", "_consumed", "_positions", "_view")
+    __slots__ = ("__weakref__", "_consumed", "_growing", "_positions", "_view")
 
     def __init__(self, view: memoryview) -> None:
         self._view = view
         self._positions = array.array("q")
         self._consumed = 0
+        self._growing = False  # while scan() adds to it
 
     def add(self, start: int, stop: int) -> None:
         self._positions.append(start)
@@ -868,13 +952,20 @@ class Spans(Sequence[memoryview]):
     def __repr__(self) -> str:
         return f"<Spans of {len(self)} frames, {self._consumed} bytes>"
 
+    def __reduce__(self) -> NoReturn:
+        raise errors.spans_not_copied()
+
     def __buffer__(self, flags: int) -> memoryview:
+        if self._growing:
+            raise errors.spans_growing()
         if not len(self):  # cast() makes no view of nothing, a slice does
             return memoryview(bytes(16)).cast("q", (1, 2))[:0]
         return memoryview(self._positions).toreadonly().cast("B").cast("q", (len(self), 2))
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
+        if self._growing:
+            raise errors.spans_growing()
         order = "<" if sys.byteorder == "little" else ">"
         return {
             "version": 3,
@@ -892,7 +983,9 @@ def scan(codec: HasLayout, data: Buffer, *, raw: bool = False) -> Spans:
     view = errors.view_bytes(data)
     splitter = Splitter(codec, raw=raw)
     splitter._spans = spans = Spans(view)
+    spans._growing = True
     splitter._unpack = None
+    splitter._busy = True  # a user's parse() that finds it cannot feed it
     try:
         for pos in range(0, len(view), _SLICE_SIZE):
             splitter._consume(bytes(view[pos : pos + _SLICE_SIZE]), [])
@@ -901,6 +994,7 @@ def scan(codec: HasLayout, data: Buffer, *, raw: bool = False) -> Spans:
             view.release()  # the traceback would hold it
             raise
     spans._consumed = splitter.stream_offset
+    spans._growing = False
     return spans
 
 
@@ -1062,8 +1156,53 @@ class Encoder:
 # --- numbers --------------------------------------------------------------------------------------
 
 
-def _try_nothing(data: bytes, pos: int) -> None:
+# A length field that is whole and plainly right: its value and the position after it. None leaves
+# everything else, errors too, to _judge_header.
+
+
+def _try_uint(layout: Layout, data: bytes, pos: int) -> tuple[int, int] | None:
+    stop = pos + layout.field_width
+    if stop > len(data):
+        return None
+    return int.from_bytes(data[pos:stop], layout.byteorder), stop
+
+
+def _try_digits(layout: Layout, data: bytes, pos: int) -> tuple[int, int] | None:
+    stop = pos + layout.field_width
+    value = _to_int(data[pos:stop], layout.base) if stop <= len(data) else None
+    return None if value is None else (value, stop)
+
+
+def _try_varint(layout: Layout, data: bytes, pos: int) -> tuple[int, int] | None:
+    value = 0
+    for index, byte in enumerate(data[pos : pos + layout.field_width]):
+        value |= (byte & 0x7F) << 7 * index
+        if byte < 0x80:
+            return None if not byte and index else (value, pos + index + 1)
     return None
+
+
+def _try_text(layout: Layout, data: bytes, pos: int) -> tuple[int, int] | None:
+    end = layout.end
+    stop = data.find(end, pos, pos + 20 + len(end))
+    if stop < 0 or (data[pos] == 0x30 and stop > pos + 1):
+        return None
+    value = _to_int(data[pos:stop], layout.base)
+    return None if value is None else (value, stop + len(end))
+
+
+def _try_nothing(layout: Layout, data: bytes, pos: int) -> None:
+    return None
+
+
+_TRY_LENGTH: dict[int, Callable[[Layout, bytes, int], tuple[int, int] | None]] = {
+    UINT: _try_uint,
+    DIGITS: _try_digits,
+    VARINT: _try_varint,
+    TEXT: _try_text,
+    HEADERS: _try_nothing,
+    CUSTOM: _try_nothing,
+}
 
 
 _STRUCT_FORMATS = {1: "B", 2: "H", 4: "I", 8: "Q"}

@@ -388,6 +388,9 @@ class Codec:
         """
         splitter = Splitter(self)
         messages = splitter.feed(data)
+        error = splitter.error
+        if error is not None and not isinstance(error, errors.FrameError):
+            raise error  # an interruption, or no memory: the caller still has the bytes
         return messages, splitter.stream_offset
 
     def scan(self, data: Buffer, /, *, raw: bool = False) -> Spans:

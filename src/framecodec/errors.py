@@ -437,6 +437,10 @@ def not_copied(of_a_connection: object) -> TypeError:
     return TypeError(f"a {name} stands for one connection; it is neither copied nor pickled")
 
 
+def not_made_by_caller(internal: object) -> TypeError:
+    return TypeError(f"a {type(internal).__name__} is made by the library only")
+
+
 def detached() -> ValueError:
     return ValueError("the splitter is detached; its unfinished bytes were handed over")
 
@@ -451,6 +455,21 @@ def no_buffer_given() -> ValueError:
 
 def updated_beyond_buffer(count: int, size: int) -> ValueError:
     return ValueError(f"buffer_updated({count}): get_buffer() gave a buffer of {size} bytes")
+
+
+def unfinished_lost() -> MemoryError:
+    return MemoryError(
+        "memory ran out while the splitter kept the bytes of the broken stream; "
+        "they are incomplete, so none is given back"
+    )
+
+
+def spans_growing() -> BufferError:
+    return BufferError("scan() has not returned these spans yet; their positions still move")
+
+
+def spans_not_copied() -> TypeError:
+    return TypeError("spans refer to another object's memory; they cannot be copied or pickled")
 
 
 def scan_with_lead() -> ValueError:
