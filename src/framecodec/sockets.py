@@ -345,7 +345,7 @@ class FrameSocket(SocketFace):
         try:
             if self._cutting:  # an interruption was here
                 self._resume_cutting()
-            if not self._arrived:
+            if not self._arrived and not self._begins_stream():
                 if self._began is not None and self._read_waits:
                     self._began += monotonic() - self._left_at  # that time was not the peer's
                 self._receive_or_wait()
@@ -410,7 +410,7 @@ class FrameSocket(SocketFace):
                 return True
             if self._limited:
                 self._note_arrival()
-            if self._streaming and self._splitter.bytes_needed > _STREAM_SIZE:
+            if self._begins_stream():
                 return True
             now = monotonic()
             if not stop:
@@ -418,6 +418,10 @@ class FrameSocket(SocketFace):
             elif now >= stop:
                 return False
         self._end(None)
+
+    def _begins_stream(self) -> bool:
+        """Return whether the pending message is to go past the splitter."""
+        return self._streaming and self._splitter.bytes_needed > _STREAM_SIZE
 
     def _resume_cutting(self) -> None:
         """Find out what became of bytes that the Python engine had when a signal handler raised."""
@@ -461,10 +465,9 @@ class FrameSocket(SocketFace):
             messages = splitter.feed(b"".join(frames))
         except errors.FrameError as error:
             return messages, error
-        failure = splitter.error
-        if failure is None and len(messages) != len(frames):
-            failure = errors.parse_changed_its_answer(splitter.stream_offset)
-        return messages[: len(frames)], failure
+        if splitter.error is None and (splitter.pending or len(messages) != len(frames)):
+            return [], errors.parse_changed_its_answer(0)
+        return messages[: len(frames)], splitter.error
 
     def _pipe(self, splitter: Splitter) -> Iterator[Any]:
         """Return an iterator that receives: each step gives the splitter's list of messages, of the
