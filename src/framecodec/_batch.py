@@ -62,15 +62,19 @@ class Batch(Unique):
     __slots__ = ("_has_frames", "_queue", "take")
 
     def __init__(self, messages: list[Any], frames: list[bytes] | None = None) -> None:
-        self._has_frames = frames is not None
-        if frames is not None and len(frames) != len(messages):
+        queue: deque[Any]
+        if frames is None:
+            queue = deque(messages)
+        elif len(frames) == len(messages):
+            queue = deque(zip(messages, frames, strict=True))
+        else:
             raise ValueError(f"{len(messages)} messages are not of {len(frames)} frames")
-        queue = deque[Any](messages if frames is None else zip(messages, frames, strict=True))
-        self._queue = queue
         # Nothing else takes from the queue, so that with the GIL both end together.
         take: Iterator[Any] = (
             starmap(queue.popleft, repeat((), len(queue))) if _HAS_GIL else _SharedTake(queue)
         )
+        self._queue = queue
+        self._has_frames = frames is not None
         self.take: Iterator[Any] = take if frames is None else map(itemgetter(0), take)
         """An iterator that takes one message after the other out of this batch."""
 

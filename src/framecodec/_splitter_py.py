@@ -841,9 +841,7 @@ class Splitter:
             trailer = self._trailer if self._raw else b""
             self._end_frame(messages, (b"".join([*self._pieces, self._piece, trailer]),))
 
-    def _end_frame(
-        self, messages: list[Any], delivered: tuple[Any, ...], skipped: int = 0
-    ) -> None:
+    def _end_frame(self, messages: list[Any], delivered: tuple[Any, ...], skipped: int = 0) -> None:
         """Delivers a frame's message, if it has one, and makes ready for the next frame."""
         offset, skipped = self._stream_offset + self._pending, self._skipped + skipped
         header, piece = bytearray(), bytearray()

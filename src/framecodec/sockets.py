@@ -345,12 +345,19 @@ class FrameSocket(SocketFace):
         try:
             if self._cutting:  # an interruption was here
                 self._resume_cutting()
-            if not self._arrived and not self._begins_stream():
+            if not (self._arrived or (self._streaming and self._begins_stream())):
                 if self._began is not None and self._read_waits:
                     self._began += monotonic() - self._left_at  # that time was not the peer's
                 self._receive_or_wait()
-            if self._arrived:
-                self._deliver()
+            if self._raw:
+                if self._arrived:
+                    self._decode()
+            else:
+                batch = _socket_io.Batch(self._arrived)
+                nothing: list[Any] = []
+                # Both or neither: no call.
+                receiver.ready = batch
+                self._arrived = nothing
         finally:
             # Without a call in between.
             receiver.may_read = not (
@@ -410,7 +417,7 @@ class FrameSocket(SocketFace):
                 return True
             if self._limited:
                 self._note_arrival()
-            if self._begins_stream():
+            if self._streaming and self._begins_stream():
                 return True
             now = monotonic()
             if not stop:
@@ -420,8 +427,8 @@ class FrameSocket(SocketFace):
         self._end(None)
 
     def _begins_stream(self) -> bool:
-        """Return whether the pending message is to go past the splitter."""
-        return self._streaming and self._splitter.bytes_needed > _STREAM_SIZE
+        """Return whether the pending message is large enough to go past the splitter."""
+        return self._splitter.bytes_needed > _STREAM_SIZE
 
     def _resume_cutting(self) -> None:
         """Find out what became of bytes that the Python engine had when a signal handler raised."""
@@ -429,18 +436,17 @@ class FrameSocket(SocketFace):
             self._end(errors.lost_while_cutting())
         self._cutting = False  # the splitter raises its error again
 
-    def _deliver(self) -> None:
-        """Make a batch of what the splitter gave, in steps that can be repeated."""
+    def _decode(self) -> None:
+        """Make a batch of raw frames, in steps that can be repeated.
+
+        The codec has read these frames before; a `parse` that answers otherwise this time, or
+        raises, loses none of the others.
+        """
         arrived = self._arrived
-        left: list[bytes] = []
-        failure: BaseException | None = None
-        if self._raw:
-            messages, failure = self._decode(arrived)
-            frames, left = arrived[: len(messages)], arrived[len(messages) :]
-            batch = _socket_io.Batch(messages, frames)
-        else:
-            batch = _socket_io.Batch(arrived)
-        # All or nothing: no call.
+        messages, failure = self._split(arrived)
+        frames, left = arrived[: len(messages)], arrived[len(messages) :]
+        batch = _socket_io.Batch(messages, frames)
+        # Both or neither: no call.
         self._receiver.ready = batch
         self._arrived = left
         try:
@@ -453,12 +459,8 @@ class FrameSocket(SocketFace):
         finally:
             del failure  # as in _fail()
 
-    def _decode(self, frames: list[bytes]) -> tuple[list[Any], BaseException | None]:
-        """From raw frames to messages, and what is wrong with the frame after them.
-
-        The codec has read these frames before; a `parse` that answers otherwise this time, or
-        raises, loses none of the others.
-        """
+    def _split(self, frames: list[bytes]) -> tuple[list[Any], BaseException | None]:
+        """Return the messages of raw frames, and what is wrong with the frame after them."""
         splitter = Splitter(self._codec)
         messages: list[Any] = []
         try:
