@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import random
 import select
 import socket
 import sys
@@ -17,7 +18,14 @@ from typing import Any
 import pytest
 
 from framecodec import Codec, DatagramSocket, FrameSocket, IncompleteFrameError
-from tests.faulty import TIMEOUT, Interruption, interrupted_after_opcode, stream_pair
+from tests.faulty import (
+    TIMEOUT,
+    Interruption,
+    disturbed,
+    interrupted_after_opcode,
+    needs_signals_to_threads,
+    stream_pair,
+)
 
 pytestmark = [
     pytest.mark.usefixtures("engine_in_use"),
@@ -314,3 +322,103 @@ def test_an_end_inside_a_frame_is_still_told_after_an_interruption() -> None:
         if moment > passed[0]:
             break
     assert moment > 1
+
+
+@needs_signals_to_threads
+@pytest.mark.c_extension
+@pytest.mark.parametrize("mode", ["wb", "w+b"])
+def test_a_buffered_file_gets_each_byte_once_after_any_signal(
+    engine_in_use: ModuleType, mode: str, tmp_path: Any
+) -> None:
+    if engine_in_use.__name__.endswith("_py"):
+        pytest.skip("the Python engine is Python code")
+    rng = random.Random(1)
+    sent = [rng.randbytes(rng.choice([10, 700_000])) for _ in range(40)]
+    armed: list[bool] = []
+    with stream_pair() as (left, right), FrameSocket(left) as one, FrameSocket(right) as other:
+        sender = threading.Thread(target=one.send_many, args=[sent])
+        sender.start()
+        with disturbed(armed):
+            for message in sent:
+                with open(tmp_path / "file", mode) as file:
+                    size = None
+                    while size is None:
+                        try:
+                            armed.append(True)
+                            size = other.recv_file(file)
+                            armed.clear()
+                        except Interruption:
+                            armed.clear()
+                    assert file.tell() == size
+                assert (tmp_path / "file").read_bytes() == message
+        sender.join(TIMEOUT)
+
+
+@pytest.mark.parametrize("mode", ["wb", "w+b", "r+b"])
+def test_a_buffered_file_is_as_after_its_own_write(mode: str, tmp_path: Any) -> None:
+    (tmp_path / "file").write_bytes(b"0123456789")
+    with stream_pair() as (left, right), FrameSocket(left) as one, FrameSocket(right) as other:
+        one.send_many([b"hello", b"world"])
+        with open(tmp_path / "file", mode) as file:
+            if mode == "r+b":
+                assert file.read(2) == b"01"
+            else:
+                file.write(b"AB")
+            assert other.recv_file(file) == 5
+            assert file.tell() == 7
+            file.write(b"-")
+            assert other.recv_file(file) == 5
+            file.write(b".")
+            file.seek(0)
+            if mode != "wb":
+                start = b"01" if mode == "r+b" else b"AB"
+                assert file.read() == start + b"hello-world."
+                file.seek(0)
+            file.write(b"ab")
+        assert (tmp_path / "file").read_bytes() == b"abhello-world."
+
+
+class Unsure(io.BytesIO):
+    """A file of Python's, which a handler interrupts when it has written or read a part."""
+
+    armed = True
+
+    def write(self, data: Any) -> int:
+        if self.armed:
+            self.armed = False
+            super().write(data[:1])
+            raise Interruption
+        return super().write(data)
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.armed and size:
+            self.armed = False
+            super().read(1)
+            raise Interruption
+        return super().read(size)
+
+
+def test_where_a_file_does_not_say_what_it_wrote_the_receiving_ends() -> None:
+    with stream_pair() as (left, right), FrameSocket(left) as one, FrameSocket(right) as other:
+        one.send(b"hello")
+        file = Unsure()
+        with pytest.raises(Interruption):
+            other.recv_file(file)
+        for again in (lambda: other.recv_file(file), other.recv):
+            with pytest.raises(ConnectionAbortedError, match="lost"):
+                again()
+        assert file.getvalue() == b"h"
+
+
+def test_where_a_file_does_not_say_what_it_read_the_sending_ends() -> None:
+    codec = CODECS["netstring"].replace()
+    with stream_pair() as (left, right), FrameSocket(left, codec) as one:
+        right.setblocking(False)
+        file = Unsure(bytes(800_000))
+        one.setblocking(False)
+        with pytest.raises(Interruption) as caught:
+            one.send_file(file, 700_000)
+        assert caught.value.message_started  # type: ignore[attr-defined]
+        for again in (one.flush, lambda: one.send(b"next")):
+            with pytest.raises(ConnectionAbortedError, match="lost"):
+                again()

@@ -53,7 +53,7 @@ from ._custom_header import read_header
 from ._layout import CUSTOM, HEADERS
 from ._outbox import Outbox
 from ._socket_face import SocketFace
-from ._transfer import NO_BYTES, IncomingMessage, OutgoingFile, check_binary_file
+from ._transfer import NO_BYTES, IncomingMessage, OutgoingFile, TargetFile, check_binary_file
 from ._waiting import READ as _READ
 from ._waiting import WRITE as _WRITE
 from ._waiting import wait as _wait
@@ -930,9 +930,9 @@ class FrameSocket(SocketFace):
             try:
                 for chunk in file.read():
                     file.chunk = chunk
-            except MemoryError:
-                # What was read of a pipe is gone; a regular file is read at a position.
-                self._sender.broken = file.fileno < 0
+            except BaseException as error:
+                if file.loses(error):
+                    self._sender.broken = True
                 raise
         count = len(file.chunk or b"")
         if not count:
@@ -1003,12 +1003,16 @@ class FrameSocket(SocketFace):
             stream = self._begin_stream()
             self._reading = True
             try:
-                self._copy_to_file(stream, file)
+                target = TargetFile(file)
+                try:
+                    self._copy_to_file(stream, target)
+                finally:
+                    target.close()
                 return self._end_stream(stream)
             finally:
                 self._reading = False
 
-    def _copy_to_file(self, stream: IncomingMessage, file: Any) -> None:
+    def _copy_to_file(self, stream: IncomingMessage, file: TargetFile) -> None:
         while not stream.in_trailer:
             while stream.chunk:
                 self._write_chunk(stream, file)
@@ -1016,15 +1020,17 @@ class FrameSocket(SocketFace):
                 return
             self._read_stream(stream, stream.buffer[: stream.left])
 
-    def _write_chunk(self, stream: IncomingMessage, file: Any) -> None:
+    def _write_chunk(self, stream: IncomingMessage, file: TargetFile) -> None:
         try:
             # What was written is not written once more, whenever a handler raises.
             for written in map(file.write, (stream.chunk,)):
                 if written is None:  # a raw file that would block
                     raise errors.file_would_block()
                 stream.chunk = stream.chunk[written:]
-        except MemoryError:  # perhaps after bytes were written
-            self._receiver.broken = True
+        except BaseException as error:  # perhaps after bytes were written
+            interrupted = not (file.certain or isinstance(error, Exception))
+            if interrupted or isinstance(error, MemoryError):
+                self._receiver.broken = True
             raise
 
     def recv_into(self, buffer: Any, /) -> int:
