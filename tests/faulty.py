@@ -14,6 +14,7 @@ Two ways to make a fault:
 from __future__ import annotations
 
 import contextlib
+import dis
 import errno
 import os
 import signal
@@ -40,6 +41,7 @@ __all__ = [
     "FaultySocket",
     "Interruption",
     "disturbed",
+    "interrupted_after_opcode",
     "interrupted_at",
     "needs_signals_to_threads",
     "reset",
@@ -170,6 +172,49 @@ def interrupted_at(moment: int) -> Iterator[list[int]]:
         yield passed
     finally:
         sys.setprofile(None)
+
+
+# After these, and after every jump backwards that is taken, CPython runs the handlers of signals.
+_CHECKING = ("RESUME", "CALL", "CALL_KW", "CALL_FUNCTION_EX")
+
+
+@contextlib.contextmanager
+def interrupted_after_opcode(moment: int) -> Iterator[list[int]]:
+    """As `interrupted_at`, but after each single instruction of the library's Python code after
+    which CPython would run a handler: loops and calls that return from C to Python included.
+
+    Yields:
+        A list with one number: how many moments have passed.
+    """
+    passed = [0]
+    last: dict[FrameType, tuple[str, int]] = {}
+
+    def begin(frame: FrameType, event: str, argument: object) -> Any:
+        # A call from Python to Python returns without a look at the signals.
+        if frame.f_back in last and last[frame.f_back][0] in ("CALL", "CALL_KW"):
+            last[frame.f_back] = "", 0
+        filename = frame.f_code.co_filename
+        if "framecodec" not in filename or "/tests/" in filename:
+            return None
+        frame.f_trace_opcodes = True
+        return look
+
+    def look(frame: FrameType, event: str, argument: object) -> Any:
+        if event != "opcode":
+            return look
+        name, place = last.get(frame, ("", 0))
+        last[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]], frame.f_lasti
+        if name in _CHECKING or ("JUMP_BACKWARD" in name and frame.f_lasti < place):
+            passed[0] += 1
+            if passed[0] == moment:
+                raise Interruption
+        return look
+
+    sys.settrace(begin)
+    try:
+        yield passed
+    finally:
+        sys.settrace(None)
 
 
 needs_signals_to_threads = pytest.mark.skipif(

@@ -24,6 +24,7 @@ MARKS = ("<!-- modules -->\n", "<!-- /modules -->\n")
 LAYERS = [
     {"errors.py": "the exceptions, and all texts that both engines raise"},
     {
+        "_batch.py": "the messages of one receive, taken out one by one",
         "_layout.py": "a frame's shape as plain numbers, for the engines",
         "_shapes.py": "parse and build functions of the formats whose shape needs code",
         "_socket_face.py": "the part of a socket's interface that all wrappers share",

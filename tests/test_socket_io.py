@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
+import pickle
 import select
 import signal
 import socket
+import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -15,6 +19,7 @@ from typing import Any
 import pytest
 
 from framecodec import Codec, Splitter
+from framecodec._batch import _SharedTake
 from framecodec.errors import InvalidFrameError, MessageTooLargeError
 from tests.faulty import Interruption
 
@@ -77,10 +82,15 @@ needs_masks = pytest.mark.skipif(
 def test_a_signal_that_comes_meanwhile_waits(io: ModuleType) -> None:
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     passed = False
+    held = io.HeldSignals()
     try:
-        with io.HeldSignals():
+        try:
+            held.hold()
             signal.raise_signal(signal.SIGUSR1)
             passed = True
+        finally:
+            for _ in held.release:
+                break
         time.sleep(0)  # behind a call at the latest
     except Interruption:
         assert passed
@@ -95,8 +105,10 @@ def test_another_thread_has_its_signals_as_before(io: ModuleType) -> None:
 
     def work() -> None:
         masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
-        with io.HeldSignals():
-            pass
+        held = io.HeldSignals()
+        held.hold()
+        for _ in held.release:
+            break
         masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 
     thread = threading.Thread(target=work)
@@ -215,7 +227,7 @@ def test_a_signal_interrupts_who_waits_for_a_lock(io: ModuleType) -> None:
 
 def test_what_is_ready_is_delivered_first_and_in_order(io: ModuleType, ends: Any) -> None:
     receiver = receiver_of(io, ends[1])
-    receiver.ready = iter([b"one", b"two"])
+    receiver.ready = io.Batch([b"one", b"two"])
     ends[0].sendall(CODEC.encode(b"three"))
     assert next(receiver) == b"one"
     assert next(receiver) == b"two"
@@ -469,3 +481,179 @@ def test_a_large_message_that_does_not_fit_is_begun_and_its_end_kept(
         while len(wire) < len(frame) - len(left):
             wire += peer.recv(1 << 20)
         assert wire + left == frame
+
+
+# --- batches --------------------------------------------------------------------------------------
+
+
+def test_a_batch_gives_each_message_once_and_holds_none_that_it_gave(io: ModuleType) -> None:
+    messages = [b"one".upper(), b"two".upper(), b"three".upper()]
+    frames = [b"1".center(5), b"2".center(5), b"3".center(5)]
+    watched = [*messages, *frames]
+    before = [sys.getrefcount(each) for each in watched]
+    batch = io.Batch(list(messages), list(frames))
+    assert len(batch) == 3
+    assert batch.first is messages[0]
+    assert batch.rest() == messages
+    assert batch.frames() == frames
+    assert next(iter(batch)) is messages[0]
+    assert next(batch.take) is messages[1]
+    assert len(batch) == 1
+    assert (batch.rest(), batch.frames()) == (messages[2:], frames[2:])
+    assert list(batch.take_all) == [messages[2:]]
+    assert list(batch.take_all) == [[]]
+    assert list(batch) == []
+    assert [sys.getrefcount(each) for each in watched] == before
+    with pytest.raises(IndexError):
+        batch.first  # noqa: B018
+    assert io.Batch([b"one"]).rest() == [b"one"]
+    with pytest.raises(ValueError, match="2 messages"):
+        io.Batch([b"one", b"two"], [b"1"])
+    with pytest.raises(TypeError):
+        io.Batch([b"one"]).frames()
+
+
+def test_threads_take_each_message_of_a_batch_once(io: ModuleType) -> None:
+    batch = io.Batch([bytes([i & 255, i >> 8]) for i in range(20_000)])
+    taken: list[list[bytes]] = [[] for _ in range(4)]
+
+    def work(messages: list[bytes]) -> None:
+        messages.extend(iter(batch))
+
+    threads = [threading.Thread(target=work, args=[messages]) for messages in taken]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    found = sorted(message for messages in taken for message in messages)
+    assert found == sorted(bytes([i & 255, i >> 8]) for i in range(20_000))
+
+
+def test_without_the_gil_a_queue_that_another_thread_emptied_is_an_end() -> None:
+    """The step that only a build without the GIL makes, with the other thread's part in between."""
+    queue = deque([b"one", b"two"])
+    first, second = _SharedTake(queue), _SharedTake(queue)
+    assert next(first) == b"one"
+    assert next(second) == b"two"
+    assert list(first) == []
+    queue.append(b"three")
+    assert list(second) == [b"three"]
+    assert list(first) == []
+
+
+def test_batches_are_shared_out_without_the_gil(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("framecodec._batch._HAS_GIL", False)
+    python_io = importlib.import_module("framecodec._socket_io_py")
+    batch = python_io.Batch([b"one", b"two", b"three"], [b"1", b"2", b"3"])
+    assert next(batch.take) == b"one"
+    assert batch.frames() == [b"2", b"3"]
+    assert list(batch.take_all) == [[b"two", b"three"]]
+    assert list(batch) == []
+
+
+# --- internal objects in odd hands ----------------------------------------------------------------
+
+
+@pytest.mark.c_extension
+@pytest.mark.parametrize("name", ["Batch", "Guard", "Receiver", "Sender"])
+def test_no_compiled_object_is_made_without_what_it_needs(
+    compiled_io: ModuleType, name: str
+) -> None:
+    kind = getattr(compiled_io, name)
+    with pytest.raises(TypeError):
+        kind.__new__(kind)
+
+
+@pytest.mark.c_extension
+@pytest.mark.parametrize("name", ["Batch", "Guard", "HeldSignals", "Lock", "Receiver", "Sender"])
+def test_compiled_classes_have_no_subclasses(compiled_io: ModuleType, name: str) -> None:
+    with pytest.raises(TypeError, match="not an acceptable base type"):
+        type("Sub", (getattr(compiled_io, name),), {})
+
+
+@pytest.mark.c_extension
+def test_compiled_classes_refuse_odd_arguments(compiled_io: ModuleType, ends: Any) -> None:
+    for lock in (None, threading.RLock(), object()):
+        with pytest.raises(TypeError):
+            compiled_io.Guard(lock, 1.0)
+        with pytest.raises(TypeError):
+            compiled_io.Receiver(ends[0], lock)
+        with pytest.raises(TypeError):
+            compiled_io.Sender(ends[0], lock, CODEC)
+    with pytest.raises(TypeError):
+        compiled_io.Batch(None)
+    with pytest.raises(TypeError):
+        compiled_io.Batch((b"one",))
+    receiver = compiled_io.Receiver(ends[0], compiled_io.Lock())
+    with pytest.raises(TypeError):
+        receiver.ready = iter([b"one"])
+    with pytest.raises(TypeError):
+        receiver.ready = None
+    with pytest.raises(ValueError, match="nan"):
+        compiled_io.Lock().acquire(True, float("nan"))
+
+
+class Forged:
+    """As a splitter, with memory that must not be written to."""
+
+    def get_room(self, size: int) -> Any:
+        return b"constant"
+
+    def buffer_updated(self, count: int) -> Any:
+        return None
+
+
+@pytest.mark.c_extension
+def test_a_compiled_receiver_writes_to_a_compiled_splitter_alone(
+    compiled_io: ModuleType, ends: Any
+) -> None:
+    receiver = compiled_io.Receiver(ends[0], compiled_io.Lock())
+    python = importlib.import_module("framecodec._splitter_py")
+    for splitter in (Forged(), object(), 1, python.Splitter(CODEC)):
+        with pytest.raises(TypeError, match="compiled splitter"):
+            receiver.use(splitter, 65536, DONTWAIT, 0.0)
+    for size in (-1, 0, 1, 10**9):
+        receiver.use(Splitter(CODEC), size, DONTWAIT, float("nan"))
+        assert list(receiver) == []
+    with pytest.raises((TypeError, OverflowError)):
+        receiver.use(Splitter(CODEC), 10**30, DONTWAIT, 0.0)
+
+
+@pytest.mark.parametrize("name", ["Batch", "Guard", "HeldSignals", "Lock", "Receiver", "Sender"])
+def test_internal_objects_are_neither_copied_nor_pickled(
+    io: ModuleType, ends: Any, name: str
+) -> None:
+    lock = io.Lock()
+    made = {
+        "Batch": lambda: io.Batch([b"one"], [b"1"]),
+        "Guard": lambda: io.Guard(lock, 1.0),
+        "HeldSignals": io.HeldSignals,
+        "Lock": io.Lock,
+        "Receiver": lambda: io.Receiver(ends[0], lock),
+        "Sender": lambda: io.Sender(ends[0], lock, CODEC),
+    }[name]()
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        with pytest.raises(TypeError):
+            pickle.dumps(made, protocol)
+    for copied in (copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError):
+            copied(made)
+    assert not hasattr(made, "__setstate_cython__")
+    assert not hasattr(made, "__reduce_cython__")
+
+
+def test_signals_are_not_held_twice_and_released_once(io: ModuleType) -> None:
+    if not hasattr(signal, "pthread_sigmask"):
+        pytest.skip("no signals are held here")
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    held = io.HeldSignals()
+    assert list(held.release) == []
+    held.hold()
+    try:
+        with pytest.raises(RuntimeError, match="already"):
+            held.hold()
+    finally:
+        steps = len(list(held.release))
+    assert steps == 1
+    assert list(held.release) == []
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask

@@ -340,34 +340,38 @@ def test_a_handler_that_raises_while_tls_receives_loses_nothing(contexts: Any, s
 class RaisingBehind:
     """The C-level object of a TLS connection, where a handler raises behind the next call."""
 
-    def __init__(self, tls: Any) -> None:
+    def __init__(self, tls: Any, kind: type[BaseException]) -> None:
         self._tls = tls
+        self._kind = kind
         self.shutdown = tls.shutdown
 
     def read(self, *arguments: Any) -> int:
         self._tls.read(*arguments)
-        raise Interruption
+        raise self._kind
 
     def write(self, *arguments: Any) -> int:
         self._tls.write(*arguments)
-        raise Interruption
+        raise self._kind
 
 
+@pytest.mark.parametrize("kind", [Interruption, MemoryError])
 @pytest.mark.parametrize("direction", ["send", "recv", "recv_into"])
-def test_where_nobody_knows_how_far_tls_went_nothing_follows(contexts: Any, direction: str) -> None:
+def test_where_nobody_knows_how_far_tls_went_nothing_follows(
+    contexts: Any, direction: str, kind: type[BaseException]
+) -> None:
     with tls_pair(contexts) as (left, right), FrameSocket(left) as one, FrameSocket(right) as other:
         other.send(b"hello")
         if direction == "recv_into":  # behind what the splitter has taken
             other.send(bytes(1_000_000))
             assert one.recv() == b"hello"
-        one._tls = RaisingBehind(one._tls)
+        one._tls = RaisingBehind(one._tls, kind)
         one.settimeout(TIMEOUT)
         call = {
             "send": lambda: one.send(b"hello"),
             "recv": one.recv,
             "recv_into": lambda: one.recv_into(bytearray(1_000_000)),
         }[direction]
-        with pytest.raises(Interruption):
+        with pytest.raises(kind):
             call()
         for again in (call, lambda: one.send(b"x"), one.recv):
             with pytest.raises(ConnectionAbortedError, match="nobody knows"):

@@ -20,6 +20,8 @@ An outbox is not thread-safe; its owner holds a lock or lives in an event loop. 
 interrupted by a signal handler that raises. CPython runs those after calls and at loops, so the
 lines that must happen together contain no call, and a system call's result is kept by the same
 C-level step that makes it: ``outbox.left += map(sock.sendmsg, (buffers,))``, then `settle`.
+Nor do those lines allocate, but for the first of them: memory may run out anywhere, and then either
+all of them were done or none.
 """
 
 from __future__ import annotations
@@ -62,11 +64,11 @@ class Outbox:
     """
 
     __slots__ = (
-        "_borrows",
         "_encode",
         "_encode_small",
         "_frame_parts",
         "_parts",
+        "borrows",
         "left",
         "size",
         "small",
@@ -79,7 +81,8 @@ class Outbox:
         self._parts: deque[Any] = deque()  # buffers that are ready to leave, ...
         self.small: list[Buffer] = []
         """... and behind them small frames that are still to be joined."""
-        self._borrows = False  # some part is memory that its owner may change
+        self.borrows = False
+        """Some part is memory that its owner may change."""
         self.size = 0
         """Bytes held."""
         self.left: list[int] = []
@@ -121,14 +124,14 @@ class Outbox:
 
     def put_bytes(self, data: bytes, /) -> None:
         """Takes bytes that are encoded already: frames, or the header of one that follows."""
-        size = len(data)
-        if size:
+        size = self.size + len(data)
+        if data:
             self.small += (data,)
-            self.size += size
+            self.size = size
 
     def _put_frames(self, frames: list[list[Buffer]]) -> None:
         parts: list[bytes | memoryview] = []
-        small, size, borrows = self.small.copy(), 0, self._borrows
+        small, size, borrows = self.small.copy(), 0, self.borrows
         for frame in frames:
             for part in frame:
                 buffer = part if isinstance(part, bytes) else memoryview(part)
@@ -142,17 +145,25 @@ class Outbox:
                         small = []
                     parts.append(buffer)
                     borrows = borrows or not _is_immutable(buffer)
-        self._parts += parts
+        size += self.size
+        held = len(self._parts)
+        try:
+            self._parts += parts
+        except MemoryError:
+            while len(self._parts) > held:
+                self._parts.pop()
+            raise
         self.small = small
-        self._borrows = borrows
-        self.size += size
+        self.borrows = borrows
+        self.size = size
 
     def _join_small(self) -> None:
         small = self.small
         if small:
             joined = _join(small)
+            small = []
             self._parts += (joined,)
-            self.small = []
+            self.small = small
 
     def buffers(self) -> list[Any]:
         """What to send next: `bytes` and `memoryview` objects, none of them empty, as many as one
@@ -191,29 +202,32 @@ class Outbox:
             size = len(part)
             if count < size:
                 rest = memoryview(part)[count:]
+                held = self.size - count
                 parts[0] = rest
-                self.size -= count
+                self.size = held
                 del left[0]
             else:
+                held, count = self.size - size, count - size
                 del parts[0]
-                self.size -= size
-                left[0] = count - size
+                self.size = held
+                left[0] = count
+        if not self.size:
+            self.borrows = False
 
     def own(self) -> None:
         """Copies what is borrowed, so that the owner of a mutable message may change it again."""
-        if self._borrows:
+        if self.borrows:
             self._parts = deque(
                 part if _is_immutable(part) else bytes(part) for part in self._parts
             )
-            self._borrows = False
+            self.borrows = False
 
     def clear(self) -> None:
         """Drops everything."""
-        self._parts.clear()
-        self.small = []
-        self._borrows = False
+        empty: tuple[deque[Any], list[Buffer], list[int]] = (deque(), [], [])
+        self._parts, self.small, self.left = empty
+        self.borrows = False
         self.size = 0
-        self.left = []
 
 
 def _join(small: list[Any]) -> Any:

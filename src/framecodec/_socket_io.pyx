@@ -1,4 +1,4 @@
-# cython: binding=False, embedsignature=True, embedsignature.format=clinic
+# cython: binding=False, embedsignature=True, embedsignature.format=clinic, auto_pickle=False
 # cython: boundscheck=False, wraparound=False, initializedcheck=False
 """The short way through a socket, compiled: one system call and nothing around it.
 
@@ -31,8 +31,9 @@ from time import monotonic
 
 from . import errors
 from ._outbox import GATHER_SIZE
+from ._splitter import Splitter
 
-__all__ = ["Guard", "HeldSignals", "Lock", "Receiver", "Sender"]
+__all__ = ["Batch", "Guard", "HeldSignals", "Lock", "Receiver", "Sender"]
 
 cdef extern from *:
     """
@@ -115,6 +116,7 @@ cdef extern from "Python.h":
 cdef Py_ssize_t LARGEST_SIZE = GATHER_SIZE - 1
 cdef double LONGEST_WAIT = 1e9  # seconds, ...
 cdef double LONGEST_POLL = 2e6  # ... and as milliseconds in an int
+cdef double LONGEST_TURN = 0.01  # seconds; as in _socket_io_py
 
 
 @cython.final
@@ -138,8 +140,13 @@ cdef class Lock:
                 PyThread_release_lock(self._lock)
             PyThread_free_lock(self._lock)
 
+    def __reduce__(self):
+        raise errors.not_copied(self)
+
     def acquire(self, bint blocking=True, double timeout=-1.0):
         """Whether it was taken."""
+        if timeout != timeout:
+            raise ValueError("the time-out must be a number, not nan")
         if self._try_acquire():
             return True
         return blocking and timeout != 0.0 and self._wait(timeout)
@@ -195,6 +202,7 @@ cdef class Lock:
 
 
 @cython.final
+@cython.no_gc_clear
 cdef class Guard:
     """A lock as a context manager that waits no longer than the socket's time-out.
 
@@ -204,9 +212,12 @@ cdef class Guard:
     cdef Lock _lock
     cdef double _timeout
 
-    def __init__(self, Lock lock not None, double timeout):
+    def __cinit__(self, Lock lock not None, double timeout):
         self._lock = lock
         self._timeout = timeout
+
+    def __reduce__(self):
+        raise errors.not_copied(self)
 
     def __enter__(self):
         if self._lock._try_acquire():
@@ -220,81 +231,221 @@ cdef class Guard:
 
 @cython.final
 cdef class HeldSignals:
-    """A context in which signals wait, where the system has that: none finds its handler inside.
+    """Holds signals back, where the system has that: none finds its handler until `release`.
 
     See `framecodec._socket_io_py.HeldSignals`, its twin.
     """
 
     cdef _Signals _before
+    cdef bint _held
 
-    def __enter__(self):
+    def __reduce__(self):
+        raise errors.not_copied(self)
+
+    def hold(self):
+        """Hold signals back from now on.
+
+        Raises:
+            RuntimeError: They are held already.
+        """
+        if self._held:
+            raise RuntimeError("signals are held already")
+        PyErr_CheckSignals()  # that were there before
         _hold_signals(&self._before)
-        try:
-            PyErr_CheckSignals()  # that were there before
-        except BaseException:
-            _let_go_of_signals(&self._before)
-            raise
+        self._held = True
 
-    def __exit__(self, *_):
+    @property
+    def release(self):
+        """An iterator whose only step lets signals through as before `hold`."""
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if not self._held:
+            raise StopIteration
+        self._held = False
         _let_go_of_signals(&self._before)
 
 
 @cython.final
+@cython.no_gc_clear
+@cython.freelist(16)
+cdef class Batch:
+    """The messages of one receive that are still to be delivered.
+
+    See `framecodec._socket_io_py.Batch`, its twin.
+    """
+
+    cdef list _messages
+    cdef list _frames  # or None
+    cdef Py_ssize_t _pos
+    cdef Py_ssize_t _count  # that are left
+
+    def __cinit__(self, list messages not None, list frames=None):
+        if frames is not None and len(frames) != len(messages):
+            raise ValueError(f"{len(messages)} messages are not of {len(frames)} frames")
+        self._messages = messages
+        self._frames = frames
+        self._count = len(messages)
+
+    def __reduce__(self):
+        raise errors.not_copied(self)
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if not self._count:
+            raise StopIteration
+        return self._take()
+
+    def __len__(self):
+        return self._count
+
+    @property
+    def take(self):
+        """An iterator that takes one message after the other out of this batch."""
+        return self
+
+    @property
+    def first(self):
+        """The next message, which stays."""
+        if not self._count:
+            raise IndexError("the batch is empty")
+        return self._messages[self._pos]
+
+    @property
+    def take_all(self):
+        """An iterator whose only step takes all messages out: it gives their list."""
+        return map(TAKE_REST, (self,))
+
+    def take_rest(self):
+        """Return the messages and drop them; `take_all` does it where no handler can come after."""
+        cdef list messages
+        if self._pos or not self._count:
+            messages = self.rest()
+        else:
+            messages = self._messages
+        self._messages = NO_MESSAGES
+        self._frames = None
+        self._pos = self._count = 0
+        return messages
+
+    def rest(self):
+        """Return a list of the messages, which stay."""
+        return self._messages[self._pos : self._pos + self._count]
+
+    def frames(self):
+        """Return the frames of these messages, as they travelled; they stay.
+
+        Raises:
+            TypeError: The batch was made without frames.
+        """
+        return self._frames[self._pos : self._pos + self._count]
+
+    cdef inline object _take(self):
+        """Take the next message out; there is one."""
+        message = self._messages[self._pos]
+        self._messages[self._pos] = None  # nothing of a delivered message is held
+        if self._frames is not None:
+            self._frames[self._pos] = None
+        self._pos += 1
+        self._count -= 1
+        return message
+
+
+cdef object TAKE_REST = Batch.take_rest
+cdef list NO_MESSAGES = []
+
+
+@cython.final
+@cython.no_gc_clear
 cdef class Receiver:
     """The messages that were received; where there are none, one receive that may bring some.
 
     See `framecodec._socket_io_py.Receiver`, its twin.
     """
 
-    cdef public object ready
+    cdef Batch _ready
     cdef public bint may_read
+    cdef public bint broken
     cdef object _fileno
     cdef Lock _lock
     cdef object _get_room  # None: leave receiving to the caller
     cdef object _buffer_updated
     cdef object _size
     cdef int _flags
-    cdef double _timeout  # seconds; 0: do not wait where a receive would block
+    cdef double _timeout  # seconds; 0: do not wait where a receive would block; below 0: no limit
 
-    def __init__(self, sock, Lock lock not None):
-        self.ready = iter(())
+    def __cinit__(self, sock, Lock lock not None):
+        self._ready = Batch([])
         self.may_read = True
         self._fileno = sock.fileno
         self._lock = lock
-        self._get_room = None
 
-    def use(self, splitter, size, int flags, double timeout):
-        """Says where bytes go, how many are asked for, how, and how many seconds to wait for a
-        message where a receive would block; None leaves receiving to the caller."""
+    def __reduce__(self):
+        raise errors.not_copied(self)
+
+    @property
+    def ready(self):
+        """The batch that is being delivered."""
+        return self._ready
+
+    @ready.setter
+    def ready(self, Batch batch not None):
+        self._ready = batch
+
+    def use(self, splitter, Py_ssize_t size, int flags, double timeout):
+        """Store where bytes go, how many are asked for, how, and how many seconds to wait for a
+        message where a receive would block: 0 leaves it to the caller to wait, a negative number
+        is for a socket that waits in the receive itself. A splitter of None leaves all receiving
+        to the caller.
+
+        Raises:
+            TypeError: It is no compiled splitter. (Its memory is written to unseen.)
+        """
+        if splitter is not None and type(splitter) is not Splitter:
+            raise TypeError(f"a compiled splitter is required, not {type(splitter).__name__!r}")
         self._get_room = None if splitter is None else splitter.get_room
         self._buffer_updated = None if splitter is None else splitter.buffer_updated
         self._size = size
         self._flags = flags
-        self._timeout = timeout
+        self._timeout = 0.0 if timeout != timeout else timeout
 
     def __iter__(self):
         return self
 
     def __next__(self):
-        for message in self.ready:
-            return message
-        if self.may_read and self._get_room is not None and self._lock._try_acquire():
-            try:
-                for message in self.ready:  # another thread was here
-                    return message
-                self._receive()
-                for message in self.ready:
-                    return message
-            finally:
-                self._lock._release()
+        if self._ready._count:
+            return self._ready._take()
+        self._fetch()
+        if self._ready._count:
+            return self._ready._take()
         raise StopIteration
 
+    def fetch(self):
+        """Receive where no message is ready, as far as that is done here."""
+        if not self._ready._count:
+            self._fetch()
+
+    cdef int _fetch(self) except -1:
+        if self.may_read and self._get_room is not None and self._lock._try_acquire():
+            try:
+                if not self._ready._count:  # else another thread was here
+                    self._receive()
+            finally:
+                self._lock._release()
+        return 0
+
     cdef int _receive(self) except -1:
-        """Receives until a message is whole, or there is nothing to do here."""
+        """Receive until a message is whole, or there is nothing to do here."""
         cdef Py_buffer* buffer
         cdef Py_ssize_t count
         cdef int fd, flags = self._flags
-        cdef double deadline = 0.0
+        cdef double now, deadline = 0.0
+        cdef list messages
         if not self.may_read:  # inside is who was interrupted by this signal handler
             return 0
         self.may_read = False
@@ -307,14 +458,27 @@ cdef class Receiver:
                     count = _recv(fd, buffer.buf, buffer.len, flags)
                 if count > 0:
                     room = None
+                    self.broken = True  # until the bytes are stored
                     messages = self._buffer_updated(count)
-                    self.ready = iter(messages)
                     if messages:
+                        self._ready = Batch.__new__(Batch, messages)
+                        self.broken = False
                         return 0
+                    self.broken = False
+                    # A peer that never pauses keeps neither a handler nor a deadline waiting.
+                    PyErr_CheckSignals()
+                    if self._timeout >= 0.0:
+                        now = monotonic()
+                        if not deadline:
+                            deadline = now + (self._timeout or LONGEST_TURN)
+                        elif now >= deadline:
+                            if not self._timeout:
+                                return 0
+                            raise errors.timed_out("no whole message", self._timeout)
                 elif count == 0:  # the end of the stream is seen again by who asks again
                     return 0
                 elif _would_block():
-                    if not self._timeout:
+                    if self._timeout <= 0.0:
                         return 0
                     if not deadline:
                         deadline = monotonic() + self._timeout
@@ -324,7 +488,7 @@ cdef class Receiver:
                 else:
                     PyErr_SetFromErrno(OSError)
         finally:
-            self.may_read = True
+            self.may_read = not self.broken
 
     cdef int _wait(self, double deadline) except -1:
         cdef double left
@@ -349,6 +513,7 @@ cdef class Receiver:
 
 
 @cython.final
+@cython.no_gc_clear
 cdef class Sender:
     """Sends one message by one system call.
 
@@ -356,6 +521,7 @@ cdef class Sender:
     """
 
     cdef public bint clear
+    cdef public bint broken
     cdef public bint sending
     cdef public tuple left
     cdef object _fileno
@@ -364,12 +530,15 @@ cdef class Sender:
     cdef object _frame_parts
     cdef int _flags
 
-    def __init__(self, sock, Lock lock not None, codec):
+    def __cinit__(self, sock, Lock lock not None, codec):
         self._fileno = sock.fileno
         self._lock = lock
         self._encode = codec.encode
         self._frame_parts = codec.frame_parts
         self.left = ()
+
+    def __reduce__(self):
+        raise errors.not_copied(self)
 
     def use(self, int flags):
         """Says how to call send() and sendmsg()."""
@@ -418,10 +587,11 @@ cdef class Sender:
                 PyErr_CheckSignals()
         if count < size + view.len:
             self.clear = False
+            self.broken = True  # until the end of the frame is stored
             if count >= size:
                 self.left = (memoryview(rest)[count - size :],)
             else:
-                self.left = (PyBytes_FromStringAndSize(data + count, size - count),)
-                if view.len:
-                    self.left += (rest,)
+                end = PyBytes_FromStringAndSize(data + count, size - count)
+                self.left = (end, rest) if view.len else (end,)
+            self.broken = False
         return True

@@ -4,6 +4,11 @@ It reads as the specification of the compiled twin, `_socket_io.pyx`. Most calls
 message that is ready or bytes that are, and most messages fit the socket's buffer at once.
 Those go this way. Whatever is unusual is left to `FrameSocket`, which knows how to wait, to whom
 and for how long: a socket that would block, a thread that is inside, half a frame, an error.
+
+A signal handler that raises is run by CPython when a Python function begins, after a call of C and
+at a loop's end. So what must not be cut in two is done by C iterators, from whose step to the next
+line there is no such moment: a lock is taken in a ``for``, released by a method of C, and a message
+is taken out of its batch by the ``for`` that gives it.
 """
 
 from __future__ import annotations
@@ -11,39 +16,47 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
+from itertools import starmap
+from operator import length_hint
 from socket import socket
 from typing import TYPE_CHECKING, Any, final
 
 from . import errors
+from ._batch import Batch, Unique
 from ._outbox import GATHER_SIZE
 
 if TYPE_CHECKING:
     from .codec import Codec
     from .splitter import Splitter
 
-__all__ = ["Guard", "HeldSignals", "Lock", "Receiver", "Sender"]
+__all__ = ["LONGEST_TURN", "Batch", "Guard", "HeldSignals", "Lock", "Receiver", "Sender"]
 
 Lock = threading.RLock
 
 NO_BYTES = memoryview(b"")
 
+# Seconds after which a receive that always finds bytes looks at its deadline.
+LONGEST_TURN = 0.01
+
 
 @final
-class Guard:
+class Guard(Unique):
     """A lock as a context manager that waits no longer than the socket's time-out."""
 
-    __slots__ = ("_lock", "_timeout")
+    # The slot makes `__exit__` the lock's own, which is of C: a handler finds no moment before it.
+    __slots__ = ("__exit__", "_acquire", "_timeout")
 
     def __init__(self, lock: Any, timeout: float) -> None:
-        self._lock = lock
+        self._acquire = lock.acquire
+        self.__exit__ = lock.__exit__
         self._timeout = timeout
 
     def __enter__(self) -> None:
-        if not self._lock.acquire(timeout=min(self._timeout, threading.TIMEOUT_MAX)):
-            raise errors.another_thread_is_inside(self._timeout)
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        timeout = min(self._timeout, threading.TIMEOUT_MAX)
+        for taken in map(self._acquire, (True,), (timeout,)):
+            if taken:
+                return
+        raise errors.another_thread_is_inside(self._timeout)
 
 
 # Those of a program's own faults are never held.
@@ -56,66 +69,83 @@ _HOLDABLE = (
 
 
 @final
-class HeldSignals:
-    """A context in which signals wait, where the system has that: none finds its handler inside.
+class HeldSignals(Unique):
+    """Holds signals back, where the system has that: none finds its handler until `release`.
 
     For calls that run the handlers of signals themselves, between what they did and their return,
     as those of the `ssl` module do. A signal that the system gives to another thread meanwhile is
     not held: Python runs its handler here all the same.
     """
 
-    __slots__ = ("_before",)
+    __slots__ = ("_arguments", "release")
 
-    def __enter__(self) -> None:
-        self._before: set[Any] | None = None
+    def __init__(self) -> None:
+        self._arguments: Iterator[Any] = iter(())
+        self.release: Iterator[Any] = self._arguments
+        """An iterator whose only step lets signals through as before `hold`: no handler comes
+        before it where a ``for`` makes that step."""
+
+    def hold(self) -> None:
+        """Hold signals back from now on.
+
+        Raises:
+            RuntimeError: They are held already.
+        """
+        if length_hint(self._arguments):
+            raise RuntimeError("signals are held already")
         # Only there does Python run handlers.
-        if _HOLDABLE and threading.current_thread() is threading.main_thread():
-            self._before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-            try:
-                signal.pthread_sigmask(signal.SIG_BLOCK, _HOLDABLE)
-            except BaseException:  # a handler whose turn it was
-                signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
-                raise
-
-    def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
+        if not _HOLDABLE or threading.current_thread() is not threading.main_thread():
+            return
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        arguments = iter([(signal.SIG_SETMASK, before)])
+        release = starmap(signal.pthread_sigmask, arguments)
+        self._arguments = arguments
+        self.release = release
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HOLDABLE)
 
 
 @final
-class Receiver:
+class Receiver(Unique):
     """The messages that were received; where there are none, one receive that may bring some.
 
-    An iterator, because a signal handler that raises is never run between an iterator's step and
-    the lines behind it: no message is lost to it. It has no end, only nothing at hand.
+    An iterable, because a signal handler that raises is never run between an iterator's step and
+    the lines after it: no message is lost to it.
 
     Args:
         sock: The socket, whose descriptor is looked up for every call.
         lock: Whoever holds it receives.
     """
 
-    __slots__ = ("may_read", "ready")
+    __slots__ = ("broken", "may_read", "ready")
 
     def __init__(self, sock: socket, lock: Any) -> None:
-        self.ready: Iterator[Any] = iter(())
+        self.ready = Batch([])
         """The batch that is being delivered."""
         self.may_read = True
         """Nothing forbids a receive: no failure, nobody inside."""
+        self.broken = False
+        """Bytes were received and are lost: memory ran out before they were stored."""
 
     def use(self, splitter: Splitter | None, size: int, flags: int, timeout: float) -> None:
-        """Says where bytes go, how many are asked for, how, and how many seconds to wait for a
-        message where a receive would block; None leaves all receiving to the caller, as this twin
-        does in any case: it would save no call."""
+        """Store where bytes go, how many are asked for, how, and how many seconds to wait for a
+        message where a receive would block: 0 leaves it to the caller to wait, a negative number
+        is for a socket that waits in the receive itself. A splitter of None leaves all receiving
+        to the caller, as this twin does in any case: it would save no call."""
 
-    def __iter__(self) -> Receiver:
-        return self
+    def __iter__(self) -> Iterator[Any]:
+        return self.ready.take
 
     def __next__(self) -> Any:
-        return next(self.ready)
+        for message in self.ready.take:
+            return message
+        raise StopIteration
+
+    def fetch(self) -> None:
+        """Receive where no message is ready, as far as that is done here."""
 
 
 @final
-class Sender:
+class Sender(Unique):
     """Sends one small message by one system call.
 
     Args:
@@ -125,12 +155,14 @@ class Sender:
     """
 
     __slots__ = (
+        "_acquire",
         "_encode",
         "_flags",
         "_frame_parts",
-        "_lock",
+        "_release",
         "_send",
         "_sendmsg",
+        "broken",
         "clear",
         "left",
         "sending",
@@ -139,12 +171,15 @@ class Sender:
     def __init__(self, sock: socket, lock: Any, codec: Codec) -> None:
         self._send = sock.send
         self._sendmsg = getattr(sock, "sendmsg", None)  # Windows has none
-        self._lock = lock
+        self._acquire = lock.acquire
+        self._release = lock.release
         self._encode = codec.encode
         self._frame_parts = codec.frame_parts
         self._flags: tuple[int] = (0,)
         self.clear = False
         """Nothing is ahead of the next message."""
+        self.broken = False
+        """Bytes have left, and nobody knows how many: memory ran out before that was stored."""
         self.sending = False
         """Somebody is inside."""
         self.left: tuple[bytes | memoryview, ...] = ()
@@ -179,26 +214,34 @@ class Sender:
     def _count(
         self, counts: Iterator[int], first: Any, first_size: int, rest: memoryview, rest_size: int
     ) -> bool:
-        """Makes the call, and keeps what it did not take."""
-        if not self._lock.acquire(blocking=False):
-            return False
-        try:
-            if not self.clear or self.sending:
+        """Make the call, and keep what it did not take."""
+        for taken in map(self._acquire, (False,)):
+            if not taken:
                 return False
-            self.sending = True
-            # No call between the count and what is made of it.
-            for count in counts:
-                if count != first_size + rest_size:
-                    self.clear = False
-                    if count >= first_size:
-                        self.left = (rest[count - first_size :],)
-                    elif rest_size:
-                        self.left = (first[count:], rest)
-                    else:
-                        self.left = (first[count:],)
-            return True
-        except BlockingIOError:
-            return False
-        finally:
-            self.sending = False
-            self._lock.release()
+            try:
+                if not self.clear or self.sending:
+                    return False
+                self.sending = True
+                try:
+                    # No call between the count and what is made of it.
+                    for count in counts:
+                        if count != first_size + rest_size:
+                            self.clear = False
+                            if count >= first_size:
+                                self.left = (rest[count - first_size :],)
+                            elif rest_size:
+                                self.left = (first[count:], rest)
+                            else:
+                                self.left = (first[count:],)
+                    return True
+                finally:
+                    self.sending = False
+            except BlockingIOError:
+                return False
+            except MemoryError:
+                self.clear = False
+                self.broken = True
+                raise
+            finally:
+                self._release()
+        return False

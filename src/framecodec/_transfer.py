@@ -13,7 +13,7 @@ from . import errors
 from ._outbox import GATHER_SIZE
 from .codec import Codec
 
-__all__ = ["NO_BYTES", "IncomingMessage", "OutgoingFile", "check_binary_file"]
+__all__ = ["NO_BYTES", "IncomingMessage", "OutgoingFile", "TargetFile", "check_binary_file"]
 
 # Bytes read from a file at a time, where the system does not copy from it by itself.
 _CHUNK_SIZE = 256 * 1024
@@ -25,6 +25,40 @@ def check_binary_file(file: Any, method: str) -> None:
     """Before anything is sent or received."""
     if isinstance(file, io.TextIOBase) or not hasattr(file, method):
         raise errors.not_a_binary_file(file)
+
+
+# Files whose read() and write() move nothing where a signal handler interrupts them. (Python's
+# buffered files run handlers after each of the system calls that they make.)
+_CERTAIN = (io.BytesIO, io.FileIO)
+
+
+@final
+class TargetFile:
+    """A file to write to in such a way that every written byte is counted.
+
+    Args:
+        file: The user's file. Bytes that its buffer holds are written first.
+
+    Attributes:
+        write: Writes bytes and returns their number, or None where the file would block.
+        certain: Whether an interrupted `write` has written nothing.
+    """
+
+    __slots__ = ("_moved", "certain", "write")
+
+    def __init__(self, file: Any) -> None:
+        self._moved: Any = None
+        if type(file) in (io.BufferedWriter, io.BufferedRandom) and type(file.raw) is io.FileIO:
+            file.flush()
+            self._moved = file if type(file) is io.BufferedRandom else None
+            file = file.raw
+        self.write = file.write
+        self.certain = type(file) in _CERTAIN
+
+    def close(self) -> None:
+        """Let the user's file see where the written bytes end; the file stays open."""
+        if self._moved is not None:
+            self._moved.tell()  # which asks the system: the file's own position is out of date
 
 
 @final
@@ -41,6 +75,7 @@ class IncomingMessage:
         "left",
         "offset",
         "size",
+        "stop",
         "trailer",
         "unfinished",
     )
@@ -53,7 +88,7 @@ class IncomingMessage:
         left: int = 0,
         trailer: bytes = b"",
         header: bytes = b"",
-        lead: bytes = b"",
+        lead: bytes | None = b"",
         offset: int = 0,
         frame_size: int = 0,
         buffer: memoryview = NO_BYTES,
@@ -64,17 +99,27 @@ class IncomingMessage:
         self.trailer = trailer
         self.in_trailer = False
         self.header = header
-        self.lead = lead
+        self.lead = lead  # None: not known before `settle`
         self.offset = offset  # of the frame in the stream
         self.frame_size = frame_size
         self.buffer = buffer  # to receive into
         self.unfinished: bytes | None = None  # what the splitter gave back, once
+        self.stop: float | None = None  # when a peer that is late and never pauses is cut off
 
-    def settle(self) -> None:
-        if self.unfinished is not None:
-            chunk = memoryview(self.lead + self.unfinished[len(self.header) :])
-            self.chunk = chunk
-            self.unfinished = None
+    def settle(self, lead: bytes) -> None:
+        """Turn what the splitter gave back into the message's first bytes."""
+        if self.unfinished is None:
+            return
+        chunk = memoryview(lead + self.unfinished[len(self.header) :])
+        size = self.size + (len(lead) if self.lead is None else 0)
+        self.chunk = chunk
+        self.size = size
+        self.lead = lead
+        self.unfinished = None
+
+    def unread(self) -> bytes:
+        """Return the bytes of the frame that arrived, as they travelled; none was delivered yet."""
+        return self.header + bytes(self.chunk[len(self.lead or b"") :])
 
     def received(self) -> int:
         """Bytes of the frame that arrived."""
@@ -98,6 +143,7 @@ class OutgoingFile:
         "left",
         "owned",
         "position",
+        "read_some",
         "sendfile",
         "trailer",
         "trailer_size",
@@ -117,6 +163,8 @@ class OutgoingFile:
         self.chunk: bytes | None = None  # read and not handed on
         self.sendfile: Any = getattr(os, "sendfile", None) if fileno >= 0 else None
         self.owned = False  # the descriptor is ours to close
+        # At most one call of the system's, of which nothing is lost to a signal handler.
+        self.read_some = file.read1 if type(file) is io.BufferedReader else file.read
 
     @classmethod
     def open(cls, file: Any, size: int | None, codec: Codec) -> OutgoingFile | bytes:
@@ -183,8 +231,16 @@ class OutgoingFile:
         """One piece, read when it is asked for."""
         size = min(self.left, _CHUNK_SIZE)
         if self.fileno < 0:
-            return map(self.file.read, (size,))
+            return map(self.read_some, (size,))
         return map(os.pread, (self.fileno,), (size,), (self.position,))
+
+    def loses(self, error: BaseException) -> bool:
+        """Return whether a `read` that has failed in this way may have lost bytes."""
+        if self.fileno >= 0:
+            return False  # a regular file is read at a position
+        raw = self.file.raw if type(self.file) is io.BufferedReader else self.file
+        certain = type(raw) in _CERTAIN
+        return isinstance(error, MemoryError) or not (certain or isinstance(error, Exception))
 
     def move_position(self) -> None:
         if self.fileno >= 0 and not self.owned:

@@ -24,11 +24,11 @@ import os
 import socket
 import threading
 from collections.abc import Iterable, Iterator
-from operator import length_hint
 from time import monotonic, sleep
 from typing import Any, NoReturn, TypeAlias, final
 
 from . import errors
+from ._batch import Batch
 from ._socket_face import SocketFace
 from ._waiting import READ, WRITE, wait
 from .codec import Codec
@@ -88,11 +88,11 @@ def split_datagram(
     return messages, ()
 
 
-# What is left to deliver of one datagram: its messages, where they came from, what is wrong behind
+# What is left to deliver of one datagram: its messages, where they came from, what is wrong after
 # them.
-_Datagram: TypeAlias = tuple[Iterator[Any], Any, Iterator[errors.FrameError]]
+_Datagram: TypeAlias = tuple[Batch, Any, Batch]
 
-_NOTHING: Iterator[Any] = iter(())
+_NOTHING = Batch([])
 
 
 @final
@@ -262,14 +262,16 @@ class DatagramSocket(SocketFace):
                 self._fail_to_send(error, len(data), sent)
 
     def _fail_to_send(self, error: Exception, size: int, sent: int) -> NoReturn:
-        raised = error
         if self._closed:
-            raised = errors.connection_closed()
+            error = errors.connection_closed()
         elif isinstance(error, OSError) and error.errno == errno.EMSGSIZE:
-            raised = errors.datagram_refused(size)
-        raised.message_started = False  # type: ignore[attr-defined]  # as on a FrameSocket
-        raised.messages_sent = sent  # type: ignore[attr-defined]
-        raise raised from None
+            error = errors.datagram_refused(size)
+        error.message_started = False  # type: ignore[attr-defined]  # as on a FrameSocket
+        error.messages_sent = sent  # type: ignore[attr-defined]
+        try:
+            raise error from None
+        finally:
+            del error  # which holds this frame: a cycle
 
     # --- receiving --------------------------------------------------------------------------------
 
@@ -289,10 +291,13 @@ class DatagramSocket(SocketFace):
         """
         while True:
             current = self._current
-            for message in current[0]:
+            for message in current[0].take:
                 return message, current[1]
-            for error in current[2]:
-                raise error
+            for error in current[2].take:
+                try:
+                    raise error
+                finally:
+                    del error  # which holds this frame: a cycle
             self._receive_behind(current)
 
     def recv(self) -> Any:
@@ -311,11 +316,14 @@ class DatagramSocket(SocketFace):
         """
         while True:
             current = self._current
-            messages = [*current[0]]
-            if messages:
-                return messages
-            for error in current[2]:
-                raise error
+            for messages in current[0].take_all:
+                if messages:
+                    return messages
+            for error in current[2].take:
+                try:
+                    raise error
+                finally:
+                    del error  # which holds this frame: a cycle
             self._receive_behind(current)
 
     def __iter__(self) -> Iterator[Any]:
@@ -340,7 +348,7 @@ class DatagramSocket(SocketFace):
                 if self._received is None:  # a signal handler received in between
                     return
                 found = self._read_buffer()
-                if not length_hint(found[0]) and not length_hint(found[2]):
+                if not found[0] and not found[2]:
                     self._received = None
                     if deadline is not None and monotonic() >= deadline:
                         raise errors.timed_out("no message", self._timeout or 0.0)
@@ -395,16 +403,16 @@ class DatagramSocket(SocketFace):
         else:
             data = bytes(memoryview(self._buffer)[:size])
             if self._codec is None:
-                return iter((data,)), address, _NOTHING
+                return Batch([data]), address, _NOTHING
             messages, failures = split_datagram(data, self._codec)
         for error in failures:
             error.address = address
-        return iter(messages), address, iter(failures)
+        return Batch(messages), address, Batch([*failures])
 
     @property
     def pending_messages(self) -> int:
         """Messages that `recv` gives without touching the socket."""
-        return length_hint(self._current[0])
+        return len(self._current[0])
 
     @property
     def pending_send(self) -> int:
@@ -456,7 +464,7 @@ class DatagramSocket(SocketFace):
         with self._lock:
             if self._closed:
                 raise errors.connection_closed()
-            left = [*self._current[0]]
+            left = self._current[0].rest()
             if self._received is not None:
                 left += self._read_buffer()[0]
             self._closed = True

@@ -513,11 +513,41 @@ def another_threads_loop() -> RuntimeError:
     )
 
 
+def count_lost(done: str) -> ConnectionAbortedError:
+    return ConnectionAbortedError(
+        errno.ECONNABORTED,
+        f"an earlier call failed (out of memory, or a signal handler raised) after bytes were "
+        f"{done}, and how many is lost: close the connection",
+    )
+
+
 def interrupted_in_tls() -> ConnectionAbortedError:
     return ConnectionAbortedError(
         errno.ECONNABORTED,
-        "a signal handler raised while a TLS record was read or written, and nobody knows how far "
-        "that went",
+        "a signal handler raised, or memory ran out, while a TLS record was read or written, and "
+        "nobody knows how far that went",
+    )
+
+
+def lost_while_cutting() -> ConnectionAbortedError:
+    return ConnectionAbortedError(
+        errno.ECONNABORTED,
+        "a signal handler raised while the Python engine cut received bytes into messages, and "
+        "messages are lost: close the connection (the compiled engine is not interrupted)",
+    )
+
+
+def still_arriving() -> BlockingIOError:
+    return BlockingIOError(
+        errno.EAGAIN, "no message is whole yet, and the peer sends without a pause; call again"
+    )
+
+
+def parse_changed_its_answer(stream_offset: int) -> InvalidFrameError:
+    return InvalidFrameError(
+        f"parse() of the codec answered the same bytes in two ways, at stream offset "
+        f"{stream_offset}; it must depend on nothing else",
+        stream_offset=stream_offset,
     )
 
 

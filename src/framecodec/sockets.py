@@ -6,8 +6,9 @@ What a `FrameSocket` must do
 
 How
     in    ``recv_into`` writes into the splitter's buffer, the splitter gives a list of messages,
-          `recv` takes from that list until it is used up. No byte is ever outside the socket, the
-          splitter or the list.
+          which becomes a batch; `recv` takes messages out of it until it is empty. No byte is ever
+          outside the socket, the splitter, the list or the batch, and nothing of a delivered
+          message is in any of them.
     out   Messages go into an `Outbox`; what a call could not send stays there and leaves ahead of
           whatever is sent next. A small message with nothing ahead of it goes straight out.
 
@@ -24,13 +25,17 @@ Interruptions
     strung together with ``map``, from C function to C function, and ``for count in map(send, ...)``
     has the result in a variable with no such moment in between. Lines that belong together contain
     no call.
+
+    The Python engine is Python code, in which a handler may raise after bytes were received and
+    before its list of messages is stored; and memory may run out between what a system call did
+    and its result. What has moved then is unknown, so that direction of the connection is over:
+    `broken` of the receiver or the sender says so to every later call.
 """
 
 from __future__ import annotations
 
 import _socket
 import contextlib
-import copy
 import errno
 import math
 import os
@@ -39,16 +44,17 @@ import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, repeat, takewhile
-from operator import length_hint
 from time import monotonic
+from types import MethodType
 from typing import Any, Literal, NoReturn, TypeAlias, TypeVar, final
 
 from . import _socket_io_py, errors
+from ._custom_header import read_header
 from ._engine import socket_io as _socket_io
 from ._layout import CUSTOM, HEADERS
 from ._outbox import Outbox
 from ._socket_face import SocketFace
-from ._transfer import NO_BYTES, IncomingMessage, OutgoingFile, check_binary_file
+from ._transfer import NO_BYTES, IncomingMessage, OutgoingFile, TargetFile, check_binary_file
 from ._waiting import READ as _READ
 from ._waiting import WRITE as _WRITE
 from ._waiting import wait as _wait
@@ -81,6 +87,8 @@ _UNIX_READ_SIZE = 256 * 1024
 _DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
 
 _HAS_SENDMSG = hasattr(socket.socket, "sendmsg")
+
+_LONGEST_TURN = _socket_io_py.LONGEST_TURN
 
 _ZERO = (0,)
 _NO_ANCILLARY = ((),)
@@ -144,14 +152,16 @@ class FrameSocket(SocketFace):
 
     __slots__ = (
         "__weakref__",
+        "_arrivals",
+        "_arrived",
         "_base",
-        "_batches_in",
         "_began",
         "_began_at",
         "_codec",
+        "_cuts_in_python",
+        "_cutting",
         "_failure",
         "_file",
-        "_frames",
         "_idle_since",
         "_idle_timeout",
         "_left_at",
@@ -176,7 +186,6 @@ class FrameSocket(SocketFace):
         "_streaming",
         "_tls",
         "_tls_lock",
-        "_undecoded",
         "_write_failure",
         "_write_flags",
         "_write_guard",
@@ -216,11 +225,12 @@ class FrameSocket(SocketFace):
         self._write_lock = io.Lock()
 
         # Receiving. Some codecs read more forms of a header than they write; so that detach() can
-        # give back what travelled, their frames are kept.
+        # give back what travelled, the splitter gives their frames, and the batch keeps them.
         self._receiver: _socket_io.Receiver = io.Receiver(sock, self._read_lock)
         self._raw = raw
-        self._undecoded: list[bytes] = []  # what was received and is no message yet
-        self._frames: list[bytes] = []  # of the messages that are ready
+        self._arrived: list[Any] = []  # what the splitter gave and is in no batch yet
+        self._cuts_in_python = isinstance(self._splitter.feed, MethodType)
+        self._cutting = False  # the Python engine has bytes that are not in `_arrived` yet
         self._failure: BaseException | None = None
         self._stream: IncomingMessage | None = (
             None  # the message that recv_file() or recv_into() is at
@@ -263,7 +273,7 @@ class FrameSocket(SocketFace):
         """
         while True:
             try:
-                # Behind the guard, whose end is a moment at which a signal handler may raise.
+                # After the guard, whose end is a moment at which a signal handler may raise.
                 for message in self._receiver:
                     return message
             except (OSError, errors.FrameError) as error:
@@ -278,148 +288,236 @@ class FrameSocket(SocketFace):
         Raises:
             As `recv`.
         """
+        receiver = self._receiver
         while True:
             try:
-                for message in self._receiver:
-                    return [message, *self._receiver.ready]
+                receiver.fetch()
+                for messages in receiver.ready.take_all:
+                    if messages:
+                        return messages
             except (OSError, errors.FrameError) as error:
                 self._fail(error)
+            except MemoryError:  # the list was begun, and what it held is gone
+                receiver.broken = True
+                receiver.may_read = False
+                raise
             with self._read_guard:
                 self._fill()
 
     def __iter__(self) -> Iterator[Any]:
         """Messages, until the clean end of the stream; errors as `recv`.
 
-        An iterator ends with the error that it raises. Behind one that loses nothing, such as a
-        time-out, another iteration of the connection goes on.
+        An iterator ends with the error that it raises. After one that loses nothing, such as a
+        time-out, another iteration of the connection resumes.
         """
-        # No Python frame a message: the list iterators that _batches() gives are read in C.
+        # No Python frame a message: the iterators that _batches() gives are read in C.
         return chain.from_iterable(self._batches())
 
-    def _batches(self) -> Iterator[Iterable[Any]]:
+    def _batches(self) -> Iterator[Iterator[Any]]:
+        receiver = self._receiver
         while True:
             try:
                 try:
-                    for message in self._receiver:
-                        yield (message,)
-                        yield self._receiver.ready
+                    receiver.fetch()
                 except (OSError, errors.FrameError) as error:
                     self._fail(error)
-                with self._read_guard:
-                    ready = self._fill()
+                if not receiver.ready:
+                    with self._read_guard:
+                        self._fill()
             except errors.IncompleteFrameError:
                 raise
             except EOFError:
                 return
-            yield ready
+            yield receiver.ready.take
 
-    def _fill(self) -> Iterator[Any]:
-        """Receives until a message is ready; gives what is ready, or raises."""
+    def _fill(self) -> None:
+        """Receive until a message is ready, or raise."""
         receiver = self._receiver
         if not receiver.may_read:
             self._refuse_to_read()
-        ready: Iterator[Any] = receiver.ready
-        if length_hint(ready):  # another thread was here
-            return ready
+        if receiver.ready:  # another thread was here
+            return
         receiver.may_read = False  # whoever enters now is a signal handler
         try:
-            if self._raw and self._undecoded:  # an interruption was here
-                return self._decode()
-            if self._began is not None and self._read_waits:
-                self._began += monotonic() - self._left_at  # that time was not the peer's
-            return self._receive_or_wait()
+            if self._cutting:  # an interruption was here
+                self._resume_cutting()
+            if not (self._arrived or (self._streaming and self._begins_stream())):
+                if self._began is not None and self._read_waits:
+                    self._began += monotonic() - self._left_at  # that time was not the peer's
+                self._receive_or_wait()
+            if self._raw:
+                if self._arrived:
+                    self._decode()
+            else:
+                batch = _socket_io.Batch(self._arrived)
+                nothing: list[Any] = []
+                # Both or neither: no call.
+                receiver.ready = batch
+                self._arrived = nothing
         finally:
+            # Without a call in between.
+            receiver.may_read = not (
+                self._failure or self._closed or self._stream or receiver.broken
+            )
             if self._limited:
                 self._left_at = monotonic()
-            receiver.may_read = not (self._failure or self._closed or self._stream)
 
     # A signal handler that raises may do so at a loop's end, where the `try` around the loop does
-    # not see it (cpython#130279). So no loop stands in one that must not be left out.
+    # not see it (cpython#130279). So no loop is in one that must not be left out.
 
-    def _receive_or_wait(self) -> Iterator[Any]:
+    def _receive_or_wait(self) -> None:
         deadline: float | None = None
+        overdue = False
         while True:
+            wanted, done = 0, False
             try:
-                ready = self._receive() if self._tls is None else self._call_tls(self._receive)
-                if self._limited:
-                    self._note_arrival()
-                return self._decode() if self._raw else ready
+                done = self._receive() if self._tls is None else self._call_tls(self._receive)
             except OSError as error:
                 wanted = self._judge(error)
             except errors.FrameError as error:
                 self._end(error)
+            except MemoryError:  # perhaps after bytes were received
+                self._receiver.broken = True
+                raise
+            if done:
+                if self._limited:
+                    self._note_arrival()
+                return
             if deadline is None and self._timeout is not None:
                 deadline = monotonic() + self._timeout
-            self._wait_to_read(wanted, deadline)
+            if wanted:
+                self._wait_to_read(wanted, deadline)
+                continue
+            # The peer never pauses. What has arrived before its time was over is read first.
+            if overdue:
+                self._check_limits()
+            overdue = self._is_overdue()
+            self._check_deadline(deadline)
 
-    def _receive(self) -> Iterator[Any]:
-        """Receives until a message is whole; keeps it."""
-        ready: Iterator[Any]
-        for ready in self._batches_in:
-            if self._raw:
-                self._undecoded = ready  # type: ignore[assignment]
+    def _receive(self) -> bool:
+        """Receive until a message is whole and keep what the splitter gives, for `_LONGEST_TURN`
+        at most.
+
+        Returns:
+            Whether that is all: a message is whole, or one that is to go past the splitter begins.
+        """
+        stop = 0.0
+        for found in self._arrivals:
+            if self._cuts_in_python:
+                self._cutting = True
+                self._arrived = self._splitter.buffer_updated(found)
+                self._cutting = False
             else:
-                self._receiver.ready = ready
-            if length_hint(ready):
-                break
+                self._arrived = found
+            if self._arrived:
+                return True
             if self._limited:
                 self._note_arrival()
-            if self._streaming and self._splitter.bytes_needed > _STREAM_SIZE:
-                break
-        else:
-            self._end(None)
-        return ready
+            if self._streaming and self._begins_stream():
+                return True
+            now = monotonic()
+            if not stop:
+                stop = now + _LONGEST_TURN
+            elif now >= stop:
+                return False
+        self._end(None)
 
-    def _decode(self) -> Iterator[Any]:
-        """From raw frames to messages, in steps that can be repeated."""
-        frames = self._undecoded
-        messages = iter(self._codec.split(b"".join(frames))[0])
-        self._frames = frames
-        self._receiver.ready = messages
-        self._undecoded = []
-        return messages
+    def _begins_stream(self) -> bool:
+        """Return whether the pending message is large enough to go past the splitter."""
+        return self._splitter.bytes_needed > _STREAM_SIZE
+
+    def _resume_cutting(self) -> None:
+        """Find out what became of bytes that the Python engine had when a signal handler raised."""
+        if self._splitter.error is None:
+            self._end(errors.lost_while_cutting())
+        self._cutting = False  # the splitter raises its error again
+
+    def _decode(self) -> None:
+        """Make a batch of raw frames, in steps that can be repeated.
+
+        The codec has read these frames before; a `parse` that answers otherwise this time, or
+        raises, loses none of the others.
+        """
+        arrived = self._arrived
+        messages, failure = self._split(arrived)
+        frames, left = arrived[: len(messages)], arrived[len(messages) :]
+        batch = _socket_io.Batch(messages, frames)
+        # Both or neither: no call.
+        self._receiver.ready = batch
+        self._arrived = left
+        try:
+            if failure is not None:
+                if not isinstance(failure, errors.FrameError):
+                    raise failure
+                if not batch:
+                    offset = self._splitter.stream_offset - sum(map(len, left))
+                    self._end(failure, self._base + offset)
+        finally:
+            del failure  # as in _fail()
+
+    def _split(self, frames: list[bytes]) -> tuple[list[Any], BaseException | None]:
+        """Return the messages of raw frames, and what is wrong with the frame after them."""
+        splitter = Splitter(self._codec)
+        messages: list[Any] = []
+        try:
+            messages = splitter.feed(b"".join(frames))
+        except errors.FrameError as error:
+            return messages, error
+        if splitter.error is None and (splitter.pending or len(messages) != len(frames)):
+            return [], errors.parse_changed_its_answer(0)
+        return messages[: len(frames)], splitter.error
 
     def _pipe(self, splitter: Splitter) -> Iterator[Any]:
-        """Receives: an iterator over the splitter's batches, until the end of the stream.
+        """Return an iterator that receives: each step gives the splitter's list of messages, of the
+        Python engine the number of bytes that are in the splitter's buffer. It ends at the end of
+        the stream.
 
         All in C, without a moment for a signal handler between the system call and the splitter.
-        It goes on after an error.
+        It can be stepped again after an error.
         """
         get_buffer = splitter.get_room if self._read_ahead else self._exact_buffer
         buffers = map(get_buffer, repeat(self._read_size))
         counts: Iterator[int]
         if self._tls is not None:
-            counts = map(self._tls.read, repeat(0), buffers)  # 0: as much as there is room for
+            counts = map(self._tls.read, repeat(0), buffers)  # 0: as much as fits
         elif self._read_flags:
             counts = map(self._sock.recv_into, buffers, repeat(0), repeat(self._read_flags))
         else:
             counts = map(self._sock.recv_into, buffers)
-        batches: Any = map(splitter.buffer_updated, takewhile(bool, counts))
-        return batches if self._raw else map(iter, batches)
+        counts = takewhile(bool, counts)
+        return counts if self._cuts_in_python else map(splitter.buffer_updated, counts)
 
     def _call_tls(self, call: Callable[..., _Result], *arguments: object) -> _Result:
-        """Makes a call that reads or writes by TLS.
+        """Make a call that reads or writes by TLS.
 
         The `ssl` module runs the handlers of signals when a record was read or written and before
         it says how much that was; what a handler raises would take the count with it. So signals
         wait meanwhile. Where one comes by way of another thread all the same, nothing can follow
         that would be known to be right.
         """
-        with self._tls_lock, _socket_io.HeldSignals():
+        held = _socket_io.HeldSignals()
+        begun = False
+        with self._tls_lock:
             try:
+                held.hold()
+                begun = True
                 return call(*arguments)
             except (OSError, EOFError, errors.FrameError):
                 raise
             except BaseException:
-                self._failure = self._write_failure = errors.interrupted_in_tls()
-                self._receiver.may_read = False
+                if begun:
+                    self._receiver.broken = self._sender.broken = True
+                    self._receiver.may_read = False
                 raise
+            finally:
+                for _ in held.release:
+                    break
 
     def _use_short_way(self) -> None:
         """Tells the receiver what to do, where it may receive by itself."""
         usual = self._tls is None and self._read_ahead and not (self._raw or self._limited)
         splitter = self._splitter if usual else None
-        timeout = self._timeout or 0.0
+        timeout = -1.0 if self._timeout is None else self._timeout
         self._receiver.use(splitter, self._read_size, self._read_flags, timeout)
 
     def _exact_buffer(self, size: int) -> memoryview:
@@ -429,31 +527,37 @@ class FrameSocket(SocketFace):
 
     def _judge(self, error: OSError) -> int:
         """What to wait for after a receive that failed; raises where waiting is no use."""
-        if isinstance(error, BlockingIOError | InterruptedError):
-            if self._read_waits:
-                return _READ
-            self._check_limits()
-            raise error
-        if _is_tls_error(error, _TLS_WANTS_READ):
-            if self._read_waits:
-                return _READ
-            self._check_limits()
-            raise _TLSWantsRead(*error.args) from None
-        if _is_tls_error(error, _TLS_WANTS_WRITE):
-            if self._read_waits:
-                return _WRITE
-            raise _TLSWantsWrite(*error.args) from None
-        if _is_tls_error(error, _TLS_EOF) and self._sock.suppress_ragged_eofs:  # type: ignore[attr-defined]
-            self._end(None)  # the peer closed the connection without closing TLS, as many do
-        if isinstance(error, TimeoutError) and error.errno != errno.ETIMEDOUT:
-            raise error  # a time-out that was set on the socket itself
-        self._end(error)
+        try:
+            if isinstance(error, BlockingIOError | InterruptedError):
+                if self._read_waits:
+                    return _READ
+                self._check_limits()
+                raise error
+            if _is_tls_error(error, _TLS_WANTS_READ):
+                if self._read_waits:
+                    return _READ
+                self._check_limits()
+                raise _TLSWantsRead(*error.args) from None
+            if _is_tls_error(error, _TLS_WANTS_WRITE):
+                if self._read_waits:
+                    return _WRITE
+                raise _TLSWantsWrite(*error.args) from None
+            if _is_tls_error(error, _TLS_EOF) and self._sock.suppress_ragged_eofs:  # type: ignore[attr-defined]
+                self._end(None)  # the peer closed the connection without closing TLS, as many do
+            if isinstance(error, TimeoutError) and error.errno != errno.ETIMEDOUT:
+                raise error  # a time-out that was set on the socket itself
+            self._end(error)
+        finally:
+            del error  # as in _fail()
 
     def _fail(self, error: BaseException) -> NoReturn:
         """Raises what the receiver has raised; all but a time-out ends receiving for good."""
-        if isinstance(error, TimeoutError) and _is_own_timeout(error) and not self._closed:
-            raise error
-        self._end(error)
+        try:
+            if isinstance(error, TimeoutError) and _is_own_timeout(error) and not self._closed:
+                raise error
+            self._end(error)
+        finally:
+            del error  # which holds this frame: a cycle
 
     def _end(self, error: BaseException | None, base: int | None = None) -> NoReturn:
         """Raises what ends receiving for good; None is the end of the stream.
@@ -461,6 +565,7 @@ class FrameSocket(SocketFace):
         `base` is the stream position of what the error calls offset 0.
         """
         if self._closed:
+            error = None
             raise errors.connection_closed() from None
         if error is None and self._stream is not None:  # which goes past the splitter
             error, base = self._stream.incomplete(), 0
@@ -476,6 +581,7 @@ class FrameSocket(SocketFace):
             error = errors.connection_reset()
         self._receiver.may_read = False
         self._failure = _at(error, self._base if base is None else base)
+        error = None  # as in _fail()
         raise self._failure.with_traceback(None) from None
 
     def _refuse_to_read(self) -> NoReturn:
@@ -483,9 +589,14 @@ class FrameSocket(SocketFace):
             raise errors.connection_closed()
         if self._failure is not None:
             raise self._failure.with_traceback(None)
+        if self._receiver.broken:
+            self._end(self._count_lost("received"))
         if self._stream is not None and not self._reading:
             raise errors.stream_unfinished()
         raise errors.in_use("recv()")
+
+    def _count_lost(self, done: str) -> OSError:
+        return errors.count_lost(done) if self._tls is None else errors.interrupted_in_tls()
 
     # --- limits of a slow peer --------------------------------------------------------------------
 
@@ -524,6 +635,19 @@ class FrameSocket(SocketFace):
             received, offset, header = stream.received(), stream.offset, stream.header
         timeout = self._message_timeout or 0.0
         self._end(errors.message_took_too_long(timeout, received, offset, header), 0)
+
+    def _is_overdue(self) -> bool:
+        limit = self._limit() if self._limited else None
+        return limit is not None and monotonic() >= limit
+
+    def _check_deadline(self, deadline: float | None) -> None:
+        """End a call that has always found bytes, and no whole message, when its time is over."""
+        if self._timeout == 0:
+            # What TLS has decrypted already shows in no selector.
+            if self._tls is None or not self._tls.pending():
+                raise errors.still_arriving()
+        elif deadline is not None and monotonic() >= deadline:
+            raise errors.timed_out("no whole message", self._timeout or 0.0)
 
     @property
     def seconds_left(self) -> float | None:
@@ -568,6 +692,9 @@ class FrameSocket(SocketFace):
                 raise errors.connection_closed() from None
             self._reset = self._reset or isinstance(error, ConnectionResetError)
             raise
+        except MemoryError as error:
+            _mark(error, self._sender.broken)
+            raise
         if not taken:
             self._send_all(self._outbox.put, message)
         elif self._sender.left:
@@ -602,28 +729,53 @@ class FrameSocket(SocketFace):
     def _send_all(self, put: Callable[[Any], None], what: Any) -> None:
         deadline = self._deadline()
         with self._write_guard:
-            outbox = self._outbox
-            try:
-                self._drain(deadline)
-            except BaseException as error:
-                _mark(error, False)
-                raise
+            self._drain_before(deadline)
             size = 0
             try:
                 put(what)
-                size = outbox.size
+                size = self._outbox.size
                 self._drain(deadline)
             except BaseException as error:
-                outbox.settle()
-                # A TLS record that was begun must go on with the same bytes.
-                begun = outbox.size != size or (self._tls is not None and size > 0)
-                if begun:
-                    outbox.own()
-                else:
-                    outbox.clear()
-                    self._sender.clear = self._tls is None
-                _mark(error, begun)
+                self._keep_or_drop(error, size)
                 raise
+
+    def _drain_before(self, deadline: float | None) -> None:
+        """Send what is held, before a message of which nothing was taken yet."""
+        try:
+            self._drain(deadline)
+        except BaseException as error:
+            _mark(error, False)
+            raise
+
+    def _keep_or_drop(self, error: BaseException, size: int) -> None:
+        """Keep what is left of a message that was begun, drop one that was not.
+
+        Args:
+            error: What ended the call; it is told which of the two.
+            size: Bytes that the outbox held at first, or 0 where the message was refused.
+        """
+        outbox, sender = self._outbox, self._sender
+        begun = True
+        try:
+            outbox.settle()
+            # A TLS record that was begun must be completed with the same bytes.
+            begun = sender.broken or outbox.size != size or (self._tls is not None and size > 0)
+            _mark(error, begun)
+            if begun:
+                outbox.own()
+                if self._file is not None:
+                    self._file.move_position()
+                    self._file.own()
+            else:
+                outbox.clear()
+                self._file = None
+                sender.clear = self._tls is None
+        except BaseException as another:
+            # The message is held, but perhaps in memory or by a file that the caller may change.
+            if outbox.borrows or self._file is not None or isinstance(another, MemoryError):
+                sender.broken = True
+            _mark(another, begun or outbox.size > 0)
+            raise
 
     def _finish(self) -> None:
         """Sends the end of a message that was begun."""
@@ -639,15 +791,18 @@ class FrameSocket(SocketFace):
         if sender.sending:
             raise errors.in_use("send()")
         if sender.left:  # which was begun when nothing was held
-            size = sum(map(len, sender.left))
-            # No call here: all three or none.
+            size = outbox.size + sum(map(len, sender.left))
+            # All three or none: no call, and only the first can fail.
             outbox.small += sender.left
-            outbox.size += size
+            outbox.size = size
             sender.left = ()
         if self._closed:
             raise errors.connection_closed()
         if self._write_failure is not None:
             raise self._write_failure.with_traceback(None)
+        if sender.broken:
+            self._write_failure = self._count_lost("sent")
+            raise self._write_failure
         sender.sending = True
         sender.clear = False
         try:
@@ -666,6 +821,10 @@ class FrameSocket(SocketFace):
                     outbox.settle()
                 elif self._file is not None:
                     self._write_file(self._file)
+                # A peer that takes everything at once never makes the call wait.
+                unfinished = outbox.size or self._file is not None
+                if unfinished and self._timeout and deadline and monotonic() >= deadline:
+                    raise errors.timed_out("not all was sent", self._timeout)
                 continue
             except OSError as error:
                 if _is_tls_error(error, _TLS_WANTS_READ):
@@ -691,13 +850,22 @@ class FrameSocket(SocketFace):
         """One system call's worth of the outbox."""
         outbox = self._outbox
         buffers = outbox.buffers()
-        flags = self._write_flags
-        if self._tls is not None:
-            self._call_tls(outbox.left.extend, map(self._tls.write, buffers[:1]))
-        elif len(buffers) == 1 or not _HAS_SENDMSG:
-            outbox.left += map(self._send, buffers[:1], flags)
-        else:
-            outbox.left += map(self._sock.sendmsg, (buffers,), _NO_ANCILLARY, flags)
+        if not buffers:
+            if not outbox.size:  # an interrupted call has sent everything
+                return
+            self._sender.broken = True  # never wait for bytes that are counted and not there
+            raise self._count_lost("sent")
+        first, flags = buffers[:1], self._write_flags
+        try:
+            if self._tls is not None:
+                self._call_tls(outbox.left.extend, map(self._tls.write, first))
+            elif len(buffers) == 1 or not _HAS_SENDMSG:
+                outbox.left += map(self._send, first, flags)
+            else:
+                outbox.left += map(self._sock.sendmsg, (buffers,), _NO_ANCILLARY, flags)
+        except MemoryError:  # perhaps after bytes have left
+            self._sender.broken = True
+            raise
 
     # --- files ------------------------------------------------------------------------------------
 
@@ -728,29 +896,15 @@ class FrameSocket(SocketFace):
             return
         deadline = self._deadline()
         with self._write_guard:
-            outbox = self._outbox
-            try:
-                self._drain(deadline)
-            except BaseException as error:
-                _mark(error, False)
-                raise
-            size = 0
+            self._drain_before(deadline)
+            held = 0
             try:
                 self._file = outgoing
-                outbox.put_bytes(outgoing.header)
-                size = outbox.size
+                self._outbox.put_bytes(outgoing.header)
+                held = self._outbox.size
                 self._drain(deadline)
             except BaseException as error:
-                outbox.settle()
-                begun = outbox.size != size or (self._tls is not None and size > 0)
-                if not begun:
-                    outbox.clear()
-                    self._file = None
-                    self._sender.clear = self._tls is None
-                else:
-                    outgoing.move_position()
-                    outgoing.own()
-                _mark(error, begun)
+                self._keep_or_drop(error, held)
                 raise
             outgoing.move_position()
 
@@ -758,48 +912,64 @@ class FrameSocket(SocketFace):
         """One system call's worth of a file."""
         outbox = self._outbox
         if not file.left:
-            # No call between the two: the trailer is put once.
-            self._file = None
+            size = outbox.size + file.trailer_size
+            # All or nothing: no call, and only the first line can fail. The trailer is put once.
             outbox.small += file.trailer
-            outbox.size += file.trailer_size
+            outbox.size = size
+            self._file = None
             file.close()
             return
         if file.chunk is None and self._tls is None and file.sendfile is not None:
-            if self._write_flags != _ZERO:  # sendfile has no flag that makes one call non-blocking
-                self._sock.setblocking(False)
-            try:
-                for count in map(
-                    file.sendfile,
-                    (self._sock.fileno(),),
-                    (file.fileno,),
-                    (file.position,),
-                    (min(file.left, _SENDFILE_SIZE),),
-                ):
-                    file.position += count
-                    file.left -= count
-                    if count:
-                        return
-            except OSError as error:
-                if error.errno not in _NO_SENDFILE:
-                    raise
-                file.sendfile = None
-                return
-            finally:
-                if self._write_flags != _ZERO:
-                    self._sock.setblocking(True)
-            self._fail_to_write(file)
+            self._send_from_file(file)
+            return
         if file.chunk is None:
-            for chunk in file.read():
-                file.chunk = chunk
-        size = len(file.chunk or b"")
-        if not size:
+            try:
+                for chunk in file.read():
+                    file.chunk = chunk
+            except BaseException as error:
+                if file.loses(error):
+                    self._sender.broken = True
+                raise
+        count = len(file.chunk or b"")
+        if not count:
             self._fail_to_write(file)
         data = (file.chunk or b"",)
-        file.chunk = None
-        file.position += size
-        file.left -= size
+        size, position, left = outbox.size + count, file.position + count, file.left - count
+        # As above.
         outbox.small += data
-        outbox.size += size
+        outbox.size = size
+        file.chunk = None
+        file.position = position
+        file.left = left
+
+    def _send_from_file(self, file: OutgoingFile) -> None:
+        """Let the system copy from a file once."""
+        if self._write_flags != _ZERO:  # sendfile has no flag that makes one call non-blocking
+            self._sock.setblocking(False)
+        try:
+            for count in map(
+                file.sendfile,
+                (self._sock.fileno(),),
+                (file.fileno,),
+                (file.position,),
+                (min(file.left, _SENDFILE_SIZE),),
+            ):
+                file.position += count
+                file.left -= count
+                if count:
+                    return
+        except OSError as error:
+            if error.errno not in _NO_SENDFILE:
+                raise
+            file.sendfile = None
+            return
+        except MemoryError:  # perhaps after bytes have left
+            self._sender.broken = True
+            raise
+        finally:
+            if self._write_flags != _ZERO:
+                self._sock.setblocking(True)
+        self._fail_to_write(file)
 
     def _fail_to_write(self, file: OutgoingFile) -> NoReturn:
         self._write_failure = errors.file_too_short(file.left)
@@ -829,22 +999,35 @@ class FrameSocket(SocketFace):
             stream = self._begin_stream()
             self._reading = True
             try:
-                self._copy_to_file(stream, file)
+                target = TargetFile(file)
+                try:
+                    self._copy_to_file(stream, target)
+                finally:
+                    target.close()
                 return self._end_stream(stream)
             finally:
                 self._reading = False
 
-    def _copy_to_file(self, stream: IncomingMessage, file: Any) -> None:
+    def _copy_to_file(self, stream: IncomingMessage, file: TargetFile) -> None:
         while not stream.in_trailer:
             while stream.chunk:
-                # What was written is not written once more, whenever a handler raises.
-                for written in map(file.write, (stream.chunk,)):
-                    if written is None:  # a raw file that would block
-                        raise errors.file_would_block()
-                    stream.chunk = stream.chunk[written:]
+                self._write_chunk(stream, file)
             if not stream.left:
                 return
             self._read_stream(stream, stream.buffer[: stream.left])
+
+    def _write_chunk(self, stream: IncomingMessage, file: TargetFile) -> None:
+        try:
+            # What was written is not written once more, whenever a handler raises.
+            for written in map(file.write, (stream.chunk,)):
+                if written is None:  # a raw file that would block
+                    raise errors.file_would_block()
+                stream.chunk = stream.chunk[written:]
+        except BaseException as error:  # perhaps after bytes were written
+            interrupted = not (file.certain or isinstance(error, Exception))
+            if interrupted or isinstance(error, MemoryError):
+                self._receiver.broken = True
+            raise
 
     def recv_into(self, buffer: Any, /) -> int:
         """Receives one message into a buffer, without another copy in memory.
@@ -891,61 +1074,106 @@ class FrameSocket(SocketFace):
         if self._stream is None:
             self._streaming = self._on_oversize == "raise"
             try:
-                ready = self._fill()
+                self._fill()
             finally:
                 self._streaming = False
-            if not length_hint(ready):
+            batch = self._receiver.ready
+            if not batch:
                 self._divert(room)
             else:
-                first = next(copy.copy(ready))
+                first = batch.first
                 if not isinstance(first, bytes):
                     raise errors.special_is_no_file(first)
                 _check_room(len(first), room)
                 stream = IncomingMessage(size=len(first), chunk=memoryview(first))
                 self._receiver.may_read = False
-                for _ in ready:
+                for _ in batch.take:
                     self._stream = stream
                     break
-        elif self._reading or self._closed or self._failure is not None:
+        elif self._reading or self._closed or self._failure is not None or self._receiver.broken:
             self._refuse_to_read()
         else:
+            self._settle_stream(self._stream)
             _check_room(self._stream.size, room)
         assert self._stream is not None
-        self._stream.settle()
+        self._settle_stream(self._stream)
         return self._stream
 
+    def _settle_stream(self, stream: IncomingMessage) -> None:
+        """Store the first bytes of a message that was taken from the splitter."""
+        lead = stream.lead
+        if lead is None and stream.unfinished is not None:
+            # parse() looks further than the header, which the splitter has given back by now.
+            layout = self._codec.layout
+            seen = stream.unfinished[: len(layout.magic) + layout.max_header]
+            parsed = read_header(layout, seen, stream.offset)
+            if parsed is None or parsed[0] != len(stream.header):
+                self._end(errors.parse_changed_its_answer(stream.offset), 0)
+            lead = parsed[2]
+        stream.settle(lead or b"")
+
     def _divert(self, room: int | None) -> None:
-        """Takes the pending frame from the splitter; the next frame is a new splitter's."""
+        """Take the pending frame from the splitter; the next frame is a new splitter's."""
         old, layout = self._splitter, self._codec.layout
         header, received = old.pending_header, old.pending
+        offset = self._base + old.stream_offset
         frame_size = received + old.bytes_needed
+        lead: bytes | None
         if layout.parse is not None:
-            parsed = layout.parse(memoryview(header)[len(layout.magic) :])
-            lead = bytes(parsed[2]) if len(parsed) > 2 else b""
+            parsed = read_header(layout, header, offset)
+            lead = None if parsed is None else parsed[2]
         else:
             lead = header[len(layout.magic) : len(layout.magic) + layout.lead_size]
         stream = IncomingMessage(
-            size=len(lead) + frame_size - len(header) - len(layout.trailer),
+            size=len(lead or b"") + frame_size - len(header) - len(layout.trailer),
             left=frame_size - received - len(layout.trailer),
             trailer=layout.trailer,
             header=header,
             lead=lead,
-            offset=self._base + old.stream_offset,
+            offset=offset,
             frame_size=frame_size,
             buffer=memoryview(bytearray(self._read_size)),
         )
         _check_room(stream.size, room)
-        base = stream.offset + frame_size
+        base = offset + frame_size
         new = Splitter(self._codec, raw=self._raw, on_oversize="raise")
         pipe = self._pipe(new)
         self._receiver.use(None, 0, 0, 0.0)
         self._receiver.may_read = False
-        for unfinished in map(type(old).detach, (old,)):
-            stream.unfinished = unfinished
-            self._stream = stream
-            self._splitter = new
-            self._batches_in = pipe
-            self._base = base
+        self._cutting = self._cuts_in_python
+        try:
+            for unfinished in map(type(old).detach, (old,)):
+                stream.unfinished = unfinished
+                self._stream = stream
+                self._splitter = new
+                self._arrivals = pipe
+                self._base = base
+                self._cutting = False
+        except MemoryError:  # perhaps after the splitter gave its bytes up
+            self._receiver.broken = True
+            raise
+        finally:
+            self._receiver.may_read = not (self._stream or self._receiver.broken)
+        if lead is None:
+            self._check_room_for_lead(stream, room)
+
+    def _check_room_for_lead(self, stream: IncomingMessage, room: int | None) -> None:
+        """Check the size of a message whose lead only the bytes after its header could give; one
+        that is too large becomes the splitter's again."""
+        self._settle_stream(stream)
+        try:
+            _check_room(stream.size, room)
+        except ValueError:
+            splitter = Splitter(self._codec, raw=self._raw, on_oversize=self._on_oversize)
+            splitter.feed(stream.unread())
+            pipe = self._pipe(splitter)
+            # No call in between.
+            self._splitter = splitter
+            self._arrivals = pipe
+            self._base = stream.offset
+            self._stream = None
+            self._receiver.may_read = True
+            raise
 
     def _read_stream(self, stream: IncomingMessage, view: memoryview, *, keep: bool = True) -> None:
         """Receives into `view` once, and counts it."""
@@ -956,10 +1184,27 @@ class FrameSocket(SocketFace):
                     self._read_past_splitter(stream, view, keep)
                 else:
                     self._call_tls(self._read_past_splitter, stream, view, keep)
-                return
             except OSError as error:
                 wanted = self._judge(error)
+            except MemoryError:  # perhaps after bytes were received
+                self._receiver.broken = True
+                raise
+            else:
+                if self._limited:
+                    self._check_stream(stream)
+                return
             self._wait_to_read(wanted, deadline)
+
+    def _check_stream(self, stream: IncomingMessage) -> None:
+        """End a message that always finds bytes when the peer's time is over."""
+        if not self._is_overdue():
+            return
+        # As in _receive_or_wait().
+        now = monotonic()
+        if stream.stop is None:
+            stream.stop = now + _LONGEST_TURN
+        elif now >= stream.stop and stream.left:
+            self._check_limits()
 
     def _read_past_splitter(self, stream: IncomingMessage, view: memoryview, keep: bool) -> None:
         counts: Iterator[int]
@@ -1017,17 +1262,21 @@ class FrameSocket(SocketFace):
             if self._stream is not None:
                 raise errors.stream_unfinished()
             receiver, sender = self._receiver, self._sender
+            if sender.broken:
+                raise self._count_lost("sent")
+            if receiver.broken or self._cutting:
+                raise self._count_lost("received")
             if sender.sending or not (receiver.may_read or self._failure):
                 raise errors.in_use("detach()")
+            batch = receiver.ready
             if self._raw:
-                count = length_hint(receiver.ready)
-                frames = self._frames[len(self._frames) - count :] + self._undecoded
-                unread = b"".join(frames)
+                unread = b"".join([*(batch.frames() if batch else ()), *self._arrived])
             else:
-                unread = self._codec.encode_many(list(receiver.ready))
+                unread = self._codec.encode_many([*batch.rest(), *self._arrived])
+            empty = _socket_io.Batch([])
             unread += self._splitter.detach()
-            receiver.ready = iter(())
-            self._undecoded = []
+            receiver.ready = empty
+            self._arrived = []
             self._closed = True
             receiver.may_read = False
             sender.clear = False
@@ -1052,13 +1301,13 @@ class FrameSocket(SocketFace):
     def read_ahead(self, value: bool) -> None:
         with self._read_lock:
             self._read_ahead = bool(value)
-            self._batches_in = self._pipe(self._splitter)
+            self._arrivals = self._pipe(self._splitter)
             self._use_short_way()
 
     @property
     def pending_messages(self) -> int:
         """Messages that `recv` gives without touching the socket."""
-        return length_hint(self._receiver.ready) + len(self._undecoded)
+        return len(self._receiver.ready) + len(self._arrived)
 
     @property
     def pending_send(self) -> int:
@@ -1093,7 +1342,7 @@ class FrameSocket(SocketFace):
         self._timeout = timeout
         self._read_waits = timeout != 0 and not read_alone
         self._write_waits = timeout != 0 and not write_alone
-        self._batches_in = self._pipe(self._splitter)
+        self._arrivals = self._pipe(self._splitter)
         self._use_short_way()
         if timeout is None:
             self._read_guard: Any = self._read_lock
@@ -1142,6 +1391,8 @@ class FrameSocket(SocketFace):
             self._sock.close()
             if self._file is not None:
                 self._file.close()
+            # Their tracebacks hold what the callers had.
+            self._failure = self._write_failure = None
         finally:
             for lock in locks:
                 lock.release()

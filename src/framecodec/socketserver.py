@@ -92,6 +92,7 @@ class FrameRequestHandler(BaseRequestHandler):
             reply = self.handle_message(message)
             if reply is not None:
                 self.frames.send(reply)
+            del message, reply  # a connection that rests holds neither
 
     def handle_message(self, message: Any) -> Any:
         """Answers one message; to be overridden.
@@ -168,11 +169,17 @@ class DatagramReply:
         """The datagram's messages."""
         yield from self._messages
         for error in self._errors:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # which holds this frame: a cycle
 
     def _end(self) -> NoReturn:
         for error in self._errors:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # which holds this frame: a cycle
         raise errors.stream_ended()
 
     def send(self, message: object, /) -> None:
