@@ -179,7 +179,7 @@ class Sender(Unique):
         self.clear = False
         """Nothing is ahead of the next message."""
         self.broken = False
-        """Bytes have left, and nobody knows how many: memory ran out before that was stored."""
+        """Bytes have left, and their number is lost: memory ran out before it was stored."""
         self.sending = False
         """Somebody is inside."""
         self.left: tuple[bytes | memoryview, ...] = ()
