@@ -28,7 +28,7 @@ CODECS = {
 }
 FIRST, SECOND = [b"one", b"", b"a longer message"], [b"x" * 10, b"the end"]
 
-# After so many allocations that may fail without any harm, the call has no more of them.
+# After that many allocations that may fail without any harm, the call has no more of them.
 ENOUGH = 40
 
 

@@ -166,7 +166,7 @@ def test_a_message_timeout_holds_past_the_splitter(way: str) -> None:
 
 
 class Zeros(io.RawIOBase):
-    """A file of zeros that is no file of the system's."""
+    """A file of zeros that is not a file of the system's."""
 
     def readable(self) -> bool:
         return True

@@ -573,7 +573,7 @@ cdef class Splitter:
             self._given = NOTHING
             buffer, buffer_view = self._buffer, self._buffer_view
             if buffer is None or self._buffer_size < size:
-                buffer = PyByteArray_FromStringAndSize(NULL, size)  # not cleared: no page is touched
+                buffer = PyByteArray_FromStringAndSize(NULL, size)  # not cleared: touches no page
                 buffer_view = PyMemoryView_FromObject(buffer)
             view = PyMemoryView_FromObject(buffer)
             # Nothing can fail any more.
