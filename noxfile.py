@@ -95,7 +95,9 @@ def interop(session: nox.Session) -> None:
     if installed == 3:  # the script has printed the reason
         session.skip("Debian packages cannot be installed here")
     report = Path("interop.xml").absolute()
-    pytest(session, f"--junitxml={report}", "tests/test_peers.py", "tests/test_haproxy.py")
+    # In one process: the tests of a server share it.
+    files = ["tests/test_peers.py", "tests/test_haproxy.py"]
+    pytest(session, "-n", "0", f"--junitxml={report}", *files)
     if any(suite.get("skipped") != "0" for suite in ET.parse(report).iter("testsuite")):
         session.error("a test was skipped: a server is missing")
     if installed:
