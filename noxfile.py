@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -126,6 +127,56 @@ def sanitize(session: nox.Session) -> None:
     enter_copy(session)
     session.install(".[test]", env=REQUIRE | {"FRAMECODEC_SANITIZE": "1"})
     pytest(session, env=sanitizer_environment())
+
+
+@nox.session
+def fuzz_sanitized(session: nox.Session) -> None:
+    """Run the fuzz session on engines that are built with AddressSanitizer and UBSan."""
+    enter_copy(session)
+    session.install(".[test]", env=REQUIRE | {"FRAMECODEC_SANITIZE": "1"})
+    arguments = session.posargs or ("--seconds", "60")
+    session.run("python", "-m", "tests.fuzz", *arguments, env=sanitizer_environment())
+
+
+def free_threaded_python() -> str | None:
+    """Return a Python without the GIL: of this machine, or built by .ci/free_threaded_python."""
+    for name in ("python3.15t", "python3.14t", "python3.13t"):
+        path = shutil.which(name)
+        if path and subprocess.run([path, "-c", ""], capture_output=True).returncode == 0:
+            return path
+    builder = ROOT / ".ci" / "free_threaded_python"
+    if sys.platform == "linux" and builder.exists():
+        command = ["bash", str(builder), "--if-built"]
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
+    return None
+
+
+FREE_THREADED = free_threaded_python()
+
+
+@nox.session(python=FREE_THREADED or False)
+def free_threaded(session: nox.Session) -> None:
+    """Run the tests on a Python without the GIL, if there is one: with the Python engine."""
+    if FREE_THREADED is None:
+        session.skip("no Python without the GIL: bash .ci/free_threaded_python builds one")
+    enter_copy(session)
+    install_wheel(session)
+    project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
+    left_out: list[str] = []
+    for requirement in project["optional-dependencies"]["test"]:
+        try:
+            session.install("--only-binary", ":all:", requirement)
+        except CommandFailed:
+            session.log(f"no wheel of {requirement} for this Python")
+            if requirement.startswith("trustme"):
+                left_out = [f"--ignore={file}" for file in files_that_need_trustme()]
+    pytest(session, "-m", "not slow", "--no-c-extensions", *left_out, engine="python")
+
+
+def files_that_need_trustme() -> list[Path]:
+    imports = re.compile(r"^import trustme|^from tests\.\S*loops import", re.MULTILINE)
+    files = sorted(Path("tests").glob("test_*.py"))
+    return [file for file in files if imports.search(file.read_text(encoding="utf-8"))]
 
 
 @nox.session

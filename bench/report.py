@@ -145,7 +145,7 @@ def _facts(facts: dict[str, str]) -> str:
 
 # --- pictures -------------------------------------------------------------------------------------
 
-# One colour a contender, in every picture. Ours stands out, the floor is black and dashed.
+# One colour a contender, in every picture. Ours is the boldest, the floor is black and dashed.
 STYLES: dict[str, dict[str, Any]] = {
     "framecodec": {"color": "#d62728", "linewidth": 3, "zorder": 5},
     "framecodec, for m in conn": {"color": "#d62728", "linewidth": 3, "zorder": 5},
