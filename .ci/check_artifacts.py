@@ -56,6 +56,7 @@ def problems_of_a_source_distribution(path: Path) -> list[str]:
             "pyproject.toml",
             "setup.py",
             ".ci/run",
+            "noxfile.py",
             "src/framecodec/_splitter.pyx",
             "src/framecodec/_splitter.pyi",
             "src/framecodec/_socket_io.pyx",

@@ -1,7 +1,7 @@
 """How fast are messages inside an event loop, and what does an idle connection hold?
 
-Receiving, sending many messages in one turn of the loop, round trips; on asyncio's loop and uvloop.
-The figures of the blocking contenders for the same work are in the other files.
+Receiving, sending many messages in one iteration of the loop, round trips; on asyncio's loop and
+on uvloop. The figures of the blocking contenders for the same work are in the other files.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from . import idle
 from .bench_roundtrip import roundtrip_case
 from .bench_send import send_case
 from .bench_stream import stream_case
-from .harness import Case, Contender, Scale, run_in_pytest
-from .peers import Missing, everyone
+from .contenders import Missing, everyone
+from .harness import Case, Entry, Scale, run_in_pytest
 from .sources import KIB
 
 
@@ -46,11 +46,11 @@ def _memory(what: str, kinds: dict[str, tuple[str, object]], scale: Scale) -> Ca
     )
 
 
-def _weigher(name: str, role: str, count: int) -> Callable[[], Contender]:
-    def make() -> Contender:
-        peer = everyone().get(name)
-        if peer is not None:
-            peer.ready()
+def _weigher(name: str, role: str, count: int) -> Callable[[], Entry]:
+    def make() -> Entry:
+        contender = everyone().get(name)
+        if contender is not None:
+            contender.ready()
         elif name.startswith("Frame") and name != "FrameSocket":
             everyone()[
                 "FrameStream, recv (uvloop)" if "uvloop" in name else "FrameProtocol"
@@ -72,7 +72,7 @@ def _weigher(name: str, role: str, count: int) -> Callable[[], Contender]:
         def check(weight: float) -> None:
             assert weight >= 0
 
-        return Contender(
+        return Entry(
             name,
             role,
             lambda number, times: (),

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import repeat
 
-from . import far_end, rivals, sources
-from .harness import Case, Contender, Scale, expect, makers, run_in_pytest
-from .peers import Messages, Peer, everyone
+from . import native, remote_process, sources
+from .contenders import Contender, Messages, everyone
+from .harness import Case, Entry, Scale, expect, makers, run_in_pytest
 from .sources import KIB, VARIANTS, size_name
 
 SIZES = (16, 64, KIB, 64 * KIB)
@@ -47,13 +47,13 @@ def _case(size: int, ability: str, how: str, run: Callable[..., bytes]) -> Case:
     def messages_of(variant: int) -> Messages:
         return sources.messages(size, BATCH, variant)
 
-    def make(peer: Peer) -> Contender:
-        encode = getattr(peer, ability)
-        name, many = peer.name, ability == "encode_many"
+    def make(contender: Contender) -> Entry:
+        encode = getattr(contender, ability)
+        name, many = contender.name, ability == "encode_many"
         for variant in range(VARIANTS):
             messages = messages_of(variant)
             frames = encode(messages) if many else b"".join(map(encode, messages))
-            expect(frames == peer.wire(messages), name, "other frames than on the wire")
+            expect(frames == contender.wire(messages), name, "other frames than on the wire")
         chosen = 0
 
         def setup(number: int, times: int) -> tuple[object, Messages, int]:
@@ -63,23 +63,23 @@ def _case(size: int, ability: str, how: str, run: Callable[..., bytes]) -> Case:
 
         def check(frames: bytes) -> None:
             messages = messages_of(chosen)
-            right = frames == peer.wire(messages if many else messages[-1:])
+            right = frames == contender.wire(messages if many else messages[-1:])
             expect(right, name, "other frames than on the wire")
 
-        return Contender(name, peer.role, setup, run, check, units=len(messages_of(0)))
+        return Entry(name, contender.role, setup, run, check, units=len(messages_of(0)))
 
     return Case(
         "encode",
         f"encode {size_name(size)}, {how}",
         {"size": size, "how": how},
         makers(ability, make),
-        rivals={"tokio": lambda: _rival(messages_of(0))} if ability == "encode_many" else {},
+        native={"tokio": lambda: _native_entry(messages_of(0))} if ability == "encode_many" else {},
     )
 
 
-def _rival(messages: Messages) -> Contender:
+def _native_entry(messages: Messages) -> Entry:
     size = len(messages[0])
-    path = far_end.shared().file(
-        f"rival {size} {BATCH}", lambda: everyone()["C floor"].wire(messages)
+    path = remote_process.shared().file(
+        f"native {size} {BATCH}", lambda: everyone()["C floor"].wire(messages)
     )
-    return rivals.contender("tokio", "encode {}", path, len(messages), sum(map(len, messages)))
+    return native.entry("tokio", "encode {}", path, len(messages), sum(map(len, messages)))

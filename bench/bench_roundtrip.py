@@ -1,7 +1,7 @@
 """How long does a request and its reply take, both ends on one core?
 
 The other end answers every request with ready-made bytes. With one core the scheduler has no
-choice, so the figures are steady; the kernel's part is the same for all. A second table has a
+choice, so the figures vary little; the kernel's part is the same for all. A second table has a
 time-out set on the socket, as a careful program does: Python's own socket methods then poll before
 every call.
 """
@@ -11,9 +11,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from . import far_end, sources
-from .harness import Case, Contender, Scale, expect, makers, run_in_pytest
-from .peers import Exchange, Peer
+from . import remote_process, sources
+from .contenders import Contender, Exchange
+from .harness import Case, Entry, Scale, expect, makers, run_in_pytest
 from .sources import KIB, VARIANTS, size_name
 
 SIZES = (64, KIB)
@@ -40,8 +40,8 @@ def roundtrip_case(
     *,
     in_loop: tuple[bool, ...],
 ) -> Case:
-    def make(peer: Peer) -> Contender:
-        return _contender(peer, family, size, scale.trips, timeout)
+    def make(contender: Contender) -> Entry:
+        return _entry(contender, family, size, scale.trips, timeout)
 
     return Case(
         question,
@@ -51,19 +51,23 @@ def roundtrip_case(
             "client",
             make,
             in_loop=in_loop,
-            only=lambda peer: family in peer.families and (peer.timeouts or not timeout),
+            only=lambda contender: (
+                family in contender.families and (contender.timeouts or not timeout)
+            ),
         ),
         unit="ns a round trip",
     )
 
 
-def _contender(peer: Peer, family: str, size: int, trips: int, timeout: float | None) -> Contender:
-    far, name = far_end.shared(), peer.name
-    assert peer.client is not None
+def _entry(
+    contender: Contender, family: str, size: int, trips: int, timeout: float | None
+) -> Entry:
+    remote, name = remote_process.shared(), contender.name
+    assert contender.client is not None
     if hasattr(os, "sched_setaffinity"):
-        core = min(far_end.all_processors())
+        core = min(remote_process.all_processors())
         os.sched_setaffinity(0, {core})
-        far.pin(core)
+        remote.pin(core)
     requests = [sources.messages(size, size, variant)[0] for variant in range(VARIANTS)]
     exchange: Exchange | None = None
     chosen = 0
@@ -73,22 +77,22 @@ def _contender(peer: Peer, family: str, size: int, trips: int, timeout: float | 
         hang_up()
         chosen = number % VARIANTS
         request = requests[chosen]
-        path = far.file(
-            f"{peer.wire.__module__} reply {size} {chosen}", lambda: peer.wire([request])
+        path = remote.file(
+            f"{contender.wire.__module__} reply {size} {chosen}", lambda: contender.wire([request])
         )
-        with far.restarted_on_failure():
-            address = far.begin(
+        with remote.restarted_on_failure():
+            address = remote.begin(
                 family,
                 do="echo",
-                greeting=peer.greeting,
-                request_size=peer.request_size(request),
+                greeting=contender.greeting,
+                request_size=contender.request_size(request),
                 path=path,
             )
-            sock = far_end.connect(family, address)
+            sock = remote_process.connect(family, address)
             if timeout:
                 sock.settimeout(timeout)
-            exchange = peer.client(sock)
-            far.ready()
+            exchange = contender.client(sock)
+            remote.ready()
         return exchange, request, trips * times
 
     def run(exchange: Exchange, request: bytes, count: int) -> bytes:
@@ -102,12 +106,12 @@ def _contender(peer: Peer, family: str, size: int, trips: int, timeout: float | 
         if exchange is not None:
             exchange.close()
             exchange = None
-        far.finish()
+        remote.finish()
 
     def close() -> None:
         hang_up()
         if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, far_end.all_processors())
-            far.pin(None)
+            os.sched_setaffinity(0, remote_process.all_processors())
+            remote.pin(None)
 
-    return Contender(name, peer.role, setup, run, check, units=trips, release=hang_up, close=close)
+    return Entry(name, contender.role, setup, run, check, units=trips, release=hang_up, close=close)

@@ -1,6 +1,6 @@
 """How fast do messages go out over a socket?
 
-The other end swallows them. The clock stops when it has every byte.
+The other end discards them. The clock stops when it has every byte.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from . import far_end, sources
-from .harness import Case, Contender, Scale, expect, makers, run_in_pytest
-from .peers import Messages, Peer, Sender
+from . import remote_process, sources
+from .contenders import Contender, Messages, Sender
+from .harness import Case, Entry, Scale, expect, makers, run_in_pytest
 from .sources import KIB, MIB, VARIANTS, size_name
 
 SIZES = (64, KIB, 64 * KIB)
@@ -32,49 +32,51 @@ def send_case(
 ) -> Case:
     block_size = max(size, min(BLOCK, scale.stream))
 
-    def make(peer: Peer) -> Contender:
-        return _contender(peer, family, size, block_size)
+    def make(contender: Contender) -> Entry:
+        return _entry(contender, family, size, block_size)
 
     return Case(
         question,
         f"send {size_name(size)}, {family}",
         {"size": size, "family": family},
-        makers("sender", make, in_loop=in_loop, only=lambda peer: family in peer.families),
+        makers(
+            "sender", make, in_loop=in_loop, only=lambda contender: family in contender.families
+        ),
     )
 
 
-def _contender(peer: Peer, family: str, size: int, block_size: int) -> Contender:
-    far, name = far_end.shared(), peer.name
-    assert peer.sender is not None
+def _entry(contender: Contender, family: str, size: int, block_size: int) -> Entry:
+    remote, name = remote_process.shared(), contender.name
+    assert contender.sender is not None
 
     def messages_of(variant: int) -> Messages:
         return sources.messages(size, block_size, variant)
 
     sender: Sender | None = None
-    frame_size = peer.request_size(messages_of(0)[0])
+    frame_size = contender.request_size(messages_of(0)[0])
     said: dict[str, object] = {}
 
     def setup(number: int, times: int, *, keep: bool = False) -> tuple[Sender, Messages, int]:
         nonlocal sender
         close()
         messages = messages_of(number % VARIANTS)
-        with far.restarted_on_failure():
-            address = far.begin(
+        with remote.restarted_on_failure():
+            address = remote.begin(
                 family,
                 do="sink",
-                greeting=peer.greeting,
+                greeting=contender.greeting,
                 size=frame_size * len(messages) * times,
                 check=keep,
             )
-            sender = peer.sender(far_end.connect(family, address))
-            far.ready()
+            sender = contender.sender(remote_process.connect(family, address))
+            remote.ready()
         if hasattr(sender, "prepare"):
             sender.prepare(messages)
         return sender, messages, times
 
     def run(sender: Sender, messages: Messages, times: int) -> dict[str, object]:
         sender.run(messages, times)
-        return far.got()
+        return remote.got()
 
     def check(answer: dict[str, object]) -> None:
         expect(answer["missing"] == 0, name, "fewer bytes than were to be sent")
@@ -84,18 +86,18 @@ def _contender(peer: Peer, family: str, size: int, block_size: int) -> Contender
         if sender is not None:
             sender.close()
             sender = None
-        far.finish()
+        remote.finish()
 
     try:
         for variant in range(VARIANTS):
             said = run(*setup(variant, 1, keep=True))
             check(said)
-            if peer.greeting == "none":  # a WebSocket client masks what it sends, at random
-                right = hashlib.sha256(peer.wire(messages_of(variant))).hexdigest()
+            if contender.greeting == "none":  # a WebSocket client masks what it sends, at random
+                right = hashlib.sha256(contender.wire(messages_of(variant))).hexdigest()
                 expect(said["sha256"] == right, name, "other bytes than the frames")
     finally:
         close()
     units = len(messages_of(0))
-    return Contender(
-        name, peer.role, setup, run, check, units=units, release=close, patience=PATIENCE
+    return Entry(
+        name, contender.role, setup, run, check, units=units, release=close, patience=PATIENCE
     )

@@ -11,17 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import repeat
 
-from . import far_end, rivals, sources
-from .harness import Case, Contender, Scale, expect, makers, run_in_pytest
-from .peers import Feed, Messages, Missing, Peer, everyone
-from .peers.ours import ThroughBuffer, attribute
+from . import native, remote_process, sources
+from .contenders import Contender, Feed, Messages, Missing, everyone
+from .contenders.ours import ThroughBuffer, attribute
+from .harness import Case, Entry, Scale, expect, makers, run_in_pytest
 from .sources import KIB, MIB, VARIANTS, size_name
 
 SIZES = (16, 64, KIB, 64 * KIB, MIB)
 CHUNKS = (("whole", None), ("64 KiB", 64 * KIB), ("1460 B", 1460), ("7 B", 7))
 LARGE_CHUNKS = (None, 64 * KIB)
 HOT = 64 * KIB
-RIVALS = ("tokio", "netty")
+NATIVE_PROGRAMS = ("tokio", "netty")
 
 
 def cases(scale: Scale) -> Iterator[Case]:
@@ -30,7 +30,7 @@ def cases(scale: Scale) -> Iterator[Case]:
     for name, chunk_size in CHUNKS:
         for size in SIZES:
             if chunk_size == 7 and size == MIB:
-                continue  # who re-slices what is pending would need minutes
+                continue  # a contender that copies its pending bytes would need minutes
             total = min(scale.source, 256 * KIB) if chunk_size == 7 else scale.source
             yield _plain(size, name, chunk_size, total)
     for size in (16, 64, KIB):
@@ -43,22 +43,22 @@ def test_how_fast_is_a_stream_split(benchmark, case: Case, name: str) -> None:
 
 
 def feed_all(feed: Feed, chunks: list[bytes], times: int) -> Messages:
-    """The work; gives what the last chunk completed."""
+    """Feed all chunks; return the messages that the last one completed. This is timed."""
     for _ in repeat(None, times):
         for chunk in chunks:
             messages = feed(chunk)
     return messages
 
 
-def contender(
+def entry(
     name: str,
     role: str,
     make_feed: Callable[[], Feed],
     wire: Callable[[Messages], bytes],
     messages_of: Callable[[int], Messages],
     chunk_size: int | None,
-) -> Contender:
-    """A splitter that was seen to give every message of every variant."""
+) -> Entry:
+    """Check that a splitter returns every message of every variant, and make its entry."""
     chunks = [sources.cut(wire(messages_of(v)), chunk_size) for v in range(VARIANTS)]
     for variant in range(VARIANTS):
         feed, got = make_feed(), []
@@ -77,15 +77,22 @@ def contender(
         right = bool(last) and last[-1] == messages_of(chosen)[-1]
         expect(right, name, "the last message is not the last that was sent")
 
-    return Contender(name, role, setup, feed_all, check, units=len(messages_of(0)))
+    return Entry(name, role, setup, feed_all, check, units=len(messages_of(0)))
 
 
 def _plain(size: int, chunk: str, chunk_size: int | None, total: int) -> Case:
     def messages_of(variant: int) -> Messages:
         return sources.messages(size, total, variant)
 
-    def make(peer: Peer) -> Contender:
-        return contender(peer.name, peer.role, peer.splitter, peer.wire, messages_of, chunk_size)
+    def make(contender: Contender) -> Entry:
+        return entry(
+            contender.name,
+            contender.role,
+            contender.splitter,
+            contender.wire,
+            messages_of,
+            chunk_size,
+        )
 
     return Case(
         "split",
@@ -95,30 +102,33 @@ def _plain(size: int, chunk: str, chunk_size: int | None, total: int) -> Case:
             "splitter",
             make,
             in_loop=(False, True),
-            # Its copy into the buffer stands for a read; in tiny chunks nothing else would show.
-            only=lambda peer: not isinstance(peer, ThroughBuffer) or chunk_size in LARGE_CHUNKS,
+            # ThroughBuffer copies into the buffer, as a read would; with tiny chunks the figure
+            # would show nothing but these copies.
+            only=lambda contender: (
+                not isinstance(contender, ThroughBuffer) or chunk_size in LARGE_CHUNKS
+            ),
         ),
-        rivals={
-            folder: lambda folder=folder: _rival(folder, size, chunk, chunk_size, total)
-            for folder in RIVALS
+        native={
+            folder: lambda folder=folder: _native_entry(folder, size, chunk, chunk_size, total)
+            for folder in NATIVE_PROGRAMS
             if chunk == "1460 B" or total == HOT
         },
     )
 
 
-def _rival(folder: str, size: int, chunk: str, chunk_size: int | None, total: int) -> Contender:
-    """The same bytes, as a file."""
+def _native_entry(folder: str, size: int, chunk: str, chunk_size: int | None, total: int) -> Entry:
+    """Give the native program the same bytes, as a file."""
     messages = sources.messages(size, total, 0)
-    path = far_end.shared().file(
-        f"rival {size} {total}", lambda: everyone()["C floor"].wire(messages)
+    path = remote_process.shared().file(
+        f"native {size} {total}", lambda: everyone()["C floor"].wire(messages)
     )
-    return rivals.contender(
+    return native.entry(
         folder, f"split {{}} {chunk_size or 0}", path, len(messages), sum(map(len, messages))
     )
 
 
 def shapes() -> dict[str, object]:
-    """One codec of each kind, by name."""
+    """Return one codec of each kind, by name."""
     from framecodec import Codec
 
     return {
@@ -138,13 +148,13 @@ def _shapes(size: int, engine: str) -> Case:
     def messages_of(variant: int) -> Messages:
         return sources.messages(size, HOT, variant)
 
-    def maker(name: str) -> Callable[[], Contender]:
-        def make() -> Contender:
+    def maker(name: str) -> Callable[[], Entry]:
+        def make() -> Entry:
             splitter = attribute(module, "Splitter")
             codec = shapes().get(name)
             if codec is None:
                 raise Missing(f"no shape {name}")
-            return contender(
+            return entry(
                 name,
                 "floor" if name == "plain" else "ours",
                 lambda: splitter(codec).feed,

@@ -1,6 +1,6 @@
 """How fast do messages come in over a socket?
 
-The sender is a process of its own that writes ready-made frames as fast as the kernel takes them.
+The sender is a separate process that writes ready-made frames as fast as the kernel takes them.
 The receiver loops over every message. Blocking contenders and those inside an event loop run side
 by side.
 """
@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from . import far_end, sources
-from .harness import Case, Contender, Scale, expect, makers, run_in_pytest
-from .peers import Messages, Peer, Receiver
+from . import remote_process, sources
+from .contenders import Contender, Messages, Receiver
+from .harness import Case, Entry, Scale, expect, makers, run_in_pytest
 from .sources import KIB, MIB, VARIANTS, size_name
 
 SIZES = (16, 64, KIB, 64 * KIB, MIB, 16 * MIB)
 BLOCK = MIB  # bytes that the sender sends over and over, at least one message
-PATIENCE = 4  # a sample takes so many times longer than one in memory: the kernel is less even
+PATIENCE = 4  # a sample is that many times longer than one in memory: the kernel varies more
 
 
 def cases(scale: Scale) -> Iterator[Case]:
@@ -36,12 +36,12 @@ def stream_case(
     scale: Scale,
     *,
     in_loop: tuple[bool, ...],
-    only: Callable[[Peer], bool] = lambda peer: True,
+    only: Callable[[Contender], bool] = lambda contender: True,
 ) -> Case:
     block_size = max(size, min(BLOCK, scale.stream))
 
-    def make(peer: Peer) -> Contender:
-        return _contender(peer, family, size, block_size)
+    def make(contender: Contender) -> Entry:
+        return _entry(contender, family, size, block_size)
 
     return Case(
         question,
@@ -51,14 +51,14 @@ def stream_case(
             "receiver",
             make,
             in_loop=in_loop,
-            only=lambda peer: family in peer.families and only(peer),
+            only=lambda contender: family in contender.families and only(contender),
         ),
     )
 
 
-def _contender(peer: Peer, family: str, size: int, block_size: int) -> Contender:
-    far = far_end.shared()
-    name = peer.name
+def _entry(contender: Contender, family: str, size: int, block_size: int) -> Entry:
+    remote = remote_process.shared()
+    name = contender.name
 
     def messages_of(variant: int) -> Messages:
         return sources.messages(size, block_size, variant)
@@ -70,22 +70,24 @@ def _contender(peer: Peer, family: str, size: int, block_size: int) -> Contender
         nonlocal receiver, chosen
         close()
         chosen = number % VARIANTS
-        path = far.file(
-            f"{peer.wire.__module__} {size} {block_size} {chosen}",
-            lambda: peer.wire(messages_of(chosen)),
+        path = remote.file(
+            f"{contender.wire.__module__} {size} {block_size} {chosen}",
+            lambda: contender.wire(messages_of(chosen)),
         )
-        with far.restarted_on_failure():
-            address = far.begin(family, do="stream", greeting=peer.greeting, path=path, times=times)
-            receiver = peer.dial(family, address)
-            far.ready()
+        with remote.restarted_on_failure():
+            address = remote.begin(
+                family, do="stream", greeting=contender.greeting, path=path, times=times
+            )
+            receiver = contender.dial(family, address)
+            remote.ready()
         return receiver, len(messages_of(chosen)) * times
 
     def run(receiver: Receiver, count: int) -> bytes:
-        far.go()
+        remote.go()
         return receiver.run(count)
 
     def check(last: bytes) -> None:
-        if peer.role != "reference":
+        if contender.role != "reference":
             right = last == messages_of(chosen)[-1]
             expect(right, name, "the last message is not the last that was sent")
 
@@ -94,17 +96,17 @@ def _contender(peer: Peer, family: str, size: int, block_size: int) -> Contender
         if receiver is not None:
             receiver.close()
             receiver = None
-        far.finish()
+        remote.finish()
 
     try:
         for variant in range(1 if size > MIB else VARIANTS):
             opened, count = setup(variant, 1)
-            far.go()
+            remote.go()
             right = opened.collect(count) == messages_of(chosen)
             expect(right, name, "other messages than were sent")
     finally:
         close()
     units = len(messages_of(0))
-    return Contender(
-        name, peer.role, setup, run, check, units=units, release=close, patience=PATIENCE
+    return Entry(
+        name, contender.role, setup, run, check, units=units, release=close, patience=PATIENCE
     )

@@ -1,13 +1,12 @@
-"""Compares two commits: builds each in a folder of its own, and lets them take turns.
+"""Compare two commits: build each in a temporary folder and sample them in turns.
 
     python -m bench.compare HEAD~1 HEAD
     python -m bench.compare main my-branch --only split encode --match "16 B"
 
-Both are measured by the benchmarks of this checkout, each in a process of its own, so a benchmark
-has to exist only here. A sample of one and a sample of the other follow each other in random order;
-the ratio is the median of the rounds' ratios. A commit compared with itself shows what the
-machine's noise is worth. Needs what framecodec's build needs (setuptools, Cython) in this
-environment, and no network.
+The benchmarks of this checkout measure both, each in a separate process, so a benchmark needs to
+exist only here. A round takes one sample of each in random order; the ratio is the median of the
+rounds' ratios. Compare a commit with itself to see the noise of the machine. This environment must
+have what framecodec's build needs (setuptools, Cython); no network is used.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from . import harness
-from .harness import FULL, QUICK, Case, Contender, Scale
-from .peers import Missing
+from .contenders import Missing
+from .harness import FULL, QUICK, Case, Entry, Scale
 
 ROOT = Path(__file__).parent.parent
 TIMEOUT = 300.0  # seconds, for a sample with all that it needs
@@ -39,7 +38,9 @@ TIMEOUT = 300.0  # seconds, for a sample with all that it needs
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.compare", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("revisions", nargs="*", metavar="REVISION", help="two of git's names")
+    parser.add_argument(
+        "revisions", nargs="*", metavar="REVISION", help="two commits, as git names them"
+    )
     parser.add_argument("--only", nargs="+", default=["split", "encode"], help="these questions")
     parser.add_argument("--match", default="", help="cases whose label contains this")
     parser.add_argument("--quick", action="store_true", help="fewer rounds, smaller sources")
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         _work(options, scale)
         return 0
     if len(options.revisions) != 2:
-        parser.error("two revisions are wanted")
+        parser.error(f"got {len(options.revisions)} revisions: give two")
     rounds = options.rounds or scale.rounds
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory(prefix="framecodec-compare-") as folder:
@@ -92,7 +93,7 @@ def _compare(workers: list[_Worker], revisions: list[str], rounds: int, rng: ran
 
 
 def _install(revision: str, folder: Path) -> Path:
-    """Builds a commit from its own files; the folder to import it from."""
+    """Build a commit from its own files; return the folder to import it from."""
     source, target = folder / "source", folder / "installed"
     archive = subprocess.run(
         ["git", "archive", "--format=tar", revision], cwd=ROOT, check=True, capture_output=True
@@ -126,7 +127,9 @@ class _Worker:
             text=True,
         )
         hello = self._read()
-        assert hello["file"].startswith(str(installed)), f"not the commit's: {hello['file']}"
+        assert hello["file"].startswith(str(installed)), (
+            f"another framecodec was imported: {hello['file']}"
+        )
         self.pairs: list[list[str]] = hello["pairs"]
 
     def ask(self, what: str, argument: Any) -> Any:
@@ -141,7 +144,7 @@ class _Worker:
             raise TimeoutError("no answer from a commit's process")
         line = self._process.stdout.readline()
         if not line:
-            raise EOFError("a commit's process is gone")
+            raise EOFError("a commit's process has ended")
         return json.loads(line)
 
     def close(self) -> None:
@@ -183,29 +186,29 @@ def _work(options: argparse.Namespace, scale: Scale) -> None:
         if _is_ours(case, name)
     ]
     answer: Any = {"file": framecodec.__file__, "pairs": pairs}
-    contender: Contender | None = None
+    entry: Entry | None = None
     print(json.dumps(answer), flush=True)
     for line in sys.stdin:
         what, argument = json.loads(line)
         if what == "begin":
             label, name = argument
             try:
-                contender = cases[label].makers[name]()
-                if contender.measured_elsewhere is None:
-                    contender.calibrate(scale.seconds)
+                entry = cases[label].makers[name]()
+                if entry.measured_elsewhere is None:
+                    entry.calibrate(scale.seconds)
                 answer = True
-            except Missing:  # a part that this commit does not have
+            except Missing:  # this commit does not have that part
                 answer = False
         elif what == "sample":
-            assert contender is not None
-            if contender.measured_elsewhere is not None:
-                answer = contender.measured_elsewhere(argument, scale.seconds)[contender.name]
+            assert entry is not None
+            if entry.measured_elsewhere is not None:
+                answer = entry.measured_elsewhere(argument, scale.seconds)[entry.name]
             else:
-                answer = contender.sample(argument)
+                answer = entry.sample(argument)
         else:
-            assert contender is not None
-            contender.close()
-            contender, answer = None, True
+            assert entry is not None
+            entry.close()
+            entry, answer = None, True
         print(json.dumps(answer), flush=True)
 
 

@@ -1,7 +1,7 @@
-"""Makes a test of every contender in every case of a file.
+"""Make a test of every contender in every case of a file.
 
 ``pytest bench`` measures, ``pytest bench --benchmark-disable`` runs each once on little data and
-looks only at the results.
+checks only the results.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Contenders against each other: in one process, in rounds, in random order, results checked.
+"""Measure contenders against each other: in rounds, in random order, with checked results.
 
 A machine's clock, caches and neighbours drift, so two figures compare only when they were taken at
-the same time. A round takes one sample of every contender, in an order drawn anew; a ratio is the
-median of the rounds' own ratios. Nothing here takes the best of anything.
+the same time. A round takes one sample of every contender, in a new random order; a ratio is the
+median of the rounds' ratios. No figure is the best of several samples.
 
-A `Case` is one question (a table): some work at one size. Its contenders are made when they are
-wanted, give the right results before they are timed, and are skipped with a reason where they
-cannot take part.
+A `Case` is one table: some work at one size. Each contender has an `Entry` in it. An entry is made
+when the case runs, is checked for right results before it is timed, and is skipped with a reason if
+the contender cannot take part.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from .peers import Missing, Peer, able
-from .sources import size_name
+from .contenders import Contender, Missing, able
 
 
 @dataclass(frozen=True)
@@ -53,27 +52,28 @@ class WrongResult(AssertionError):
     """A contender did not do the work."""
 
 
-# What ends a contender's part in a case, and not the run: it is not installed, or its far end is
-# gone or too slow.
+# These errors remove one contender from a case and do not end the run: it is not installed, or its
+# remote process has ended or is too slow.
 FAILURES = (Missing, ImportError, OSError, EOFError, subprocess.TimeoutExpired)
 
 
 @dataclass
-class Contender:
+class Entry:
     """One contender in one case.
 
     Attributes:
-        setup: Makes what `run` is given; outside the clock. Told the round, for the choice of the
-            source, and how many times over the work is wanted.
+        setup: Returns the arguments of `run`; not timed. Its arguments are the round's number,
+            which selects the source, and how many times `run` does the work.
         run: The work.
-        check: Looks at what came out, outside the clock; raises `WrongResult`.
-        units: Messages (or what the case counts) in the work done once.
-        release: Gives back what `setup` took (there is one far end for all); `setup` does so, too.
-        close: Gives back everything.
-        measured_elsewhere: A rival in a process of its own takes its own time: told the round and
-            the seconds wanted, gives ns a unit for each of its variants.
-        patience: Its samples take so many times longer than others.
-        times: How many times over a sample does the work; settled by `calibrate`.
+        check: Checks the result of `run`, not timed; raises `WrongResult`.
+        units: Messages (or what else the case counts) in the work done once.
+        release: Frees what `setup` took, because all contenders share one remote process. `setup`
+            does so first, too.
+        close: Frees everything.
+        measured_elsewhere: Set for a native program, which measures its own time. Its arguments are
+            the round's number and the seconds to run; it returns ns a unit for each variant.
+        patience: How many times longer a sample takes than one of other entries.
+        times: How many times a sample does the work; set by `calibrate`.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Contender:
     times: int = 1
 
     def sample(self, number: int) -> float:
-        """One sample, in ns a unit."""
+        """Take one sample, in ns a unit."""
         try:
             arguments = self.setup(number, self.times)
             began = time.perf_counter_ns()
@@ -101,7 +101,7 @@ class Contender:
         return (ended - began) / (self.units * self.times)
 
     def calibrate(self, seconds: float) -> None:
-        """How many times over one sample does the work; also the warm-up."""
+        """Find how many times one sample does the work; this also warms up."""
         self.times = 1
         for attempt in range(3):
             taken = self.sample(attempt) * self.units * self.times / 1e9
@@ -118,20 +118,20 @@ class Case:
     """One table: a question, at one size.
 
     Attributes:
-        question: The file that asks, without `bench_`.
+        question: The benchmark's file name without `bench_`.
         label: What is done, for people.
         axes: The same for programs, for example ``{"size": 64, "chunk": "64 KiB"}``.
-        makers: By contender's name, what makes it; it may raise `Missing`.
-        rivals: The same for programs outside Python; pytest leaves them out.
-        unit: What the figures are per.
+        makers: Makes the entry of each contender, by name; may raise `Missing`.
+        native: The same for native programs; pytest leaves them out.
+        unit: The unit of the figures.
     """
 
     question: str
     label: str
     axes: dict[str, Any]
-    makers: dict[str, Callable[[], Contender]]
+    makers: dict[str, Callable[[], Entry]]
     unit: str = "ns a message"
-    rivals: dict[str, Callable[[], Contender]] = field(default_factory=dict)
+    native: dict[str, Callable[[], Entry]] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -140,7 +140,7 @@ class Case:
 
 @dataclass
 class Result:
-    """What came out of a case."""
+    """The samples of a case."""
 
     question: str
     label: str
@@ -154,7 +154,7 @@ class Result:
         return statistics.median(self.samples[name])
 
     def spread(self, name: str) -> float:
-        """Half the distance between the quartiles, as a fraction of the median."""
+        """Return half the distance between the quartiles, as a fraction of the median."""
         values = self.samples[name]
         if len(values) < 3:
             return (max(values) - min(values)) / 2 / self.median(name)
@@ -162,7 +162,7 @@ class Result:
         return (high - low) / 2 / self.median(name)
 
     def ratio(self, name: str, other: str) -> float:
-        """How many times as long as the other, round by round."""
+        """Return how many times as long as the other it takes: the median of the rounds' ratios."""
         pairs = zip(self.samples[name], self.samples[other], strict=True)
         return statistics.median(a / b for a, b in pairs)
 
@@ -175,27 +175,27 @@ class Result:
         return "C floor" if "C floor" in named else self.fastest("floor")
 
     @property
-    def best_peer(self) -> str | None:
-        return self.fastest("peer")
+    def best_alternative(self) -> str | None:
+        return self.fastest("alternative")
 
     def fastest(self, *roles: str) -> str | None:
         names = [name for role in roles for name in self.named(role)]
         return min(names, key=self.median, default=None)
 
     def table(self) -> str:
-        """Markdown: the contenders, fastest first."""
-        floor, peer = self.floor, self.best_peer
+        """Return a Markdown table of the contenders, fastest first."""
+        floor, best = self.floor, self.best_alternative
         rows = [
-            f"| {self.label} | {self.unit} | spread | to the floor | to the best peer |",
+            f"| {self.label} | {self.unit} | spread | to the floor | to the best alternative |",
             "|---|---:|---:|---:|---:|",
         ]
         for name in sorted(self.samples, key=self.median):
             to_floor = f"{self.ratio(name, floor):.2f}" if floor else ""
-            to_peer = f"{self.ratio(name, peer):.2f}" if peer else ""
+            to_best = f"{self.ratio(name, best):.2f}" if best else ""
             bold = "**" if self.roles[name] == "ours" else ""
             rows.append(
                 f"| {bold}{name}{bold} | {figure(self.median(name))} | ±{self.spread(name):.0%} | "
-                f"{to_floor} | {to_peer} |"
+                f"{to_floor} | {to_best} |"
             )
         return "\n".join(rows)
 
@@ -204,7 +204,7 @@ class Result:
 
 
 class Results:
-    """Finds results."""
+    """All results of a run."""
 
     def __init__(self, results: list[Result]) -> None:
         self._results = results
@@ -215,39 +215,9 @@ class Results:
             if result.question == question and same:
                 yield result
 
-    def ratios(
-        self,
-        question: str,
-        ours: str | tuple[str, ...],
-        theirs: str | None,
-        *,
-        sizes: tuple[int, ...] = (),
-        faster: bool = False,
-        prefix: str = "",
-        **axes: Any,
-    ) -> dict[str, float]:
-        """By size, how many times as long as the other (or as fast as it).
-
-        `theirs` None is the best peer; a name that ends in ``*`` the fastest of that beginning.
-        """
-        found = {}
-        for result in self.find(question, **axes):
-            size = result.axes.get("size")
-            if sizes and size not in sizes:
-                continue
-            label = prefix or size_name(size)
-            names = (ours,) if isinstance(ours, str) else ours
-            here = [name for name in names if name in result.samples]
-            other = result.best_peer if theirs is None else first_of(result, theirs)
-            if here and other is not None:
-                name = min(here, key=result.median)
-                pair = (other, name) if faster else (name, other)
-                found[label] = result.ratio(*pair)
-        return found
-
 
 def first_of(result: Result, pattern: str) -> str | None:
-    """The contender of a name; the fastest of that beginning where it ends in ``*``."""
+    """Return the contender of this name. ``name*`` is the fastest one whose name begins so."""
     names = [
         name
         for name in result.samples
@@ -257,81 +227,81 @@ def first_of(result: Result, pattern: str) -> str | None:
 
 
 def figure(value: float) -> str:
-    """Three digits that count."""
+    """Return the value with three significant digits."""
     if value >= 100:
         return f"{value:,.0f}".replace(",", " ")
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def measure(case: Case, scale: Scale, rng: random.Random) -> Result:
-    """Runs a case."""
+    """Run a case."""
     rounds, seconds = scale.rounds, scale.seconds
     result = Result(case.question, case.label, case.axes, case.unit)
-    contenders: list[Contender] = []
-    samples: dict[str, dict[str, list[float]]] = {}  # by contender; a rival has several variants
+    entries: list[Entry] = []
+    samples: dict[str, dict[str, list[float]]] = {}  # by entry; a native program has variants
 
     def drop(name: str, failure: Exception) -> None:
         result.skipped[name] = str(failure) or type(failure).__name__
-        for contender in [one for one in contenders if one.name == name]:
-            contenders.remove(contender)
+        for entry in [one for one in entries if one.name == name]:
+            entries.remove(entry)
             with contextlib.suppress(*FAILURES):
-                contender.close()
+                entry.close()
 
     try:
-        for name, make in (case.makers | case.rivals).items():
+        for name, make in (case.makers | case.native).items():
             try:
-                contender = make()
-                contenders.append(contender)
-                if contender.measured_elsewhere is None:
-                    contender.calibrate(seconds)
+                entry = make()
+                entries.append(entry)
+                if entry.measured_elsewhere is None:
+                    entry.calibrate(seconds)
             except FAILURES as failure:
                 drop(name, failure)
         gc.collect()
         gc.disable()
         for number in range(rounds):
-            for contender in rng.sample(contenders, len(contenders)):
+            for entry in rng.sample(entries, len(entries)):
                 try:
-                    if contender.measured_elsewhere is None:
-                        figures = {contender.name: contender.sample(number)}
+                    if entry.measured_elsewhere is None:
+                        figures = {entry.name: entry.sample(number)}
                     else:
-                        figures = contender.measured_elsewhere(number, seconds)
+                        figures = entry.measured_elsewhere(number, seconds)
                 except FAILURES as failure:
-                    drop(contender.name, failure)
+                    drop(entry.name, failure)
                     continue
                 for name, value in figures.items():
-                    samples.setdefault(contender.name, {}).setdefault(name, []).append(value)
+                    samples.setdefault(entry.name, {}).setdefault(name, []).append(value)
                 gc.collect()
-        for contender in contenders:
-            result.samples |= samples.get(contender.name, {})
-            result.roles |= dict.fromkeys(samples.get(contender.name, ()), contender.role)
+        for entry in entries:
+            result.samples |= samples.get(entry.name, {})
+            result.roles |= dict.fromkeys(samples.get(entry.name, ()), entry.role)
     finally:
         gc.enable()
-        for contender in contenders:
-            contender.close()
+        for entry in entries:
+            entry.close()
     return result
 
 
 def makers(
     ability: str,
-    make: Callable[[Peer], Contender],
+    make: Callable[[Contender], Entry],
     *,
     in_loop: Iterable[bool] = (False,),
-    only: Callable[[Peer], bool] = lambda peer: True,
-) -> dict[str, Callable[[], Contender]]:
-    """A maker for each contender that has the ability."""
+    only: Callable[[Contender], bool] = lambda contender: True,
+) -> dict[str, Callable[[], Entry]]:
+    """Return what makes an entry, for each contender that has the method `ability`."""
 
-    def maker(peer: Peer) -> Callable[[], Contender]:
-        def made() -> Contender:
-            peer.ready()
-            return make(peer)
+    def maker(contender: Contender) -> Callable[[], Entry]:
+        def made() -> Entry:
+            contender.ready()
+            return make(contender)
 
         return made
 
-    found: dict[str, Callable[[], Contender]] = {}
+    found: dict[str, Callable[[], Entry]] = {}
     for looped in in_loop:
-        for name, peer in able(ability, in_loop=looped).items():
-            if only(peer):
-                found[name] = maker(peer)
+        for name, contender in able(ability, in_loop=looped).items():
+            if only(contender):
+                found[name] = maker(contender)
     return found
 
 
@@ -344,7 +314,7 @@ def expect(condition: bool, contender: str, what: str) -> None:
 
 
 def each(cases: Iterable[Case]) -> Iterator[Any]:
-    """A pytest parameter for every contender of every case."""
+    """Yield a pytest parameter for every contender of every case."""
     import pytest
 
     for case in cases:
@@ -353,37 +323,37 @@ def each(cases: Iterable[Case]) -> Iterator[Any]:
 
 
 def run_in_pytest(benchmark: Any, case: Case, name: str) -> None:
-    """One contender of a case as a pytest-benchmark; its results are checked in any event."""
+    """Run one contender of a case under pytest-benchmark, and always check its results."""
     import pytest
 
     try:
-        contender = case.makers[name]()
+        entry = case.makers[name]()
     except Missing as reason:
         pytest.skip(str(reason))
     try:
         benchmark.group = case.key
         number = iter(range(sys.maxsize))
-        if not benchmark.disabled and contender.measured_elsewhere is None:
-            contender.calibrate(FULL.seconds)
+        if not benchmark.disabled and entry.measured_elsewhere is None:
+            entry.calibrate(FULL.seconds)
         benchmark.extra_info.update(
-            case.axes, contender=name, role=contender.role, units=contender.units * contender.times
+            case.axes, contender=name, role=entry.role, units=entry.units * entry.times
         )
         result = benchmark.pedantic(
-            contender.run,
-            setup=lambda: (contender.setup(next(number), contender.times), {}),
+            entry.run,
+            setup=lambda: (entry.setup(next(number), entry.times), {}),
             rounds=1 if benchmark.disabled else 10,
         )
-        contender.check(result)
+        entry.check(result)
     finally:
-        contender.release()
-        contender.close()
+        entry.release()
+        entry.close()
 
 
 # --- the machine ----------------------------------------------------------------------------------
 
 
 def machine() -> dict[str, str]:
-    """Where and with what: belongs beside every figure."""
+    """Return the facts of the machine and the versions, which belong to every figure."""
     import framecodec
 
     processor = platform.processor() or platform.machine()
@@ -420,7 +390,7 @@ def machine() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The checkout's commit, with a mark where files differ from it."""
+    """Return the checkout's commit, with a mark if files differ from it."""
     try:
         ran = subprocess.run(
             ["git", "describe", "--always", "--dirty"],

@@ -1,9 +1,9 @@
-"""Memory of idle connections: makes so many of one kind, each after one message, and prints bytes
-each.
+"""Measure the memory of idle connections: open many of one kind, print the bytes of each.
 
-Run in a process of its own for each kind (``python -m bench.idle "asyncio streams" 10000``): what
-the process has more than before, divided by their number. Sockets are made before the count begins;
-the kernel's own memory for them is not in it.
+Each connection has received one message. Each kind needs a new process (``python -m bench.idle
+"asyncio streams" 10000``); the figure is the growth of that process divided by the number of
+connections. The sockets exist before the measurement begins, and the kernel's memory for them is
+not part of it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from collections.abc import Callable
 from typing import Any
 
 from . import floor
-from .peers import HEADER, everyone
-from .peers.ours import attribute, codec
+from .contenders import HEADER, everyone
+from .contenders.ours import attribute, codec
 
 MESSAGE = b"m" * 64
 FRAME = HEADER.pack(len(MESSAGE)) + MESSAGE
@@ -152,7 +152,7 @@ class _Counts(asyncio.Protocol):
 
 def _in_loop(work: Callable[[Pairs], Any], loop: str = "asyncio") -> Callable[[Pairs], int]:
     def run(pairs: Pairs) -> int:
-        from .peers._looping import new_runner
+        from .contenders._looping import new_runner
 
         with new_runner(loop) as runner:
             return runner.run(work(pairs))
@@ -170,7 +170,7 @@ SPLITTERS: dict[str, tuple[str, Callable[[int], int]]] = {
     "framecodec, Python splitter fed": ("ours", _engine("framecodec._splitter_py")),
     "framecodec, splitter read into": ("ours", _through_buffers),
     "tuned Python, splitter": (
-        "peer",
+        "alternative",
         lambda n: _splitters(lambda: everyone()["tuned Python"].splitter().__self__, n),
     ),
 }
@@ -182,8 +182,8 @@ CONNECTIONS: dict[str, tuple[str, Callable[[Pairs], int]]] = {
         "ours",
         _in_loop(_frame_protocols),
     ),
-    "asyncio streams": ("peer", _in_loop(_asyncio_streams)),
-    "uvloop streams": ("peer", _in_loop(_asyncio_streams, "uvloop")),
+    "asyncio streams": ("alternative", _in_loop(_asyncio_streams)),
+    "uvloop streams": ("alternative", _in_loop(_asyncio_streams, "uvloop")),
     "asyncio transport alone": ("reference", _in_loop(lambda pairs: _protocols(pairs, _Counts))),
 }
 

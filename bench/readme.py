@@ -37,8 +37,8 @@ SHOWN = {
 
 
 @dataclass
-class Rival:
-    """A line of the table: what framecodec is compared with, at one work."""
+class Comparison:
+    """One line of the table: what framecodec is compared with."""
 
     name: str  # for people
     contender: str  # in the results; the fastest of this beginning where it ends in ``*``
@@ -47,13 +47,13 @@ class Rival:
 
 @dataclass
 class Work:
-    """What is done, and against whom."""
+    """What is done, and what framecodec is compared with."""
 
     name: str
     title: str
     question: str
     axes: dict[str, Any]
-    rivals: list[Rival]
+    comparisons: list[Comparison]
     verb: str = ""  # how the case's label begins, where a question has several
     sizes: tuple[int, ...] = field(default=SIZES)
 
@@ -67,14 +67,14 @@ WORKS = [
         "split",
         {"chunk": "64 KiB, hot"},
         [
-            Rival("C by hand on the CPython API", "C floor"),
-            Rival("Rust, tokio-util, a `Vec` a message", "tokio-util, Vec"),
-            Rival("Rust, tokio-util, `Bytes` (views, no copy)", "tokio-util, Bytes"),
-            Rival("Java, Netty, a `byte[]` a message", "Netty, byte[]"),
-            Rival("Java, Netty, slices (views, no copy)", "Netty, slice"),
-            Rival("msgpack's `Unpacker`", "msgpack*"),
-            Rival("a tuned loop in Python", "tuned Python"),
-            Rival("Twisted's `Int32StringReceiver`", "Twisted*"),
+            Comparison("C by hand on the CPython API", "C floor"),
+            Comparison("Rust, tokio-util, a `Vec` a message", "tokio-util, Vec"),
+            Comparison("Rust, tokio-util, `Bytes` (views, no copy)", "tokio-util, Bytes"),
+            Comparison("Java, Netty, a `byte[]` a message", "Netty, byte[]"),
+            Comparison("Java, Netty, slices (views, no copy)", "Netty, slice"),
+            Comparison("msgpack's `Unpacker`", "msgpack*"),
+            Comparison("a tuned loop in Python", "tuned Python"),
+            Comparison("Twisted's `Int32StringReceiver`", "Twisted*"),
         ],
     ),
     Work(
@@ -83,9 +83,9 @@ WORKS = [
         "encode",
         {"how": "a batch of 64 KiB"},
         [
-            Rival("C by hand on the CPython API", "C floor"),
-            Rival("Rust, tokio-util, a new buffer", "tokio-util, new buffer"),
-            Rival("a tuned `join` in Python", "tuned Python"),
+            Comparison("C by hand on the CPython API", "C floor"),
+            Comparison("Rust, tokio-util, a new buffer", "tokio-util, new buffer"),
+            Comparison("a tuned `join` in Python", "tuned Python"),
         ],
     ),
     Work(
@@ -94,12 +94,12 @@ WORKS = [
         "stream",
         {"family": "TCP"},
         [
-            Rival("a tuned loop in Python", "tuned Python", _OURS_TCP),
-            Rival("`makefile().read`", "makefile*", _OURS_TCP),
-            Rival("the tutorial's `recv(4)`, `recv(n)`", "recv header, recv body", _OURS_TCP),
-            Rival("`multiprocessing.connection`", "multiprocessing*", _OURS_TCP),
-            Rival("pyzmq", "pyzmq*", _OURS_TCP),
-            Rival("picows", "picows", _OURS_TCP),
+            Comparison("a tuned loop in Python", "tuned Python", _OURS_TCP),
+            Comparison("`makefile().read`", "makefile*", _OURS_TCP),
+            Comparison("the tutorial's `recv(4)`, `recv(n)`", "recv header, recv body", _OURS_TCP),
+            Comparison("`multiprocessing.connection`", "multiprocessing*", _OURS_TCP),
+            Comparison("pyzmq", "pyzmq*", _OURS_TCP),
+            Comparison("picows", "picows", _OURS_TCP),
         ],
     ),
     Work(
@@ -107,14 +107,14 @@ WORKS = [
         "A round trip, both ends on one core",
         "roundtrip",
         {"family": "TCP", "timeout": False},
-        [Rival("`send` and `recv` of a socket", "raw socket", ("framecodec, recv",))],
+        [Comparison("`send` and `recv` of a socket", "raw socket", ("framecodec, recv",))],
     ),
     Work(
         "round trips with a time-out",
         "The same with a time-out",
         "roundtrip",
         {"family": "TCP", "timeout": True},
-        [Rival("`send` and `recv` of a socket", "raw socket", ("framecodec, recv",))],
+        [Comparison("`send` and `recv` of a socket", "raw socket", ("framecodec, recv",))],
     ),
     Work(
         "asyncio, receiving",
@@ -122,8 +122,8 @@ WORKS = [
         "asyncio",
         {"family": "TCP"},
         [
-            Rival("asyncio's streams", "asyncio streams", _OURS_LOOP),
-            Rival("uvloop's streams", "uvloop streams", ("FrameStream, recv_many (uvloop)",)),
+            Comparison("asyncio's streams", "asyncio streams", _OURS_LOOP),
+            Comparison("uvloop's streams", "uvloop streams", ("FrameStream, recv_many (uvloop)",)),
         ],
         verb="receive",
     ),
@@ -132,14 +132,14 @@ WORKS = [
         "asyncio, sending",
         "asyncio",
         {"family": "TCP"},
-        [Rival("asyncio's streams", "asyncio streams", ("FrameStream, send",))],
+        [Comparison("asyncio's streams", "asyncio streams", ("FrameStream, send",))],
         verb="send",
     ),
 ]
 
 
 def write(results: Results, facts: dict[str, str], pictures: list[Path]) -> None:
-    """Puts the block into the README, and the pictures where it finds them."""
+    """Write the block into the README, and copy the pictures that it shows."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     for picture in pictures:
         if picture.stem in SHOWN:
@@ -150,7 +150,7 @@ def write(results: Results, facts: dict[str, str], pictures: list[Path]) -> None
 
 
 def block(results: Results, facts: dict[str, str]) -> str:
-    """The text between the two marks."""
+    """Return the text between the two marks."""
     rows, losses = _table(results)
     shown = [
         f"![{title}](docs/benchmarks/{stem}.svg)"
@@ -182,15 +182,15 @@ def _table(results: Results) -> tuple[str, list[str]]:
     losses: list[str] = []
     for work in WORKS:
         lines, lost = [], []
-        for rival in work.rivals:
-            found = dict(_times_as_fast(results, work, rival))
+        for comparison in work.comparisons:
+            found = dict(_times_as_fast(results, work, comparison))
             if not found:
                 continue
             cells = [_times(found[size]) if size in found else "" for size in SIZES]
-            lines.append(f"| {rival.name} | {' | '.join(cells)} |")
+            lines.append(f"| {comparison.name} | {' | '.join(cells)} |")
             sizes = [size_name(size) for size in SIZES if found.get(size, 1) < CLEARLY]
             if sizes:
-                lost.append(f"{rival.name} at {' and '.join(sizes)}")
+                lost.append(f"{comparison.name} at {' and '.join(sizes)}")
         if lines:
             rows += [f"| **{work.title}** |" + " |" * len(SIZES), *lines]
         if lost:
@@ -199,13 +199,15 @@ def _table(results: Results) -> tuple[str, list[str]]:
     return "\n".join([head, *rows]), losses
 
 
-def _times_as_fast(results: Results, work: Work, rival: Rival) -> Iterator[tuple[int, float]]:
+def _times_as_fast(
+    results: Results, work: Work, comparison: Comparison
+) -> Iterator[tuple[int, float]]:
     for result in results.find(work.question, **work.axes):
         size = result.axes.get("size")
         if size not in SIZES or not result.label.startswith(work.verb):
             continue
-        ours = [name for name in rival.ours if name in result.samples]
-        theirs = first_of(result, rival.contender)
+        ours = [name for name in comparison.ours if name in result.samples]
+        theirs = first_of(result, comparison.contender)
         if ours and theirs:
             yield size, result.ratio(theirs, min(ours, key=result.median))
 

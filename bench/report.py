@@ -1,4 +1,4 @@
-"""Runs the benchmarks and writes a report: tables, pictures, and where framecodec must stand.
+"""Run the benchmarks and write a report: tables, pictures, and the aims with what was reached.
 
     python -m bench.report --quick              a few minutes
     python -m bench.report                      the figures to quote; let the machine be idle
@@ -17,12 +17,12 @@ import shlex
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from . import (
+    aims,
     bench_asyncio,
     bench_encode,
     bench_roundtrip,
@@ -30,14 +30,13 @@ from . import (
     bench_split,
     bench_stream,
     harness,
+    native,
     readme,
-    rivals,
 )
-from .harness import FULL, QUICK, Result, Results, first_of
-from .sources import KIB, MIB, size_name
+from .harness import FULL, QUICK, Result, Results
+from .sources import size_name
 
 HERE = Path(__file__).parent
-TIMES = "\N{MULTIPLICATION SIGN}"
 QUESTIONS = {
     "split": bench_split,
     "encode": bench_encode,
@@ -75,12 +74,12 @@ def main(arguments: list[str] | None = None) -> int:
         results, facts = harness.load(saved)
     else:
         facts = harness.machine()
-        said = sys.argv[1:] if arguments is None else arguments
-        facts["command"] = shlex.join(["python", "-m", "bench.report", *said])
+        given = sys.argv[1:] if arguments is None else arguments
+        facts["command"] = shlex.join(["python", "-m", "bench.report", *given])
         facts["when"] = time.strftime("%Y-%m-%d %H:%M")
         results = list(_measure(options))
-        facts |= rivals.versions()
-        # Questions that were not asked this time keep what they had, each with its own machine.
+        facts |= native.versions()
+        # Keep the earlier results of the questions that this run did not ask.
         if options.only and saved.exists():
             asked = {result.question for result in results}
             older, _ = harness.load(saved)
@@ -91,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     report.write_text(_report(results, facts, pictures))
     if options.readme:
         readme.write(Results(results), facts, pictures)
-    print(f"\n{standing(results)}\n\nThe report: {report}")
+    print(f"\n{aims.table(results)}\n\nThe report: {report}")
     return 0
 
 
@@ -117,12 +116,12 @@ def _report(results: list[Result], facts: dict[str, str], pictures: list[Path]) 
     parts = [
         "# How fast is framecodec?",
         _facts(facts),
-        "## Where it must stand",
-        standing(results),
+        "## Aims",
+        aims.table(results),
     ]
     parts.append(
         "Times of one run, ratios round by round. *must* and *aim* are upper bounds of a time's "
-        f"ratio, or lower bounds of how many times as fast ({TIMES})."
+        f"ratio, or lower bounds of how many times as fast ({aims.TIMES})."
     )
     for picture in pictures:
         parts.append(f"![{picture.stem.replace('-', ' ')}]({picture.name})")
@@ -144,303 +143,9 @@ def _facts(facts: dict[str, str]) -> str:
     return f"| | |\n|---|---|\n{rows}"
 
 
-# --- where framecodec must stand ------------------------------------------------------------------
-
-
-@dataclass
-class Row:
-    """One line of the table of aims.
-
-    Attributes:
-        work: What is done.
-        against: What it is compared with.
-        must: The bound, or None where the row is for the record.
-        aim: A better one, or None.
-        faster: The bound is of how many times as fast as the other; else of the time's ratio.
-        figures: From the results, the figure at each size (or what else there is several of).
-    """
-
-    work: str
-    against: str
-    must: float | None
-    aim: float | None
-    faster: bool
-    figures: Callable[[Results], dict[str, float]]
-
-
-SMALL = (16, 64)
-LARGE = (KIB, 64 * KIB, MIB)
-OURS = "framecodec"
-SOCKET = ("framecodec, for m in conn", "framecodec, recv_many")
-STREAM = (
-    "FrameStream, recv_many",
-    "FrameStream, async for",
-    "FrameProtocol",
-)
-
-
-def _rows() -> Iterator[Row]:
-    hot = {"chunk": "64 KiB, hot"}
-
-    def ratio(question: str, ours: Any, theirs: str | None, **more: Any) -> Callable[..., Any]:
-        return lambda results: results.ratios(question, ours, theirs, **more)
-
-    def faster(question: str, ours: Any, theirs: str | None, **more: Any) -> Callable[..., Any]:
-        return lambda results: results.ratios(question, ours, theirs, faster=True, **more)
-
-    def split(theirs: str) -> Callable[..., Any]:
-        return faster("split", OURS, theirs, sizes=SMALL, **hot)
-
-    small = "split 16 to 64 B, hot"
-    yield Row(
-        small, "C floor", 1.1, 0.95, False, ratio("split", OURS, "C floor", sizes=SMALL, **hot)
-    )
-    yield Row(small, "msgpack", 1.9, None, True, split("msgpack*"))
-    yield Row(small, "tokio-util, Vec", 2.2, None, True, split("tokio-util, Vec"))
-    yield Row(small, "tuned Python", 10, None, True, split("tuned Python"))
-    yield Row(small, "Twisted", 30, None, True, split("Twisted*"))
-    yield Row(
-        "split 1 KiB to 1 MiB, hot",
-        "C floor",
-        1.05,
-        1.0,
-        False,
-        ratio("split", OURS, "C floor", sizes=LARGE, **hot),
-    )
-    for chunk in ("1460 B", "7 B"):
-        yield Row(
-            f"split, {chunk} chunks",
-            "C floor",
-            1.1,
-            1.0,
-            False,
-            ratio("split", OURS, "C floor", chunk=chunk),
-        )
-    python = "framecodec, Python engine"
-    yield Row(
-        "Python engine, 16 to 64 B, hot",
-        "tuned Python",
-        1.0,
-        None,
-        False,
-        ratio("split", python, "tuned Python", sizes=SMALL, **hot),
-    )
-    yield Row(
-        "Python engine, 16 to 64 B, hot",
-        "Twisted",
-        3,
-        None,
-        True,
-        faster("split", python, "Twisted*", sizes=SMALL, **hot),
-    )
-    for shape in ("offset", "adjustment", "trailer", "digits", "varint", "text"):
-        yield Row(
-            f"split, {shape}",
-            "the plain shape",
-            2,
-            1.3,
-            False,
-            ratio("shapes", shape, "plain", engine="compiled"),
-        )
-    batch = {"how": "a batch of 64 KiB"}
-    sizes = (16, 64, KIB)
-    yield Row(
-        "encode, batches",
-        "C floor",
-        1.2,
-        1.05,
-        False,
-        ratio("encode", OURS, "C floor", sizes=sizes, **batch),
-    )
-    for variant in ("new", "reused"):
-        theirs = f"tokio-util, {variant} buffer"
-        yield Row(
-            "encode, batches, 16 to 64 B",
-            theirs,
-            3.5,
-            None,
-            True,
-            faster("encode", OURS, theirs, sizes=SMALL, **batch),
-        )
-        yield Row(  # memory's speed rules
-            "encode, batches, 1 KiB",
-            theirs,
-            None,
-            None,
-            True,
-            faster("encode", OURS, theirs, sizes=(KIB,), **batch),
-        )
-    yield Row(
-        "encode, one call a message",
-        "C floor",
-        1.2,
-        1.05,
-        False,
-        ratio("encode", OURS, "C floor", how="one call a message"),
-    )
-    tcp = {"family": "TCP"}
-    for theirs, must in (
-        ("tuned Python", 4),
-        ("makefile*", 4.5),
-        ("picows*", 4.5),
-        ("pyzmq*", 4.5),
-    ):
-        yield Row(
-            "stream over TCP, 16 to 64 B",
-            theirs.rstrip("*"),
-            must,
-            None,
-            True,
-            faster("stream", SOCKET, theirs, sizes=SMALL, **tcp),
-        )
-    yield Row("stream over TCP, 64 B", "ns a message", None, 40, False, _stream_time)
-    yield Row(
-        "stream over TCP, 1 KiB",
-        "raw recv_into",
-        1.2,
-        1.05,
-        False,
-        ratio("stream", SOCKET, "raw socket", sizes=(KIB,), **tcp),
-    )
-    yield Row(
-        "stream over TCP, 64 KiB and 1 MiB",
-        "raw recv_into",
-        1.05,
-        1.0,
-        False,
-        ratio("stream", SOCKET, "raw socket", sizes=(64 * KIB, MIB), **tcp),
-    )
-    yield Row(
-        "stream over TCP, 16 MiB",
-        "the best peer",
-        0.95,
-        0.85,
-        False,
-        ratio("stream", (*SOCKET, "framecodec, recv"), None, sizes=(16 * MIB,), **tcp),
-    )
-    trip = "framecodec, recv"
-    yield Row(
-        "round trip, one core",
-        "raw Python",
-        1.05,
-        0.98,
-        False,
-        ratio("roundtrip", trip, "raw socket", sizes=(64,), timeout=False, **tcp),
-    )
-    yield Row(
-        "round trip with a time-out",
-        "socket methods",
-        1.3,
-        None,
-        True,
-        faster("roundtrip", trip, "raw socket", sizes=(64,), timeout=True, **tcp),
-    )
-    send = "framecodec, send_many*"
-    yield Row("send 64 B, batches", "one call a message", 50, None, True, _send_batches)
-    yield Row(
-        "send 64 B, batches",
-        "raw writes",
-        None,
-        1.2,
-        False,
-        lambda results: _pattern_ratio(results, "send", send, "raw socket", 64),
-    )
-    yield Row(
-        "asyncio: many sends in one turn, 64 B",
-        "asyncio streams",
-        30,
-        60,
-        True,
-        lambda results: _asyncio(results, "send", ("FrameStream, send", "FrameProtocol")),
-    )
-    yield Row(
-        "asyncio: receive 64 B",
-        "asyncio streams",
-        15,
-        None,
-        True,
-        lambda results: _asyncio(results, "receive", STREAM),
-    )
-
-
-def _stream_time(results: Results) -> dict[str, float]:
-    found = {}
-    for result in results.find("stream", family="TCP", size=64):
-        names = [name for name in SOCKET if name in result.samples]
-        if names:
-            found["64 B"] = min(map(result.median, names))
-    return found
-
-
-def _pattern_ratio(
-    results: Results, question: str, ours: str, theirs: str, size: int
-) -> dict[str, float]:
-    found = {}
-    for result in results.find(question, size=size):
-        name, other = first_of(result, ours), first_of(result, theirs)
-        if name and other:
-            found[size_name(size)] = result.ratio(name, other)
-    return found
-
-
-def _send_batches(results: Results) -> dict[str, float]:
-    found = _pattern_ratio(results, "send", "framecodec, send_many*", "framecodec, send", 64)
-    return {size: 1 / ratio for size, ratio in found.items()}
-
-
-def _asyncio(results: Results, verb: str, ours: tuple[str, ...]) -> dict[str, float]:
-    found = {}
-    for result in results.find("asyncio", size=64, family="TCP"):
-        if not result.label.startswith(verb):
-            continue
-        for name in ours:
-            if name in result.samples and "asyncio streams" in result.samples:
-                found[name] = result.ratio("asyncio streams", name)
-    return found
-
-
-def standing(results: list[Result]) -> str:
-    """The table of aims: work, must, aim, reached."""
-    lines = [
-        "| work | against | must | aim | reached | |",
-        "|---|---|---:|---:|---|---|",
-    ]
-    for row in _rows():
-        figures = row.figures(Results(results))
-        mark = TIMES if row.faster else ""
-        must = "" if row.must is None else f"{row.must:g}{mark}"
-        aim = "" if row.aim is None else f"{row.aim:g}{mark}"
-        reached = ", ".join(f"{name}: {_digits(value)}{mark}" for name, value in figures.items())
-        lines.append(
-            f"| {row.work} | {row.against} | {must} | {aim} | {reached or 'not measured'} | "
-            f"{_verdict(row, list(figures.values()))} |"
-        )
-    return "\n".join(lines)
-
-
-def _digits(value: float) -> str:
-    return f"{value:.2f}" if value < 10 else f"{value:.0f}"
-
-
-def _verdict(row: Row, values: list[float]) -> str:
-    """Of the worst figure, in the digits that the table shows."""
-    if not values:
-        return ""
-    worst = float(_digits(min(values) if row.faster else max(values)))
-
-    def reaches(bound: float) -> bool:
-        return worst >= bound if row.faster else worst <= bound
-
-    if row.aim is not None and reaches(row.aim):
-        return "aim"
-    if row.must is None:
-        return "" if row.aim is None else "short of the aim"
-    return "must" if reaches(row.must) else "**missed**"
-
-
 # --- pictures -------------------------------------------------------------------------------------
 
-# One colour a contender, in every picture. Ours stands out, the floor is black and dashed.
+# One colour a contender, in every picture. Ours is the boldest, the floor is black and dashed.
 STYLES: dict[str, dict[str, Any]] = {
     "framecodec": {"color": "#d62728", "linewidth": 3, "zorder": 5},
     "framecodec, for m in conn": {"color": "#d62728", "linewidth": 3, "zorder": 5},
@@ -472,7 +177,7 @@ PICTURES = (
 
 
 def _draw(results: list[Result], folder: Path) -> Iterator[Path]:
-    """Throughput over message size, both logarithmic, one line a contender."""
+    """Draw throughput over message size, both logarithmic, one line a contender."""
     try:
         import matplotlib
     except ImportError:
@@ -523,7 +228,7 @@ def _draw(results: list[Result], folder: Path) -> Iterator[Path]:
 
 
 def _name_lines(plot: Any, ends: list[tuple[float, str, str]], first: int) -> None:
-    """The names stand at the left ends of the lines, pushed apart where they would overlap."""
+    """Write the names at the left ends of the lines, pushed apart where they would overlap."""
     import math
 
     low, high = (math.log10(limit) for limit in plot.get_ylim())
@@ -533,7 +238,7 @@ def _name_lines(plot: Any, ends: list[tuple[float, str, str]], first: int) -> No
     for rate, _, _ in ends:
         height = math.log10(rate)
         heights.append(max(height, heights[-1] + gap) if heights else height)
-    # What was pushed beyond the top goes down again.
+    # Move the names that were pushed above the top down again.
     top = high
     for index in range(len(heights) - 1, -1, -1):
         heights[index] = min(heights[index], top)

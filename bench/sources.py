@@ -1,6 +1,6 @@
-"""What is split, encoded and sent: seeded messages, and ways to cut a stream.
+"""The messages that the benchmarks split, encode and send, and ways to cut a stream.
 
-Nothing is measured from one block of memory over and over unless the case says so: `VARIANTS` of
+No benchmark reads one block of memory over and over unless its case says so: `VARIANTS` of
 each source exist, with other bytes at other addresses, and each round takes the next one. A case
 whose source is "hot" feeds one chunk again and again within a round, as a receiver does that reads
 into one buffer; one whose source is "cold" walks through memory larger than the processor's caches.
@@ -37,7 +37,7 @@ def messages(size: int, total: int, variant: int) -> list[bytes]:
 
 
 def cut(stream: bytes, chunk_size: int | None) -> list[bytes]:
-    """The stream in chunks of this size, each a `bytes` of its own; whole where it is None."""
+    """Return the stream in chunks of this size, each a separate `bytes`; whole if it is None."""
     if chunk_size is None:
         return [stream]
     return [stream[at : at + chunk_size] for at in range(0, len(stream), chunk_size)]

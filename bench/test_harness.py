@@ -1,4 +1,4 @@
-"""What becomes of a contender that cannot take part, and of one that gives wrong results."""
+"""Contenders that cannot take part, and contenders with wrong results."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Callable
 
 import pytest
 
-from .harness import SMOKE, Case, Contender, WrongResult, measure
-from .peers import Missing
+from .contenders import Missing
+from .harness import SMOKE, Case, Entry, WrongResult, measure
 
 
-def contender(name: str, run: Callable[[int], int]) -> Contender:
-    """One whose work gives the number of its round back."""
+def entry(name: str, run: Callable[[int], int]) -> Entry:
+    """Return an entry whose work returns the number of its round."""
 
     def check(result: int) -> None:
         if result < 0:
             raise WrongResult(name)
 
-    return Contender(name, "peer", lambda number, times: (number,), run, check, units=1)
+    return Entry(name, "alternative", lambda number, times: (number,), run, check, units=1)
 
 
-def case(*contenders: Contender) -> Case:
+def case(*contenders: Entry) -> Case:
     return Case("split", "a case", {}, {each.name: lambda each=each: each for each in contenders})
 
 
@@ -41,10 +41,10 @@ def failing_in_round(number: int, failure: Exception) -> Callable[[int], int]:
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_a_contender_that_fails_leaves_its_case(number: int, failure: Exception) -> None:
     closed = []
-    weak = contender("weak", failing_in_round(number, failure))
+    weak = entry("weak", failing_in_round(number, failure))
     weak.close = lambda: closed.append("weak")
     scale = SMOKE.__class__(**(vars(SMOKE) | {"rounds": 3}))
-    result = measure(case(contender("strong", abs), weak), scale, random.Random(1))
+    result = measure(case(entry("strong", abs), weak), scale, random.Random(1))
     assert list(result.samples) == ["strong"]
     assert len(result.samples["strong"]) == 3
     assert result.skipped == {"weak": "gone"}
@@ -54,4 +54,4 @@ def test_a_contender_that_fails_leaves_its_case(number: int, failure: Exception)
 
 def test_a_wrong_result_ends_the_run() -> None:
     with pytest.raises(WrongResult):
-        measure(case(contender("liar", lambda number: -1)), SMOKE, random.Random(1))
+        measure(case(entry("liar", lambda number: -1)), SMOKE, random.Random(1))

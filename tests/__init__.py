@@ -1,5 +1,4 @@
-"""The tests of framecodec: a file a room of the package, and laws that hold for all of it.
+"""The tests of framecodec: a file for each module, and laws that hold for the whole package.
 
-A package, so that its helpers are imported by name (``from tests.cutting import ...``) and the
-fuzz campaign runs as ``python -m tests.fuzz``.
+This is a package so that tests import helpers by name, and `python -m tests.fuzz` runs.
 """

@@ -15,7 +15,7 @@ import trustme
 from framecodec import Codec
 from framecodec.asyncio import FrameStream, open_connection
 
-TIMEOUT = 30.0  # seconds after which a test has failed; none that passes needs them
+TIMEOUT = 60.0  # seconds after which a test has failed; none that passes needs them
 
 U4 = Codec.uint(4)
 

@@ -28,7 +28,7 @@ CODEC = Codec.uint(4, max_message_size=64 * KIB)
 HELD, COST, READ, TLS, REST = 256 * KIB, 48, 128 * KIB, 256 * KIB, 192 * KIB
 
 
-@pytest.fixture(params=["plain", "TLS"])
+@pytest.fixture(scope="module", params=["plain", "TLS"])
 def contexts(request: pytest.FixtureRequest) -> tuple[Any, Any]:
     """The server's and the client's, or None twice."""
     if request.param == "plain":
@@ -167,6 +167,7 @@ def test_the_time_that_a_stalled_reader_takes_is_not_the_peers(loop: str) -> Non
     run(loop, main())
 
 
+@pytest.mark.slow
 @LOOPS
 @pytest.mark.parametrize("size", [100, 60_000])
 def test_a_slow_peer_makes_send_wait(loop: str, contexts: tuple[Any, Any], size: int) -> None:

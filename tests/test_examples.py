@@ -24,6 +24,8 @@ import pytest
 import framecodec
 from tests.programs import ROOT, finish, heard, printed_port, running, say
 
+pytestmark = pytest.mark.slow  # each test starts one to five Python processes
+
 EXAMPLES = ROOT / "examples"
 
 # name: what the server prints behind its port, what the client prints

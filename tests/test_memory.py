@@ -125,6 +125,7 @@ def ways_to_arrive() -> dict[str, Callable[[Any, bytes], list[Any]]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arrive", ways_to_arrive())
 @pytest.mark.parametrize("piece_size", [1500, 65_536])
 @pytest.mark.parametrize("name", KINDS)
@@ -149,6 +150,7 @@ def test_a_large_message_takes_at_most_twice_what_arrived_at_every_moment(
         assert meter.held() < size + CONSTANT  # the message, and nothing of it anywhere else
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["uint, all parts", "text", "custom"])
 def test_a_message_that_drips_in_takes_at_most_twice_what_arrived(
     engine: ModuleType, name: str
@@ -323,6 +325,7 @@ def test_a_byte_that_drips_in_allocates_the_same_however_much_is_pending(
     assert growths <= 8
 
 
+@pytest.mark.slow
 def test_a_header_line_that_drips_in_allocates_the_same_however_many_are_pending(
     engine: ModuleType,
 ) -> None:

@@ -1,13 +1,12 @@
 """Conversations with real peers: both directions, in each peer's own framing.
 
-A peer that is not installed is skipped with the reason. Where ``CI`` is ``true``, they are
-installed first, by `tests/peers/install.sh`.
+A test whose server is not installed is skipped with that reason. `nox -s interop` installs all
+servers first, with `tests/peers/install.sh`, and fails if a test is skipped.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import multiprocessing.connection
 import os
@@ -37,19 +36,6 @@ pwd = pytest.importorskip("pwd", reason="the peers are those of a Unix system")
 
 PEERS = Path(__file__).parent / "peers"
 
-# For installing, in CI; every wait of a conversation has a time-out of its own.
-pytestmark = pytest.mark.timeout(900)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def installed() -> None:
-    if os.environ.get("CI") == "true":
-        # It says what it could not install; the test that wants it is then skipped.
-        subprocess.run(
-            ["bash", str(PEERS / "install.sh"), sys.executable], timeout=800, check=False
-        )
-        importlib.invalidate_caches()
-
 
 def connect(port: int, codec: Codec) -> FrameSocket:
     return framecodec.connect(("127.0.0.1", port), codec, timeout=TIMEOUT)
@@ -71,7 +57,7 @@ def exchange(conn: FrameSocket, messages: list[bytes], answers: list[bytes] | No
 
 
 @pytest.fixture(scope="module")
-def twisted_ports(installed: None) -> Iterator[dict[str, int]]:
+def twisted_ports() -> Iterator[dict[str, int]]:
     pytest.importorskip("twisted", reason="Twisted is not installed")
     arguments = [sys.executable, "-W", "ignore", str(PEERS / "twisted_echo.py")]
     with running(arguments, stdout=subprocess.PIPE) as process:
@@ -355,7 +341,7 @@ def test_a_name_server_answers_over_tcp() -> None:
 
 
 @pytest.fixture(scope="module")
-def postgres_port(installed: None) -> Iterator[int]:
+def postgres_port() -> Iterator[int]:
     initdb, program = find("initdb"), find("postgres")
     # The server refuses to run as root; another user must be able to reach its folder.
     account: dict[str, Any] = {}
@@ -519,7 +505,7 @@ ERLANG = {
 
 
 @pytest.fixture(scope="module")
-def erlang_ports(installed: None) -> Iterator[dict[str, int]]:
+def erlang_ports() -> Iterator[dict[str, int]]:
     arguments = [find("escript"), str(PEERS / "erlang_echo.escript"), *ERLANG]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     environment = {**os.environ, "HOME": os.environ.get("HOME", "/tmp")}

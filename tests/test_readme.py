@@ -65,7 +65,9 @@ def test_one_command_installs_and_runs_the_demo() -> None:
 
 def test_one_command_installs_and_passes_the_tests() -> None:
     _, marked = README.split("<!-- test-command -->\n")
-    assert marked.startswith('```console\n$ pip install ".[test]" && pytest\n```\n')
+    assert marked.startswith(
+        '```console\n$ pip install ".[test]" && pytest -n 2 -m "not slow"\n```\n'
+    )
     metadata = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert any(wanted.startswith("pytest ") for wanted in metadata["optional-dependencies"]["test"])
 

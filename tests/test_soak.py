@@ -7,6 +7,7 @@ import pytest
 from tests.soak.run import soak
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("engine_in_use")
 def test_a_short_soak_loses_no_byte_and_leaves_nothing_behind() -> None:
     found = soak(1.5, seed=1)

@@ -33,6 +33,7 @@ FRAMES_ARE_LONGER = {"adjustment far up", "digits20", "digits17 base 16", "lsp",
 # --- every way to cut -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CODECS)
 def test_every_way_to_cut_a_short_stream_comes_to_the_same_outcome(
     engine: ModuleType, name: str
@@ -46,6 +47,7 @@ def test_every_way_to_cut_a_short_stream_comes_to_the_same_outcome(
     assert any(outcome.error for outcome in outcomes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CODECS)
 def test_every_way_to_cut_holds_for_whole_frames_and_for_skipping(
     engine: ModuleType, name: str
@@ -55,6 +57,7 @@ def test_every_way_to_cut_holds_for_whole_frames_and_for_skipping(
         check(engine, CODECS[name], stream, compositions(stream), raw=raw, skip=skip)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hand_over", hand_overs)
 def test_every_way_to_hand_over_comes_to_the_same_outcome(
     engine: ModuleType, hand_over: str
@@ -95,6 +98,7 @@ TWELVE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TWELVE)
 def test_all_2048_ways_to_cut_twelve_bytes(engine: ModuleType, name: str) -> None:
     codec, stream = TWELVE[name]
@@ -585,6 +589,7 @@ def test_a_custom_length_of_more_than_64_bits_is_invalid(engine: ModuleType) -> 
     assert caught.value.header == b"\x04"
 
 
+@pytest.mark.slow
 def test_a_header_that_may_be_long_is_gathered_in_proportion_to_what_it_is(
     engine: ModuleType,
 ) -> None:

@@ -23,10 +23,10 @@ FLAGS = [] if sys.platform == "win32" else ["-O3", "-g0"]  # those of framecodec
 
 @functools.cache
 def load() -> ModuleType:
-    """The compiled module.
+    """Return the compiled module.
 
     Raises:
-        ImportError: It cannot be built here; the text says why.
+        ImportError: The compiler or setuptools failed; the text says why.
     """
     return _load(HERE / "_floor.c")
 
@@ -50,7 +50,7 @@ def _load(source: Path) -> ModuleType:
 
 
 def _build(source: Path, folder: Path) -> None:
-    """In a process of its own: setuptools changes the process that it runs in."""
+    """Build it in a subprocess: setuptools changes the process that it runs in."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
         program = (

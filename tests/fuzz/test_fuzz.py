@@ -12,6 +12,7 @@ from tests.engines import ENGINES
 from tests.fuzz import run_case
 
 
+@pytest.mark.slow
 def test_the_first_cases_pass_on_each_engine(engine: ModuleType) -> None:
     outcomes = {run_case([engine], seed) for seed in range(250)}
     # It reaches every kind, whole and broken.
@@ -21,6 +22,7 @@ def test_the_first_cases_pass_on_each_engine(engine: ModuleType) -> None:
     assert "varint, IncompleteFrameError" in outcomes
 
 
+@pytest.mark.slow
 @pytest.mark.c_extension
 def test_the_next_cases_pass_with_the_engines_side_by_side() -> None:
     engines = [importlib.import_module(name) for name in ENGINES.values()]

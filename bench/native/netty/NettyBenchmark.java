@@ -18,7 +18,7 @@ import java.util.List;
  * A message is a slice of what was read, released at once, or copied to a byte[] of its own, which is
  * what a Python bytes is.
  */
-public final class Rival {
+public final class NettyBenchmark {
     private static final int LIMIT = 64 * 1024 * 1024;
 
     /** Counts the messages, and copies them on request. */

@@ -5,11 +5,11 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable
 
-from . import Feed, Messages, Peer
+from . import Contender, Feed, Messages
 from ._blocking import Batches, nodelay
 
 
-class MsgpackUnpacker(Peer):
+class MsgpackUnpacker(Contender):
     name = "msgpack Unpacker"
     requires = ("msgpack",)
 

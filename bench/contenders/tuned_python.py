@@ -1,7 +1,7 @@
-"""Tuned pure Python: what a person writes who knows the interpreter well and has no extension.
+"""Tuned pure Python: what an expert writes who has no extension module.
 
-One loop over what arrived, every name local, a message that is cut off gathered in pieces and
-joined once.
+One loop over the received bytes, with local names only. Pieces of an incomplete message are kept
+in a list and joined once.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import struct
 
-from . import HEADER, Feed, Messages, Peer
+from . import HEADER, Contender, Feed, Messages
 from ._blocking import Batches, Calls, Sends, SendsMany, nodelay
 
 LIMIT = 16 * 1024 * 1024
@@ -53,7 +53,7 @@ class _Splitter:
         return messages
 
 
-class TunedPython(Peer):
+class TunedPython(Contender):
     name = "tuned Python"
     timeouts = True
 
@@ -90,7 +90,7 @@ class TunedPython(Peer):
         return SendsMany(lambda messages: sendall(encode_many(messages)), 1024, sock.close)
 
 
-class JoinPython(Peer):
+class JoinPython(Contender):
     """The same for encoding, as it is most often written."""
 
     name = "Python, one pack + m a message"

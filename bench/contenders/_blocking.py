@@ -1,4 +1,4 @@
-"""How a blocking contender is driven: the user's loop, the same for all of them."""
+"""The user's loop around a blocking contender, the same for all of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from . import Messages
 
 
 class OneByOne:
-    """A contender whose call gives one message."""
+    """A contender whose call returns one message."""
 
     def __init__(self, recv: Callable[[], bytes], close: Callable[[], None]) -> None:
         self._recv = recv
@@ -27,7 +27,7 @@ class OneByOne:
 
 
 class Batches:
-    """A contender whose call gives a list, maybe an empty one."""
+    """A contender whose call returns a list of messages, maybe an empty one."""
 
     def __init__(self, recv_many: Callable[[], Messages], close: Callable[[], None]) -> None:
         self._recv_many = recv_many
@@ -111,7 +111,7 @@ class SendsMany:
 
 
 def nodelay(sock: socket.socket) -> socket.socket:
-    """As every contender of its own accord: asyncio, Twisted and ZeroMQ set it too."""
+    """Set TCP_NODELAY, as asyncio, Twisted and ZeroMQ do by themselves, and return the socket."""
     if sock.family == socket.AF_INET:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from . import HEADER, Messages, Peer
+from . import HEADER, Contender, Messages
 from ._looping import AwaitCalls, AwaitEach, AwaitSends, new_runner, nonblocking
 
 
-class AsyncioStreams(Peer):
+class AsyncioStreams(Contender):
     name = "asyncio streams"
     in_loop = True
     loop = "asyncio"

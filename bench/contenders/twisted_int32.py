@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 
-from . import Feed, Messages, Peer
+from . import Contender, Feed, Messages
 from ._blocking import nodelay
 
 LIMIT = 64 * 1024 * 1024
@@ -21,7 +21,7 @@ def _receiver_class():
     return Receiver
 
 
-class TwistedInt32(Peer):
+class TwistedInt32(Contender):
     name = "Twisted Int32StringReceiver"
     requires = ("twisted.protocols.basic", "twisted.internet.reactor")
     in_loop = True

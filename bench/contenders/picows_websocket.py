@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from . import Messages, Peer
+from . import Contender, Messages
 from ._looping import AwaitCalls, AwaitSends, CalledBack, Inbox, new_runner, nonblocking, written
 from ._websocket import masked_size, wire
 
@@ -13,7 +13,7 @@ LIMIT = 64 * 1024 * 1024
 
 
 def _connect(runner: asyncio.Runner, sock: socket.socket, got):
-    """A connection whose frames' payloads go to `got`, as bytes."""
+    """Return a connection that passes the payloads of its frames to `got`, as bytes."""
     import picows
 
     class Listener(picows.WSListener):
@@ -38,7 +38,7 @@ def _connect(runner: asyncio.Runner, sock: socket.socket, got):
     return runner.run(connect())
 
 
-class Picows(Peer):
+class Picows(Contender):
     name = "picows"
     requires = ("picows",)
     in_loop = True

@@ -6,11 +6,11 @@ import socket
 from collections.abc import Iterable
 from typing import Any
 
-from . import Peer
+from . import Contender
 from ._blocking import OneByOne
 
 
-class ZmqPull(Peer):
+class ZmqPull(Contender):
     name = "pyzmq PULL"
     requires = ("zmq",)
     greeting = "zmtp"
@@ -23,7 +23,7 @@ class ZmqPull(Peer):
         )
 
     def dial(self, family: str, address: Any) -> OneByOne:
-        """It makes its connection by itself: a ZeroMQ socket is not made of a socket."""
+        """Connect with ZeroMQ's own socket: it cannot take over an existing one."""
         import zmq
 
         context = zmq.Context()
@@ -40,5 +40,5 @@ class ZmqPull(Peer):
         return OneByOne(recv, close)
 
     def receiver(self, sock: socket.socket) -> OneByOne:
-        """`dial` is used."""
+        """Not called: `dial` makes the receiver."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""How a contender inside an event loop is driven. The loop runs only while messages are wanted."""
+"""The user's loop around a contender in an event loop, which runs only while messages are due."""
 
 from __future__ import annotations
 

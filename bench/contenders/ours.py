@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from . import Feed, Messages, Missing, Peer
+from . import Contender, Feed, Messages, Missing
 from ._blocking import Batches, Calls, Iteration, OneByOne, Sends, SendsMany, nodelay
 from ._looping import (
     AsyncIteration,
@@ -42,7 +42,7 @@ def attribute(module: str, name: str) -> Any:
         raise Missing(f"{module}.{name}: {error}") from None
 
 
-class Compiled(Peer):
+class Compiled(Contender):
     name = "framecodec"
     role = "ours"
     engine = "framecodec._splitter"
@@ -100,7 +100,7 @@ class ThroughBuffer(Compiled):
     encode = encode_many = None
 
 
-class _OnSocket(Peer):
+class _OnSocket(Contender):
     role = "ours"
 
     def ready(self) -> None:
@@ -159,7 +159,7 @@ class SocketSendManyLarge(SocketSendMany):
 
 
 class _SendManyBySize:
-    """`send_many` of lists whose messages have about so many bytes."""
+    """`send_many` of lists whose messages have about `batch_size` bytes."""
 
     def __init__(self, connection: Any, batch_size: int) -> None:
         self._connection = connection
@@ -179,7 +179,7 @@ class SocketSend(_OnSocket):
         return Sends(connection.send, connection.close)
 
 
-class _InLoop(Peer):
+class _InLoop(Contender):
     role = "ours"
     in_loop = True
     loop = "asyncio"

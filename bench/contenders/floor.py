@@ -5,11 +5,11 @@ from __future__ import annotations
 import socket
 
 from .. import floor
-from . import Feed, Missing, Peer
+from . import Contender, Feed, Missing
 from ._blocking import Batches, Calls, Sends, SendsMany, nodelay
 
 
-class Floor(Peer):
+class Floor(Contender):
     name = "C floor"
     timeouts = True
     role = "floor"
@@ -53,7 +53,7 @@ class Floor(Peer):
         return SendsMany(lambda messages: sendall(encode_many(messages)), 4096, sock.close)
 
 
-class FloorOne(Peer):
+class FloorOne(Contender):
     name = "C floor, one call a message"
     role = "floor"
     ready = Floor.ready

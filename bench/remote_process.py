@@ -1,13 +1,14 @@
-"""The other end of a connection: a process of its own that sends, answers or swallows bytes.
+"""The other end of a connection: a separate process that sends, answers or discards bytes.
 
-It does so as cheaply as the kernel allows and is the same for every contender, so that what differs
-is the contender. Commands come as lines of JSON on its standard input::
+It does so as cheaply as the kernel allows, and it is the same for every contender, so only the
+contender makes a difference. Commands are lines of JSON on its standard input::
 
-    stream  listens; sends a file's bytes so many times over when told to go; closes
-    echo    listens; answers every so many bytes with the bytes of a file
-    sink    listens; reads so many bytes and says when it has them
+    stream  listen; send the bytes of a file `times` times on the command "go"; close
+    echo    listen; answer every `request_size` bytes with the bytes of a file
+    sink    listen; read `size` bytes and print that they are complete
 
-Where a contender's protocol opens with a greeting (WebSocket, ZeroMQ) it says it, and no more.
+If a contender's protocol begins with a greeting (WebSocket, ZeroMQ), the process sends it. It knows
+nothing else of the protocols.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-TIMEOUT = 30.0  # seconds; nothing here should ever wait so long
+TIMEOUT = 30.0  # seconds, far more than any wait here takes
 
 FAMILIES = {"TCP": socket.AF_INET, "Unix": getattr(socket, "AF_UNIX", None)}
 
 
-# --- this end: what the benchmarks call -----------------------------------------------------------
+# --- this end: called by the benchmarks -----------------------------------------------------------
 
 
-class FarEnd:
-    """A running far end; one connection at a time."""
+class RemoteProcess:
+    """A running remote process; it has one connection at a time."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="framecodec-bench-")
@@ -46,7 +47,7 @@ class FarEnd:
 
     def _start(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.far_end"],
+            [sys.executable, "-m", "bench.remote_process"],
             cwd=Path(__file__).parent.parent,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -55,7 +56,7 @@ class FarEnd:
         self._busy = False
 
     def file(self, name: str, make: Callable[[], bytes]) -> str:
-        """Puts bytes where the far end finds them, once for each name; the path."""
+        """Write bytes to a file for the remote process, once for each name; return its path."""
         if name not in self._files:
             path = Path(self._folder.name) / f"{len(self._files)}.bin"
             path.write_bytes(make())
@@ -64,7 +65,7 @@ class FarEnd:
 
     @contextlib.contextmanager
     def restarted_on_failure(self) -> Iterator[None]:
-        """A contender that fails to connect must not leave the others without a far end."""
+        """Restart the process if a contender fails to connect: the others still need it."""
         try:
             yield
         except BaseException:
@@ -73,32 +74,32 @@ class FarEnd:
             raise
 
     def begin(self, family: str, **command: Any) -> Any:
-        """Starts a command; the address to connect to."""
+        """Start a command; return the address to connect to."""
         self.finish()
         self._busy = True
         self._write({"family": family, "folder": self._folder.name, **command})
         return self._read()["address"]
 
     def ready(self) -> None:
-        """Waits until it accepted the connection and greeted it."""
+        """Wait until the process has accepted the connection and sent the greeting."""
         assert self._read() == {"ready": True}
 
     def go(self) -> None:
         self._write({"do": "go"})
 
     def got(self) -> dict[str, Any]:
-        """Waits until a sink has its bytes."""
+        """Wait until a sink has all its bytes; return its answer."""
         return self._read()
 
     def finish(self) -> None:
-        """Waits until the connection is closed at both ends; close this one first."""
+        """Wait until the connection is closed at both ends; close this end first."""
         if self._busy:
             while not self._read().get("closed"):
                 pass
             self._busy = False
 
     def pin(self, processor: int | None) -> None:
-        """Keeps it on one processor; None lets it go."""
+        """Bind the process to one processor, or to all if `processor` is None."""
         self.finish()
         processors = all_processors() if processor is None else {processor}
         os.sched_setaffinity(self._process.pid, processors)
@@ -128,21 +129,21 @@ class FarEnd:
         descriptor = self._process.stdout.fileno()
         while b"\n" not in self._pending:
             if not select.select([descriptor], [], [], TIMEOUT)[0]:
-                raise TimeoutError("the far end is silent")
+                raise TimeoutError(f"no answer from the remote process within {TIMEOUT:g} s")
             data = os.read(descriptor, 65536)
             if not data:
-                raise EOFError("the far end is gone")
+                raise EOFError("the remote process has ended")
             self._pending += data
         line, _, self._pending = self._pending.partition(b"\n")
         return json.loads(line)
 
 
 @functools.cache
-def shared() -> FarEnd:
-    """The one that all benchmarks of a process use."""
-    far_end = FarEnd()
-    atexit.register(far_end.close)
-    return far_end
+def shared() -> RemoteProcess:
+    """Return the remote process that all benchmarks of this process share."""
+    process = RemoteProcess()
+    atexit.register(process.close)
+    return process
 
 
 @functools.cache
@@ -151,9 +152,9 @@ def all_processors() -> set[int]:
 
 
 def connect(family: str, address: Any) -> socket.socket:
-    """A blocking socket whose calls end after half a minute.
+    """Return a blocking socket whose calls fail after half a minute.
 
-    By the kernel's own clock: Python's time-out would add a poll to each of them.
+    The kernel has a time-out for this; Python's own would add a poll to each call.
     """
     sock = socket.socket(FAMILIES[family], socket.SOCK_STREAM)
     sock.connect(tuple(address) if family == "TCP" else address)
@@ -166,8 +167,8 @@ def connect(family: str, address: Any) -> socket.socket:
 # --- the other end --------------------------------------------------------------------------------
 
 
-def _say(**what: Any) -> None:
-    sys.stdout.write(json.dumps(what) + "\n")
+def _answer(**result: Any) -> None:
+    sys.stdout.write(json.dumps(result) + "\n")
     sys.stdout.flush()
 
 
@@ -187,7 +188,7 @@ def main() -> None:
                 listener.bind(os.path.join(command["folder"], f"{os.getpid()}-{number}"))
             listener.listen(1)
             listener.settimeout(TIMEOUT)
-            _say(address=listener.getsockname())
+            _answer(address=listener.getsockname())
             sock, _ = listener.accept()
         with sock:
             sock.settimeout(TIMEOUT)
@@ -195,12 +196,12 @@ def main() -> None:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             GREETINGS[command["greeting"]](sock)
             sock.setblocking(True)
-            _say(ready=True)
+            _answer(ready=True)
             try:
                 WORK[command["do"]](sock, command, commands)
             except OSError as error:
-                print(f"far end: {command['do']}: {error}", file=sys.stderr)
-        _say(closed=True)
+                print(f"remote process: {command['do']}: {error}", file=sys.stderr)
+        _answer(closed=True)
 
 
 def _stream(
@@ -214,10 +215,10 @@ def _stream(
         sock.shutdown(socket.SHUT_WR)
     except (BrokenPipeError, ConnectionResetError):
         return
-    _swallow(sock)
+    _discard(sock)
 
 
-def _swallow(sock: socket.socket) -> None:
+def _discard(sock: socket.socket) -> None:
     sock.settimeout(TIMEOUT)
     try:
         while sock.recv(65536):
@@ -250,8 +251,8 @@ def _sink(sock: socket.socket, command: dict[str, Any], commands: Iterator[dict[
         left -= count
         if keep is not None:
             keep.update(memoryview(buffer)[:count])
-    _say(missing=left, sha256=keep.hexdigest() if keep is not None else None)
-    _swallow(sock)
+    _answer(missing=left, sha256=keep.hexdigest() if keep is not None else None)
+    _discard(sock)
 
 
 WORK = {"stream": _stream, "echo": _echo, "sink": _sink}
@@ -265,12 +266,12 @@ def _receive_exactly(sock: socket.socket, size: int) -> bytes:
     while len(data) < size:
         more = sock.recv(size - len(data))
         if not more:
-            raise ConnectionResetError("the contender hung up")
+            raise ConnectionResetError("the contender closed the connection")
         data += more
     return data
 
 
-def greet_nobody(sock: socket.socket) -> None:
+def send_no_greeting(sock: socket.socket) -> None:
     pass
 
 
@@ -302,7 +303,7 @@ def greet_zmtp(sock: socket.socket) -> None:
     _receive_exactly(sock, size)
 
 
-GREETINGS = {"none": greet_nobody, "websocket": greet_websocket, "zmtp": greet_zmtp}
+GREETINGS = {"none": send_no_greeting, "websocket": greet_websocket, "zmtp": greet_zmtp}
 
 if __name__ == "__main__":
     main()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import socket
 
-from . import Feed, Messages, Peer
+from . import Contender, Feed, Messages
 from ._looping import AwaitCalls, AwaitEach, AwaitSends, new_runner, nonblocking, written
 from ._websocket import masked_size, wire
 
 
-class Websockets(Peer):
+class Websockets(Contender):
     name = "websockets"
     requires = ("websockets.asyncio.client", "websockets.client")
     in_loop = True

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import socket
 
-from . import HEADER, Peer
+from . import HEADER, Contender
 from ._blocking import OneByOne, Sends, nodelay
 
 
-class Makefile(Peer):
+class Makefile(Contender):
     name = "makefile().read"
 
     def receiver(self, sock: socket.socket) -> OneByOne:

@@ -1,8 +1,9 @@
 """The contenders: what a user would otherwise pick, the C floor, and framecodec's own engines.
 
-One file a contender. Each defines classes derived from `Peer`; what a class does not override, its
-contender cannot do, and it is left out of that question. Importing a file never fails: a class
-names what it `requires`, and is skipped with that reason where it is not installed.
+One file a contender. Each defines classes derived from `Contender`. A class overrides the methods
+that its contender supports; a benchmark of another method leaves the contender out. Importing a
+file never fails: a class names the modules that it `requires`, and the benchmarks skip it, with
+that reason, if one of them is not installed.
 """
 
 from __future__ import annotations
@@ -17,16 +18,17 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Protocol
 
-from ..far_end import connect
+from ..remote_process import connect
 
 Feed = Callable[[Any], list[bytes]]
 Messages = list[bytes]
 
 HEADER = struct.Struct(">I")
 
-# In the order of the tables. A reference does less than the work (it makes no messages): it shows
-# where the kernel's limit is, and no ratio is taken to it as to a peer.
-ROLES = ("reference", "floor", "ours", "peer", "rival")
+# In the order of the tables. A "reference" does less than the work (it makes no messages) and shows
+# the kernel's limit. An "alternative" is what a Python program would otherwise use; the tables have
+# a ratio to the best of them. A "native" contender is a program in another language.
+ROLES = ("reference", "floor", "ours", "alternative", "native")
 
 
 class Missing(Exception):
@@ -37,28 +39,28 @@ class Receiver(Protocol):
     """The receiving end of one connection."""
 
     def run(self, count: int) -> bytes:
-        """Receives so many messages, looping over each as a user would; gives the last."""
+        """Receive `count` messages, loop over them as a user would, return the last."""
 
     def collect(self, count: int) -> Messages:
-        """Receives so many messages and keeps them: what the check compares."""
+        """Receive `count` messages and return them all, for the check."""
 
     def close(self) -> None:
-        """Ends the connection, and the event loop where there is one."""
+        """Close the connection, and the event loop if the contender has one."""
 
 
-class Peer:
-    """One contender; every method but `wire` is overridden or absent."""
+class Contender:
+    """What a contender can do. Every method but `wire` is overridden or None."""
 
     name: ClassVar[str]
-    role: ClassVar[str] = "peer"
+    role: ClassVar[str] = "alternative"
     requires: ClassVar[tuple[str, ...]] = ()
     in_loop: ClassVar[bool] = False  # an event loop calls it: bench_asyncio.py
-    greeting: ClassVar[str] = "none"  # what far_end.py says before the messages
+    greeting: ClassVar[str] = "none"  # what remote_process.py sends before the messages
     families: ClassVar[tuple[str, ...]] = ("TCP", "Unix")
     timeouts: ClassVar[bool] = False  # its `client` takes a socket with a time-out
 
     def wire(self, messages: Iterable[bytes]) -> bytes:
-        """The messages as they travel."""
+        """Return the bytes of the messages on the wire."""
         pack = HEADER.pack
         return b"".join(pack(len(message)) + message for message in messages)
 
@@ -71,30 +73,30 @@ class Peer:
     sender: Callable[[socket.socket], Sender] | None = None
 
     def dial(self, family: str, address: Any) -> Receiver:
-        """Connects to the far end and makes a receiver of the socket."""
+        """Connect to the remote process and return a receiver on the socket."""
         assert self.receiver is not None
         return self.receiver(connect(family, address))
 
     def request_size(self, message: bytes) -> int:
-        """Bytes of a request on the wire, where its client masks them."""
+        """Return the size of a request on the wire; a client that masks it overrides this."""
         return len(self.wire([message]))
 
     def ready(self) -> None:
-        """Raises `Missing` where something that the contender needs is not there."""
+        """Raise `Missing` if something that the contender needs is not installed."""
         for module in self.requires:
             _require(module)
 
 
 class Exchange(Protocol):
     def run(self, message: bytes, count: int) -> bytes:
-        """So many round trips, one after the other; gives the last reply."""
+        """Make `count` round trips, one after the other; return the last reply."""
 
     def close(self) -> None: ...
 
 
 class Sender(Protocol):
     def run(self, messages: Messages, times: int) -> None:
-        """Sends the messages so many times over; returns when all is with the kernel."""
+        """Send the messages `times` times; return when the kernel has all bytes."""
 
     def close(self) -> None: ...
 
@@ -114,29 +116,29 @@ def _require(module: str) -> None:
 
 
 @functools.cache
-def everyone() -> dict[str, Peer]:
-    """Every contender by name, those that are not installed included."""
-    found: list[Peer] = []
+def everyone() -> dict[str, Contender]:
+    """Return every contender by name, also those that are not installed."""
+    found: list[Contender] = []
     for info in sorted(pkgutil.iter_modules(__path__), key=lambda info: info.name):
         module = importlib.import_module(f"{__name__}.{info.name}")
         found += [
             value()
             for value in vars(module).values()
             if isinstance(value, type)
-            and issubclass(value, Peer)
+            and issubclass(value, Contender)
             and "name" in vars(value)
             and value.__module__ == module.__name__
         ]
-    found.sort(key=lambda peer: ROLES.index(peer.role))
-    named = {peer.name: peer for peer in found}
-    assert len(named) == len(found), "two contenders of one name"
+    found.sort(key=lambda contender: ROLES.index(contender.role))
+    named = {contender.name: contender for contender in found}
+    assert len(named) == len(found), "two contenders have the same name"
     return named
 
 
-def able(ability: str, *, in_loop: bool = False) -> dict[str, Peer]:
-    """The contenders that can do this."""
+def able(ability: str, *, in_loop: bool = False) -> dict[str, Contender]:
+    """Return the contenders that have this method."""
     return {
-        name: peer
-        for name, peer in everyone().items()
-        if getattr(type(peer), ability) is not None and peer.in_loop == in_loop
+        name: contender
+        for name, contender in everyone().items()
+        if getattr(type(contender), ability) is not None and contender.in_loop == in_loop
     }

@@ -5,11 +5,11 @@ from __future__ import annotations
 import socket
 from multiprocessing.connection import Connection
 
-from . import Peer
+from . import Contender
 from ._blocking import Calls, OneByOne, Sends, nodelay
 
 
-class MultiprocessingConnection(Peer):
+class MultiprocessingConnection(Contender):
     name = "multiprocessing.connection"
 
     def receiver(self, sock: socket.socket) -> OneByOne:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from . import HEADER, Peer
+from . import HEADER, Contender
 from ._blocking import Calls, OneByOne, Sends, nodelay
 
 
@@ -27,7 +27,7 @@ def _receive_exactly(sock: socket.socket):
     return receive_exactly
 
 
-class RecvRecv(Peer):
+class RecvRecv(Contender):
     name = "recv header, recv body"
     timeouts = True
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the rival and prints the command that starts it; fails with a reason. Takes Netty's jars from
+# Builds the program and prints the command that starts it; fails with a reason. Takes Netty's jars from
 # NETTY_JARS (a folder), else from Debian's libnetty-java.
 set -eu
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -12,5 +12,5 @@ for name in common buffer resolver transport codec; do
     path+="$(head -n 1 <<<"$jar"):"
 done
 mkdir -p "$here/build"
-javac -nowarn -d "$here/build" -cp "$path" "$here/Rival.java" >&2
-echo "java -Dio.netty.leakDetection.level=disabled -Xms1g -Xmx1g -cp $path$here/build Rival"
+javac -nowarn -d "$here/build" -cp "$path" "$here/NettyBenchmark.java" >&2
+echo "java -Dio.netty.leakDetection.level=disabled -Xms1g -Xmx1g -cp $path$here/build NettyBenchmark"

@@ -1,17 +1,17 @@
-"""The kernel's limit: the bytes come and go, and nobody looks for messages in them."""
+"""The kernel's limit: bytes are received and sent, and no code looks for messages in them."""
 
 from __future__ import annotations
 
 import socket
 
-from . import HEADER, Messages, Peer
+from . import HEADER, Contender, Messages
 from ._blocking import Calls, nodelay
 
 
 class _Discard:
-    """Reads as many bytes as the messages have on the wire, and gives the last one's place.
+    """Reads all bytes of the messages, without looking at them.
 
-    It splits nothing, so the check of its result reads the stream's end alone.
+    `run` returns no message, so the check does not look at its result; `collect` splits.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -48,7 +48,7 @@ class _BigWrites:
             self._sock.sendall(self._frames)
 
 
-class RawSocket(Peer):
+class RawSocket(Contender):
     name = "raw socket"
     timeouts = True
     role = "reference"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the rival and prints the command that starts it. Takes the crates of Debian's librust-*-dev
+# Builds the program and prints the command that starts it. Takes the crates of Debian's librust-*-dev
 # packages where they are installed, else those that cargo has or can get; fails with a reason.
 set -eu
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -15,9 +15,9 @@ elif ! cargo metadata --offline --format-version 1 --manifest-path "$here/Cargo.
     echo "the crates are not here: install librust-tokio-util-dev, or run cargo fetch in $here" >&2
     exit 1
 fi
-# From a folder of its own: the lock file belongs to this machine's crates, not to the project.
+# Build in a copy: the lock file depends on this machine's crates and is not part of the project.
 mkdir -p "$target/crate"
 cp -r "$here/Cargo.toml" "$here/src" "$target/crate/"
 cargo build --quiet --release --manifest-path "$target/crate/Cargo.toml" --target-dir "$target" \
     "${options[@]}" >&2
-echo "$target/release/rival-tokio"
+echo "$target/release/tokio-benchmark"

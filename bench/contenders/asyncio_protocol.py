@@ -1,4 +1,4 @@
-"""The event loop's own limit: protocols that do no more than they must.
+"""The event loop's own limit: protocols that do only what they must.
 
 `raw protocol` reads and counts bytes and finds no message in them; `raw protocol + C floor` splits
 with the C floor; `raw protocol + tuned Python` is what a person writes who needs speed.
@@ -10,7 +10,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 
-from . import HEADER, Feed, Messages, Peer
+from . import HEADER, Contender, Feed, Messages
 from ._looping import (
     AwaitCalls,
     AwaitSends,
@@ -46,7 +46,7 @@ class _Reads(asyncio.BufferedProtocol):
 
 
 class _Resumable(Inbox):
-    """Reading begins with the first wish for messages."""
+    """An inbox that starts reading when the benchmark first asks for messages."""
 
     def attach(self, transport: asyncio.Transport) -> None:
         self.resume = lambda: transport.is_reading() or transport.resume_reading()
@@ -60,7 +60,7 @@ def connect(runner: asyncio.Runner, sock: socket.socket, factory):
     return runner.run(connect())
 
 
-class _WithSplitter(Peer):
+class _WithSplitter(Contender):
     in_loop = True
     loop = "asyncio"
 
@@ -116,7 +116,7 @@ class ProtocolTunedPython(_WithSplitter):
         return AwaitCalls(runner, call, transport.close)
 
 
-class RawProtocol(Peer):
+class RawProtocol(Contender):
     name = "raw protocol"
     role = "reference"
     in_loop = True
@@ -147,7 +147,7 @@ class _OneWrite(AwaitSends):
         super().__init__(runner, send_all, transport.close)
 
     def prepare(self, messages: Messages) -> None:
-        self._frames = Peer().wire(messages)
+        self._frames = Contender().wire(messages)
 
 
 class _UntilEnd(_Resumable):

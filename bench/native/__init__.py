@@ -1,7 +1,7 @@
-"""Rivals outside Python: programs that split and encode the same bytes, each a process of its own.
+"""Native contenders: programs in other languages that split and encode the same bytes.
 
-A rival's folder has a `build.sh` that prints the command to start it, or fails with the reason why
-there is none here. The program answers lines on its standard input with lines of JSON,
+The folder of a program has a `build.sh` that prints the command to start it, or fails with the
+reason why it cannot be built. The program answers lines on its standard input with lines of JSON,
 `{"variant": ns a message, ...}`:
 
     split FILE CHUNK SECONDS     the file, CHUNK bytes at a time (0: whole), again and again
@@ -22,16 +22,16 @@ import subprocess
 import zipfile
 from pathlib import Path
 
-from ..harness import Contender, expect
-from ..peers import Missing
+from ..contenders import Missing
+from ..harness import Entry, expect
 
 HERE = Path(__file__).parent
 TIMEOUT = 120.0  # seconds
 LEAST_SECONDS = 0.2
 
 
-class Rival:
-    """A running rival."""
+class NativeProgram:
+    """A running program."""
 
     def __init__(self, folder: str) -> None:
         script = HERE / folder / "build.sh"
@@ -58,16 +58,16 @@ class Rival:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         if self._process.poll() is not None:
-            raise EOFError("the rival has ended")
+            raise EOFError("the program has ended")
         self._process.stdin.write(question + "\n")
         self._process.stdin.flush()
         if not select.select([self._process.stdout], [], [], TIMEOUT)[0]:
-            self._process.kill()  # a late answer must not pass for the next one
+            self._process.kill()  # its late answer must not be taken for the next one
             self._process.wait()
             raise TimeoutError(f"no answer to: {question}")
         answer = self._process.stdout.readline()
         if not answer:
-            raise EOFError("the rival has ended")
+            raise EOFError("the program has ended")
         return json.loads(answer)
 
     def close(self) -> None:
@@ -84,15 +84,15 @@ class Rival:
 
 
 @functools.cache
-def start(folder: str) -> Rival | Missing:
-    """The rival, started once; or the reason why there is none."""
+def start(folder: str) -> NativeProgram | Missing:
+    """Start the program on the first call; return it, or the reason why it cannot run."""
     try:
-        return Rival(folder)
+        return NativeProgram(folder)
     except Missing as reason:
         return reason
 
 
-def get(folder: str) -> Rival:
+def get(folder: str) -> NativeProgram:
     found = start(folder)
     if isinstance(found, Missing):
         raise found
@@ -100,56 +100,58 @@ def get(folder: str) -> Rival:
 
 
 def versions() -> dict[str, str]:
-    """Of the rivals that were built, and of what they were built with."""
+    """Return the versions of the programs that were built, and of their compilers."""
     found = {}
-    if isinstance(start("tokio"), Rival):
-        found["Rust"] = _said(r"rustc (\S+)", "rustc", "--version")
+    if isinstance(start("tokio"), NativeProgram):
+        found["Rust"] = _output_of(r"rustc (\S+)", "rustc", "--version")
         lock = HERE / "tokio" / "build" / "crate" / "Cargo.lock"
         if lock.exists():
-            found["tokio-util"] = _in(r'name = "tokio-util"\nversion = "(.+)"', lock.read_text())
+            found["tokio-util"] = _first_group(
+                r'name = "tokio-util"\nversion = "(.+)"', lock.read_text()
+            )
     netty = start("netty")
-    if isinstance(netty, Rival):
-        found["Java"] = _said(r'version "(.+?)"', "java", "-version")
+    if isinstance(netty, NativeProgram):
+        found["Java"] = _output_of(r'version "(.+?)"', "java", "-version")
         (jars,) = (word for word in shlex.split(netty.command) if "netty-" in word)
         with zipfile.ZipFile(jars.split(":")[0]) as classes:
             manifest = classes.read("META-INF/MANIFEST.MF").decode()
-        found["Netty"] = _in(r"Implementation-Version: (\S+)", manifest)
+        found["Netty"] = _first_group(r"Implementation-Version: (\S+)", manifest)
     return found
 
 
-def _said(pattern: str, *command: str) -> str:
+def _output_of(pattern: str, *command: str) -> str:
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    return _in(pattern, ran.stdout + ran.stderr)
+    return _first_group(pattern, ran.stdout + ran.stderr)
 
 
-def _in(pattern: str, text: str) -> str:
+def _first_group(pattern: str, text: str) -> str:
     match = re.search(pattern, text)
     return match[1] if match else "unknown"
 
 
-def contender(folder: str, question: str, path: str, messages: int, size: int) -> Contender:
-    """A rival in a case.
+def entry(folder: str, question: str, path: str, messages: int, size: int) -> Entry:
+    """Return the entry of a native program in a case.
 
     Args:
-        folder: The rival's.
-        question: Without the seconds, for example ``split FILE 0``.
-        path: Of the file with the frames, for the question.
-        messages: That the file holds.
-        size: Of all messages together, in bytes.
+        folder: The program's folder.
+        question: The program's command without the seconds, for example ``split {} 0``.
+        path: The file with the frames, which replaces the ``{}``.
+        messages: How many messages the file holds.
+        size: The size of all messages together, in bytes.
     """
-    rival = get(folder)
+    program = get(folder)
 
     def measure(number: int, seconds: float) -> dict[str, float]:
-        # Longer than others: its heap and, where it has one, its compiler have to settle first.
-        answer = rival.ask(f"{question.format(path)} {max(seconds, LEAST_SECONDS)}")
+        # Longer than others: first its heap and, in Java, its compiler must warm up.
+        answer = program.ask(f"{question.format(path)} {max(seconds, LEAST_SECONDS)}")
         right = (answer.pop("messages"), answer.pop("bytes")) == (messages, size)
         expect(right, folder, "other messages than the file holds")
         return answer
 
     measure(0, 0.0)
-    return Contender(
+    return Entry(
         folder,
-        "rival",
+        "native",
         lambda number, times: (),
         lambda: None,
         lambda result: None,

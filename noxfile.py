@@ -1,0 +1,419 @@
+"""Every command of a contributor. `nox --list` shows them, `nox -s NAME` runs one.
+
+Each session has its own environment in `.nox`. A session that tests or checks the project works on
+a copy of the files that git tracks or would add, and on an installed package: it tests what a user
+would get. Arguments after `--` go to the session's main command: `nox -s tests-3.12 -- -k tls`.
+
+To add a session, write a function here. `.ci/run` has the list of the sessions that CI runs.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import nox
+from nox.command import CommandFailed
+
+nox.needs_version = ">=2024.10.9"
+nox.options.default_venv_backend = "venv"
+nox.options.sessions = ["readme", "lint", "types", "language"]
+
+ROOT = Path(__file__).parent
+PYTHONS = ["3.11", "3.12", "3.13", "3.14", "3.15"]
+REQUIRE = {"FRAMECODEC_REQUIRE_EXTENSIONS": "1"}
+PYTHON_ENGINE = {"FRAMECODEC_NO_EXTENSIONS": "1"}
+LIMIT = 1200  # seconds after which CI ends a run of pytest; a single test has its own time-out
+
+# The sessions set these themselves; settings of the shell must not change what is built and tested.
+for name in [*os.environ]:
+    if name.startswith("FRAMECODEC_") or name in ("PYTHONPATH", "PYTHONHOME"):
+        del os.environ[name]
+os.environ |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PYTHONUNBUFFERED": "1"}
+
+
+# --- tests ----------------------------------------------------------------------------------------
+
+
+@nox.session
+def readme(session: nox.Session) -> None:
+    """Run the README's test command (all but the slow tests) with the compiled engine."""
+    enter_copy(session)
+    command = readme_test_command()
+    session.log(f"the README says: {command}")
+    environment = REQUIRE | {"PYTEST_ADDOPTS": "-o faulthandler_timeout=100"}
+    within_limit(session, "bash", "-e", "-u", "-o", "pipefail", "-c", command, env=environment)
+    assert_engine(session, "compiled")
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """Run the tests that the README's command leaves out: exhaustive, large, many processes."""
+    enter_copy(session)
+    install_wheel(session, "test")
+    pytest(session, "-m", "slow")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run all tests with the compiled engine, on each Python that is installed."""
+    enter_copy(session)
+    install_wheel(session, "test")
+    pytest(session)
+
+
+@nox.session
+@nox.parametrize("how", ["at import", "no compiler"], ids=["at_import", "no_compiler"])
+def fallback(session: nox.Session, how: str) -> None:
+    """Run all tests on the Python engine: chosen at import, or because no compiler was there."""
+    enter_copy(session)
+    if how == "at import":
+        install_wheel(session, "test")
+        pytest(session, engine="python", env=PYTHON_ENGINE)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            build_wheel(session, folder, env={"CC": "/bin/false"})
+            session.install(f"{only_wheel(folder)}[test]")
+        pytest(session, "--no-c-extensions", engine="python")
+
+
+@nox.session
+def interop(session: nox.Session) -> None:
+    """Talk to real servers: install them (Debian packages) and fail if a test is skipped."""
+    enter_copy(session)
+    install_wheel(session, "test")
+    command = ["bash", "tests/peers/install.sh", str(Path(session.bin) / "python")]
+    installed = subprocess.run(command, stdin=subprocess.DEVNULL).returncode
+    if installed == 3:  # the script has printed the reason
+        session.skip("Debian packages cannot be installed here")
+    report = Path("interop.xml").absolute()
+    # In one process: the tests of a server share it.
+    files = ["tests/test_peers.py", "tests/test_haproxy.py"]
+    pytest(session, "-n", "0", f"--junitxml={report}", *files)
+    if any(suite.get("skipped") != "0" for suite in ET.parse(report).iter("testsuite")):
+        session.error("a test was skipped: a server is missing")
+    if installed:
+        session.error("a server could not be installed")
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Compare both engines with the reference parser on random streams for a minute."""
+    enter_copy(session)
+    install_wheel(session, "test")
+    session.run("python", "-m", "tests.fuzz", *(session.posargs or ("--seconds", "60")))
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Keep connections with random faults busy for a minute; count lost bytes and leaks."""
+    enter_copy(session)
+    install_wheel(session, "test")
+    session.run("python", "-m", "tests.soak", *(session.posargs or ("--seconds", "60")))
+
+
+@nox.session
+def sanitize(session: nox.Session) -> None:
+    """Run all tests on engines that are built with AddressSanitizer and UBSan."""
+    enter_copy(session)
+    session.install(".[test]", env=REQUIRE | {"FRAMECODEC_SANITIZE": "1"})
+    pytest(session, env=sanitizer_environment())
+
+
+@nox.session
+def fuzz_sanitized(session: nox.Session) -> None:
+    """Run the fuzz session on engines that are built with AddressSanitizer and UBSan."""
+    enter_copy(session)
+    session.install(".[test]", env=REQUIRE | {"FRAMECODEC_SANITIZE": "1"})
+    arguments = session.posargs or ("--seconds", "60")
+    session.run("python", "-m", "tests.fuzz", *arguments, env=sanitizer_environment())
+
+
+def free_threaded_python() -> str | None:
+    """Return a Python without the GIL: of this machine, or built by .ci/free_threaded_python."""
+    for name in ("python3.15t", "python3.14t", "python3.13t"):
+        path = shutil.which(name)
+        if path and subprocess.run([path, "-c", ""], capture_output=True).returncode == 0:
+            return path
+    builder = ROOT / ".ci" / "free_threaded_python"
+    if sys.platform == "linux" and builder.exists():
+        command = ["bash", str(builder), "--if-built"]
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
+    return None
+
+
+FREE_THREADED = free_threaded_python()
+
+
+@nox.session(python=FREE_THREADED or False)
+def free_threaded(session: nox.Session) -> None:
+    """Run the tests on a Python without the GIL, if there is one: with the Python engine."""
+    if FREE_THREADED is None:
+        session.skip("no Python without the GIL: bash .ci/free_threaded_python builds one")
+    enter_copy(session)
+    install_wheel(session)
+    project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
+    left_out: list[str] = []
+    for requirement in project["optional-dependencies"]["test"]:
+        try:
+            session.install("--only-binary", ":all:", requirement)
+        except CommandFailed:
+            session.log(f"no wheel of {requirement} for this Python")
+            if requirement.startswith("trustme"):
+                left_out = [f"--ignore={file}" for file in files_that_need_trustme()]
+    pytest(session, "-m", "not slow", "--no-c-extensions", *left_out, engine="python")
+
+
+def files_that_need_trustme() -> list[Path]:
+    imports = re.compile(r"^import trustme|^from tests\.\S*loops import", re.MULTILINE)
+    files = sorted(Path("tests").glob("test_*.py"))
+    return [file for file in files if imports.search(file.read_text(encoding="utf-8"))]
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Report which lines of both engines the tests run."""
+    enter_copy(session)
+    install_group(session, "dev")
+    # Editable, and run from the copy: Cython's plugin needs the .pyx and .c files of the build.
+    session.install("-e", ".[test]", env=REQUIRE | {"FRAMECODEC_LINETRACE": "1"})
+    within_limit(session, "coverage", "run", "-m", "pytest", "-q", *session.posargs)
+    session.run("coverage", "report")
+
+
+# --- linters --------------------------------------------------------------------------------------
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style: ruff, cython-lint, codespell."""
+    files = enter_copy(session)
+    install_group(session, "dev")
+    cython = [name for name in files if name.endswith((".pyx", ".pxd"))]
+    run_all(
+        session,
+        ["codespell", "--toml", "pyproject.toml", "--check-hidden", "."],
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["cython-lint", *cython],
+    )
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types: mypy --strict, and the stubs against the compiled modules."""
+    files = enter_copy(session)
+    install_wheel(session, "testing")
+    install_group(session, "dev")
+    stubs = [name.removeprefix("src/")[:-4] for name in files if name.endswith(".pyi")]
+    allowed = Path(".ci/stubtest-allowed.txt").absolute()
+    options = ["--allowlist", str(allowed), "--ignore-unused-allowlist"]
+    modules = [name.replace("/", ".") for name in stubs]
+    run_all(
+        session,
+        ["mypy", "--strict", "src"],
+        # -P: import the installed package and nothing from here.
+        ["python", "-P", "-m", "mypy.stubtest", *options, *modules],
+    )
+
+
+@nox.session
+def language(session: nox.Session) -> None:
+    """Check that source and documentation are in plain English."""
+    enter_copy(session)
+    if not Path("tests/test_language.py").exists():
+        session.skip("there is no tests/test_language.py")
+    session.install("pytest")
+    session.run("python", "-m", "tests.test_language", *session.posargs)
+
+
+@nox.session
+def artifacts(session: nox.Session) -> None:
+    """Check what the wheels and the source distribution hold, and that bad builds fail."""
+    enter_copy(session)
+    session.install("build")
+    with tempfile.TemporaryDirectory() as folder:
+        # By way of the source distribution: this wheel is built from what it holds.
+        session.run("python", "-m", "build", "-q", "--outdir", folder, ".", env=REQUIRE)
+        build_wheel(session, folder, env=PYTHON_ENGINE)
+        session.run("python", ".ci/check_artifacts.py", folder)
+    session.log("builds that must fail and say why")
+    must_fail(session, "FRAMECODEC_NO_EXTENSIONS is set", REQUIRE | PYTHON_ENGINE)
+    must_fail(session, "/bin/false", REQUIRE | {"CC": "/bin/false"})
+
+
+# --- benchmarks -----------------------------------------------------------------------------------
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Run each benchmark once and check its results, not its time."""
+    enter_copy(session)
+    install_wheel(session, "test")
+    install_group(session, "bench")
+    within_limit(session, "pytest", "-q", "bench", "--benchmark-disable", *session.posargs)
+
+
+@nox.session
+def bench_report(session: nox.Session) -> None:
+    """Measure against others and write bench/results/report.md (`-- --quick`: a few minutes)."""
+    install_wheel(session)
+    install_group(session, "bench")
+    session.run("python", "-m", "bench.report", *session.posargs)
+
+
+@nox.session
+def bench_compare(session: nox.Session) -> None:
+    """Measure two commits against each other: `nox -s bench_compare -- main HEAD`."""
+    install_wheel(session)
+    install_group(session, "bench")
+    session.run("python", "-m", "bench.compare", *session.posargs)
+
+
+# --- helpers --------------------------------------------------------------------------------------
+
+
+def enter_copy(session: nox.Session) -> list[str]:
+    """Copy the project beside the session's environment and go there; return its files."""
+    folder = Path(f"{session.virtualenv.location}-source").absolute()
+    shutil.rmtree(folder, ignore_errors=True)
+    copy_project(folder)
+    session.chdir(folder)
+    return project_files()
+
+
+def copy_project(folder: Path) -> None:
+    """Copy the project's files. Each build has a new copy, so it cannot find what another left."""
+    for name in project_files():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, target)
+
+
+@functools.cache
+def project_files() -> list[str]:
+    """Return the files that git tracks or would add; without git, those of the distribution."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
+        names = listed.decode().split("\0")
+    except (OSError, subprocess.CalledProcessError):
+        paths = (path.relative_to(ROOT) for path in ROOT.rglob("*"))
+        ignored = {".nox", ".venv", "build", "__pycache__"}
+        names = [path.as_posix() for path in paths if not ignored & {*path.parts}]
+    return [name for name in sorted(names) if (ROOT / name).is_file()]
+
+
+scratch = tempfile.TemporaryDirectory(prefix="framecodec-wheels-")
+wheels: dict[str, str] = {}
+
+
+def install_wheel(session: nox.Session, extra: str = "") -> None:
+    """Install the wheel with the compiled engines. One run of nox builds it once a Python."""
+    version = str(session.run("python", "-VV", silent=True, log=False))
+    if version not in wheels:
+        folder = Path(tempfile.mkdtemp(dir=scratch.name))
+        copy_project(folder / "source")
+        build_wheel(session, str(folder), source=str(folder / "source"), env=REQUIRE)
+        wheels[version] = only_wheel(str(folder))
+    session.install(f"{wheels[version]}[{extra}]" if extra else wheels[version])
+
+
+def build_wheel(
+    session: nox.Session, folder: str, *, source: str = ".", env: dict[str, str]
+) -> None:
+    session.run("pip", "wheel", "-q", "--no-deps", "--wheel-dir", folder, source, env=env)
+
+
+def only_wheel(folder: str) -> str:
+    (wheel,) = Path(folder).glob("*.whl")
+    return str(wheel)
+
+
+def install_group(session: nox.Session, group: str) -> None:
+    session.install("--upgrade", "pip")  # the pip of a new environment may know no groups
+    session.install("--group", group)
+
+
+def pytest(
+    session: nox.Session,
+    *arguments: str,
+    engine: str = "compiled",
+    env: dict[str, str] | None = None,
+) -> None:
+    """Run pytest on two cores, with the installed package and the test files of the copy."""
+    assert_engine(session, engine, env)
+    # Of a test that hangs in C code, pytest-timeout cannot print where; this option does.
+    options = ["-q", "-n", "2", "-o", "faulthandler_timeout=100", *arguments, *session.posargs]
+    within_limit(session, "pytest", *options, env=env)
+
+
+def within_limit(session: nox.Session, *command: str, env: dict[str, str] | None = None) -> None:
+    """Run a command; in CI, end it after `LIMIT` seconds."""
+    limit = ["timeout", "--kill-after=10", str(LIMIT)]
+    in_ci = "CI" in os.environ and sys.platform == "linux"
+    session.run(*(limit if in_ci else []), *command, env=env, external=True)
+
+
+def assert_engine(session: nox.Session, engine: str, env: dict[str, str] | None = None) -> None:
+    """Fail unless an import gives the installed package, with this engine."""
+    program = """
+import sys, framecodec
+if "site-packages" not in framecodec.__file__:
+    sys.exit(f"framecodec comes from {framecodec.__file__}, not from the environment")
+used = "compiled" if framecodec.ACCELERATED is True else "python"
+if used != sys.argv[1]:
+    sys.exit(f"the {used} engine is in use, not the {sys.argv[1]} one")
+print(f"engine in use: {used} (Python {sys.version.split()[0]})")
+"""
+    session.run("python", "-P", "-c", program, engine, env=env, log=False)
+
+
+def readme_test_command() -> str:
+    """Return the first code block after the mark, so the README and CI cannot differ."""
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"<!-- test-command -->\n```\w*\n(.*?)\n```", page, re.DOTALL)
+    if block is None:
+        raise ValueError("README.md has no code block after a line <!-- test-command -->")
+    return re.sub(r"^\$ ", "", block[1], flags=re.MULTILINE)
+
+
+def sanitizer_environment() -> dict[str, str]:
+    """Return the settings under which Python runs code with AddressSanitizer."""
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    library = subprocess.check_output([*compiler, "-print-file-name=libasan.so"], text=True).strip()
+    # Python never frees all its memory, so leaks are not reported.
+    return {"LD_PRELOAD": library, "PYTHONMALLOC": "malloc", "ASAN_OPTIONS": "detect_leaks=0"}
+
+
+def run_all(session: nox.Session, *commands: list[str]) -> None:
+    """Run all commands, also after one failed; then fail if one did."""
+    failed: list[str] = []
+    for command in commands:
+        try:
+            session.run(*command)
+        except CommandFailed:
+            failed.append(command[0])
+    if failed:
+        session.error(f"failed: {', '.join(failed)}")
+
+
+def must_fail(session: nox.Session, sentence: str, env: dict[str, str]) -> None:
+    """Check that a build with these settings fails and prints the sentence."""
+    settings = " ".join(f"{name}={value}" for name, value in env.items())
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["pip", "wheel", "-q", "--no-deps", "--wheel-dir", folder, "."]
+        codes = range(1, 256)
+        output = session.run(*command, env=env, silent=True, success_codes=codes)
+    if sentence not in str(output):
+        session.error(f"a build with {settings} failed without {sentence!r}:\n{output}")
+    session.log(f"as it should: {settings} fails")
