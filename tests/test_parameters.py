@@ -276,3 +276,11 @@ def test_custom_refuses_functions_without_a_hash() -> None:
 
     with pytest.raises(TypeError, match="parse must be hashable"):
         Codec.custom(Parse(), build_tagged)
+
+
+def test_headers_refuses_a_special_value_whose_header_is_larger_than_max_header() -> None:
+    specials = {10**15: "closing"}
+    with pytest.raises(ValueError, match="special value 1000000000000000 has 36 bytes"):
+        Codec.headers(max_header=35, max_message_size=100, specials=specials)
+    codec = Codec.headers(max_header=36, max_message_size=100, specials=specials)
+    assert codec.decode(codec.encode("closing")) == "closing"

@@ -288,11 +288,14 @@ def _headers_layout(parameters: dict[str, Any]) -> Layout:
     _check_includes_rest(parameters, "headers")
     _check_unused(parameters, "headers", ("length_offset",))
     layout = Layout(**_common_layout(parameters), kind=HEADERS, name=name, max_header=max_header)
-    largest = len(f"{name}: {layout.rest_max - layout.adjustment}\r\n\r\n")
+    value = max(layout.rest_max - layout.adjustment, *layout.specials, 0)
+    largest = len(f"{name}: {value}\r\n\r\n")
     if largest > max_header:
+        what = f"special value {value}" if value in layout.specials else "largest message"
         raise ValueError(
-            f"max_header={max_header} is too small: the {name} header of the largest message has "
-            f"{largest} bytes; raise max_header or lower max_message_size"
+            f"max_header={max_header} is too small: the {name} header of the {what} has "
+            f"{largest} bytes; raise max_header or lower "
+            + ("the special value" if value in layout.specials else "max_message_size")
         )
     return layout
 
