@@ -7,6 +7,7 @@ outcome.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import struct
@@ -32,15 +33,25 @@ class Outcome:
     """What came of a stream, up to its end."""
 
     messages: list[Any] = field(default_factory=list)
-    error: type[FrameError] | None = None
+    error: type[BaseException] | None = None
     attributes: dict[str, Any] = field(default_factory=dict)  # of the error
     stream_offset: int = 0
     skipped: int = 0
     unread: bytes = b""  # what detach() gives back: nothing of a frame that was being discarded
 
+    # For each frame that was delivered or discarded: after how many bytes of the stream that is
+    # certain, where the frame ends, and how many messages there are by then.
+    steps: list[tuple[int, int, int]] = field(default_factory=list, compare=False)
+    # After how many bytes of the stream the error is certain; None where only the end decides.
+    decided: int | None = field(default=None, compare=False)
+
 
 class Bad(Exception):
     """The frame is invalid; its first so many bytes decide that."""
+
+
+class Broken(Exception):
+    """The user's function raised what is not the peer's fault: after how many bytes, its type."""
 
 
 class Short(Exception):
@@ -120,7 +131,18 @@ def read_headers(frame: bytes, pos: int, name: str, max_header: int) -> tuple[in
     raise Short
 
 
-def ask_parse(frame: bytes, pos: int, parse: Any, max_header: int) -> tuple[int, int, bytes]:
+@functools.cache
+def refusing_sizes(max_header: int) -> set[int]:
+    """Return the numbers of bytes shown at which a refusal by `parse` counts."""
+    sizes, size = set(), 0
+    while size < max_header:
+        size = min(max_header, size + 1 + max(0, size - 64) // 8)
+        sizes.add(size)
+    return sizes
+
+
+def ask_parse(frame: bytes, pos: int, parse: Any, max_header: int) -> tuple[int, int, bytes, int]:
+    """Return the size of the rest, where the header stops, the lead, and the bytes shown."""
     for size in range(1, min(max_header, len(frame) - pos) + 1):
         try:
             found = parse(memoryview(frame[pos : pos + size]))
@@ -129,12 +151,18 @@ def ask_parse(frame: bytes, pos: int, parse: Any, max_header: int) -> tuple[int,
             header_size, rest_size, lead = (*found, b"")[:3]
             sound = len(found) in (2, 3) and 0 < header_size <= max_header and rest_size >= 0
             lead = bytes(memoryview(lead))
+        except MemoryError as error:
+            raise Broken(pos + size, type(error)) from None
         except Exception:
-            raise Bad(pos + size) from None
+            sound = False
+        except BaseException as error:
+            raise Broken(pos + size, type(error)) from None
         if not sound:
-            raise Bad(pos + size)
+            if size in refusing_sizes(max_header):
+                raise Bad(pos + size)
+            continue
         if header_size <= size:
-            return rest_size, pos + header_size, lead
+            return rest_size, pos + header_size, lead, pos + size
     if len(frame) - pos >= max_header:
         raise Bad(pos + max_header)
     raise Short
@@ -149,8 +177,8 @@ def match_constant(frame: bytes, pos: int, constant: bytes) -> int:
     return pos + len(constant)
 
 
-def read_header(codec: Codec, frame: bytes) -> tuple[int, int, bytes]:
-    """The field's value, the header's size, the lead."""
+def read_header(codec: Codec, frame: bytes) -> tuple[int, int, bytes, int]:
+    """The field's value, the header's size, the lead, and how many bytes decide that."""
     has = codec.parameters
     magic_stop = match_constant(frame, 0, has["magic"])
     pos = magic_stop if has["length_offset"] is None else has["length_offset"]
@@ -173,7 +201,7 @@ def read_header(codec: Codec, frame: bytes) -> tuple[int, int, bytes]:
         value, stop = read_text(frame, pos, has["end"], has["base"], signed)
     else:
         value, stop = read_headers(frame, pos, has["name"], has["max_header"])
-    return value, stop, frame[magic_stop:pos]
+    return value, stop, frame[magic_stop:pos], stop
 
 
 # --- the stream -----------------------------------------------------------------------------------
@@ -187,13 +215,16 @@ def expect(codec: Codec, data: bytes, *, raw: bool = False, skip: bool = False) 
     outcome, oversized = Outcome(), False
     while outcome.stream_offset < len(data):
         frame = data[outcome.stream_offset :]
-        where, header, needed, oversized = "header", frame, None, False
+        where, header, needed, oversized, seen = "header", frame, None, False, 0
         try:
-            value, size, lead = read_header(codec, frame)
+            value, size, lead, seen = read_header(codec, frame)
             header = frame[:size]
             if value in specials:
                 outcome.messages.append(header if raw else specials[value])
                 outcome.stream_offset += size
+                outcome.steps.append(
+                    (outcome.stream_offset, outcome.stream_offset, len(outcome.messages))
+                )
                 continue
             rest_size = value + has["length_adjustment"]
             if has["length_includes"] == "frame":
@@ -205,6 +236,7 @@ def expect(codec: Codec, data: bytes, *, raw: bool = False, skip: bool = False) 
             if oversized and not skip:
                 outcome.error = MessageTooLargeError
                 outcome.attributes = {"size": message_size, "limit": limit, "header": header}
+                outcome.decided = outcome.stream_offset + seen
                 break
             needed, rest_stop = size + rest_size + len(trailer), size + rest_size
             where = "rest"
@@ -215,6 +247,11 @@ def expect(codec: Codec, data: bytes, *, raw: bool = False, skip: bool = False) 
         except Bad as bad:
             outcome.error = InvalidFrameError
             outcome.attributes = {"header": header[: bad.args[0]]}
+            outcome.decided = outcome.stream_offset + max(seen, bad.args[0])
+            break
+        except Broken as broken:
+            outcome.decided = outcome.stream_offset + broken.args[0]
+            outcome.error = broken.args[1]
             break
         except Short:
             outcome.error = IncompleteFrameError
@@ -229,9 +266,13 @@ def expect(codec: Codec, data: bytes, *, raw: bool = False, skip: bool = False) 
             outcome.skipped += 1
         else:
             outcome.messages.append(frame[:stop] if raw else lead + frame[size:rest_stop])
+        certain = outcome.stream_offset + max(seen, stop)
         outcome.stream_offset += stop
+        outcome.steps.append((certain, outcome.stream_offset, len(outcome.messages)))
     outcome.unread = data[outcome.stream_offset :] if not (oversized and skip) else b""
-    if outcome.error:
+    if outcome.decided is not None and outcome.steps:  # the splitter reaches that frame no earlier
+        outcome.decided = max(outcome.decided, max(step[0] for step in outcome.steps))
+    if outcome.error and issubclass(outcome.error, FrameError):
         outcome.attributes["stream_offset"] = outcome.stream_offset
     return outcome
 

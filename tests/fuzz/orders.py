@@ -1,0 +1,1009 @@
+"""Run random orders of calls on one splitter, on both engines step by step.
+
+    python -m tests.fuzz orders --minutes 10        as many as fit
+    python -m tests.fuzz orders --seed 77 --cases 1 one program, again
+
+A program is a codec, a stream and steps. Each step is made on each engine before the next one is,
+and what comes of it is compared: results, types and texts of exceptions, every public attribute.
+The reference (tests/reference.py) has seen the whole stream beforehand and says what each call must
+deliver. Delivered messages are compared once more at the end, after every view that was kept has
+been written to.
+
+The memory that `get_room` gives may have another size on each engine. A step fills only as much as
+all of them gave, so that all see the same chunks.
+
+A program that fails is made smaller and printed as a few lines of Python; a program that crashes or
+hangs too, because campaigns run in processes of their own (tests/fuzz/workers.py).
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import copy
+import gc
+import pickle
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from types import ModuleType
+from typing import Any
+
+import framecodec.codec
+from framecodec import Codec, FrameError, IncompleteFrameError, formats
+from tests.fuzz.parsers import NOW, TRICKS, Builder, Parser
+from tests.reference import Outcome, expect
+from tests.zoo import CODECS, Mark, build_tagged, damaged, parse_tagged, sample_messages
+
+__all__ = [
+    "CODECS",
+    "Builder",
+    "Codec",
+    "Mark",
+    "Parser",
+    "Program",
+    "blob",
+    "build_tagged",
+    "draw_program",
+    "formats",
+    "load_engines",
+    "parse_tagged",
+    "run",
+    "run_seed",
+    "shrink",
+]
+
+# This many programs in a row share a codec: making one costs more than running a program.
+PROGRAMS_PER_CODEC = 100
+
+PATTERN = bytes(range(251))
+_BLOB = PATTERN * 8000
+
+
+def blob(first: int, size: int) -> bytes:
+    """Return `size` bytes of the pattern from this value on; long streams print in this form."""
+    return _BLOB[first : first + size]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program: what a run is made from.
+
+    Args:
+        codec: The codec as Python source, for `print`, and as itself.
+        steps: Names of `STEPS` with their arguments.
+    """
+
+    codec: Codec
+    stream: bytes
+    steps: list[tuple[Any, ...]] = field(default_factory=list)
+    raw: bool = False
+    skip: bool = False
+    source: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        steps = "".join(f"\n    {step!r}," for step in self.steps)
+        return (
+            "from tests.fuzz.orders import *\n"
+            f"run(Program({self.source or repr(self.codec)}, {_show_bytes(self.stream)}, "
+            f"[{steps}\n], raw={self.raw}, skip={self.skip}))"
+        )
+
+
+def _show_bytes(data: bytes) -> str:
+    if len(data) < 200:
+        return repr(data)
+    parts, plain, pos = [], b"", 0
+    while pos < len(data):
+        if data[pos : pos + 64] == blob(data[pos], 64):
+            stop = pos + 64
+            while stop < len(data) and data[stop] == (data[stop - 1] + 1) % 251:
+                stop += 1
+            parts += [repr(plain)] if plain else []
+            parts.append(f"blob({data[pos]}, {stop - pos})")
+            plain, pos = b"", stop
+        else:
+            plain += data[pos : pos + 1]
+            pos += 1
+    return " + ".join(parts + ([repr(plain)] if plain else [])) or "b''"
+
+
+# --- drawing --------------------------------------------------------------------------------------
+
+
+@dataclass
+class Stock:
+    """A codec, and what is made from it once for many programs."""
+
+    codec: Codec
+    source: str
+    for_reference: Codec
+    frames: list[bytes]
+    large: list[bytes]
+
+
+LARGE_SIZES = (4096, 20_000, 65_535, 66_000, 70_000, 131_072, 150_000, 400_000)
+
+
+def _roomy(rng: random.Random) -> Codec:
+    """Return a codec for large messages, whose memory get_room gives."""
+    owned = {"magic": rng.choice((b"", b"", b"MG")), "trailer": rng.choice((b"", b"", b"!!"))}
+    way = rng.randrange(5)
+    if way == 0:
+        return Codec.uint(4, max_message_size=rng.choice((None, 2**24, 140_000)))
+    if way == 1:
+        return Codec.uint(rng.choice((3, 4, 8)), "little", **owned)
+    if way == 2:
+        return Codec.uint(4, length_offset=len(owned["magic"]) + 3, **owned)
+    if way == 3:
+        return Codec.text(**owned)
+    return Codec.headers(max_message_size=rng.choice((2**24, 140_000)), **owned)
+
+
+def _custom(rng: random.Random) -> Codec:
+    trick, leads = rng.choice(TRICKS), rng.random() < 0.4
+    parser = Parser(
+        look_ahead=rng.choice((0, 0, 2, 3, 4, 8, 40, 300)),
+        early=rng.random() < 0.2,
+        leads=leads,
+        trick=trick,
+    )
+    return Codec.custom(
+        parser,
+        Builder(leads, bool(trick)),
+        max_header=rng.choice((4, 5, 8, 64, 1000)),
+        magic=rng.choice((b"", b"", b"M", b"\0\1")),
+        trailer=rng.choice((b"", b"", b"T", b"\r\n")),
+        max_message_size=rng.choice((None, 40, 300, 2**24)),
+    )
+
+
+def _draw_codec(rng: random.Random) -> tuple[Codec, str]:
+    from tests.fuzz import random_codec
+
+    way = rng.random()
+    if way < 0.3:
+        return random_codec(rng), ""
+    if way < 0.4:
+        name = rng.choice(list(CODECS))
+        return CODECS[name], f"CODECS[{name!r}]"
+    if way < 0.5:
+        name = rng.choice(list(formats))
+        return formats[name], f"formats[{name!r}]"
+    return (_custom(rng) if way < 0.8 else _roomy(rng)), ""
+
+
+def _stock(number: int) -> Stock:
+    rng = random.Random(number * 7919 + 1)
+    codec, source = _draw_codec(rng)
+    for_reference = codec
+    if isinstance(parse := codec.parameters.get("parse"), Parser):
+        for_reference = codec.replace(parse=replace(parse, plain=True))
+    NOW.splitter = None
+    frames = [codec.encode(message) for message in sample_messages(codec, number)]
+    large = []
+    for size in LARGE_SIZES:
+        message = blob(rng.randrange(251), size)
+        with contextlib.suppress(FrameError, ValueError, TypeError, OverflowError):
+            large.append(codec.encode(message))
+    return Stock(codec, source, for_reference, frames, large)
+
+
+_stocks: dict[int, Stock] = {}
+
+
+def stock_of(seed: int) -> Stock:
+    number = seed // PROGRAMS_PER_CODEC
+    if number not in _stocks:
+        _stocks.clear()
+        _stocks[number] = _stock(number)
+    return _stocks[number]
+
+
+SCRIBBLE = 500  # bytes
+
+SIZES = (0, 1, 1, 2, 2, 3, 4, 5, 7, 9, 17, 40, 100, 300, 1024)
+LARGE = (1024, 4000, 65_536, 66_000, 80_000, 140_000, 500_000)
+HINTS = (*(-1, 0, 1, 1024, 5000, 65_536, 70_000, -(2**70)) * 4, 200_000, 1_048_576, 2**40, 2**70)
+
+
+def draw_program(seed: int) -> Program:
+    """Return the program of this number."""
+    stock = stock_of(seed)
+    rng = random.Random(seed)
+    random_, choice = rng.random, rng.choice
+    large = bool(stock.large) and random_() < 0.12
+    stream = b""
+    if stock.frames:
+        stream = b"".join([choice(stock.frames) for _ in range(int(random_() * 7))])
+    if large:
+        for _ in range(1 + int(random_() * 2)):
+            stream += choice(stock.large)
+            if stock.frames and random_() < 0.6:
+                stream += choice(stock.frames)
+    way = random_()
+    if way < 0.35:
+        stream = damaged(stream, stock.codec, rng)
+    elif way < 0.45:
+        stream = rng.randbytes(int(random_() * 30)) + stream
+    elif way < 0.6:
+        stream += rng.randbytes(int(random_() * 12))
+    sizes = LARGE if large else SIZES
+    if not large and random_() < 0.2:
+        sizes = (1, 1, 2)
+    steps: list[tuple[Any, ...]] = []
+    left = len(stream)
+    for _ in range(2 + int(random_() * 12)):
+        draw = _DRAWS[int(random_() * len(_DRAWS))]
+        step = draw(rng, choice(sizes) if random_() < 0.85 else left)
+        steps.append(step)
+    steps.append(("rest", choice(("feed", "get_buffer", "get_room")), choice(HINTS)))
+    way = random_()
+    if way < 0.5:
+        steps.append(("eof",))
+    if way < 0.8:
+        steps.append(("detach",))
+    return Program(
+        stock.codec, stream, steps, random_() < 0.25, random_() < 0.3, source=stock.source
+    )
+
+
+FORMS: list[Callable[[bytes], Any]] = [
+    lambda data: data,
+    bytearray,
+    memoryview,
+    lambda data: memoryview(b"<" + data + b">")[1:-1],
+    lambda data: memoryview(bytearray(b"<" + data + b">"))[1:-1],
+    lambda data: array.array("B", data),
+    lambda data: memoryview(data).cast("B", (1, len(data))) if data else memoryview(data),
+    lambda data: _Bytes(data),
+]
+
+
+class _Bytes(bytes):
+    """A subclass, which the engines must not treat as plain `bytes`."""
+
+
+class Index:
+    """A number whose `__index__` calls the splitter."""
+
+    def __init__(self, number: Any) -> None:
+        self.number = number
+
+    def __index__(self) -> int:
+        from tests.fuzz.parsers import attempt
+
+        attempt(NOW.splitter.get_buffer, 1024)
+        attempt(NOW.splitter.get_room, 1024)
+        return self.number  # type: ignore[no-any-return]
+
+
+BAD_DATA: list[Callable[[], Any]] = [
+    lambda: None,
+    lambda: "text",
+    lambda: 5,
+    lambda: memoryview(b"abcdef")[::2],
+    lambda: [1, 2],
+    lambda: memoryview(bytearray(b"abcdef"))[::-1],
+    lambda: _released(),
+]
+
+
+def _released() -> memoryview:
+    view = memoryview(b"abc")
+    view.release()
+    return view
+
+
+COUNTS: list[Callable[[int], Any]] = [
+    lambda size: -1,
+    lambda size: size + 1,
+    lambda size: 2**62,
+    lambda size: 2**70,
+    lambda size: -(2**70),
+    lambda size: "1",
+    lambda size: None,
+    lambda size: 1.5,
+    lambda size: Index("1"),
+]
+
+ALIASES = ("view", "view of it", "slice", "cast", "obj")
+
+_give = ("get_buffer", "get_room")
+_DRAWS: list[Callable[[random.Random, int], tuple[Any, ...]]] = [
+    *[lambda rng, n: ("feed", n, int(rng.random() ** 2 * len(FORMS)))] * 9,
+    *[lambda rng, n: ("give", rng.choice(_give), rng.choice(HINTS), n, rng.choice(ALIASES))] * 9,
+    *[lambda rng, n: ("get", rng.choice(_give), rng.choice(HINTS), rng.random() < 0.5)] * 4,
+    *[lambda rng, n: ("update", n, rng.choice(ALIASES))] * 3,
+    lambda rng, n: ("update wrongly", rng.randrange(len(COUNTS))),
+    *[lambda rng, n: ("feed given", rng.choice(_give), rng.choice(HINTS), n, rng.choice(SIZES))]
+    * 2,
+    *[lambda rng, n: ("scribble",)] * 3,
+    lambda rng, n: ("eof",) if rng.random() < 0.3 else ("collect",),
+    lambda rng, n: ("detach",) if rng.random() < 0.3 else ("drop",),
+    lambda rng, n: ("feed wrongly", rng.randrange(len(BAD_DATA))),
+    lambda rng, n: ("get wrongly", rng.choice(_give), rng.randrange(4)),
+    lambda rng, n: ("scan", n, rng.random() < 0.5),
+    lambda rng, n: ("split", n),
+    lambda rng, n: ("copy", rng.randrange(len(COPIES))),
+    lambda rng, n: ("encode", rng.randrange(2**30)),
+]
+
+
+# --- what must come of it -------------------------------------------------------------------------
+
+
+class Model:
+    """What the reference expects of a splitter after each byte."""
+
+    def __init__(self, codec: Codec, program: Program) -> None:
+        self.codec, self.program = codec, program
+        self.whole = self.outcome(len(program.stream))
+        self.taken = 0  # bytes
+        self.done = 0  # frames delivered or discarded
+        self.offset = 0
+        self.count = 0  # messages
+        self.failed: type[BaseException] | None = None  # the sticky error
+        self.detached = False
+
+    def outcome(self, size: int) -> Outcome:
+        program = self.program
+        return expect(self.codec, program.stream[:size], raw=program.raw, skip=program.skip)
+
+    def take(self, size: int) -> list[Any] | type[BaseException]:
+        """Return the messages, or the type of error, that a call with `size` bytes must give."""
+        self.taken += size
+        count = self.count
+        steps = self.whole.steps
+        while self.done < len(steps) and steps[self.done][0] <= self.taken:
+            _, self.offset, self.count = steps[self.done]
+            self.done += 1
+        if (decided := self.whole.decided) is not None and decided <= self.taken:
+            self.failed = self.whole.error
+            if self.count == count:
+                assert self.failed is not None
+                return self.failed
+        return self.whole.messages[count : self.count]
+
+    @property
+    def pending(self) -> int:
+        return self.taken - self.offset
+
+
+# --- running --------------------------------------------------------------------------------------
+
+
+class Mismatch(AssertionError):
+    """The engines differ, or an engine and the reference do."""
+
+
+class Side:
+    """A splitter on one engine, and everything that it gave."""
+
+    def __init__(self, engine: ModuleType, program: Program) -> None:
+        self.engine = engine
+        self.splitter: Any = engine.Splitter(
+            program.codec, raw=program.raw, on_oversize="skip" if program.skip else "raise"
+        )
+        self.messages: list[Any] = []
+        self.copies: list[Any] = []  # of them, as they were
+        self.needed = 1  # bytes_needed before the call
+        self.given: memoryview | None = None  # what was given last
+        self.kept: list[Any] = []  # views of what was given, their objects
+        self.spans: list[tuple[Any, Any]] = []
+        self.log: list[Any] = []
+
+    def attempt(
+        self, call: Callable[..., Any], *arguments: Any, chunk: Any = None, beside: bool = False
+    ) -> Any:
+        """Return the result or the exception of a call.
+
+        Args:
+            beside: The call is not one of the splitter, so tricks get no splitter to call.
+        """
+        NOW.splitter = None if beside else self.splitter
+        NOW.engine, NOW.chunk, NOW.log = self.engine, chunk, self.log
+        self.needed = self.splitter.bytes_needed
+        try:
+            return call(*arguments)
+        except BaseException as error:
+            if type(error) is KeyboardInterrupt:  # a campaign is to end
+                raise
+            return error
+        finally:
+            NOW.splitter = NOW.chunk = None
+
+    def public(self) -> tuple[Any, ...]:
+        splitter = self.splitter
+        error = splitter.error
+        return (
+            splitter.pending,
+            splitter.bytes_needed,
+            splitter.stream_offset,
+            splitter.pending_header,
+            splitter.skipped,
+            error if error is None else _told(error),
+        )
+
+
+def _told(result: Any) -> Any:
+    if isinstance(result, BaseException):
+        if isinstance(result, FrameError):
+            return type(result), str(result), {**vars(result)}
+        return type(result), str(result)
+    return result
+
+
+_NUMBER = re.compile(r"\d+")
+
+
+class Run:
+    """One run of a program."""
+
+    def __init__(self, program: Program, engines: list[ModuleType], for_reference: Codec) -> None:
+        self.program = program
+        self.model = Model(for_reference, program)
+        self.sides = [Side(engine, program) for engine in engines]
+        self.wanted: list[Any] = []  # the messages that were delivered
+        self.tainted = False  # the unfinished frame was written to, its bytes are anything
+        self.dropped = False  # what was given last is gone
+        self.sliced = False  # the chunk was a long one
+
+    @property
+    def left(self) -> int:
+        return len(self.program.stream) - self.model.taken
+
+    def fail(self, what: str, *seen: Any) -> None:
+        raise Mismatch(": ".join([what, *map(_short, seen)]))
+
+    def same(self, what: str, results: list[Any]) -> Any:
+        """Check that all results are the same; return the first one."""
+        first = _told(results[0])
+        for other in results[1:]:
+            if (told := _told(other)) != first:
+                self.fail(f"{what}: the engines differ", first, told)
+        return results[0]
+
+    # --- calls that take bytes
+
+    def check_taken(self, what: str, size: int, results: list[Any]) -> bool:
+        """Check a call that was given `size` bytes; return whether the stream can continue."""
+        model = self.model
+        if model.detached or model.failed:
+            self.check_refused(what, results)
+            return False
+        count = model.count
+        expected = model.take(size)
+        if isinstance(expected, type):
+            result = self.same(what, results)
+            if type(result) is not expected:
+                self.fail(f"{what} at byte {model.taken}", expected, result)
+            for side, error in zip(self.sides, results, strict=True):
+                if side.splitter.error is not error:
+                    self.fail(f"{what}: the error does not stick", side.splitter.error)
+            return False
+        for side, result in zip(self.sides, results, strict=True):
+            if type(result) is not list:
+                self.fail(f"{what} at byte {model.taken}", expected, result)
+            if result and size < side.needed:
+                self.fail(f"{what}: bytes_needed was no lower bound", side.needed, size)
+            if self.tainted and result and expected:
+                if isinstance(expected[0], bytes) and isinstance(result[0], bytes):
+                    if len(result[0]) != len(expected[0]):
+                        self.fail(f"{what} at byte {model.taken}", expected, result)
+                    expected = [bytes(memoryview(result[0])), *expected[1:]]
+                if result != expected:
+                    self.fail(f"{what} at byte {model.taken}", expected, result)
+                side.copies += expected
+            elif result != expected:
+                self.fail(f"{what} at byte {model.taken}", expected, result)
+            else:
+                side.copies += expected
+            side.messages += result
+        if model.count != count or not model.pending:
+            self.tainted = False
+        return not model.failed
+
+    def check_refused(self, what: str, results: list[Any]) -> None:
+        """Check a call to a splitter that is detached or has failed."""
+        result = self.same(what, results)
+        if self.model.detached:
+            if type(result) is not ValueError or "detached" not in str(result):
+                self.fail(f"{what} after detach()", result)
+            return
+        for side, error in zip(self.sides, results, strict=True):
+            if side.splitter.error is not error:
+                self.fail(f"{what} after an error", error)
+
+    def check_public(self, what: str) -> None:
+        """Check that all public attributes are the same and fit the stream."""
+        seen = [side.public() for side in self.sides]
+        public = self.same(f"attributes after {what}", seen)
+        model = self.model
+        if not model.detached and (public[0], public[2]) != (model.pending, model.offset):
+            self.fail(f"pending, stream_offset after {what}", (model.pending, model.offset), public)
+        if (public[5] and public[5][0]) != model.failed or public[1] < 1:
+            self.fail(f"error, bytes_needed after {what}", model.failed, public)
+        if len(self.sides) > 1 and any(side.log for side in self.sides):
+            logs = [side.log for side in self.sides]
+            if not self.sliced:
+                self.same(f"what the tricks saw in {what}", logs)
+            for side in self.sides:
+                side.log = []
+
+    def run(self) -> None:
+        NOW.own = [side.splitter for side in self.sides]
+        try:
+            for step in self.program.steps:
+                name, *arguments = step
+                taken = self.model.taken
+                STEPS[name](self, *arguments)
+                # The Python engine takes long chunks in slices, and a trick sees where it is.
+                self.sliced = self.model.taken - taken > 65_536
+                self.check_public(name)
+            for side in self.sides:
+                self.scribble(side)
+            self.check_messages()
+            for side in self.sides:
+                side.splitter = None
+                self.scribble(side)
+                side.given = None
+                side.kept.clear()
+                for spans, found in side.spans:
+                    if _listed(spans) != found:
+                        self.fail("spans have changed", found, _listed(spans))
+            self.check_messages()
+        finally:
+            for kept in NOW.kept:  # read what was taken from the inside
+                if isinstance(kept, memoryview):
+                    bytes(kept)
+            NOW.kept.clear()
+            NOW.own = []
+
+    def check_messages(self) -> None:
+        for side in self.sides:
+            if side.messages != side.copies:
+                self.fail("a delivered message has changed", side.copies, side.messages)
+
+    def scribble(self, side: Side) -> None:
+        """Write to both ends of all memory that was given."""
+        for thing in side.kept:
+            try:
+                with memoryview(thing) as view:
+                    view[:SCRIBBLE] = b"\xee" * min(SCRIBBLE, len(view))
+                    view[-SCRIBBLE:] = b"\xed" * min(SCRIBBLE, len(view))
+            except (ValueError, TypeError, BufferError):  # it was released, or is not writable
+                pass
+
+    # --- steps
+
+    def feed(self, size: int, form: int) -> None:
+        data = self.next_bytes(size)
+        results = []
+        for side in self.sides:
+            chunk = FORMS[form](data)
+            results.append(side.attempt(side.splitter.feed, chunk, chunk=chunk))
+            if isinstance(chunk, bytearray):  # nothing may hold it, and its bytes may change now
+                chunk[:] = b"\xee" * len(chunk)
+                chunk.clear()
+        self.check_taken("feed", len(data), results)
+
+    def next_bytes(self, size: int) -> bytes:
+        return self.program.stream[self.model.taken : self.model.taken + size]
+
+    def get(self, method: str, hint: Any, keep: bool) -> bool:
+        """Get memory from each side; return whether there is some."""
+        results = [side.attempt(getattr(side.splitter, method), hint) for side in self.sides]
+        if self.model.detached or self.model.failed:
+            self.check_refused(method, results)
+            return False
+        for side, view in zip(self.sides, results, strict=True):
+            if type(view) is not memoryview or view.readonly or not len(view) or view.ndim != 1:
+                self.fail(f"{method}({hint})", view)
+            side.given = view
+            if keep:
+                side.kept += [view, view[:], view.obj]
+        self.dropped = False
+        return True
+
+    def fill(self, size: int, alias: str, start: int = 0) -> int:
+        """Write the next bytes of the stream into the given memory; return how many."""
+        views = [side.given for side in self.sides]
+        try:
+            size = min([size, self.left, *(len(view) - start for view in views if view)])
+        except ValueError:  # one was taken back
+            size = min(size, self.left)
+        size = max(size, 0)
+        data = self.next_bytes(size)
+        for view in views:
+            if view is not None:
+                with contextlib.suppress(ValueError):
+                    _alias(view, alias)[start : start + size] = data
+        return size
+
+    def update(self, size: int, alias: str) -> bool:
+        """Fill the given memory and report it; return whether the stream can continue."""
+        if self.dropped:
+            return False
+        size = self.fill(size, alias)
+        results = [side.attempt(side.splitter.buffer_updated, size) for side in self.sides]
+        if self.model.detached or self.model.failed:
+            self.check_refused("buffer_updated", results)
+            return False
+        if isinstance(results[0], ValueError):  # there is nothing given
+            self.same("buffer_updated", results)
+            for side in self.sides:
+                side.given = None
+            return False
+        goes_on = self.check_taken("buffer_updated", size, results)
+        for side in self.sides:
+            side.given = None
+        return goes_on
+
+    def give(self, method: str, hint: Any, size: int, alias: str) -> None:
+        """Pass `size` bytes through given memory, as a socket does, in several calls if needed."""
+        size = min(size, self.left)
+        stop = self.model.taken + size
+        while True:
+            if not self.get(method, hint, alias != "view"):
+                return
+            before = self.model.taken
+            if not self.update(stop - before, alias) or self.model.taken >= stop:
+                return
+            if self.model.taken == before:
+                self.fail("the given memory is empty")
+
+    def rest(self, way: str, hint: Any) -> None:
+        if way == "feed":
+            self.feed(self.left, 0)
+        else:
+            self.give(way, hint, self.left, "view")
+
+    def update_wrongly(self, which: int) -> None:
+        if self.dropped:  # what is too much is not known
+            return
+        results = []
+        for side in self.sides:
+            size = 0
+            with contextlib.suppress(ValueError, TypeError):
+                size = len(side.given)  # type: ignore[arg-type]
+            count = COUNTS[which](size)
+            results.append(side.attempt(side.splitter.buffer_updated, count))
+        if not isinstance(results[0], BaseException):
+            self.fail("buffer_updated took a wrong count", results[0])
+        if type(results[0]) is ValueError:  # the size may be each engine's own
+            results = [(type(error), _NUMBER.sub("N", str(error))) for error in results]
+        self.same("buffer_updated of a wrong count", results)
+        if which == 8:  # it got memory
+            self.drop()
+
+    def feed_given(self, method: str, hint: Any, size: int, start: int) -> None:
+        """Feed a part of the memory that was given for reading."""
+        if not self.get(method, hint, True):
+            return
+        size = self.fill(size, "view", start)
+        results = []
+        for side in self.sides:
+            assert side.given is not None
+            part = side.given[start : start + size]
+            results.append(side.attempt(side.splitter.feed, part))
+            del part
+        self.check_taken("feed of what was given", size, results)
+
+    def write_to_all(self) -> None:
+        for side in self.sides:
+            self.scribble(side)
+        if self.model.pending and any(side.kept for side in self.sides):
+            self.tainted = True
+
+    def eof(self) -> None:
+        model = self.model
+        results = [side.attempt(side.splitter.feed_eof) for side in self.sides]
+        if model.detached or model.failed:
+            self.check_refused("feed_eof", results)
+            return
+        result = self.same("feed_eof", results)
+        if not model.pending:
+            if result is not None:
+                self.fail("feed_eof between two frames", result)
+            return
+        expected = model.outcome(model.taken)
+        if type(result) is not IncompleteFrameError or vars(result) != expected.attributes:
+            self.fail("feed_eof", expected, result)
+        model.failed = IncompleteFrameError
+
+    def detach(self) -> None:
+        model = self.model
+        results = [side.attempt(side.splitter.detach) for side in self.sides]
+        if model.detached:
+            self.check_refused("detach", results)
+            return
+        unread = model.outcome(model.taken).unread
+        for result in results:
+            if result != unread and not (
+                self.tainted and isinstance(result, bytes) and len(result) == len(unread)
+            ):
+                self.fail(f"detach at byte {model.taken}", unread, result)
+        model.detached = True
+
+    def collect(self) -> None:
+        gc.collect(1)
+
+    def drop(self) -> None:
+        """Drop all given memory; what was given last cannot be filled any more."""
+        for side in self.sides:
+            side.given = None
+            side.kept.clear()
+        self.dropped = True
+
+    def feed_wrongly(self, which: int) -> None:
+        self.refuse("feed of what has no bytes", "feed", BAD_DATA[which])
+
+    def get_wrongly(self, method: str, which: int) -> None:
+        hint = ("1", None, 1.5, Index("x"))[which]
+        self.refuse(f"{method} of no number", method, lambda: hint)
+        self.drop()  # the number may have got memory
+
+    def refuse(self, what: str, method: str, argument: Callable[[], Any]) -> None:
+        results = [side.attempt(getattr(side.splitter, method), argument()) for side in self.sides]
+        if not isinstance(self.same(what, results), BaseException):
+            self.fail(f"{what} was taken")
+
+    def scan(self, size: int, raw: bool) -> None:
+        data = bytearray(self.next_bytes(size))
+        results, found = [], []
+        for side in self.sides:
+            spans = side.attempt(
+                lambda engine=side.engine: engine.scan(self.program.codec, data, raw=raw),
+                beside=True,
+            )
+            results.append(spans if isinstance(spans, BaseException) else _listed(spans))
+            if not isinstance(spans, BaseException):
+                found.append((side, spans, spans.consumed, [bytes(view) for view in spans]))
+        self.same("scan", results)
+        self.same("spans", [entry[2:] for entry in found] or [None])
+        for side, spans, _, _ in found:
+            side.spans.append((_export(spans), _listed(spans)))
+
+    def split(self, size: int) -> None:
+        data = self.next_bytes(size)
+        results = []
+        for side in self.sides:
+            before = framecodec.codec.Splitter
+            framecodec.codec.Splitter = side.engine.Splitter  # type: ignore[misc]
+            try:
+                results.append(side.attempt(self.program.codec.split, data, beside=True))
+            finally:
+                framecodec.codec.Splitter = before  # type: ignore[misc]
+        self.same("split", results)
+
+    def copy(self, which: int) -> None:
+        results = []
+        for side in self.sides:
+            for thing in (side.splitter, *(spans for spans, _ in side.spans[:1])):
+                if thing is not side.splitter:
+                    side.attempt(COPIES[which], thing)
+                    continue
+                result = side.attempt(COPIES[which], thing)
+                results.append(type(result) if isinstance(result, Exception) else "copied")
+            if side.given is not None:
+                with contextlib.suppress(ValueError):  # it was withdrawn
+                    if not isinstance(side.given.obj, bytearray):
+                        side.attempt(COPIES[which], side.given.obj)
+        if self.same("copying", results) == "copied":
+            self.fail("a splitter was copied")
+
+    def encode(self, seed: int) -> None:
+        rng = random.Random(seed)
+        known = stock_messages(self.program.codec)
+        batch = [rng.choice(known) for _ in range(rng.randint(0, 4))] if known else []
+        batch += [
+            rng.choice((b"", bytearray(b"ab"), memoryview(b"abc"), "text", None, 5, b"x" * 99))
+        ]
+        rng.shuffle(batch)
+        results = []
+        for side in self.sides:
+            encoder = side.attempt(side.engine.Encoder, self.program.codec)
+            items = list(batch)
+            one = side.attempt(encoder.encode, items[0], beside=True)
+            changing = _Changing(items) if seed & 1 else items
+            many = side.attempt(encoder.encode_many, changing, beside=True)
+            parts = side.attempt(encoder.frame_parts, items[0], beside=True)
+            if isinstance(parts, list):
+                parts = b"".join(parts)
+            results.append((_told(one), _told(many), _told(parts)))
+        self.same("encode", results)
+
+
+class _Changing(list[Any]):
+    """A batch that grows while it is read."""
+
+    def __iter__(self) -> Iterator[Any]:
+        for item in list.__iter__(self):
+            yield item
+            if len(self) < 9:
+                self.append(item)
+
+
+_messages: dict[int, list[Any]] = {}
+
+
+def stock_messages(codec: Codec) -> list[Any]:
+    if id(codec) not in _messages:
+        _messages.clear()
+        _messages[id(codec)] = sample_messages(codec)
+    return _messages[id(codec)]
+
+
+STEPS: dict[str, Callable[..., Any]] = {
+    "feed": Run.feed,
+    "get": Run.get,
+    "update": Run.update,
+    "give": Run.give,
+    "rest": Run.rest,
+    "update wrongly": Run.update_wrongly,
+    "feed given": Run.feed_given,
+    "scribble": Run.write_to_all,
+    "eof": Run.eof,
+    "detach": Run.detach,
+    "collect": Run.collect,
+    "drop": Run.drop,
+    "feed wrongly": Run.feed_wrongly,
+    "get wrongly": Run.get_wrongly,
+    "scan": Run.scan,
+    "split": Run.split,
+    "copy": Run.copy,
+    "encode": Run.encode,
+}
+
+COPIES: list[Callable[[Any], Any]] = [
+    copy.copy,
+    copy.deepcopy,
+    *(lambda thing, n=n: pickle.dumps(thing, n) for n in (0, 2, 5)),
+    lambda thing: thing.__reduce__(),
+    lambda thing: thing.__reduce_ex__(4),
+]
+
+
+def _alias(view: memoryview, name: str) -> Any:
+    if name == "view of it":
+        return memoryview(view)
+    if name == "slice":
+        return view[:]
+    if name == "cast":
+        return view.cast("b").cast("B")
+    if name == "obj" and isinstance(view.obj, bytearray):
+        return memoryview(view.obj)
+    return view
+
+
+def _listed(spans: Any) -> Any:
+    if isinstance(spans, memoryview):
+        return spans.tolist() if spans.shape and spans.shape[0] else []
+    return [[len(view), bytes(view)] for view in spans]
+
+
+def _export(spans: Any) -> Any:
+    return spans
+
+
+def _short(thing: Any) -> str:
+    text = repr(thing)
+    return text if len(text) < 300 else f"{text[:280]}... ({len(text)} characters)"
+
+
+def load_engines(names: list[str] | None = None) -> list[ModuleType]:
+    import importlib
+
+    from tests.engines import ENGINES
+
+    return [importlib.import_module(ENGINES[name]) for name in names or ENGINES]
+
+
+def run(program: Program, engines: list[ModuleType] | None = None) -> None:
+    """Run a program; raise `Mismatch` where something is wrong."""
+    codec = program.codec
+    if isinstance(parse := codec.parameters.get("parse"), Parser):
+        codec = codec.replace(parse=replace(parse, plain=True))
+    Run(program, engines or load_engines(), codec).run()
+
+
+def run_seed(seed: int, engines: list[ModuleType]) -> None:
+    program = draw_program(seed)
+    Run(program, engines, stock_of(seed).for_reference).run()
+
+
+def outcome_of(program: Program, engines: list[ModuleType]) -> str:
+    """Return what is wrong with a program, or ""."""
+    try:
+        run(program, engines)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+# --- making a failure smaller ---------------------------------------------------------------------
+
+
+def shrink(program: Program, fails: Callable[[Program], bool], seconds: float = 20.0) -> Program:
+    """Return the smallest program that still fails and is found in this time."""
+    end = time.monotonic() + seconds
+    for _ in range(6):
+        before = program
+        for candidates in (_fewer_steps, _simpler_choices, _less_stream, _simpler_steps):
+            pos = 0
+            while time.monotonic() < end and (options := list(candidates(program)))[pos:]:
+                if fails(options[pos]):
+                    program = options[pos]
+                else:
+                    pos += 1
+        if program == before:
+            break
+    return program
+
+
+def _fewer_steps(program: Program) -> Iterator[Program]:
+    steps = program.steps
+    for size in (8, 4, 2, 1):
+        for pos in range(0, len(steps), size):
+            if len(steps) > size or size == 1:
+                yield replace(program, steps=steps[:pos] + steps[pos + size :])
+
+
+def _simpler_choices(program: Program) -> Iterator[Program]:
+    if program.raw:
+        yield replace(program, raw=False)
+    if program.skip:
+        yield replace(program, skip=False)
+    has = program.codec.parameters
+    for name, plain in (
+        ("magic", b""),
+        ("trailer", b""),
+        ("specials", None),
+        ("length_adjustment", 0),
+        ("length_offset", None),
+        ("length_includes", "rest"),
+        ("max_message_size", None),
+    ):
+        if has[name] != plain:
+            with contextlib.suppress(ValueError, TypeError):
+                yield replace(program, codec=program.codec.replace(**{name: plain}), source="")
+    if isinstance(parse := has.get("parse"), Parser):
+        for change in ({"look_ahead": 0}, {"early": False}, {"leads": False}, {"trick": ""}):
+            if replace(parse, **change) != parse:  # type: ignore[arg-type]
+                changed = replace(parse, **change)  # type: ignore[arg-type]
+                yield replace(program, codec=program.codec.replace(parse=changed), source="")
+
+
+def _less_stream(program: Program) -> Iterator[Program]:
+    stream = program.stream
+    size = len(stream)
+    step = 1 << max(0, size.bit_length() - 1)
+    while step:
+        if size // step < 200:
+            for pos in range(0, size, step):
+                yield replace(program, stream=stream[:pos] + stream[pos + step :])
+        step //= 4
+    if size < 200:
+        for pos in range(size):
+            if stream[pos]:
+                yield replace(program, stream=stream[:pos] + b"\0" + stream[pos + 1 :])
+
+
+def _simpler_steps(program: Program) -> Iterator[Program]:
+    for pos, step in enumerate(program.steps):
+        for index, argument in enumerate(step[1:], 1):
+            options: tuple[Any, ...] = ()
+            if isinstance(argument, bool):
+                options = (False,) if argument else ()
+            elif isinstance(argument, int):
+                options = tuple(n for n in (0, 1, argument // 2, argument - 1) if 0 <= n < argument)
+            elif argument in ALIASES[1:]:
+                options = ("view",)
+            for option in options:
+                changed = (*step[:index], option, *step[index + 1 :])
+                yield replace(
+                    program, steps=[*program.steps[:pos], changed, *program.steps[pos + 1 :]]
+                )
