@@ -565,6 +565,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--engine", choices=ENGINES, action="append", help="only this one")
     parser.add_argument("--every", type=int, default=1, help="run every Nth case only")
+    parser.add_argument("--only", default="", help="only cases with this text in their names")
     parser.add_argument("--case", type=int, help="only this one, in this process")
     parser.add_argument("--fail", type=int, help="... and only this allocation")
     parser.add_argument("--jobs", type=int, default=1, help="processes at the same time")
@@ -575,7 +576,8 @@ def main(arguments: list[str]) -> int:
     bad = 0
     for name in options.engine or ENGINES:
         (engine,) = load_engines([name])
-        cases = all_cases(engine)[:: options.every]
+        cases = [case for case in all_cases(engine) if options.only in case.name]
+        cases = cases[:: options.every]
         gc.collect()
         gc.freeze()  # so that a collection goes through what a call leaves, and nothing else
         if options.case is not None:

@@ -60,6 +60,14 @@ def test_each_allocation_fails_in_turn(engine: ModuleType) -> None:
 
 
 @needs_fork
+@pytest.mark.skipif(bool(shortage.why_not()), reason=shortage.why_not())
+def test_each_allocation_fails_in_turn_where_a_message_may_be_special(engine: ModuleType) -> None:
+    name = "python" if engine.__name__.endswith("_py") else "compiled"
+    printed = campaign("shortage", "--engine", name, "--only", "bytes: specials")
+    assert " 0 raised MemoryError" not in printed
+
+
+@needs_fork
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="other collectors run elsewhere")
 def test_collections_inside_calls_call_in(engine: ModuleType) -> None:
     name = "python" if engine.__name__.endswith("_py") else "compiled"
