@@ -7,6 +7,7 @@ outcome.
 
 from __future__ import annotations
 
+import functools
 import re
 import struct
 import sys
@@ -129,12 +130,18 @@ def read_headers(frame: bytes, pos: int, name: str, max_header: int) -> tuple[in
     raise Short
 
 
+@functools.cache
+def refusing_sizes(max_header: int) -> set[int]:
+    """How many bytes `parse` must have been shown so that its refusal counts."""
+    sizes, size = set(), 0
+    while size < max_header:
+        size = min(max_header, size + 1 + max(0, size - 64) // 8)
+        sizes.add(size)
+    return sizes
+
+
 def ask_parse(frame: bytes, pos: int, parse: Any, max_header: int) -> tuple[int, int, bytes, int]:
     """The size of the rest, where the header stops, the lead, and how many bytes were shown."""
-    counting = {1}  # the sizes at which a refusal counts
-    while max(counting) < max_header:
-        size = max(counting)
-        counting.add(min(max_header, size + 1 + max(0, size - 64) // 8))
     for size in range(1, min(max_header, len(frame) - pos) + 1):
         try:
             found = parse(memoryview(frame[pos : pos + size]))
@@ -146,15 +153,13 @@ def ask_parse(frame: bytes, pos: int, parse: Any, max_header: int) -> tuple[int,
         except MemoryError as error:
             raise Broken(pos + size, type(error)) from None
         except Exception:
-            if size not in counting:
-                continue
-            raise Bad(pos + size) from None
+            sound = False
         except BaseException as error:
             raise Broken(pos + size, type(error)) from None
         if not sound:
-            if size not in counting:
-                continue
-            raise Bad(pos + size)
+            if size in refusing_sizes(max_header):
+                raise Bad(pos + size)
+            continue
         if header_size <= size:
             return rest_size, pos + header_size, lead, pos + size
     if len(frame) - pos >= max_header:

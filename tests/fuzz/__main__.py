@@ -3,6 +3,8 @@
 python -m tests.fuzz [OPTIONS]          random streams; see the package
 python -m tests.fuzz orders [OPTIONS]   random orders of calls; see orders.py
 python -m tests.fuzz shortage [OPTIONS] failing allocations; see shortage.py
+python -m tests.fuzz collecting [OPTIONS]
+                                        calls from collections; see collecting.py
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import traceback
 from collections import Counter
 
 from tests.engines import ENGINES
-from tests.fuzz import orders, run_case, shortage
+from tests.fuzz import collecting, orders, run_case, shortage
 from tests.fuzz.workers import Failure, in_a_child, run_cases
 
 
@@ -24,6 +26,8 @@ def main() -> int:
         return run_orders(sys.argv[2:])
     if sys.argv[1:2] == ["shortage"]:
         return shortage.main(sys.argv[2:])
+    if sys.argv[1:2] == ["collecting"]:
+        return collecting.main(sys.argv[2:])
     return run_streams(sys.argv[1:])
 
 
@@ -80,6 +84,7 @@ def run_orders(arguments: list[str]) -> int:
         count=options.cases,
         seconds=None if minutes is None else 60 * minutes,
         jobs=options.jobs,
+        block=orders.PROGRAMS_PER_CODEC,
         most_failures=options.failures,
         report=show,
     )

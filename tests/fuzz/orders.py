@@ -202,9 +202,11 @@ def stock_of(seed: int) -> Stock:
     return _stocks[number]
 
 
+SCRIBBLE = 500  # bytes
+
 SIZES = (0, 1, 1, 2, 2, 3, 4, 5, 7, 9, 17, 40, 100, 300, 1024)
 LARGE = (1024, 4000, 65_536, 66_000, 80_000, 140_000, 500_000)
-HINTS = (-1, 0, 1, 1024, 5000, 65_536, 70_000, 200_000, 1_048_576, 2**40, -(2**70), 2**70)
+HINTS = (*(-1, 0, 1, 1024, 5000, 65_536, 70_000, -(2**70)) * 4, 200_000, 1_048_576, 2**40, 2**70)
 
 
 def draw_program(seed: int) -> Program:
@@ -562,16 +564,12 @@ class Run:
                 self.fail("a delivered message has changed", side.copies, side.messages)
 
     def scribble(self, side: Side) -> None:
-        """Writes to all that was given."""
-        for view in side.kept:
+        """Writes to both ends of all that was given."""
+        for thing in side.kept:
             try:
-                if isinstance(view, memoryview):
-                    view[:] = b"\xee" * len(view)
-                elif isinstance(view, bytearray):
-                    view[:] = b"\xed" * len(view)
-                else:
-                    with memoryview(view) as inside:
-                        inside[:] = b"\xec" * len(inside)
+                with memoryview(thing) as view:
+                    view[:SCRIBBLE] = b"\xee" * min(SCRIBBLE, len(view))
+                    view[-SCRIBBLE:] = b"\xed" * min(SCRIBBLE, len(view))
             except (ValueError, TypeError, BufferError):  # it was released, or is not writable
                 pass
 
@@ -788,8 +786,9 @@ class Run:
                 result = side.attempt(COPIES[which], thing)
                 results.append(type(result) if isinstance(result, Exception) else "copied")
             if side.given is not None:
-                with contextlib.suppress(ValueError):
-                    side.attempt(COPIES[which], side.given.obj)
+                with contextlib.suppress(ValueError):  # it was withdrawn
+                    if not isinstance(side.given.obj, bytearray):
+                        side.attempt(COPIES[which], side.given.obj)
         if self.same("copying", results) == "copied":
             self.fail("a splitter was copied")
 
@@ -980,11 +979,11 @@ def _less_stream(program: Program) -> Iterator[Program]:
     size = len(stream)
     step = 1 << max(0, size.bit_length() - 1)
     while step:
-        if size // step < 40:
+        if size // step < 200:
             for pos in range(0, size, step):
                 yield replace(program, stream=stream[:pos] + stream[pos + step :])
         step //= 4
-    if size < 40:
+    if size < 200:
         for pos in range(size):
             if stream[pos]:
                 yield replace(program, stream=stream[:pos] + b"\0" + stream[pos + 1 :])

@@ -13,6 +13,7 @@ The frame: one byte of flags, up to three bytes of length, the rest.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -122,10 +123,8 @@ def grab() -> None:
                 NOW.kept.append(thing)
         elif type(thing) is NOW.engine.Splitter and all(thing is not own for own in NOW.own):
             for call in (lambda s: s.feed(b"ab"), lambda s: s.get_room(), lambda s: s.detach()):
-                try:
+                with contextlib.suppress(Exception):
                     call(thing)
-                except Exception:
-                    pass
 
 
 def resize_chunk() -> None:
@@ -259,8 +258,8 @@ class Builder:
         if self.leads and size and message[0] & 0x40 and not message[0] & 0x20:
             first, rest = message[0], size - 1
             width = first & 3
-            if width == 0 and first >> 2 & 7 == rest or width and rest < 256**width:
-                return bytes([first]) + rest.to_bytes(width, "big"), 1
+            if (width == 0 and first >> 2 & 7 == rest) or (width and rest < 256**width):
+                return bytes([first]) + (rest.to_bytes(width, "big") if width else b""), 1
         mark = 0x80 if self.trick and size and message[-1] & 1 else 0
         if size < 8 and not (size and message[0] & 1):
             return bytes([mark | size << 2])

@@ -38,7 +38,7 @@ class Failure:
 
 
 class _Worker:
-    """A child that runs every `step`th case.
+    """A child that runs each `jobs`th block of cases.
 
     Shared with it: the case it is in, the cases that it has done, and whether it has ended well.
     """
@@ -47,7 +47,8 @@ class _Worker:
         self,
         run: Callable[[int], object],
         first: int,
-        step: int,
+        jobs: int,
+        block: int,
         stop: int | None,
         end: float,
         quiet: bool,
@@ -68,7 +69,7 @@ class _Worker:
             os.close(self.reader)
             if quiet:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            status = self.work(run, first, step, stop, end, writer)
+            status = self.work(run, first, jobs, block, stop, end, writer)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
@@ -78,7 +79,8 @@ class _Worker:
         self,
         run: Callable[[int], object],
         case: int,
-        step: int,
+        jobs: int,
+        block: int,
         stop: int | None,
         end: float,
         writer: int,
@@ -94,11 +96,13 @@ class _Worker:
                 if type(error) is KeyboardInterrupt:
                     break
                 text = "".join(traceback.format_exception_only(error)).strip()
+                if text == "AssertionError":
+                    text += f": {traceback.extract_tb(error.__traceback__)[-1].line}"
                 os.write(writer, f"{case} {text[:3000]}".encode() + b"\0")
                 done += 1
                 self.write(case, done, 1)
                 return 71
-            case += step
+            case = _next(case, jobs, block)
             done += 1
         self.write(case, done, 1)
         return 0
@@ -123,6 +127,7 @@ def run_cases(
     count: int | None = None,
     seconds: float | None = None,
     jobs: int = 1,
+    block: int = 1,
     most_failures: int = 1,
     report: Callable[[Failure], None] = lambda failure: None,
     quiet: bool = False,
@@ -131,6 +136,7 @@ def run_cases(
 
     Args:
         run: Runs a case by its number; may return two numbers, which are summed up.
+        block: Neighbours that share what is expensive to make, so that one worker runs them.
         quiet: Nothing that the workers write to the standard error is shown.
 
     Returns:
@@ -143,7 +149,8 @@ def run_cases(
     totals = (0, 0)
     workers = {}
     for number in range(jobs):
-        worker = _Worker(run, first + number, jobs, stop, end, quiet)
+        start = first if not number else (first // block + number) * block
+        worker = _Worker(run, start, jobs, block, stop, end, quiet)
         workers[worker.pid] = worker
     try:
         while workers:
@@ -172,7 +179,7 @@ def run_cases(
                 failures.append(failure)
                 report(failure)
                 if len(failures) < most_failures:
-                    worker = _Worker(run, case + jobs, jobs, stop, end, quiet)
+                    worker = _Worker(run, _next(case, jobs, block), jobs, block, stop, end, quiet)
                     workers[worker.pid] = worker
                 else:
                     end = 0
@@ -180,6 +187,10 @@ def run_cases(
     finally:
         _end(workers)
     return done, failures, totals
+
+
+def _next(case: int, jobs: int, block: int) -> int:
+    return case + 1 if (case + 1) % block else case + 1 + (jobs - 1) * block
 
 
 def _end(workers: dict[int, _Worker]) -> None:
