@@ -91,13 +91,13 @@ def interop(session: nox.Session) -> None:
     """Talk to real servers: install them (Debian packages) and fail if a test is skipped."""
     enter_copy(session)
     install_wheel(session, "test")
-    command = ["bash", "tests/peers/install.sh", str(Path(session.bin) / "python")]
+    command = ["bash", "tests/interop/install.sh", str(Path(session.bin) / "python")]
     installed = subprocess.run(command, stdin=subprocess.DEVNULL).returncode
     if installed == 3:  # the script has printed the reason
         session.skip("Debian packages cannot be installed here")
     report = Path("interop.xml").absolute()
     # In one process: the tests of a server share it.
-    files = ["tests/test_peers.py", "tests/test_haproxy.py"]
+    files = ["tests/test_interop.py", "tests/test_haproxy.py"]
     pytest(session, "-n", "0", f"--junitxml={report}", *files)
     if any(suite.get("skipped") != "0" for suite in ET.parse(report).iter("testsuite")):
         session.error("a test was skipped: a server is missing")
@@ -183,6 +183,7 @@ def free_threaded(session: nox.Session) -> None:
 
 
 def files_that_need_trustme() -> list[Path]:
+    """Return the test files that import trustme."""
     imports = re.compile(r"^import trustme|^from tests\.\S*loops import", re.MULTILINE)
     files = sorted(Path("tests").glob("test_*.py"))
     return [file for file in files if imports.search(file.read_text(encoding="utf-8"))]
@@ -340,15 +341,18 @@ def install_wheel(session: nox.Session, extra: str = "") -> None:
 def build_wheel(
     session: nox.Session, folder: str, *, source: str = ".", env: dict[str, str]
 ) -> None:
+    """Build a wheel of a source into a folder."""
     session.run("pip", "wheel", "-q", "--no-deps", "--wheel-dir", folder, source, env=env)
 
 
 def only_wheel(folder: str) -> str:
+    """Return the path of the one wheel in a folder."""
     (wheel,) = Path(folder).glob("*.whl")
     return str(wheel)
 
 
 def install_group(session: nox.Session, group: str) -> None:
+    """Install a dependency group of pyproject.toml."""
     session.install("--upgrade", "pip")  # the pip of a new environment may know no groups
     session.install("--group", group)
 

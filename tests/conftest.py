@@ -17,7 +17,7 @@ import hypothesis
 import pytest
 
 import framecodec
-from tests.engines import ENGINES, codecs_use
+from tests.helpers.engines import ENGINES, codecs_use
 
 # Deterministic, as every test here is; the fuzz campaign and the second profile look further.
 hypothesis.settings.register_profile(

@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 import framecodec
 from framecodec import Codec, FrameSocket
-from tests.faulty import TIMEOUT, stream_pair
+from tests.helpers.fault_injection import TIMEOUT, stream_pair
 
 THREADS = 4
 

@@ -17,7 +17,7 @@ import pytest
 import framecodec.asyncio
 from framecodec import Codec
 from framecodec.asyncio import FrameProtocol, FrameStream
-from tests.loops import LOOPS, run, tls_contexts, wrapped
+from tests.helpers.event_loops import LOOPS, run, tls_contexts, wrapped
 
 KIB, MIB = 1 << 10, 1 << 20
 FLOOD = 200 * MIB

@@ -12,7 +12,7 @@ import pytest
 
 from framecodec import Codec, IncompleteFrameError, MessageTooLargeError
 from framecodec.asyncio import DatagramStream, open_datagram_endpoint
-from tests.loops import LOOPS, run
+from tests.helpers.event_loops import LOOPS, run
 
 U2 = Codec.uint(2)
 LOOPBACK = ("127.0.0.1", 0)

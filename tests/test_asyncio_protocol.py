@@ -12,7 +12,7 @@ import pytest
 
 from framecodec import Codec, IncompleteFrameError, InvalidFrameError
 from framecodec.asyncio import FrameProtocol, FrameStream, open_connection, start_server
-from tests.loops import LOOPS, run, tls_contexts
+from tests.helpers.event_loops import LOOPS, run, tls_contexts
 
 U2 = Codec.uint(2)
 MIB = 1 << 20

@@ -27,7 +27,7 @@ from framecodec import (
     MessageTooLargeError,
 )
 from framecodec.asyncio import FrameStream
-from tests.loops import LOOPS, run, tls_contexts, wrapped
+from tests.helpers.event_loops import LOOPS, run, tls_contexts, wrapped
 
 U4 = Codec.uint(4)
 

@@ -22,7 +22,7 @@ import framecodec
 from framecodec import Codec, cli
 from framecodec.catalogue import formats
 from framecodec.cli import formats as formats_command
-from tests.programs import ROOT, finish, running
+from tests.helpers.subprocesses import ROOT, finish, running
 
 
 @pytest.fixture

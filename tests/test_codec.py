@@ -21,7 +21,7 @@ from framecodec import (
     InvalidFrameError,
     MessageTooLargeError,
 )
-from tests.zoo import CODECS, Mark, build_tagged, parse_tagged, sample_messages
+from tests.helpers.sample_codecs import CODECS, Mark, build_tagged, parse_tagged, sample_messages
 
 
 def test_Codec_cannot_be_called() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from framecodec import Codec, FrameError, InvalidFrameError
-from tests.cutting import byte_by_byte, compositions, cuts
+from tests.helpers.chunking import byte_by_byte, compositions, cuts
 
 # --- parsers that look ahead ----------------------------------------------------------------------
 

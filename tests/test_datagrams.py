@@ -33,7 +33,7 @@ from framecodec import (
     TruncatedDatagramError,
     formats,
 )
-from tests.zoo import CODECS, sample_messages
+from tests.helpers.sample_codecs import CODECS, sample_messages
 
 TIMEOUT = 20.0  # seconds; of every wait that a passing test does not need
 LARGEST = {"udp4": 65507, "udp6": 65527}

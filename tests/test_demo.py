@@ -14,7 +14,7 @@ import framecodec
 from framecodec import Codec
 from framecodec._splitter_py import Splitter as PythonSplitter
 from framecodec.cli import demo, main
-from tests.programs import finish, running
+from tests.helpers.subprocesses import finish, running
 
 
 @pytest.fixture(autouse=True)

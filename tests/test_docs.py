@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from framecodec import Codec, formats, parse_codec
-from tests.programs import finish, running
+from tests.helpers.subprocesses import finish, running
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(ROOT.glob("docs/*.md"))

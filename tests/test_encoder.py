@@ -14,7 +14,7 @@ import numpy
 import pytest
 
 from framecodec import Codec, InvalidFrameError, MessageTooLargeError
-from tests.zoo import CODECS, Mark, build_tagged, parse_tagged, sample_messages
+from tests.helpers.sample_codecs import CODECS, Mark, build_tagged, parse_tagged, sample_messages
 
 BY_HAND = [
     (Codec.uint(1), b"ab", b"\x02ab"),

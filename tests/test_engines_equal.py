@@ -15,9 +15,9 @@ import numpy
 import pytest
 
 from framecodec import Codec, FrameError
-from tests.cutting import by_buffer, byte_by_byte, hand_overs, random_cuts
-from tests.stories import encodings, story, told
-from tests.zoo import CODECS, Mark, sample_messages, streams
+from tests.helpers.chunking import by_buffer, byte_by_byte, hand_overs, random_cuts
+from tests.helpers.observe import encodings, story, told
+from tests.helpers.sample_codecs import CODECS, Mark, sample_messages, streams
 
 pytestmark = pytest.mark.c_extension
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 import framecodec
-from tests.programs import ROOT, finish, heard, printed_port, running, say
+from tests.helpers.subprocesses import ROOT, finish, heard, printed_port, running, say
 
 pytestmark = pytest.mark.slow  # each test starts one to five Python processes
 

@@ -1,6 +1,6 @@
 """As a server is deployed: worker processes that share a port, behind HAProxy in TCP mode.
 
-HAProxy is Debian's package of that name; ``tests/peers/install.sh`` installs it. Where it is not
+HAProxy is Debian's package of that name; ``tests/interop/install.sh`` installs it. Where it is not
 installed, the tests are skipped.
 """
 
@@ -17,8 +17,8 @@ from typing import NamedTuple
 import pytest
 
 import framecodec
-from tests.peers import processes
-from tests.programs import ROOT, finish, printed_port, running
+from tests.helpers.subprocesses import ROOT, finish, printed_port, running
+from tests.interop import processes
 
 TIMEOUT = 20.0  # seconds; of every wait that a passing test does not need
 WORKERS = 3

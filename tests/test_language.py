@@ -48,7 +48,6 @@ IDIOMS = {
 # with a slash is a folder.
 NOT_REWRITTEN = """
 SECURITY.md
-bench/
 docs/asyncio.md
 docs/sockets.md
 examples/asyncio_chat_client.py
@@ -77,13 +76,12 @@ src/framecodec/datagrams.py
 src/framecodec/errors.py
 src/framecodec/sockets.py
 src/framecodec/socketserver.py
-tests/__init__.py
-tests/cutting.py
-tests/engines.py
-tests/faulty.py
-tests/peers/processes.py
-tests/programs.py
-tests/reference.py
+tests/helpers/chunking.py
+tests/helpers/engines.py
+tests/helpers/fault_injection.py
+tests/interop/processes.py
+tests/helpers/subprocesses.py
+tests/helpers/reference_parser.py
 tests/soak/run.py
 tests/test_asyncio_stream.py
 tests/test_cli.py
@@ -95,7 +93,7 @@ tests/test_examples.py
 tests/test_haproxy.py
 tests/test_loop_io.py
 tests/test_memory.py
-tests/test_peers.py
+tests/test_interop.py
 tests/test_public_face.py
 tests/test_readme.py
 tests/test_room.py
@@ -111,7 +109,7 @@ tests/test_tls.py
 tests/test_trio_anyio.py
 tests/test_tutorial_peers.py
 tests/vectors/README.md
-tests/zoo.py
+tests/helpers/sample_codecs.py
 """
 
 

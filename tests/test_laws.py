@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from framecodec import Codec
 from framecodec.notation import parse_codec
-from tests.cutting import hand_overs
-from tests.engines import codecs_use
-from tests.reference import check, expect
-from tests.stories import encodings, story
-from tests.strategies import codecs, cut_streams, descriptions, make, some_messages
-from tests.zoo import CODECS, Mark, build_tagged, parse_tagged
+from tests.helpers.chunking import hand_overs
+from tests.helpers.engines import codecs_use
+from tests.helpers.observe import encodings, story
+from tests.helpers.reference_parser import check, expect
+from tests.helpers.sample_codecs import CODECS, Mark, build_tagged, parse_tagged
+from tests.helpers.strategies import codecs, cut_streams, descriptions, make, some_messages
 
 lawful = settings(
     max_examples=150,

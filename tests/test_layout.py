@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from framecodec import Codec
 from framecodec._layout import LARGEST_SIZE, MAX_VALUE, UINT, Layout
-from tests.strategies import codecs
+from tests.helpers.strategies import codecs
 
 sizes = st.integers(0, 40)
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from framecodec import Codec, FrameError, IncompleteFrameError, InvalidFrameError
-from tests.zoo import build_tagged, parse_tagged
+from tests.helpers.sample_codecs import build_tagged, parse_tagged
 
 MIB = 2**20
 

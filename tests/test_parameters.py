@@ -10,7 +10,7 @@ import numpy
 import pytest
 
 from framecodec import Codec
-from tests.zoo import build_tagged, parse_tagged
+from tests.helpers.sample_codecs import build_tagged, parse_tagged
 
 KINDS = {
     "uint": lambda **given: Codec.uint(2, **given),

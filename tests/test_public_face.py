@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import framecodec
-from tests.engines import ENGINES
+from tests.helpers.engines import ENGINES
 
 # Names that never change of `import framecodec`; a new room adds its own here.
 FACE = {

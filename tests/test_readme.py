@@ -19,7 +19,7 @@ import pytest
 
 import framecodec
 from framecodec import Codec
-from tests.programs import ROOT, finish, running
+from tests.helpers.subprocesses import ROOT, finish, running
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PORT = 6000  # of the README's server

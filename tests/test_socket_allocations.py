@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from framecodec import Codec, DatagramSocket, FrameSocket
-from tests.faulty import TIMEOUT, stream_pair
+from tests.helpers.fault_injection import TIMEOUT, stream_pair
 
 testcapi = pytest.importorskip("_testcapi", reason="CPython's own tests are not installed")
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from framecodec import Codec, FrameSocket, IncompleteFrameError
-from tests.faulty import (
+from tests.helpers.fault_injection import (
     PASSING,
     TALLY,
     TIMEOUT,

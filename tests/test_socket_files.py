@@ -20,7 +20,7 @@ import pytest
 from framecodec import Codec, FrameSocket, IncompleteFrameError, InvalidFrameError
 from framecodec._outbox import Outbox
 from framecodec.errors import MessageTooLargeError
-from tests.faulty import KINDS, TIMEOUT, FaultySocket, Interruption, stream_pair
+from tests.helpers.fault_injection import KINDS, TIMEOUT, FaultySocket, Interruption, stream_pair
 
 pytestmark = pytest.mark.usefixtures("engine_in_use")
 

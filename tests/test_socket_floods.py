@@ -18,7 +18,7 @@ import pytest
 
 from framecodec import Codec, FrameSocket
 from framecodec.errors import MessageTimeoutError
-from tests.faulty import TIMEOUT, Interruption, stream_pair
+from tests.helpers.fault_injection import TIMEOUT, Interruption, stream_pair
 
 pytestmark = pytest.mark.usefixtures("engine_in_use")
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from framecodec import Codec, DatagramSocket, FrameSocket, IncompleteFrameError
-from tests.faulty import (
+from tests.helpers.fault_injection import (
     TIMEOUT,
     Interruption,
     disturbed,

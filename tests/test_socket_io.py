@@ -21,7 +21,7 @@ import pytest
 from framecodec import Codec, Splitter
 from framecodec._batch import _SharedTake
 from framecodec.errors import InvalidFrameError, MessageTooLargeError
-from tests.faulty import Interruption
+from tests.helpers.fault_injection import Interruption
 
 CODEC = Codec.uint(2)
 DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)

@@ -14,7 +14,7 @@ import pytest
 
 from framecodec import Codec, FrameSocket
 from framecodec.errors import IdleTimeoutError, MessageTimeoutError
-from tests.faulty import TIMEOUT, stream_pair
+from tests.helpers.fault_injection import TIMEOUT, stream_pair
 
 pytestmark = pytest.mark.usefixtures("engine_in_use")
 

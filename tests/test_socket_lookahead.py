@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from framecodec import Codec, FrameSocket, InvalidFrameError
-from tests.faulty import TIMEOUT, Interruption, stream_pair
+from tests.helpers.fault_injection import TIMEOUT, Interruption, stream_pair
 
 pytestmark = pytest.mark.usefixtures("engine_in_use")
 

@@ -16,7 +16,7 @@ import pytest
 
 from framecodec import Codec, DatagramSocket, FrameSocket
 from framecodec.socketserver import FrameRequestHandler
-from tests.faulty import TIMEOUT, stream_pair
+from tests.helpers.fault_injection import TIMEOUT, stream_pair
 
 pytestmark = pytest.mark.usefixtures("engine_in_use")
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from framecodec import Codec, FrameSocket
-from tests.faulty import KINDS, TIMEOUT, stream_pair
+from tests.helpers.fault_injection import KINDS, TIMEOUT, stream_pair
 
 pytestmark = pytest.mark.usefixtures("engine_in_use")
 

@@ -31,8 +31,8 @@ from framecodec import (
     formats,
     listen,
 )
-from tests.faulty import KINDS, TIMEOUT, stream_pair
-from tests.zoo import CODECS, sample_messages
+from tests.helpers.fault_injection import KINDS, TIMEOUT, stream_pair
+from tests.helpers.sample_codecs import CODECS, sample_messages
 
 pytestmark = pytest.mark.usefixtures("engine_in_use")
 

@@ -34,7 +34,7 @@ from framecodec import (
     TruncatedDatagramError,
 )
 from framecodec.socketserver import FrameRequestHandler
-from tests.programs import finish, printed_port, running
+from tests.helpers.subprocesses import finish, printed_port, running
 
 TIMEOUT = 20.0  # seconds; of every wait that a passing test does not need
 

@@ -24,9 +24,9 @@ from framecodec import (
     InvalidFrameError,
     MessageTooLargeError,
 )
-from tests.cutting import byte_by_byte, compositions, cuts, hand_overs, single_cuts
-from tests.reference import check, expect
-from tests.zoo import CODECS, sample_messages, streams
+from tests.helpers.chunking import byte_by_byte, compositions, cuts, hand_overs, single_cuts
+from tests.helpers.reference_parser import check, expect
+from tests.helpers.sample_codecs import CODECS, sample_messages, streams
 
 FRAMES_ARE_LONGER = {"adjustment far up", "digits20", "digits17 base 16", "lsp", "headers, all"}
 

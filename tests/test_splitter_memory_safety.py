@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from framecodec import Codec, FrameError
-from tests.engines import ENGINES
+from tests.helpers.engines import ENGINES
 
 KIB = 1024
 FRAME = Codec.uint(4).encode(bytes(range(256)) * 2000)  # 512,000 bytes of payload

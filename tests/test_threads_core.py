@@ -17,7 +17,7 @@ import pytest
 
 from framecodec import Codec, FrameError
 from tests import stress_threads
-from tests.zoo import CODECS, build_tagged, parse_tagged
+from tests.helpers.sample_codecs import CODECS, build_tagged, parse_tagged
 
 TIMEOUT = 60.0  # seconds, far beyond what a thread here needs
 

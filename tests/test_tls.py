@@ -21,7 +21,7 @@ ssl = pytest.importorskip("ssl")
 trustme = pytest.importorskip("trustme")
 
 from framecodec import Codec, FrameSocket, IncompleteFrameError  # noqa: E402
-from tests.faulty import (  # noqa: E402
+from tests.helpers.fault_injection import (  # noqa: E402
     TIMEOUT,
     Interruption,
     disturbed,

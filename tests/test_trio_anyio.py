@@ -11,7 +11,7 @@ import pytest
 
 import framecodec
 from framecodec import Codec
-from tests.programs import ROOT
+from tests.helpers.subprocesses import ROOT
 
 anyio = pytest.importorskip("anyio")
 trio = pytest.importorskip("trio")

@@ -18,7 +18,7 @@ import pytest
 from framecodec import Codec, FrameError, IncompleteFrameError, InvalidFrameError
 from framecodec.catalogue import formats
 from framecodec.errors import MessageTooLargeError
-from tests.cutting import byte_by_byte, single_cuts
+from tests.helpers.chunking import byte_by_byte, single_cuts
 
 FOLDER = Path(__file__).parent / "vectors"
 FILES = {path.stem: json.loads(path.read_text("ascii")) for path in sorted(FOLDER.glob("*.json"))}

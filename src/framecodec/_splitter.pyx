@@ -744,7 +744,7 @@ cdef class Splitter:
         """At least 1: a lower bound, exact once the header is in, of the bytes that finish the
         pending frame."""
         if self._phase != IN_HEADER and self._error is None:
-            return self._missing()
+            return max(1, self._missing())  # 0 while a message is delivered
         return max(1, self._header_size_fixed - self._header_size)
 
     @property

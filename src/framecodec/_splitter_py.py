@@ -413,7 +413,8 @@ class Splitter:
         pending frame."""
         with self._lock:  # the numbers belong together
             if self._phase != _IN_HEADER and self._error is None:
-                return self._whole_size - self._pending
+                # At least 1 also for a finalizer that asks while a message is delivered.
+                return max(1, self._whole_size - self._pending)
             return max(1, self._layout.header_size - len(self._header))
 
     @property
@@ -456,7 +457,6 @@ class Splitter:
                 self._consume(data, messages)
             else:
                 for pos in range(0, len(data), _SLICE_SIZE):
-                    taken_before = self._stream_offset + self._pending
                     self._consume(bytes(data[pos : pos + _SLICE_SIZE]), messages)
         except BaseException as error:
             # Whatever it is, an interruption in parse() too: messages first, then the error.
@@ -473,7 +473,7 @@ class Splitter:
         self._error, self._lost = error, True
         if not self._counting:
             taken = self._stream_offset + self._pending - taken_before
-            self._fail(error, data[pos:], taken)
+            self._fail(error, data, taken, pos)
 
     def _keep_interruption(self, error: BaseException) -> None:
         """Makes an error stick that came after a chunk was taken and before the call returned: the
@@ -882,11 +882,13 @@ class Splitter:
 
     # --- errors -----------------------------------------------------------------------------------
 
-    def _fail(self, error: BaseException, chunk: bytes | memoryview, taken: int) -> None:
+    def _fail(
+        self, error: BaseException, chunk: bytes | memoryview, taken: int, pos: int = 0
+    ) -> None:
         """Makes the error stick, and keeps what arrived for detach().
 
-        Of the chunk, `taken` bytes were taken; a negative count is that of the last bytes of
-        `_looked_ahead` that were not.
+        Of the chunk, `taken` bytes were taken; a negative count is that of bytes before the chunk
+        that were not. Those are in `_looked_ahead`, which ends at `pos` in the chunk.
         """
         self._error, self._lost = error, True
         self._pending += len(chunk) - taken
@@ -894,7 +896,8 @@ class Splitter:
             if taken >= 0:
                 self._not_taken = bytes(chunk[taken:])
             else:
-                self._not_taken = self._looked_ahead[taken:] + chunk
+                stop = len(self._looked_ahead) - pos
+                self._not_taken = self._looked_ahead[stop + taken : stop] + chunk
         self._looked_ahead = b""
         self._lost = False
 

@@ -17,10 +17,10 @@ from types import ModuleType
 from typing import Any
 
 from framecodec import Codec, FrameError
-from tests.cutting import hand_overs, random_cuts
-from tests.reference import check, expect
-from tests.stories import encodings, story
-from tests.zoo import Mark, build_tagged, damaged, parse_tagged, sample_messages
+from tests.helpers.chunking import hand_overs, random_cuts
+from tests.helpers.observe import encodings, story
+from tests.helpers.reference_parser import check, expect
+from tests.helpers.sample_codecs import Mark, build_tagged, damaged, parse_tagged, sample_messages
 
 __all__ = ["run_case"]
 

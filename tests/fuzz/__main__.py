@@ -16,9 +16,9 @@ import time
 import traceback
 from collections import Counter
 
-from tests.engines import ENGINES
 from tests.fuzz import collecting, orders, run_case, shortage
 from tests.fuzz.workers import Failure, in_a_child, run_cases
+from tests.helpers.engines import ENGINES
 
 
 def main() -> int:

@@ -291,15 +291,15 @@ def _check(world: World, codec: Codec, raw: bool, skip: bool) -> None:
 def main(arguments: list[str]) -> int:
     import argparse
 
-    from tests.engines import ENGINES
     from tests.fuzz.orders import load_engines
     from tests.fuzz.workers import Failure, run_cases
+    from tests.helpers.engines import ENGINES
 
     parser = argparse.ArgumentParser(
         prog="python -m tests.fuzz collecting", description=__doc__.partition("\n")[0]
     )
     parser.add_argument("--engine", choices=ENGINES, action="append", help="only this one")
-    parser.add_argument("--every", type=int, default=1, help="only every so many-th case")
+    parser.add_argument("--every", type=int, default=1, help="only every that many-th case")
     parser.add_argument("--case", type=int, help="only this one, in this process")
     options = parser.parse_args(arguments)
     cases = list(all_cases())[:: options.every]

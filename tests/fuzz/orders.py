@@ -5,9 +5,9 @@
 
 A program is a codec, a stream and steps. Each step is made on each engine before the next one is,
 and what comes of it is compared: results, types and texts of exceptions, every public attribute.
-The reference (tests/reference.py) has seen the whole stream beforehand and says what each call must
-deliver. Delivered messages are compared once more at the end, after every view that was kept has
-been written to.
+The reference (tests/helpers/reference_parser.py) has seen the whole stream beforehand and says what
+each call must deliver. Delivered messages are compared once more at the end, after every view that
+was kept has been written to.
 
 The memory that `get_room` gives may have another size on each engine. A step fills only as much as
 all of them gave, so that all see the same chunks.
@@ -34,8 +34,15 @@ from typing import Any
 import framecodec.codec
 from framecodec import Codec, FrameError, IncompleteFrameError, formats
 from tests.fuzz.parsers import NOW, TRICKS, Builder, Parser
-from tests.reference import Outcome, expect
-from tests.zoo import CODECS, Mark, build_tagged, damaged, parse_tagged, sample_messages
+from tests.helpers.reference_parser import Outcome, expect
+from tests.helpers.sample_codecs import (
+    CODECS,
+    Mark,
+    build_tagged,
+    damaged,
+    parse_tagged,
+    sample_messages,
+)
 
 __all__ = [
     "CODECS",
@@ -55,7 +62,7 @@ __all__ = [
     "shrink",
 ]
 
-# So many programs in a row have the same codec: to make one costs more than to run a program.
+# That many programs in a row have the same codec: to make one costs more than to run a program.
 PROGRAMS_PER_CODEC = 100
 
 PATTERN = bytes(range(251))
@@ -63,7 +70,7 @@ _BLOB = PATTERN * 8000
 
 
 def blob(first: int, size: int) -> bytes:
-    """So many bytes of the pattern, from this value on: long streams print in a short form."""
+    """That many bytes of the pattern, from this value on: long streams print in a short form."""
     return _BLOB[first : first + size]
 
 
@@ -336,7 +343,7 @@ _DRAWS: list[Callable[[random.Random, int], tuple[Any, ...]]] = [
 
 
 class Model:
-    """The reference's view of a splitter: what is certain after so many bytes."""
+    """The reference's view of a splitter: what is certain after that many bytes."""
 
     def __init__(self, codec: Codec, program: Program) -> None:
         self.codec, self.program = codec, program
@@ -353,7 +360,7 @@ class Model:
         return expect(self.codec, program.stream[:size], raw=program.raw, skip=program.skip)
 
     def take(self, size: int) -> list[Any] | type[BaseException]:
-        """What a call must return or raise that takes so many bytes."""
+        """What a call must return or raise that takes that many bytes."""
         self.taken += size
         count = self.count
         steps = self.whole.steps
@@ -468,7 +475,7 @@ class Run:
     # --- calls that take bytes
 
     def check_taken(self, what: str, size: int, results: list[Any]) -> bool:
-        """Holds that a call that takes so many bytes did what it must; returns whether it can go
+        """Holds that a call that takes that many bytes did what it must; returns whether it can go
         on."""
         model = self.model
         if model.detached or model.failed:
@@ -581,7 +588,7 @@ class Run:
         for side in self.sides:
             chunk = FORMS[form](data)
             results.append(side.attempt(side.splitter.feed, chunk, chunk=chunk))
-            if isinstance(chunk, bytearray):  # nobody holds it, and it may be anything from now on
+            if isinstance(chunk, bytearray):  # no object holds it: it may be anything from now on
                 chunk[:] = b"\xee" * len(chunk)
                 chunk.clear()
         self.check_taken("feed", len(data), results)
@@ -639,7 +646,7 @@ class Run:
         return goes_on
 
     def give(self, method: str, hint: Any, size: int, alias: str) -> None:
-        """As a socket does: so many bytes through memory that is given, in as many calls as it
+        """As a socket does: that many bytes through memory that is given, in as many calls as it
         takes."""
         size = min(size, self.left)
         stop = self.model.taken + size
@@ -650,7 +657,7 @@ class Run:
             if not self.update(stop - before, alias) or self.model.taken >= stop:
                 return
             if self.model.taken == before:
-                self.fail("what was given has no room")
+                self.fail("the memory that was given is empty")
 
     def rest(self, way: str, hint: Any) -> None:
         if way == "feed":
@@ -894,7 +901,7 @@ def _short(thing: Any) -> str:
 def load_engines(names: list[str] | None = None) -> list[ModuleType]:
     import importlib
 
-    from tests.engines import ENGINES
+    from tests.helpers.engines import ENGINES
 
     return [importlib.import_module(ENGINES[name]) for name in names or ENGINES]
 
@@ -925,7 +932,7 @@ def outcome_of(program: Program, engines: list[ModuleType]) -> str:
 
 
 def shrink(program: Program, fails: Callable[[Program], bool], seconds: float = 20.0) -> Program:
-    """The smallest program found in so many seconds that still fails."""
+    """The smallest program found in that many seconds that still fails."""
     end = time.monotonic() + seconds
     for _ in range(6):
         before = program

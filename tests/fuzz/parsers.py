@@ -25,7 +25,7 @@ __all__ = ["NOW", "TRICKS", "Builder", "Interruption", "Liar", "Parser"]
 
 
 class Interruption(KeyboardInterrupt):
-    """As Ctrl-C; a campaign's own Ctrl-C is none of these."""
+    """As Ctrl-C, but told from the Ctrl-C that ends the campaign."""
 
 
 class Liar(int):
@@ -204,7 +204,7 @@ class Parser:
     """``parse``; `build` is its `Builder`.
 
     Args:
-        look_ahead: It answers nothing before it is shown so many bytes.
+        look_ahead: It answers nothing before it is shown that many bytes.
         early: It answers as soon as it knows, before the header is whole.
         leads: It gives the first byte as the lead where bit 6 says so.
         trick: What it does to a frame with bit 7, by name.

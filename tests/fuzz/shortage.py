@@ -26,10 +26,10 @@ from typing import Any
 
 import framecodec.codec
 from framecodec import Codec
-from tests.engines import ENGINES
 from tests.fuzz.parsers import Builder, Parser
-from tests.reference import Outcome, expect
-from tests.zoo import Mark
+from tests.helpers.engines import ENGINES
+from tests.helpers.reference_parser import Outcome, expect
+from tests.helpers.sample_codecs import Mark
 
 try:
     import _testcapi
@@ -535,7 +535,7 @@ def run_case(case: Case, shortage: Shortage, only: int | None = None) -> None:
     """Runs a case with each allocation failed alone, and with some more that follow it.
 
     Not with all that follow: where CPython has no memory for the number that an exception handler
-    wants, it looks for that handler again, for ever (`lasti` in ceval.c, Python 3.11 to 3.13). And
+    needs, it looks for that handler again, for ever (`lasti` in ceval.c, Python 3.11 to 3.13). And
     of the compiled engine only: what handles an error in Python needs memory itself.
 
     Raises:
@@ -564,7 +564,7 @@ def main(arguments: list[str]) -> int:
         prog="python -m tests.fuzz shortage", description=__doc__.partition("\n")[0]
     )
     parser.add_argument("--engine", choices=ENGINES, action="append", help="only this one")
-    parser.add_argument("--every", type=int, default=1, help="only every so many-th case")
+    parser.add_argument("--every", type=int, default=1, help="only every that many-th case")
     parser.add_argument("--case", type=int, help="only this one, in this process")
     parser.add_argument("--fail", type=int, help="... and only this allocation")
     parser.add_argument("--jobs", type=int, default=1, help="processes at the same time")

@@ -17,7 +17,7 @@ from tests.fuzz import orders, shortage, workers
 from tests.fuzz.orders import Program, blob
 from tests.fuzz.parsers import Builder, Parser
 from tests.fuzz.workers import Failure, in_a_child, run_cases
-from tests.zoo import CODECS
+from tests.helpers.sample_codecs import CODECS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,7 +25,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="campaigns run i
 
 
 def campaign(*arguments: str) -> str:
-    """Runs a campaign in a process of its own, which may crash; returns what it printed."""
+    """Runs a campaign in a process for itself, which may crash; returns what it printed."""
     finished = subprocess.run(
         [sys.executable, "-m", "tests.fuzz", *arguments],
         cwd=ROOT,
@@ -85,7 +85,7 @@ FOUND: dict[str, Program] = {
         b"\x9d\0\0\0\0\0\0\0\x9d",
         [("feed", 2, 0), ("split", 5), ("feed", 7, 0)],
     ),
-    "a view of a view of a room is written to after delivery": Program(
+    "a view of a view of the memory from get_room is written to after delivery": Program(
         Codec.uint(4),
         Codec.uint(4).encode(blob(0, 140_000)),
         [
@@ -95,7 +95,7 @@ FOUND: dict[str, Program] = {
             ("scribble",),
         ],
     ),
-    "a room, then a buffer": Program(
+    "get_room, then get_buffer": Program(
         Codec.uint(4),
         Codec.uint(4).encode(blob(0, 140_000)),
         [
@@ -105,7 +105,7 @@ FOUND: dict[str, Program] = {
             ("scribble",),
         ],
     ),
-    "a room, then a chunk, then the room": Program(
+    "get_room, then a chunk, then what get_room gave": Program(
         Codec.uint(8),
         Codec.uint(8).encode(blob(3, 66_000)) * 2,
         [
@@ -115,7 +115,7 @@ FOUND: dict[str, Program] = {
             ("update", 5, "view"),
         ],
     ),
-    "a part of a room is fed": Program(
+    "a part of the memory from get_room is fed": Program(
         Codec.uint(4, length_offset=4),
         Codec.uint(4, length_offset=4).encode(blob(5, 300_000)),
         [("feed", 9000, 0), ("feed given", "get_room", 119_939, 60_000, 2), ("scribble",)],
@@ -166,7 +166,7 @@ def broken_engine(engine: ModuleType, defect: str) -> ModuleType:
 
         def __getattr__(self, name: str) -> Any:
             value = getattr(self.right, name)
-            if name == "bytes_needed" and defect == "wants too much":
+            if name == "bytes_needed" and defect == "needs too much":
                 return value + 1
             if name == "pending" and defect == "forgets what is pending":
                 return min(value, 40)
@@ -203,7 +203,7 @@ def broken_engine(engine: ModuleType, defect: str) -> ModuleType:
 @pytest.mark.parametrize(
     "defect",
     [
-        "wants too much",
+        "needs too much",
         "forgets what is pending",
         "loses a message",
         "gives too little back",

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.engines import ENGINES
 from tests.fuzz import run_case
+from tests.helpers.engines import ENGINES
 
 
 @pytest.mark.slow

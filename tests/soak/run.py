@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from framecodec import Codec, FrameSocket
-from tests.faulty import TIMEOUT
+from tests.helpers.fault_injection import TIMEOUT
 
 __all__ = ["Found", "soak"]
 

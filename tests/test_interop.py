@@ -1,7 +1,7 @@
 """Conversations with real peers: both directions, in each peer's own framing.
 
 A test whose server is not installed is skipped with that reason. `nox -s interop` installs all
-servers first, with `tests/peers/install.sh`, and fails if a test is skipped.
+servers first, with `tests/interop/install.sh`, and fails if a test is skipped.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ import pytest
 import framecodec
 from framecodec import Codec, FrameSocket
 from framecodec.catalogue import PktLine, formats
-from tests.peers.processes import TIMEOUT, find, read_line, running, serving
+from tests.interop.processes import TIMEOUT, find, read_line, running, serving
 
 pwd = pytest.importorskip("pwd", reason="the peers are those of a Unix system")
 
-PEERS = Path(__file__).parent / "peers"
+PROGRAMS = Path(__file__).parent / "interop"
 
 
 def connect(port: int, codec: Codec) -> FrameSocket:
@@ -59,7 +59,7 @@ def exchange(conn: FrameSocket, messages: list[bytes], answers: list[bytes] | No
 @pytest.fixture(scope="module")
 def twisted_ports() -> Iterator[dict[str, int]]:
     pytest.importorskip("twisted", reason="Twisted is not installed")
-    arguments = [sys.executable, "-W", "ignore", str(PEERS / "twisted_echo.py")]
+    arguments = [sys.executable, "-W", "ignore", str(PROGRAMS / "twisted_echo.py")]
     with running(arguments, stdout=subprocess.PIPE) as process:
         yield json.loads(read_line(process))
 
@@ -506,7 +506,7 @@ ERLANG = {
 
 @pytest.fixture(scope="module")
 def erlang_ports() -> Iterator[dict[str, int]]:
-    arguments = [find("escript"), str(PEERS / "erlang_echo.escript"), *ERLANG]
+    arguments = [find("escript"), str(PROGRAMS / "erlang_echo.escript"), *ERLANG]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     environment = {**os.environ, "HOME": os.environ.get("HOME", "/tmp")}
     with running(arguments, env=environment, **pipes) as process:

@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from framecodec import Codec, FrameError
-from tests.zoo import Mark, build_tagged, parse_tagged
+from tests.helpers.sample_codecs import Mark, build_tagged, parse_tagged
 
 __all__ = ["codecs", "cut_streams", "descriptions", "make", "some_messages"]
 

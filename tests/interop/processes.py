@@ -21,7 +21,7 @@ __all__ = ["TIMEOUT", "find", "read_line", "running", "serving"]
 # Of everything that waits for a peer, in seconds: far more than any of them needs.
 TIMEOUT = 30.0
 
-HINT = "tests/peers/install.sh installs it"
+HINT = "tests/interop/install.sh installs it"
 SERVER_FOLDERS = ("/usr/sbin", "/usr/local/sbin", *sorted(glob("/usr/lib/postgresql/*/bin")))
 
 

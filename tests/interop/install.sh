@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Installs the peers that tests/test_peers.py and tests/test_haproxy.py speak to. What cannot be
+# Installs the peers that tests/test_interop.py and tests/test_haproxy.py speak to. What cannot be
 # installed is named, and its test is skipped.
 #
-#   bash tests/peers/install.sh [PYTHON]     PYTHON: the one that runs the tests (default: python3)
+#   bash tests/interop/install.sh [PYTHON]     PYTHON: the one that runs the tests (default: python3)
 #
 # Debian packages need root or a sudo that asks nothing. No server is started by this. It ends with 0
 # where all are there, 3 where Debian packages are wanted and cannot be had here (no apt-get, not
@@ -16,7 +16,7 @@ debian=(git:git mosquitto:mosquitto memcached:memcached dnsmasq-base:dnsmasq erl
 pypi=(twisted pyzmq python-lsp-server)
 failed=() no_debian=0
 
-# Servers lie where an ordinary PATH does not look; tests/peers/processes.py looks there too.
+# Servers lie where an ordinary PATH does not look; tests/interop/processes.py looks there too.
 PATH=$PATH:/usr/sbin:/usr/local/sbin
 for folder in /usr/lib/postgresql/*/bin; do PATH=$PATH:$folder; done
 
