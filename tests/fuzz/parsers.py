@@ -123,7 +123,8 @@ def grab() -> None:
                 NOW.kept.append(thing)
         elif type(thing) is NOW.engine.Splitter and all(thing is not own for own in NOW.own):
             for call in (lambda s: s.feed(b"ab"), lambda s: s.get_room(), lambda s: s.detach()):
-                with contextlib.suppress(Exception):
+                # Its sticky error may be the interruption of an earlier program.
+                with contextlib.suppress(BaseException):
                     call(thing)
 
 
