@@ -362,7 +362,7 @@ cdef class _Room:
 
     def __getbuffer__(self, Py_buffer* buffer, int flags):
         if self.message is None:  # made by another caller than get_room()
-            raise errors.not_made_by_caller(self)
+            raise BufferError("this object has no memory: only get_room() makes one that has")
         cdef char* p = PyBytes_AS_STRING(self.message) + self.pos
         PyBuffer_FillInfo(buffer, self, p, self.size, False, flags)
 

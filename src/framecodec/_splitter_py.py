@@ -155,6 +155,8 @@ class Splitter:
         raw: bool = False,
         on_oversize: Literal["raise", "skip"] = "raise",
     ) -> None:
+        if hasattr(self, "_lock"):
+            return  # a second call changes nothing, as in the compiled engine
         self._layout = layout = _layout_of(codec)
         if on_oversize not in ("raise", "skip"):
             raise errors.bad_on_oversize(on_oversize)
@@ -226,8 +228,14 @@ class Splitter:
         """
         if type(data) is not bytes:
             # Released even where an error keeps this call's frame alive.
-            with errors.view_bytes(data) as view:
-                return self._feed(view)
+            try:
+                with errors.view_bytes(data) as view:
+                    return self._feed(view)
+            except BaseException as error:
+                if error is self._error:
+                    error.with_traceback(None)  # as below
+                    del self, data, view
+                raise
         messages: list[Any] = []
         taken = False
         try:
@@ -240,6 +248,10 @@ class Splitter:
         except BaseException as error:
             if taken:
                 self._keep_interruption(error)
+            if error is self._error:
+                # Its frames would hold the chunk, and the splitter, which holds the error.
+                error.with_traceback(None)
+                del self, data, messages
             raise
         return messages
 
@@ -256,6 +268,9 @@ class Splitter:
         except BaseException as error:
             if taken:
                 self._keep_interruption(error)
+            if error is self._error:
+                error.with_traceback(None)  # as in feed()
+                del self, view, messages
             raise
         return messages
 
@@ -277,24 +292,30 @@ class Splitter:
         return self._give_buffer(operator.index(sizehint), _A_BUFFER)
 
     def _give_buffer(self, size: int, given: int) -> memoryview:
-        with self._lock:
-            self._check_usable()
-            if size <= 0:
-                size = _BUFFER_SIZE
-            size = min(max(size, _SMALLEST_BUFFER_SIZE), _LARGEST_BUFFER_SIZE)
-            self._busy = True  # what a garbage collection calls may come in here
-            self._given = _NOTHING
-            try:
-                buffer = self._buffer
-                if buffer is None or len(buffer) < size:
-                    buffer = memoryview(bytearray(size))
-                view = memoryview(buffer)
-                # Nothing can fail any more.
-                self._buffer = buffer
-                self._given = given
-            finally:
-                self._busy = False
-            return view
+        try:
+            with self._lock:
+                self._check_usable()
+                self._busy = True  # what a garbage collection calls may come in here
+                try:
+                    self._given = _NOTHING
+                    if size <= 0:
+                        size = _BUFFER_SIZE
+                    size = min(max(size, _SMALLEST_BUFFER_SIZE), _LARGEST_BUFFER_SIZE)
+                    buffer = self._buffer
+                    if buffer is None or len(buffer) < size:
+                        buffer = memoryview(bytearray(size))
+                    view = memoryview(buffer)
+                    # Nothing can fail any more.
+                    self._buffer = buffer
+                    self._given = given
+                finally:
+                    self._busy = False
+                return view
+        except BaseException as error:
+            if error is self._error:
+                error.with_traceback(None)  # as in feed()
+                del self
+            raise
 
     def get_room(self, sizehint: SupportsIndex = -1, /) -> memoryview:
         """As `get_buffer`, for a caller who lets go of the memory at once.
@@ -320,7 +341,7 @@ class Splitter:
         """
         size = operator.index(count)
         messages: list[Any] = []
-        taken = False
+        taken, buffer = False, None
         try:
             with self._lock:
                 self._check_usable()
@@ -335,6 +356,9 @@ class Splitter:
         except BaseException as error:
             if taken:
                 self._keep_interruption(error)
+            if error is self._error:
+                error.with_traceback(None)  # as in feed()
+                del self, buffer, messages
             raise
         return messages
 
@@ -346,23 +370,32 @@ class Splitter:
             FrameError: It was broken before.
             ValueError: The splitter is detached.
         """
-        with self._lock:
-            self._check_usable()
-            if not self._pending:
-                return
-            where, needed = "header", None
-            if self._phase != _IN_HEADER:
-                where = "rest" if self._phase == _IN_REST else "trailer"
-                needed = self._whole_size
-            self._busy = True  # what a garbage collection calls may come in here
-            try:
-                error = errors.incomplete(
-                    where, self._pending, needed, self._stream_offset, bytes(self._header)
-                )
-                self._fail(error, b"", 0)
-            finally:
-                self._busy = False
-            raise error
+        try:
+            with self._lock:
+                self._check_usable()
+                self._busy = True  # what a garbage collection calls may come in here
+                try:
+                    self._end_stream()
+                finally:
+                    self._busy = False
+        except BaseException as error:
+            if error is self._error:
+                error.with_traceback(None)  # as in feed()
+                del self
+            raise
+
+    def _end_stream(self) -> None:
+        if not self._pending:
+            return
+        where, needed = "header", None
+        if self._phase != _IN_HEADER:
+            where = "rest" if self._phase == _IN_REST else "trailer"
+            needed = self._whole_size
+        error = errors.incomplete(
+            where, self._pending, needed, self._stream_offset, bytes(self._header)
+        )
+        self._fail(error, b"", 0)
+        raise error
 
     def detach(self) -> bytes:
         """Ends the splitter and gives back what it holds, for a hand-over to another protocol.
@@ -452,6 +485,9 @@ class Splitter:
         pos = 0
         taken_before = self._stream_offset + self._pending
         self._busy = True
+        if self._detached or self._error is not None:  # by a finalizer, since the caller's check
+            self._busy = False
+            self._check_usable()
         try:
             if isinstance(data, bytes):
                 self._consume(data, messages)

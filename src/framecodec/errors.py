@@ -437,10 +437,6 @@ def not_copied(of_a_connection: object) -> TypeError:
     return TypeError(f"a {name} stands for one connection; it is neither copied nor pickled")
 
 
-def not_made_by_caller(internal: object) -> TypeError:
-    return TypeError(f"a {type(internal).__name__} is made by the library only")
-
-
 def detached() -> ValueError:
     return ValueError("the splitter is detached; its unfinished bytes were handed over")
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 __all__ = ["Failure", "in_a_child", "run_cases"]
 
-PATIENCE = 30.0  # seconds without a new case after which a worker hangs
+PATIENCE = 120.0  # seconds without a new case after which a worker hangs
 
 
 @dataclass

@@ -8,6 +8,7 @@ outcome.
 from __future__ import annotations
 
 import functools
+import math
 import re
 import struct
 import sys
@@ -210,7 +211,8 @@ def expect(codec: Codec, data: bytes, *, raw: bool = False, skip: bool = False) 
     """The outcome of a stream that ends after `data`."""
     has = codec.parameters
     specials, trailer, limit = has["specials"] or {}, has["trailer"], has["max_message_size"]
-    limit = 2**64 - 1 if limit is None else limit
+    if limit is None:  # a custom lead beside the largest rest is beyond what counts can hold
+        limit = 2**64 - 1 if codec.kind == "custom" else math.inf
     outcome, oversized = Outcome(), False
     while outcome.stream_offset < len(data):
         frame = data[outcome.stream_offset :]
