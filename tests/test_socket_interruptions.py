@@ -4,13 +4,14 @@ an error that sticks, no frame is torn, no lock stays taken."""
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import random
 import select
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -47,6 +48,14 @@ CODECS = {
 }
 FIRST, SECOND = [b"one", b"", b"a longer message"], [b"x" * 10, b"the end"]
 TIMEOUTS = [None, TIMEOUT, 0.0]
+
+
+@pytest.fixture(autouse=True)
+def no_collection_callbacks() -> Iterator[None]:
+    """Keep the interruptions out of callbacks of the collector, such as Hypothesis's."""
+    callbacks, gc.callbacks[:] = gc.callbacks[:], []
+    yield
+    gc.callbacks[:] = callbacks
 
 
 def runs_python_code(engine: ModuleType, name: str) -> bool:
