@@ -318,3 +318,16 @@ def test_custom_header_that_is_refused_gives_the_same_error_for_every_chunking(
     ((kind, size, _text),) = seen
     assert kind is InvalidFrameError
     assert refused_from <= size <= max(64, refused_from * 9 // 8 + 1)
+
+
+def test_pending_header_after_an_error_is_the_same_for_every_chunking(engine: ModuleType) -> None:
+    def parse(view: memoryview) -> None:
+        if len(view) >= 4:
+            raise ValueError("no")
+
+    stream = bytes(70_000)
+    for pieces in ([stream], [stream[:65_537], stream[65_537:]], [stream[:1], stream[1:]]):
+        for form in (bytes, bytearray):
+            splitter = engine.Splitter(Codec.custom(parse, lambda message: b"", max_header=1000))
+            _, error = feed_until_error(splitter, [form(piece) for piece in pieces])
+            assert splitter.pending_header == error.header == bytes(4)

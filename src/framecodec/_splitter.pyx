@@ -754,7 +754,11 @@ cdef class Splitter:
 
     @property
     def pending_header(self):
-        """The pending frame's header, as far as it arrived."""
+        """The pending frame's header, as far as it arrived (after an error: up to the byte that
+        decided)."""
+        error = self._error
+        if isinstance(error, errors.FrameError) and not self._detached:
+            return error.header  # the splitter may have gathered more, depending on the chunks
         return self._header_bytes()
 
     @property

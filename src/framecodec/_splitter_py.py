@@ -457,7 +457,11 @@ class Splitter:
 
     @property
     def pending_header(self) -> bytes:
-        """The pending frame's header, as far as it arrived."""
+        """The pending frame's header, as far as it arrived (after an error: up to the byte that
+        decided)."""
+        error = self._error
+        if isinstance(error, errors.FrameError) and not self._detached:
+            return error.header  # the splitter may have gathered more, depending on the chunks
         return bytes(self._header)
 
     @property
