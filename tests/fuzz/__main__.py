@@ -32,7 +32,7 @@ def main() -> int:
 
 
 def run_orders(arguments: list[str]) -> int:
-    """Runs programs of calls; prints those that fail as Python, made smaller."""
+    """Run programs of calls; print those that fail as Python, made smaller."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.fuzz orders", description=orders.__doc__.partition("\n")[0]
     )
@@ -64,7 +64,7 @@ def run_orders(arguments: list[str]) -> int:
             print(program, flush=True)
 
     def smaller(program: orders.Program, failure: Failure) -> str:
-        """The same failure by a smaller program; where it crashes, each try is a process."""
+        """Return a smaller program with the same failure; each try of a crash is a process."""
         kind = failure.reason.split(":")[1:2]
 
         def fails(candidate: orders.Program) -> bool:

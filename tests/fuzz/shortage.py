@@ -1,4 +1,4 @@
-"""Fails each allocation of each public call in turn, and holds that no byte is lost or doubled.
+"""Fail each allocation of each public call in turn; check that no byte is lost or doubled.
 
     python -m tests.fuzz shortage                     every case, on both engines
     python -m tests.fuzz shortage --case 12 --fail 3  the fourth allocation of one
@@ -46,23 +46,23 @@ MOST = 4000
 
 
 def why_not() -> str:
-    """Why no allocation can be failed here, or ""."""
+    """Return why this Python cannot fail allocations, or ""."""
     return "" if set_nomemory else "this Python has no _testcapi.set_nomemory()"
 
 
 class Shortage:
-    """Makes calls short of memory, and counts."""
+    """Make calls that run out of memory, and count them."""
 
     def __init__(self) -> None:
         self.calls = 0
         self.failed = 0  # calls that raised MemoryError
 
     def count(self, call: Callable[..., Any], arguments: tuple[Any, ...]) -> int:
-        """How many allocations a call makes."""
+        """Return how many allocations a call makes."""
         return self._spare(int, ()) - self._spare(call, arguments)
 
     def _spare(self, call: Callable[..., Any], arguments: tuple[Any, ...]) -> int:
-        """How many of the first allocations a call leaves."""
+        """Return how many of the first allocations are left after a call."""
         assert set_nomemory is not None
         spare: list[Any] = [None] * MOST
         pos = 0
@@ -83,7 +83,7 @@ class Shortage:
     def call(
         self, start: int, stop: int, call: Callable[..., Any], arguments: tuple[Any, ...]
     ) -> Any:
-        """What a call returns or raises whose allocations from `start` to `stop` fail."""
+        """Return the outcome of a call whose allocations from `start` to `stop` fail."""
         assert set_nomemory is not None
         self.calls += 1
         error: BaseException
@@ -104,7 +104,7 @@ class Shortage:
 
 
 def outcome_of(call: Callable[..., Any], *arguments: Any) -> Any:
-    """What a call returns, or what it raises."""
+    """Return what a call returns or raises."""
     try:
         return call(*arguments)
     except Exception as error:
@@ -116,7 +116,7 @@ def outcome_of(call: Callable[..., Any], *arguments: Any) -> Any:
 
 @dataclass(frozen=True)
 class Shape:
-    """A codec, how a splitter is to read it, a stream, and where it may be cut."""
+    """A codec, a stream, where it may be cut, and how a splitter reads it."""
 
     name: str
     codec: Codec
@@ -181,7 +181,7 @@ def shapes() -> Iterator[Shape]:
 
 @dataclass(frozen=True)
 class Case:
-    """A call in a phase; run with every allocation failed in turn."""
+    """A call in one phase of a frame."""
 
     name: str
     run: Callable[[Shortage, int, int], int]  # from, to: which fail; returns the allocations made
@@ -189,7 +189,7 @@ class Case:
 
 
 class _Stream:
-    """A splitter in a phase of a stream, and what it gave so far."""
+    """A splitter in one phase of a stream, and the messages so far."""
 
     def __init__(self, engine: ModuleType, shape: Shape, fed: int, often: bool) -> None:
         self.shape, self.fed, self.often = shape, fed, often
@@ -199,7 +199,7 @@ class _Stream:
         self.take(shape.stream[:fed])
 
     def take(self, data: bytes) -> None:
-        """Feeds what is not short of memory; errors are of the stream, and stick."""
+        """Feed bytes with enough memory; errors of the stream stick."""
         self.took(outcome_of(self.splitter.feed, data))
 
     def took(self, result: Any) -> None:
@@ -220,7 +220,7 @@ class _Stream:
         )
 
     def after(self, before: tuple[Any, ...], result: Any, stop: int, repeat: Any) -> None:
-        """Holds the promise after a call that was to bring the stream to byte `stop`."""
+        """Check the promise after a call that brings the stream to byte `stop`."""
         splitter = self.splitter
         if isinstance(result, MemoryError) and not isinstance(splitter.error, MemoryError):
             if splitter.error is None:
@@ -241,7 +241,7 @@ class _Stream:
             self.to_the_end()
 
     def ended(self) -> None:
-        """Holds that a splitter that ran out of memory has lost nothing."""
+        """Check that a splitter that ran out of memory has lost nothing."""
         splitter, shape = self.splitter, self.shape
         offset, whole = splitter.stream_offset, shape.expected()
         for call in (lambda: splitter.feed(b"x"), splitter.get_buffer, splitter.feed_eof):
@@ -253,7 +253,7 @@ class _Stream:
         pending = splitter.pending
         unread = outcome_of(splitter.detach)
         if isinstance(unread, MemoryError):
-            # It had no memory to keep the bytes either, and says so: none is lost unnoticed.
+            # The splitter had no memory to keep the bytes, and raises: the loss is reported.
             assert self.often, f"one allocation failed, and {unread}"
             return
         assert offset + pending == self.fed, "the offset has lost bytes"
@@ -294,7 +294,7 @@ def _feeding(engine: ModuleType, shape: Shape, start: int, stop: int, form: Any)
 
 
 def _giving(engine: ModuleType, shape: Shape, start: int, stop: int, method: str) -> Any:
-    """get_buffer or get_room short of memory; then the bytes."""
+    """Make a case: get_buffer or get_room fails, then bytes arrive."""
 
     def run(shortage: Shortage, first: int, last: int) -> int:
         stream = _Stream(engine, shape, start, last - first > 1)
@@ -323,7 +323,7 @@ def _giving(engine: ModuleType, shape: Shape, start: int, stop: int, method: str
 
 
 def _updating(engine: ModuleType, shape: Shape, start: int, stop: int, method: str) -> Any:
-    """buffer_updated short of memory, of what get_buffer or get_room gave."""
+    """Make a case: buffer_updated fails after get_buffer or get_room."""
 
     def run(shortage: Shortage, first: int, last: int) -> int:
         stream = _Stream(engine, shape, start, last - first > 1)
@@ -344,7 +344,7 @@ def _updating(engine: ModuleType, shape: Shape, start: int, stop: int, method: s
 
 
 def _ending(engine: ModuleType, shape: Shape, start: int, method: str) -> Any:
-    """feed_eof or detach short of memory."""
+    """Make a case: feed_eof or detach fails."""
 
     def run(shortage: Shortage, first: int, last: int) -> int:
         stream = _Stream(engine, shape, start, last - first > 1)
@@ -376,7 +376,7 @@ def _ending(engine: ModuleType, shape: Shape, start: int, method: str) -> Any:
 
 
 def _stateless(make: Callable[[], Any], call: Callable[[Any], Any]) -> Any:
-    """A call that leaves nothing: short of memory it raises, and then it gives what it should."""
+    """Make a case of a call without state: it may fail, and the next one succeeds."""
 
     def told(thing: Any) -> Any:
         result = outcome_of(call, thing)
@@ -427,7 +427,7 @@ def _decode_with(engine: ModuleType, codec: Codec) -> Callable[[Any], Any]:
 
 
 def all_cases(engine: ModuleType) -> list[Case]:
-    """Every call in every phase of every shape."""
+    """Return every call in every phase of every shape."""
     often = engine.__name__ == ENGINES["compiled"]
     return [replace(case, often=often) for case in _all_cases(engine)]
 
@@ -461,7 +461,7 @@ def _all_cases(engine: ModuleType) -> Iterator[Case]:
 
 
 def _worth(cuts: tuple[int, ...], start: int, stop: int) -> bool:
-    """Whether this pair is a case: a few cuts further, or all that is left."""
+    """Return whether a pair of cuts is a case: a few cuts apart, or to the end."""
     return cuts.index(stop) - cuts.index(start) in (1, 2, 5) or stop == cuts[-1]
 
 
@@ -532,11 +532,11 @@ def _scanned(spans: Any) -> Any:
 
 
 def run_case(case: Case, shortage: Shortage, only: int | None = None) -> None:
-    """Runs a case with each allocation failed alone, and with some more that follow it.
+    """Run a case with each allocation failed alone, and with some that follow it.
 
     Not with all that follow: where CPython has no memory for the number that an exception handler
-    needs, it looks for that handler again, for ever (`lasti` in ceval.c, Python 3.11 to 3.13). And
-    of the compiled engine only: what handles an error in Python needs memory itself.
+    needs, it looks up that handler again, for ever (`lasti` in ceval.c, Python 3.11 to 3.13).
+    Several fail for the compiled engine only: an exception handler in Python needs memory itself.
 
     Raises:
         AssertionError: The promise was broken; it says which allocation failed.
@@ -564,7 +564,8 @@ def main(arguments: list[str]) -> int:
         prog="python -m tests.fuzz shortage", description=__doc__.partition("\n")[0]
     )
     parser.add_argument("--engine", choices=ENGINES, action="append", help="only this one")
-    parser.add_argument("--every", type=int, default=1, help="only every that many-th case")
+    parser.add_argument("--every", type=int, default=1, help="run every Nth case only")
+    parser.add_argument("--only", default="", help="only cases with this text in their names")
     parser.add_argument("--case", type=int, help="only this one, in this process")
     parser.add_argument("--fail", type=int, help="... and only this allocation")
     parser.add_argument("--jobs", type=int, default=1, help="processes at the same time")
@@ -575,7 +576,8 @@ def main(arguments: list[str]) -> int:
     bad = 0
     for name in options.engine or ENGINES:
         (engine,) = load_engines([name])
-        cases = all_cases(engine)[:: options.every]
+        cases = [case for case in all_cases(engine) if options.only in case.name]
+        cases = cases[:: options.every]
         gc.collect()
         gc.freeze()  # so that a collection goes through what a call leaves, and nothing else
         if options.case is not None:
@@ -607,7 +609,7 @@ def main(arguments: list[str]) -> int:
             report=show,
             quiet=True,  # CPython writes of objects that it could not free, and the like
         )
-        if name == "python":  # in Python nothing can crash but the interpreter
+        if name == "python":  # Python code cannot crash, the interpreter can
             crashed = [failure for failure in failures if failure.crashed]
             failures = [failure for failure in failures if not failure.crashed]
             print(f"{name}: {len(crashed)} cases ended in a crash of the interpreter's own")

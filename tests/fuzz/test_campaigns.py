@@ -25,7 +25,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="campaigns run i
 
 
 def campaign(*arguments: str) -> str:
-    """Runs a campaign in a process for itself, which may crash; returns what it printed."""
+    """Run a campaign in a child process, which may crash; return what it printed."""
     finished = subprocess.run(
         [sys.executable, "-m", "tests.fuzz", *arguments],
         cwd=ROOT,
@@ -60,6 +60,14 @@ def test_each_allocation_fails_in_turn(engine: ModuleType) -> None:
 
 
 @needs_fork
+@pytest.mark.skipif(bool(shortage.why_not()), reason=shortage.why_not())
+def test_each_allocation_fails_in_turn_where_a_message_may_be_special(engine: ModuleType) -> None:
+    name = "python" if engine.__name__.endswith("_py") else "compiled"
+    printed = campaign("shortage", "--engine", name, "--only", "bytes: specials")
+    assert " 0 raised MemoryError" not in printed
+
+
+@needs_fork
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="other collectors run elsewhere")
 def test_collections_inside_calls_call_in(engine: ModuleType) -> None:
     name = "python" if engine.__name__.endswith("_py") else "compiled"
@@ -85,7 +93,7 @@ FOUND: dict[str, Program] = {
         b"\x9d\0\0\0\0\0\0\0\x9d",
         [("feed", 2, 0), ("split", 5), ("feed", 7, 0)],
     ),
-    "a view of a view of the memory from get_room is written to after delivery": Program(
+    "a view of a view of what get_room gave is written to after delivery": Program(
         Codec.uint(4),
         Codec.uint(4).encode(blob(0, 140_000)),
         [
@@ -115,7 +123,7 @@ FOUND: dict[str, Program] = {
             ("update", 5, "view"),
         ],
     ),
-    "a part of the memory from get_room is fed": Program(
+    "a part of what get_room gave is fed": Program(
         Codec.uint(4, length_offset=4),
         Codec.uint(4, length_offset=4).encode(blob(5, 300_000)),
         [("feed", 9000, 0), ("feed given", "get_room", 119_939, 60_000, 2), ("scribble",)],
@@ -157,7 +165,7 @@ def test_what_was_found_before_is_the_same_on_both_engines(program: Program) -> 
 
 
 def broken_engine(engine: ModuleType, defect: str) -> ModuleType:
-    """An engine that does one thing wrong."""
+    """Return an engine with one defect."""
 
     class Wrong:
         def __init__(self, codec: Any, **choices: Any) -> None:

@@ -1,4 +1,4 @@
-"""Runs numbered cases in processes of their own, which may crash or hang.
+"""Run numbered cases in child processes, which may crash or hang.
 
 Each worker writes the number of its case to shared memory before it runs it. So the parent knows
 which case ended a worker, and starts another one with the next case.
@@ -24,7 +24,7 @@ PATIENCE = 120.0  # seconds without a new case after which a worker hangs
 
 @dataclass
 class Failure:
-    """A case that did not pass.
+    """A case that failed.
 
     Args:
         case: Its number.
@@ -38,7 +38,7 @@ class Failure:
 
 
 class _Worker:
-    """A child that runs each `jobs`th block of cases.
+    """A child process that runs every `jobs`th block of cases.
 
     Shared with it: the case it is in, the cases that it has done, and whether it has ended well.
     """
@@ -132,10 +132,10 @@ def run_cases(
     report: Callable[[Failure], None] = lambda failure: None,
     quiet: bool = False,
 ) -> tuple[int, list[Failure], tuple[int, int]]:
-    """Runs cases until there are enough of them, of seconds, or of failures.
+    """Run cases until the count, the time or the number of failures is reached.
 
     Args:
-        run: Runs a case by its number; may return two numbers, which are summed up.
+        run: Runs a case by its number; may return two numbers, which are added up.
         block: Neighbours that share what is expensive to make, so that one worker runs them.
         quiet: Nothing that the workers write to the standard error is shown.
 
@@ -212,7 +212,7 @@ def _reason(status: int, hung: bool) -> str:
 
 
 def in_a_child(run: Callable[[], str], seconds: float = 20.0) -> tuple[str, str]:
-    """What a call returns, and how it ended its process: "" where it did not."""
+    """Return what a call in a child process returns, and how it ended the process, or ""."""
     reader, writer = os.pipe()
     pid = os.fork()
     if not pid:
