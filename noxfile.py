@@ -183,10 +183,11 @@ def free_threaded(session: nox.Session) -> None:
 
 
 def files_that_need_trustme() -> list[Path]:
-    """Return the test files that import trustme."""
+    """Return the test files that import trustme, or run programs of pages that do."""
     imports = re.compile(r"^import trustme|^from tests\.\S*loops import", re.MULTILINE)
     files = sorted(Path("tests").glob("test_*.py"))
-    return [file for file in files if imports.search(file.read_text(encoding="utf-8"))]
+    programs = Path("tests/test_docs.py")
+    return [f for f in files if f == programs or imports.search(f.read_text(encoding="utf-8"))]
 
 
 @nox.session

@@ -15,10 +15,11 @@ import pytest
 
 from framecodec import Codec, DatagramSocket, FrameSocket
 from tests.helpers.fault_injection import TIMEOUT, stream_pair
+from tests.helpers.free_threading import needs_gil
 
 testcapi = pytest.importorskip("_testcapi", reason="CPython's own tests are not installed")
 
-pytestmark = pytest.mark.usefixtures("engine_in_use")
+pytestmark = [pytest.mark.usefixtures("engine_in_use"), needs_gil]
 
 CODECS = {
     "uint": Codec.uint(4),

@@ -27,8 +27,10 @@ from tests.helpers.fault_injection import (
     needs_signals_to_threads,
     stream_pair,
 )
+from tests.helpers.free_threading import needs_gil
 
 pytestmark = [
+    needs_gil,
     pytest.mark.usefixtures("engine_in_use"),
     pytest.mark.skipif(
         sys.implementation.name != "cpython" or sys.gettrace() is not None,

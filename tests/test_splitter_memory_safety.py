@@ -22,6 +22,7 @@ import pytest
 
 from framecodec import Codec, FrameError
 from tests.helpers.engines import ENGINES
+from tests.helpers.free_threading import needs_gil
 
 KIB = 1024
 FRAME = Codec.uint(4).encode(bytes(range(256)) * 2000)  # 512,000 bytes of payload
@@ -168,6 +169,7 @@ class CallsIn:
                 self.outcomes.append("done")
 
 
+@needs_gil
 @pytest.mark.parametrize(
     "way",
     ["feed", "get_buffer", "get_room", "buffer_updated", "get_room, buffer_updated", "detach"],

@@ -17,6 +17,7 @@ from tests.fuzz import orders, shortage, workers
 from tests.fuzz.orders import Program, blob
 from tests.fuzz.parsers import Builder, Parser
 from tests.fuzz.workers import Failure, in_a_child, run_cases
+from tests.helpers.free_threading import needs_gil
 from tests.helpers.sample_codecs import CODECS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,6 +69,7 @@ def test_each_allocation_fails_in_turn_where_a_message_may_be_special(engine: Mo
 
 
 @needs_fork
+@needs_gil
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="other collectors run elsewhere")
 def test_collections_inside_calls_call_in(engine: ModuleType) -> None:
     name = "python" if engine.__name__.endswith("_py") else "compiled"
