@@ -331,3 +331,15 @@ def test_pending_header_after_an_error_is_the_same_for_every_chunking(engine: Mo
             splitter = engine.Splitter(Codec.custom(parse, lambda message: b"", max_header=1000))
             _, error = feed_until_error(splitter, [form(piece) for piece in pieces])
             assert splitter.pending_header == error.header == bytes(4)
+
+
+def test_bytes_needed_after_an_error_is_the_same_for_every_chunking(engine: ModuleType) -> None:
+    codec = Codec.uint(4, magic=b"MAGIC", length_offset=16)
+    stream = codec.encode(bytes(65_510)) + b"no magic" * 10
+    seen = set()
+    for pieces in ([stream], byte_by_byte(stream)):
+        for form in (bytes, bytearray):
+            splitter = engine.Splitter(codec)
+            _, error = feed_until_error(splitter, [form(piece) for piece in pieces])
+            seen.add((splitter.bytes_needed, splitter.pending_header, error.header))
+    assert seen == {(19, b"n", b"n")}

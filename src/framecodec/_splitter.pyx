@@ -745,7 +745,7 @@ cdef class Splitter:
         pending frame."""
         if self._phase != IN_HEADER and self._error is None:
             return max(1, self._missing())  # 0 while a message is delivered
-        return max(1, self._header_size_fixed - self._header_size)
+        return max(1, self._header_size_fixed - len(self.pending_header))
 
     @property
     def stream_offset(self):

@@ -448,7 +448,7 @@ class Splitter:
             if self._phase != _IN_HEADER and self._error is None:
                 # At least 1 also for a finalizer that asks while a message is delivered.
                 return max(1, self._whole_size - self._pending)
-            return max(1, self._layout.header_size - len(self._header))
+            return max(1, self._layout.header_size - len(self.pending_header))
 
     @property
     def stream_offset(self) -> int:
