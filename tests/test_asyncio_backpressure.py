@@ -333,6 +333,152 @@ def test_sends_that_wait_are_served_first_in_first_out(loop: str) -> None:
     run(loop, main())
 
 
+class CountingLoop:
+    """An event loop that counts the futures that are made of it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.futures = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    def create_future(self) -> asyncio.Future[Any]:
+        self.futures += 1
+        return self._loop.create_future()
+
+
+@LOOPS
+@pytest.mark.parametrize("size", [100, 70_000])
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_each_send_that_waits_is_woken_once(loop: str, size: int, cancelled: bool) -> None:
+    async def main() -> None:
+        stream, theirs = await wrapped()
+        theirs.setblocking(False)
+        here = asyncio.get_running_loop()
+        protocol: Any = stream._protocol
+        protocol._loop = counting = CountingLoop(here)
+        messages = [bytes(3 * MIB)]
+        messages += [b"%d" % number + bytes(size) for number in range(400)]
+        not_sent: set[bytes] = set(messages)
+
+        async def send(message: bytes) -> None:
+            try:
+                await stream.send(message)
+            except asyncio.CancelledError as error:
+                if not error.message_started:  # type: ignore[attr-defined]
+                    raise
+            not_sent.remove(message)
+
+        sending = [here.create_task(send(message)) for message in messages]
+        await asyncio.sleep(0)
+        if cancelled:  # before it is woken, ...
+            for number in range(1, 401, 3):
+                sending[number].cancel()
+        splitter = framecodec.Splitter(Codec.uint(4))
+        received: list[Any] = []
+
+        async def read() -> None:
+            while data := await here.sock_recv(theirs, 256 * KIB):
+                received.extend(splitter.feed(data))
+                if cancelled:  # ... or just when it is
+                    for number in range(2, 401, 3):
+                        if len(received) > number // 2:
+                            sending[number].cancel()
+
+        reading = here.create_task(read())
+        await asyncio.wait(sending)
+        expected = [message for message in messages if message not in not_sent]
+        while len(received) < len(expected):
+            await asyncio.sleep(0.001)
+        same = received == expected  # no report of megabytes
+        assert same
+        assert cancelled == (len(expected) < len(messages))
+        assert not protocol._senders
+        # One to be accepted, one until the transport takes more, ...
+        assert counting.futures <= 2 * len(messages) + 10
+        await stream.send(b"last")
+        await stream.aclose()
+        await reading
+        assert received[-1] == b"last"
+        theirs.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_datagrams_that_wait_are_sent_in_order_and_woken_once(loop: str, tmp_path: Any) -> None:
+    async def main() -> None:
+        path = str(tmp_path / "far")
+        theirs = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        theirs.bind(path)
+        theirs.setblocking(False)
+        stream = await framecodec.asyncio.open_datagram_endpoint(remote_addr=path)
+        stream.transport.set_write_buffer_limits(high=2000)
+        here = asyncio.get_running_loop()
+        protocol: Any = stream._protocol
+        protocol.loop = counting = CountingLoop(here)
+        messages = [b"%4d" % number + bytes(996) for number in range(400)]
+        sending = [here.create_task(stream.send(message)) for message in messages]
+        await asyncio.sleep(0.01)
+        assert protocol.paused
+        sending[350].cancel()
+        received: list[bytes] = []
+        while len(received) < 399:
+            received.append(await here.sock_recv(theirs, 2000))
+        same = received == messages[:350] + messages[351:]
+        assert same
+        await asyncio.wait(sending)
+        assert sending[350].cancelled()
+        assert counting.futures <= 2 * len(messages)
+        await stream.aclose()
+        theirs.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_flood_leaves_the_loop_to_others(loop: str) -> None:
+    """A task that only receives gets no more than the stream holds in one turn of the loop."""
+
+    async def main() -> None:
+        stream, theirs = await wrapped()
+        data = Codec.uint(4).encode_many([bytes(60)] * 16384)
+        total = 16
+
+        def flood() -> None:
+            for _ in range(total):
+                theirs.sendall(data)
+            theirs.close()
+
+        turns = 0
+
+        async def count_turns() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count_turns())
+        thread = threading.Thread(target=flood)
+        thread.start()
+        received = in_turn = most = last_turn = 0
+        async for _ in stream:
+            if turns != last_turn:
+                last_turn, in_turn = turns, 0
+            in_turn += 1
+            most = max(most, in_turn)
+            received += 1
+        thread.join()
+        counting.cancel()
+        assert received == total * 16384
+        # 256 KiB above which it stops reading, and one read; a message counts 64 + 48 bytes.
+        assert most * (64 + 48) <= 256 * KIB + (128 * KIB) // 64 * (64 + 48)
+        await stream.aclose()
+
+    run(loop, main())
+
+
 @LOOPS
 @pytest.mark.parametrize("error", [TimeoutError, asyncio.CancelledError])
 def test_a_block_whose_time_is_over_does_not_wait_for_a_slow_peer(

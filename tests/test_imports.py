@@ -26,6 +26,7 @@ LAYERS = [
     {
         "_batch.py": "the messages of one receive, taken out one by one",
         "_layout.py": "a frame's shape as plain numbers, for the engines",
+        "_loop_senders.py": "sends that wait in an event loop, first in, first out",
         "_shapes.py": "parse and build functions of the formats whose shape needs code",
         "_socket_face.py": "the part of a socket's interface that all wrappers share",
         "_waiting.py": "wait for a socket until a deadline",

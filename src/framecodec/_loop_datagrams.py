@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import errors
+from ._loop_senders import LARGE, Sender, SendQueue
 from .codec import Codec
 from .datagrams import largest_payload, pack_frames, split_datagram
 from .splitter import Splitter
@@ -36,7 +37,7 @@ class _DatagramProtocol(asyncio.DatagramProtocol):
         self.stream = DatagramStream(self)
         self.loop = asyncio.get_running_loop()
         self.transport: Any = None
-        self.queue: deque[tuple[Any, Any]] = deque()  # (message or error, address)
+        self.queue: deque[tuple[Any, Any, int]] = deque()  # (message or error, address, cost)
         self.held = 0  # bytes in `queue`, as _HIGH_WATER counts them
         self.dropped = 0
         self.largest: int | None = None  # bytes that a datagram has room for, where that is known
@@ -45,7 +46,8 @@ class _DatagramProtocol(asyncio.DatagramProtocol):
         self.lost = False
         self.error: BaseException | None = None  # what ended it
         self.waiter: asyncio.Future[None] | None = None  # a recv that waits
-        self.waiting: set[asyncio.Future[None]] = set()  # whoever waits to send or to be closed
+        self.senders = SendQueue()  # sends that wait for the socket
+        self.waiting: set[asyncio.Future[None]] = set()  # those that wait for the end
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
@@ -60,7 +62,9 @@ class _DatagramProtocol(asyncio.DatagramProtocol):
         self.lost = True
         self.error = exc
         self._wake()
-        self._wake_waiting()
+        for waiting in (*self.senders.futures(), *self.waiting):
+            if not waiting.done():
+                waiting.set_result(None)
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         if self.held > _HIGH_WATER:
@@ -76,41 +80,113 @@ class _DatagramProtocol(asyncio.DatagramProtocol):
         if self.held > _HIGH_WATER:
             self.dropped += 1
             return
-        self._put(exc, None)
+        self._put(exc.with_traceback(None), None)  # its frames keep what was sent
         self._wake()
 
     def _put(self, item: Any, address: Any) -> None:
-        self.queue.append((item, address))
-        self.held += _cost(item)
+        cost = _cost(item)
+        held = self.held + cost
+        self.queue.append((item, address, cost))
+        self.held = held
 
     def pause_writing(self) -> None:
         self.paused = True
 
     def resume_writing(self) -> None:
         self.paused = False
-        self._wake_waiting()
+        self.senders.wake_next()
 
     def _wake(self) -> None:
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
-
-    def _wake_waiting(self) -> None:
-        for waiting in self.waiting:
-            if not waiting.done():
-                waiting.set_result(None)
 
     def ended(self) -> ConnectionError:
         if self.error is None:
             return errors.connection_closed()
         return errors.connection_lost(self.error)
 
-    async def wait(self) -> None:
-        waiting = self.loop.create_future()
-        self.waiting.add(waiting)
+    async def wait_until_closed(self) -> None:
+        while not self.lost:
+            waiting = self.loop.create_future()
+            self.waiting.add(waiting)
+            try:
+                await waiting
+            finally:
+                self.waiting.discard(waiting)
+
+    async def send(self, datagram: bytes, address: Any) -> None:
+        """Sends a datagram when the socket accepts it, after all that wait already."""
+        if not (self.paused or self.senders) or self.lost:
+            self.send_now(datagram, address)
+            return
+        sender = Sender(self.loop, LARGE)  # each is a write, which may be the last one for now
+        self.senders.enter(sender)
         try:
-            await waiting
+            while not self.lost:
+                await sender.wait()
+                if not self.paused and self.senders.is_first(sender):
+                    break
+            self.send_now(datagram, address)
         finally:
-            self.waiting.discard(waiting)
+            self.senders.leave(sender)
+            if not self.paused:
+                self.senders.wake_next()
+
+    def send_now(self, datagram: bytes, address: Any) -> None:
+        if self.lost or self.transport.is_closing():
+            raise self.ended()
+        if datagram or sys.version_info >= (3, 14):
+            self.transport.sendto(datagram, address)
+            return
+        # An empty datagram is a message too. asyncio took it for nothing to do until 3.14.
+        descriptor = os.dup(self.transport.get_extra_info("socket").fileno())
+        with contextlib.closing(socket.socket(fileno=descriptor)) as sock:
+            if address is None:
+                sock.send(datagram)
+            else:
+                sock.sendto(datagram, address)
+
+    async def wait_for_messages(self) -> None:
+        """Waits until something is in the queue."""
+        if self.waiter is not None:
+            raise errors.another_recv_waits()
+        while not self.queue:
+            if self.lost:
+                raise self.ended()
+            self.waiter = self.loop.create_future()
+            try:
+                await self.waiter
+            finally:
+                self.waiter = None
+
+    def take_messages(self) -> list[Any]:
+        """Takes all messages up to the first error; there may be none."""
+        nothing: deque[tuple[Any, Any, int]] = deque()
+        queue, held = self.queue, self.held
+        self.queue, self.held = nothing, 0
+        try:
+            messages, rest, rest_held = _split(queue)
+        except BaseException:
+            self.queue, self.held = queue, held
+            raise
+        # No call up to here, so that a signal handler that raises loses nothing.
+        self.queue, self.held = rest, rest_held
+        return messages
+
+    def __reduce__(self) -> NoReturn:
+        raise errors.not_copied(self)
+
+
+def _split(queue: deque[Any]) -> tuple[list[Any], deque[Any], int]:
+    """The messages up to the first error, what follows them, and what that costs."""
+    items = list(queue)
+    messages: list[Any] = []
+    for item, _, _ in items:
+        if isinstance(item, Exception):
+            break
+        messages.append(item)
+    rest = deque(items[len(messages) :])
+    return messages, rest, sum(cost for _, _, cost in rest)
 
 
 def _cost(item: Any) -> int:
@@ -165,11 +241,11 @@ class DatagramStream:
             FrameError, TypeError, BufferError: As `Codec.encode`; nothing is sent.
             ConnectionError: The socket is closed.
         """
-        await self._send(self._encode(message), None)
+        await self._protocol.send(self._encode(message), None)
 
     async def send_to(self, message: object, address: Any, /) -> None:
         """As `send`, to an address as asyncio has them."""
-        await self._send(self._encode(message), address)
+        await self._protocol.send(self._encode(message), address)
 
     async def send_many(self, messages: Iterable[object], /) -> None:
         """Sends messages: with a codec, as many as fit in each datagram, else one in each.
@@ -178,12 +254,12 @@ class DatagramStream:
             As `send`; nothing is sent where a message is invalid.
         """
         for datagram in self._pack(messages):
-            await self._send(datagram, None)
+            await self._protocol.send(datagram, None)
 
     async def send_many_to(self, messages: Iterable[object], address: Any, /) -> None:
         """As `send_many`, to an address."""
         for datagram in self._pack(messages):
-            await self._send(datagram, address)
+            await self._protocol.send(datagram, address)
 
     def _encode(self, message: object) -> bytes:
         protocol = self._protocol
@@ -200,23 +276,6 @@ class DatagramStream:
             return datagrams
         return [datagram for datagram, _ in pack_frames(datagrams, self._protocol.room)]
 
-    async def _send(self, datagram: bytes, address: Any) -> None:
-        protocol = self._protocol
-        while protocol.paused and not protocol.lost:
-            await protocol.wait()
-        if protocol.lost or protocol.transport.is_closing():
-            raise protocol.ended()
-        if datagram or sys.version_info >= (3, 14):
-            protocol.transport.sendto(datagram, address)
-            return
-        # An empty datagram is a message too. asyncio took it for nothing to do until 3.14.
-        descriptor = os.dup(self.get_extra_info("socket").fileno())
-        with contextlib.closing(socket.socket(fileno=descriptor)) as sock:
-            if address is None:
-                sock.send(datagram)
-            else:
-                sock.sendto(datagram, address)
-
     async def recv(self) -> Any:
         """The next message, whoever sent it.
 
@@ -231,11 +290,14 @@ class DatagramStream:
         Raises:
             As `recv_from`.
         """
-        messages = [await self.recv()]
-        queue = self._protocol.queue
-        while queue and not isinstance(queue[0][0], Exception):
-            messages.append(await self.recv())
-        return messages
+        protocol = self._protocol
+        while True:
+            await protocol.wait_for_messages()
+            messages = protocol.take_messages()
+            if messages:
+                return messages
+            if protocol.queue:
+                return [await self.recv()]  # which is an error, and raised
 
     async def recv_from(self) -> tuple[Any, Any]:
         """The next message, and the address of its sender.
@@ -247,21 +309,17 @@ class DatagramStream:
             RuntimeError: Another `recv` waits.
         """
         protocol = self._protocol
-        if protocol.waiter is not None:
-            raise errors.another_recv_waits()
-        while not protocol.queue:
-            if protocol.lost:
-                raise protocol.ended()
-            protocol.waiter = protocol.loop.create_future()
-            try:
-                await protocol.waiter
-            finally:
-                protocol.waiter = None
-        item, address = protocol.queue.popleft()
-        protocol.held -= _cost(item)
-        if isinstance(item, Exception):
-            raise item
-        return item, address
+        while True:
+            await protocol.wait_for_messages()
+            queue = protocol.queue
+            if queue:
+                # No call in between: nothing is lost to a signal handler that raises.
+                item, address, cost = queue[0]
+                protocol.held -= cost
+                del queue[0]
+                if isinstance(item, Exception):
+                    raise item
+                return item, address
 
     def __reduce__(self) -> NoReturn:
         raise errors.not_copied(self)
@@ -283,8 +341,7 @@ class DatagramStream:
         protocol = self._protocol
         protocol.transport.close()
         try:
-            while not protocol.lost:
-                await protocol.wait()
+            await protocol.wait_until_closed()
         except asyncio.CancelledError:
             if not protocol.lost:
                 protocol.transport.abort()

@@ -9,11 +9,12 @@ iterator. Cython has no name for that slot, so a few lines of C fill it.
 
 cimport cython
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.list cimport PyList_GET_SIZE
 from cpython.pythread cimport PyThread_get_thread_ident
 
 from . import errors
 
-__all__ = ["Done", "Messages", "Turn"]
+__all__ = ["Done", "Messages", "Ready", "Turn"]
 
 cdef extern from *:
     """
@@ -66,11 +67,21 @@ cdef class Done:
 
     def throw(self, *error):
         """As of a coroutine: a task that is cancelled before it has begun."""
-        error[0].message_started = True
-        raise error[0]
+        raised = exception_of(error)
+        raised.message_started = True
+        raise raised
 
     def close(self):
         """As of a coroutine that has run to its end."""
+
+    def __reduce__(self):
+        raise errors.not_copied(self)
+
+
+cdef object exception_of(tuple error):
+    """The exception that throw() was given: as one, or as its class, a value and a traceback."""
+    raised = error[1] if len(error) > 1 and error[1] is not None else error[0]
+    return raised() if isinstance(raised, type) else raised
 
 
 @cython.final
@@ -84,7 +95,7 @@ cdef class Messages:
     cdef object _stream
     cdef object _emptied
 
-    def __init__(self, stream, emptied):
+    def __cinit__(self, stream, emptied):
         self._stream = stream
         self._emptied = emptied
         self.head = []
@@ -103,35 +114,76 @@ cdef class Messages:
         return self
 
     def __next__(self):
-        raise StopIteration(taken(self))
+        raise stop_with_next(self)
 
     # For ``create_task`` it passes for a coroutine.
 
     def send(self, value):
         """As of a coroutine that ends at once."""
-        raise StopIteration(taken(self))
+        raise stop_with_next(self)
 
     def throw(self, *error):
         """As of a coroutine: a task that is cancelled before it has begun. Nothing is taken."""
-        raise error[0]
+        raise exception_of(error)
 
     def close(self):
         """As of a coroutine that has run to its end."""
 
+    def __reduce__(self):
+        raise errors.not_copied(self)
+
+
+cdef int settle(Messages self) except -1:
+    """Whether there is a message. The last one at hand is counted as taken before it is: where that
+    fails, nothing is lost."""
+    if PyList_GET_SIZE(self.head) == 1:
+        self._emptied()  # other code runs here, and may take it
+    return PyList_GET_SIZE(self.head) > 0
+
 
 cdef object taken(object messages):
     cdef Messages self = <Messages>messages
-    if not self.head:
+    if not settle(self):
         raise errors.another_recv_waits()
-    message = self.head.pop()
-    if not self.head:
-        self._emptied()
-    return message
+    return self.head.pop()
+
+
+cdef object stop_with_next(Messages self):
+    if not settle(self):
+        raise errors.another_recv_waits()
+    stop = StopIteration(self.head[-1])  # before it is taken: memory may run out
+    self.head.pop()
+    return stop
 
 
 _take = taken
 _complete(Done, _send_done)
 _complete(Messages, _send_message)
+
+
+@cython.final
+cdef class Ready:
+    """The messages at hand, each taken by the step that gives it.
+
+    See `framecodec._loop_io_py.Ready`, its twin.
+    """
+
+    cdef Messages _messages
+
+    def __cinit__(self, Messages messages not None):
+        self._messages = messages
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if not settle(self._messages):
+            raise StopIteration
+        return self._messages.head.pop()
+
+    def __reduce__(self):
+        raise errors.not_copied(self)
+
 
 cdef object DONE = Done()
 
@@ -152,7 +204,7 @@ cdef class Turn:
     cdef object _protocol
     cdef Py_ssize_t _most
 
-    def __init__(self, protocol, Py_ssize_t room):
+    def __cinit__(self, protocol, Py_ssize_t room):
         self._protocol = protocol
         self._most = self.room = room
         self.messages = []
@@ -186,3 +238,6 @@ cdef class Turn:
         """Forgets the messages: they have left, or never will."""
         self.messages.clear()
         self.room = self._most
+
+    def __reduce__(self):
+        raise errors.not_copied(self)

@@ -20,6 +20,14 @@ How
     `FrameStream` puts a queue behind it and a coroutine in front of it. Nothing in between is
     taken out before the caller has it in hand: this is all that cancellation needs.
 
+When something raises inside
+    Memory can run out, a signal handler can raise and a garbage collection can call this very
+    connection, at any call or allocation. Receiving: one step without a call takes each message out
+    of the queue. If bytes were read and their messages did not reach the queue, receiving ends with
+    that error. Sending: an error before the message was accepted is the caller's alone. An error
+    after it, or one of the transport, ends the connection, because the number of bytes that left is
+    unknown. Messages that are sent while `_busy` is set wait in `_late`.
+
 When gathered messages leave
     Sends inside `messages_received` leave when it returns, sends of a task that a message woke up
     leave right behind its step: neither costs the loop another turn. All others leave through
@@ -35,8 +43,18 @@ import logging
 import os
 import ssl as ssl_module
 import sys
+import traceback
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from itertools import chain
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
@@ -44,6 +62,7 @@ from . import errors
 from ._engine import loop_io as _loop_io
 from ._layout import CUSTOM
 from ._loop_datagrams import DatagramStream, open_datagram_endpoint
+from ._loop_senders import LARGE, Sender, SendQueue
 from ._outbox import GATHER_SIZE, Outbox
 from .codec import Codec
 from .splitter import Splitter
@@ -119,6 +138,9 @@ class _Transport(asyncio.Transport):
         if name.startswith("_"):
             raise AttributeError(name)
         return getattr(self._transport, name)
+
+    def __reduce__(self) -> NoReturn:
+        raise errors.not_copied(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._transport!r}>"
@@ -205,14 +227,23 @@ def _behind(step: str, overridden: _Method) -> _Method:
     """An overridden callback that runs after the protocol's own `step`, called or not by super().
 
     Users of asyncio override callbacks without super(), and rightly: the bases do nothing there.
-    A step that returns None says that there is nothing to tell.
+    A step that returns None says that there is nothing to tell. No loop calls again what has
+    raised: a step that is cut off ends the connection.
     """
     if getattr(overridden, "_framecodec_step", None) == step:
         return overridden
 
     @functools.wraps(overridden)
     def callback(self: FrameProtocol, *arguments: Any) -> Any:
-        told = getattr(self, step)(*arguments)
+        try:
+            told = getattr(self, step)(*arguments)
+        except RuntimeError:  # the transport has another protocol
+            raise
+        except BaseException as error:
+            self._tear(error)
+            if step == "_end":
+                self._end(*arguments)
+            raise
         return None if told is None else overridden(self, *told)
 
     callback._framecodec_step = step  # type: ignore[attr-defined]
@@ -236,19 +267,23 @@ class FrameProtocol(asyncio.BufferedProtocol):
 
     __slots__ = (
         "__weakref__",
+        "_busy",
         "_closing",
+        "_deaf",
         "_dropped",
         "_encode_many",
         "_encrypted",
         "_eof_wanted",
         "_error",
         "_knows_us",
+        "_late",
         "_lost",
         "_outbox",
         "_quick_size",
         "_raw_is_closing",
         "_raw_transport",
         "_read_size",
+        "_receiving",
         "_resuming",
         "_scheduled",
         "_splitter",
@@ -273,6 +308,10 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self._closing = False  # closed from this side: nothing more is accepted
         self._dropped = False  # not all that was accepted is sent, nor will be
         self._eof_wanted = False  # write_eof() waits for the outbox
+        self._busy = False  # the outbox or the transport is in use: others must not touch them
+        self._late: list[bytes] = []  # encoded frames that were sent meanwhile
+        self._receiving = False  # bytes were read, and their messages are not delivered yet
+        self._deaf = False  # receiving has failed: what is still read is ignored
         self._raw_transport: Any = None
         self._raw_is_closing: Callable[[], object] = bool  # False where it cannot be asked
         self._transport: Any = None
@@ -296,6 +335,9 @@ class FrameProtocol(asyncio.BufferedProtocol):
                 setattr(cls, name, _behind(step, method))
         if cls.eof_received is not FrameProtocol.eof_received:
             cls.eof_received = _around_eof(cls.eof_received)  # type: ignore[method-assign]
+
+    def __reduce__(self) -> NoReturn:
+        raise errors.not_copied(self)
 
     @property
     def transport(self) -> asyncio.Transport:
@@ -324,7 +366,8 @@ class FrameProtocol(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there, and `transport` is set."""
-        self._begin(transport)
+
+    connection_made = _behind("_begin", connection_made)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone.
@@ -334,7 +377,8 @@ class FrameProtocol(asyncio.BufferedProtocol):
                 where the peer closed inside a frame, an `OSError` from the system; None where
                 either side closed it properly.
         """
-        self._end(exc)
+
+    connection_lost = _behind("_end", connection_lost)
 
     def eof_received(self) -> bool | None:
         """The peer sends no more. Returning True keeps the connection open for sending (but not
@@ -344,11 +388,13 @@ class FrameProtocol(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """The transport is full; what is sent from now on waits in memory."""
-        self._pause()
+
+    pause_writing = _behind("_pause", pause_writing)
 
     def resume_writing(self) -> None:
         """The transport has room again."""
-        self._resume()
+
+    resume_writing = _behind("_resume", resume_writing)
 
     # --- sending ----------------------------------------------------------------------------------
 
@@ -372,40 +418,105 @@ class FrameProtocol(asyncio.BufferedProtocol):
             ConnectionError: The connection is closed or lost.
         """
         self._check_open()
-        self._leave_turn()
-        self._outbox.put_many(messages)
-        self._settle()
+        if type(messages) is not list:
+            messages = list(messages)
+        if self._busy:
+            self._late.append(self._encode_many(messages))
+        else:
+            self._accept(self._outbox.put_many, messages)
 
     def _put(self, message: object) -> None:
         """As `send`, for what cannot simply wait in `_turn`."""
         self._check_open()
-        if type(message) is bytes and len(message) < self._quick_size:
+        if self._busy:
+            self._late.append(self.codec.encode(message))
+        elif type(message) is bytes and len(message) < self._quick_size:
             self._schedule()
+            if self._closing:  # by a garbage collection
+                self._check_open()
             turn = self._turn
+            room = turn.room - len(message) - 8
             turn.messages.append(message)
-            turn.room -= len(message) + 8
-            if turn.room < 0:
+            turn.room = room
+            if room < 0:
                 self._write_turn()
-            return
-        self._leave_turn()
-        self._outbox.put(message)
-        self._settle()
-
-    def _settle(self) -> None:
-        """Something is new in the outbox."""
-        self._outbox.own()  # a mutable message may change before it leaves
-        if self._outbox.size >= _TURN_SIZE:
-            self._pump()
         else:
-            self._schedule()
+            self._accept(self._outbox.put, message)
 
     def _write(self, data: Any) -> None:
         data = data if type(data) is bytes else bytes(memoryview(data))
-        if not (self._closing or self._lost):
+        if not (self._closing or self._lost or self._dropped):
             self._check_open()
-            self._leave_turn()
-            self._outbox.put_bytes(data)
-            self._pump()
+            if self._busy:
+                self._late.append(data)
+            else:
+                self._accept(self._outbox.put_bytes, data, 0)
+
+    def _accept(
+        self, put: Callable[[Any], None], messages: Any, pump_size: int = _TURN_SIZE
+    ) -> None:
+        """Puts messages into the outbox, after all that was sent before. From `pump_size` bytes up,
+        the transport gets them at once."""
+        self._leave_turn()
+        accepted = False
+        self._busy, self._turn.quick = True, 0
+        try:
+            put(messages)
+            accepted = True
+            self._outbox.own()  # a mutable message may change before it leaves
+            self._end_work()
+            if self._outbox.size >= pump_size:
+                self._pump()
+            else:
+                self._schedule()
+        except BaseException as error:
+            if not accepted:
+                self._end_work()
+                if self._closing or self._eof_wanted:  # meanwhile
+                    self._schedule()
+            elif not isinstance(error, RuntimeError):  # there is no loop, or another transport
+                self._tear(error)
+            raise
+
+    def _end_work(self) -> None:
+        """Undoes `_busy`; what was sent meanwhile follows."""
+        if self._late:
+            try:
+                self._take_late()
+                self._schedule()
+            except BaseException as error:
+                self._tear(error)
+                raise
+        self._busy = False
+        if self._scheduled:
+            self._turn.quick = self._quick_size
+
+    def _take_late(self) -> None:
+        late = self._late
+        while late:
+            self._outbox.put_bytes(late[0])
+            del late[0]
+
+    def _tear(self, error: BaseException) -> None:
+        """Ends the connection, because nobody knows which bytes have left."""
+        self._busy = False
+        if self._dropped:
+            return
+        self._dropped = True
+        self._turn.paused, self._turn.quick = True, 0
+        try:
+            error.message_started = True  # type: ignore[attr-defined]
+            if self._error is None:
+                self._error = errors.sending_failed(error)
+            self._forget_unsent()
+        finally:
+            if self._raw_transport is not None:
+                self._raw_transport.abort()
+
+    def _forget_unsent(self) -> None:
+        self._turn.clear()
+        self._late.clear()
+        self._outbox.clear()
 
     def _check_thread(self) -> None:
         if self._turn.thread not in (0, get_ident()):
@@ -413,7 +524,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
 
     def _check_open(self) -> None:
         self._check_thread()
-        if self._closing or self._lost:
+        if self._closing or self._lost or self._dropped:
             raise _closed(self._error, not self._closing)
         if self._eof_wanted:
             raise errors.sending_ended()
@@ -435,8 +546,14 @@ class FrameProtocol(asyncio.BufferedProtocol):
         """Keeps the order: what waits in `_turn` goes ahead of what is put into the outbox."""
         turn = self._turn
         if turn.messages:
-            self._outbox.put_bytes(self._encode_many(turn.messages))
-            turn.clear()
+            self._busy, turn.quick = True, 0
+            try:
+                self._outbox.put_bytes(self._encode_many(turn.messages))
+                turn.clear()
+                self._end_work()
+            except BaseException as error:
+                self._tear(error)
+                raise
 
     def _flush(self) -> None:
         """The turn ends: what was gathered is written."""
@@ -445,24 +562,55 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self._write_turn()
 
     def _write_turn(self) -> None:
-        turn = self._turn
+        if self._busy:  # what is inside writes all that there is
+            return
+        turn, outbox = self._turn, self._outbox
         if turn.messages:
-            data = self._encode_many(turn.messages)
-            turn.clear()
-            if not (turn.paused or self._outbox.size):
-                self._check_transport()
-                self._raw_transport.write(data if len(data) < _JOIN_SIZE else memoryview(data))
-                self._look_for_end()
-                return
-            self._outbox.put_bytes(data)
+            if turn.paused or outbox.size:
+                self._leave_turn()
+            else:
+                try:
+                    self._check_transport()
+                except RuntimeError:  # what was for another transport is not for this one
+                    turn.clear()
+                    raise
+                self._busy, turn.quick = True, 0
+                try:
+                    data = self._encode_many(turn.messages)
+                    turn.clear()
+                    self._raw_transport.write(data if len(data) < _JOIN_SIZE else memoryview(data))
+                    self._look_for_end()
+                    if self._late or self._scheduled:
+                        self._end_work()
+                    self._busy = False
+                except BaseException as error:
+                    self._tear(error)
+                    raise
+                if not (outbox.size or self._closing or self._eof_wanted):
+                    return
         self._pump()
 
     def _pump(self) -> None:
         """Gives the transport what it has room for."""
-        outbox = self._outbox
-        turn = self._turn
-        if outbox.size and not turn.paused:
+        if self._busy:
+            return
+        outbox, turn = self._outbox, self._turn
+        ready = bool(outbox.size) and not turn.paused
+        if ready:
             self._check_transport()
+        try:
+            if ready:
+                self._busy, turn.quick = True, 0
+                self._feed_transport()
+                self._end_work()
+            if not (outbox.size or turn.paused or self._lost or self._dropped):
+                self._emptied()
+        except BaseException as error:
+            self._tear(error)
+            raise
+
+    def _feed_transport(self) -> None:
+        outbox, turn = self._outbox, self._turn
         while outbox.size and not turn.paused:
             buffers = outbox.buffers()
             if len(buffers) > 1 and self._vectored:
@@ -472,10 +620,11 @@ class FrameProtocol(asyncio.BufferedProtocol):
                 data = buffers[0] if self._vectored else _first_piece(buffers)
                 size = len(data)
                 self._raw_transport.write(data)
+            if self._dropped or self._lost:  # an abort from pause_writing()
+                return
             outbox.sent(size)
+            self._take_late()
             self._look_for_end()
-        if not (outbox.size or turn.paused or self._lost):
-            self._emptied()
 
     def _look_for_end(self) -> None:
         """A transport whose connection breaks in a write tells of it in a later turn: until then it
@@ -492,7 +641,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
             asyncio.get_running_loop().call_soon(self._raw_transport.write_eof)
 
     def _unsent(self) -> int:
-        return self._outbox.size + sum(map(len, self._turn.messages))
+        return self._outbox.size + sum(map(len, chain(self._turn.messages, self._late)))
 
     # --- the connection's life --------------------------------------------------------------------
 
@@ -526,7 +675,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         return None if self._resuming else ()
 
     def _resume(self) -> tuple[()] | None:
-        if self._turn.paused and not self._lost:
+        if self._turn.paused and not (self._lost or self._dropped):
             self._turn.paused = False
             self._resuming = True
             try:
@@ -539,6 +688,9 @@ class FrameProtocol(asyncio.BufferedProtocol):
 
     def _close(self) -> None:
         if self._closing or self._lost:
+            return
+        if self._busy:
+            self._closing = True  # what is inside closes when all has left
             return
         self._flush()
         self._closing = True
@@ -555,25 +707,46 @@ class FrameProtocol(asyncio.BufferedProtocol):
 
     def _abort(self) -> None:
         self._closing = self._dropped = True
-        self._turn.quick = 0
-        self._turn.clear()
-        self._outbox.clear()
-        self._raw_transport.abort()
+        self._turn.paused, self._turn.quick = True, 0
+        try:
+            self._forget_unsent()
+        finally:
+            self._raw_transport.abort()
 
     def _write_eof(self) -> None:
         if self._closing or self._lost or self._eof_wanted:
             return
         if self._encrypted:
             raise errors.tls_ends_both()
+        if self._busy:
+            self._eof_wanted = True
+            return
         self._flush()
         self._eof_wanted = True
         if not self._outbox.size:
             self._raw_transport.write_eof()
 
+    def _fail_receiving(self, error: BaseException) -> None:
+        """Ends receiving, after the messages before the error were delivered."""
+        self._deaf = True
+        # The frames that raised would keep what was read.
+        if isinstance(error, errors.FrameError):
+            error.with_traceback(None)
+        else:
+            traceback.clear_frames(error.__traceback__)
+        self._break(error)
+        ends_program = isinstance(error, (KeyboardInterrupt, SystemExit))
+        if ends_program and _is_uvloops(self._raw_transport):  # which would not let it out
+            asyncio.get_running_loop().call_soon(_throw, error)
+        elif ends_program or error is not self._splitter.error:
+            raise error
+
     def _break(self, error: BaseException) -> None:
         """Nothing more can be received: what was accepted is sent, then the connection closes."""
         if self._error is None:
             self._error = error
+        if isinstance(error, Exception) and not isinstance(error, errors.FrameError):
+            _logger.error("receiving on %r failed", self._raw_transport, exc_info=error)
         self._close()
 
     def _end_of_stream(self) -> None:
@@ -581,7 +754,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
             try:
                 self._splitter.feed_eof()
             except errors.FrameError as error:
-                self._error = error
+                self._error = error.with_traceback(None)
 
     def _stays_open(self, wanted: bool | None) -> bool:
         """What `eof_received` tells the transport; by itself it would close over the outbox."""
@@ -596,15 +769,21 @@ class FrameProtocol(asyncio.BufferedProtocol):
         if not self._lost:
             self._lost = True
             self._turn.quick = 0
-            if self._error is None and exc is None and not self._closing:
-                # Over TLS a connection may end without eof_received().
-                self._end_of_stream()
+            if isinstance(exc, OSError):
+                exc.with_traceback(None)  # the transport's frames would keep what they sent
+            try:
+                if self._error is None and exc is None and not self._closing:
+                    # Over TLS a connection may end without eof_received().
+                    self._end_of_stream()
+            except MemoryError as error:
+                exc = error
             if self._error is None:
                 self._error = exc
             if exc is not None or self._unsent():
                 self._dropped = True
-            self._turn.clear()
-            self._outbox.clear()
+            self._forget_unsent()
+            if self._splitter.pending:  # what it holds serves nobody
+                self._splitter = Splitter(self.codec)
         return (self._error,)
 
     def _hand_over(self, protocol: asyncio.BaseProtocol) -> None:
@@ -627,29 +806,42 @@ class FrameProtocol(asyncio.BufferedProtocol):
         64 KiB, TLS what is encrypted."""
         try:
             return self._splitter.get_room(self._read_size)
-        except errors.FrameError:  # a transport that reads on while it closes
-            return memoryview(bytearray(_FIRST_READ_SIZE))
+        except BaseException:
+            if self._splitter.error is None:
+                raise
+            return memoryview(bytearray(_FIRST_READ_SIZE))  # it reads on while it closes
 
     def buffer_updated(self, nbytes: int) -> None:
         """Takes what the transport has read, and delivers the messages that it completed."""
         if nbytes >= self._read_size:
             self._read_size = _READ_SIZE
+        if self._deaf:
+            return
+        if self._receiving:
+            raise errors.reentered()
         splitter = self._splitter
+        self._receiving = True
         try:
             messages = splitter.buffer_updated(nbytes)
-        except errors.FrameError as error:
-            self._break(error)
+            if messages:
+                self._deliver(messages)
+        except BaseException as error:
+            if not self._receiving:  # it is one of messages_received()
+                raise
+            self._receiving = False
+            messages = []
+            self._fail_receiving(error)
             return
-        if messages:
-            self._deliver(messages)
+        self._receiving = False
         if splitter.error is not None:
-            self._break(splitter.error)
+            self._fail_receiving(splitter.error)
 
     def _deliver(self, messages: list[Any]) -> None:
         scheduled = self._scheduled
         if not (self._closing or self._lost):
             self._scheduled = True
             self._turn.quick = self._quick_size
+        self._receiving = False  # no call from here to the user's own function
         try:
             self.messages_received(messages)
         finally:
@@ -658,6 +850,15 @@ class FrameProtocol(asyncio.BufferedProtocol):
                     self._turn.quick = 0
                 else:
                     self._flush()
+
+
+def _for_recv(error: BaseException) -> Exception:
+    """What ends a program or a task must not do so again in each task that receives."""
+    return error if isinstance(error, Exception) else errors.receiving_failed(error)
+
+
+def _throw(error: BaseException) -> NoReturn:
+    raise error
 
 
 async def _raise(error: Exception) -> None:
@@ -680,7 +881,11 @@ def _is_vectored(transport: Any) -> bool:
     """Whether `writelines` gathers without a copy, and a large `write` is not copied either. It is
     not so where the transport encrypts, which is a copy of all it is given at once."""
     module = type(transport).__module__
-    return module.startswith("uvloop") or (module.startswith("asyncio.") and _WRITELINES_IS_SOUND)
+    return _is_uvloops(transport) or (module.startswith("asyncio.") and _WRITELINES_IS_SOUND)
+
+
+def _is_uvloops(transport: Any) -> bool:
+    return type(transport).__module__.startswith("uvloop")
 
 
 def _first_piece(buffers: list[Any]) -> Any:
@@ -704,7 +909,7 @@ class _StreamProtocol(FrameProtocol):
     """What a `FrameStream` stands on: a queue of messages, and who waits for what.
 
     ``_at_hand.head`` is the batch that `recv` takes from, its first message last; ``_batches`` are
-    the ones behind it, as they were read. Their sizes are counted by the batch, not by the message.
+    the ones after it, in the same order. Their sizes are counted by the batch, not by the message.
     """
 
     __slots__ = (
@@ -734,14 +939,14 @@ class _StreamProtocol(FrameProtocol):
         self._reading_paused = False  # by the stream, and ...
         self._user_paused = False  # ... by its user
         self._waiter: asyncio.Future[None] | None = None  # a recv that waits
-        # Sends that wait for room, the first one first: none may overtake another.
-        self._senders: dict[object, asyncio.Future[None]] = {}
-        self._waiting: set[asyncio.Future[None]] = set()  # whoever waits for room, or for the end
+        self._senders = SendQueue()  # sends that wait for the transport
+        self._waiting: set[asyncio.Future[None]] = set()  # others that wait for room, or the end
         self._ended: BaseException | None = None  # what recv raises when no message is left
         self._handler = handler
         self.is_server = handler is not None
         self.stream = FrameStream(self)
         self._at_hand = _loop_io.Messages(self.stream, self.release_head)
+        self.stream._ready = _loop_io.Ready(self._at_hand)
 
     # --- the loop's side --------------------------------------------------------------------------
 
@@ -759,10 +964,11 @@ class _StreamProtocol(FrameProtocol):
         return True  # the peer may still read
 
     def _deliver(self, messages: list[Any]) -> None:
+        messages.reverse()
         taken = self._splitter.stream_offset
         size = taken - self._taken + _MESSAGE_COST * len(messages)
-        self._taken = taken
         self._batches.append((messages, size))
+        self._taken = taken
         self._held += size
         if self._held > _HIGH_WATER and not self._reading_paused:
             self._reading_paused = True
@@ -779,11 +985,13 @@ class _StreamProtocol(FrameProtocol):
 
     def _break(self, error: BaseException) -> None:
         if self._ended is None:
-            self._ended = error
-            if not self._reading_paused:
-                self._reading_paused = True
-                self._raw_transport.pause_reading()
-            self._wake()
+            self._ended = _for_recv(error)
+            try:
+                if not self._reading_paused:
+                    self._reading_paused = True
+                    self._raw_transport.pause_reading()
+            finally:
+                self._wake()
 
     def _end_of_stream(self) -> None:
         if self._ended is None:
@@ -791,27 +999,50 @@ class _StreamProtocol(FrameProtocol):
                 self._splitter.feed_eof()
                 self._ended = EOFError("the peer closed the connection")
             except errors.FrameError as error:
-                self._ended = error
-            self._wake()
+                self._ended = error.with_traceback(None)
+        self._wake()
 
     def _end(self, exc: BaseException | None) -> tuple[BaseException | None]:
-        if exc is not None and self._ended is None:
-            self._ended = exc
-        elif self._closing and self._ended is None:
-            self._ended = errors.connection_closed()
-        lost = super()._end(exc)
-        self._wake()
-        self._wake_waiting()
-        return lost
+        try:
+            if self._ended is None:
+                if exc is not None:
+                    self._ended = _for_recv(exc)
+                elif self._closing:
+                    self._ended = errors.connection_closed()
+            (error,) = super()._end(exc)
+            if self._ended is None and error is not None:
+                self._ended = _for_recv(error)
+            return (error,)
+        finally:
+            self._wake_all()
 
     def _emptied(self) -> None:
         super()._emptied()
+        # Those that have sent come first: the transport has room, which the next ones may take.
         self._wake_waiting()
+        if not self._turn.paused:
+            self._senders.wake_next()
 
     def _wake_waiting(self) -> None:
-        for waiting in (*self._senders.values(), *self._waiting):
-            if not waiting.done():
-                waiting.set_result(None)
+        if self._waiting:
+            for waiting in list(self._waiting):
+                if not waiting.done():
+                    waiting.set_result(None)
+
+    def _wake_all(self) -> None:
+        """At the end. A wake-up that fails keeps none of the others waiting."""
+        waiters = [*self._senders.futures(), *self._waiting]
+        if self._waiter is not None:
+            waiters.append(self._waiter)
+        failure: BaseException | None = None
+        for waiter in waiters:
+            try:
+                if not waiter.done():
+                    waiter.set_result(None)
+            except BaseException as error:
+                failure = error
+        if failure is not None:
+            raise failure
 
     def _pause_reading(self) -> None:
         self._user_paused = True
@@ -831,24 +1062,68 @@ class _StreamProtocol(FrameProtocol):
         while not self._batches:
             if self._ended is not None:
                 raise self._ended.with_traceback(None)
+            if self._lost:
+                raise _closed(self._error, not self._closing)
+            if self._reading_paused:  # what raised in release_head() may have left it so
+                self._resume_when_low()
             self._waiter = self._loop.create_future()
             try:
                 await self._waiter
             finally:
                 self._waiter = None
 
-    def release_head(self) -> None:
-        """The last of the messages at hand was taken."""
-        size, self._head_size = self._head_size, 0
-        self.release(size)
+    # No call separates the lines that belong together, and none of them allocates: a signal handler
+    # that raises, or a garbage collection that receives, finds each batch in one place.
 
-    def release(self, size: int) -> None:
-        """So many of the bytes held were taken."""
-        self._held -= size
+    def take_batch(self) -> None:
+        """Makes the next batch the one at hand."""
+        batches = self._batches
+        if batches and not self._at_hand.head:
+            self._at_hand.head, self._head_size = batches[0]
+            del batches[0]
+
+    def take_all(self) -> list[Any]:
+        """All messages that are there, in order."""
+        at_hand = self._at_hand
+        no_messages: list[Any] = []
+        no_batches: deque[tuple[list[Any], int]] = deque()
+        head, batches, held, head_size = (
+            at_hand.head,
+            self._batches,
+            self._held,
+            self._head_size,
+        )
+        at_hand.head, self._batches = no_messages, no_batches
+        self._held = self._head_size = 0
+        try:
+            if head or len(batches) != 1:
+                later = chain.from_iterable(map(_in_order, batches))
+                messages = list(chain(reversed(head), later))
+            else:
+                messages = batches[0][0][::-1]
+            self._resume_when_low()
+        except BaseException:
+            at_hand.head, self._batches = head, batches
+            self._held, self._head_size = held, head_size
+            raise
+        return messages
+
+    def release_head(self) -> None:
+        """The last of the messages at hand is taken."""
+        self._held -= self._head_size
+        self._head_size = 0
+        if self._reading_paused:
+            self._resume_when_low()
+
+    def _resume_when_low(self) -> None:
         if self._reading_paused and self._held <= _LOW_WATER and self._ended is None:
             self._reading_paused = False
-            if not (self._lost or self._closing or self._user_paused):
-                self._raw_transport.resume_reading()
+            try:
+                if not (self._lost or self._closing or self._user_paused):
+                    self._raw_transport.resume_reading()
+            except BaseException:
+                self._reading_paused = True
+                raise
 
     def _put_and_wait(self, message: object) -> Coroutine[Any, Any, None]:
         """As `FrameStream.send`, for what cannot simply wait in `_turn`."""
@@ -868,7 +1143,9 @@ class _StreamProtocol(FrameProtocol):
         except Exception as error:
             return _raise(error)
         if turn.paused:
-            return self._finish_sending()
+            # The message is accepted: where there is no memory to wait with, it is not waited.
+            with contextlib.suppress(MemoryError):
+                return self._finish_sending()
         return _DONE
 
     async def _send_in_loop(
@@ -879,33 +1156,40 @@ class _StreamProtocol(FrameProtocol):
         await self.send_when_there_is_room(send, messages)
 
     async def _send_later(self, send: Callable[[FrameProtocol, Any], None], messages: Any) -> None:
+        sender = Sender(self._loop, len(messages) if type(messages) is bytes else LARGE)
         try:
-            await self._wait_to_send()
+            await self._wait_to_send(sender)
             send(self, messages)
         except (asyncio.CancelledError, OSError) as error:
-            error.message_started = False  # type: ignore[union-attr]
+            if not hasattr(error, "message_started"):
+                error.message_started = False  # type: ignore[union-attr]
             raise
+        finally:
+            del messages  # it is accepted: nothing here keeps it while the send waits
+            self._leave_queue(sender)
         if self._turn.paused:
             await self._finish_sending()
 
-    async def _wait_to_send(self) -> None:
-        """Until there is room, and nobody ahead who waits for it."""
+    async def _wait_to_send(self, sender: Sender) -> None:
+        """Wait until the transport accepts more and no send that came before waits."""
         turn, senders = self._turn, self._senders
-        place = object()
+        senders.enter(sender)
+        turn.queued = True
+        while not self._lost:
+            await sender.wait()
+            if not turn.paused and senders.is_first(sender):
+                return
+
+    def _leave_queue(self, sender: Sender) -> None:
+        senders = self._senders
+        senders.leave(sender)
+        self._turn.queued = bool(senders)
         try:
-            while not self._lost:
-                waiting = senders[place] = self._loop.create_future()
-                turn.queued = True
-                await waiting
-                if not turn.paused and next(iter(senders)) is place:
-                    return
-        finally:
-            senders.pop(place, None)
-            turn.queued = bool(senders)
-            if senders and not turn.paused:
-                following = next(iter(senders.values()))
-                if not following.done():
-                    following.set_result(None)
+            if not self._turn.paused:
+                senders.wake_next()
+        except BaseException as error:  # those that wait would do so for ever
+            self._tear(error)
+            raise
 
     async def _finish_sending(self) -> None:
         try:
@@ -913,14 +1197,16 @@ class _StreamProtocol(FrameProtocol):
         except asyncio.CancelledError as error:
             error.message_started = True  # type: ignore[attr-defined]
             raise
+        except MemoryError:  # as in send_when_there_is_room()
+            return
         if self._dropped:
             lost = _closed(self._error, not self._closing)
             lost.message_started = True  # type: ignore[attr-defined]
             raise lost
 
     async def wait_for_room(self) -> None:
-        """Until the transport has room again, and all that waited for it; or the end."""
-        while self._turn.paused and not self._lost:
+        """Until the transport has taken all that waited for it, or the end."""
+        if self._turn.paused and not self._lost:
             await self._wait()
 
     async def start_tls(
@@ -971,6 +1257,10 @@ class _StreamProtocol(FrameProtocol):
             self._waiting.discard(waiting)
 
 
+def _in_order(batch: tuple[list[Any], int]) -> list[Any]:
+    return batch[0][::-1]
+
+
 class _TimedStreamProtocol(_StreamProtocol):
     """With a limit on the time that a message takes, and on the time between two.
 
@@ -1017,9 +1307,9 @@ class _TimedStreamProtocol(_StreamProtocol):
             self._loop.call_soon(self._watch)
         await super().wait_for_messages()
 
-    def release(self, size: int) -> None:
+    def _resume_when_low(self) -> None:
         paused = self._reading_paused
-        super().release(size)
+        super()._resume_when_low()
         if paused and not self._reading_paused:
             # What the peer could not send meanwhile is not its fault.
             self._idle_since = self._message_since = self._loop.time()
@@ -1088,7 +1378,9 @@ class FrameStream:
     leave in one write.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_protocol")
+    __slots__ = ("__dict__", "__weakref__", "_protocol", "_ready")
+
+    _ready: Iterator[Any]  # of the messages at hand
 
     def __init__(self, protocol: _StreamProtocol) -> None:
         self._protocol = protocol
@@ -1186,18 +1478,15 @@ class FrameStream:
             OSError: The connection is lost.
             RuntimeError: Another `recv` of this stream waits.
         """
+        for message in self._ready:
+            return message
         protocol = self._protocol
-        head = protocol._at_hand.head
-        if not head:
+        while True:
             if protocol._waiter is not None or not protocol._batches:
                 await protocol.wait_for_messages()
-            messages, protocol._head_size = protocol._batches.popleft()
-            messages.reverse()
-            protocol._at_hand.head = head = messages
-        message = head.pop()
-        if not head:
-            protocol.release_head()
-        return message
+            protocol.take_batch()
+            for message in self._ready:
+                return message
 
     async def recv_many(self) -> list[Any]:
         """At least one message: all that are there without another wait.
@@ -1206,19 +1495,14 @@ class FrameStream:
             As `recv`.
         """
         protocol = self._protocol
-        messages: list[Any] = protocol._at_hand.head
-        if messages:
-            messages.reverse()
-            protocol._at_hand.head = []
-        else:
-            if protocol._waiter is not None or not protocol._batches:
+        while True:
+            if not protocol._at_hand.head and (
+                protocol._waiter is not None or not protocol._batches
+            ):
                 await protocol.wait_for_messages()
-            messages = protocol._batches.popleft()[0]
-        while protocol._batches:
-            messages += protocol._batches.popleft()[0]
-        protocol._head_size = 0
-        protocol.release(protocol._held)
-        return messages
+            messages = protocol.take_all()
+            if messages:
+                return messages
 
     def __aiter__(self) -> AsyncIterator[Any]:
         # Those at hand without a coroutine; __anext__ is called for the others.

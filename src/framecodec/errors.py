@@ -722,6 +722,15 @@ def connection_lost(cause: BaseException | None) -> ConnectionResetError:
     return error
 
 
+def sending_failed(cause: BaseException) -> ConnectionAbortedError:
+    # Without the cause itself, whose traceback keeps the message.
+    return ConnectionAbortedError(errno.ECONNABORTED, f"sending failed: {cause!r}")
+
+
+def receiving_failed(cause: BaseException) -> ConnectionAbortedError:
+    return ConnectionAbortedError(errno.ECONNABORTED, f"receiving failed: {cause!r}")
+
+
 def sending_ended() -> RuntimeError:
     return RuntimeError("nothing can be sent after write_eof()")
 
