@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from framecodec import Codec, IncompleteFrameError, MessageTooLargeError
+from framecodec import Codec, IncompleteFrameError, InvalidFrameError, MessageTooLargeError
 from framecodec.asyncio import DatagramStream, open_datagram_endpoint
 from tests.helpers.event_loops import LOOPS, run
 
@@ -228,3 +229,30 @@ def test_a_codec_that_is_none_is_refused(loop: str) -> None:
             await open_datagram_endpoint(LOOPBACK, codec=4)  # type: ignore[arg-type]
 
     run(loop, main())
+
+
+@LOOPS
+def test_recv_many_takes_the_messages_up_to_the_first_error(loop: str, engine_in_use: Any) -> None:
+    async def test(server: DatagramStream, client: DatagramStream, address: Any) -> None:
+        protocol = server._protocol
+        for data in (b"1a1b", b"1cx", b"1d", b"1e"):
+            protocol.datagram_received(data, address)
+        assert server.pending_messages == 6
+        assert await server.recv_many() == [b"a", b"b", b"c"]
+        assert server.pending_messages == 3
+        with pytest.raises(InvalidFrameError):
+            await server.recv_many()
+        assert await server.recv_many() == [b"d", b"e"]
+        assert (server.pending_messages, protocol.held) == (0, 0)
+
+    with_pair(loop, test, Codec.digits(1))
+
+
+@LOOPS
+def test_a_datagram_protocol_is_not_copied(loop: str) -> None:
+    async def test(server: DatagramStream, client: DatagramStream, address: Any) -> None:
+        for part in (server, server._protocol):
+            with pytest.raises(TypeError, match="neither copied nor pickled"):
+                copy.copy(part)
+
+    with_pair(loop, test)

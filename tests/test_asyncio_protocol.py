@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
+import pickle
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -482,6 +484,39 @@ def test_a_protocol_may_keep_its_transport_itself(
         expected += U2.encode(b"hello")
         assert await read(peer, len(expected)) == expected
         assert await asyncio.get_running_loop().sock_recv(peer, 1) == b""
+        peer.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_protocol_and_its_transport_are_not_copied(loop: str) -> None:
+    async def main() -> None:
+        protocol, peer = await connected()
+        for part in (protocol, protocol.transport):
+            for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
+                with pytest.raises(TypeError, match="neither copied nor pickled"):
+                    duplicate(part)
+        protocol.transport.abort()
+        await protocol.lost
+        peer.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_an_abort_from_pause_writing_is_one(loop: str) -> None:
+    class Aborts(Recorder):
+        def pause_writing(self) -> None:
+            self.transport.abort()
+
+    async def main() -> None:
+        protocol, peer = await connected(Aborts)
+        protocol.send(bytes(65_000))
+        protocol.send_many([bytes(65_000)] * 30)
+        assert await protocol.lost is None
+        with pytest.raises(ConnectionError):
+            protocol.send(b"late")
         peer.close()
 
     run(loop, main())

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import copy
 import importlib
+import pickle
 import threading
 from types import ModuleType
 from typing import Any
@@ -205,3 +208,108 @@ def test_a_message_of_another_thread_does_not_wait_with_those_of_the_loop(
     thread.join(10)
     assert turn.messages == []
     assert protocol.put == [b"a", b"b"]
+
+
+# --- odd use --------------------------------------------------------------------------------------
+
+
+def made(loop_io: ModuleType) -> dict[str, Any]:
+    messages = loop_io.Messages(Stream(), lambda: None)
+    return {
+        "Done": loop_io.Done(),
+        "Messages": messages,
+        "Ready": loop_io.Ready(messages),
+        "Turn": loop_io.Turn(Protocol(), 100),
+    }
+
+
+@pytest.mark.parametrize("name", ["Done", "Messages", "Ready", "Turn"])
+def test_a_part_of_a_connection_is_not_copied(loop_io: ModuleType, name: str) -> None:
+    part = made(loop_io)[name]
+    for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match=f"a {name} stands for one connection"):
+            duplicate(part)
+
+
+@pytest.mark.parametrize("name", ["Messages", "Ready", "Turn"])
+def test_a_part_of_a_connection_is_made_whole_or_not_at_all(loop_io: ModuleType, name: str) -> None:
+    kind = getattr(loop_io, name)
+    with pytest.raises(TypeError):
+        kind.__new__(kind)
+    with pytest.raises(TypeError):
+        kind()
+    for wrong in (None, 1, object()):
+        with pytest.raises(TypeError):
+            loop_io.Ready(wrong)
+    with pytest.raises(TypeError):
+        loop_io.Turn(Protocol(), "much")
+    turn = turn_of(loop_io, Protocol())
+    turn.quick = 10
+    turn.send(b"a")
+    with contextlib.suppress(TypeError):
+        turn.__init__(Protocol(), 7)
+    assert (turn.messages, turn.room, turn.quick) == ([b"a"], 91, 10)
+
+
+def test_an_exception_is_thrown_in_every_form(loop_io: ModuleType) -> None:
+    for forms in ([LookupError("a")], [LookupError, LookupError("a"), None], [LookupError]):
+        with pytest.raises(LookupError) as caught:
+            loop_io.Done().throw(*forms)
+        assert caught.value.message_started is True  # type: ignore[attr-defined]
+    assert not hasattr(LookupError, "message_started")
+
+
+# --- what is taken --------------------------------------------------------------------------------
+
+
+def test_the_last_message_is_taken_only_when_it_is_counted(loop_io: ModuleType) -> None:
+    fails = [True]
+    calls: list[int] = []
+
+    def emptied() -> None:
+        calls.append(len(messages.head))
+        if fails:
+            raise MemoryError
+
+    messages = loop_io.Messages(Stream(), emptied)
+    ready = loop_io.Ready(messages)
+    assert list(ready) == []
+    assert not calls
+    messages.head = [b"c", b"b", b"a"]
+    assert [next(ready), next(ready)] == [b"a", b"b"]
+
+    async def take() -> Any:
+        return await anext(aiter(messages))
+
+    with pytest.raises(MemoryError):
+        next(ready)
+    with pytest.raises(MemoryError):
+        asyncio.run(take())
+    assert messages.head == [b"c"]
+    fails.clear()
+    assert next(ready) == b"c"
+    messages.head = [b"d"]
+    assert asyncio.run(take()) == b"d"
+    assert messages.head == []
+    assert calls == [1, 1, 1, 1]
+
+
+def test_what_is_called_in_between_may_take_the_last_message(loop_io: ModuleType) -> None:
+    messages: Any = None
+
+    def emptied() -> None:
+        messages.head.clear()
+
+    messages = loop_io.Messages(Stream(b"next"), emptied)
+    messages.head = [b"gone"]
+    assert list(loop_io.Ready(messages)) == []
+    messages.head = [b"gone"]
+
+    async def take() -> Any:
+        try:
+            return await anext(aiter(messages))
+        except RuntimeError as error:  # the compiled twin has begun already
+            return error
+
+    result = asyncio.run(take())
+    assert result == b"next" or "another recv" in str(result)
