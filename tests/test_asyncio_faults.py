@@ -64,7 +64,7 @@ def run_until_stopped(loop: asyncio.AbstractEventLoop) -> None:
         limit.cancel()
 
 
-# --- errors that wait in the splitter --------------------------------------------
+# --- errors that wait in the splitter -------------------------------------------------------------
 
 U1 = Codec.uint(1)
 
