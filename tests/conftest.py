@@ -81,3 +81,11 @@ def both_engines() -> tuple[ModuleType, ModuleType]:
     """The engines side by side, for tests that compare them; mark such a test ``c_extension``."""
     python, compiled = (importlib.import_module(name) for name in ENGINES.values())
     return python, compiled
+
+
+@pytest.fixture
+def no_collection_callbacks() -> Iterator[None]:
+    """Keep what a test lets fail out of the collector's callbacks; Hypothesis has one."""
+    callbacks, gc.callbacks[:] = gc.callbacks[:], []
+    yield
+    gc.callbacks[:] = callbacks

@@ -23,7 +23,14 @@ import pytest
 
 from framecodec import Codec, FrameError
 from framecodec.asyncio import FrameProtocol, FrameStream, _StreamProtocol, open_connection
+from tests.helpers.cpython_internals import needs_cpython_3_11
 from tests.helpers.event_loops import LOOPS, TIMEOUT
+
+pytestmark = [
+    pytest.mark.slow,
+    needs_cpython_3_11,
+    pytest.mark.usefixtures("no_collection_callbacks"),
+]
 
 U2 = Codec.uint(2)
 KIB = 1 << 10

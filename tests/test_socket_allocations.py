@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from framecodec import Codec, DatagramSocket, FrameSocket
+from tests.helpers.cpython_internals import needs_cpython_3_11
 from tests.helpers.fault_injection import TIMEOUT, stream_pair
-from tests.helpers.free_threading import needs_gil
 
 testcapi = pytest.importorskip("_testcapi", reason="CPython's own tests are not installed")
 
-pytestmark = [pytest.mark.usefixtures("engine_in_use"), needs_gil]
+pytestmark = [pytest.mark.usefixtures("engine_in_use"), needs_cpython_3_11]
 
 CODECS = {
     "uint": Codec.uint(4),

@@ -4,14 +4,13 @@ an error that sticks, no frame is torn, no lock stays taken."""
 from __future__ import annotations
 
 import contextlib
-import gc
 import io
 import random
 import select
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import pytest
 
 from framecodec import Codec, DatagramSocket, FrameSocket, IncompleteFrameError
+from tests.helpers.cpython_internals import needs_cpython_3_11
 from tests.helpers.fault_injection import (
     TIMEOUT,
     Interruption,
@@ -27,11 +27,10 @@ from tests.helpers.fault_injection import (
     needs_signals_to_threads,
     stream_pair,
 )
-from tests.helpers.free_threading import needs_gil
 
 pytestmark = [
-    needs_gil,
-    pytest.mark.usefixtures("engine_in_use"),
+    needs_cpython_3_11,
+    pytest.mark.usefixtures("engine_in_use", "no_collection_callbacks"),
     pytest.mark.skipif(
         sys.implementation.name != "cpython" or sys.gettrace() is not None,
         reason="no instructions are traced here",
@@ -50,14 +49,6 @@ CODECS = {
 }
 FIRST, SECOND = [b"one", b"", b"a longer message"], [b"x" * 10, b"the end"]
 TIMEOUTS = [None, TIMEOUT, 0.0]
-
-
-@pytest.fixture(autouse=True)
-def no_collection_callbacks() -> Iterator[None]:
-    """Keep the interruptions out of callbacks of the collector, such as Hypothesis's."""
-    callbacks, gc.callbacks[:] = gc.callbacks[:], []
-    yield
-    gc.callbacks[:] = callbacks
 
 
 def runs_python_code(engine: ModuleType, name: str) -> bool:

@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 
 from framecodec import Codec, FrameError
+from tests.helpers.cpython_internals import needs_cpython_3_11
 from tests.helpers.engines import ENGINES
-from tests.helpers.free_threading import needs_gil
 
 KIB = 1024
 FRAME = Codec.uint(4).encode(bytes(range(256)) * 2000)  # 512,000 bytes of payload
@@ -30,7 +30,7 @@ PAYLOAD = FRAME[4:]
 
 
 @pytest.fixture
-def failing() -> Iterator[Callable[[int, int], Any]]:
+def failing(no_collection_callbacks: None) -> Iterator[Callable[[int, int], Any]]:
     """A context manager in which that many allocations fail, after a number that succeed.
 
     Never all later ones: a Python function whose cleanup has no memory at all can loop for ever
@@ -169,7 +169,7 @@ class CallsIn:
                 self.outcomes.append("done")
 
 
-@needs_gil
+@needs_cpython_3_11
 @pytest.mark.parametrize(
     "way",
     ["feed", "get_buffer", "get_room", "buffer_updated", "get_room, buffer_updated", "detach"],
@@ -228,6 +228,7 @@ def test_splitter_survives_collections_that_call_in_at_any_allocation(
 # --- memory that runs out -------------------------------------------------------------------------
 
 
+@needs_cpython_3_11
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_get_room_without_memory_leaves_the_message_as_it_was(
     engine: ModuleType, failing: Callable[[int, int], Any], count: int
@@ -248,6 +249,7 @@ def test_get_room_without_memory_leaves_the_message_as_it_was(
     assert failures
 
 
+@needs_cpython_3_11
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_feed_without_memory_can_be_repeated_or_fails_for_good(
     engine: ModuleType, failing: Callable[[int, int], Any], count: int
@@ -284,6 +286,7 @@ def test_feed_without_memory_can_be_repeated_or_fails_for_good(
         assert 0 < failures < 100
 
 
+@needs_cpython_3_11
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_detach_without_memory_can_be_repeated(
     engine: ModuleType, failing: Callable[[int, int], Any], count: int

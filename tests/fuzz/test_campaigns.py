@@ -17,7 +17,7 @@ from tests.fuzz import orders, shortage, workers
 from tests.fuzz.orders import Program, blob
 from tests.fuzz.parsers import Builder, Parser
 from tests.fuzz.workers import Failure, in_a_child, run_cases
-from tests.helpers.free_threading import needs_gil
+from tests.helpers.cpython_internals import needs_cpython_3_11
 from tests.helpers.sample_codecs import CODECS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,6 +54,7 @@ def test_orders_of_calls_on_both_engines_step_by_step() -> None:
 
 @needs_fork
 @pytest.mark.skipif(bool(shortage.why_not()), reason=shortage.why_not())
+@needs_cpython_3_11
 def test_each_allocation_fails_in_turn(engine: ModuleType) -> None:
     name = "python" if engine.__name__.endswith("_py") else "compiled"
     printed = campaign("shortage", "--engine", name, "--every", "29")
@@ -62,6 +63,7 @@ def test_each_allocation_fails_in_turn(engine: ModuleType) -> None:
 
 @needs_fork
 @pytest.mark.skipif(bool(shortage.why_not()), reason=shortage.why_not())
+@needs_cpython_3_11
 def test_each_allocation_fails_in_turn_where_a_message_may_be_special(engine: ModuleType) -> None:
     name = "python" if engine.__name__.endswith("_py") else "compiled"
     printed = campaign("shortage", "--engine", name, "--only", "bytes: specials")
@@ -69,7 +71,7 @@ def test_each_allocation_fails_in_turn_where_a_message_may_be_special(engine: Mo
 
 
 @needs_fork
-@needs_gil
+@needs_cpython_3_11
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="other collectors run elsewhere")
 def test_collections_inside_calls_call_in(engine: ModuleType) -> None:
     name = "python" if engine.__name__.endswith("_py") else "compiled"
