@@ -233,9 +233,7 @@ interpreters.destroy(made)
 
 
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="CPython's sub-interpreters")
-@pytest.mark.skipif(
-    sys.version_info[:2] == (3, 12), reason="sub-interpreters of 3.12 crash at exit"
-)
+@pytest.mark.skipif(sys.version_info[:2] == (3, 12), reason="3.12 crashes at the exit")
 @pytest.mark.parametrize("main_first", [False, True])
 def test_a_sub_interpreter_has_the_compiled_engine_or_says_why_not(
     package: Path, main_first: bool

@@ -1,4 +1,4 @@
-"""A mark for tests that look into CPython: failing allocations, interruptions between instructions."""
+"""A mark for tests that look into CPython, as where allocations are made to fail."""
 
 from __future__ import annotations
 
