@@ -207,6 +207,8 @@ def test_a_connection_that_has_ended_holds_no_unfinished_message(
 @pytest.mark.usefixtures("engine_in_use")
 def test_a_message_that_was_sent_is_held_no_more(loop: str, size: int) -> None:
     """Also not by a send that waits until the transport takes more."""
+    if loop == "asyncio" and size > MIB and sys.version_info >= (3, 12):
+        pytest.skip("from Python 3.12 on, asyncio's transport itself keeps a view of the message")
 
     async def main() -> None:
         stream, theirs = await wrapped()
