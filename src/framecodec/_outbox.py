@@ -217,8 +217,9 @@ class Outbox:
     def own(self) -> None:
         """Copies what is borrowed, so that the owner of a mutable message may change it again."""
         if self.borrows:
+            # No generator: one that is closed without memory prints that its error is ignored.
             self._parts = deque(
-                part if _is_immutable(part) else bytes(part) for part in self._parts
+                [part if _is_immutable(part) else bytes(part) for part in self._parts]
             )
             self.borrows = False
 

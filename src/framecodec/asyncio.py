@@ -745,9 +745,9 @@ class FrameProtocol(asyncio.BufferedProtocol):
         """Nothing more can be received: what was accepted is sent, then the connection closes."""
         if self._error is None:
             self._error = error
+        self._close()
         if isinstance(error, Exception) and not isinstance(error, errors.FrameError):
             _logger.error("receiving on %r failed", self._raw_transport, exc_info=error)
-        self._close()
 
     def _end_of_stream(self) -> None:
         if self._error is None:
