@@ -25,6 +25,7 @@ from framecodec import Codec, FrameError
 from framecodec.asyncio import FrameProtocol, FrameStream, _StreamProtocol, open_connection
 from tests.helpers.cpython_internals import needs_cpython_3_11
 from tests.helpers.event_loops import LOOPS, TIMEOUT
+from tests.helpers.fault_injection import PACKAGE
 
 pytestmark = [
     pytest.mark.slow,
@@ -234,8 +235,7 @@ def interrupted_at(moment: int) -> Iterator[list[int]]:
     passed = [0]
 
     def is_ours(frame: FrameType | None) -> bool:
-        name = frame.f_code.co_filename if frame is not None else ""
-        return "framecodec" in name and "/tests/" not in name
+        return frame is not None and frame.f_code.co_filename.startswith(PACKAGE)
 
     def look(frame: FrameType, event: str, argument: object) -> None:
         if event not in ("call", "c_return") or not is_ours(frame):
