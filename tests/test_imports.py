@@ -22,7 +22,11 @@ MARKS = ("<!-- modules -->\n", "<!-- /modules -->\n")
 # Every module and its purpose, from the first layer to the last. Modules of one layer do not import
 # each other.
 LAYERS = [
-    {"errors.py": "the exceptions, and all texts that both engines raise"},
+    {
+        "_bytes_like.py": "the memory of a bytes-like object",
+        "errors.py": "the exceptions that users catch",
+    },
+    {"_error_texts.py": "the texts of errors that several modules raise"},
     {
         "_batch.py": "the messages of one receive, taken out one by one",
         "_layout.py": "a frame's shape as plain numbers, for the engines",
@@ -136,7 +140,7 @@ def test_a_module_imports_only_from_earlier_layers(path: Path) -> None:
 
 def test_the_walk_finds_imports() -> None:
     # A walk that finds nothing would accept every file.
-    assert {"errors", "_layout", "_parameters", "splitter"} <= {
+    assert {"_error_texts", "_layout", "_parameters", "splitter"} <= {
         module for module, _ in imported_modules(PACKAGE / "codec.py")
     }
     assert ("_engine", False) in set(imported_modules(PACKAGE / "splitter.py"))
@@ -148,10 +152,12 @@ def test_the_compiled_engine_imports_what_the_python_engine_imports() -> None:
     pyx = PACKAGE / "_splitter.pyx"
     if not pyx.exists():  # an installed wheel has no source of the compiled engine
         pyx = ROOT / "src" / "framecodec" / "_splitter.pyx"
-    lines = pyx.read_text(encoding="utf-8").splitlines()
-    modules = {line.split()[1].strip(".") for line in lines if line.startswith("from .")}
-    modules |= {"errors" for line in lines if line.startswith("from . import errors")}
-    modules.discard("")
+    modules = set()
+    for line in pyx.read_text(encoding="utf-8").splitlines():
+        if line.startswith("from . import "):
+            modules |= set(line.removeprefix("from . import ").split(", "))
+        elif line.startswith("from ."):
+            modules.add(line.split()[1].strip("."))
     assert modules == {module for module, _ in imported_modules(PACKAGE / "_splitter_py.py")}
 
 

@@ -73,7 +73,7 @@ src/framecodec/_transfer.py
 src/framecodec/_waiting.py
 src/framecodec/asyncio.py
 src/framecodec/datagrams.py
-src/framecodec/errors.py
+src/framecodec/_error_texts.py
 src/framecodec/sockets.py
 src/framecodec/socketserver.py
 tests/helpers/chunking.py

@@ -41,7 +41,8 @@ ON_FIRST_USE = {"asyncio", "socketserver", "testing"}
 ROOMS = [
     path.stem
     for path in pathlib.Path(framecodec.__file__).parent.glob("*.py")
-    if not path.stem.startswith("__")
+    # Of the error texts, callers name the module and not the functions.
+    if not path.stem.startswith("__") and path.stem != "_error_texts"
 ]
 
 

@@ -9,7 +9,7 @@ from itertools import repeat, starmap
 from operator import itemgetter
 from typing import Any, NoReturn, final
 
-from . import errors
+from . import _error_texts
 
 __all__ = ["Batch", "Unique"]
 
@@ -20,7 +20,7 @@ class Unique:
     __slots__ = ()
 
     def __reduce__(self) -> NoReturn:
-        raise errors.not_copied(self)
+        raise _error_texts.not_copied(self)
 
 
 # Without the GIL, several threads may step one iterator of C at a time.

@@ -9,7 +9,8 @@ from __future__ import annotations
 import operator
 from typing import NoReturn
 
-from . import errors
+from . import _error_texts
+from ._bytes_like import view_bytes
 from ._layout import MAX_VALUE, Layout
 
 __all__ = ["build_header", "read_header"]
@@ -73,10 +74,10 @@ def _refusal(layout: Layout, shown: bytes) -> _Refused | None:
 
 def _raise_refusal(refused: _Refused, stream_offset: int, seen: bytes) -> NoReturn:
     if refused.too_long:
-        raise errors.length_over_64_bits(stream_offset, seen)
+        raise _error_texts.length_over_64_bits(stream_offset, seen)
     if refused.error is not None:
-        raise errors.parse_failed(refused.error, stream_offset, seen) from refused.error
-    raise errors.parse_nonsense(refused.found, stream_offset, seen)
+        raise _error_texts.parse_failed(refused.error, stream_offset, seen) from refused.error
+    raise _error_texts.parse_nonsense(refused.found, stream_offset, seen)
 
 
 class _Refused(Exception):
@@ -102,7 +103,7 @@ def _ask(layout: Layout, shown: bytes) -> tuple[int, int, bytes] | None:
     try:
         header_size, rest_size, *more = found
         (lead,) = more or (b"",)
-        lead = bytes(errors.view_bytes(lead))
+        lead = bytes(view_bytes(lead))
         for size in (header_size, rest_size):
             if not isinstance(size, int) or isinstance(size, bool):
                 raise TypeError
@@ -134,14 +135,14 @@ def build_header(layout: Layout, message: memoryview) -> tuple[bytes, int]:
     found = layout.build(message.toreadonly())
     try:
         header, carried = found if isinstance(found, tuple) else (found, 0)
-        header = bytes(errors.view_bytes(header))
+        header = bytes(view_bytes(header))
         if not isinstance(carried, int):
             raise TypeError
         carried = operator.index(carried)  # the number itself: a subclass may compare as it likes
     except (TypeError, ValueError, BufferError):
-        raise errors.build_nonsense(found) from None
+        raise _error_texts.build_nonsense(found) from None
     if not 0 <= carried <= len(message) or not header:
-        raise errors.build_nonsense(found)
+        raise _error_texts.build_nonsense(found)
     if len(header) > layout.max_header:
-        raise errors.built_too_long(len(header), layout.max_header)
+        raise _error_texts.built_too_long(len(header), layout.max_header)
     return layout.magic + header, carried

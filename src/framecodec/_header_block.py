@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 
-from . import errors
+from . import _error_texts
 from ._layout import MAX_VALUE
 
 __all__ = ["read_lines"]
@@ -49,26 +49,26 @@ def read_lines(
         line_pos = line_end + 1
         if line == b"\r\n":
             if length < 0:
-                raise errors.missing_header(name, stream_offset, bytes(header[:line_pos]))
+                raise _error_texts.missing_header(name, stream_offset, bytes(header[:line_pos]))
             return line_pos, length, True
         found, colon, value = line[:-2].partition(b":")
         if not (
             line.endswith(b"\r\n") and colon and _NAME.fullmatch(found) and _VALUE.fullmatch(value)
         ):
-            raise errors.bad_header_line(line, stream_offset, bytes(header[:line_pos]))
+            raise _error_texts.bad_header_line(line, stream_offset, bytes(header[:line_pos]))
         if found.lower() != wanted:
             continue
         if length >= 0:
-            raise errors.second_header(name, stream_offset, bytes(header[:line_pos]))
+            raise _error_texts.second_header(name, stream_offset, bytes(header[:line_pos]))
         length = _read_length(name, value.strip(b" \t"), stream_offset, bytes(header[:line_pos]))
     return line_pos, length, False
 
 
 def _read_length(name: str, digits: bytes, stream_offset: int, header: bytes) -> int:
     if not _DIGITS.fullmatch(digits):
-        raise errors.bad_header_length(name, digits, stream_offset, header)
+        raise _error_texts.bad_header_length(name, digits, stream_offset, header)
     if digits.startswith(b"0") and len(digits) > 1:
-        raise errors.leading_zero(stream_offset, header)
+        raise _error_texts.leading_zero(stream_offset, header)
     if len(digits) > 20 or int(digits) > MAX_VALUE:
-        raise errors.length_over_64_bits(stream_offset, header)
+        raise _error_texts.length_over_64_bits(stream_offset, header)
     return int(digits)

@@ -15,7 +15,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import errors
+from . import _error_texts
+from ._bytes_like import view_bytes
 from ._loop_senders import LARGE, Sender, SendQueue
 from .codec import Codec
 from .datagrams import largest_payload, pack_frames, split_datagram
@@ -102,8 +103,8 @@ class _DatagramProtocol(asyncio.DatagramProtocol):
 
     def ended(self) -> ConnectionError:
         if self.error is None:
-            return errors.connection_closed()
-        return errors.connection_lost(self.error)
+            return _error_texts.connection_closed()
+        return _error_texts.connection_lost(self.error)
 
     async def wait_until_closed(self) -> None:
         while not self.lost:
@@ -149,7 +150,7 @@ class _DatagramProtocol(asyncio.DatagramProtocol):
     async def wait_for_messages(self) -> None:
         """Waits until something is in the queue."""
         if self.waiter is not None:
-            raise errors.another_recv_waits()
+            raise _error_texts.another_recv_waits()
         while not self.queue:
             if self.lost:
                 raise self.ended()
@@ -174,7 +175,7 @@ class _DatagramProtocol(asyncio.DatagramProtocol):
         return messages
 
     def __reduce__(self) -> NoReturn:
-        raise errors.not_copied(self)
+        raise _error_texts.not_copied(self)
 
 
 def _split(queue: deque[Any]) -> tuple[list[Any], deque[Any], int]:
@@ -264,9 +265,9 @@ class DatagramStream:
     def _encode(self, message: object) -> bytes:
         protocol = self._protocol
         codec, largest = protocol.codec, protocol.largest
-        datagram = bytes(errors.view_bytes(message)) if codec is None else codec.encode(message)
+        datagram = bytes(view_bytes(message)) if codec is None else codec.encode(message)
         if largest is not None and len(datagram) > largest:
-            raise errors.datagram_too_large(len(datagram), largest, message)
+            raise _error_texts.datagram_too_large(len(datagram), largest, message)
         return datagram
 
     def _pack(self, messages: Iterable[object]) -> list[bytes]:
@@ -322,7 +323,7 @@ class DatagramStream:
                 return item, address
 
     def __reduce__(self) -> NoReturn:
-        raise errors.not_copied(self)
+        raise _error_texts.not_copied(self)
 
     def __aiter__(self) -> Self:
         return self

@@ -12,7 +12,7 @@ from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_SIZE
 from cpython.pythread cimport PyThread_get_thread_ident
 
-from . import errors
+from . import _error_texts
 
 __all__ = ["Done", "Messages", "Ready", "Turn"]
 
@@ -75,7 +75,7 @@ cdef class Done:
         """As of a coroutine that has run to its end."""
 
     def __reduce__(self):
-        raise errors.not_copied(self)
+        raise _error_texts.not_copied(self)
 
 
 cdef object exception_of(tuple error):
@@ -130,7 +130,7 @@ cdef class Messages:
         """As of a coroutine that has run to its end."""
 
     def __reduce__(self):
-        raise errors.not_copied(self)
+        raise _error_texts.not_copied(self)
 
 
 cdef int settle(Messages self) except -1:
@@ -144,13 +144,13 @@ cdef int settle(Messages self) except -1:
 cdef object taken(object messages):
     cdef Messages self = <Messages>messages
     if not settle(self):
-        raise errors.another_recv_waits()
+        raise _error_texts.another_recv_waits()
     return self.head.pop()
 
 
 cdef object stop_with_next(Messages self):
     if not settle(self):
-        raise errors.another_recv_waits()
+        raise _error_texts.another_recv_waits()
     stop = StopIteration(self.head[-1])  # before it is taken: memory may run out
     self.head.pop()
     return stop
@@ -182,7 +182,7 @@ cdef class Ready:
         return self._messages.head.pop()
 
     def __reduce__(self):
-        raise errors.not_copied(self)
+        raise _error_texts.not_copied(self)
 
 
 cdef object DONE = Done()
@@ -240,4 +240,4 @@ cdef class Turn:
         self.room = self._most
 
     def __reduce__(self):
-        raise errors.not_copied(self)
+        raise _error_texts.not_copied(self)

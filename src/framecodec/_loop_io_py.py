@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, NoReturn, final
 
-from . import errors
+from . import _error_texts
 
 if TYPE_CHECKING:
     from typing import Self
@@ -46,7 +46,7 @@ class Done:
         """As of a coroutine that has run to its end."""
 
     def __reduce__(self) -> NoReturn:
-        raise errors.not_copied(self)
+        raise _error_texts.not_copied(self)
 
 
 def _exception_of(error: tuple[Any, ...]) -> Any:
@@ -96,7 +96,7 @@ class Messages:
         return await self._stream.__anext__()
 
     def __reduce__(self) -> NoReturn:
-        raise errors.not_copied(self)
+        raise _error_texts.not_copied(self)
 
 
 @final
@@ -136,7 +136,7 @@ class Ready:
         raise StopIteration
 
     def __reduce__(self) -> NoReturn:
-        raise errors.not_copied(self)
+        raise _error_texts.not_copied(self)
 
 
 @final
@@ -212,4 +212,4 @@ class Turn:
         self.room = self._most
 
     def __reduce__(self) -> NoReturn:
-        raise errors.not_copied(self)
+        raise _error_texts.not_copied(self)

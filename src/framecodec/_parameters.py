@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, TypedDict
 
-from . import errors
+from ._bytes_like import view_bytes
 from ._layout import (
     CUSTOM,
     DIGITS,
@@ -133,7 +133,7 @@ def _check_bytes(name: str, value: Any) -> bytes:
     if isinstance(value, int):  # bytes(5) would be five zeros
         raise TypeError(f"{name} must be bytes, not {value!r}")
     try:
-        return bytes(errors.view_bytes(value))
+        return bytes(view_bytes(value))
     except TypeError:
         raise TypeError(f"{name} must be bytes, not {value!r}") from None
 

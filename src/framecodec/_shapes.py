@@ -13,7 +13,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from . import errors
+from . import _error_texts
 
 __all__ = [
     "BER_LONGEST_IDENTIFIER",
@@ -45,12 +45,12 @@ _UINT64 = struct.Struct("!Q")
 
 def _check_lead(message: memoryview, lead_size: int) -> None:
     if len(message) < lead_size:
-        raise errors.shorter_than_lead(len(message), lead_size)
+        raise _error_texts.shorter_than_lead(len(message), lead_size)
 
 
 def _check_size(message: memoryview, limit: int) -> None:
     if len(message) > limit:
-        raise errors.message_too_large(len(message), limit, "length field")
+        raise _error_texts.message_too_large(len(message), limit, "length field")
 
 
 # multiprocessing: the length in 4 bytes, signed; or -1 and the length in 8 bytes.
@@ -83,7 +83,7 @@ def build_oncrpc_fragment(message: memoryview) -> tuple[bytes, int]:
     _check_lead(message, 1)
     _check_size(message, 0x80000000)
     if message[0] not in (0x00, 0x80):
-        raise errors.unsayable_message(
+        raise _error_texts.unsayable_message(
             "its first byte must be 0x80 (last fragment) or 0 (more fragments follow), "
             f"not {message[0]:#x}"
         )
@@ -113,7 +113,7 @@ def build_zmtp(message: memoryview) -> tuple[bytes, int]:
     _check_lead(message, 1)
     flags, size = message[0], len(message) - 1
     if flags not in (0, 1, 4):
-        raise errors.unsayable_message(
+        raise _error_texts.unsayable_message(
             f"its first byte must be the flags 0, 1 (more) or 4 (command), not {flags:#x}"
         )
     if size < 256:
@@ -144,12 +144,14 @@ def build_websocket(message: memoryview) -> tuple[bytes, int]:
     _check_lead(message, 2)
     masked = message[1]
     if masked not in (0, 0x80):
-        raise errors.unsayable_message(
+        raise _error_texts.unsayable_message(
             f"its second byte must be the mask bit, 0 or 0x80, not {masked:#x}"
         )
     size = len(message) - (6 if masked else 2)
     if size < 0:
-        raise errors.unsayable_message("its mask bit is set, but it has no 4-byte masking key")
+        raise _error_texts.unsayable_message(
+            "its mask bit is set, but it has no 4-byte masking key"
+        )
     if size < 126:
         return bytes((message[0], masked | size)), 2
     if size < 1 << 16:
@@ -170,7 +172,7 @@ def build_fastcgi(message: memoryview) -> tuple[bytes, int]:
     padding_size = message[3]
     content_size = len(message) - 5 - padding_size
     if content_size < 0:
-        raise errors.unsayable_message(
+        raise _error_texts.unsayable_message(
             f"it declares {padding_size} bytes of padding, more than it has"
         )
     _check_size(message, 5 + 0xFFFF + padding_size)
@@ -222,9 +224,9 @@ def build_dbus(message: memoryview) -> tuple[bytes, int]:
         order = _dbus_order(message[0])
         body_size = len(message) - 12 - _dbus_fields_size(message[8:12], order)
     except ValueError as error:
-        raise errors.unsayable_message(str(error)) from None
+        raise _error_texts.unsayable_message(str(error)) from None
     if body_size < 0:
-        raise errors.unsayable_message("it has fewer bytes than its header fields")
+        raise _error_texts.unsayable_message("it has fewer bytes than its header fields")
     _check_size(message, len(message) - body_size + 0xFFFFFFFF)
     return bytes(message[:4]) + body_size.to_bytes(4, order) + bytes(message[4:12]), 12
 
@@ -269,9 +271,9 @@ def build_ber(message: memoryview) -> tuple[bytes, int]:
     try:
         lead_size = _ber_identifier_size(message)
     except ValueError as error:
-        raise errors.unsayable_message(str(error)) from None
+        raise _error_texts.unsayable_message(str(error)) from None
     if not lead_size:
-        raise errors.shorter_than_lead(len(message), len(message) + 1)
+        raise _error_texts.shorter_than_lead(len(message), len(message) + 1)
     size = len(message) - lead_size
     lead = bytes(message[:lead_size])
     if size < 0x80:
@@ -300,7 +302,7 @@ def build_x11(message: memoryview) -> tuple[bytes, int]:
     _check_lead(message, 2)
     rest_size = len(message) - 2
     if rest_size % 4:
-        raise errors.unsayable_message(
+        raise _error_texts.unsayable_message(
             f"its size after the length must be a multiple of 4, not {rest_size}"
         )
     units = rest_size // 4 + 1
@@ -327,7 +329,7 @@ def build_cassandra_v5(message: memoryview) -> tuple[bytes, int]:
     _check_lead(message, 1 + _CASSANDRA_CRC_SIZES)
     _check_size(message, 1 + _CASSANDRA_CRC_SIZES + 0x1FFFF)
     if message[0] > 1:
-        raise errors.unsayable_message(
+        raise _error_texts.unsayable_message(
             f"its first byte must be the self-contained flag, 0 or 1, not {message[0]:#x}"
         )
     size = len(message) - 1 - _CASSANDRA_CRC_SIZES

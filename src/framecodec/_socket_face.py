@@ -7,7 +7,7 @@ import socket
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeAlias
 
-from . import errors
+from . import _error_texts
 
 __all__ = ["SocketFace"]
 
@@ -74,7 +74,7 @@ class SocketFace(abc.ABC):
         """Closes the socket."""
 
     def __reduce__(self) -> NoReturn:
-        raise errors.not_copied(self)
+        raise _error_texts.not_copied(self)
 
     def __enter__(self) -> Self:
         return self

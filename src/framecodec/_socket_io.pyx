@@ -29,7 +29,7 @@ from libc.math cimport ceil
 
 from time import monotonic
 
-from . import errors
+from . import _error_texts
 from ._outbox import GATHER_SIZE
 from ._splitter import Splitter
 
@@ -141,7 +141,7 @@ cdef class Lock:
             PyThread_free_lock(self._lock)
 
     def __reduce__(self):
-        raise errors.not_copied(self)
+        raise _error_texts.not_copied(self)
 
     def acquire(self, bint blocking=True, double timeout=-1.0):
         """Whether it was taken."""
@@ -217,13 +217,13 @@ cdef class Guard:
         self._timeout = timeout
 
     def __reduce__(self):
-        raise errors.not_copied(self)
+        raise _error_texts.not_copied(self)
 
     def __enter__(self):
         if self._lock._try_acquire():
             return
         if not self._timeout or not self._lock._wait(self._timeout):
-            raise errors.another_thread_is_inside(self._timeout)
+            raise _error_texts.another_thread_is_inside(self._timeout)
 
     def __exit__(self, *_):
         self._lock.release()
@@ -240,7 +240,7 @@ cdef class HeldSignals:
     cdef bint _held
 
     def __reduce__(self):
-        raise errors.not_copied(self)
+        raise _error_texts.not_copied(self)
 
     def hold(self):
         """Hold signals back from now on.
@@ -291,7 +291,7 @@ cdef class Batch:
         self._count = len(messages)
 
     def __reduce__(self):
-        raise errors.not_copied(self)
+        raise _error_texts.not_copied(self)
 
     def __iter__(self):
         return self
@@ -386,7 +386,7 @@ cdef class Receiver:
         self._lock = lock
 
     def __reduce__(self):
-        raise errors.not_copied(self)
+        raise _error_texts.not_copied(self)
 
     @property
     def ready(self):
@@ -474,7 +474,7 @@ cdef class Receiver:
                         elif now >= deadline:
                             if not self._timeout:
                                 return 0
-                            raise errors.timed_out("no whole message", self._timeout)
+                            raise _error_texts.timed_out("no whole message", self._timeout)
                 elif count == 0:  # the end of the stream is seen again by who asks again
                     return 0
                 elif _would_block():
@@ -505,7 +505,7 @@ cdef class Receiver:
                 return 0
             if ready == 0:
                 if monotonic() >= deadline:
-                    raise errors.timed_out("no whole message", self._timeout)
+                    raise _error_texts.timed_out("no whole message", self._timeout)
             elif errno == EINTR:
                 PyErr_CheckSignals()
             else:
@@ -538,7 +538,7 @@ cdef class Sender:
         self.left = ()
 
     def __reduce__(self):
-        raise errors.not_copied(self)
+        raise _error_texts.not_copied(self)
 
     def use(self, int flags):
         """Says how to call send() and sendmsg()."""

@@ -21,7 +21,7 @@ from operator import length_hint
 from socket import socket
 from typing import TYPE_CHECKING, Any, final
 
-from . import errors
+from . import _error_texts
 from ._batch import Batch, Unique
 from ._outbox import GATHER_SIZE
 
@@ -56,7 +56,7 @@ class Guard(Unique):
         for taken in map(self._acquire, (True,), (timeout,)):
             if taken:
                 return
-        raise errors.another_thread_is_inside(self._timeout)
+        raise _error_texts.another_thread_is_inside(self._timeout)
 
 
 # Those of a program's own faults are never held.

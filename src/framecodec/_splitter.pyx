@@ -54,7 +54,8 @@ from libc.string cimport memchr, memcmp, memcpy
 import operator
 from collections.abc import Sequence
 
-from . import errors
+from . import _error_texts, errors
+from ._bytes_like import view_bytes
 from ._custom_header import build_header, read_header
 from ._header_block import read_lines
 from ._layout import Layout
@@ -117,7 +118,7 @@ cdef enum:
 cdef object _layout_of(codec):
     layout = getattr(codec, "layout", None)
     if not isinstance(layout, Layout):
-        raise errors.not_a_codec(codec)
+        raise _error_texts.not_a_codec(codec)
     return layout
 
 
@@ -367,7 +368,7 @@ cdef class _Room:
         PyBuffer_FillInfo(buffer, self, p, self.size, False, flags)
 
     def __reduce__(self):
-        raise errors.not_copied(self)
+        raise _error_texts.not_copied(self)
 
 
 @cython.final
@@ -455,7 +456,7 @@ cdef class Splitter:
         self._message = NULL
         self._layout = layout = _layout_of(codec)
         if on_oversize not in ("raise", "skip"):
-            raise errors.bad_on_oversize(on_oversize)
+            raise _error_texts.bad_on_oversize(on_oversize)
         self._raw = bool(raw)
         self._skip = on_oversize == "skip"
 
@@ -529,7 +530,7 @@ cdef class Splitter:
         except MemoryError:
             raise
         except Exception:
-            data = errors.view_bytes(data)  # says what is wrong
+            data = view_bytes(data)  # says what is wrong
             PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
             self._check_ready()
@@ -649,9 +650,9 @@ cdef class Splitter:
         cdef int given = self._given
         self._check_usable()
         if given == NOTHING:
-            raise errors.no_buffer_given()
+            raise _error_texts.no_buffer_given()
         if size < 0 or size > self._given_size:
-            raise errors.updated_beyond_buffer(number, self._given_size)
+            raise _error_texts.updated_beyond_buffer(number, self._given_size)
         if given == A_ROOM:
             self._take_room(size, messages)
             return messages
@@ -694,7 +695,7 @@ cdef class Splitter:
             needed = self._pending + self._missing()
         self._busy = True  # another thread, or a garbage collection, may come in here
         try:
-            error = errors.incomplete(
+            error = _error_texts.incomplete(
                 where, self._pending, needed, self._stream_offset, self._header_bytes()
             )
             self._fail(error, NULL, 0, 0)
@@ -713,9 +714,9 @@ cdef class Splitter:
             ValueError: The splitter is detached already, as for every later call.
         """
         if self._busy:
-            raise errors.reentered()
+            raise _error_texts.reentered()
         if self._detached:
-            raise errors.detached()
+            raise _error_texts.detached()
         self._busy = True  # as in feed_eof()
         try:
             unfinished = self._unfinished()
@@ -730,7 +731,7 @@ cdef class Splitter:
         return unfinished
 
     def __reduce__(self):
-        raise errors.not_copied(self)
+        raise _error_texts.not_copied(self)
 
     # --- what can be asked ------------------------------------------------------------------------
 
@@ -775,9 +776,9 @@ cdef class Splitter:
 
     cdef int _check_usable(self) except -1:
         if self._busy:
-            raise errors.reentered()
+            raise _error_texts.reentered()
         if self._detached:
-            raise errors.detached()
+            raise _error_texts.detached()
         if self._error is not None:
             raise self._error.with_traceback(None)
         return 0
@@ -1052,7 +1053,7 @@ cdef class Splitter:
         found = self._judge_header()
         if found is None:
             if self._header_size == self._wanted:
-                raise errors.header_too_long(
+                raise _error_texts.header_too_long(
                     self._layout.max_header, self._stream_offset, self._header_bytes()
                 )
             return 0
@@ -1070,14 +1071,14 @@ cdef class Splitter:
             elif self._raw:
                 self._spans.add(self._stream_offset, self._stream_offset + self._header_size)
             else:
-                raise errors.scan_of_special(special, self._stream_offset)
+                raise _error_texts.scan_of_special(special, self._stream_offset)
             self._next_frame()
             return surplus
         lead_size = len(lead)
         rest_size = self._settle_rest_size(value, lead_size)
         if self._spans is not None:
             if lead_size and not self._raw:
-                raise errors.scan_with_lead()
+                raise _error_texts.scan_with_lead()
             self._skipping = True  # its bytes are wanted no more than those of a skipped frame
         if self._skipping:
             self._skip_left = rest_size
@@ -1143,7 +1144,7 @@ cdef class Splitter:
         cdef Py_ssize_t right, size = self._header_size
         right = _common_size(self._header, size, self._magic_at, self._magic_size)
         if right < size and right < self._magic_size:
-            raise errors.wrong_magic(
+            raise _error_texts.wrong_magic(
                 self._magic, self._stream_offset, self._header_first(right + 1)
             )
         if size < self._magic_size:
@@ -1197,11 +1198,11 @@ cdef class Splitter:
         for pos in range(self._field_offset, self._header_size):
             digit = _digit(self._header[pos], self._base)
             if digit < 0:
-                raise errors.not_a_digit(
+                raise _error_texts.not_a_digit(
                     self._base, b"", pos, self._stream_offset, self._header_first(pos + 1)
                 )
             if value > (UINT64_MAX - digit) // self._base:
-                raise errors.length_over_64_bits(
+                raise _error_texts.length_over_64_bits(
                     self._stream_offset, self._header_first(pos + 1)
                 )
             value = value * self._base + digit
@@ -1216,17 +1217,17 @@ cdef class Splitter:
         for pos in range(self._field_offset, self._header_size):
             byte, index = self._header[pos], pos - self._field_offset
             if index == 9 and byte & 0x7E:
-                raise errors.length_over_64_bits(
+                raise _error_texts.length_over_64_bits(
                     self._stream_offset, self._header_first(pos + 1)
                 )
             value |= <uint64_t>(byte & 0x7F) << 7 * index
             if byte >= 0x80:
                 if index + 1 == self._width:
-                    raise errors.varint_too_long(
+                    raise _error_texts.varint_too_long(
                         self._width, self._stream_offset, self._header_first(pos + 1)
                     )
             elif not byte and index:
-                raise errors.varint_not_shortest(
+                raise _error_texts.varint_not_shortest(
                     self._stream_offset, self._header_first(pos + 1)
                 )
             else:
@@ -1253,9 +1254,9 @@ cdef class Splitter:
             if digit < 0:
                 break
             if (pos > first_pos and not value) or (negative and not digit and not value):
-                raise errors.leading_zero(self._stream_offset, self._header_first(pos + 1))
+                raise _error_texts.leading_zero(self._stream_offset, self._header_first(pos + 1))
             if value > (UINT64_MAX - digit) // self._base:
-                raise errors.length_over_64_bits(
+                raise _error_texts.length_over_64_bits(
                     self._stream_offset, self._header_first(pos + 1)
                 )
             value = value * self._base + digit
@@ -1263,7 +1264,7 @@ cdef class Splitter:
         else:
             return None
         if pos == first_pos and self._header[pos] == self._end[0]:
-            raise errors.no_digits(pos, self._stream_offset, self._header_first(pos + 1))
+            raise _error_texts.no_digits(pos, self._stream_offset, self._header_first(pos + 1))
         right = _common_size(
             self._header + pos,
             size - pos,
@@ -1276,7 +1277,7 @@ cdef class Splitter:
         if pos + right == size:
             return None
         pos += right
-        raise errors.not_a_digit(
+        raise _error_texts.not_a_digit(
             self._base, self._end, pos, self._stream_offset, self._header_first(pos + 1)
         )
 
@@ -1286,12 +1287,12 @@ cdef class Splitter:
         rest_size = value + layout.adjustment
         if rest_size < 0 and value >= 0 and layout.counts_frame:
             least = len(header) + self._trailer_size
-            raise errors.smaller_than_frame(value, least, offset, header)
+            raise _error_texts.smaller_than_frame(value, least, offset, header)
         if rest_size < 0 or value < 0:
-            raise errors.negative_length(value, layout.adjustment, offset, header)
+            raise _error_texts.negative_length(value, layout.adjustment, offset, header)
         if lead_size + rest_size > layout.message_max:
             if not self._skip:
-                raise errors.declared_too_large(
+                raise _error_texts.declared_too_large(
                     lead_size + rest_size, layout.message_max, offset, header
                 )
             self._skipping = True
@@ -1401,7 +1402,7 @@ cdef class Splitter:
         self._trailer_pos += right
         self._pending += right
         if right < size:
-            raise errors.wrong_trailer(
+            raise _error_texts.wrong_trailer(
                 self._trailer,
                 self._trailer[: self._trailer_pos] + _bytes_of(data + right, 1),
                 self._stream_offset,
@@ -1489,7 +1490,7 @@ cdef class Splitter:
         if not self._keeps_bytes():
             return b""
         if self._lost:
-            raise errors.unfinished_lost()
+            raise _error_texts.unfinished_lost()
         if self._message != NULL:
             if self._message_room > self._filled > 0 and Py_REFCNT(self._message) == 1:
                 self._resize_message(self._filled)  # never more than twice what arrived
@@ -1591,7 +1592,7 @@ cdef class Spans:
         if pos < 0:
             pos += self._count
         if not 0 <= pos < self._count:
-            raise errors.no_such_span(self._count)
+            raise _error_texts.no_such_span(self._count)
         return self._view[self._positions[2 * pos] : self._positions[2 * pos + 1]]
 
     def index(self, value, start=0, stop=None):
@@ -1608,7 +1609,7 @@ cdef class Spans:
         if flags & PyBUF_WRITABLE:
             raise BufferError("spans are read-only")
         if self._growing:
-            raise errors.spans_growing()
+            raise _error_texts.spans_growing()
         self._shape[0], self._shape[1] = self._count, 2
         self._strides[0], self._strides[1] = 2 * sizeof(int64_t), sizeof(int64_t)
         buffer.buf = self._positions
@@ -1633,7 +1634,7 @@ cdef class Spans:
         pass
 
     def __reduce__(self):
-        raise errors.spans_not_copied()
+        raise _error_texts.spans_not_copied()
 
 
 Sequence.register(Spans)
@@ -1646,8 +1647,8 @@ def scan(codec, data, *, raw=False):
     cdef Py_buffer buffer
     layout = _layout_of(codec)
     if not raw and layout.lead_size:
-        raise errors.scan_with_lead()
-    view = errors.view_bytes(data)
+        raise _error_texts.scan_with_lead()
+    view = view_bytes(data)
     splitter = Splitter(codec, raw=raw)
     splitter._spans = spans = Spans(view)
     spans._growing = True
@@ -1917,7 +1918,7 @@ cdef class Encoder:
             special = self._special_value(message)
             if special is not None:
                 return [self._magic + self._field(special)]
-        data = message if PyBytes_CheckExact(message) else errors.view_bytes(message)
+        data = message if PyBytes_CheckExact(message) else view_bytes(message)
         size = len(data)
         if self._kind == CUSTOM:
             self._check_size(size)
@@ -1999,7 +2000,7 @@ cdef class Encoder:
         if value == NULL and _forget_bad_key():  # special only as the bytes that it has
             if not self._bytes_are_special:
                 return None
-            key = bytes(errors.view_bytes(message))
+            key = bytes(view_bytes(message))
             value = PyDict_GetItemWithError(self._special_values, key)
             if value == NULL and PyErr_Occurred() != NULL:
                 _raise_what_is_set()
@@ -2008,7 +2009,7 @@ cdef class Encoder:
     cdef int _check_size(self, Py_ssize_t size) except -1:
         if size > self._message_max:
             by_limit = self._message_max >= self._layout.max_message_size
-            raise errors.message_too_large(
+            raise _error_texts.message_too_large(
                 size, self._message_max, "max_message_size" if by_limit else "length field"
             )
         return 0
@@ -2016,14 +2017,14 @@ cdef class Encoder:
     cdef object _settle_value(self, Py_ssize_t size):
         """The field's value for a message of so many bytes."""
         if size < self._lead_size:
-            raise errors.shorter_than_lead(size, self._lead_size)
+            raise _error_texts.shorter_than_lead(size, self._lead_size)
         self._check_size(size)
         rest_size = size - self._lead_size
         value = rest_size - self._adjustment
         if value < 0:
-            raise errors.unsayable_length(value, rest_size)
+            raise _error_texts.unsayable_length(value, rest_size)
         if value in self._layout.specials:
-            raise errors.length_is_special(value, self._layout.specials[value])
+            raise _error_texts.length_is_special(value, self._layout.specials[value])
         return value
 
     cdef bytes _field(self, value):

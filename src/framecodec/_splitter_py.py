@@ -38,7 +38,8 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, SupportsIndex, final, overload
 
-from . import errors
+from . import _error_texts, errors
+from ._bytes_like import view_bytes
 from ._custom_header import build_header, read_header
 from ._header_block import read_lines
 from ._layout import (
@@ -87,7 +88,7 @@ _HEXADECIMAL = b"0123456789abcdefABCDEF"
 def _layout_of(codec: HasLayout) -> Layout:
     layout = getattr(codec, "layout", None)
     if not isinstance(layout, Layout):
-        raise errors.not_a_codec(codec)
+        raise _error_texts.not_a_codec(codec)
     return layout
 
 
@@ -159,7 +160,7 @@ class Splitter:
             return  # a second call changes nothing, as in the compiled engine
         self._layout = layout = _layout_of(codec)
         if on_oversize not in ("raise", "skip"):
-            raise errors.bad_on_oversize(on_oversize)
+            raise _error_texts.bad_on_oversize(on_oversize)
         self._raw = bool(raw)
         self._skip = on_oversize == "skip"
 
@@ -229,7 +230,7 @@ class Splitter:
         if type(data) is not bytes:
             # Released even where an error keeps this call's frame alive.
             try:
-                with errors.view_bytes(data) as view:
+                with view_bytes(data) as view:
                     return self._feed(view)
             except BaseException as error:
                 if error is self._error:
@@ -347,9 +348,9 @@ class Splitter:
                 self._check_usable()
                 buffer = self._buffer
                 if buffer is None or self._given == _NOTHING:
-                    raise errors.no_buffer_given()
+                    raise _error_texts.no_buffer_given()
                 if not 0 <= size <= len(buffer):
-                    raise errors.updated_beyond_buffer(size, len(buffer))
+                    raise _error_texts.updated_beyond_buffer(size, len(buffer))
                 self._take(buffer[:size], messages)
                 taken = True
                 self._given = _NOTHING
@@ -391,7 +392,7 @@ class Splitter:
         if self._phase != _IN_HEADER:
             where = "rest" if self._phase == _IN_REST else "trailer"
             needed = self._whole_size
-        error = errors.incomplete(
+        error = _error_texts.incomplete(
             where, self._pending, needed, self._stream_offset, bytes(self._header)
         )
         self._fail(error, b"", 0)
@@ -411,9 +412,9 @@ class Splitter:
         try:
             with self._lock:
                 if self._busy:
-                    raise errors.reentered()
+                    raise _error_texts.reentered()
                 if self._detached:
-                    raise errors.detached()
+                    raise _error_texts.detached()
                 self._busy = begun = True  # as in feed_eof()
                 unfinished = self._unfinished()
                 header, piece = bytearray(), bytearray()
@@ -431,7 +432,7 @@ class Splitter:
         return unfinished
 
     def __reduce__(self) -> NoReturn:
-        raise errors.not_copied(self)
+        raise _error_texts.not_copied(self)
 
     # --- what can be asked ------------------------------------------------------------------------
 
@@ -478,9 +479,9 @@ class Splitter:
 
     def _check_usable(self) -> None:
         if self._busy:
-            raise errors.reentered()
+            raise _error_texts.reentered()
         if self._detached:
-            raise errors.detached()
+            raise _error_texts.detached()
         if self._error is not None:
             raise self._error.with_traceback(None)
 
@@ -677,7 +678,7 @@ class Splitter:
         found = self._judge_header(header)
         if found is None:
             if len(header) == self._wanted:
-                raise errors.header_too_long(
+                raise _error_texts.header_too_long(
                     self._layout.max_header, self._stream_offset, bytes(header)
                 )
             return 0
@@ -692,13 +693,13 @@ class Splitter:
             elif self._raw:
                 self._spans.add(self._stream_offset, self._stream_offset + header_size)
             else:
-                raise errors.scan_of_special(special, self._stream_offset)
+                raise _error_texts.scan_of_special(special, self._stream_offset)
             self._end_frame(messages, delivered)
             return surplus
         rest_size = self._settle_rest_size(value, len(lead))
         if self._spans is not None:
             if lead and not self._raw:
-                raise errors.scan_with_lead()
+                raise _error_texts.scan_with_lead()
             self._skipping = True  # its bytes are wanted no more than those of a skipped frame
         whole_size = header_size + rest_size + len(self._trailer)
         lead_size = len(lead)
@@ -731,7 +732,7 @@ class Splitter:
         magic = layout.magic
         if not header.startswith(magic[: len(header)]):
             right = _common_size(header, magic)
-            raise errors.wrong_magic(magic, offset, bytes(header[: right + 1]))
+            raise _error_texts.wrong_magic(magic, offset, bytes(header[: right + 1]))
         if len(header) < len(magic):
             return None
         if layout.kind == HEADERS:
@@ -767,12 +768,14 @@ class Splitter:
         for pos in range(layout.field_offset, len(header)):
             digit = _digit(header[pos], layout.base)
             if digit < 0:
-                raise errors.not_a_digit(
+                raise _error_texts.not_a_digit(
                     layout.base, b"", pos, self._stream_offset, bytes(header[: pos + 1])
                 )
             value = value * layout.base + digit
             if value > MAX_VALUE:
-                raise errors.length_over_64_bits(self._stream_offset, bytes(header[: pos + 1]))
+                raise _error_texts.length_over_64_bits(
+                    self._stream_offset, bytes(header[: pos + 1])
+                )
         return (self._header_size, value) if len(header) == self._header_size else None
 
     def _judge_varint(self, header: bytearray) -> tuple[int, int] | None:
@@ -780,15 +783,19 @@ class Splitter:
         for pos in range(layout.field_offset, len(header)):
             byte, index = header[pos], pos - layout.field_offset
             if index == 9 and byte & 0x7E:
-                raise errors.length_over_64_bits(self._stream_offset, bytes(header[: pos + 1]))
+                raise _error_texts.length_over_64_bits(
+                    self._stream_offset, bytes(header[: pos + 1])
+                )
             value |= (byte & 0x7F) << 7 * index
             if byte >= 0x80:
                 if index + 1 == layout.field_width:
-                    raise errors.varint_too_long(
+                    raise _error_texts.varint_too_long(
                         layout.field_width, self._stream_offset, bytes(header[: pos + 1])
                     )
             elif not byte and index:
-                raise errors.varint_not_shortest(self._stream_offset, bytes(header[: pos + 1]))
+                raise _error_texts.varint_not_shortest(
+                    self._stream_offset, bytes(header[: pos + 1])
+                )
             else:
                 return pos + 1, value
         return None
@@ -805,22 +812,24 @@ class Splitter:
             if digit < 0:
                 break
             if (pos > first_pos and not value) or (negative and not digit and not value):
-                raise errors.leading_zero(self._stream_offset, bytes(header[: pos + 1]))
+                raise _error_texts.leading_zero(self._stream_offset, bytes(header[: pos + 1]))
             value = value * layout.base + digit
             if value > MAX_VALUE:
-                raise errors.length_over_64_bits(self._stream_offset, bytes(header[: pos + 1]))
+                raise _error_texts.length_over_64_bits(
+                    self._stream_offset, bytes(header[: pos + 1])
+                )
             pos += 1
         else:
             return None
         if pos == first_pos and header[pos] == layout.end[0]:
-            raise errors.no_digits(pos, self._stream_offset, bytes(header[: pos + 1]))
+            raise _error_texts.no_digits(pos, self._stream_offset, bytes(header[: pos + 1]))
         right = _common_size(header[pos:], layout.end)
         if right == len(layout.end):
             return pos + right, -value if negative else value
         if pos + right == len(header):
             return None
         pos += right
-        raise errors.not_a_digit(
+        raise _error_texts.not_a_digit(
             layout.base, layout.end, pos, self._stream_offset, bytes(header[: pos + 1])
         )
 
@@ -831,12 +840,12 @@ class Splitter:
         rest_size = value + self._adjustment
         if rest_size < 0 and value >= 0 and layout.counts_frame:
             least = len(header) + len(self._trailer)
-            raise errors.smaller_than_frame(value, least, offset, header)
+            raise _error_texts.smaller_than_frame(value, least, offset, header)
         if rest_size < 0 or value < 0:
-            raise errors.negative_length(value, self._adjustment, offset, header)
+            raise _error_texts.negative_length(value, self._adjustment, offset, header)
         if lead_size + rest_size > layout.message_max:
             if not self._skip:
-                raise errors.declared_too_large(
+                raise _error_texts.declared_too_large(
                     lead_size + rest_size, layout.message_max, offset, header
                 )
             self._skipping = True
@@ -874,7 +883,7 @@ class Splitter:
         pos, trailer_pos, pending = pos + right, self._trailer_pos + right, self._pending + right
         self._trailer_pos, self._pending = trailer_pos, pending
         if right < len(found):
-            raise errors.wrong_trailer(
+            raise _error_texts.wrong_trailer(
                 trailer,
                 trailer[: self._trailer_pos] + found[right : right + 1],
                 self._stream_offset,
@@ -949,7 +958,7 @@ class Splitter:
         if not self._keeps_bytes():
             return b""
         if self._lost:
-            raise errors.unfinished_lost()
+            raise _error_texts.unfinished_lost()
         parts: list[Any] = [*self._pieces, self._piece]
         if not self._raw or self._phase == _IN_HEADER:
             parts[0] = memoryview(parts[0])[self._pending_lead :]
@@ -1005,18 +1014,18 @@ class Spans(Sequence[memoryview]):
         if pos < 0:
             pos += len(self)
         if not 0 <= pos < len(self):
-            raise errors.no_such_span(len(self))
+            raise _error_texts.no_such_span(len(self))
         return self._view[self._positions[2 * pos] : self._positions[2 * pos + 1]]
 
     def __repr__(self) -> str:
         return f"<Spans of {len(self)} frames, {self._consumed} bytes>"
 
     def __reduce__(self) -> NoReturn:
-        raise errors.spans_not_copied()
+        raise _error_texts.spans_not_copied()
 
     def __buffer__(self, flags: int) -> memoryview:
         if self._growing:
-            raise errors.spans_growing()
+            raise _error_texts.spans_growing()
         if not len(self):  # cast() makes no view of nothing, a slice does
             return memoryview(bytes(16)).cast("q", (1, 2))[:0]
         return memoryview(self._positions).toreadonly().cast("B").cast("q", (len(self), 2))
@@ -1024,7 +1033,7 @@ class Spans(Sequence[memoryview]):
     @property
     def __array_interface__(self) -> dict[str, Any]:
         if self._growing:
-            raise errors.spans_growing()
+            raise _error_texts.spans_growing()
         order = "<" if sys.byteorder == "little" else ">"
         return {
             "version": 3,
@@ -1038,8 +1047,8 @@ def scan(codec: HasLayout, data: Buffer, *, raw: bool = False) -> Spans:
     """Every whole frame at the front of a buffer, without making a message; see `Codec.scan`."""
     layout = _layout_of(codec)
     if not raw and layout.lead_size:
-        raise errors.scan_with_lead()
-    view = errors.view_bytes(data)
+        raise _error_texts.scan_with_lead()
+    view = view_bytes(data)
     splitter = Splitter(codec, raw=raw)
     splitter._spans = spans = Spans(view)
     spans._growing = True
@@ -1143,7 +1152,7 @@ class Encoder:
             special = self._special_value(message)
             if special is not None:
                 return [layout.magic + self._field(special)]
-        data: Any = message if type(message) is bytes else errors.view_bytes(message)
+        data: Any = message if type(message) is bytes else view_bytes(message)
         size = len(data)
         try:
             if layout.kind == CUSTOM:
@@ -1170,13 +1179,13 @@ class Encoder:
         except (TypeError, ValueError):  # no usable hash: special only as the bytes that it has
             if not self._bytes_are_special:
                 return None
-            return self._special_values.get(bytes(errors.view_bytes(message)))
+            return self._special_values.get(bytes(view_bytes(message)))
 
     def _check_size(self, size: int) -> None:
         if size > self._message_max:
             layout = self._layout
             by_limit = self._message_max >= layout.max_message_size
-            raise errors.message_too_large(
+            raise _error_texts.message_too_large(
                 size, self._message_max, "max_message_size" if by_limit else "length field"
             )
 
@@ -1184,14 +1193,14 @@ class Encoder:
         """The field's value for a message of so many bytes."""
         layout = self._layout
         if size < layout.lead_size:
-            raise errors.shorter_than_lead(size, layout.lead_size)
+            raise _error_texts.shorter_than_lead(size, layout.lead_size)
         self._check_size(size)
         rest_size = size - layout.lead_size
         value = rest_size - layout.adjustment
         if value < 0:
-            raise errors.unsayable_length(value, rest_size)
+            raise _error_texts.unsayable_length(value, rest_size)
         if value in layout.specials:
-            raise errors.length_is_special(value, layout.specials[value])
+            raise _error_texts.length_is_special(value, layout.specials[value])
         return value
 
     def _field(self, value: int) -> bytes:

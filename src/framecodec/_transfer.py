@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterable
 from typing import Any, final
 
-from . import errors
+from . import _error_texts, errors
 from ._outbox import GATHER_SIZE
 from .codec import Codec
 
@@ -24,7 +24,7 @@ NO_BYTES = memoryview(b"")
 def check_binary_file(file: Any, method: str) -> None:
     """Before anything is sent or received."""
     if isinstance(file, io.TextIOBase) or not hasattr(file, method):
-        raise errors.not_a_binary_file(file)
+        raise _error_texts.not_a_binary_file(file)
 
 
 # Files whose read() and write() move nothing where a signal handler interrupts them. (Python's
@@ -127,7 +127,9 @@ class IncomingMessage:
 
     def incomplete(self) -> errors.IncompleteFrameError:
         where = "trailer" if self.in_trailer else "rest"
-        return errors.incomplete(where, self.received(), self.frame_size, self.offset, self.header)
+        return _error_texts.incomplete(
+            where, self.received(), self.frame_size, self.offset, self.header
+        )
 
 
 @final
@@ -171,7 +173,7 @@ class OutgoingFile:
         """A message from a file; bytes where there is nothing to be gained."""
         check_binary_file(file, "read")
         if size is not None and size < 0:
-            raise errors.negative_size(size)
+            raise _error_texts.negative_size(size)
         # Not every object with a fileno() gives the bytes of that descriptor: gzip does not.
         if isinstance(getattr(file, "raw", file), io.FileIO):
             fileno = file.fileno()
@@ -194,7 +196,7 @@ class OutgoingFile:
         if size is None:
             size = there
         elif not 0 <= size <= there:
-            raise errors.file_has_not(size, there)
+            raise _error_texts.file_has_not(size, there)
         if size < GATHER_SIZE:
             return bytes(file.read(size))
         # The codec sees the message through memory that is only read where it looks.
@@ -212,7 +214,7 @@ class OutgoingFile:
             while len(data) < size and (chunk := file.read(size - len(data))):
                 data += chunk
             if len(data) < size:
-                raise errors.file_has_not(size, len(data))
+                raise _error_texts.file_has_not(size, len(data))
             return bytes(data)
         message = mmap.mmap(-1, size)  # never touched but for the lead, so never there
         message[: layout.lead_size] = file.read(layout.lead_size)

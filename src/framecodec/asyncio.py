@@ -58,7 +58,7 @@ from itertools import chain
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
-from . import errors
+from . import _error_texts, errors
 from ._engine import loop_io as _loop_io
 from ._layout import CUSTOM
 from ._loop_datagrams import DatagramStream, open_datagram_endpoint
@@ -140,7 +140,7 @@ class _Transport(asyncio.Transport):
         return getattr(self._transport, name)
 
     def __reduce__(self) -> NoReturn:
-        raise errors.not_copied(self)
+        raise _error_texts.not_copied(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._transport!r}>"
@@ -337,7 +337,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
             cls.eof_received = _around_eof(cls.eof_received)  # type: ignore[method-assign]
 
     def __reduce__(self) -> NoReturn:
-        raise errors.not_copied(self)
+        raise _error_texts.not_copied(self)
 
     @property
     def transport(self) -> asyncio.Transport:
@@ -507,7 +507,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         try:
             error.message_started = True  # type: ignore[attr-defined]
             if self._error is None:
-                self._error = errors.sending_failed(error)
+                self._error = _error_texts.sending_failed(error)
             self._forget_unsent()
         finally:
             if self._raw_transport is not None:
@@ -520,19 +520,19 @@ class FrameProtocol(asyncio.BufferedProtocol):
 
     def _check_thread(self) -> None:
         if self._turn.thread not in (0, get_ident()):
-            raise errors.another_threads_loop()
+            raise _error_texts.another_threads_loop()
 
     def _check_open(self) -> None:
         self._check_thread()
         if self._closing or self._lost or self._dropped:
             raise _closed(self._error, not self._closing)
         if self._eof_wanted:
-            raise errors.sending_ended()
+            raise _error_texts.sending_ended()
 
     def _check_transport(self) -> None:
         # After loop.start_tls() the transport is another, and this one would send in clear text.
         if self._knows_us and self._raw_transport.get_protocol() is not self:
-            raise errors.handed_over()
+            raise _error_texts.handed_over()
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -717,7 +717,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         if self._closing or self._lost or self._eof_wanted:
             return
         if self._encrypted:
-            raise errors.tls_ends_both()
+            raise _error_texts.tls_ends_both()
         if self._busy:
             self._eof_wanted = True
             return
@@ -818,7 +818,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         if self._deaf:
             return
         if self._receiving:
-            raise errors.reentered()
+            raise _error_texts.reentered()
         splitter = self._splitter
         self._receiving = True
         try:
@@ -854,7 +854,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
 
 def _for_recv(error: BaseException) -> Exception:
     """What ends a program or a task must not do so again in each task that receives."""
-    return error if isinstance(error, Exception) else errors.receiving_failed(error)
+    return error if isinstance(error, Exception) else _error_texts.receiving_failed(error)
 
 
 def _throw(error: BaseException) -> NoReturn:
@@ -866,7 +866,7 @@ async def _raise(error: Exception) -> None:
 
 
 def _closed(cause: BaseException | None, lost: bool) -> ConnectionError:
-    return errors.connection_lost(cause) if lost else errors.connection_closed()
+    return _error_texts.connection_lost(cause) if lost else _error_texts.connection_closed()
 
 
 def _quick_size(codec: Codec) -> int:
@@ -1008,7 +1008,7 @@ class _StreamProtocol(FrameProtocol):
                 if exc is not None:
                     self._ended = _for_recv(exc)
                 elif self._closing:
-                    self._ended = errors.connection_closed()
+                    self._ended = _error_texts.connection_closed()
             (error,) = super()._end(exc)
             if self._ended is None and error is not None:
                 self._ended = _for_recv(error)
@@ -1058,7 +1058,7 @@ class _StreamProtocol(FrameProtocol):
     async def wait_for_messages(self) -> None:
         """Until there is a batch in `_batches`; no message is at hand."""
         if self._waiter is not None:
-            raise errors.another_recv_waits()
+            raise _error_texts.another_recv_waits()
         while not self._batches:
             if self._ended is not None:
                 raise self._ended.with_traceback(None)
@@ -1215,9 +1215,9 @@ class _StreamProtocol(FrameProtocol):
         """As `FrameStream.start_tls`."""
         self._check_open()
         if self._waiter is not None:
-            raise errors.another_recv_waits()
+            raise _error_texts.another_recv_waits()
         if self._at_hand.head or self._batches or self._splitter.pending:
-            raise errors.clear_text_left()
+            raise _error_texts.clear_text_left()
         raw, turn = self._raw_transport, self._turn
         raw.pause_reading()  # what comes next is the peer's handshake
         try:
@@ -1352,7 +1352,7 @@ class _TimedStreamProtocol(_StreamProtocol):
         offset = splitter.stream_offset
         if splitter.pending:
             self._break(
-                errors.message_took_too_long(
+                _error_texts.message_took_too_long(
                     self._message_timeout or 0.0,
                     splitter.pending,
                     offset,
@@ -1360,7 +1360,7 @@ class _TimedStreamProtocol(_StreamProtocol):
                 )
             )
         else:
-            self._break(errors.idle_too_long(self._idle_timeout or 0.0, offset))
+            self._break(_error_texts.idle_too_long(self._idle_timeout or 0.0, offset))
 
 
 class FrameStream:
@@ -1388,7 +1388,7 @@ class FrameStream:
         self.send = protocol._turn.send_and_wait  # type: ignore[method-assign]
 
     def __reduce__(self) -> NoReturn:
-        raise errors.not_copied(self)
+        raise _error_texts.not_copied(self)
 
     def __repr__(self) -> str:
         protocol = self._protocol
@@ -1620,7 +1620,7 @@ def _factory(
 ) -> Callable[[], _StreamProtocol]:
     for name, timeout in (("message_timeout", message_timeout), ("idle_timeout", idle_timeout)):
         if timeout is not None and not timeout > 0:
-            raise errors.bad_seconds(name, timeout)
+            raise _error_texts.bad_seconds(name, timeout)
     Splitter(codec)  # a codec that is none is refused before there is a connection
     if message_timeout is None and idle_timeout is None:
         return lambda: _StreamProtocol(codec, handler)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack, final
 
-from . import errors
+from . import _error_texts, errors
 from ._layout import Layout
 from ._parameters import (
     COMMON_DEFAULTS,
@@ -285,9 +285,9 @@ class Codec:
             return messages[0]
         if not messages:
             splitter.feed_eof()
-            raise errors.incomplete("header", 0, None, 0, b"")
+            raise _error_texts.incomplete("header", 0, None, 0, b"")
         raw = Splitter(self, raw=True).feed(frame)[0]
-        raise errors.bytes_behind(memoryview(frame).nbytes - len(raw), self._header_of(raw))
+        raise _error_texts.bytes_behind(memoryview(frame).nbytes - len(raw), self._header_of(raw))
 
     def _header_of(self, raw: bytes) -> bytes:
         """Return the header of a whole frame, exactly as it is in `raw`."""

@@ -27,8 +27,9 @@ from collections.abc import Iterable, Iterator
 from time import monotonic, sleep
 from typing import Any, NoReturn, TypeAlias, final
 
-from . import errors
+from . import _error_texts, errors
 from ._batch import Batch
+from ._bytes_like import view_bytes
 from ._socket_face import SocketFace
 from ._waiting import READ, WRITE, wait
 from .codec import Codec
@@ -136,11 +137,11 @@ class DatagramSocket(SocketFace):
         self, sock: socket.socket, codec: Codec | None = None, *, max_size: int = 65536
     ) -> None:
         if not isinstance(sock, socket.socket) or sock.type != socket.SOCK_DGRAM:
-            raise errors.not_a_datagram_socket(sock)
+            raise _error_texts.not_a_datagram_socket(sock)
         if codec is not None and not isinstance(codec, Codec):
-            raise errors.not_a_codec(codec)
+            raise _error_texts.not_a_codec(codec)
         if max_size < 1:
-            raise errors.bad_max_size(max_size)
+            raise _error_texts.bad_max_size(max_size)
         self._sock = sock
         self._codec = codec
         self._largest = largest_payload(sock)
@@ -201,9 +202,9 @@ class DatagramSocket(SocketFace):
         if self._codec is not None:
             data = self._codec.encode(message)
         elif data is None:
-            data = errors.view_bytes(message)
+            data = view_bytes(message)
         if self._largest is not None and len(data) > self._largest:
-            raise errors.datagram_too_large(len(data), self._largest, message)
+            raise _error_texts.datagram_too_large(len(data), self._largest, message)
         return data
 
     def _pack(self, messages: Iterable[object]) -> list[tuple[Any, int]]:
@@ -240,7 +241,7 @@ class DatagramSocket(SocketFace):
 
     def _try_to_send(self, data: Any, address: Any) -> None:
         if self._closed:
-            raise errors.connection_closed()
+            raise _error_texts.connection_closed()
         if address is None:
             self._sock.send(data, self._flags)
         else:
@@ -251,7 +252,9 @@ class DatagramSocket(SocketFace):
         while True:
             try:
                 if not (room_in_time and wait(self._sock, WRITE, deadline)):
-                    raise errors.timed_out("the datagram could not be sent", self._timeout or 0.0)
+                    raise _error_texts.timed_out(
+                        "the datagram could not be sent", self._timeout or 0.0
+                    )
                 self._try_to_send(data, address)
                 return
             except BlockingIOError:
@@ -263,9 +266,9 @@ class DatagramSocket(SocketFace):
 
     def _fail_to_send(self, error: Exception, size: int, sent: int) -> NoReturn:
         if self._closed:
-            error = errors.connection_closed()
+            error = _error_texts.connection_closed()
         elif isinstance(error, OSError) and error.errno == errno.EMSGSIZE:
-            error = errors.datagram_refused(size)
+            error = _error_texts.datagram_refused(size)
         error.message_started = False  # type: ignore[attr-defined]  # as on a FrameSocket
         error.messages_sent = sent  # type: ignore[attr-defined]
         try:
@@ -351,7 +354,7 @@ class DatagramSocket(SocketFace):
                 if not found[0] and not found[2]:
                     self._received = None
                     if deadline is not None and monotonic() >= deadline:
-                        raise errors.timed_out("no message", self._timeout or 0.0)
+                        raise _error_texts.timed_out("no message", self._timeout or 0.0)
                 elif self._current is current:
                     self._current = found
                     self._received = None
@@ -360,7 +363,7 @@ class DatagramSocket(SocketFace):
         """Reads one datagram into the buffer, unless an interruption has left one there."""
         while self._received is None:
             if self._closed:
-                raise errors.connection_closed()
+                raise _error_texts.connection_closed()
             try:
                 # Linux, given MSG_TRUNC, says how long a datagram was that did not fit.
                 received = (
@@ -372,17 +375,17 @@ class DatagramSocket(SocketFace):
                     return
             except OSError as error:
                 if self._closed:
-                    raise errors.connection_closed() from None
+                    raise _error_texts.connection_closed() from None
                 if error.errno == _WSAEMSGSIZE:
-                    raise errors.datagram_truncated(len(self._buffer), None) from None
+                    raise _error_texts.datagram_truncated(len(self._buffer), None) from None
                 if not isinstance(error, BlockingIOError):
                     raise
                 if self._read_ended:
-                    raise errors.receiving_ended() from None
+                    raise _error_texts.receiving_ended() from None
                 if not self._waits:
                     raise
             if not wait(self._sock, READ, deadline):
-                raise errors.timed_out("no message", self._timeout or 0.0)
+                raise _error_texts.timed_out("no message", self._timeout or 0.0)
 
     def _deadline(self) -> float | None:
         return monotonic() + self._timeout if self._timeout else None
@@ -390,16 +393,16 @@ class DatagramSocket(SocketFace):
     def _read_buffer(self) -> _Datagram:
         """What is in the datagram that was received."""
         if self._closed:  # it was woken up, and received nothing
-            raise errors.connection_closed()
+            raise _error_texts.connection_closed()
         size, address = self._received[0], self._received[-1]
         if self._read_ended and not size and not address:
             self._received = None
-            raise errors.receiving_ended()
+            raise _error_texts.receiving_ended()
         most = len(self._buffer)
         failures: tuple[errors.FrameError, ...]
         if _HAS_RECVMSG and self._received[2] & _TRUNC:
             messages: list[Any] = []
-            failures = (errors.datagram_truncated(most, size if size > most else None),)
+            failures = (_error_texts.datagram_truncated(most, size if size > most else None),)
         else:
             data = bytes(memoryview(self._buffer)[:size])
             if self._codec is None:
@@ -463,7 +466,7 @@ class DatagramSocket(SocketFace):
         """
         with self._lock:
             if self._closed:
-                raise errors.connection_closed()
+                raise _error_texts.connection_closed()
             left = self._current[0].rest()
             if self._received is not None:
                 left += self._read_buffer()[0]

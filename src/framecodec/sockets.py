@@ -48,7 +48,7 @@ from time import monotonic
 from types import MethodType
 from typing import Any, Literal, NoReturn, TypeAlias, TypeVar, final
 
-from . import _socket_io_py, errors
+from . import _error_texts, _socket_io_py, errors
 from ._custom_header import read_header
 from ._engine import socket_io as _socket_io
 from ._layout import CUSTOM, HEADERS
@@ -204,9 +204,9 @@ class FrameSocket(SocketFace):
         on_oversize: Literal["raise", "skip"] = "raise",
     ) -> None:
         if not isinstance(sock, socket.socket) or sock.type != socket.SOCK_STREAM:
-            raise errors.not_a_stream_socket(sock)
+            raise _error_texts.not_a_stream_socket(sock)
         if not isinstance(codec, Codec):
-            raise errors.not_a_codec(codec)
+            raise _error_texts.not_a_codec(codec)
         self._sock = sock
         self._codec = codec
         layout = codec.layout
@@ -429,7 +429,7 @@ class FrameSocket(SocketFace):
     def _resume_cutting(self) -> None:
         """Find out what became of bytes that the Python engine had when a signal handler raised."""
         if self._splitter.error is None:
-            self._end(errors.lost_while_cutting())
+            self._end(_error_texts.lost_while_cutting())
         self._cutting = False  # the splitter raises its error again
 
     def _decode(self) -> None:
@@ -464,7 +464,7 @@ class FrameSocket(SocketFace):
         except errors.FrameError as error:
             return messages, error
         if splitter.error is None and (splitter.pending or len(messages) != len(frames)):
-            return [], errors.parse_changed_its_answer(0)
+            return [], _error_texts.parse_changed_its_answer(0)
         return messages[: len(frames)], splitter.error
 
     def _pipe(self, splitter: Splitter) -> Iterator[Any]:
@@ -566,7 +566,7 @@ class FrameSocket(SocketFace):
         """
         if self._closed:
             error = None
-            raise errors.connection_closed() from None
+            raise _error_texts.connection_closed() from None
         if error is None and self._stream is not None:  # which goes past the splitter
             error, base = self._stream.incomplete(), 0
         if error is None:
@@ -575,10 +575,10 @@ class FrameSocket(SocketFace):
             except errors.FrameError as incomplete:
                 error = incomplete
             else:
-                error = errors.stream_ended()
+                error = _error_texts.stream_ended()
         if self._reset and isinstance(error, EOFError):
             # The system tells of a reset once; the end that it shows now is not the peer's.
-            error = errors.connection_reset()
+            error = _error_texts.connection_reset()
         self._receiver.may_read = False
         self._failure = _at(error, self._base if base is None else base)
         error = None  # as in _fail()
@@ -586,17 +586,21 @@ class FrameSocket(SocketFace):
 
     def _refuse_to_read(self) -> NoReturn:
         if self._closed:
-            raise errors.connection_closed()
+            raise _error_texts.connection_closed()
         if self._failure is not None:
             raise self._failure.with_traceback(None)
         if self._receiver.broken:
             self._end(self._count_lost("received"))
         if self._stream is not None and not self._reading:
-            raise errors.stream_unfinished()
-        raise errors.in_use("recv()")
+            raise _error_texts.stream_unfinished()
+        raise _error_texts.in_use("recv()")
 
     def _count_lost(self, done: str) -> OSError:
-        return errors.count_lost(done) if self._tls is None else errors.interrupted_in_tls()
+        return (
+            _error_texts.count_lost(done)
+            if self._tls is None
+            else _error_texts.interrupted_in_tls()
+        )
 
     # --- limits of a slow peer --------------------------------------------------------------------
 
@@ -626,7 +630,7 @@ class FrameSocket(SocketFace):
             return
         splitter = self._splitter
         if self._began is None:
-            self._end(errors.idle_too_long(self._idle_timeout or 0.0, splitter.stream_offset))
+            self._end(_error_texts.idle_too_long(self._idle_timeout or 0.0, splitter.stream_offset))
         stream = self._stream
         if stream is None:
             received, offset = splitter.pending, self._base + splitter.stream_offset
@@ -634,7 +638,7 @@ class FrameSocket(SocketFace):
         else:
             received, offset, header = stream.received(), stream.offset, stream.header
         timeout = self._message_timeout or 0.0
-        self._end(errors.message_took_too_long(timeout, received, offset, header), 0)
+        self._end(_error_texts.message_took_too_long(timeout, received, offset, header), 0)
 
     def _is_overdue(self) -> bool:
         limit = self._limit() if self._limited else None
@@ -645,9 +649,9 @@ class FrameSocket(SocketFace):
         if self._timeout == 0:
             # What TLS has decrypted already shows in no selector.
             if self._tls is None or not self._tls.pending():
-                raise errors.still_arriving()
+                raise _error_texts.still_arriving()
         elif deadline is not None and monotonic() >= deadline:
-            raise errors.timed_out("no whole message", self._timeout or 0.0)
+            raise _error_texts.timed_out("no whole message", self._timeout or 0.0)
 
     @property
     def seconds_left(self) -> float | None:
@@ -663,11 +667,11 @@ class FrameSocket(SocketFace):
         if _wait(self._sock, wanted, limit if limit_first else deadline):
             return
         if self._closed:
-            raise errors.connection_closed()
+            raise _error_texts.connection_closed()
         if limit_first:
             self._check_limits()
         else:
-            raise errors.timed_out("no whole message", self._timeout or 0.0)
+            raise _error_texts.timed_out("no whole message", self._timeout or 0.0)
 
     # --- sending ----------------------------------------------------------------------------------
 
@@ -689,7 +693,7 @@ class FrameSocket(SocketFace):
         except OSError as error:
             _mark(error, False)
             if self._closed:
-                raise errors.connection_closed() from None
+                raise _error_texts.connection_closed() from None
             self._reset = self._reset or isinstance(error, ConnectionResetError)
             raise
         except MemoryError as error:
@@ -789,7 +793,7 @@ class FrameSocket(SocketFace):
         """Sends what is held."""
         outbox, sender = self._outbox, self._sender
         if sender.sending:
-            raise errors.in_use("send()")
+            raise _error_texts.in_use("send()")
         if sender.left:  # which was begun when nothing was held
             size = outbox.size + sum(map(len, sender.left))
             # All three or none: no call, and only the first can fail.
@@ -797,7 +801,7 @@ class FrameSocket(SocketFace):
             outbox.size = size
             sender.left = ()
         if self._closed:
-            raise errors.connection_closed()
+            raise _error_texts.connection_closed()
         if self._write_failure is not None:
             raise self._write_failure.with_traceback(None)
         if sender.broken:
@@ -824,7 +828,7 @@ class FrameSocket(SocketFace):
                 # A peer that takes everything at once never makes the call wait.
                 unfinished = outbox.size or self._file is not None
                 if unfinished and self._timeout and deadline and monotonic() >= deadline:
-                    raise errors.timed_out("not all was sent", self._timeout)
+                    raise _error_texts.timed_out("not all was sent", self._timeout)
                 continue
             except OSError as error:
                 if _is_tls_error(error, _TLS_WANTS_READ):
@@ -838,13 +842,13 @@ class FrameSocket(SocketFace):
                     error, BlockingIOError | InterruptedError
                 ):
                     if self._closed:
-                        raise errors.connection_closed() from None
+                        raise _error_texts.connection_closed() from None
                     self._reset = self._reset or isinstance(error, ConnectionResetError)
                     raise
             if not _wait(self._sock, wanted, deadline):
-                raise errors.timed_out("not all was sent", self._timeout or 0.0)
+                raise _error_texts.timed_out("not all was sent", self._timeout or 0.0)
             if self._closed:
-                raise errors.connection_closed()
+                raise _error_texts.connection_closed()
 
     def _write(self) -> None:
         """One system call's worth of the outbox."""
@@ -972,7 +976,7 @@ class FrameSocket(SocketFace):
         self._fail_to_write(file)
 
     def _fail_to_write(self, file: OutgoingFile) -> NoReturn:
-        self._write_failure = errors.file_too_short(file.left)
+        self._write_failure = _error_texts.file_too_short(file.left)
         self._file = None
         file.close()
         raise self._write_failure
@@ -1021,7 +1025,7 @@ class FrameSocket(SocketFace):
             # What was written is not written once more, whenever a handler raises.
             for written in map(file.write, (stream.chunk,)):
                 if written is None:  # a raw file that would block
-                    raise errors.file_would_block()
+                    raise _error_texts.file_would_block()
                 stream.chunk = stream.chunk[written:]
         except BaseException as error:  # perhaps after bytes were written
             interrupted = not (file.certain or isinstance(error, Exception))
@@ -1049,7 +1053,7 @@ class FrameSocket(SocketFace):
         """
         with self._read_guard, memoryview(buffer) as whole, whole.cast("B") as target:
             if target.readonly:
-                raise errors.buffer_is_readonly(buffer)
+                raise _error_texts.buffer_is_readonly(buffer)
             stream = self._begin_stream(len(target))
             self._reading = True
             try:
@@ -1083,7 +1087,7 @@ class FrameSocket(SocketFace):
             else:
                 first = batch.first
                 if not isinstance(first, bytes):
-                    raise errors.special_is_no_file(first)
+                    raise _error_texts.special_is_no_file(first)
                 _check_room(len(first), room)
                 stream = IncomingMessage(size=len(first), chunk=memoryview(first))
                 self._receiver.may_read = False
@@ -1108,7 +1112,7 @@ class FrameSocket(SocketFace):
             seen = stream.unfinished[: len(layout.magic) + layout.max_header]
             parsed = read_header(layout, seen, stream.offset)
             if parsed is None or parsed[0] != len(stream.header):
-                self._end(errors.parse_changed_its_answer(stream.offset), 0)
+                self._end(_error_texts.parse_changed_its_answer(stream.offset), 0)
             lead = parsed[2]
         stream.settle(lead or b"")
 
@@ -1231,7 +1235,9 @@ class FrameSocket(SocketFace):
             for index, byte in enumerate(found, position):
                 if byte != trailer[index]:
                     bad = trailer[:index] + bytes([byte])
-                    self._end(errors.wrong_trailer(trailer, bad, stream.offset, stream.header), 0)
+                    self._end(
+                        _error_texts.wrong_trailer(trailer, bad, stream.offset, stream.header), 0
+                    )
             stream.chunk = NO_BYTES
             if stream.left:
                 self._read_stream(stream, memoryview(bytearray(stream.left)))
@@ -1256,18 +1262,18 @@ class FrameSocket(SocketFace):
         """
         with self._read_guard, self._write_guard:
             if self._closed:
-                raise errors.connection_closed()
+                raise _error_texts.connection_closed()
             if self.pending_send:
-                raise errors.unsent(self.pending_send)
+                raise _error_texts.unsent(self.pending_send)
             if self._stream is not None:
-                raise errors.stream_unfinished()
+                raise _error_texts.stream_unfinished()
             receiver, sender = self._receiver, self._sender
             if sender.broken:
                 raise self._count_lost("sent")
             if receiver.broken or self._cutting:
                 raise self._count_lost("received")
             if sender.sending or not (receiver.may_read or self._failure):
-                raise errors.in_use("detach()")
+                raise _error_texts.in_use("detach()")
             batch = receiver.ready
             if self._raw:
                 unread = b"".join([*(batch.frames() if batch else ()), *self._arrived])
@@ -1324,7 +1330,7 @@ class FrameSocket(SocketFace):
         if timeout is not None and (timeout < 0 or math.isnan(timeout)):
             raise ValueError("Timeout value out of range")
         if self._closed:  # detach() has given the socket to somebody else
-            raise errors.connection_closed()
+            raise _error_texts.connection_closed()
         sock = self._sock
         read_alone = timeout is None and not self._limited
         write_alone = timeout is None
@@ -1359,7 +1365,7 @@ class FrameSocket(SocketFace):
             OSError: TLS can only be ended in both directions at once; say goodbye in a message.
         """
         if self._tls is not None and how != socket.SHUT_RDWR:
-            raise errors.tls_half_close()
+            raise _error_texts.tls_half_close()
         # Not SSLSocket.shutdown: from then on that one would take the peer's TLS for plain bytes.
         socket.socket.shutdown(self._sock, how)
 
@@ -1469,7 +1475,7 @@ def listen(
         TypeError, ValueError, OverflowError: An argument is invalid.
     """
     if not isinstance(codec, Codec):  # now, and not when somebody connects
-        raise errors.not_a_codec(codec)
+        raise _error_texts.not_a_codec(codec)
     _check_seconds("message_timeout", message_timeout)
     _check_seconds("idle_timeout", idle_timeout)
     if isinstance(address, tuple):
@@ -1534,12 +1540,12 @@ class Listener(SocketFace):
         """
         with self._lock:
             if self._closed:
-                raise errors.connection_closed()
+                raise _error_texts.connection_closed()
             try:
                 sock = self._accept()
             except OSError:
                 if self._closed:
-                    raise errors.connection_closed() from None
+                    raise _error_texts.connection_closed() from None
                 raise
         try:
             sock.settimeout(socket.getdefaulttimeout())
@@ -1560,9 +1566,9 @@ class Listener(SocketFace):
                 if not self._timeout:
                     raise
             if not _wait(self._sock, _READ, deadline):
-                raise errors.nobody_connected(self._timeout)
+                raise _error_texts.nobody_connected(self._timeout)
             if self._closed:
-                raise errors.connection_closed()
+                raise _error_texts.connection_closed()
 
     def __iter__(self) -> Iterator[FrameSocket]:
         while True:
@@ -1608,22 +1614,22 @@ class Listener(SocketFace):
 
 def _host_and_port(address: tuple[Any, ...]) -> tuple[Any, Any]:
     if len(address) not in (2, 4):
-        raise errors.bad_address(address)
+        raise _error_texts.bad_address(address)
     host, port = address[:2]
     if isinstance(port, int) and not 0 <= port <= 65535:  # the system would take its lowest bits
-        raise errors.bad_port(port)
+        raise _error_texts.bad_port(port)
     return host, port
 
 
 def _unix_path(address: object) -> str | bytes:
     if not isinstance(address, str | bytes | os.PathLike):
-        raise errors.bad_address(address)
+        raise _error_texts.bad_address(address)
     return os.fspath(address)
 
 
 def _new_unix_socket(_path: str | bytes) -> socket.socket:
     if not hasattr(socket, "AF_UNIX"):
-        raise errors.no_unix_sockets()
+        raise _error_texts.no_unix_sockets()
     return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 
 
@@ -1704,7 +1710,7 @@ def _short_way(sock: socket.socket) -> Any:
 
 def _check_room(size: int, room: int | None) -> None:
     if room is not None and size > room:
-        raise errors.buffer_too_small(size, room)
+        raise _error_texts.buffer_too_small(size, room)
 
 
 def _mark(error: BaseException, started: bool) -> None:
@@ -1725,10 +1731,10 @@ def _at(error: BaseException, base: int) -> BaseException:
     """The error as it reads where the splitter's first byte was not the stream's."""
     if not base or not isinstance(error, errors.FrameError) or error.stream_offset is None:
         return error
-    return errors.moved(error, base)
+    return _error_texts.moved(error, base)
 
 
 def _check_seconds(name: str, seconds: float | None) -> float | None:
     if seconds is not None and not seconds > 0:
-        raise errors.bad_seconds(name, seconds)
+        raise _error_texts.bad_seconds(name, seconds)
     return seconds

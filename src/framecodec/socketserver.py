@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from socketserver import BaseRequestHandler
 from typing import Any, ClassVar, NoReturn
 
-from . import errors
+from . import _error_texts, errors
 from .codec import Codec
 from .datagrams import DatagramSocket, largest_payload, split_datagram
 from .sockets import DEFAULT_CODEC, FrameSocket
@@ -135,7 +135,7 @@ class DatagramReply:
         messages: list[Any] = []
         failures: tuple[errors.FrameError, ...]
         if most is not None and most <= len(data) and (largest is None or len(data) < largest):
-            failures = (errors.datagram_truncated(len(data), None),)
+            failures = (_error_texts.datagram_truncated(len(data), None),)
         else:
             messages, failures = split_datagram(data, codec)
         for error in failures:
@@ -180,7 +180,7 @@ class DatagramReply:
                 raise error
             finally:
                 del error  # which holds this frame: a cycle
-        raise errors.stream_ended()
+        raise _error_texts.stream_ended()
 
     def send(self, message: object, /) -> None:
         """Answers with one message, in one datagram.
@@ -206,5 +206,5 @@ class DatagramReply:
             ValueError: From nowhere that could be answered.
         """
         if not self._address:
-            raise errors.nameless_sender()
+            raise _error_texts.nameless_sender()
         return self._address

@@ -1,0 +1,33 @@
+"""Memory of bytes-like objects."""
+
+from __future__ import annotations
+
+__all__ = ["view_bytes"]
+
+
+def view_bytes(data: object) -> memoryview:
+    """Return the memory of a bytes-like object as a flat view of bytes.
+
+    Both engines call it for what is not plain `bytes`, so that they refuse the same objects in the
+    same words.
+
+    Raises:
+        TypeError: `data` has no buffer.
+        BufferError: Its buffer is not contiguous.
+    """
+    try:
+        view = memoryview(data)  # type: ignore[arg-type]
+    except TypeError:
+        hint = "; encode the text first: text.encode()" if isinstance(data, str) else ""
+        raise TypeError(
+            f"a bytes-like object is required, not {type(data).__name__!r}{hint}"
+        ) from None
+    if not view.c_contiguous:
+        view.release()  # the traceback would hold it
+        raise BufferError("the buffer is not contiguous; pass bytes(view) instead")
+    if view.format == "B" and view.ndim == 1:
+        return view
+    try:
+        return view.cast("B")
+    except (TypeError, ValueError):  # a format that cast() does not know; bytes it has all the same
+        return memoryview(view.tobytes())
