@@ -137,7 +137,9 @@ def test_two_hundred_mebibytes_at_a_stalled_reader_leave_memory_at_the_bound(
                 async for message in stream:
                     assert len(message) == size
                     count += 1
-            assert peak() < bound + (held if way == "recv_many" else 0)
+            # The caller holds what it was given; a frame that is arriving may take twice its bytes.
+            given = held if way == "recv_many" else size
+            assert peak() < bound + given + frame
         assert count == flood.messages
         with pytest.raises(EOFError):
             await stream.recv()

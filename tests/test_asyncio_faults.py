@@ -24,7 +24,7 @@ import pytest
 from framecodec import Codec, FrameError
 from framecodec.asyncio import FrameProtocol, FrameStream, _StreamProtocol, open_connection
 from tests.helpers.cpython_internals import needs_cpython_3_11
-from tests.helpers.event_loops import LOOPS, TIMEOUT
+from tests.helpers.event_loops import LOOPS, TIMEOUT, close
 from tests.helpers.fault_injection import PACKAGE
 
 pytestmark = [
@@ -57,7 +57,7 @@ def looping(kind: str) -> Iterator[tuple[asyncio.AbstractEventLoop, list[Any]]]:
         for _ in range(3):
             loop.call_soon(loop.stop)
             loop.run_forever()
-        loop.close()
+        close(loop)
 
 
 def bounded(coroutine: Any) -> Any:
