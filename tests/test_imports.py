@@ -67,7 +67,10 @@ LAYERS = [
         "asyncio.py": "connections in an event loop",
         "sockets.py": "connections on blocking sockets",
     },
-    {"socketserver.py": "connections of the standard library's `socketserver`"},
+    {
+        "serving/": "the servers with a thread for each connection, or one for all",
+        "socketserver.py": "connections of the standard library's `socketserver`",
+    },
     {"testing/": "the test kit for users"},
     {"cli/": "the command line"},
     {"__main__.py": "`python -m framecodec`"},

@@ -35,6 +35,7 @@ FACE = {
     "formats",
     "listen",
     "parse_codec",
+    "serve",
 }
 ON_FIRST_USE = {"asyncio", "socketserver", "testing"}
 
