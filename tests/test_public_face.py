@@ -36,6 +36,7 @@ FACE = {
     "listen",
     "parse_codec",
     "serve",
+    "serve_messages",
 }
 ON_FIRST_USE = {"asyncio", "socketserver", "testing"}
 

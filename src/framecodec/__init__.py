@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from . import asyncio as asyncio
     from . import socketserver as socketserver
     from .serving import serve as serve
+    from .serving import serve_messages as serve_messages
 
 __version__ = "0.1.0"
 
@@ -62,13 +63,17 @@ __all__ = [
     "listen",
     "parse_codec",
     "serve",
+    "serve_messages",
 ]
 
 # There is no module of this name: let `import framecodec.formats` give the catalogue, too.
 sys.modules[f"{__name__}.formats"] = formats  # type: ignore[assignment]
 
 _ON_FIRST_USE = ("asyncio", "socketserver")
-_SERVERS = ("serve",)  # loaded when they are first used, because they need `logging`
+_SERVERS = (
+    "serve",
+    "serve_messages",
+)  # loaded when they are first used, because they need `logging`
 
 
 def __getattr__(name: str) -> Any:

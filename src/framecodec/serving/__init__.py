@@ -6,6 +6,7 @@ one thread, for handlers that do not wait.
 
 from __future__ import annotations
 
+from .messages import MessageConnection, MessageServer, serve_messages
 from .threads import Server, serve
 
-__all__ = ["Server", "serve"]
+__all__ = ["MessageConnection", "MessageServer", "Server", "serve", "serve_messages"]

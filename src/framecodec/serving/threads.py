@@ -244,6 +244,8 @@ class Server:
                         self._sleep(seconds)
         finally:
             self._listener.close()
+            for sock in self._wakeup:
+                sock.close()
 
     def _has_place(self) -> bool:
         """Wait until another connection is allowed; return False where the server closes."""
@@ -447,9 +449,6 @@ class Server:
             left = _join(running, monotonic() + _AFTER_ABORT)
             if left:
                 log.threads_left(self._name, len(left))
-        if not already:
-            for sock in self._wakeup:
-                sock.close()
 
     def __enter__(self) -> Self:
         return self
