@@ -40,6 +40,7 @@ cdef extern from *:
     #include <errno.h>
     #include <sys/types.h>
     #include <sys/socket.h>
+    #include <sys/uio.h>
     #include <sys/epoll.h>
     #include <time.h>
     #include <unistd.h>
@@ -49,7 +50,16 @@ cdef extern from *:
         clock_gettime(CLOCK_MONOTONIC, &now);
         return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
     }
+    static Py_ssize_t framecodec_send_parts(int fd, struct iovec *parts, size_t count)
+    {
+        struct msghdr message = {.msg_iov = parts, .msg_iovlen = count};
+        return sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    }
     """
+    struct iovec:
+        void* iov_base
+        size_t iov_len
+    Py_ssize_t _send_parts "framecodec_send_parts" (int fd, iovec* parts, size_t count) nogil
     double _now "framecodec_now" () noexcept nogil
     ctypedef union epoll_data_t:
         int fd
@@ -82,6 +92,9 @@ cdef enum:
     C_LARGE = 65536
     C_GATHERED_SIZE = 131072
     C_LAST_READS = 8
+    LARGE_REPLY = 16384  # a reply that is not copied into its frame
+    FEW_REPLIES = 16  # where large replies are looked for
+    MAX_PARTS = 64  # of one system call
     MAX_EVENTS = 256
     OPEN = 0
     FINISHING = 1
@@ -241,6 +254,7 @@ cdef class MessageLoop:
     cdef object _hooks
     cdef object _handle
     cdef object _encode_many
+    cdef object _frame_parts
     cdef object _listener
     cdef int _listener_fd
     cdef object _wakeup
@@ -283,6 +297,7 @@ cdef class MessageLoop:
         self._hooks = hooks
         self._handle = handle
         self._encode_many = codec.encode_many
+        self._frame_parts = codec.frame_parts
         self._listener = listener
         self._listener_fd = listener.fileno()
         self._wakeup = wakeup
@@ -583,7 +598,7 @@ cdef class MessageLoop:
             if replies is not None:
                 if not isinstance(replies, (list, tuple)):
                     replies = list(replies)
-                if replies:
+                if replies and not self._queue_large(conn, replies):
                     frames = self._encode_for(conn, replies)
         except BaseException as error:
             self._handling = None
@@ -622,6 +637,25 @@ cdef class MessageLoop:
         self._pause(conn)
         return 0
 
+    cdef int _queue_large(self, MessageConnection conn, replies) except -1:
+        """Queue few replies that are large, without a copy; return whether that was done."""
+        cdef Py_ssize_t size = 0
+        if self._observed or len(replies) > FEW_REPLIES:
+            return False
+        for reply in replies:
+            if type(reply) is not bytes:
+                return False
+            size += PyBytes_GET_SIZE(<bytes>reply)
+        if size < LARGE_REPLY * len(replies):
+            return False
+        cdef list parts = []
+        for reply in replies:
+            parts += self._frame_parts(reply)
+        # All are encoded: queue all.
+        for part in parts:
+            self._queue(conn, part if type(part) is bytes else bytes(part))
+        return True
+
     cdef int _on_eof(self, MessageConnection conn) except -1:
         conn._saw_eof = True
         try:
@@ -645,17 +679,17 @@ cdef class MessageLoop:
 
     cdef int _flush(self, MessageConnection conn) except -1:
         """Send what is unsent, as far as the kernel takes it."""
-        cdef bytes first
-        cdef Py_ssize_t count, size
+        cdef iovec[MAX_PARTS] parts
+        cdef list sending
+        cdef Py_ssize_t count, i
         while conn._backlog:
-            first = self._gather(conn)
-            size = PyBytes_GET_SIZE(first) - conn._sent
-            count = _send(
-                conn._fd,
-                PyBytes_AS_STRING(first) + conn._sent,
-                size,
-                MSG_DONTWAIT | MSG_NOSIGNAL,
-            )
+            sending = self._gather(conn)
+            for i in range(len(sending)):
+                parts[i].iov_base = PyBytes_AS_STRING(<bytes>sending[i])
+                parts[i].iov_len = PyBytes_GET_SIZE(<bytes>sending[i])
+            parts[0].iov_base = <char*>parts[0].iov_base + conn._sent
+            parts[0].iov_len -= conn._sent
+            count = _send_parts(conn._fd, parts, len(sending))
             if count < 0:
                 if _would_block():
                     self._pause(conn)
@@ -664,36 +698,37 @@ cdef class MessageLoop:
                 return 0
             conn._backlog -= count
             conn._sent += count
-            if count == size:
-                conn._sent = 0
+            for part in sending:
+                if conn._sent < PyBytes_GET_SIZE(<bytes>part):
+                    break
+                conn._sent -= PyBytes_GET_SIZE(<bytes>part)
                 conn._out.popleft()
-                if not conn._out:
-                    conn._out = None
+        conn._out = None
         if conn._phase == OPEN:
             self._resume(conn)
         elif conn._phase == FINISHING:
             self._all_sent(conn)
         return 0
 
-    cdef bytes _gather(self, MessageConnection conn):
-        """Return the first unsent buffer, after small ones were joined."""
-        cdef bytes first = conn._out[0]
+    cdef list _gather(self, MessageConnection conn):
+        """Return the first unsent buffers, at most MAX_PARTS, after small ones were joined."""
+        cdef list parts = []
         cdef Py_ssize_t size = 0
-        cdef list parts
-        if len(conn._out) == 1 or conn._sent or PyBytes_GET_SIZE(first) >= C_GATHERED_SIZE:
-            return first
-        parts = []
+        cdef Py_ssize_t count = len(conn._out)
+        cdef bint small = conn._backlog < LARGE_REPLY // 2 * count
         for part in conn._out:
             parts.append(part)
             size += PyBytes_GET_SIZE(<bytes>part)
-            if size >= C_GATHERED_SIZE:
+            if size >= C_GATHERED_SIZE if small else len(parts) == MAX_PARTS:
                 break
-        first = b"".join(parts)
+        if not small or conn._sent or len(parts) == 1:
+            return parts[:MAX_PARTS]
+        joined = b"".join(parts)
         # Nothing can fail any more.
         for _ in range(len(parts)):
             conn._out.popleft()
-        conn._out.appendleft(first)
-        return first
+        conn._out.appendleft(joined)
+        return [joined]
 
     cdef int _pause(self, MessageConnection conn) except -1:
         """Wait until the kernel takes more, and do not read meanwhile."""
