@@ -66,7 +66,6 @@ class NativeProgram:
             text=True,
             bufsize=1,
         )
-        self.pid = self._process.pid
         atexit.register(self.close)
 
     def ask(self, question: str) -> dict[str, float]:
