@@ -51,7 +51,10 @@ LAYERS = [
     },
     {"_engine.py": "chooses the engine, compiled or Python, once for all modules"},
     {"splitter.py": "the public names of the engine in use"},
-    {"codec.py": "`Codec`: constructors and verbs"},
+    {
+        "_kept_headers.py": "the frame of a delivered message, exactly as it travelled",
+        "codec.py": "`Codec`: constructors and verbs",
+    },
     {
         "_outbox.py": "messages that were accepted for sending and are still unsent",
         "catalogue.py": "`formats`: the known protocols, a table",

@@ -95,6 +95,8 @@ class Layout:
     bytes_are_special: bool = field(init=False)  # a special object can equal a message
     quick_range: tuple[int, int] = field(init=False)  # see _quick_range
     plain: bool = field(init=False)  # UINT, and nothing in the frame but the field and the rest
+    # Each message has one possible frame, the one that the encoder writes.
+    canonical: bool = field(init=False)
     # The same as a C structure (_numbers.pxd), made when the compiled engine first needs it.
     numbers: bytes | None = field(init=False, default=None, repr=False)
 
@@ -111,6 +113,7 @@ class Layout:
             ("rest_max", rest_max),
             ("message_max", rest_max + lead_size),
             ("special_values", special_values),
+            ("canonical", self.kind < HEADERS and self.base == 10),
             ("plain", self.kind == UINT and not (lead_size or self.magic or self.trailer)),
             ("bytes_are_special", any(isinstance(s, bytes | memoryview) for s in special_values)),
         ):

@@ -257,7 +257,7 @@ cdef class _Room:
 @cython.final
 @cython.auto_pickle(False)
 cdef class Splitter:
-    """Splitter(codec, *, raw=False, on_oversize="raise")\n--\n
+    """Splitter(codec, *, raw=False, on_oversize="raise", stream_offset=0, keep_headers=False)\n--\n
     One connection's receiving state: bytes in, any chunking; messages out.
 
     Args:
@@ -265,11 +265,14 @@ cdef class Splitter:
         raw: Deliver whole frames as they travelled (proxies, captures) instead of messages.
         on_oversize: What happens to a frame whose message is larger than the codec's
             ``max_message_size``: ``"raise"`` fails as soon as its header is in; ``"skip"`` discards
-            exactly that frame in constant memory, counts it in `skipped`, and goes on.
+            exactly that frame in constant memory, counts it in `skipped`, and continues.
+        stream_offset: The position of the first byte in the stream, in bytes: offsets count from
+            it. A caller who has read a part of the stream by other means gives its size.
+        keep_headers: Keep the headers of messages in `headers`.
 
     Raises:
         TypeError: `codec` is not a `Codec`.
-        ValueError: `on_oversize` is neither of the two.
+        ValueError: `on_oversize` or `stream_offset` has another value than these.
     """
 
     cdef object _layout
@@ -278,6 +281,7 @@ cdef class Splitter:
     cdef bint _plain  # UINT, and nothing else in the frame but the rest; not raw, not scanning
     cdef bint _raw
     cdef bint _skip
+    cdef bint _keep_headers  # the codec's frames are not canonical, and the caller needs them
     cdef Py_ssize_t _wanted  # header bytes up to which to gather
 
     # The pending frame.
@@ -301,6 +305,8 @@ cdef class Splitter:
     cdef Py_ssize_t _trailer_pos  # bytes of the trailer that matched
 
     cdef uint64_t _skipped_count
+    cdef list _headers  # of the messages of the last call that completed some, if they are kept
+    cdef bint _headers_are_old  # they are of an earlier call
     cdef Spans _spans  # scanning: where the frames lie, instead of messages
     cdef object _buffer  # the receive buffer: a bytearray, ...
     cdef object _buffer_view  # ... and an export of it, so that nobody resizes it
@@ -316,14 +322,23 @@ cdef class Splitter:
     cdef bint _detached
     cdef bint _busy  # inside a call during which other code may run
 
-    def __cinit__(self, codec, *, raw=False, on_oversize="raise"):
+    def __cinit__(
+        self, codec, *, raw=False, on_oversize="raise", stream_offset=0, keep_headers=False
+    ):
         self._header = NULL
         self._message = NULL
         self._layout = layout = layout_of(codec)
         if on_oversize not in ("raise", "skip"):
             raise _error_texts.bad_on_oversize(on_oversize)
+        offset = operator.index(stream_offset)
+        if not 0 <= offset <= 1 << 62:
+            raise _error_texts.bad_stream_offset(offset)
+        self._stream_offset = offset
         self._raw = bool(raw)
         self._skip = on_oversize == "skip"
+        self._keep_headers = keep_headers and not raw and not layout.canonical
+        if self._keep_headers:
+            self._headers = []
 
         self._numbers = numbers_of(layout)
         self._shape = shape_in(self._numbers)
@@ -508,6 +523,7 @@ cdef class Splitter:
         self._busy = True
         try:
             self._withdraw_room()
+            self._headers_are_old = True
             self._filled += size
             self._rest_left -= size
             self._pending += size
@@ -615,6 +631,16 @@ cdef class Splitter:
         """How many oversized frames were discarded."""
         return self._skipped_count
 
+    @property
+    def headers(self):
+        """The headers of the messages that the last call returned, if the splitter keeps them.
+
+        With ``keep_headers=True``, and a codec that reads other frames than it writes: what
+        travelled before each message's rest, in the same order. `frame_as_travelled` rebuilds a
+        frame from it. None for other codecs, whose messages have one frame, and with ``raw=True``.
+        """
+        return [] if self._headers is not None and self._headers_are_old else self._headers
+
     # --- the way of a chunk -----------------------------------------------------------------------
 
     cdef int _check_usable(self) except -1:
@@ -648,6 +674,7 @@ cdef class Splitter:
         """Takes a chunk; keeps an error for the next call where there are messages to deliver."""
         cdef int64_t taken_before = self._stream_offset + self._pending
         cdef int failed
+        self._headers_are_old = True
         # A chunk in the midst of a message: nothing can begin, end or go wrong.
         if size < self._rest_left and size <= self._message_room - self._filled:
             self._keep(data, size)
@@ -733,6 +760,7 @@ cdef class Splitter:
         cdef bytes message
         cdef uint8_t* target
         cdef Spans spans = self._spans
+        cdef bint keep_headers = self._keep_headers
         cdef int64_t start = self._stream_offset
         try:
             while True:
@@ -766,6 +794,8 @@ cdef class Splitter:
                     copy(target + lead_size, rest, rest_size)
                 else:
                     message = message_of(rest, rest_size)
+                if keep_headers:
+                    self._keep_travelled(p, header_size)
                 messages.append(message)
                 p += frame_size
             return p - data
@@ -918,6 +948,8 @@ cdef class Splitter:
         if value in self._layout.specials:
             special = self._layout.specials[value]
             if self._spans is None:
+                if self._keep_headers:
+                    self._keep_travelled(self._header, self._header_size)
                 messages.append(self._header_bytes() if self._raw else special)
             elif self._raw:
                 self._spans.add(self._stream_offset, self._stream_offset + self._header_size)
@@ -1285,8 +1317,18 @@ cdef class Splitter:
                     self._shape.trailer,
                     self._shape.trailer_size,
                 )
+            if self._keep_headers:
+                self._keep_travelled(self._header, self._header_size)
             self._hand_over(messages)  # _next_frame drops the splitter's reference
         self._next_frame()
+        return 0
+
+    cdef int _keep_travelled(self, const uint8_t* header, Py_ssize_t size) except -1:
+        """Keep a header. The message follows; if that fails, there is one header more."""
+        if self._headers_are_old:
+            self._headers = []
+            self._headers_are_old = False
+        self._headers.append(bytes_of(header, size))
         return 0
 
     cdef inline void _next_frame(self) noexcept:

@@ -96,11 +96,14 @@ class Splitter:
         raw: Deliver whole frames as they travelled (proxies, captures) instead of messages.
         on_oversize: What happens to a frame whose message is larger than the codec's
             ``max_message_size``: ``"raise"`` fails as soon as its header is in; ``"skip"`` discards
-            exactly that frame in constant memory, counts it in `skipped`, and goes on.
+            exactly that frame in constant memory, counts it in `skipped`, and continues.
+        stream_offset: The position of the first byte in the stream, in bytes: offsets count from
+            it. A caller who has read a part of the stream by other means gives its size.
+        keep_headers: Keep the headers of messages in `headers`.
 
     Raises:
         TypeError: `codec` is not a `Codec`.
-        ValueError: `on_oversize` is neither of the two.
+        ValueError: `on_oversize` or `stream_offset` has another value than these.
     """
 
     __slots__ = (
@@ -113,6 +116,7 @@ class Splitter:
         "_given",
         "_header",
         "_header_size",
+        "_headers",
         "_layout",
         "_lead_size",
         "_line_pos",
@@ -150,12 +154,17 @@ class Splitter:
         *,
         raw: bool = False,
         on_oversize: Literal["raise", "skip"] = "raise",
+        stream_offset: SupportsIndex = 0,
+        keep_headers: bool = False,
     ) -> None:
         if hasattr(self, "_lock"):
             return  # a second call changes nothing, as in the compiled engine
         self._layout = layout = layout_of(codec)
         if on_oversize not in ("raise", "skip"):
             raise _error_texts.bad_on_oversize(on_oversize)
+        offset = operator.index(stream_offset)
+        if not 0 <= offset <= 1 << 62:
+            raise _error_texts.bad_stream_offset(offset)
         self._raw = bool(raw)
         self._skip = on_oversize == "skip"
 
@@ -173,7 +182,7 @@ class Splitter:
 
         # The pending frame.
         self._phase = _IN_HEADER
-        self._stream_offset = 0  # of its first byte
+        self._stream_offset = offset  # of its first byte
         self._pending = 0  # bytes of it that were taken
         self._header = bytearray()  # its header, as far as it was taken
         self._wanted = layout.header_size or self._longest_header()  # size up to which to gather it
@@ -188,6 +197,9 @@ class Splitter:
         self._trailer_pos = 0  # bytes of the trailer that matched
 
         self._skipped = 0  # oversized frames discarded
+        # The headers of the messages of the last call, if they are kept.
+        keeps_headers = keep_headers and not raw and not layout.canonical
+        self._headers: list[bytes] | None = [] if keeps_headers else None
         self._spans: Spans | None = None  # scanning: where the frames lie, instead of messages
         # What get_buffer() gives: an export of it, so that nobody resizes it.
         self._buffer: memoryview | None = None
@@ -469,6 +481,16 @@ class Splitter:
         """How many oversized frames were discarded."""
         return self._skipped
 
+    @property
+    def headers(self) -> list[bytes] | None:
+        """The headers of the messages that the last call returned, if the splitter keeps them.
+
+        With ``keep_headers=True``, and a codec that reads other frames than it writes: what
+        travelled before each message's rest, in the same order. `frame_as_travelled` rebuilds a
+        frame from it. None for other codecs, whose messages have one frame, and with ``raw=True``.
+        """
+        return self._headers
+
     # --- the way of a chunk -----------------------------------------------------------------------
 
     def _check_usable(self) -> None:
@@ -488,6 +510,8 @@ class Splitter:
             self._busy = False
             self._check_usable()
         try:
+            if self._headers is not None:
+                self._headers = []
             if isinstance(data, bytes):
                 self._consume(data, messages)
             else:
@@ -586,6 +610,7 @@ class Splitter:
         try:
             magic, trailer, raw = self._magic, self._trailer, self._raw
             scanned = None if self._spans is None else self._spans.add
+            keep_header = None if self._headers is None else self._headers.append
             offset = self._stream_offset - first_pos  # of the chunk
             magic_size, trailer_size, lead_size = len(magic), len(trailer), self._lead_size
             try_length, layout = self._try_length, self._layout
@@ -608,6 +633,10 @@ class Splitter:
                         scanned(offset + rest_pos, offset + rest_stop)
                 elif raw:
                     append(data[pos:stop])
+                elif keep_header is not None:
+                    lead = data[pos + magic_size : pos + magic_size + lead_size]
+                    keep_header(data[pos:rest_pos])
+                    append(lead + data[rest_pos:rest_stop])
                 elif lead_size:
                     lead_pos = pos + magic_size
                     append(data[lead_pos : lead_pos + lead_size] + data[rest_pos:rest_stop])
@@ -907,8 +936,11 @@ class Splitter:
         offset, skipped = self._stream_offset + self._pending, self._skipped + skipped
         header, piece = bytearray(), bytearray()
         pieces: list[bytes] = []
+        headers: list[bytes] = [] if self._headers is None else self._headers
+        kept = (bytes(self._header),) if delivered else ()
         # A signal handler that raises can run at a call and at its return. No call from here on,
         # so that no message is delivered and also kept.
+        headers += kept
         messages += delivered
         self._stream_offset = offset
         self._skipped = skipped
