@@ -29,7 +29,7 @@ if obstacle and REQUIRE:
 
 extensions = [
     Extension(f"framecodec.{name}", [f"src/framecodec/{name}.pyx"], optional=not REQUIRE)
-    for name in ("_splitter", "_socket_io", "_loop_io")
+    for name in ("_encoder", "_splitter", "_socket_io", "_loop_io")
 ]
 for extension in extensions:
     if sys.platform != "win32":  # here and not in CFLAGS, which would replace Python's own flags

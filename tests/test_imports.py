@@ -41,12 +41,25 @@ LAYERS = [
         "_parameters.py": "a codec's arguments, checked and turned into a layout",
     },
     {
-        "_splitter.pyx": "the compiled engine",
-        "_splitter_py.py": "the engine in Python; read it as the specification of the compiled one",
+        "_encoder.pyx": "messages to bytes, compiled",
+        "_encoder_py.py": "the same in Python",
+        "_numbers.pxd": "what the compiled splitter and encoder share: a layout in C, numbers",
+    },
+    {
+        "_fields_py.py": "the length fields, in Python",
+        "_spans_py.py": "the positions of frames in a buffer, in Python",
+    },
+    {"_frame_reader_py.py": "the parsing part of the splitter, in Python"},
+    {
+        "_splitter.pyx": "bytes to messages, compiled",
+        "_splitter_py.py": "the same in Python: the splitter's public interface",
     },
     {"_engine.py": "chooses the engine, compiled or Python, once for all modules"},
     {"splitter.py": "the public names of the engine in use"},
-    {"codec.py": "`Codec`: constructors and verbs"},
+    {
+        "_kept_headers.py": "the frame of a delivered message, exactly as it travelled",
+        "codec.py": "`Codec`: constructors and verbs",
+    },
     {
         "_outbox.py": "messages that were accepted for sending and are still unsent",
         "catalogue.py": "`formats`: the known protocols, a table",
@@ -75,7 +88,7 @@ LAYERS = [
 
 
 def module_of(file: str) -> str:
-    return file.removesuffix("/").removesuffix(".pyx").removesuffix(".py")
+    return file.removesuffix("/").removesuffix(".pyx").removesuffix(".pxd").removesuffix(".py")
 
 
 LAYER_OF = {module_of(file): number for number, layer in enumerate(LAYERS) for file in layer}
@@ -148,24 +161,36 @@ def test_the_walk_finds_imports() -> None:
     assert ("notation", True) in set(imported_modules(PACKAGE / "codec.py"))
 
 
-def test_the_compiled_engine_imports_what_the_python_engine_imports() -> None:
-    pyx = PACKAGE / "_splitter.pyx"
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("_splitter", ["_splitter_py", "_frame_reader_py", "_fields_py", "_spans_py"]),
+        ("_encoder", ["_encoder_py"]),
+    ],
+)
+def test_the_compiled_engine_imports_what_the_python_engine_imports(
+    name: str, parts: list[str]
+) -> None:
+    pyx = PACKAGE / f"{name}.pyx"
     if not pyx.exists():  # an installed wheel has no source of the compiled engine
-        pyx = ROOT / "src" / "framecodec" / "_splitter.pyx"
+        pyx = ROOT / "src" / "framecodec" / f"{name}.pyx"
     modules = set()
     for line in pyx.read_text(encoding="utf-8").splitlines():
         if line.startswith("from . import "):
             modules |= set(line.removeprefix("from . import ").split(", "))
-        elif line.startswith("from ."):
+        elif line.startswith("from .") and " cimport " not in line:
             modules.add(line.split()[1].strip("."))
-    assert modules == {module for module, _ in imported_modules(PACKAGE / "_splitter_py.py")}
+    twin = {module for part in parts for module, _ in imported_modules(PACKAGE / f"{part}.py")}
+    assert modules == {module.removesuffix("_py") for module in twin - set(parts)}
 
 
 def table() -> str:
     """Return the layers as a table in Markdown, without modules that do not exist yet."""
     rows = ["| layer | module | purpose |", "| ---: | --- | --- |"]
     existing = {module_of(path.relative_to(PACKAGE).parts[0]) for path in source_files()}
-    existing |= {module_of(file) for layer in LAYERS for file in layer if file.endswith(".pyx")}
+    existing |= {
+        module_of(file) for layer in LAYERS for file in layer if file.endswith((".pyx", ".pxd"))
+    }
     number = 0
     for layer in LAYERS:
         files = [file for file in layer if module_of(file) in existing]

@@ -1,8 +1,8 @@
 """Choose the engine, compiled or Python, once for all modules.
 
-The compiled engine is three modules. It is used as a whole or not at all, so that
+The compiled engine is four modules. It is used as a whole or not at all, so that
 `framecodec.ACCELERATED` is true of every part. Where it is not used, `FALLBACK_REASON` says why.
-Where the reason is a fault (a broken file, a missing one of the three, a sub-interpreter that may
+Where the reason is a fault (a broken file, a missing one of the four, a sub-interpreter that may
 not load them), one `RuntimeWarning` says it too.
 
 A type checker sees the Python modules; the stubs of the compiled ones declare the same interface.
@@ -18,9 +18,9 @@ import warnings
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-__all__ = ["ACCELERATED", "FALLBACK_REASON", "loop_io", "socket_io", "splitter"]
+__all__ = ["ACCELERATED", "FALLBACK_REASON", "encoder", "loop_io", "socket_io", "splitter"]
 
-_NAMES = ("_splitter", "_socket_io", "_loop_io")
+_NAMES = ("_encoder", "_splitter", "_socket_io", "_loop_io")
 
 # Whether the compiled modules declare that they need no GIL (Py_mod_gil). Where one does not,
 # loading it switches the GIL on for the whole program.
@@ -82,6 +82,7 @@ def _load_compiled() -> tuple[list[ModuleType] | None, str | None]:
 
 
 if TYPE_CHECKING:
+    from . import _encoder_py as encoder
     from . import _loop_io_py as loop_io
     from . import _socket_io_py as socket_io
     from . import _splitter_py as splitter
@@ -91,6 +92,6 @@ if TYPE_CHECKING:
 else:
     _modules, FALLBACK_REASON = _load_compiled()
     ACCELERATED = _modules is not None
-    splitter, socket_io, loop_io = _modules or [
+    encoder, splitter, socket_io, loop_io = _modules or [
         importlib.import_module(f"{__package__}.{name}_py") for name in _NAMES
     ]
