@@ -48,6 +48,7 @@ LAYERS = [
     {"splitter.py": "the public names of the engine in use"},
     {"codec.py": "`Codec`: constructors and verbs"},
     {
+        "_inbox.py": "the receive side of a connection: messages, its end, the peer's time limits",
         "_outbox.py": "messages that were accepted for sending and are still unsent",
         "catalogue.py": "`formats`: the known protocols, a table",
         "datagrams.py": "`DatagramSocket`: messages in datagrams",

@@ -77,7 +77,6 @@ src/framecodec/_error_texts.py
 src/framecodec/sockets.py
 src/framecodec/socketserver.py
 tests/helpers/chunking.py
-tests/helpers/engines.py
 tests/helpers/fault_injection.py
 tests/interop/processes.py
 tests/helpers/subprocesses.py

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 
+import framecodec._inbox
 import framecodec.asyncio
 import framecodec.codec
 import framecodec.sockets
@@ -25,8 +26,8 @@ def codecs_use(engine: ModuleType) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("Encoder", "Splitter", "scan"):
             patch.setattr(framecodec.codec, name, getattr(engine, name))
-        for room in (framecodec.asyncio, framecodec.sockets):
-            patch.setattr(room, "Splitter", engine.Splitter)
+        for module in (framecodec._inbox, framecodec.asyncio, framecodec.sockets):
+            patch.setattr(module, "Splitter", engine.Splitter)
         if engine.__name__ == ENGINES["python"]:
             patch.setattr(framecodec.sockets, "_socket_io", _socket_io_py)
             patch.setattr(framecodec.asyncio, "_loop_io", _loop_io_py)
