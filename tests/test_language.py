@@ -59,10 +59,6 @@ examples/socketserver_server.py
 examples/sticky_server.py
 examples/udp_chat_server.py
 examples/workers_server.py
-src/framecodec/_loop_datagrams.py
-src/framecodec/_loop_io.pyi
-src/framecodec/_loop_io.pyx
-src/framecodec/_loop_io_py.py
 src/framecodec/_outbox.py
 src/framecodec/_socket_face.py
 src/framecodec/_socket_io.pyx
@@ -71,7 +67,6 @@ src/framecodec/_splitter.pyx
 src/framecodec/_splitter_py.py
 src/framecodec/_transfer.py
 src/framecodec/_waiting.py
-src/framecodec/asyncio.py
 src/framecodec/datagrams.py
 src/framecodec/_error_texts.py
 src/framecodec/sockets.py
@@ -90,7 +85,7 @@ tests/test_encoder.py
 tests/test_errors.py
 tests/test_examples.py
 tests/test_haproxy.py
-tests/test_loop_io.py
+tests/test_asyncio_fast_path.py
 tests/test_memory.py
 tests/test_interop.py
 tests/test_public_face.py

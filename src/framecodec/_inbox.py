@@ -240,6 +240,11 @@ class Inbox:
         if self.failure is None:
             self.failure = error.with_traceback(None)  # whose frames hold what was received
 
+    def drop_unfinished(self) -> None:
+        """Release the memory of an unfinished message: the connection has ended."""
+        if self.splitter.pending:
+            self.splitter = Splitter(self.codec, on_oversize=self._on_oversize)
+
     # --- what a receive gives ---------------------------------------------------------------------
 
     def take(self) -> Any:
