@@ -22,7 +22,7 @@ import framecodec
 from framecodec import _engine
 
 PACKAGE = Path(framecodec.__file__).parent
-NAMES = ["_splitter", "_socket_io", "asyncio._fast_path"]
+NAMES = ["_encoder", "_splitter", "_socket_io", "asyncio._fast_path"]
 FREE_THREADED_BUILD = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 WITH_GIL = ("-X", "gil=1") if FREE_THREADED_BUILD else ()
 
@@ -164,7 +164,7 @@ def test_a_damaged_file_is_named_in_one_warning(package: Path, name: str) -> Non
 
 @pytest.mark.c_extension
 @pytest.mark.parametrize("name", NAMES)
-def test_one_missing_module_of_three_is_named_in_one_warning(package: Path, name: str) -> None:
+def test_one_missing_module_is_named_in_one_warning(package: Path, name: str) -> None:
     compiled_file(package, name).unlink()
     found, warnings = choice(package, *WITH_GIL)
     check_python_engine(found, warnings, f"these are not installed: framecodec.{name}")
@@ -257,7 +257,7 @@ def test_a_sub_interpreter_has_the_compiled_engine_or_says_why_not(
         assert warnings == []
         assert found[1] == ("compiled" if found[0] == "True" else "Python")
     else:
-        check_python_engine(found, warnings, "framecodec._splitter cannot be loaded (ImportError: ")
+        check_python_engine(found, warnings, "framecodec._encoder cannot be loaded (ImportError: ")
 
 
 # --- without the GIL ------------------------------------------------------------------------------

@@ -42,12 +42,20 @@ LAYERS = [
         "_parameters.py": "a codec's arguments, checked and turned into a layout",
     },
     {
-        "_splitter.pyx": "the compiled engine",
-        "_splitter_py.py": "the engine in Python; read it as the specification of the compiled one",
+        "_encoder.pyx": "messages to bytes, compiled",
+        "_encoder_py.py": "the same in Python",
+        "_numbers.pxd": "what the compiled splitter and encoder share: a layout in C, numbers",
+    },
+    {
+        "_splitter.pyx": "bytes to messages, compiled",
+        "_splitter_py.py": "the same in Python; read it as the specification of the compiled one",
     },
     {"_engine.py": "chooses the engine, compiled or Python, once for all modules"},
     {"splitter.py": "the public names of the engine in use"},
-    {"codec.py": "`Codec`: constructors and verbs"},
+    {
+        "_kept_headers.py": "the frame of a delivered message, exactly as it travelled",
+        "codec.py": "`Codec`: constructors and verbs",
+    },
     {
         "_inbox.py": "the receive side of a connection: messages, its end, the peer's time limits",
         "_outbox.py": "messages that were accepted for sending and are still unsent",
@@ -85,7 +93,9 @@ LAYERS = [
 
 def module_of(file: str) -> str:
     """Return the dotted name of a module by its path in the package."""
-    path = file.removesuffix(".pyx").removesuffix(".py").removesuffix("/__init__")
+    path = (
+        file.removesuffix(".pyx").removesuffix(".pxd").removesuffix(".py").removesuffix("/__init__")
+    )
     return path.removesuffix("/").replace("/", ".")
 
 
@@ -179,17 +189,19 @@ def test_the_walk_finds_imports() -> None:
     )
 
 
-def test_the_compiled_engine_imports_what_the_python_engine_imports() -> None:
-    pyx = PACKAGE / "_splitter.pyx"
+@pytest.mark.parametrize("name", ["_splitter", "_encoder"])
+def test_the_compiled_engine_imports_what_the_python_engine_imports(name: str) -> None:
+    pyx = PACKAGE / f"{name}.pyx"
     if not pyx.exists():  # an installed wheel has no source of the compiled engine
-        pyx = ROOT / "src" / "framecodec" / "_splitter.pyx"
+        pyx = ROOT / "src" / "framecodec" / f"{name}.pyx"
     modules = set()
     for line in pyx.read_text(encoding="utf-8").splitlines():
         if line.startswith("from . import "):
             modules |= set(line.removeprefix("from . import ").split(", "))
-        elif line.startswith("from ."):
+        elif line.startswith("from .") and " cimport " not in line:
             modules.add(line.split()[1].strip("."))
-    assert modules == {module for module, _ in imported_modules(PACKAGE / "_splitter_py.py")}
+    twin = {module for module, _ in imported_modules(PACKAGE / f"{name}_py.py")}
+    assert modules == {module.removesuffix("_py") for module in twin}
 
 
 def table() -> str:
@@ -197,7 +209,9 @@ def table() -> str:
     rows = ["| layer | module | purpose |", "| ---: | --- | --- |"]
     files = [path.relative_to(PACKAGE).as_posix() for path in source_files()]
     existing = {entry_of(module_of(file)) for file in files}
-    existing |= {module_of(file) for layer in LAYERS for file in layer if file.endswith(".pyx")}
+    existing |= {
+        module_of(file) for layer in LAYERS for file in layer if file.endswith((".pyx", ".pxd"))
+    }
     number = 0
     for layer in LAYERS:
         files = [file for file in layer if module_of(file) in existing]

@@ -1,8 +1,8 @@
 """Choose the engine, compiled or Python, once for all modules.
 
-The compiled engine is three modules. It is used as a whole or not at all, so that
+The compiled engine is four modules. It is used as a whole or not at all, so that
 `framecodec.ACCELERATED` is true of every part. Where it is not used, `FALLBACK_REASON` says why.
-Where the reason is a fault (a broken file, a missing one of the three, a sub-interpreter that may
+Where the reason is a fault (a broken file, a missing one of the four, a sub-interpreter that may
 not load them), one `RuntimeWarning` says it too.
 
 A type checker sees the Python modules; the stubs of the compiled ones declare the same interface.
@@ -19,9 +19,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-__all__ = ["ACCELERATED", "FALLBACK_REASON", "asyncio_fast_path", "socket_io", "splitter"]
+__all__ = [
+    "ACCELERATED",
+    "FALLBACK_REASON",
+    "asyncio_fast_path",
+    "encoder",
+    "socket_io",
+    "splitter",
+]
 
-_NAMES = ("_splitter", "_socket_io", "asyncio._fast_path")
+_NAMES = ("_encoder", "_splitter", "_socket_io", "asyncio._fast_path")
 
 # Whether the compiled modules declare that they need no GIL (Py_mod_gil). Where one does not,
 # loading it switches the GIL on for the whole program.
@@ -114,6 +121,7 @@ def _load_compiled() -> tuple[list[ModuleType] | None, str | None]:
 
 
 if TYPE_CHECKING:
+    from . import _encoder_py as encoder
     from . import _socket_io_py as socket_io
     from . import _splitter_py as splitter
     from .asyncio import _fast_path_py as asyncio_fast_path
@@ -123,4 +131,6 @@ if TYPE_CHECKING:
 else:
     _modules, FALLBACK_REASON = _load_compiled()
     ACCELERATED = _modules is not None
-    splitter, socket_io, asyncio_fast_path = _modules or [_import(f"{name}_py") for name in _NAMES]
+    encoder, splitter, socket_io, asyncio_fast_path = _modules or [
+        _import(f"{name}_py") for name in _NAMES
+    ]

@@ -271,6 +271,10 @@ def bad_on_oversize(on_oversize: object) -> ValueError:
     return ValueError(f'on_oversize must be "raise" or "skip", not {on_oversize!r}')
 
 
+def bad_stream_offset(stream_offset: int) -> ValueError:
+    return ValueError(f"stream_offset must be from 0 to {2**62}, not {stream_offset}")
+
+
 def not_copied(of_a_connection: object) -> TypeError:
     name = type(of_a_connection).__name__
     return TypeError(f"a {name} stands for one connection; it is neither copied nor pickled")

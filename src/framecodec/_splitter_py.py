@@ -34,13 +34,14 @@ import operator
 import struct
 import sys
 import threading
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from itertools import chain
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, SupportsIndex, final, overload
 
 from . import _error_texts, errors
 from ._bytes_like import view_bytes
-from ._custom_header import build_header, read_header
+from ._custom_header import read_header
+from ._encoder_py import STRUCT_FORMATS, struct_format
+from ._encoder_py import Encoder as Encoder  # this module offers a whole engine
 from ._header_block import read_lines
 from ._layout import (
     CUSTOM,
@@ -52,12 +53,13 @@ from ._layout import (
     VARINT,
     HasLayout,
     Layout,
+    layout_of,
 )
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["Encoder", "Spans", "Splitter", "scan"]
+__all__ = ["Spans", "Splitter", "scan"]
 
 _IN_HEADER, _IN_REST, _IN_TRAILER = range(3)
 
@@ -85,13 +87,6 @@ _DECIMAL = b"0123456789"
 _HEXADECIMAL = b"0123456789abcdefABCDEF"
 
 
-def _layout_of(codec: HasLayout) -> Layout:
-    layout = getattr(codec, "layout", None)
-    if not isinstance(layout, Layout):
-        raise _error_texts.not_a_codec(codec)
-    return layout
-
-
 @final
 class Splitter:
     """One connection's receiving state: bytes in, any chunking; messages out.
@@ -101,11 +96,14 @@ class Splitter:
         raw: Deliver whole frames as they travelled (proxies, captures) instead of messages.
         on_oversize: What happens to a frame whose message is larger than the codec's
             ``max_message_size``: ``"raise"`` fails as soon as its header is in; ``"skip"`` discards
-            exactly that frame in constant memory, counts it in `skipped`, and goes on.
+            exactly that frame in constant memory, counts it in `skipped`, and continues.
+        stream_offset: The position of the first byte in the stream, in bytes: offsets count from
+            it. A caller who has read a part of the stream by other means gives its size.
+        keep_headers: Keep the headers of messages in `headers`.
 
     Raises:
         TypeError: `codec` is not a `Codec`.
-        ValueError: `on_oversize` is neither of the two.
+        ValueError: `on_oversize` or `stream_offset` has another value than these.
     """
 
     __slots__ = (
@@ -118,6 +116,7 @@ class Splitter:
         "_given",
         "_header",
         "_header_size",
+        "_headers",
         "_layout",
         "_lead_size",
         "_line_pos",
@@ -155,12 +154,17 @@ class Splitter:
         *,
         raw: bool = False,
         on_oversize: Literal["raise", "skip"] = "raise",
+        stream_offset: SupportsIndex = 0,
+        keep_headers: bool = False,
     ) -> None:
         if hasattr(self, "_lock"):
             return  # a second call changes nothing, as in the compiled engine
-        self._layout = layout = _layout_of(codec)
+        self._layout = layout = layout_of(codec)
         if on_oversize not in ("raise", "skip"):
             raise _error_texts.bad_on_oversize(on_oversize)
+        offset = operator.index(stream_offset)
+        if not 0 <= offset <= 1 << 62:
+            raise _error_texts.bad_stream_offset(offset)
         self._raw = bool(raw)
         self._skip = on_oversize == "skip"
 
@@ -174,12 +178,11 @@ class Splitter:
         self._quick_low = low
         self._quick_high = low + span
         self._try_length = _TRY_LENGTH[layout.kind]
-        plain = not (raw or layout.magic or layout.lead_size or layout.trailer)
-        self._unpack = _unpacker(layout) if plain else None
+        self._unpack = _unpacker(layout) if layout.plain and not raw else None
 
         # The pending frame.
         self._phase = _IN_HEADER
-        self._stream_offset = 0  # of its first byte
+        self._stream_offset = offset  # of its first byte
         self._pending = 0  # bytes of it that were taken
         self._header = bytearray()  # its header, as far as it was taken
         self._wanted = layout.header_size or self._longest_header()  # size up to which to gather it
@@ -194,6 +197,9 @@ class Splitter:
         self._trailer_pos = 0  # bytes of the trailer that matched
 
         self._skipped = 0  # oversized frames discarded
+        # The headers of the messages of the last call, if they are kept.
+        keeps_headers = keep_headers and not raw and not layout.canonical
+        self._headers: list[bytes] | None = [] if keeps_headers else None
         self._spans: Spans | None = None  # scanning: where the frames lie, instead of messages
         # What get_buffer() gives: an export of it, so that nobody resizes it.
         self._buffer: memoryview | None = None
@@ -475,6 +481,16 @@ class Splitter:
         """How many oversized frames were discarded."""
         return self._skipped
 
+    @property
+    def headers(self) -> list[bytes] | None:
+        """The headers of the messages that the last call returned, if the splitter keeps them.
+
+        With ``keep_headers=True``, and a codec that reads other frames than it writes: what
+        travelled before each message's rest, in the same order. `frame_as_travelled` rebuilds a
+        frame from it. None for other codecs, whose messages have one frame, and with ``raw=True``.
+        """
+        return self._headers
+
     # --- the way of a chunk -----------------------------------------------------------------------
 
     def _check_usable(self) -> None:
@@ -494,6 +510,8 @@ class Splitter:
             self._busy = False
             self._check_usable()
         try:
+            if self._headers is not None:
+                self._headers = []
             if isinstance(data, bytes):
                 self._consume(data, messages)
             else:
@@ -592,6 +610,7 @@ class Splitter:
         try:
             magic, trailer, raw = self._magic, self._trailer, self._raw
             scanned = None if self._spans is None else self._spans.add
+            keep_header = None if self._headers is None else self._headers.append
             offset = self._stream_offset - first_pos  # of the chunk
             magic_size, trailer_size, lead_size = len(magic), len(trailer), self._lead_size
             try_length, layout = self._try_length, self._layout
@@ -614,6 +633,10 @@ class Splitter:
                         scanned(offset + rest_pos, offset + rest_stop)
                 elif raw:
                     append(data[pos:stop])
+                elif keep_header is not None:
+                    lead = data[pos + magic_size : pos + magic_size + lead_size]
+                    keep_header(data[pos:rest_pos])
+                    append(lead + data[rest_pos:rest_stop])
                 elif lead_size:
                     lead_pos = pos + magic_size
                     append(data[lead_pos : lead_pos + lead_size] + data[rest_pos:rest_stop])
@@ -913,8 +936,11 @@ class Splitter:
         offset, skipped = self._stream_offset + self._pending, self._skipped + skipped
         header, piece = bytearray(), bytearray()
         pieces: list[bytes] = []
+        headers: list[bytes] = [] if self._headers is None else self._headers
+        kept = (bytes(self._header),) if delivered else ()
         # A signal handler that raises can run at a call and at its return. No call from here on,
         # so that no message is delivered and also kept.
+        headers += kept
         messages += delivered
         self._stream_offset = offset
         self._skipped = skipped
@@ -1045,7 +1071,7 @@ class Spans(Sequence[memoryview]):
 
 def scan(codec: HasLayout, data: Buffer, *, raw: bool = False) -> Spans:
     """Every whole frame at the front of a buffer, without making a message; see `Codec.scan`."""
-    layout = _layout_of(codec)
+    layout = layout_of(codec)
     if not raw and layout.lead_size:
         raise _error_texts.scan_with_lead()
     view = view_bytes(data)
@@ -1064,163 +1090,6 @@ def scan(codec: HasLayout, data: Buffer, *, raw: bool = False) -> Spans:
     spans._consumed = splitter.stream_offset
     spans._growing = False
     return spans
-
-
-@final
-class Encoder:
-    """The way out: messages in, frames out. It has no state; one serves every connection.
-
-    Args:
-        codec: The shape of the frames.
-
-    Raises:
-        TypeError: `codec` is not a `Codec`.
-    """
-
-    __slots__ = ("_bytes_are_special", "_layout", "_message_max", "_pack", "_special_values")
-
-    def __init__(self, codec: HasLayout) -> None:
-        self._layout = layout = _layout_of(codec)
-        self._message_max = layout.message_max
-        self._special_values = layout.special_values
-        self._bytes_are_special = layout.bytes_are_special
-        self._pack = _packer(layout)
-
-    def encode(self, message: object, /) -> bytes:
-        """One frame.
-
-        Args:
-            message: A contiguous bytes-like object, or an object of the codec's ``specials``.
-
-        Raises:
-            MessageTooLargeError: The message is larger than ``max_message_size`` or than the length
-                field can say.
-            InvalidFrameError: The message is shorter than its lead, or its length cannot be said.
-            TypeError, BufferError: `message` is not a contiguous bytes-like object.
-        """
-        if self._pack is not None and type(message) is bytes and len(message) <= self._message_max:
-            return self._pack(len(message)) + message
-        return b"".join(self.frame_parts(message))
-
-    def encode_many(self, messages: Iterable[object], /) -> bytes:
-        """The frames of many messages, one after the other, in one allocation.
-
-        Raises:
-            As `encode`; then nothing is returned of any message.
-        """
-        batch = list(messages)
-        frames = self._encode_batch(batch, self._message_max)
-        return self._encode_many_carefully(batch) if frames is None else frames
-
-    def encode_small(self, messages: list[Any], largest: int, /) -> bytes | None:
-        """`encode_many` of `bytes` of at most so many bytes each; None where some are not."""
-        # A copy, because the user's code and other threads may change the list.
-        batch = messages.copy()
-        frames = self._encode_batch(batch, largest)
-        if frames is None and _are_small(batch, largest):
-            return self._encode_many_carefully(batch)
-        return frames
-
-    def _encode_batch(self, batch: list[Any], largest: int) -> bytes | None:
-        """The frames of ordinary messages of the commonest shape; None leaves them to
-        `frame_parts`."""
-        pack = self._pack
-        if pack is None or not _are_small(batch, min(largest, self._message_max)):
-            return None
-        return b"".join(chain.from_iterable(zip(map(pack, map(len, batch)), batch, strict=True)))
-
-    def _encode_many_carefully(self, messages: list[Any]) -> bytes:
-        parts: list[Any] = []
-        try:
-            for message in messages:
-                parts += self.frame_parts(message)
-            return b"".join(parts)
-        except BaseException:
-            parts.clear()  # the traceback would hold them
-            raise
-
-    def frame_parts(self, message: object, /) -> list[Buffer]:
-        """Buffers whose concatenation is the frame, for ``sendmsg`` or ``writelines``.
-
-        The message is not copied and none of the buffers is empty.
-
-        Raises:
-            As `encode`.
-        """
-        layout = self._layout
-        if self._special_values and (self._bytes_are_special or type(message) is not bytes):
-            special = self._special_value(message)
-            if special is not None:
-                return [layout.magic + self._field(special)]
-        data: Any = message if type(message) is bytes else view_bytes(message)
-        size = len(data)
-        try:
-            if layout.kind == CUSTOM:
-                self._check_size(size)
-                header, carried = build_header(layout, memoryview(data))
-            else:
-                carried = layout.lead_size
-                value = self._settle_value(size)
-                header = layout.magic + bytes(data[:carried]) + self._field(value)
-        except BaseException:
-            if data is not message:
-                data.release()  # the traceback would hold it
-            raise
-        parts: list[Any] = [header]
-        if carried < size:
-            parts.append(data if not carried else memoryview(data)[carried:])
-        if layout.trailer:
-            parts.append(layout.trailer)
-        return parts
-
-    def _special_value(self, message: Hashable) -> int | None:
-        try:
-            return self._special_values.get(message)
-        except (TypeError, ValueError):  # no usable hash: special only as the bytes that it has
-            if not self._bytes_are_special:
-                return None
-            return self._special_values.get(bytes(view_bytes(message)))
-
-    def _check_size(self, size: int) -> None:
-        if size > self._message_max:
-            layout = self._layout
-            by_limit = self._message_max >= layout.max_message_size
-            raise _error_texts.message_too_large(
-                size, self._message_max, "max_message_size" if by_limit else "length field"
-            )
-
-    def _settle_value(self, size: int) -> int:
-        """The field's value for a message of so many bytes."""
-        layout = self._layout
-        if size < layout.lead_size:
-            raise _error_texts.shorter_than_lead(size, layout.lead_size)
-        self._check_size(size)
-        rest_size = size - layout.lead_size
-        value = rest_size - layout.adjustment
-        if value < 0:
-            raise _error_texts.unsayable_length(value, rest_size)
-        if value in layout.specials:
-            raise _error_texts.length_is_special(value, layout.specials[value])
-        return value
-
-    def _field(self, value: int) -> bytes:
-        """The length field of a value."""
-        layout = self._layout
-        if layout.kind == UINT:
-            return value.to_bytes(layout.field_width, layout.byteorder, signed=layout.signed)
-        if layout.kind == VARINT:
-            field = bytearray()
-            while value > 0x7F:
-                field.append(value & 0x7F | 0x80)
-                value >>= 7
-            field.append(value)
-            return bytes(field)
-        digits = f"{value:x}" if layout.base == 16 else str(value)
-        if layout.kind == DIGITS:
-            return digits.zfill(layout.field_width).encode()
-        if layout.kind == TEXT:
-            return digits.encode() + layout.end
-        return f"{layout.name}: {value}\r\n\r\n".encode()
 
 
 # --- numbers --------------------------------------------------------------------------------------
@@ -1275,39 +1144,11 @@ _TRY_LENGTH: dict[int, Callable[[Layout, bytes, int], tuple[int, int] | None]] =
 }
 
 
-_STRUCT_FORMATS = {1: "B", 2: "H", 4: "I", 8: "Q"}
-
-
-def _struct_format(layout: Layout) -> str:
-    return ("<" if layout.little else ">") + _STRUCT_FORMATS[layout.field_width]
-
-
 def _unpacker(layout: Layout) -> Callable[[bytes, int], tuple[int]] | None:
     """`struct` reads the commonest fields fastest; a negative value reads as one over any limit."""
-    if layout.kind != UINT or layout.field_width not in _STRUCT_FORMATS:
+    if layout.kind != UINT or layout.field_width not in STRUCT_FORMATS:
         return None
-    return struct.Struct(_struct_format(layout)).unpack_from
-
-
-def _packer(layout: Layout) -> Callable[[int], bytes] | None:
-    """Makes the header of the commonest shape: a length, a rest, nothing else to look at."""
-    if (
-        layout.kind != UINT
-        or layout.field_width not in _STRUCT_FORMATS
-        or layout.field_offset
-        or layout.adjustment
-        or layout.trailer
-        or layout.specials
-    ):
-        return None
-    return struct.Struct(_struct_format(layout)).pack
-
-
-def _are_small(messages: list[Any], largest: int) -> bool:
-    """Whether all are `bytes` of at most so many bytes."""
-    if not set(map(type, messages)) <= {bytes}:
-        return False
-    return max(map(len, messages), default=0) <= largest
+    return struct.Struct(struct_format(layout)).unpack_from
 
 
 def _to_int(digits: bytes, base: int) -> int | None:
