@@ -30,7 +30,7 @@ def problems_of_a_wheel(path: Path) -> list[str]:
             "framecodec/_encoder.pyi",
             "framecodec/_splitter.pyi",
             "framecodec/_socket_io.pyi",
-            "framecodec/_loop_io.pyi",
+            "framecodec/asyncio/_fast_path.pyi",
         )
         if wanted not in names
     ]
@@ -67,8 +67,8 @@ def problems_of_a_source_distribution(path: Path) -> list[str]:
             "src/framecodec/_splitter.pyi",
             "src/framecodec/_socket_io.pyx",
             "src/framecodec/_socket_io.pyi",
-            "src/framecodec/_loop_io.pyx",
-            "src/framecodec/_loop_io.pyi",
+            "src/framecodec/asyncio/_fast_path.pyx",
+            "src/framecodec/asyncio/_fast_path.pyi",
             "src/framecodec/py.typed",
             "tests/conftest.py",
         )

@@ -16,7 +16,7 @@ import pytest
 
 import framecodec.asyncio
 from framecodec import Codec
-from framecodec.asyncio import FrameProtocol, FrameStream
+from framecodec.asyncio import FrameProtocol, FrameStream, waiters
 from tests.helpers.event_loops import LOOPS, run, tls_contexts, wrapped
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -335,31 +335,30 @@ def test_sends_that_wait_are_served_first_in_first_out(loop: str) -> None:
     run(loop, main())
 
 
-class CountingLoop:
-    """An event loop that counts the futures that are made of it."""
+class CountedFutures:
+    """Counts the futures that tasks wait for, until the end of the test."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self.futures = 0
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        self._create = waiters._create_future
+        monkeypatch.setattr(waiters, "_create_future", self)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loop, name)
-
-    def create_future(self) -> asyncio.Future[Any]:
-        self.futures += 1
-        return self._loop.create_future()
+    def __call__(self) -> asyncio.Future[None]:
+        self.count += 1
+        return self._create()
 
 
 @LOOPS
 @pytest.mark.parametrize("size", [100, 70_000])
 @pytest.mark.parametrize("cancelled", [False, True])
-def test_each_send_that_waits_is_woken_once(loop: str, size: int, cancelled: bool) -> None:
+def test_each_send_that_waits_is_woken_once(
+    loop: str, size: int, cancelled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def main() -> None:
         stream, theirs = await wrapped()
         theirs.setblocking(False)
         here = asyncio.get_running_loop()
-        protocol: Any = stream._protocol
-        protocol._loop = counting = CountingLoop(here)
+        counted = CountedFutures(monkeypatch)
         messages = [bytes(3 * MIB)]
         messages += [b"%d" % number + bytes(size) for number in range(400)]
         not_sent: set[bytes] = set(messages)
@@ -396,9 +395,9 @@ def test_each_send_that_waits_is_woken_once(loop: str, size: int, cancelled: boo
         same = received == expected  # no report of megabytes
         assert same
         assert cancelled == (len(expected) < len(messages))
-        assert not protocol._senders
+        assert not stream._sending._queue
         # One to be accepted, one until the transport takes more, ...
-        assert counting.futures <= 2 * len(messages) + 10
+        assert counted.count <= 2 * len(messages) + 10
         await stream.send(b"last")
         await stream.aclose()
         await reading
@@ -409,7 +408,9 @@ def test_each_send_that_waits_is_woken_once(loop: str, size: int, cancelled: boo
 
 
 @LOOPS
-def test_datagrams_that_wait_are_sent_in_order_and_woken_once(loop: str, tmp_path: Any) -> None:
+def test_datagrams_that_wait_are_sent_in_order_and_woken_once(
+    loop: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def main() -> None:
         path = str(tmp_path / "far")
         theirs = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -418,12 +419,11 @@ def test_datagrams_that_wait_are_sent_in_order_and_woken_once(loop: str, tmp_pat
         stream = await framecodec.asyncio.open_datagram_endpoint(remote_addr=path)
         stream.transport.set_write_buffer_limits(high=2000)
         here = asyncio.get_running_loop()
-        protocol: Any = stream._protocol
-        protocol.loop = counting = CountingLoop(here)
+        counted = CountedFutures(monkeypatch)
         messages = [b"%4d" % number + bytes(996) for number in range(400)]
         sending = [here.create_task(stream.send(message)) for message in messages]
         await asyncio.sleep(0.01)
-        assert protocol.paused
+        assert stream._protocol.paused
         sending[350].cancel()
         received: list[bytes] = []
         while len(received) < 399:
@@ -432,7 +432,7 @@ def test_datagrams_that_wait_are_sent_in_order_and_woken_once(loop: str, tmp_pat
         assert same
         await asyncio.wait(sending)
         assert sending[350].cancelled()
-        assert counting.futures <= 2 * len(messages)
+        assert counted.count <= 2 * len(messages)
         await stream.aclose()
         theirs.close()
 

@@ -22,7 +22,8 @@ from typing import Any
 import pytest
 
 from framecodec import Codec, FrameError
-from framecodec.asyncio import FrameProtocol, FrameStream, _StreamProtocol, open_connection
+from framecodec.asyncio import FrameProtocol, FrameStream, open_connection
+from framecodec.asyncio.stream import StreamProtocol
 from tests.helpers.cpython_internals import needs_cpython_3_11
 from tests.helpers.event_loops import LOOPS, TIMEOUT, close
 from tests.helpers.fault_injection import PACKAGE
@@ -149,7 +150,7 @@ def test_an_error_of_the_splitter_ends_a_protocol_after_the_messages_and_reaches
 
         async def main() -> Recorder:
             _, protocol = await here.create_connection(lambda: Recorder(U1), sock=ours)
-            protocol._splitter = Failing(protocol._splitter, error)  # type: ignore[assignment]
+            protocol._inbox.splitter = Failing(protocol._inbox.splitter, error)  # type: ignore[assignment]
             return protocol
 
         async def end(protocol: Recorder) -> None:
@@ -191,7 +192,7 @@ def test_an_error_of_the_splitter_is_raised_by_recv_after_the_messages_and_sendi
         with theirs:
             stream = here.run_until_complete(open_connection(sock=ours, codec=U1))
             protocol: Any = stream._protocol
-            protocol._splitter = Failing(protocol._splitter, error)
+            protocol._inbox.splitter = Failing(protocol._inbox.splitter, error)
             theirs.sendall(U1.encode(b"message") * ahead + b"\xff")
             receiving = here.create_task(receive(stream))
             if stops_the_loop(error):
@@ -325,7 +326,7 @@ def test_an_interruption_at_every_moment_of_receiving_loses_nothing_or_is_an_err
                 assert not isinstance(failure, TimeoutError)
                 feeding.cancel()
                 outcome(here, feeding)
-                stream._protocol._raw_transport.abort()
+                stream._sending.raw_transport.abort()
             assert received == messages[: len(received)]
             whole = type(failure) is EOFError
             assert not whole or len(received) == len(messages)
@@ -390,7 +391,7 @@ def test_an_interruption_at_every_moment_of_sending_leaves_whole_frames_or_ends_
                 assert outcome(here, here.create_task(stream.aclose())) is None
                 # An abort of ours reaches the peer as an end or as a reset.
                 assert not isinstance(outcome(here, draining), TimeoutError)
-            ended = ended or stream._protocol._dropped
+            ended = ended or stream._sending.dropped
             outcomes["ended" if ended else "whole"] += 1
             splitter = codec.splitter()
             left = iter(splitter.feed(wire))
@@ -569,7 +570,7 @@ def test_a_flush_without_memory_sends_all_or_ends_the_connection(
                 if what == "resume":
                     protocol.resume_writing()
                 else:
-                    protocol._flush()
+                    protocol._sending.flush()
             except OUT_OF_MEMORY:
                 failed = True
         ended = False
@@ -610,7 +611,7 @@ def test_a_read_without_memory_delivers_all_or_is_an_error(
 
     async def trial(number: int) -> bool:
         transport = Memory()
-        protocol: Any = _StreamProtocol(codec, None) if streaming else Recorder(codec)
+        protocol: Any = StreamProtocol(codec) if streaming else Recorder(codec)
         protocol.connection_made(transport)
         error: BaseException | None = None
         for data in reads:
@@ -647,7 +648,7 @@ def test_a_read_without_memory_delivers_all_or_is_an_error(
         else:
             await asyncio.sleep(0)
             received = protocol.received
-            error = error or protocol._error
+            error = error or protocol._sending.error
         if error is None:
             assert received == messages
         else:
@@ -673,7 +674,7 @@ def test_a_recv_without_memory_can_be_repeated(
 
     async def trial(number: int) -> bool:
         transport = Memory()
-        protocol = _StreamProtocol(codec, None)
+        protocol = StreamProtocol(codec)
         protocol.connection_made(transport)
         for data in (codec.encode_many(messages[:4]), codec.encode_many(messages[4:])):
             for start in range(0, len(data), 4 * KIB):
@@ -759,7 +760,7 @@ def test_a_collection_that_sends_inside_of_a_send_loses_nothing(
             if nested == "send large":
                 message = message.ljust(5000)
             if nested == "flush":
-                protocol._flush()
+                protocol._sending.flush()
                 return
             if nested == "send_many":
                 protocol.send_many([message, message])
@@ -782,7 +783,7 @@ def test_a_collection_that_sends_inside_of_a_send_loses_nothing(
                 batch = [message, message.ljust(4500), bytearray(message.ljust(5500))]
                 protocol.send_many(batch)
                 mine += map(bytes, batch)
-                protocol._flush()
+                protocol._sending.flush()
         for _ in range(3):
             await asyncio.sleep(0)
         assert count[0] > 100
@@ -791,7 +792,7 @@ def test_a_collection_that_sends_inside_of_a_send_loses_nothing(
         assert splitter.pending == 0
         assert [message for message in arrived if message.startswith(b"m")] == mine
         assert [message for message in arrived if message.startswith(b"n")] == sent
-        assert protocol._unsent() == 0
+        assert protocol._sending.unsent_size() == 0
 
     asyncio.run(main())
 
@@ -859,7 +860,7 @@ def test_a_collection_that_receives_inside_of_a_read_or_a_recv_loses_nothing(
 
     async def main() -> None:
         transport = Memory()
-        protocol = _StreamProtocol(codec, None)
+        protocol = StreamProtocol(codec)
         protocol.connection_made(transport)
         stream = protocol.stream
         received: list[Any] = []

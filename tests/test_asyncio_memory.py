@@ -150,7 +150,7 @@ def test_an_error_that_sticks_holds_nothing_that_was_read(loop: str) -> None:
                 await stream.recv()
         await asyncio.sleep(0.01)
         assert meter.held() < LITTLE + len(data) - LARGE
-        error = stream._protocol._ended
+        error = stream._protocol._inbox.failure
         assert error is not None
         frames = []
         traceback = error.__traceback__
@@ -158,7 +158,7 @@ def test_an_error_that_sticks_holds_nothing_that_was_read(loop: str) -> None:
             frames.append(traceback.tb_frame.f_code.co_filename)
             traceback = traceback.tb_next
         # Where it was raised last, and not where it came from.
-        assert not any("_splitter" in name or "_loop_io" in name for name in frames)
+        assert not any("_splitter" in name or "_fast_path" in name for name in frames)
         stream.transport.abort()
         theirs.close()
         with contextlib.suppress(OSError):
@@ -186,14 +186,14 @@ def test_a_connection_that_has_ended_holds_no_unfinished_message(
         theirs.setblocking(False)
         meter = Meter()
         await send_all(theirs, Codec.uint(4).encode(bytes(LARGE))[:-1])
-        while protocol._splitter.pending < LARGE:
+        while protocol._inbox.splitter.pending < LARGE:
             await asyncio.sleep(0)
         assert meter.held() > LARGE
         if streaming:
             stream.transport.abort()
         else:
             theirs.close()
-        while not protocol._lost:
+        while not protocol._sending.lost:
             await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert meter.held() < LITTLE
@@ -223,9 +223,11 @@ def test_a_message_that_was_sent_is_held_no_more(loop: str, size: int) -> None:
             with contextlib.suppress(BlockingIOError):
                 received += len(theirs.recv(10_000))
             await asyncio.sleep(0)
-            accepted = sending[0].done() and not protocol._senders
+            accepted = sending[0].done() and not protocol._sending._queue
             # uvloop's transport refers to what it has not sent.
-            if accepted and not (stream.pending_send if loop == "uvloop" else protocol._unsent()):
+            if accepted and not (
+                stream.pending_send if loop == "uvloop" else protocol._sending.unsent_size()
+            ):
                 assert sys.getrefcount(second) == alone
                 checked += 1
         await asyncio.gather(*sending)
@@ -254,7 +256,7 @@ def test_an_error_of_the_system_holds_no_frame_of_the_transport() -> None:
             raise ConnectionResetError
         except OSError as error:
             protocol.connection_lost(error)
-        lost = protocol._error
+        lost = protocol._sending.error
         assert isinstance(lost, ConnectionResetError)
         assert lost.__traceback__ is None
         stream = await framecodec.asyncio.open_datagram_endpoint(("127.0.0.1", 0))

@@ -143,7 +143,7 @@ def test_small_messages_of_one_turn_leave_in_one_write(loop: str) -> None:
     async def main() -> None:
         stream, peer = await wrapped()
         writes: list[bytes] = []
-        raw: Any = stream._protocol._raw_transport
+        raw: Any = stream._sending.raw_transport
 
         class Counting:
             def write(self, data: bytes) -> None:
@@ -153,7 +153,7 @@ def test_small_messages_of_one_turn_leave_in_one_write(loop: str) -> None:
             def __getattr__(self, name: str) -> Any:
                 return getattr(raw, name)
 
-        stream._protocol._raw_transport = Counting()
+        stream._sending.raw_transport = Counting()
         messages = [b"%d" % number for number in range(500)]
         for message in messages:
             await stream.send(message)

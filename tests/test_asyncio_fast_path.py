@@ -15,95 +15,100 @@ import pytest
 
 
 @pytest.fixture(params=["python", pytest.param("compiled", marks=pytest.mark.c_extension)])
-def loop_io(request: pytest.FixtureRequest) -> ModuleType:
-    names = {"python": "framecodec._loop_io_py", "compiled": "framecodec._loop_io"}
+def fast_path(request: pytest.FixtureRequest) -> ModuleType:
+    names = {
+        "python": "framecodec.asyncio._fast_path_py",
+        "compiled": "framecodec.asyncio._fast_path",
+    }
     return importlib.import_module(names[request.param])
 
 
 @pytest.fixture
-def compiled_loop_io() -> ModuleType:
-    return importlib.import_module("framecodec._loop_io")
+def compiled_fast_path() -> ModuleType:
+    return importlib.import_module("framecodec.asyncio._fast_path")
 
 
-class Protocol:
+class Owner:
     """Notes what is left to it."""
 
     def __init__(self) -> None:
-        self.put: list[Any] = []
+        self.taken: list[Any] = []
 
-    def _put(self, message: object) -> None:
+    def put(self, message: object) -> None:
         if message == "bad":
             raise TypeError(message)
-        self.put.append(message)
+        self.taken.append(message)
 
-    def _put_and_wait(self, message: object) -> str:
-        self._put(message)
+    def put_and_wait(self, message: object) -> str:
+        self.put(message)
         return "to be awaited"
 
 
-def turn_of(loop_io: ModuleType, protocol: Protocol, room: int = 100) -> Any:
-    turn = loop_io.Turn(protocol, room)
-    turn.paused = False
-    turn.thread = threading.get_ident()
-    return turn
+def batch_of(fast_path: ModuleType, owner: Owner, budget: int = 100) -> Any:
+    batch = fast_path.SendBatch(owner, budget)
+    batch.paused = False
+    batch.thread = threading.get_ident()
+    return batch
 
 
-def test_small_messages_wait_in_order_while_a_flush_is_certain_to_come(loop_io: ModuleType) -> None:
-    protocol = Protocol()
-    turn = turn_of(loop_io, protocol)
-    turn.send(b"first")
-    assert protocol.put == [b"first"]  # it has a flush scheduled
-    turn.quick = 50
-    turn.send(b"a")
-    assert isinstance(turn.send_and_wait(b"bc"), loop_io.Done)
-    assert turn.send(b"") is None
-    assert turn.messages == [b"a", b"bc", b""]
-    assert turn.room == 100 - 3 - 3 * 8
-    assert protocol.put == [b"first"]
-    turn.clear()
-    assert (turn.messages, turn.room, turn.quick) == ([], 100, 50)
+def test_small_messages_wait_in_order_while_a_flush_is_certain_to_come(
+    fast_path: ModuleType,
+) -> None:
+    owner = Owner()
+    batch = batch_of(fast_path, owner)
+    batch.send(b"first")
+    assert owner.taken == [b"first"]  # it has a flush scheduled
+    batch.fast_size = 50
+    batch.send(b"a")
+    assert isinstance(batch.send_and_wait(b"bc"), fast_path.CompletedAwaitable)
+    assert batch.send(b"") is None
+    assert batch.messages == [b"a", b"bc", b""]
+    assert batch.budget == 100 - 3 - 3 * 8
+    assert owner.taken == [b"first"]
+    batch.clear()
+    assert (batch.messages, batch.budget, batch.fast_size) == ([], 100, 50)
 
 
-def test_what_is_large_or_no_bytes_is_left_to_the_protocol(loop_io: ModuleType) -> None:
+def test_what_is_large_or_no_bytes_is_left_to_the_owner(fast_path: ModuleType) -> None:
     class Bytes(bytes):
         pass
 
-    protocol = Protocol()
-    turn = turn_of(loop_io, protocol)
-    turn.quick = 5
+    owner = Owner()
+    batch = batch_of(fast_path, owner)
+    batch.fast_size = 5
     others: list[Any] = [b"large", bytearray(b"a"), memoryview(b"a"), Bytes(b"a"), "text", None]
     for message in others:
-        turn.send(message)
-        assert turn.send_and_wait(message) == "to be awaited"
-    assert protocol.put == [message for message in others for _ in range(2)]
-    assert turn.messages == []
+        batch.send(message)
+        assert batch.send_and_wait(message) == "to be awaited"
+    assert owner.taken == [message for message in others for _ in range(2)]
+    assert batch.messages == []
 
 
-def test_a_turn_that_is_full_is_left_to_the_protocol(loop_io: ModuleType) -> None:
-    protocol = Protocol()
-    turn = turn_of(loop_io, protocol, room=20)
-    turn.quick = 50
+def test_a_turn_that_is_full_is_left_to_the_owner(fast_path: ModuleType) -> None:
+    owner = Owner()
+    batch = batch_of(fast_path, owner, budget=20)
+    batch.fast_size = 50
     for message in (b"12345", b"12345678", b"1"):
-        turn.send(message)
-    assert turn.messages == [b"12345", b"1"]
-    assert protocol.put == [b"12345678"]
-    turn.send(b"2")
-    assert protocol.put == [b"12345678", b"2"]
+        batch.send(message)
+    assert batch.messages == [b"12345", b"1"]
+    assert owner.taken == [b"12345678"]
+    batch.send(b"2")
+    assert owner.taken == [b"12345678", b"2"]
 
 
-def test_while_the_peer_is_slow_only_send_and_wait_waits(loop_io: ModuleType) -> None:
-    protocol = Protocol()
-    turn = turn_of(loop_io, protocol)
-    turn.quick = 50
-    turn.paused = True
-    assert turn.send_and_wait(b"a") == "to be awaited"
-    turn.send(b"b")
-    assert (protocol.put, turn.messages) == ([b"a"], [b"b"])
+def test_while_the_peer_is_slow_only_send_and_wait_waits(fast_path: ModuleType) -> None:
+    owner = Owner()
+    batch = batch_of(fast_path, owner)
+    batch.fast_size = 50
+    batch.paused = True
+    assert batch.send_and_wait(b"a") == "to be awaited"
+    batch.send(b"b")
+    assert (owner.taken, batch.messages) == ([b"a"], [b"b"])
 
 
-def test_what_the_protocol_raises_is_raised(loop_io: ModuleType) -> None:
-    turn = turn_of(loop_io, Protocol())
-    for send in (turn.send, turn.send_and_wait):
+def test_what_the_owner_raises_is_raised(fast_path: ModuleType) -> None:
+    batch = batch_of(fast_path, Owner())
+    for send in (batch.send, batch.send_and_wait):
         with pytest.raises(TypeError, match="bad"):
             send("bad")
 
@@ -124,9 +129,9 @@ class Stream:
         return self.waiting.pop(0)
 
 
-def test_what_is_done_is_awaited_in_every_way(loop_io: ModuleType) -> None:
+def test_what_is_done_is_awaited_in_every_way(fast_path: ModuleType) -> None:
     async def main() -> None:
-        done = loop_io.Done()
+        done = fast_path.CompletedAwaitable()
         assert await done is None
         assert await done is None
         assert await asyncio.wait_for(done, 10) is None
@@ -143,9 +148,11 @@ def test_what_is_done_is_awaited_in_every_way(loop_io: ModuleType) -> None:
     asyncio.run(main())
 
 
-def test_messages_at_hand_are_given_first_and_then_those_of_the_stream(loop_io: ModuleType) -> None:
+def test_messages_at_hand_are_given_first_and_then_those_of_the_stream(
+    fast_path: ModuleType,
+) -> None:
     async def main() -> None:
-        messages = loop_io.Messages(Stream(b"3", b"4"), list)
+        messages = fast_path.MessageIterator(Stream(b"3", b"4"), list)
         messages.head = [b"2", b"1"]
         assert [message async for message in messages] == [b"1", b"2", b"3", b"4"]
         messages.head = [None, b"6", b"5"]
@@ -158,9 +165,9 @@ def test_messages_at_hand_are_given_first_and_then_those_of_the_stream(loop_io: 
     asyncio.run(main())
 
 
-def test_messages_at_hand_are_given_without_a_turn_of_the_loop(loop_io: ModuleType) -> None:
+def test_messages_at_hand_are_given_without_a_turn_of_the_loop(fast_path: ModuleType) -> None:
     async def main() -> None:
-        messages = loop_io.Messages(Stream(), list)
+        messages = fast_path.MessageIterator(Stream(), list)
         messages.head = [b"2", b"1"]
         turns: list[None] = []
         asyncio.get_running_loop().call_soon(turns.append, None)
@@ -170,9 +177,9 @@ def test_messages_at_hand_are_given_without_a_turn_of_the_loop(loop_io: ModuleTy
     asyncio.run(main())
 
 
-def test_a_message_is_taken_when_it_is_awaited_and_not_before(loop_io: ModuleType) -> None:
+def test_a_message_is_taken_when_it_is_awaited_and_not_before(fast_path: ModuleType) -> None:
     async def main() -> None:
-        messages = loop_io.Messages(Stream(), list)
+        messages = fast_path.MessageIterator(Stream(), list)
         messages.head = [b"1"]
         unawaited = anext(messages)
         if hasattr(unawaited, "close"):
@@ -184,10 +191,10 @@ def test_a_message_is_taken_when_it_is_awaited_and_not_before(loop_io: ModuleTyp
 
 @pytest.mark.c_extension
 def test_two_that_wait_for_one_message_at_hand_are_an_error(
-    compiled_loop_io: ModuleType,
+    compiled_fast_path: ModuleType,
 ) -> None:
     async def main() -> None:
-        messages = compiled_loop_io.Messages(Stream(), list)
+        messages = compiled_fast_path.MessageIterator(Stream(), list)
         messages.head = [b"1"]
         first, second = anext(messages), anext(messages)
         assert await first == b"1"
@@ -198,63 +205,67 @@ def test_two_that_wait_for_one_message_at_hand_are_an_error(
 
 
 def test_a_message_of_another_thread_does_not_wait_with_those_of_the_loop(
-    loop_io: ModuleType,
+    fast_path: ModuleType,
 ) -> None:
-    protocol = Protocol()
-    turn = turn_of(loop_io, protocol)
-    turn.quick = 50
-    thread = threading.Thread(target=lambda: (turn.send(b"a"), turn.send_and_wait(b"b")))
+    owner = Owner()
+    batch = batch_of(fast_path, owner)
+    batch.fast_size = 50
+    thread = threading.Thread(target=lambda: (batch.send(b"a"), batch.send_and_wait(b"b")))
     thread.start()
     thread.join(10)
-    assert turn.messages == []
-    assert protocol.put == [b"a", b"b"]
+    assert batch.messages == []
+    assert owner.taken == [b"a", b"b"]
 
 
 # --- odd use --------------------------------------------------------------------------------------
 
 
-def made(loop_io: ModuleType) -> dict[str, Any]:
-    messages = loop_io.Messages(Stream(), lambda: None)
+def made(fast_path: ModuleType) -> dict[str, Any]:
+    messages = fast_path.MessageIterator(Stream(), lambda: None)
     return {
-        "Done": loop_io.Done(),
-        "Messages": messages,
-        "Ready": loop_io.Ready(messages),
-        "Turn": loop_io.Turn(Protocol(), 100),
+        "CompletedAwaitable": fast_path.CompletedAwaitable(),
+        "MessageIterator": messages,
+        "ReadyIterator": fast_path.ReadyIterator(messages),
+        "SendBatch": fast_path.SendBatch(Owner(), 100),
     }
 
 
-@pytest.mark.parametrize("name", ["Done", "Messages", "Ready", "Turn"])
-def test_a_part_of_a_connection_is_not_copied(loop_io: ModuleType, name: str) -> None:
-    part = made(loop_io)[name]
+@pytest.mark.parametrize(
+    "name", ["CompletedAwaitable", "MessageIterator", "ReadyIterator", "SendBatch"]
+)
+def test_a_part_of_a_connection_is_not_copied(fast_path: ModuleType, name: str) -> None:
+    part = made(fast_path)[name]
     for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
         with pytest.raises(TypeError, match=f"a {name} stands for one connection"):
             duplicate(part)
 
 
-@pytest.mark.parametrize("name", ["Messages", "Ready", "Turn"])
-def test_a_part_of_a_connection_is_made_whole_or_not_at_all(loop_io: ModuleType, name: str) -> None:
-    kind = getattr(loop_io, name)
+@pytest.mark.parametrize("name", ["MessageIterator", "ReadyIterator", "SendBatch"])
+def test_a_part_of_a_connection_is_made_whole_or_not_at_all(
+    fast_path: ModuleType, name: str
+) -> None:
+    kind = getattr(fast_path, name)
     with pytest.raises(TypeError):
         kind.__new__(kind)
     with pytest.raises(TypeError):
         kind()
     for wrong in (None, 1, object()):
         with pytest.raises(TypeError):
-            loop_io.Ready(wrong)
+            fast_path.ReadyIterator(wrong)
     with pytest.raises(TypeError):
-        loop_io.Turn(Protocol(), "much")
-    turn = turn_of(loop_io, Protocol())
-    turn.quick = 10
-    turn.send(b"a")
+        fast_path.SendBatch(Owner(), "much")
+    batch = batch_of(fast_path, Owner())
+    batch.fast_size = 10
+    batch.send(b"a")
     with contextlib.suppress(TypeError):
-        turn.__init__(Protocol(), 7)
-    assert (turn.messages, turn.room, turn.quick) == ([b"a"], 91, 10)
+        batch.__init__(Owner(), 7)
+    assert (batch.messages, batch.budget, batch.fast_size) == ([b"a"], 91, 10)
 
 
-def test_an_exception_is_thrown_in_every_form(loop_io: ModuleType) -> None:
+def test_an_exception_is_thrown_in_every_form(fast_path: ModuleType) -> None:
     for forms in ([LookupError("a")], [LookupError, LookupError("a"), None], [LookupError]):
         with pytest.raises(LookupError) as caught:
-            loop_io.Done().throw(*forms)
+            fast_path.CompletedAwaitable().throw(*forms)
         assert caught.value.message_started is True  # type: ignore[attr-defined]
     assert not hasattr(LookupError, "message_started")
 
@@ -262,17 +273,17 @@ def test_an_exception_is_thrown_in_every_form(loop_io: ModuleType) -> None:
 # --- what is taken --------------------------------------------------------------------------------
 
 
-def test_the_last_message_is_taken_only_when_it_is_counted(loop_io: ModuleType) -> None:
+def test_the_last_message_is_taken_only_when_it_is_counted(fast_path: ModuleType) -> None:
     fails = [True]
     calls: list[int] = []
 
-    def emptied() -> None:
+    def on_drained() -> None:
         calls.append(len(messages.head))
         if fails:
             raise MemoryError
 
-    messages = loop_io.Messages(Stream(), emptied)
-    ready = loop_io.Ready(messages)
+    messages = fast_path.MessageIterator(Stream(), on_drained)
+    ready = fast_path.ReadyIterator(messages)
     assert list(ready) == []
     assert not calls
     messages.head = [b"c", b"b", b"a"]
@@ -294,15 +305,15 @@ def test_the_last_message_is_taken_only_when_it_is_counted(loop_io: ModuleType) 
     assert calls == [1, 1, 1, 1]
 
 
-def test_what_is_called_in_between_may_take_the_last_message(loop_io: ModuleType) -> None:
+def test_what_is_called_in_between_may_take_the_last_message(fast_path: ModuleType) -> None:
     messages: Any = None
 
-    def emptied() -> None:
+    def on_drained() -> None:
         messages.head.clear()
 
-    messages = loop_io.Messages(Stream(b"next"), emptied)
+    messages = fast_path.MessageIterator(Stream(b"next"), on_drained)
     messages.head = [b"gone"]
-    assert list(loop_io.Ready(messages)) == []
+    assert list(fast_path.ReadyIterator(messages)) == []
     messages.head = [b"gone"]
 
     async def take() -> Any:
