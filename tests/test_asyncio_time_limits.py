@@ -39,9 +39,13 @@ async def given_up(receive: Callable[[], Awaitable[Any]], seconds: float) -> Non
 def test_recv_in_slices_reaches_the_idle_timeout(loop: str) -> None:
     async def main() -> None:
         stream, peer = await wrapped(idle_timeout=LIMIT)
-        with peer, pytest.raises(IdleTimeoutError):
+
+        async def receive_in_slices() -> None:
             for _ in range(200):
                 await given_up(stream.recv, LIMIT / 3)
+
+        with peer, pytest.raises(IdleTimeoutError):
+            await receive_in_slices()
         with pytest.raises(IdleTimeoutError):
             await stream.recv_many()
         await stream.aclose()
