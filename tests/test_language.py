@@ -48,7 +48,6 @@ IDIOMS = {
 # with a slash is a folder.
 NOT_REWRITTEN = """
 SECURITY.md
-docs/asyncio.md
 docs/sockets.md
 examples/asyncio_chat_client.py
 examples/asyncio_files_server.py
@@ -75,7 +74,6 @@ tests/interop/processes.py
 tests/helpers/subprocesses.py
 tests/helpers/reference_parser.py
 tests/soak/run.py
-tests/test_asyncio_stream.py
 tests/test_cli.py
 tests/test_codec.py
 tests/test_datagrams.py
@@ -83,7 +81,6 @@ tests/test_encoder.py
 tests/test_errors.py
 tests/test_examples.py
 tests/test_haproxy.py
-tests/test_asyncio_fast_path.py
 tests/test_memory.py
 tests/test_interop.py
 tests/test_public_face.py

@@ -345,13 +345,6 @@ def connection_reset() -> ConnectionResetError:
     return ConnectionResetError(errno.ECONNRESET, "the peer reset the connection")
 
 
-def another_threads_loop() -> RuntimeError:
-    return RuntimeError(
-        "the connection is one of an event loop in another thread; "
-        "send by its call_soon_threadsafe()"
-    )
-
-
 def count_lost(done: str) -> ConnectionAbortedError:
     return ConnectionAbortedError(
         errno.ECONNABORTED,
@@ -565,36 +558,5 @@ def connection_lost(cause: BaseException | None) -> ConnectionResetError:
     return error
 
 
-def sending_failed(cause: BaseException) -> ConnectionAbortedError:
-    # Without the cause itself, whose traceback keeps the message.
-    return ConnectionAbortedError(errno.ECONNABORTED, f"sending failed: {cause!r}")
-
-
-def receiving_failed(cause: BaseException) -> ConnectionAbortedError:
-    return ConnectionAbortedError(errno.ECONNABORTED, f"receiving failed: {cause!r}")
-
-
-def sending_ended() -> RuntimeError:
-    return RuntimeError("nothing can be sent after write_eof()")
-
-
-def tls_ends_both() -> NotImplementedError:
-    return NotImplementedError("write_eof: TLS cannot end one direction alone")
-
-
-def handed_over() -> RuntimeError:
-    return RuntimeError(
-        "the transport has another protocol by now; after loop.start_tls(), set protocol.transport "
-        "to what it returned"
-    )
-
-
 def another_recv_waits() -> RuntimeError:
     return RuntimeError("another recv of the same stream waits; only one task may receive")
-
-
-def clear_text_left() -> RuntimeError:
-    return RuntimeError(
-        "start_tls: the peer sent clear text behind the last message, which must not pass for "
-        "encrypted"
-    )
