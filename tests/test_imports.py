@@ -24,12 +24,12 @@ MARKS = ("<!-- modules -->\n", "<!-- /modules -->\n")
 LAYERS = [
     {
         "_bytes_like.py": "the memory of a bytes-like object",
+        "_layout.py": "a frame's shape as plain numbers, for the engines",
         "errors.py": "the exceptions that users catch",
     },
     {"_error_texts.py": "the texts of errors that several modules raise"},
     {
         "_batch.py": "the messages of one receive, taken out one by one",
-        "_layout.py": "a frame's shape as plain numbers, for the engines",
         "_loop_senders.py": "sends that wait in an event loop, first in, first out",
         "_shapes.py": "parse and build functions of the formats whose shape needs code",
         "_socket_face.py": "the part of a socket's interface that all wrappers share",

@@ -73,7 +73,6 @@ src/framecodec/_transfer.py
 src/framecodec/_waiting.py
 src/framecodec/asyncio.py
 src/framecodec/datagrams.py
-src/framecodec/_error_texts.py
 src/framecodec/sockets.py
 src/framecodec/socketserver.py
 tests/helpers/chunking.py
@@ -83,7 +82,6 @@ tests/interop/processes.py
 tests/helpers/subprocesses.py
 tests/helpers/reference_parser.py
 tests/soak/run.py
-tests/test_asyncio_stream.py
 tests/test_cli.py
 tests/test_codec.py
 tests/test_datagrams.py

@@ -227,7 +227,7 @@ def made(loop_io: ModuleType) -> dict[str, Any]:
 def test_a_part_of_a_connection_is_not_copied(loop_io: ModuleType, name: str) -> None:
     part = made(loop_io)[name]
     for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
-        with pytest.raises(TypeError, match=f"a {name} stands for one connection"):
+        with pytest.raises(TypeError, match=f"a {name} belongs to one connection"):
             duplicate(part)
 
 
