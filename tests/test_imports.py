@@ -25,12 +25,12 @@ MARKS = ("<!-- modules -->\n", "<!-- /modules -->\n")
 LAYERS = [
     {
         "_bytes_like.py": "the memory of a bytes-like object",
+        "_layout.py": "a frame's shape as plain numbers, for the engines",
         "errors.py": "the exceptions that users catch",
     },
     {"_error_texts.py": "the texts of errors that several modules raise"},
     {
         "_batch.py": "the messages of one receive, taken out one by one",
-        "_layout.py": "a frame's shape as plain numbers, for the engines",
         "_shapes.py": "parse and build functions of the formats whose shape needs code",
         "_socket_face.py": "the part of a socket's interface that all wrappers share",
         "_waiting.py": "wait for a socket until a deadline",

@@ -65,7 +65,6 @@ src/framecodec/_socket_io_py.py
 src/framecodec/_transfer.py
 src/framecodec/_waiting.py
 src/framecodec/datagrams.py
-src/framecodec/_error_texts.py
 src/framecodec/sockets.py
 src/framecodec/socketserver.py
 tests/helpers/chunking.py
