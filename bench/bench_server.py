@@ -158,7 +158,7 @@ def _command(name: str) -> list[str]:
 
 @contextlib.contextmanager
 def _on_core(number: int) -> Iterator[None]:
-    """Keep the processes that are started inside on one core: the server on another than the load."""
+    """Keep the processes that are started inside on one core."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return

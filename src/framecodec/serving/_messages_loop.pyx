@@ -482,7 +482,7 @@ cdef class MessageLoop:
                 self._discard(conn)
             elif conn._backlog:
                 self._flush(conn)
-            elif conn._phase == OPEN:
+            elif conn._phase == OPEN and not conn._close_requested:
                 self._receive(conn)
         except BaseException as error:  # no memory; an exception set from another thread
             self._hooks.failed(conn, error)
@@ -879,13 +879,15 @@ cdef class MessageLoop:
         if conn._phase != OPEN:
             self._close(conn, conn._error)
             return 0
+        if conn._close_requested:
+            return 0
         # What the kernel holds is read first.
         for _ in range(C_LAST_READS):
             if not self._receive(conn):
                 break
             if conn._phase != OPEN or not conn._deadline or conn._deadline > self.clock:
                 return 0
-        if conn._phase != OPEN:
+        if conn._phase != OPEN or conn._close_requested:
             return 0
         splitter = conn._splitter
         if splitter.pending:

@@ -274,12 +274,15 @@ class MessageLoop:
         if conn.closed:
             return False
         if frames:
-            if conn._out is None:
-                conn._out = deque()
-            conn._out.append(frames)
-            conn._backlog += len(frames)
+            self._queue(conn, frames)
             self._mark(conn)
         return True
+
+    def _queue(self, conn: MessageConnection, frames: bytes) -> None:
+        if conn._out is None:
+            conn._out = deque()
+        conn._out.append(frames)
+        conn._backlog += len(frames)
 
     def _request_close(self, conn: MessageConnection) -> None:
         with self._lock:
@@ -356,7 +359,7 @@ class MessageLoop:
                 self._discard(conn)
             elif conn._backlog:
                 self._flush(conn)
-            elif conn._phase == OPEN:
+            elif conn._phase == OPEN and not conn._close_requested:
                 self._receive(conn)
         except BaseException as error:  # no memory; an exception set from another thread
             self._hooks.failed(conn, error)
@@ -464,19 +467,15 @@ class MessageLoop:
                 if replies:
                     frames = self._encode_for(conn, replies)
         except BaseException as error:
+            self._handling = None
             self._hooks.handler_failed(conn, error)
             self._finish(conn, error)
             return
-        finally:
-            self._handling = None
+        self._handling = None
         if conn._close_requested or conn._failure is not None or conn._out is not None:
-            with self._lock:
-                if frames is not None and not conn._close_requested:
-                    self._append(conn, frames)
-                elif frames is not None:
-                    conn._out = conn._out if conn._out is not None else deque()
-                    conn._out.append(frames)  # replies of the call that closed the connection
-                    conn._backlog += len(frames)
+            if frames is not None:
+                with self._lock:
+                    self._queue(conn, frames)
             self._look_at(conn)
         elif frames is not None:
             self._send(conn, frames)
@@ -705,13 +704,15 @@ class MessageLoop:
         if conn._phase != OPEN:
             self._close(conn, conn._error)
             return
+        if conn._close_requested:
+            return
         # What the kernel holds is read first.
         for _ in range(LAST_READS):
             if not self._receive(conn):
                 break
             if conn._phase != OPEN or not conn._deadline or conn._deadline > self.clock:
                 return
-        if conn._phase != OPEN:
+        if conn._phase != OPEN or conn._close_requested:
             return
         splitter = conn._splitter
         if splitter.pending:
