@@ -596,14 +596,20 @@ class _Served:
 
 def _send_frames(conn: FrameSocket, frames: bytes) -> None:
     """Send whole frames through a connection, whatever time-out its handler has set."""
-    put: Callable[[Any], None] = conn._outbox.put_bytes
+    # Frames that are encoded already go past the encoder, into the outbox.
+    side: Any = getattr(conn, "_sending", None)
+    if side is not None:
+        send, put = side.send_all, side.outbox.put_bytes
+    else:
+        whole: Any = conn
+        send, put = whole._send_all, whole._outbox.put_bytes
     held = False
     while True:
         try:
             if held:
                 conn.flush()
             else:
-                conn._send_all(put, frames)
+                send(put, frames)
             return
         except (TimeoutError, BlockingIOError) as error:
             held = held or getattr(error, "message_started", False)
