@@ -30,6 +30,7 @@ import framecodec
 from framecodec import Codec, FrameSocket
 from framecodec.serving import _messages_loop_py
 from framecodec.serving import messages as messages_module
+from tests.helpers.cpython_internals import needs_cpython_3_11
 
 LOOPBACK = ("127.0.0.1", 0)
 PATIENCE = 20.0  # seconds; only a test that fails waits that long
@@ -908,6 +909,39 @@ def test_many_connections_come_and_go(logged: Any) -> None:
         until(lambda: not server.connections)
     # A connection that is closed with unread replies is reset: a fault, which is logged.
     assert all("ConnectionReset" in text or "BrokenPipe" in text for text in logged())
+
+
+@needs_cpython_3_11
+@pytest.mark.parametrize("failures", [1, 5])
+def test_a_server_survives_when_memory_runs_out(failures: int, logged: Any) -> None:
+    testcapi = pytest.importorskip("_testcapi")
+    frame = Codec.uint(4).encode
+
+    def handle(conn: Any, messages: list[bytes]) -> Any:
+        if messages == [b"fail"]:
+            testcapi.set_nomemory(conn.state, conn.state + failures)
+            return [b"reply"] * 3
+        return messages
+
+    with framecodec.serve_messages(handle, LOOPBACK) as server:
+        for number in range(1, 30):
+            with socket.create_connection(server.address, PATIENCE) as failing:
+                until(lambda: len(server.connections) == 1)
+                for conn in server.connections:
+                    conn.state = number
+                try:
+                    # An allocation of either thread fails.
+                    failing.sendall(frame(b"fail"))
+                    assert (frame(b"reply") * 3).startswith(failing.recv(100))
+                except (MemoryError, ConnectionResetError):
+                    pass
+                finally:
+                    testcapi.remove_mem_hooks()
+            until(lambda: not server.connections)
+            with dial(server.address) as good:
+                good.send(b"hello")
+                assert good.recv() == b"hello"
+            until(lambda: not server.connections)
 
 
 def test_the_loop_waits_without_using_the_processor() -> None:

@@ -30,7 +30,6 @@ from __future__ import annotations
 import contextlib
 import selectors
 import socket
-import struct
 import threading
 from collections import deque
 from collections.abc import Iterable
@@ -215,8 +214,10 @@ class MessageLoop:
         self._selector = selectors.DefaultSelector()
         self._lock = threading.RLock()
         self._dirty: list[MessageConnection] = []
+        self._check_all = False
         self._woken = False
         self._thread_id = 0
+        self._turn_began = 0.0
         self._handling: MessageConnection | None = None
         self._stopping = False
         self._aborting = False
@@ -314,28 +315,37 @@ class MessageLoop:
     def run(self) -> None:
         """Serve until `stop`."""
         self._thread_id = threading.get_ident()
+        self._turn_began = monotonic()
         try:
-            began = monotonic()
             while True:
-                self._listen(self._may_accept())
-                wait = self._seconds_to_wait()
-                waiting_since = monotonic()
-                events = self._selector.select(wait)
-                now = monotonic()
-                self.clock += now - waiting_since + min(waiting_since - began, LONGEST_TURN)
-                began = now
-                for key, mask in events:
-                    self._on_event(key.fd, key.data, mask)
-                self._look_at_dirty()
-                if self.clock >= self._next_scan:
-                    self._scan()
-                if self._stopping and self._stop_step():
-                    return
+                try:
+                    if self._turn():
+                        return
+                except MemoryError as error:
+                    self._check_all = True  # the turn is not complete
+                    self._hooks.no_memory(error)
         finally:
             self._end_all()
 
+    def _turn(self) -> bool:
+        """Wait once and serve what is ready; return whether the loop has ended."""
+        self._listen(self._may_accept())
+        wait = self._seconds_to_wait()
+        waiting_since = monotonic()
+        events = self._selector.select(wait)
+        now = monotonic()
+        self.clock += now - waiting_since + min(waiting_since - self._turn_began, LONGEST_TURN)
+        self._turn_began = now
+        for key, mask in events:
+            self._on_event(key.fd, key.data, mask)
+        if self._dirty or self._check_all:
+            self._look_at_dirty()
+        if self.clock >= self._next_scan:
+            self._scan()
+        return self._stopping and self._stop_step()
+
     def _seconds_to_wait(self) -> float | None:
-        if self._dirty:
+        if self._dirty or self._check_all:
             return 0.0
         until = self._next_scan
         if self._accept_at and not self._stopping:
@@ -398,7 +408,7 @@ class MessageLoop:
             conn._feed = conn._splitter.feed
             self._watch(conn, READ)
         except BaseException:
-            sock.close()
+            self._hooks.close_socket(sock)
             raise
         self._by_fd[conn._fd] = conn
         if self._idle_timeout:
@@ -581,10 +591,10 @@ class MessageLoop:
     # --- requests of the handler and of other threads ---------------------------------------------
 
     def _look_at_dirty(self) -> None:
-        if not self._dirty:
-            return
         with self._lock:
-            dirty, self._dirty = self._dirty, []
+            dirty = list(self._by_fd.values()) if self._check_all else self._dirty
+            self._dirty = []
+            self._check_all = False
             for conn in dirty:
                 conn._dirty = False
         for conn in dirty:
@@ -661,8 +671,7 @@ class MessageLoop:
         with self._lock:
             conn._out = None
             conn._backlog = conn._sent = 0
-        with contextlib.suppress(OSError):
-            conn._sock.close()
+        self._hooks.close_socket(conn._sock)
         conn._splitter = conn._feed = None
         self._hooks.closed(conn, error)
 
@@ -742,8 +751,7 @@ class MessageLoop:
         return not self._by_fd
 
     def _reset(self, conn: MessageConnection) -> None:
-        with contextlib.suppress(OSError):
-            conn._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._hooks.reset_on_close(conn._sock)
         self._close(conn, conn._error)
 
     def _end_all(self) -> None:

@@ -6,10 +6,13 @@ message: accepting, observers, logging, and the server's public methods.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import socket
+import struct
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable
 from time import monotonic
@@ -203,6 +206,7 @@ class MessageServer:
             self._loop.run()
         except BaseException as error:
             log.listening_failed(self._hooks.name, error)
+            self._hooks.abort_all()
         finally:
             for sock in self._wakeup:
                 sock.close()
@@ -262,6 +266,8 @@ class MessageServer:
         thread.join(max(0.0, deadline - monotonic()))
         if thread.is_alive():
             self._abort(grace)
+        if not thread.is_alive():
+            self._hooks.close_all()
 
     def _abort(self, grace: float) -> None:
         count = self._hooks.count
@@ -336,10 +342,28 @@ class _Hooks:
         """Close the listening socket; remove the file of a Unix socket."""
         self.listener.close()
 
+    def close_all(self) -> None:
+        """Close what is left by a loop that ended because it had no memory."""
+        self.stop_listening()
+        while self._sockets:
+            self.close_socket(self._sockets.popitem()[1])
+
     def abort_all(self) -> None:
         """Abort all connections, from another thread than the loop's."""
         for sock in list(self._sockets.values()):
             abort(sock)
+
+    @staticmethod
+    def close_socket(sock: socket.socket) -> None:
+        """Close the socket of a connection."""
+        with contextlib.suppress(OSError):
+            sock.close()
+
+    @staticmethod
+    def reset_on_close(sock: socket.socket) -> None:
+        """Let close() drop what is unsent, and reset the connection."""
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     # --- a connection -----------------------------------------------------------------------------
 
@@ -373,6 +397,11 @@ class _Hooks:
         log.handler_failed(self._name_of(conn), error)
 
     failed = handler_failed
+
+    def no_memory(self, error: BaseException) -> None:
+        """Report a turn of the loop for which the memory was too small, and wait a little."""
+        log.turn_failed(self.name, error)
+        time.sleep(0.01)
 
     def _name_of(self, conn: Any) -> str:
         return peer_name(conn.peer, self.listener.address)
