@@ -12,7 +12,7 @@ Threads
 
 Errors
     If no memory is left for a traceback, an `except` clause of Cython drops a reference to nothing
-    and crashes. So there is none here: a step that may fail is called through a pointer to a
+    and crashes. This module has no such clause: a step that may fail is called through a pointer to a
     function that does not raise, and `_take_error` takes its exception. (`finally` is safe.)
 
 Memory
@@ -566,8 +566,8 @@ cdef class MessageLoop:
         if conn is not None:
             self._guard(<_Step>&_serve_step, <MessageConnection>conn)
         elif fd == self._wakeup_fd:
-            self._woken = False
             _recv(fd, self._received.memory, C_READ_SIZE, MSG_DONTWAIT)
+            self._woken = False
         elif fd == self._listener_fd:
             self._accept()
         return 0

@@ -356,9 +356,10 @@ class MessageLoop:
         if fd == self._listener.fileno() and conn is None:
             self._accept()
         elif conn is None:
-            self._woken = False
             with contextlib.suppress(OSError):
                 self._wakeup[0].recv(64)
+            # In this order: a byte that another thread sends from now on is not received here.
+            self._woken = False
         elif self._by_fd.get(fd) is conn:
             self._serve(conn, mask)
 
