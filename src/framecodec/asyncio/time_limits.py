@@ -100,13 +100,15 @@ class PeerTimer:
         deadline = self._inbox.deadline()
         if deadline is None or not self._started:
             return
-        if self._handle is not None:
-            if self._fires_at <= deadline:
-                return
-            self._handle.cancel()
+        earlier = self._handle
+        if earlier is not None and self._fires_at <= deadline:
+            return
+        # In this order: a signal handler that raises leaves one timer too many, and never none.
         loop = asyncio.get_running_loop()
         self._handle = loop.call_later(max(0.0, deadline - now), self._on_timer)
         self._fires_at = deadline
+        if earlier is not None:
+            earlier.cancel()
 
     def _on_timer(self) -> None:
         self._quiet_iterations = 0
