@@ -350,6 +350,26 @@ def test_protocol_does_not_count_time_in_which_reading_is_paused(
     run(loop, main())
 
 
+@LOOPS
+def test_protocol_does_not_count_time_after_its_own_close(loop: str, clock: Clock) -> None:
+    async def main() -> None:
+        protocol, peer = await recorder(LONG)
+        message = bytes(3_000_000)
+        with peer:
+            protocol.send(message)
+            protocol.transport.close()
+            clock.pass_limit()
+            fire(protocol)
+            await iterations()
+            received, buffer = 0, bytearray(1 << 16)
+            while count := await asyncio.to_thread(peer.recv_into, buffer):
+                received += count
+            assert received == 4 + len(message)
+            assert await protocol.lost is None
+
+    run(loop, main())
+
+
 @pytest.mark.parametrize("name", ["message_timeout", "idle_timeout"])
 def test_protocol_refuses_a_limit_that_is_not_positive(name: str) -> None:
     for seconds in (0, -1.0, float("nan")):
