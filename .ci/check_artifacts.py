@@ -28,13 +28,15 @@ def problems_of_a_wheel(path: Path) -> list[str]:
             "framecodec/_splitter.pyi",
             "framecodec/_socket_io.pyi",
             "framecodec/_loop_io.pyi",
+            "framecodec/testing/__init__.py",
+            "pytest_framecodec.py",
         )
         if wanted not in names
     ]
     problems += [
         f"{name} is not part of the package"
         for name in names
-        if not name.startswith(("framecodec/", "framecodec-"))
+        if not name.startswith(("framecodec/", "framecodec-")) and name != "pytest_framecodec.py"
     ]
     if not any(name.endswith("/licenses/LICENSE") for name in names):
         problems.append("the licence is missing")
