@@ -70,9 +70,9 @@ class ChunkingProxy:
         delay: Seconds between the pieces of one direction.
         seed: A number that determines the sizes of all pieces of the first, second, ... connection.
         listen: The address to listen on, as `framecodec.listen` takes it.
-        observe: A function that is called with a `Direction` and the bytes of each piece after it
-            was sent, and with ``b""`` after the stream of that direction ended. Calls do not
-            overlap. What it raises is logged.
+        observe: A function that is called with a `Direction` and the bytes of each piece before
+            it is sent, and with ``b""`` before the end of that direction's stream is passed on.
+            Calls do not overlap. What it raises is logged.
 
     Raises:
         OSError: The address to listen on is not available.
@@ -127,8 +127,16 @@ class ChunkingProxy:
         return self._accepted
 
     def close(self) -> None:
-        """Stop listening, reset the connections that are still open, and wait for the threads."""
+        """Stop listening, reset the connections that are still open, and wait for the threads.
+
+        A thread that does not end within 10 s is reported by a `ResourceWarning`.
+
+        Raises:
+            RuntimeError: The observer called this.
+        """
         with self._lock:
+            if threading.current_thread() in self._relays:
+                raise RuntimeError("the observer of a proxy must not close it")
             if self._closed:
                 return
             self._closed = True
@@ -139,8 +147,7 @@ class ChunkingProxy:
         with self._lock:
             relays = [*self._relays]
         for thread in relays:
-            if thread is not threading.current_thread():
-                thread.join(max(0.0, deadline - time.monotonic()))
+            thread.join(max(0.0, deadline - time.monotonic()))
         running = sum(thread.is_alive() for thread in (self._thread, *relays))
         if running:
             text = f"{running} threads of {self!r} have not ended within {_CLOSE_TIMEOUT:.0f} s"
@@ -259,6 +266,7 @@ class _Pump:
         self.observe = observe
         self.waiting = bytearray()
         self.piece_left = 0  # bytes up to the next cut
+        self.observed = 0  # bytes of a piece that was observed and is not sent yet
         self.not_before = 0.0  # when the next piece may leave
         self.arrived = 0.0  # when the last bytes came
         self.at_end = False  # the source sends no more
@@ -295,16 +303,21 @@ class _Pump:
                 return self.not_before
             if not self.piece_left:
                 self.piece_left = self.draw_size()
-            if len(self.waiting) < self.piece_left and not self.at_end:
+            if not self.observed and len(self.waiting) < self.piece_left and not self.at_end:
                 complete = self.arrived + _JOIN_WAIT
                 if now < complete:
                     return complete
-            if not self._send(bytes(self.waiting[: self.piece_left])):
+            if not self._send():
                 return None
-            self.not_before = now + self.delay
+            if not self.observed:
+                self.not_before = now + self.delay
         return 0.0
 
-    def _send(self, piece: bytes) -> bool:
+    def _send(self) -> bool:
+        piece = bytes(self.waiting[: self.observed or self.piece_left])
+        if not self.observed:
+            self.observed = len(piece)
+            self.observe(piece)
         try:
             count = self.target.send(piece)
         except (BlockingIOError, InterruptedError):
@@ -316,15 +329,15 @@ class _Pump:
             return False
         del self.waiting[:count]
         self.piece_left -= count
-        self.observe(piece[:count])
+        self.observed -= count
         return True
 
     def _finish(self) -> None:
         self.done = True
         if not self.broken:
+            self.observe(b"")
             with contextlib.suppress(OSError):  # the target may be gone already
                 self.target.shutdown(socket.SHUT_WR)
-            self.observe(b"")
 
 
 def _run(pumps: list[_Pump], stop: socket.socket) -> bool:
