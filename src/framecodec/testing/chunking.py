@@ -75,8 +75,9 @@ def _samples(data: bytes, limit: int | None, rng: random.Random) -> Iterator[lis
     places = range(1, len(data))
     singles, randoms = len(places), _RANDOM_COUNT
     if limit is not None and limit < 2 + singles + randoms:
-        randoms = min(randoms, max(0, limit - 2) // 2)
-        singles = min(singles, max(0, limit - 2 - randoms))
+        others = max(0, limit - 2)
+        singles = min(singles, max(others // 2, others - randoms))
+        randoms = others - singles
     for place in places if singles == len(places) else sorted(rng.sample(places, singles)):
         yield cut(data, (place,))
     scales = [scale for scale in _LARGEST_CHUNKS if scale < len(data)]
