@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import framecodec
 from framecodec import Codec
 from pytest_framecodec import FramePairs, Proxies
 
+ROOT = Path(__file__).parents[1]
 SOURCE = Path(framecodec.__file__).parents[1]
 
 
@@ -68,6 +70,16 @@ def test_framecodec_does_not_import_pytest() -> None:
         timeout=60,
         check=True,
     )
+
+
+def test_the_example_of_the_page_about_testing_runs(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "testing.md").read_text("utf-8")
+    (program,) = re.findall(
+        r"^<!-- run by tests/test_testing_pytest.py -->\n```python\n(.*?)^```$",
+        page,
+        re.MULTILINE | re.DOTALL,
+    )
+    assert "6 passed" in run_pytest(tmp_path, program, "-W", "error")
 
 
 # --- frame_pair -----------------------------------------------------------------------------------

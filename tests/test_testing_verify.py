@@ -81,6 +81,18 @@ def test_verify_codec_is_repeatable() -> None:
     assert len(texts) == 1
 
 
+KINDS = [
+    "u16le",
+    "includes frame, all",
+    "specials",
+    "digits4",
+    "varint, lead",
+    "netstring",
+    "headers, all",
+    "tagged, magic, trailer",
+]
+
+
 # --- what is right --------------------------------------------------------------------------------
 
 
@@ -103,19 +115,7 @@ def test_verify_codec_checks_the_methods_that_a_double_has() -> None:
     verify_codec(Least(), MESSAGES)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "u16le",
-        "includes frame, all",
-        "specials",
-        "digits4",
-        "varint, lead",
-        "netstring",
-        "headers, all",
-        "tagged, magic, trailer",
-    ],
-)
+@pytest.mark.parametrize("name", KINDS)
 def test_verify_codec_accepts_a_codec_of_each_kind(engine: ModuleType, name: str) -> None:
     with codecs_use(engine):
         codec = CODECS[name].replace()
@@ -135,12 +135,12 @@ def test_verify_codec_accepts_the_catalogue_with_all_its_vectors(
 ) -> None:
     with codecs_use(engine):
         codec = formats[name].replace()
-        verify_codec(codec, [*vectors(name), *sample_messages(codec)])
+        verify_codec(codec, vectors(name))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CODECS)
-def test_verify_codec_accepts_every_sample_codec_with_large_messages(
+@pytest.mark.parametrize("name", KINDS)
+def test_verify_codec_accepts_a_codec_of_each_kind_with_large_messages(
     engine: ModuleType, name: str
 ) -> None:
     with codecs_use(engine):
@@ -149,11 +149,10 @@ def test_verify_codec_accepts_every_sample_codec_with_large_messages(
         for size in (5_000, 70_000, 1_000_000):
             try:
                 codec.encode(large := b"\x40" + bytes(size))
-            except (FrameError, OverflowError):
+            except FrameError:
                 continue
             messages.append(large)
-        if messages:
-            verify_codec(codec, messages)
+        verify_codec(codec, messages)
 
 
 # --- messages -------------------------------------------------------------------------------------
