@@ -149,7 +149,7 @@ def test_verify_codec_accepts_a_codec_of_each_kind_with_large_messages(
         for size in (5_000, 70_000, 1_000_000):
             try:
                 codec.encode(large := b"\x40" + bytes(size))
-            except FrameError:
+            except (FrameError, OverflowError):
                 continue
             messages.append(large)
         verify_codec(codec, messages)
@@ -179,6 +179,16 @@ def test_verify_codec_accepts_a_codec_without_messages() -> None:
 def test_verify_codec_raises_what_encode_raises_of_a_wrong_message() -> None:
     with pytest.raises(TypeError):
         verify_codec(Codec.uint(1), [b"hello", "hello"])
+
+
+def test_verify_codec_hides_its_own_lines() -> None:
+    _, codec, messages = BROKEN["strips a message's end"]
+    with pytest.raises(BrokenPromiseError) as caught:
+        verify_codec(codec, messages)
+    assert len(caught.traceback) == 2  # this test, and verify_codec, which pytest does not show
+    assert [entry.name for entry in caught.traceback.filter(caught)] == [
+        "test_verify_codec_hides_its_own_lines"
+    ]
 
 
 def test_BrokenPromiseError_tells_what_decided() -> None:

@@ -418,6 +418,14 @@ class ShortensRawFrames(TinySplitter):
         return [found[0][:-1]] if found and self.raw else found
 
 
+@broken("forgets what it holds when a chunk is empty", Promise.BOOKKEEPING)
+class ForgetsOnEmpty(TinySplitter):
+    def feed(self, data: Any) -> list[Any]:
+        if not len(data):
+            self.held = b""
+        return super().feed(data)
+
+
 @broken("gives nothing back", Promise.DETACHING)
 class GivesNothingBack(TinySplitter):
     def detach(self) -> bytes:
