@@ -86,6 +86,12 @@ def read_to_end(sock: socket.socket) -> bytes:
     return data
 
 
+def connect_and_read(address: Any) -> bytes:
+    """Return a byte; a reset can come while the connection is still being made."""
+    with socket.create_connection(address, TIMEOUT) as client:
+        return client.recv(1)
+
+
 def reset(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
@@ -259,12 +265,8 @@ def test_ChunkingProxy_ends_both_sides_when_one_is_closed_with_unread_bytes(
 def test_ChunkingProxy_resets_a_client_whose_server_refuses(server: socket.socket) -> None:
     address = server.getsockname()
     server.close()
-    with (
-        ChunkingProxy(address, sizes=(1, 7)) as proxy,
-        socket.create_connection(proxy.address, TIMEOUT) as client,
-        pytest.raises(ConnectionError),
-    ):
-        client.recv(1)
+    with ChunkingProxy(address, sizes=(1, 7)) as proxy, pytest.raises(ConnectionError):
+        connect_and_read(proxy.address)
 
 
 def test_close_resets_open_connections_and_refuses_new_ones(server: socket.socket) -> None:
@@ -482,9 +484,8 @@ def test_ChunkingProxy_survives_a_lack_of_threads(
 
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", fail)
-            client = socket.create_connection(proxy.address, TIMEOUT)
-            with client, pytest.raises(ConnectionError):
-                client.recv(1)
+            with pytest.raises(ConnectionError):
+                connect_and_read(proxy.address)
         assert threading.Thread.start is start
         assert "cannot start a thread" in caplog.text
         with socket.create_connection(proxy.address, TIMEOUT) as client:
