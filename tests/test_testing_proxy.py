@@ -124,7 +124,7 @@ def test_ChunkingProxy_passes_on_both_directions(
 
 
 def test_ChunkingProxy_sends_pieces_that_the_receiver_sees(server: socket.socket) -> None:
-    with Ends(server, sizes=(2, 2), delay=0.01) as ends:
+    with Ends(server, sizes=(2, 2), delay=1000.0) as ends:
         ends.client.sendall(b"abcdef")
         assert ends.upstream.recv(100) == b"ab"
 
