@@ -9,7 +9,8 @@
 A `Codec` describes the shape of a frame, `formats` has those of the known protocols, a `Splitter`
 turns one connection's chunks into messages, and `FrameSocket` is a socket that sends and receives
 them whole.
-`framecodec.asyncio` and `framecodec.socketserver` are loaded when they are first used.
+`framecodec.asyncio`, `framecodec.socketserver` and `framecodec.testing` are loaded when they are
+first used.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from .splitter import ACCELERATED, Spans, Splitter
 if TYPE_CHECKING:
     from . import asyncio as asyncio
     from . import socketserver as socketserver
+    from . import testing as testing
 
 __version__ = "0.1.0"
 
@@ -65,7 +67,7 @@ __all__ = [
 # There is no module of this name: let `import framecodec.formats` give the catalogue, too.
 sys.modules[f"{__name__}.formats"] = formats  # type: ignore[assignment]
 
-_ON_FIRST_USE = ("asyncio", "socketserver")
+_ON_FIRST_USE = ("asyncio", "socketserver", "testing")
 
 
 def __getattr__(name: str) -> Any:
