@@ -37,6 +37,8 @@ from .splitter import ACCELERATED, Spans, Splitter
 if TYPE_CHECKING:
     from . import asyncio as asyncio
     from . import socketserver as socketserver
+    from ._guess import Guess as Guess
+    from ._guess import guess as guess
 
 __version__ = "0.1.0"
 
@@ -47,6 +49,7 @@ __all__ = [
     "DatagramSocket",
     "FrameError",
     "FrameSocket",
+    "Guess",
     "IdleTimeoutError",
     "IncompleteFrameError",
     "InvalidFrameError",
@@ -58,6 +61,7 @@ __all__ = [
     "TruncatedDatagramError",
     "connect",
     "formats",
+    "guess",
     "listen",
     "parse_codec",
 ]
@@ -66,13 +70,16 @@ __all__ = [
 sys.modules[f"{__name__}.formats"] = formats  # type: ignore[assignment]
 
 _ON_FIRST_USE = ("asyncio", "socketserver")
+_GUESS = ("Guess", "guess")
 
 
 def __getattr__(name: str) -> Any:
     if name in _ON_FIRST_USE:
         return importlib.import_module(f"{__name__}.{name}")
+    if name in _GUESS:
+        return getattr(importlib.import_module(f"{__name__}._guess"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_ON_FIRST_USE})
+    return sorted({*globals(), *_ON_FIRST_USE, *_GUESS})
