@@ -13,6 +13,7 @@ How it works
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import log2
@@ -23,7 +24,7 @@ from ..codec import Codec
 from ..errors import FrameError
 from .evidence import Background, columns_gain, survival_bits
 from .known import PREFACES, sign
-from .shapes import Chain, Shape, all_chains, codec_chain
+from .shapes import Shape, all_chains, codec_chain
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Guess", "guess"]
 
 _SAMPLE = 128 * 1024  # bytes for the statistics
-_CATALOGUE_SAMPLE = 1024 * 1024  # bytes for the codecs of the catalogue
+_CATALOGUE_SAMPLE = 64 * 1024 * 1024  # bytes for the codecs of the catalogue
 _THRESHOLD = 18.0  # bits that a framing must save beyond its own description
 _RIVAL = 0.5  # of the best framing's bits; a framing with less is not mentioned
 _FRAMINGS = 4
@@ -269,7 +270,7 @@ def _owned(shape: Shape, prefix: bytes, suffix: bytes) -> Iterator[tuple[bytes, 
 
 def _constants(data: bytes, starts: tuple[int, ...]) -> tuple[bytes, bytes]:
     """Return the bytes with which all frames begin, and those with which all end."""
-    frames = [data[start:stop] for start, stop in zip(starts, starts[1:], strict=False)]
+    frames = [data[start:stop] for start, stop in itertools.pairwise(starts)]
     prefix, suffix = frames[0][:32], frames[0][-4:]
     for frame in frames:
         while not frame.startswith(prefix):
@@ -305,9 +306,7 @@ def _codec_cost(codec: Codec) -> float:
     return cost + (0.5 if parameters.get("base") == 16 else 0.0)
 
 
-def _count(
-    data: bytes, framing: _Framing, codec: Codec, names: Iterable[str]
-) -> Guess | None:
+def _count(data: bytes, framing: _Framing, codec: Codec, names: Iterable[str]) -> Guess | None:
     start = framing.starts[0]
     try:
         spans = codec.scan(memoryview(data)[start:], raw=True)

@@ -12,10 +12,14 @@ By Kraft's inequality a gain of n bits has a chance of about 2 ** -n where there
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from math import lgamma, log, log2, pi
+from operator import add
 from typing import Any, Protocol
+
+from .shapes import LONGEST_CHAIN
 
 __all__ = ["Background", "columns_gain", "survival_bits"]
 
@@ -25,7 +29,6 @@ _COLUMN_PRIOR = 2.0  # bits, for saying that a column is regular
 _CONTEXT_WEIGHT = 8.0  # imagined bytes after each byte, distributed as all bytes
 _POSITIONS = 500  # of which is tried whether a frame begins there
 _LN2 = log(2)
-_LN_PI = log(pi)
 
 
 class HasSplit(Protocol):
@@ -43,7 +46,7 @@ class Background:
     """
 
     def __init__(self, sample: bytes) -> None:
-        singles, pairs = Counter(sample), Counter(zip(sample, sample[1:], strict=False))
+        singles, pairs = Counter(sample), Counter(itertools.pairwise(sample))
         total = len(sample)
         self._singles = [
             -log2((max(0, singles[byte] - 1) + 0.5) / (total + 127)) for byte in range(256)
@@ -88,7 +91,7 @@ def columns_gain(
         background: The cost without frames.
         columns: How many first bytes of each frame are looked at.
     """
-    frames = list(zip(starts, starts[1:], strict=False))
+    frames = list(itertools.pairwise(starts))
     gain = 0.0
     for place in range(columns):
         at = [start + place for start, stop in frames if stop - start > place]
@@ -113,7 +116,7 @@ def survival_bits(data: bytes, starts: Sequence[int], codec: HasSplit) -> float:
         starts: The position of each frame's first byte, and of the byte after the last frame.
         codec: The codec that gives these frames.
     """
-    largest = max(stop - start for start, stop in zip(starts, starts[1:], strict=False))
+    largest = max(stop - start for start, stop in itertools.pairwise(starts))
     first, last = starts[0], starts[-1]
     step = max(1, (last - first) // _POSITIONS)
     if largest > 65536:
@@ -128,7 +131,7 @@ def survival_bits(data: bytes, starts: Sequence[int], codec: HasSplit) -> float:
     # In a run of equal bytes one step says nothing about the next one.
     steps = sum(
         stop - start > 1 and data.count(data[start : start + 1], start, stop) < stop - start
-        for start, stop in zip(starts, starts[1:], strict=False)
+        for start, stop in itertools.pairwise(starts)
     )
     return steps * -log2((hits + 0.5) / (looks + 0.5))
 
@@ -137,38 +140,34 @@ def _column_gain(data: bytes, at: list[int], background: Background) -> float:
     column = [data[place] for place in at]
     before = [data[place - 1] if place else 0 for place in at]
     counts = Counter(column)
-    cost = min(_few_values_cost(counts, len(at)), _number_cost(counts)) + 1.0
+    cost = min(_few_values_cost(counts, len(at)), _number_cost(counts, len(at))) + 1.0
     return max(0.0, background.cost(before, column) - cost - _COLUMN_PRIOR)
+
+
+# The logarithms of gamma functions that the two codes need, for counts up to the longest chain.
+_COUNTS = range(LONGEST_CHAIN + 2)
+_FEW = [lgamma(count + 1 / 256) - lgamma(1 / 256) for count in _COUNTS]
+_WHOLE = [lgamma(count + 1) + log(pi) for count in _COUNTS]
+_HALF = [lgamma(count + 0.5) for count in _COUNTS]
+_INNER = [whole - half for whole, half in zip(_WHOLE, _HALF, strict=True)]
 
 
 def _few_values_cost(counts: Counter[int], total: int) -> float:
     """Return the bits of a column by a code that is short for few different values."""
-    share = 1 / 256
-    nats = lgamma(total + 1)
-    for count in counts.values():
-        nats -= lgamma(count + share) - lgamma(share)
-    return nats / _LN2
+    return (lgamma(total + 1) - sum(map(_FEW.__getitem__, counts.values()))) / _LN2
 
 
-def _number_cost(counts: Counter[int]) -> float:
+def _number_cost(counts: Counter[int], total: int) -> float:
     """Return the bits of a column by a code that is short for numbers of similar size.
 
     A byte is coded bit by bit from the highest one; each bit by what followed the same higher bits
     before (the estimator of Krichevsky and Trofimov).
     """
-    nats = 0.0
-    level: dict[int, int] = dict(counts)
-    for _ in range(8):
-        above: dict[int, int] = {}
-        for prefix, count in level.items():
-            above[prefix >> 1] = above.get(prefix >> 1, 0) + count
-        for prefix, count in above.items():
-            zeros = level.get(2 * prefix, 0)
-            nats += (
-                lgamma(count + 1)
-                + _LN_PI
-                - lgamma(zeros + 0.5)
-                - lgamma(count - zeros + 0.5)
-            )
-        level = above
+    level = [0] * 256
+    for byte, count in counts.items():
+        level[byte] = count
+    nats = _WHOLE[total] - sum(map(_HALF.__getitem__, level))
+    for _ in range(7):
+        level = list(map(add, level[::2], level[1::2]))
+        nats += sum(map(_INNER.__getitem__, level))
     return nats / _LN2

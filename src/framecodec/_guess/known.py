@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -77,4 +78,4 @@ def sign(name: str, data: bytes, starts: Sequence[int]) -> bool | None:
     pattern = _COMPILED.get(name)
     if pattern is None:
         return None
-    return all(pattern.match(data, start, stop) for start, stop in zip(starts, starts[1:], strict=False))
+    return all(pattern.match(data, start, stop) for start, stop in itertools.pairwise(starts))

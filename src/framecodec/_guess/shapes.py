@@ -208,9 +208,7 @@ def _digits_chains(data: bytes, start: int) -> Iterator[Chain]:
                         yield chain
 
 
-def _digits_reader(
-    data: bytes, width: int, base: int, digits: re.Pattern[bytes]
-) -> _Reader:
+def _digits_reader(data: bytes, width: int, base: int, digits: re.Pattern[bytes]) -> _Reader:
     def read(at: int) -> tuple[int, int] | None:
         found = digits.match(data, at, at + width)
         if found is None or (len(found[0]) < width and at + width <= len(data)):

@@ -21,12 +21,12 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from .. import ACCELERATED, FrameError, __version__
-from . import convert, demo, dump, formats
+from . import convert, demo, dump, formats, guessing, talk
 from .common import CommandError
 
 __all__ = ["main"]
 
-_FAMILIES = (demo, formats, convert, dump)
+_FAMILIES = (demo, formats, convert, dump, guessing, talk)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -67,6 +67,9 @@ def add_commands(commands: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--raw", action="store_true", help="the file is a stream even if it looks like a capture"
     )
+    parser.add_argument(
+        "--skip", metavar="N", type=_count, default=0, help="bytes before the first frame"
+    )
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
         "--connect", metavar="ADDRESS", type=read_address, help="read from a socket"
@@ -84,12 +87,13 @@ def _dump(arguments: argparse.Namespace) -> int:
     show = _JsonReport() if arguments.json else _TextReport(arguments.codec, arguments.bytes)
     if arguments.connect is not None:
         with _connected(arguments.connect) as sock:
-            return _dump_stream(arguments.codec, chunks(sock), show)
+            return _dump_stream(arguments.codec, chunks(sock), show, arguments.skip)
     with open_input(arguments.file) as file, watched(file, "dump") as advance:
         reader = _Reader(file, advance)
         if not arguments.raw and is_capture(reader.head(4)):
-            return _dump_capture(arguments.codec, pieces(reader.read, arguments.port), show)
-        return _dump_stream(arguments.codec, reader.chunks(), show)
+            found = pieces(reader.read, arguments.port)
+            return _dump_capture(arguments.codec, found, show, arguments.skip)
+        return _dump_stream(arguments.codec, reader.chunks(), show, arguments.skip)
 
 
 def _connected(address: Any) -> socket.socket:
@@ -147,13 +151,15 @@ class _Stream:
     Args:
         codec: The shape of its frames.
         direction: Which stream of a capture; None if there is only one.
+        skip: Bytes before its first frame.
     """
 
-    def __init__(self, codec: Codec, direction: Direction | None = None) -> None:
+    def __init__(self, codec: Codec, direction: Direction | None = None, *, skip: int = 0) -> None:
         self.codec = codec
         self.direction = direction
         self.index = 0
-        self.offset = 0  # of the next frame
+        self.skip = skip
+        self.offset = skip  # of the next frame
         self.received = 0
         self.recent = b""  # the last bytes that were received
         self._splitter = codec.splitter(raw=True)
@@ -165,7 +171,11 @@ class _Stream:
             FrameError: The next frame is bad.
         """
         self.recent = self.recent[-_KEPT:] + chunk
-        self.received += len(chunk)
+        if self.received < self.skip:
+            self.received += len(chunk)
+            chunk = chunk[len(chunk) - max(0, self.received - self.skip) :]
+        else:
+            self.received += len(chunk)
         for frame in self._splitter.feed(chunk):
             yield self.index, self.offset, frame, self.codec.decode(frame)
             self.index += 1
@@ -178,8 +188,8 @@ class _Stream:
         self._splitter.feed_eof()
 
 
-def _dump_stream(codec: Codec, data: Iterable[bytes], show: _Report) -> int:
-    stream = _Stream(codec)
+def _dump_stream(codec: Codec, data: Iterable[bytes], show: _Report, skip: int) -> int:
+    stream = _Stream(codec, skip=skip)
     try:
         for chunk in data:
             for frame in stream.feed(chunk):
@@ -193,13 +203,13 @@ def _dump_stream(codec: Codec, data: Iterable[bytes], show: _Report) -> int:
     return 0
 
 
-def _dump_capture(codec: Codec, found: Iterable[Piece], show: _Report) -> int:
+def _dump_capture(codec: Codec, found: Iterable[Piece], show: _Report, skip: int) -> int:
     streams: dict[Direction, _Stream | None] = {}  # None: the rest of it cannot be read
     status = 0
     for piece in found:
         direction = piece.direction
         if direction not in streams:
-            streams[direction] = _Stream(codec, direction)
+            streams[direction] = _Stream(codec, direction, skip=skip)
         stream = streams[direction]
         if stream is None:
             continue
@@ -319,7 +329,9 @@ class _TextReport(_Report):
         self._announce(stream)
         start, bad = _bad_place(self._codec, stream, error)
         if isinstance(error, IncompleteFrameError):
-            text = f"the stream ends inside the frame that begins at byte {start} (^^), at byte {bad}"
+            text = (
+                f"the stream ends inside the frame that begins at byte {start} (^^), at byte {bad}"
+            )
         else:
             text = f"the frame that begins at byte {start} (^^) is bad from byte {bad} (!!)"
         write(self._paint(text, "bold red") + "\n")
@@ -356,7 +368,7 @@ class _TextReport(_Report):
 
 def _bad_place(codec: Codec, stream: _Stream, error: FrameError) -> tuple[int, int]:
     """Return the position of the bad frame's first byte, and of the first byte that is wrong."""
-    start = stream.offset if error.stream_offset is None else error.stream_offset
+    start = stream.offset
     if isinstance(error, IncompleteFrameError):
         return start, stream.received
     bad = start + max(0, len(error.header) - 1)
