@@ -21,12 +21,22 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from .. import ACCELERATED, FrameError, __version__
-from . import convert, demo, dump, formats, guessing, talk
+from . import convert, demo, dump, formats, guessing, load, talk, transfer, wireshark
 from .common import CommandError
 
 __all__ = ["main"]
 
-_FAMILIES = (demo, formats, convert, dump, guessing, talk)
+_FAMILIES = (
+    demo,
+    formats,
+    convert,
+    dump,
+    guessing,
+    talk,
+    transfer,
+    load,
+    wireshark,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
