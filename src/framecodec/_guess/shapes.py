@@ -106,7 +106,7 @@ def codec_chain(codec: Codec, data: bytes, start: int, size: int) -> tuple[int, 
 
 # --- chains of lengths ----------------------------------------------------------------------------
 
-# Reads the field at a position: its value and its width; None if there is none.
+# Reads the field at a position: its value and its width; None if it is not a length.
 _Reader = Callable[[int], "tuple[int, int] | None"]
 
 

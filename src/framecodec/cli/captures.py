@@ -293,12 +293,7 @@ def _in_order(direction: Direction) -> Iterator[Piece]:
             sequence = min(direction._held, key=lambda at: _distance(direction._next, at))
             if _distance(direction._next, sequence) > 0:
                 break
-        data = direction._held.pop(sequence)
-        data = (
-            data[-_distance(direction._next, sequence) :] if sequence != direction._next else data
-        )
-        if _distance(direction._next, sequence) + len(data) < 0:
-            data = b""
+        data = direction._held.pop(sequence)[_distance(sequence, direction._next) :]
         if data:
             direction._next = (direction._next + len(data)) % 2**32
             yield Piece(direction, data)

@@ -230,14 +230,22 @@ def readable(message: object) -> str:
 
 def escape_controls(text: str) -> str:
     """Escape the characters of a text that control a terminal; a tab stays."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char
-        if char.isprintable() or char == "\t"
-        else char.encode("unicode_escape", "surrogatepass").decode()
-        for char in text
-    )
+    return text if text.isprintable() else text.translate(_ESCAPES)
+
+
+class _Escapes(dict[int, str]):
+    """What each character is shown as, computed when it first occurs."""
+
+    def __missing__(self, code: int) -> str:
+        char = chr(code)
+        shown = char
+        if not char.isprintable() and char != "\t":
+            shown = char.encode("unicode_escape", "surrogatepass").decode()
+        self[code] = shown
+        return shown
+
+
+_ESCAPES = _Escapes()
 
 
 def _is_terminal(stream: Any) -> bool:

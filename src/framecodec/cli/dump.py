@@ -332,6 +332,8 @@ class _TextReport(_Report):
             text = (
                 f"the stream ends inside the frame that begins at byte {start} (^^), at byte {bad}"
             )
+        elif start == bad:
+            text = f"the frame that begins at byte {start} is bad from there (!!)"
         else:
             text = f"the frame that begins at byte {start} (^^) is bad from byte {bad} (!!)"
         write(self._paint(text, "bold red") + "\n")
@@ -393,7 +395,7 @@ def _painter(screen: Any) -> Callable[[str, str], str]:
     """Return the function that gives a text a style, if the output has colours."""
     from rich.style import Style
 
-    if screen.color_system is None or not screen.is_terminal:
+    if screen.color_system is None or screen.no_color or not screen.is_terminal:
         return lambda text, style: text
     from rich.color import ColorSystem
 
