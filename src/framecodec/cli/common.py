@@ -182,7 +182,9 @@ def watched(file: BinaryIO, what: str) -> Iterator[Callable[[int], None]]:
         return
     from rich.progress import Progress
 
-    with Progress(console=console(stderr=True), transient=True) as progress:
+    # Rich would send what is written to standard output to the terminal of the bar.
+    bar = Progress(console=console(stderr=True), transient=True, redirect_stdout=False)
+    with bar as progress:
         task = progress.add_task(what, total=size)
         yield lambda count: progress.update(task, advance=count)
 
