@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
+import select
 import signal
 import subprocess
 import sys
@@ -80,23 +82,26 @@ class Process:
 
     def read_until(self, text: bytes) -> bytes:
         """Read the output until it has a text, and return all of it."""
-        import select
-
         deadline = time.monotonic() + LIFETIME
         while text not in self.output:
-            ready, _, _ = select.select([self._read_end], [], [], deadline - time.monotonic())
-            chunk = b""
-            with contextlib.suppress(OSError):  # Linux: the last process closed the terminal
-                chunk = os.read(self._read_end, 65536) if ready else b""
+            chunk = self._read(deadline)
             if not chunk:
-                raise AssertionError(f"the command ended or hangs after {self.output!r}")
+                raise AssertionError(f"the command ended after {self.output!r}")
             self.output += chunk
         return self.output
 
+    def _read(self, deadline: float) -> bytes:
+        """Return the next output; empty at its end."""
+        left = max(0.0, deadline - time.monotonic())
+        if not select.select([self._read_end], [], [], left)[0]:
+            raise AssertionError(f"the command hangs after {self.output!r}")
+        try:
+            return os.read(self._read_end, 65536)
+        except OSError:  # Linux: the last process has closed the terminal
+            return b""
+
     def address(self) -> str:
         """Return the address that the command listens on."""
-        import re
-
         self.read_until(b"listening on ")
         while (match := re.search(rb"listening on (\S+)\r?\n", self.output)) is None:
             self.read_until(self.output + b"\n" if self.output.endswith(b"\r") else b"\n")
@@ -113,9 +118,9 @@ class Process:
 
     def wait(self) -> int:
         """Return the exit status; the rest of the output is in `output`."""
-        with contextlib.suppress(OSError):
-            while chunk := os.read(self._read_end, 65536):
-                self.output += chunk
+        deadline = time.monotonic() + LIFETIME
+        while chunk := self._read(deadline):
+            self.output += chunk
         return self._process.wait(LIFETIME)
 
 
@@ -143,6 +148,7 @@ def started_command(
         read_end, stdout = os.pipe()
         stdin, write_end = os.pipe()
         ends = [read_end, write_end]
+        prepare = None
     else:
         import fcntl
         import pty
@@ -153,8 +159,19 @@ def started_command(
         fcntl.ioctl(stdout, termios.TIOCSWINSZ, struct.pack("HHHH", 40, terminal, 0, 0))
         stdin, write_end = stdout, read_end
         ends = [read_end]
+
+        def take_terminal() -> None:  # so that a typed Ctrl-C is a signal
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+        prepare = take_terminal
     process = subprocess.Popen(
-        command, stdin=stdin, stdout=stdout, stderr=stdout, env=settings, start_new_session=True
+        command,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stdout,
+        env=settings,
+        start_new_session=True,
+        preexec_fn=prepare,
     )
     for end in {stdin, stdout}:
         os.close(end)

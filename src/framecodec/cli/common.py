@@ -28,6 +28,7 @@ __all__ = [
     "console",
     "escape_controls",
     "open_input",
+    "open_socket",
     "parse_hex",
     "read_address",
     "readable",
@@ -126,6 +127,30 @@ def read_address(text: str) -> Address:
             f"{text!r} is not an address; write HOST:PORT, [::1]:PORT or unix:PATH"
         )
     return match[1] or match[2] or "127.0.0.1", int(match[3])
+
+
+def open_socket(address: Address) -> socket.socket:
+    """Return a connected stream socket.
+
+    Raises:
+        CommandError: The address cannot be reached.
+    """
+    try:
+        if isinstance(address, tuple):
+            sock = socket.create_connection(address)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return sock
+        if not hasattr(socket, "AF_UNIX"):
+            raise CommandError("this system has no Unix sockets")
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.connect(address)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+    except OSError as error:
+        raise CommandError(f"{address_name(address)}: {error.strerror or error}") from None
 
 
 def address_name(address: Any) -> str:

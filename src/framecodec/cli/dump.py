@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
@@ -14,7 +13,6 @@ from .. import Codec, FrameError, IncompleteFrameError
 from .anatomy import Part, dissect
 from .captures import Direction, Piece, is_capture, pieces
 from .common import (
-    CommandError,
     add_codec,
     add_command,
     address_name,
@@ -22,6 +20,7 @@ from .common import (
     console,
     escape_controls,
     open_input,
+    open_socket,
     read_address,
     watched,
     write,
@@ -86,7 +85,7 @@ def _count(text: str) -> int:
 def _dump(arguments: argparse.Namespace) -> int:
     show = _JsonReport() if arguments.json else _TextReport(arguments.codec, arguments.bytes)
     if arguments.connect is not None:
-        with _connected(arguments.connect) as sock:
+        with open_socket(arguments.connect) as sock:
             return _dump_stream(arguments.codec, chunks(sock), show, arguments.skip)
     with open_input(arguments.file) as file, watched(file, "dump") as advance:
         reader = _Reader(file, advance)
@@ -94,17 +93,6 @@ def _dump(arguments: argparse.Namespace) -> int:
             found = pieces(reader.read, arguments.port)
             return _dump_capture(arguments.codec, found, show, arguments.skip)
         return _dump_stream(arguments.codec, reader.chunks(), show, arguments.skip)
-
-
-def _connected(address: Any) -> socket.socket:
-    try:
-        if isinstance(address, tuple):
-            return socket.create_connection(address)
-        sock = socket.socket(socket.AF_UNIX)
-        sock.connect(address)
-        return sock
-    except OSError as error:
-        raise CommandError(f"{address_name(address)}: {error.strerror or error}") from None
 
 
 class _Reader:

@@ -18,6 +18,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -28,6 +29,7 @@ from .common import (
     add_command,
     address_name,
     escape_controls,
+    open_socket,
     parse_hex,
     read_address,
     readable,
@@ -106,11 +108,13 @@ class _Screen:
     def __init__(self, *, as_hex: bool) -> None:
         self._lock = threading.Lock()
         self._as_hex = as_hex
+        self.last = time.monotonic()  # when the last message was printed
 
     def message(self, message: object) -> None:
         """Print a message."""
         is_hex = self._as_hex and isinstance(message, bytes)
         text = message.hex() if is_hex else readable(message)  # type: ignore[attr-defined]
+        self.last = time.monotonic()
         with self._lock:
             if sys.stdout is not None:
                 sys.stdout.write(text + "\n")
@@ -141,10 +145,32 @@ def _read_lines(put: Callable[[_Event], None]) -> None:
     threading.Thread(target=read, daemon=True).start()
 
 
+@contextlib.contextmanager
+def _interruptible(events: queue.SimpleQueue[_Event]) -> Iterator[None]:
+    """Let Ctrl-C end the command wherever it arrives.
+
+    CPython drops an exception that a signal handler raises inside a finalizer or a callback of a
+    weak reference. So the handler also puts an event into the queue, whose `put` is reentrant.
+    """
+
+    def interrupt(*_: object) -> None:
+        events.put(("interrupt", None))
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
 def _take(events: queue.SimpleQueue[_Event]) -> _Event:
     while True:  # with a time-out, because Windows delivers Ctrl-C only between waits
         with contextlib.suppress(queue.Empty):
-            return events.get(timeout=0.2 if os.name == "nt" else 3600)
+            event = events.get(timeout=0.2 if os.name == "nt" else 3600)
+            if event[0] == "interrupt":
+                raise KeyboardInterrupt
+            return event
 
 
 def _send_line(
@@ -203,7 +229,7 @@ def _connect(arguments: argparse.Namespace) -> int:
         raise CommandError("give either an ADDRESS or --pipe COMMAND", 2)
     screen = _Screen(as_hex=arguments.hex)
     events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
-    with _opened(arguments) as (conn, end_sending):
+    with _interruptible(events), _opened(arguments) as (conn, end_sending):
         threading.Thread(
             target=_receive,
             args=(conn, screen, events.put),
@@ -216,19 +242,36 @@ def _connect(arguments: argparse.Namespace) -> int:
             if kind == "line":
                 _send_line(conn, value, arguments, screen)
             elif kind == "end of lines":
-                with contextlib.suppress(OSError):
-                    end_sending()
-                if arguments.udp and not arguments.once:  # no datagram says that it is the last
-                    pause = 0.0 if _stdin_is_terminal() else _LAST_REPLIES
-                    timer = threading.Timer(pause, events.put, [("end", (conn, None))])
-                    timer.daemon = True
-                    timer.start()
+                if not _end_sending(end_sending) and not arguments.once:
+                    _wait_for_last_replies(events, screen)
             elif kind == "output closed":
                 raise BrokenPipeError
             elif value[1] is not None:
                 raise value[1]
             else:
                 return 0
+
+
+def _end_sending(end_sending: Callable[[], None]) -> bool:
+    """End sending; return whether the peer is told, so that it can end the conversation."""
+    try:
+        end_sending()
+    except (OSError, NotImplementedError, ValueError):  # over TLS, or with datagrams
+        return False
+    return True
+
+
+def _wait_for_last_replies(events: queue.SimpleQueue[_Event], screen: _Screen) -> None:
+    """Put an end into the queue when no message has arrived for a while, at once in a terminal."""
+    pause = 0.0 if _stdin_is_terminal() else _LAST_REPLIES
+
+    def wait() -> None:
+        began = time.monotonic()
+        while (left := max(began, screen.last) + pause - time.monotonic()) > 0:
+            time.sleep(left)
+        events.put(("end", (None, None)))
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @contextlib.contextmanager
@@ -241,34 +284,32 @@ def _opened(arguments: argparse.Namespace) -> Iterator[tuple[_Connection, Callab
         return
     if arguments.udp:
         with _datagram_socket(arguments.address, codec, listening=False) as datagrams:
-            yield datagrams, lambda: None
+            yield datagrams, _no_end
         return
     with _stream_socket(arguments) as sock, FrameSocket(sock, codec or Codec.uint(4)) as conn:
         yield conn, lambda: conn.shutdown(socket.SHUT_WR)
 
 
 def _stream_socket(arguments: argparse.Namespace) -> socket.socket:
-    address = arguments.address
-    use_tls = arguments.tls or arguments.ca or arguments.insecure
+    sock = open_socket(arguments.address)
+    if not (arguments.tls or arguments.ca or arguments.insecure):
+        return sock
     try:
-        if isinstance(address, tuple):
-            sock = socket.create_connection(address)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        else:
-            sock = socket.socket(socket.AF_UNIX)
-            sock.connect(address)
-        if not use_tls:
-            return sock
         context = ssl.create_default_context(cafile=arguments.ca)
         if arguments.insecure:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        host = address[0] if isinstance(address, tuple) else "localhost"
+        is_tcp = isinstance(arguments.address, tuple)
+        host = arguments.address[0] if is_tcp else "localhost"
         return context.wrap_socket(sock, server_hostname=host)
-    except AttributeError:
-        raise CommandError("this system has no Unix sockets") from None
     except OSError as error:
-        raise CommandError(f"{address_name(address)}: {error.strerror or error}") from None
+        sock.close()
+        where = address_name(arguments.address)
+        raise CommandError(f"{where}: no TLS: {error.strerror or error}") from None
+
+
+def _no_end() -> None:
+    raise NotImplementedError("no datagram says that it is the last one")
 
 
 class _Command:
@@ -396,17 +437,22 @@ class _Server:
         if not self._arguments.echo:
             _read_lines(self._events.put)
         try:
-            while True:
-                kind, value = _take(self._events)
-                if kind == "output closed":
-                    raise BrokenPipeError
-                if kind == "cannot accept":
-                    raise value
-                if self._handle(kind, value):
-                    return 0
+            with _interruptible(self._events):
+                self._run()
         finally:
             for conn in list(self._connections):
                 conn.close()
+        return 0
+
+    def _run(self) -> None:
+        while True:
+            kind, value = _take(self._events)
+            if kind == "output closed":
+                raise BrokenPipeError
+            if kind == "cannot accept":
+                raise value
+            if self._handle(kind, value):
+                return
 
     def _handle(self, kind: str, value: Any) -> bool:
         """Handle an event; return whether it is the last one."""
@@ -475,6 +521,7 @@ def _listen_to_datagrams(arguments: argparse.Namespace, screen: _Screen) -> int:
     events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
     last_sender: Any = None
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_interruptible(events))
         datagrams = stack.enter_context(
             _datagram_socket(arguments.address, arguments.codec, listening=True)
         )
