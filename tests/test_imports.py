@@ -67,6 +67,7 @@ LAYERS = [
         "asyncio.py": "connections in an event loop",
         "sockets.py": "connections on blocking sockets",
     },
+    {"_guess/": "`guess`: the codecs that explain a capture"},
     {"socketserver.py": "connections of the standard library's `socketserver`"},
     {"testing/": "the test kit for users"},
     {"cli/": "the command line"},

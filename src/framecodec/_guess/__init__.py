@@ -92,11 +92,12 @@ def guess(data: Buffer, /, *, limit: int = 10) -> list[Guess]:
 
 
 def _beginnings(data: bytes) -> Iterator[int]:
-    yield 0
+    """Yield where the first frame can be: after a known greeting, else at the first byte."""
     for preface in PREFACES:
         found = preface.match(data)
         if found is not None:
             yield found.end()
+    yield 0
 
 
 # --- framings -------------------------------------------------------------------------------------
@@ -286,9 +287,9 @@ def _codec_cost(codec: Codec) -> float:
     magic = parameters.get("magic") or b""
     offset = parameters.get("length_offset")
     lead = 0 if offset is None else offset - len(magic)
-    cost = 1.2 * lead + 0.7 * len(magic)
-    if lead and magic:
-        cost += 1.0
+    cost = 1.2 * lead + 0.5 * len(magic)
+    if magic and not magic.strip(b"\0"):
+        cost += 3.0
     adjustment = parameters.get("length_adjustment") or 0
     width = parameters.get("width") or 0
     if adjustment:

@@ -128,11 +128,10 @@ def survival_bits(data: bytes, starts: Sequence[int], codec: HasSplit) -> float:
             hits += bool(codec.split(memoryview(data)[position : position + largest])[0])
         except Exception:  # a bad frame, or what a user's function raises
             continue
-    # In a run of equal bytes one step says nothing about the next one.
-    steps = sum(
-        stop - start > 1 and data.count(data[start : start + 1], start, stop) < stop - start
-        for start, stop in itertools.pairwise(starts)
-    )
+    # In a run of equal bytes one step says nothing about the next one, nor if all frames are equal.
+    frames = [data[start:stop] for start, stop in itertools.pairwise(starts)]
+    steps = sum(frame.count(frame[:1]) < len(frame) for frame in frames)
+    steps = min(steps, 1 + 12 * (len(set(frames)) - 1))
     return steps * -log2((hits + 0.5) / (looks + 0.5))
 
 

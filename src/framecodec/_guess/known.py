@@ -22,7 +22,7 @@ _SIGNS = {
     "dicom": rb"[\x01-\x07]\0",
     "diameter": rb"\x01...[\0\x10\x20\x30\x40\x50\x60\x80\x90\xa0\xb0\xc0\xd0\xe0\xf0]",
     "dns": rb".{4}[\0-\xff].\0[\0\x01]\0",
-    "docker": rb"[\0-\x02]\0\0\0",
+    "docker": rb"[\x01\x02]\0\0\0",
     "enip": rb"[\0\x01\x04\x63-\x66\x6f\x70]\0",
     "grpc": rb"[\0\x01]",
     "http2": rb"...[\0-\x0a\x0c\x10]",

@@ -179,8 +179,8 @@ def _report(arguments: argparse.Namespace, latencies: list[float], elapsed: floa
         write(json.dumps(shown) + "\n")
         return
     write(
-        f"{len(latencies):,} replies, all right, in {elapsed:.2f} s: {rate:,.0f} messages/s, "
-        f"{megabytes:,.1f} MB/s in each direction\n"
+        f"{len(latencies):,} replies in {elapsed:.2f} s, all verified\n"
+        f"{rate:,.0f} messages/s, {megabytes:,.1f} MB/s in each direction\n"
     )
     from rich import box
     from rich.table import Table
