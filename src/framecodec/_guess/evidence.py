@@ -131,7 +131,7 @@ def survival_bits(data: bytes, starts: Sequence[int], codec: HasSplit) -> float:
     # In a run of equal bytes one step says nothing about the next one, nor if all frames are equal.
     frames = [data[start:stop] for start, stop in itertools.pairwise(starts)]
     steps = sum(frame.count(frame[:1]) < len(frame) for frame in frames)
-    steps = min(steps, 1 + 12 * (len(set(frames)) - 1))
+    steps = min(steps, 1 + 40 * (len(set(frames)) - 1))
     return steps * -log2((hits + 0.5) / (looks + 0.5))
 
 

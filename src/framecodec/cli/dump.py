@@ -329,7 +329,7 @@ class _TextReport(_Report):
         begin = max(first, (min(start, bad) - _AROUND) // 16 * 16)
         end = min(stream.received, bad + _AROUND + 1)
         skipping = False
-        for at in range(begin - begin % 16, end + (bad >= end), 16):
+        for at in range(begin - begin % 16, end, 16):
             near = any(abs(place - at) <= 2 * _AROUND for place in (start, bad))
             if not near and not skipping:
                 write("  ...\n")
