@@ -104,6 +104,7 @@ LAYERS = [
     },
     {"serving/messages.py": "`serve_messages`: one thread for all connections"},
     {"serving/__init__.py": "the public names of the blocking servers"},
+    {"_guess/": "`guess`: the codecs that explain a capture"},
     {"testing/": "the test kit for users"},
     {"cli/": "the command line"},
     {"__main__.py": "`python -m framecodec`"},
