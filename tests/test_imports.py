@@ -51,6 +51,7 @@ LAYERS = [
     },
     {"_engine.py": "chooses the engine, compiled or Python, once for all modules"},
     {"splitter.py": "the public names of the engine in use"},
+    {"_files.py": "messages in files, for `Codec.read` and `Codec.write`"},
     {
         "_kept_headers.py": "the frame of a delivered message, exactly as it travelled",
         "codec.py": "`Codec`: constructors and verbs",
