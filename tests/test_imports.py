@@ -57,10 +57,12 @@ LAYERS = [
         "codec.py": "`Codec`: constructors and verbs",
     },
     {
+        "_catalogue.py": "the class of the catalogue and its rows",
         "_outbox.py": "messages that were accepted for sending and are still unsent",
-        "catalogue.py": "`formats`: the known protocols, a table",
         "datagrams.py": "`DatagramSocket`: messages in datagrams",
     },
+    {"_formats/": "the rows of the catalogue: name, codec, description, specification"},
+    {"catalogue.py": "`formats`: the known protocols, a table"},
     {
         "_transfer.py": "messages that are never in memory as a whole: files, large buffers",
         "notation.py": "`parse_codec` and `format_codec`: a codec as one line of text",
