@@ -32,6 +32,7 @@ LAYERS = [
         "_layout.py": "a frame's shape as plain numbers, for the engines",
         "_loop_senders.py": "sends that wait in an event loop, first in, first out",
         "_shapes.py": "parse and build functions of the formats whose shape needs code",
+        "_text_shapes.py": "the same of text protocols: HTTP, RESP, STOMP, NATS, memcached",
         "_socket_face.py": "the part of a socket's interface that all wrappers share",
         "_waiting.py": "wait for a socket until a deadline",
     },

@@ -77,8 +77,12 @@ class Catalogue(Mapping[str, Codec]):
     """self-contained flag (0 or 1), CRC24, payload, CRC32; CQL v5, uncompressed"""
     resp_bulk: Codec
     """bulk strings of Redis; $-1 is None"""
+    resp: Codec
+    """Redis: a whole value as it travelled, nested too; all but the last string within 1 MiB"""
     memcached: Codec
     """the binary protocol: magic 0x80 or 0x81 and 7 more bytes, opaque (4), CAS (8), body"""
+    memcached_text: Codec
+    """commands and answers: a line, and its data if it announces some; without the last CR LF"""
     tds: Codec
     """SQL Server: type, status, SPID (2), packet id, window, data"""
     amqp: Codec
@@ -89,6 +93,10 @@ class Catalogue(Mapping[str, Codec]):
     """type and flags, then the packet"""
     zmtp: Codec
     """ZeroMQ, after the greeting: flags (more 1, command 4), body"""
+    nats: Codec
+    """a line, and its payload if it announces one; without the last CR LF"""
+    stomp: Codec
+    """a whole frame up to its NUL; a line end between two frames is a heart-beat"""
     smpp: Codec
     """command id, status, sequence number (4 bytes each), body"""
     stun: Codec
@@ -107,6 +115,8 @@ class Catalogue(Mapping[str, Codec]):
     """after the preface: type, flags, stream (4), payload"""
     http_chunk: Codec
     """chunks without extensions; an empty one is the end, without trailer fields"""
+    http1: Codec
+    """HTTP/1.1: a whole request or response, chunked ones up to 1 MiB; not the answer to HEAD"""
     websocket: Codec
     """FIN and opcode, mask bit (0x80 or 0), masking key (4) if masked, payload"""
     fastcgi: Codec
@@ -147,12 +157,18 @@ class Catalogue(Mapping[str, Codec]):
     """Modbus/TCP: transaction id (2), protocol id (2), unit id, PDU"""
     iec104: Codec
     """telecontrol: control field (4), ASDU"""
+    dnp3: Codec
+    """control, destination (2), source (2), user data; the CRCs are verified and left out"""
     enip: Codec
     """EtherNet/IP: command (2), session, status, context (8), options, data"""
     opcua: Codec
     """OPC UA: message type (3), chunk type, body"""
     dicom: Codec
     """medical images: PDU type, reserved byte, data"""
+    esphome: Codec
+    """the native API in plain text: type (a varint), protobuf message"""
+    esphome_noise: Codec
+    """the native API, encrypted: handshake and data frames"""
     x11: Codec
     """requests of little-endian clients, BIG-REQUESTS too: opcode, data byte, rest"""
     i3_ipc: Codec
@@ -193,6 +209,8 @@ class Catalogue(Mapping[str, Codec]):
     """another name of postgres"""
     rabbitmq: Codec
     """another name of amqp"""
+    redis: Codec
+    """another name of resp"""
     zeromq: Codec
     """another name of zmtp"""
     zmq: Codec

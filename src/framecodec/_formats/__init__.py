@@ -37,6 +37,7 @@ ALIASES = {
     "opc-ua": "opcua",
     "postgresql": "postgres",
     "rabbitmq": "amqp",
+    "redis": "resp",
     "zeromq": "zmtp",
     "zmq": "zmtp",
 }

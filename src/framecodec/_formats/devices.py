@@ -63,6 +63,18 @@ ROWS: tuple[Format, ...] = (
         "IEC 60870-5-104, section 5.1",
     ),
     Format(
+        "dnp3",
+        Codec.custom(
+            _shapes.parse_dnp3,
+            _shapes.build_dnp3,
+            max_header=290,
+            magic=b"\x05\x64",
+            max_message_size=255,
+        ),
+        "control, destination (2), source (2), user data; the CRCs are verified and left out",
+        "IEEE 1815-2012, section 9",
+    ),
+    Format(
         "enip",
         Codec.uint(2, "little", length_offset=2, length_adjustment=20),
         "EtherNet/IP: command (2), session, status, context (8), options, data",
@@ -79,6 +91,18 @@ ROWS: tuple[Format, ...] = (
         Codec.uint(4, length_offset=2),
         "medical images: PDU type, reserved byte, data",
         "DICOM PS3.8, section 9.3",
+    ),
+    Format(
+        "esphome",
+        Codec.custom(_shapes.parse_esphome, _shapes.build_esphome, max_header=10, magic=b"\x00"),
+        "the native API in plain text: type (a varint), protobuf message",
+        "ESPHome, esphome/components/api/api_frame_helper_plaintext.cpp",
+    ),
+    Format(
+        "esphome-noise",
+        Codec.uint(2, magic=b"\x01"),
+        "the native API, encrypted: handshake and data frames",
+        "ESPHome, esphome/components/api/api_frame_helper_noise.cpp",
     ),
     Format(
         "x11",

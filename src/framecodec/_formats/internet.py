@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .. import _shapes
+from .. import _shapes, _text_shapes
 from .._catalogue import Format
 from ..codec import Codec
 
@@ -27,6 +27,14 @@ ROWS: tuple[Format, ...] = (
         Codec.text(b"\r\n", base=16, trailer=b"\r\n"),
         "chunks without extensions; an empty one is the end, without trailer fields",
         "RFC 9112, section 7.1",
+    ),
+    Format(
+        "http1",
+        Codec.custom(
+            _text_shapes.parse_http1, _text_shapes.build_http1, max_header=_text_shapes.LONGEST_TEXT
+        ),
+        "HTTP/1.1: a whole request or response, chunked ones up to 1 MiB; not the answer to HEAD",
+        "RFC 9112, sections 2.1, 6 and 7.1",
     ),
     Format(
         "websocket",

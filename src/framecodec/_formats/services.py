@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .. import _shapes
+from .. import _shapes, _text_shapes
 from .._catalogue import Format
 from ..codec import Codec
 
@@ -108,7 +108,7 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "cassandra-v5",
-        Codec.custom(_shapes.parse_cassandra_v5, _shapes.build_cassandra_v5, max_header=3),
+        Codec.custom(_shapes.parse_cassandra_v5, _shapes.build_cassandra_v5, max_header=6),
         "self-contained flag (0 or 1), CRC24, payload, CRC32; CQL v5, uncompressed",
         "CQL Binary Protocol v5, section 2",
     ),
@@ -119,10 +119,29 @@ ROWS: tuple[Format, ...] = (
         "Redis documentation, 'Redis serialization protocol specification', 'Bulk strings'",
     ),
     Format(
+        "resp",
+        Codec.custom(
+            _text_shapes.parse_resp, _text_shapes.build_resp, max_header=_text_shapes.LONGEST_TEXT
+        ),
+        "Redis: a whole value as it travelled, nested too; all but the last string within 1 MiB",
+        "Redis documentation, 'Redis serialization protocol specification'",
+    ),
+    Format(
         "memcached",
         Codec.uint(4, length_offset=8, length_adjustment=12),
         "the binary protocol: magic 0x80 or 0x81 and 7 more bytes, opaque (4), CAS (8), body",
         "memcached, BinaryProtocolRevamped, 'Packet Structure'",
+    ),
+    Format(
+        "memcached-text",
+        Codec.custom(
+            _text_shapes.parse_memcached_text,
+            _text_shapes.build_memcached_text,
+            max_header=_text_shapes.LONGEST_LINE,
+            trailer=b"\r\n",
+        ),
+        "commands and answers: a line, and its data if it announces some; without the last CR LF",
+        "memcached, doc/protocol.txt",
     ),
     Format(
         "tds",
@@ -154,6 +173,25 @@ ROWS: tuple[Format, ...] = (
         Codec.custom(_shapes.parse_zmtp, _shapes.build_zmtp, max_header=9),
         "ZeroMQ, after the greeting: flags (more 1, command 4), body",
         "ZeroMQ RFC 23 (ZMTP 3.0), 'Framing'; RFC 37 (ZMTP 3.1)",
+    ),
+    Format(
+        "nats",
+        Codec.custom(
+            _text_shapes.parse_nats,
+            _text_shapes.build_nats,
+            max_header=_text_shapes.LONGEST_LINE,
+            trailer=b"\r\n",
+        ),
+        "a line, and its payload if it announces one; without the last CR LF",
+        "NATS documentation, 'Client Protocol'",
+    ),
+    Format(
+        "stomp",
+        Codec.custom(
+            _text_shapes.parse_stomp, _text_shapes.build_stomp, max_header=_text_shapes.LONGEST_TEXT
+        ),
+        "a whole frame up to its NUL; a line end between two frames is a heart-beat",
+        "STOMP 1.2, 'STOMP Frames' and 'Heart-beating'",
     ),
     Format(
         "smpp",
