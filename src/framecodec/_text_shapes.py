@@ -183,7 +183,7 @@ _MEMCACHED_SIZES = {  # where the size is among the words of the line
 
 
 def _size_of_memcached(words: list[bytes]) -> bytes | None:
-    if not words or not words[0].isalnum():
+    if not words or not words[0].replace(b"_", b"").isalnum():
         raise ValueError(f"{b' '.join(words)[:20]!r} is neither a command nor an answer")
     place = _MEMCACHED_SIZES.get(words[0])
     if place is None:
