@@ -49,9 +49,6 @@ IDIOMS = {
 NOT_REWRITTEN = """
 SECURITY.md
 docs/sockets.md
-examples/asyncio_chat_client.py
-examples/asyncio_files_server.py
-examples/asyncio_shutdown_server.py
 examples/chat.py
 examples/selectors_server.py
 examples/socketserver_server.py
@@ -67,7 +64,6 @@ src/framecodec/_waiting.py
 src/framecodec/datagrams.py
 src/framecodec/sockets.py
 src/framecodec/socketserver.py
-tests/helpers/chunking.py
 tests/helpers/fault_injection.py
 tests/interop/processes.py
 tests/helpers/subprocesses.py
@@ -94,7 +90,6 @@ tests/test_socketserver.py
 tests/test_splitter.py
 tests/test_threads_core.py
 tests/test_tls.py
-tests/test_trio_anyio.py
 tests/test_tutorial_peers.py
 tests/vectors/README.md
 tests/helpers/sample_codecs.py
