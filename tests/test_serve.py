@@ -430,6 +430,36 @@ def test_close_lets_a_running_handler_finish() -> None:
         assert conn.recv() == b"done it"
 
 
+@pytest.mark.skipif(
+    not hasattr(FrameSocket, "_receiving"), reason="a shutdown alone does not stop a flood"
+)
+def test_close_stops_receiving_from_a_client_that_never_pauses(warnings: Any) -> None:
+    received = 0
+
+    def handler(conn: FrameSocket) -> None:
+        nonlocal received
+        for _ in conn:
+            received += 1
+        conn.send(b"bye")
+
+    server = framecodec.serve(handler, LOOPBACK)
+    with dial(server.address) as conn:
+        stop = threading.Event()
+
+        def flood() -> None:
+            with contextlib.suppress(OSError):
+                while not stop.is_set():
+                    conn.send_many([b"x" * 1000] * 100)
+
+        thread = threading.Thread(target=flood)
+        thread.start()
+        until(lambda: received > 1000)
+        server.close(grace=PATIENCE / 2)
+        stop.set()
+        thread.join()
+    assert warnings() == []
+
+
 def test_close_aborts_what_does_not_end_within_the_grace(warnings: Any) -> None:
     inside = threading.Event()
 
@@ -488,6 +518,7 @@ def test_close_refuses_a_grace_that_is_not_a_number_of_seconds() -> None:
 
 
 SERVER = """
+import threading
 import framecodec
 
 def echo(conn):
@@ -495,7 +526,8 @@ def echo(conn):
         conn.send(message)
 
 with framecodec.serve(echo, ("127.0.0.1", 0)) as server:
-    print(server.address[1], flush=True)
+    # When the main thread waits in serve_forever().
+    threading.Timer(0.3, print, (server.address[1],), {"flush": True}).start()
     server.serve_forever()
 print("ended", flush=True)
 """

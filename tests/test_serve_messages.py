@@ -794,11 +794,13 @@ def test_a_handler_may_close_its_server() -> None:
 
 
 SERVER = """
+import threading
 import framecodec
 from framecodec.serving import messages
 messages._loop_module = __import__(TWIN, fromlist=["MessageLoop"])
 with framecodec.serve_messages(lambda conn, messages: messages, ("127.0.0.1", 0)) as server:
-    print(server.address[1], flush=True)
+    # When the main thread waits in serve_forever().
+    threading.Timer(0.3, print, (server.address[1],), {"flush": True}).start()
     server.serve_forever()
 print("ended", flush=True)
 """

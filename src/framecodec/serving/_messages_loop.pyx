@@ -193,6 +193,12 @@ cdef int _turn_step(MessageLoop self, MessageConnection conn) except -1:
     return self._turn()
 
 
+cdef int _no_memory_step(MessageLoop self, MessageConnection conn) except -1:
+    error, self._failure = self._failure, None
+    self._hooks.no_memory(error)
+    return 0
+
+
 cdef int _look_step(MessageLoop self, MessageConnection conn) except -1:
     self._look_at(conn)
     return 0
@@ -353,6 +359,7 @@ cdef class MessageLoop:
     cdef object _memory  # of a message, which was received into instead; or None
     cdef list _messages  # of the receive that is being handled
     cdef bytes _frames  # of its replies
+    cdef object _failure  # of a turn
     cdef dict _by_fd
     cdef int _epoll
     cdef list _dirty
@@ -519,8 +526,10 @@ cdef class MessageLoop:
                     if not isinstance(error, MemoryError):
                         raise error
                     self._check_all = True  # the turn is not complete
-                    self._hooks.no_memory(error)
+                    self._failure = error
                     error = None
+                    if (<_Step>&_no_memory_step)(self, None) == -1:
+                        _take_error()
                 elif ended:
                     return
         finally:

@@ -323,7 +323,8 @@ class MessageLoop:
                         return
                 except MemoryError as error:
                     self._check_all = True  # the turn is not complete
-                    self._hooks.no_memory(error)
+                    with contextlib.suppress(MemoryError):
+                        self._hooks.no_memory(error)
         finally:
             self._end_all()
 

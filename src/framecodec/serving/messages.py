@@ -22,11 +22,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self, final
 from .._engine import ACCELERATED
 from ..codec import Codec
 from ..errors import InvalidFrameError, MessageTooLargeError
-from ..sockets import DEFAULT_CODEC, Address, listen
+from ..sockets import Address, listen
 from . import _messages_loop_py, log
 from .common import (
     BACKLOG_LIMIT,
+    DEFAULT_CODEC,
     AcceptPause,
+    Ending,
     Observer,
     abort,
     check_codec,
@@ -163,7 +165,7 @@ class MessageServer:
     As a context manager it closes itself at the end of the block.
     """
 
-    __slots__ = ("__weakref__", "_address", "_hooks", "_loop", "_thread", "_wakeup")
+    __slots__ = ("__weakref__", "_address", "_ended", "_hooks", "_loop", "_thread", "_wakeup")
 
     def __init__(
         self,
@@ -192,6 +194,7 @@ class MessageServer:
                 observed=hooks.observer.frame_sent is not None,
                 **limits,
             )
+            self._ended = Ending()
             self._thread = threading.Thread(
                 target=self._run, name=f"framecodec serve_messages {hooks.name}", daemon=True
             )
@@ -210,6 +213,7 @@ class MessageServer:
         finally:
             for sock in self._wakeup:
                 sock.close()
+            self._ended.set()
 
     @property
     def address(self) -> Any:
@@ -241,8 +245,8 @@ class MessageServer:
     def serve_forever(self) -> None:
         """Wait until the server is closed. Ctrl-C (`KeyboardInterrupt`) closes it."""
         try:
-            while self._thread.is_alive():
-                self._thread.join(1)
+            while not self._ended.wait(1):
+                pass
         except KeyboardInterrupt:
             self.close()
 
@@ -260,13 +264,11 @@ class MessageServer:
             raise ValueError(f"grace must be a number of seconds that is at least 0, not {grace!r}")
         deadline = monotonic() + grace
         self._loop.stop(False)
-        thread = self._thread
-        if thread is threading.current_thread():  # the handler closes its server
+        if self._thread is threading.current_thread():  # the handler closes its server
             return
-        thread.join(max(0.0, deadline - monotonic()))
-        if thread.is_alive():
+        if not self._ended.wait(deadline - monotonic()):
             self._abort(grace)
-        if not thread.is_alive():
+        if self._ended.done:
             self._hooks.close_all()
 
     def _abort(self, grace: float) -> None:
@@ -274,8 +276,7 @@ class MessageServer:
         self._loop.stop(True)
         if count:
             log.connections_aborted(self._hooks.name, count, grace)
-        self._thread.join(_AFTER_ABORT)
-        if self._thread.is_alive():  # the handler does not end
+        if not self._ended.wait(_AFTER_ABORT):  # the handler does not end
             self._hooks.abort_all()
             log.threads_left(self._hooks.name, 1)
 
@@ -291,7 +292,7 @@ class MessageServer:
         self.close()
 
     def __repr__(self) -> str:
-        state = f"{self._hooks.count} connections" if self._thread.is_alive() else "closed"
+        state = "closed" if self._ended.done else f"{self._hooks.count} connections"
         return f"<MessageServer {self._hooks.name}, {state}>"
 
 

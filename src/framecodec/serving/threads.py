@@ -21,11 +21,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self, final
 
 from .. import errors
 from ..codec import Codec
-from ..sockets import DEFAULT_CODEC, Address, FrameSocket, listen
+from ..sockets import Address, FrameSocket, listen
 from . import log
 from .common import (
     BACKLOG_LIMIT,
+    DEFAULT_CODEC,
     AcceptPause,
+    Ending,
     Observer,
     abort,
     check_codec,
@@ -151,6 +153,7 @@ class Server:
         "_address",
         "_changed",
         "_closing",
+        "_ended",
         "_handler",
         "_keepalive",
         "_listener",
@@ -191,6 +194,7 @@ class Server:
             for sock in self._wakeup:
                 sock.setblocking(False)
             listener.settimeout(0)
+            self._ended = Ending()
             self._thread = threading.Thread(
                 target=self._accept_all, name=f"framecodec serve {self._name}", daemon=True
             )
@@ -246,6 +250,7 @@ class Server:
             self._listener.close()
             for sock in self._wakeup:
                 sock.close()
+            self._ended.set()
 
     def _has_place(self) -> bool:
         """Wait until another connection is allowed; return False where the server closes."""
@@ -278,6 +283,7 @@ class Server:
             thread.start()
         except BaseException:
             self._forget(served)
+            served.ended.set()
             sock.close()
             raise
         return True
@@ -304,6 +310,7 @@ class Server:
             with contextlib.suppress(OSError):
                 served.sock.close()
             self._forget(served)
+            served.ended.set()
 
     def _open(self, served: _Served) -> FrameSocket:
         sock = served.sock
@@ -317,8 +324,8 @@ class Server:
         conn = FrameSocket(sock, self._listener.codec, **self._options)
         with self._changed:
             served.conn = conn
-        if self._closing:  # close() may have looked before the TLS socket was there
-            stop_receiving(sock)
+        if self._closing:  # close() may have looked before the connection was there
+            served.stop_receiving()
         return conn
 
     def _wrap(self, sock: socket.socket, context: ssl_module.SSLContext) -> Any:
@@ -410,8 +417,8 @@ class Server:
     def serve_forever(self) -> None:
         """Wait until the server is closed. Ctrl-C (`KeyboardInterrupt`) closes it."""
         try:
-            while self._thread.is_alive():
-                self._thread.join(1)
+            while not self._ended.wait(1):
+                pass
         except KeyboardInterrupt:
             self.close()
 
@@ -436,7 +443,7 @@ class Server:
             with contextlib.suppress(OSError):
                 self._wakeup[1].send(b"\0")
         if self._thread is not threading.current_thread():
-            self._thread.join(_AFTER_ABORT)
+            self._ended.wait(_AFTER_ABORT)
         with self._changed:
             served = list(self._served)
         for one in served:
@@ -470,10 +477,8 @@ def _join(served: list[_Served], deadline: float) -> list[_Served]:
     me = threading.current_thread()
     running = []
     for one in served:
-        if one.thread is not None and one.thread is not me:
-            one.thread.join(max(0.0, deadline - monotonic()))
-            if one.thread.is_alive():
-                running.append(one)
+        if one.thread is not me and not one.ended.wait(deadline - monotonic()):
+            running.append(one)
     return running
 
 
@@ -493,6 +498,7 @@ class _Served:
         "_size",
         "aborted",
         "conn",
+        "ended",
         "fault",
         "peer",
         "sock",
@@ -503,6 +509,7 @@ class _Served:
         self.sock = sock
         self.peer = peer
         self.thread: threading.Thread | None = None
+        self.ended = Ending()
         self.conn: FrameSocket | None = None  # while the handler runs
         self.aborted = False
         self.fault: BaseException | None = None  # what the client did wrong; logged already
@@ -515,7 +522,9 @@ class _Served:
         self._finishing = False
 
     def stop_receiving(self) -> None:
-        """End the receiving direction."""
+        """End the receiving direction, also of a client that never pauses."""
+        if self.conn is not None:
+            _refuse_to_receive(self.conn)
         stop_receiving(self.sock)
 
     def abort(self) -> None:
@@ -592,6 +601,17 @@ class _Served:
             sender.join(_LAST_BROADCASTS)
             if sender.is_alive():
                 self.abort()
+
+
+def _refuse_to_receive(conn: FrameSocket) -> None:
+    """Let every later receive raise EOFError; a shutdown alone does not stop what still arrives."""
+    side: Any = getattr(conn, "_receiving", None)
+    if side is None:
+        return
+    side.inbox.fail(EOFError("the server is closing"))
+    state = side.receiver.state
+    if state in (type(state).READY, type(state).BUSY):
+        side.receiver.state = type(state).FAILED
 
 
 def _send_frames(conn: FrameSocket, frames: bytes) -> None:
