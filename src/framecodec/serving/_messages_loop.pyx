@@ -25,7 +25,7 @@ cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_SetFromErrno
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_RawFree, PyMem_RawMalloc
 from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_XDECREF
@@ -107,6 +107,7 @@ cdef enum:
     LARGE_REPLY = 16384  # a reply that is not copied into its frame
     FEW_REPLIES = 16  # where large replies are looked for
     MAX_PARTS = 64  # of one system call
+    KEPT_SIZE = 4194304
     MAX_EVENTS = 256
     OPEN = 0
     FINISHING = 1
@@ -119,6 +120,16 @@ cdef double FINISH_TIME = 30.0
 cdef double SCAN_PAUSE = 0.02
 
 cdef tuple PHASES = ("open", "finishing", "lingering", "closed")
+
+
+cdef void _keep_freed_memory() noexcept:
+    """Let the allocator keep some MiB that are freed.
+
+    At first glibc gives memory back where 128 KiB at the heap's end are free, which the messages of
+    one receive are: then each receive faults its pages in again (a fifth of the time for messages
+    of 64 KiB). It adapts when a larger block is freed.
+    """
+    PyMem_RawFree(PyMem_RawMalloc(KEPT_SIZE))
 
 
 cdef inline bint _would_block() noexcept:
@@ -517,6 +528,7 @@ cdef class MessageLoop:
         """Serve until `stop`."""
         cdef int ended
         self._thread_id = PyThread_get_thread_ident()
+        _keep_freed_memory()
         self._turn_began = _now()
         try:
             while True:
