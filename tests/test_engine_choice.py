@@ -337,3 +337,38 @@ def test_the_stub_of_a_compiled_module_declares_what_its_python_twin_has(name: s
             class_name != "CompletedAwaitable"
         ):  # whose arguments the standard library gives by position
             assert own == methods, class_name
+
+
+# --- the loop of serve_messages() -----------------------------------------------------------------
+
+SHOW_LOOP = """
+import framecodec
+from framecodec.serving import messages
+with framecodec.serve_messages(lambda conn, messages: messages, ("127.0.0.1", 0)) as server:
+    with framecodec.connect(server.address, timeout=10) as conn:
+        conn.send(b"a")
+        assert conn.recv() == b"a"
+print(messages._loop_module.__name__)
+"""
+
+
+@pytest.mark.c_extension
+@pytest.mark.skipif(sys.platform != "linux", reason="the compiled loop needs epoll")
+def test_the_compiled_loop_is_used_on_linux(package: Path) -> None:
+    done = run(package, SHOW_LOOP, *WITH_GIL, "-W", "error")
+    assert done.stdout == "framecodec.serving._messages_loop\n", done.stderr
+
+
+@pytest.mark.c_extension
+@pytest.mark.skipif(sys.platform != "linux", reason="the compiled loop needs epoll")
+def test_a_missing_compiled_loop_is_replaced_with_one_warning(package: Path) -> None:
+    compiled_file(package, "serving._messages_loop").unlink()
+    done = run(package, SHOW_LOOP, *WITH_GIL)
+    assert done.stdout == "framecodec.serving._messages_loop_py\n", done.stderr
+    (warning,) = [line for line in done.stderr.splitlines() if "Warning:" in line]
+    assert "serve_messages() is slower" in warning
+
+
+def test_the_python_engine_uses_the_python_loop(package: Path) -> None:
+    done = run(package, SHOW_LOOP, "-W", "error", FRAMECODEC_NO_EXTENSIONS="1")
+    assert done.stdout == "framecodec.serving._messages_loop_py\n", done.stderr
