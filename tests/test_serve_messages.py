@@ -710,6 +710,29 @@ def test_accepting_resumes_after_a_fault_of_the_system(
     assert pauses == ["0.01 s", "0.02 s", "0.04 s"]
 
 
+def test_a_server_whose_listening_socket_fails_still_serves_its_connections(
+    logged: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept, failures = socket.socket.accept, [0]
+
+    def failing(self: socket.socket) -> Any:
+        failures[0] += 1
+        if failures[0] > 2:
+            raise OSError(errno.EINVAL, "not listening")
+        return accept(self)
+
+    monkeypatch.setattr(socket.socket, "accept", failing)
+    with framecodec.serve_messages(echo, LOOPBACK) as server, dial(server.address) as conn:
+        conn.send(b"a")
+        assert conn.recv() == b"a"
+        with contextlib.suppress(OSError), socket.create_connection(server.address, PATIENCE):
+            until(logged)
+        conn.send(b"b")
+        assert conn.recv() == b"b"
+    assert len(logged()) == 1
+    assert "stopped listening" in logged()[0]
+
+
 # --- the end --------------------------------------------------------------------------------------
 
 

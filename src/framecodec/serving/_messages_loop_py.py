@@ -48,6 +48,7 @@ LONGEST_TURN = 0.1  # seconds
 LINGER_TIME = 2.0  # seconds
 FINISH_TIME = 30.0  # seconds
 SCAN_PAUSE = 0.02  # seconds between two looks at all deadlines, at least
+LONGEST_WAIT = 3600.0  # seconds; a selector refuses much more
 LAST_READS = 8  # receives from a client whose time is over, at most
 
 OPEN, FINISHING, LINGERING, CLOSED = range(4)
@@ -351,7 +352,7 @@ class MessageLoop:
         until = self._next_scan
         if self._accept_at and not self._stopping:
             until = min(until, self._accept_at)
-        return None if until == inf else max(0.0, until - self.clock)
+        return None if until == inf else min(max(0.0, until - self.clock), LONGEST_WAIT)
 
     def _on_event(self, fd: int, conn: MessageConnection | None, mask: int) -> None:
         if fd == self._listener.fileno() and conn is None:
