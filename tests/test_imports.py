@@ -102,10 +102,11 @@ LAYERS = [
         "socketserver.py": "connections of the standard library's `socketserver`",
     },
     {
+        "serving/_message_steps_py.py": "what that loop does for one connection, in Python",
         "serving/_messages_loop.pyx": "the loop of `serve_messages`, compiled, with epoll",
-        "serving/_messages_loop_py.py": "the same in Python, with `selectors`",
         "serving/threads.py": "`serve`: a thread for each connection",
     },
+    {"serving/_messages_loop_py.py": "the loop of `serve_messages` in Python, with `selectors`"},
     {"serving/messages.py": "`serve_messages`: one thread for all connections"},
     {"serving/__init__.py": "the public names of the blocking servers"},
     {"_guess/": "`guess`: the codecs that explain a capture"},
@@ -133,6 +134,7 @@ EXCEPTIONS = {
     ("_engine", "asyncio._fast_path_py"),
     ("_engine", "_socket_io_py"),
     # For annotations only: an object refers to the one that owns it.
+    ("serving._message_steps_py", "serving._messages_loop_py"),
     ("asyncio.back_pressure", "asyncio.protocol"),
     ("asyncio.sending", "asyncio.protocol"),
     ("asyncio.tls", "asyncio.stream"),

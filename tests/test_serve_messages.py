@@ -938,7 +938,9 @@ def test_many_connections_come_and_go(logged: Any) -> None:
 
 @needs_cpython_3_11
 @pytest.mark.parametrize("failures", [1, 5])
-def test_a_server_survives_when_memory_runs_out(failures: int, logged: Any) -> None:
+def test_a_server_survives_when_memory_runs_out(failures: int, twin: Any, logged: Any) -> None:
+    if failures > 1 and twin is _messages_loop_py:
+        pytest.skip("Python code needs memory to handle an error")
     testcapi = pytest.importorskip("_testcapi")
     frame = Codec.uint(4).encode
 
