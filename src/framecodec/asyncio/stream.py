@@ -207,14 +207,14 @@ class StreamProtocol(FrameProtocol):
             self._resume_when_low()
         self._waiter = waiter = asyncio.get_running_loop().create_future()
         if self._timer is not None:
-            self._timer.set_receiving(True)
+            self._timer.start_waiting()
         return waiter
 
     def stop_waiting(self) -> None:
         """End the wait of a recv, also one that was cancelled or that did not start."""
         self._waiter = None
         if self._timer is not None:
-            self._timer.set_receiving(False)
+            self._timer.stop_waiting(bool(self.batches))
 
     # No call separates the lines that belong together, and none of them allocates: a signal handler
     # that raises, or a garbage collection that receives, finds each batch in one place.
