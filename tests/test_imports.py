@@ -34,6 +34,7 @@ LAYERS = [
         "_shapes.py": "parse and build functions of the formats whose shape needs code",
         "_socket_face.py": "the part of a socket's interface that all wrappers share",
         "_waiting.py": "wait for a socket until a deadline",
+        "serving/log.py": "what the servers log",
         "asyncio/waiters.py": "futures that tasks wait for: until the peer takes more, or the end",
     },
     {
@@ -92,7 +93,17 @@ LAYERS = [
     {"asyncio/stream.py": "`FrameStream`: a connection for tasks that wait"},
     {"asyncio/connect.py": "`open_connection`, `start_server` and their Unix versions"},
     {"asyncio/__init__.py": "the public names for event loops"},
-    {"socketserver.py": "connections of the standard library's `socketserver`"},
+    {
+        "serving/common.py": "what the blocking servers share: addresses, observers, faults",
+        "socketserver.py": "connections of the standard library's `socketserver`",
+    },
+    {
+        "serving/_messages_loop.pyx": "the loop of `serve_messages`, compiled, with epoll",
+        "serving/_messages_loop_py.py": "the same in Python, with `selectors`",
+        "serving/threads.py": "`serve`: a thread for each connection",
+    },
+    {"serving/messages.py": "`serve_messages`: one thread for all connections"},
+    {"serving/__init__.py": "the public names of the blocking servers"},
     {"testing/": "the test kit for users"},
     {"cli/": "the command line"},
     {"__main__.py": "`python -m framecodec`"},

@@ -64,7 +64,6 @@ src/framecodec/_waiting.py
 src/framecodec/datagrams.py
 src/framecodec/sockets.py
 src/framecodec/socketserver.py
-tests/helpers/chunking.py
 tests/helpers/fault_injection.py
 tests/interop/processes.py
 tests/helpers/subprocesses.py
