@@ -46,7 +46,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def fire(protocol: Any) -> None:
     """Let the timer fire now."""
-    timer = protocol._timer
+    timer = protocol._peer_timer
     if timer._handle is not None:
         timer._handle.cancel()
     timer._on_timer()
