@@ -33,6 +33,7 @@ FACE = {
     "TruncatedDatagramError",
     "connect",
     "formats",
+    "guess",
     "listen",
     "parse_codec",
     "serve",
