@@ -33,7 +33,7 @@ extensions = [
         [f"src/framecodec/{name.replace('.', '/')}.pyx"],
         optional=not REQUIRE,
     )
-    for name in ("_encoder", "_splitter", "_socket_io", "asyncio._fast_path")
+    for name in ("_encoder", "_splitter", "sockets._fast_path", "asyncio._fast_path")
 ]
 for extension in extensions:
     if sys.platform != "win32":  # here and not in CFLAGS, which would replace Python's own flags

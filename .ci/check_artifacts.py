@@ -29,7 +29,7 @@ def problems_of_a_wheel(path: Path) -> list[str]:
             "framecodec/py.typed",
             "framecodec/_encoder.pyi",
             "framecodec/_splitter.pyi",
-            "framecodec/_socket_io.pyi",
+            "framecodec/sockets/_fast_path.pyi",
             "framecodec/asyncio/_fast_path.pyi",
         )
         if wanted not in names
@@ -65,8 +65,8 @@ def problems_of_a_source_distribution(path: Path) -> list[str]:
             "src/framecodec/_encoder.pyi",
             "src/framecodec/_splitter.pyx",
             "src/framecodec/_splitter.pyi",
-            "src/framecodec/_socket_io.pyx",
-            "src/framecodec/_socket_io.pyi",
+            "src/framecodec/sockets/_fast_path.pyx",
+            "src/framecodec/sockets/_fast_path.pyi",
             "src/framecodec/asyncio/_fast_path.pyx",
             "src/framecodec/asyncio/_fast_path.pyi",
             "src/framecodec/py.typed",

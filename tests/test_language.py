@@ -59,17 +59,9 @@ examples/socketserver_server.py
 examples/sticky_server.py
 examples/udp_chat_server.py
 examples/workers_server.py
-src/framecodec/_outbox.py
-src/framecodec/_socket_face.py
-src/framecodec/_socket_io.pyx
-src/framecodec/_socket_io_py.py
 src/framecodec/_splitter.pyx
 src/framecodec/_splitter_py.py
-src/framecodec/_transfer.py
-src/framecodec/_waiting.py
-src/framecodec/datagrams.py
 src/framecodec/_error_texts.py
-src/framecodec/sockets.py
 src/framecodec/socketserver.py
 tests/helpers/chunking.py
 tests/helpers/fault_injection.py

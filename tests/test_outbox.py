@@ -7,7 +7,7 @@ import random
 import pytest
 
 from framecodec import Codec, MessageTooLargeError
-from framecodec._outbox import _MOST_BUFFERS, GATHER_SIZE, Outbox
+from framecodec._outbox import _BUFFER_LIMIT, GATHER_SIZE, Outbox
 
 CODEC = Codec.uint(4)
 LARGE = bytes(range(256)) * 64  # 16 KiB
@@ -130,7 +130,7 @@ def test_there_are_never_more_buffers_than_one_system_call_takes() -> None:
     outbox = Outbox(CODEC)
     messages = [bytes([n % 256]) * GATHER_SIZE for n in range(2000)]
     outbox.put_many(messages)
-    assert len(outbox.buffers()) <= _MOST_BUFFERS
+    assert len(outbox.buffers()) <= _BUFFER_LIMIT
     assert drain(outbox, [5_000_000]) == CODEC.encode_many(messages)
 
 

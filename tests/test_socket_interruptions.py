@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from framecodec import Codec, DatagramSocket, FrameSocket, IncompleteFrameError
+from framecodec._states import SendState
 from tests.helpers.cpython_internals import needs_cpython_3_11
 from tests.helpers.fault_injection import (
     TIMEOUT,
@@ -120,7 +121,7 @@ def test_a_receive_loses_nothing_or_says_so_for_ever(
                 call(conn, method, messages)
                 if conn.pending_messages:
                     call(conn, method, messages)
-            assert lock_is_free(conn._read_lock)
+            assert lock_is_free(conn._receiving.lock)
             peer.sendall(codec.encode_many(SECOND))
             conn.settimeout(TIMEOUT)
             failure = receive_rest(conn, messages)
@@ -168,14 +169,18 @@ def test_a_receive_past_the_splitter_resumes_or_says_that_it_cannot(
                 receive = partial(conn.recv_file, file)
             with interrupted_after_opcode(moment) as passed, contextlib.suppress(Interruption):
                 done = receive()
-            assert lock_is_free(conn._read_lock)
+            assert lock_is_free(conn._receiving.lock)
             found = b""
             try:
                 # At its very end the call may have finished although it was interrupted.
-                if done is None and conn._stream is None and size == len(file.getvalue()):
+                if (
+                    done is None
+                    and conn._receiving.inbox.direct is None
+                    and size == len(file.getvalue())
+                ):
                     done = size
                 if done is None and way == "buffer" and bytes(buffer) == message:
-                    done = size if conn._stream is None else receive()
+                    done = size if conn._receiving.inbox.direct is None else receive()
                 if done is None:
                     done = receive()
                 found = conn.recv()
@@ -234,7 +239,7 @@ def test_a_send_tears_no_frame(name: str, timeout: float | None, way: str, tmp_p
                         sends(file)[way](conn)
                     except (Interruption, BlockingIOError) as error:
                         taken = getattr(error, "message_started", None)
-                assert lock_is_free(conn._write_lock)
+                assert lock_is_free(conn._sending.lock)
                 conn.settimeout(TIMEOUT)
                 dead = False
                 try:
@@ -300,8 +305,8 @@ def test_a_guard_that_is_interrupted_is_not_taken(timeout: float) -> None:
             moment += 1
             with interrupted_after_opcode(moment) as passed, contextlib.suppress(Interruption):
                 conn.flush()
-            assert lock_is_free(conn._write_lock)
-            assert not conn._sender.sending
+            assert lock_is_free(conn._sending.lock)
+            assert conn._sender.state is SendState.IDLE
             if moment > passed[0]:
                 break
         assert moment > 1

@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 
 from framecodec import Codec, Splitter
-from framecodec._batch import _SharedTake
+from framecodec._states import ReceiveState, SendState
 from framecodec.errors import InvalidFrameError, MessageTooLargeError
+from framecodec.sockets._fast_path_py import _SharedTake
 from tests.helpers.fault_injection import Interruption
 
 CODEC = Codec.uint(2)
@@ -29,13 +30,16 @@ DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)
 
 @pytest.fixture(params=["python", pytest.param("compiled", marks=pytest.mark.c_extension)])
 def io(request: pytest.FixtureRequest) -> ModuleType:
-    names = {"python": "framecodec._socket_io_py", "compiled": "framecodec._socket_io"}
+    names = {
+        "python": "framecodec.sockets._fast_path_py",
+        "compiled": "framecodec.sockets._fast_path",
+    }
     return importlib.import_module(names[request.param])
 
 
 @pytest.fixture
 def compiled_io() -> ModuleType:
-    return importlib.import_module("framecodec._socket_io")
+    return importlib.import_module("framecodec.sockets._fast_path")
 
 
 @pytest.fixture
@@ -49,7 +53,6 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
 def sender_of(io: ModuleType, sock: socket.socket, flags: int = DONTWAIT) -> Any:
     sender = io.Sender(sock, io.Lock(), CODEC)
     sender.use(flags)
-    sender.clear = True
     return sender
 
 
@@ -239,9 +242,9 @@ def test_a_receiver_that_may_not_read_or_knows_no_splitter_reads_nothing(
     frame = CODEC.encode(b"hello")
     ends[0].sendall(frame)
     receiver = receiver_of(io, ends[1])
-    receiver.may_read = False
+    receiver.state = ReceiveState.BUSY
     assert list(receiver) == []
-    receiver.may_read = True
+    receiver.state = ReceiveState.READY
     receiver.use(None, 0, 0, 0.0)
     assert list(receiver) == []
     assert ends[1].recv(100) == frame
@@ -257,7 +260,7 @@ def test_one_receive_brings_what_is_there(compiled_io: ModuleType, ends: Any) ->
     assert list(receiver) == [b"one", b""]
     ends[0].sendall(stream[-1:])
     assert list(receiver) == [b"three"]
-    assert receiver.may_read
+    assert receiver.state is ReceiveState.READY
     ends[0].close()
     assert list(receiver) == []  # the end is for others to tell
     assert ends[1].recv(1) == b""
@@ -293,8 +296,8 @@ def test_what_the_system_refuses_is_an_os_error(compiled_io: ModuleType) -> None
                 next(receiver)
             with pytest.raises(BrokenPipeError):
                 sender.send(b"hello")
-            assert receiver.may_read
-            assert not sender.sending
+            assert receiver.state is ReceiveState.READY
+            assert sender.state is SendState.IDLE
         with pytest.raises(OSError, match="descriptor"):
             next(receiver)
         with pytest.raises(OSError, match="descriptor"):
@@ -338,7 +341,7 @@ def test_a_receiver_waits_for_a_whole_message_and_no_longer_than_it_may(
         ends[0].sendall(bytes([byte]))
         with pytest.raises(TimeoutError, match=r"within 0\.05 s"):
             next(receiver)
-        assert receiver.may_read
+        assert receiver.state is ReceiveState.READY
     receiver.use(None, 0, 0, 0.0)
     splitter = Splitter(CODEC)
     receiver.use(splitter, 65536, DONTWAIT, 10.0)
@@ -356,9 +359,8 @@ def test_a_small_message_leaves_in_one_call(io: ModuleType, ends: Any) -> None:
     assert sender.send(b"hello")
     assert sender.send(b"")
     assert ends[0].recv(100) == CODEC.encode_many([b"hello", b""])
-    assert sender.clear
-    assert not sender.sending
-    assert sender.left == ()
+    assert sender.state is SendState.IDLE
+    assert sender.unsent == ()
 
 
 @pytest.mark.skipif(not hasattr(socket.socket, "sendmsg"), reason="no sendmsg here")
@@ -366,11 +368,10 @@ def test_a_small_message_leaves_in_one_call(io: ModuleType, ends: Any) -> None:
 def test_a_large_message_leaves_in_one_call(io: ModuleType, ends: Any, codec: Codec) -> None:
     sender = io.Sender(ends[1], io.Lock(), codec)
     sender.use(DONTWAIT)
-    sender.clear = True
     message = bytes(range(256)) * 16
     assert sender.send(message)
-    assert sender.clear
-    assert sender.left == ()
+    assert sender.state is SendState.IDLE
+    assert sender.unsent == ()
     assert ends[0].recv(10_000) == codec.encode(message)
 
 
@@ -385,13 +386,13 @@ def test_what_one_call_did_not_take_of_a_large_message_is_kept(taken: int) -> No
         def sendmsg(self, buffers: list[bytes], ancillary: tuple[()], flags: int) -> int:
             return taken
 
-    python_io = importlib.import_module("framecodec._socket_io_py")
+    python_io = importlib.import_module("framecodec.sockets._fast_path_py")
     sender = python_io.Sender(Reluctant(), python_io.Lock(), Codec.uint(4))
-    sender.clear = True
+    sender.use(0)
     message = bytes(range(250)) * 24
     assert sender.send(message)
-    assert not sender.clear
-    assert b"".join(sender.left) == Codec.uint(4).encode(message)[taken:]
+    assert sender.state is SendState.HELD
+    assert b"".join(sender.unsent) == Codec.uint(4).encode(message)[taken:]
 
 
 def test_what_is_of_three_parts_or_no_bytes_or_not_next_is_left_to_the_caller(
@@ -399,16 +400,14 @@ def test_what_is_of_three_parts_or_no_bytes_or_not_next_is_left_to_the_caller(
 ) -> None:
     with_trailer = io.Sender(ends[1], io.Lock(), Codec.uint(2, trailer=b"."))
     with_trailer.use(DONTWAIT)
-    with_trailer.clear = True
     assert not with_trailer.send(bytes(4096))
-    assert with_trailer.clear
+    assert with_trailer.state is SendState.IDLE
     sender = sender_of(io, ends[1])
     assert not sender.send(bytearray(4))
     assert not sender.send("text")
-    sender.sending = True  # as where a signal handler sends while a send is inside
+    sender.state = SendState.BUSY  # as if a signal handler interrupted a call that sends
     assert not sender.send(b"hello")
-    sender.sending = False
-    sender.clear = False
+    sender.state = SendState.HELD
     assert not sender.send(b"hello")
     ends[1].close()
     assert ends[0].recv(100) == b""
@@ -417,7 +416,6 @@ def test_what_is_of_three_parts_or_no_bytes_or_not_next_is_left_to_the_caller(
 def test_a_message_that_is_invalid_raises_and_nothing_is_sent(io: ModuleType, ends: Any) -> None:
     sender = io.Sender(ends[1], io.Lock(), Codec.uint(1, max_message_size=3))
     sender.use(0)
-    sender.clear = True
     with pytest.raises(MessageTooLargeError):
         sender.send(b"four")
     assert sender.send(b"hey")
@@ -428,7 +426,6 @@ def test_a_sender_whose_lock_is_taken_sends_nothing(io: ModuleType, ends: Any) -
     lock = io.Lock()
     sender = io.Sender(ends[1], lock, CODEC)
     sender.use(0)
-    sender.clear = True
     answers: list[bool] = []
     with lock:
         thread = threading.Thread(target=lambda: answers.append(sender.send(b"hello")))
@@ -446,7 +443,7 @@ def test_where_the_buffer_is_full_whole_frames_are_refused_and_the_begun_one_is_
     message, taken = bytes(range(250)) * 12, 0
     while sender.send(message):
         taken += 1
-        if sender.left:
+        if sender.unsent:
             break
         assert taken < 10_000
     assert not sender.send(message)
@@ -454,7 +451,7 @@ def test_where_the_buffer_is_full_whole_frames_are_refused_and_the_begun_one_is_
     wire = b""
     while select.select([ends[0]], [], [], 0)[0]:
         wire += ends[0].recv(1 << 20)
-    assert wire + b"".join(sender.left) == CODEC.encode_many([message] * taken)
+    assert wire + b"".join(sender.unsent) == CODEC.encode_many([message] * taken)
 
 
 @pytest.mark.skipif(not DONTWAIT, reason="no call can be made non-blocking here")
@@ -468,19 +465,18 @@ def test_a_large_message_that_does_not_fit_is_begun_and_its_end_kept(
     with sock, peer:
         sender = io.Sender(sock, io.Lock(), codec)
         sender.use(DONTWAIT)
-        sender.clear = True
         message = bytes(range(256)) * 65_000
         assert sender.send(message)
-        left = b"".join(sender.left)
-        assert not sender.clear
+        unsent = b"".join(sender.unsent)
+        assert sender.state is SendState.HELD
         assert not sender.send(b"next")
         frame = codec.encode(message)
-        assert 0 < len(left) < len(frame)
+        assert 0 < len(unsent) < len(frame)
         peer.settimeout(10)
         wire = b""
-        while len(wire) < len(frame) - len(left):
+        while len(wire) < len(frame) - len(unsent):
             wire += peer.recv(1 << 20)
-        assert wire + left == frame
+        assert wire + unsent == frame
 
 
 # --- batches --------------------------------------------------------------------------------------
@@ -488,18 +484,18 @@ def test_a_large_message_that_does_not_fit_is_begun_and_its_end_kept(
 
 def test_a_batch_gives_each_message_once_and_holds_none_that_it_gave(io: ModuleType) -> None:
     messages = [b"one".upper(), b"two".upper(), b"three".upper()]
-    frames = [b"1".center(5), b"2".center(5), b"3".center(5)]
-    watched = [*messages, *frames]
+    headers = [b"1".center(5), b"2".center(5), b"3".center(5)]
+    watched = [*messages, *headers]
     before = [sys.getrefcount(each) for each in watched]
-    batch = io.Batch(list(messages), list(frames))
+    batch = io.Batch(list(messages), list(headers))
     assert len(batch) == 3
     assert batch.first is messages[0]
     assert batch.rest() == messages
-    assert batch.frames() == frames
+    assert batch.headers() == headers
     assert next(iter(batch)) is messages[0]
     assert next(batch.take) is messages[1]
     assert len(batch) == 1
-    assert (batch.rest(), batch.frames()) == (messages[2:], frames[2:])
+    assert (batch.rest(), batch.headers()) == (messages[2:], headers[2:])
     assert list(batch.take_all) == [messages[2:]]
     assert list(batch.take_all) == [[]]
     assert list(batch) == []
@@ -507,10 +503,10 @@ def test_a_batch_gives_each_message_once_and_holds_none_that_it_gave(io: ModuleT
     with pytest.raises(IndexError):
         batch.first  # noqa: B018
     assert io.Batch([b"one"]).rest() == [b"one"]
-    with pytest.raises(ValueError, match="2 messages"):
+    with pytest.raises(ValueError, match="1 headers for 2 messages"):
         io.Batch([b"one", b"two"], [b"1"])
     with pytest.raises(TypeError):
-        io.Batch([b"one"]).frames()
+        io.Batch([b"one"]).headers()
 
 
 def test_threads_take_each_message_of_a_batch_once(io: ModuleType) -> None:
@@ -542,11 +538,11 @@ def test_without_the_gil_a_queue_that_another_thread_emptied_is_an_end() -> None
 
 
 def test_batches_are_shared_out_without_the_gil(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("framecodec._batch._HAS_GIL", False)
-    python_io = importlib.import_module("framecodec._socket_io_py")
+    monkeypatch.setattr("framecodec.sockets._fast_path_py._HAS_GIL", False)
+    python_io = importlib.import_module("framecodec.sockets._fast_path_py")
     batch = python_io.Batch([b"one", b"two", b"three"], [b"1", b"2", b"3"])
     assert next(batch.take) == b"one"
-    assert batch.frames() == [b"2", b"3"]
+    assert batch.headers() == [b"2", b"3"]
     assert list(batch.take_all) == [[b"two", b"three"]]
     assert list(batch) == []
 

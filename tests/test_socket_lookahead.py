@@ -175,11 +175,19 @@ class Liar:
         return 1, 0 if again else view[0]
 
 
-def test_a_parse_that_changes_its_answer_ends_the_stream_and_loses_no_message_before() -> None:
+def test_recv_asks_parse_once_for_each_frame() -> None:
     codec = Codec.custom(Liar(), build_byte)
     with stream_pair() as (peer, sock), FrameSocket(sock, codec) as conn:
         conn.settimeout(TIMEOUT)
         peer.sendall(codec.encode_many([b"one", b"three"]))
-        for _ in range(2):
-            with pytest.raises(InvalidFrameError, match="parse"):
-                conn.recv()
+        assert [conn.recv(), conn.recv()] == [b"one", b"three"]
+
+
+def test_detach_fails_if_parse_changes_its_answer() -> None:
+    codec = Codec.custom(Liar(), build_byte)
+    with stream_pair() as (peer, sock), FrameSocket(sock, codec) as conn:
+        conn.settimeout(TIMEOUT)
+        peer.sendall(codec.encode_many([b"one", b"three"]))
+        assert conn.recv() == b"one"
+        with pytest.raises(InvalidFrameError, match="parse"):
+            conn.detach()

@@ -688,7 +688,7 @@ def test_a_send_takes_one_time_out_for_what_was_held_and_what_is_new(
         conn.send(bytes(5_000_000))
     conn.settimeout(TIMEOUT)
     before = conn.pending_send
-    monkeypatch.setattr("framecodec.sockets._wait", drain_the_peer)
+    monkeypatch.setattr("framecodec.sockets.sending.wait", drain_the_peer)
     conn.send(bytes(5_000_000))
     assert before > 0
     assert len(deadlines) > before // (1 << 20) + 1

@@ -37,12 +37,19 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Protocol, final
 
 from . import _error_texts, errors
+from ._kept_headers import frames_as_travelled
 from .splitter import Splitter
 
 if TYPE_CHECKING:
     from .codec import Codec
 
-__all__ = ["NEED_DATA", "DirectMessage", "Inbox", "ReadyMessages", "check_seconds"]
+__all__ = [
+    "NEED_DATA",
+    "DirectMessage",
+    "Inbox",
+    "ReadyMessages",
+    "check_seconds",
+]
 
 
 @final
@@ -137,12 +144,14 @@ class Inbox:
         idle_timeout: Seconds without a byte between two messages while a caller waits to receive;
             several waits add up. None for no limit.
         on_oversize: As for `Splitter`.
+        keep_headers: As for `Splitter`.
 
     Raises:
         TypeError, ValueError: An argument is invalid.
     """
 
     __slots__ = (
+        "_keep_headers",
         "_last_position",
         "_message_offset",
         "_message_watch",
@@ -168,9 +177,12 @@ class Inbox:
         message_timeout: float | None = None,
         idle_timeout: float | None = None,
         on_oversize: Literal["raise", "skip"] = "raise",
+        keep_headers: bool = False,
     ) -> None:
         self.codec = codec
-        self.splitter = Splitter(codec, on_oversize=on_oversize)
+        self._keep_headers = keep_headers
+        self._on_oversize = on_oversize
+        self.splitter = self.new_splitter(0)
         self.ready = ready
         self.failure: BaseException | None = None
         """The reason why receiving ended, or None; set it by `fail`."""
@@ -179,7 +191,6 @@ class Inbox:
         self.message_timeout = check_seconds("message_timeout", message_timeout)
         self.idle_timeout = check_seconds("idle_timeout", idle_timeout)
         self.has_limits = message_timeout is not None or idle_timeout is not None
-        self._on_oversize = on_oversize
         self._receiving = True
         self._waiting = True
         self._message_watch = _Stopwatch()
@@ -240,10 +251,19 @@ class Inbox:
         if self.failure is None:
             self.failure = error.with_traceback(None)  # whose frames hold what was received
 
+    def new_splitter(self, stream_offset: int) -> Splitter:
+        """Return a splitter as this inbox needs it, for the stream from this position on."""
+        return Splitter(
+            self.codec,
+            on_oversize=self._on_oversize,
+            stream_offset=stream_offset,
+            keep_headers=self._keep_headers,
+        )
+
     def drop_unfinished(self) -> None:
         """Release the memory of an unfinished message: the connection has ended."""
         if self.splitter.pending:
-            self.splitter = Splitter(self.codec, on_oversize=self._on_oversize)
+            self.splitter = self.new_splitter(self.splitter.stream_offset)
 
     # --- what a receive gives ---------------------------------------------------------------------
 
@@ -357,13 +377,22 @@ class Inbox:
 
     # --- handing over -----------------------------------------------------------------------------
 
-    def detach(self) -> bytes:
+    def detach(
+        self, messages: list[Any] | None = None, headers: list[bytes] | None = None
+    ) -> bytes:
         """Return the bytes that were received and not delivered as messages, as they travelled.
 
         The inbox is of no use afterwards.
+
+        Args:
+            messages: The ready messages; None for those of the queue.
+            headers: The items of ``Splitter.headers`` for these messages, if the splitter keeps
+                headers.
         """
-        ready = [] if self.ready is None else self.ready.unread()
-        return self.codec.encode_many(ready) + self.splitter.detach()
+        if messages is None:
+            messages = [] if self.ready is None else self.ready.unread()
+        unfinished = self.splitter.detach()
+        return frames_as_travelled(self.codec, messages, headers, unfinished) + unfinished
 
 
 def check_seconds(name: str, seconds: float | None) -> float | None:

@@ -13,9 +13,10 @@ from socketserver import BaseRequestHandler
 from typing import Any, ClassVar, NoReturn
 
 from . import _error_texts, errors
+from ._datagrams import largest_payload, split_datagram
 from .codec import Codec
-from .datagrams import DatagramSocket, largest_payload, split_datagram
-from .sockets import DEFAULT_CODEC, FrameSocket
+from .sockets.connection import DEFAULT_CODEC, FrameSocket
+from .sockets.datagrams import DatagramSocket
 
 __all__ = ["FrameRequestHandler"]
 
@@ -180,7 +181,7 @@ class DatagramReply:
                 raise error
             finally:
                 del error  # which holds this frame: a cycle
-        raise _error_texts.stream_ended()
+        raise EOFError("the datagram has no more messages")
 
     def send(self, message: object, /) -> None:
         """Answers with one message, in one datagram.
