@@ -442,6 +442,7 @@ class FrameSocket(SocketWrapper):
             if were_free:
                 with contextlib.suppress(OSError, ValueError):
                     self._wire.say_goodbye()
+            self._end(SocketState.CLOSED)  # a call that ended may have stored its state after that
             self._sock.close()
             if sending.file is not None:
                 sending.file.close()

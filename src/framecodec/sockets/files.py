@@ -179,7 +179,7 @@ def recv_file(side: ReceiveSide, file: Any) -> int:
         finally:
             if receiver.state is _BUSY:
                 receiver.state = _READY if inbox.direct is None else _HALF_DELIVERED
-            if inbox.has_limits:
+            if inbox.receiving:
                 side.stop_clock()
 
 
@@ -197,7 +197,7 @@ def recv_into(side: ReceiveSide, buffer: Any) -> int:
         finally:
             if receiver.state is _BUSY:
                 receiver.state = _READY if inbox.direct is None else _HALF_DELIVERED
-            if inbox.has_limits:
+            if inbox.receiving:
                 side.stop_clock()
 
 
@@ -223,8 +223,6 @@ def _begin(side: ReceiveSide, capacity: int | None = None) -> IncomingMessage:
         message = begun
         _join(side, message)
         _check_capacity(message.size, capacity)
-    if side.inbox.has_limits:
-        side.inbox.resume(monotonic())
     return message
 
 

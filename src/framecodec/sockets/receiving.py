@@ -153,23 +153,22 @@ class ReceiveSide:
             return
         receiver.state = _BUSY
         try:
-            if self.inbox.has_limits:
-                self.inbox.resume(monotonic())
             if self.intake.parsing:
                 self._end_parsing()
-            if not (self.intake.arrived or (self.stops_at_large and self._is_large())):
+            if self.intake.arrived:
+                self.intake.deliver(receiver)
+            elif not (self.stops_at_large and self._is_large()):
                 self._receive_or_wait()
-            self.intake.deliver(receiver)
         finally:
             if receiver.state is _BUSY:
                 receiver.state = _READY
-            if self.inbox.has_limits:
+            if self.inbox.receiving:
                 self.stop_clock()
 
     def stop_clock(self) -> None:
-        """Stop the peer's clocks until the next call.
+        """Stop the peer's time until the next call that waits.
 
-        They run on if the time-out is 0: calls never wait then, the caller waits in between.
+        It runs on if the time-out is 0: calls never wait then, the caller waits in between.
         """
         if self.wire.timeout != 0:
             self.inbox.pause(monotonic())
@@ -195,9 +194,9 @@ class ReceiveSide:
             arrived: bool | None = False
             try:
                 if self.wire.tls is None:
-                    arrived = self.intake.receive(watch)
+                    arrived = self.intake.receive(self.receiver, watch)
                 else:
-                    arrived = self.wire.call_tls(self.intake.receive, watch)
+                    arrived = self.wire.call_tls(self.intake.receive, self.receiver, watch)
             except OSError as error:
                 event = self.event_after(error)
             except errors.FrameError as error:
@@ -220,9 +219,11 @@ class ReceiveSide:
                 self._check_deadline(deadline)
 
     def _note_chunk(self) -> bool:
-        """Set the peer's clocks; return whether a message begins that is too large to go on."""
+        """Set the peer's time; return whether a message begins that is too large to go on."""
         if self.inbox.has_limits:
-            self.inbox.note_arrival(monotonic())
+            now = monotonic()
+            self.inbox.note_arrival(now)
+            self.inbox.resume(now)
         return self.stops_at_large and self._is_large()
 
     def _is_large(self) -> bool:
@@ -258,14 +259,16 @@ class ReceiveSide:
         # Else the next attempt to receive shows what the kernel holds now.
 
     def check_limits(self, *, drained: bool) -> None:
-        """Raise if the peer's time is over.
+        """Raise if the peer's time is over. From now on it runs until the call ends.
 
         Args:
             drained: Whether the kernel held no bytes when a call tried to receive.
         """
         inbox = self.inbox
         if inbox.has_limits:
-            inbox.check_limits(monotonic(), drained=drained)
+            now = monotonic()
+            inbox.resume(now)
+            inbox.check_limits(now, drained=drained)
             if inbox.failure is not None:
                 self.end(inbox.failure)
 

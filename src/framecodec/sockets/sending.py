@@ -60,8 +60,12 @@ class SendSide:
     def send_all(self, put: Callable[[Any], None], messages: Any) -> None:
         """Put messages into the outbox and send it."""
         deadline = self.wire.deadline()
+        sender = self.sender
         with self.guard:
-            self.drain_before(deadline)
+            if sender.state is not _IDLE or self.wire.torn:
+                self.drain_before(deadline)
+            if sender.state is _IDLE:
+                sender.state = _HELD  # so that nothing is sent before this message
             size = 0
             try:
                 put(messages)
@@ -74,8 +78,12 @@ class SendSide:
     def send_file(self, file: OutgoingFile) -> None:
         """Send a message from a file."""
         deadline = self.wire.deadline()
+        sender = self.sender
         with self.guard:
-            self.drain_before(deadline)
+            if sender.state is not _IDLE or self.wire.torn:
+                self.drain_before(deadline)
+            if sender.state is _IDLE:
+                sender.state = _HELD  # so that nothing is sent before this message
             size = 0
             try:
                 self.file = file
@@ -94,8 +102,6 @@ class SendSide:
         except BaseException as error:
             mark_started(error, False)
             raise
-        if self.sender.state is _IDLE:
-            self.sender.state = _HELD  # so that nothing is sent before the message
 
     def drain(self, deadline: float | None) -> None:
         """Send what is held."""

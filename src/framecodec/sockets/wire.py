@@ -367,10 +367,13 @@ class Intake:
             return splitter, counts, True, keeps_headers
         return splitter, map(splitter.buffer_updated, counts), False, keeps_headers
 
-    def receive(self, stop_after_chunk: Callable[[], bool] | None = None) -> bool | None:
+    def receive(
+        self, receiver: Any, stop_after_chunk: Callable[[], bool] | None = None
+    ) -> bool | None:
         """Receive until a message is whole, for `LONGEST_TURN` seconds at most.
 
         Args:
+            receiver: It gets the messages, to deliver them.
             stop_after_chunk: Called after each receive that completed no message. If it returns
                 True, that is all.
 
@@ -384,12 +387,23 @@ class Intake:
             if in_python:
                 self.parsing = True
                 self.arrived = splitter.buffer_updated(result)
-                self.headers = splitter.headers if keeps_headers else None
+                if keeps_headers:
+                    # It has one more if the engine was interrupted after it stored a header.
+                    self.headers = splitter.headers[: len(self.arrived)]  # type: ignore[index]
                 self.parsing = False
             else:
                 self.arrived = result
-                self.headers = splitter.headers if keeps_headers else None
-            if self.arrived or (stop_after_chunk is not None and stop_after_chunk()):
+                if keeps_headers:
+                    self.headers = splitter.headers
+            if self.arrived:
+                batch = _fast_path.Batch(self.arrived, self.headers)
+                no_messages: list[Any] = []
+                # All or none: no call. After an interruption before them, deliver() continues.
+                receiver.ready = batch
+                self.arrived = no_messages
+                self.headers = None
+                return True
+            if stop_after_chunk is not None and stop_after_chunk():
                 return True
             now = monotonic()
             if not turn_ends_at:
@@ -399,18 +413,13 @@ class Intake:
         return None
 
     def deliver(self, receiver: Any) -> None:
-        """Make what has arrived the batch that the receiver delivers."""
-        if self.arrived:
-            headers = self.headers
-            if headers is not None and len(headers) > len(self.arrived):
-                # The Python engine was interrupted after it stored a header.
-                headers = headers[: len(self.arrived)]
-            batch = _fast_path.Batch(self.arrived, headers)
-            no_messages: list[Any] = []
-            # All or none: no call.
-            receiver.ready = batch
-            self.arrived = no_messages
-            self.headers = None
+        """Give the receiver what arrived before `receive` was interrupted."""
+        batch = _fast_path.Batch(self.arrived, self.headers)
+        no_messages: list[Any] = []
+        # All or none: no call.
+        receiver.ready = batch
+        self.arrived = no_messages
+        self.headers = None
 
     def clear(self, receiver: Any) -> None:
         """Drop all messages."""
