@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import io
 import select
+import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -145,3 +147,96 @@ def test_limits_come_with_connections_and_listeners() -> None:
             one.send(b"too late")
             with pytest.raises(IdleTimeoutError):
                 other.recv()
+
+
+def test_idle_timeout_adds_up_over_several_calls_and_not_between_them() -> None:
+    with stream_pair() as (_, sock), FrameSocket(sock, CODEC, idle_timeout=0.3) as conn:
+        conn.settimeout(0.125)
+        for _ in range(2):
+            with pytest.raises(TimeoutError, match="nothing is lost"):
+                conn.recv()
+            time.sleep(0.2)  # time in which no call receives does not count
+        with pytest.raises(IdleTimeoutError):
+            conn.recv()
+
+
+def test_message_timeout_adds_up_over_several_calls_and_not_between_them() -> None:
+    with stream_pair() as (peer, sock), FrameSocket(sock, CODEC, message_timeout=0.3) as conn:
+        conn.settimeout(0.125)
+        peer.sendall(b"\0")
+        for _ in range(2):
+            with pytest.raises(TimeoutError, match="nothing is lost"):
+                conn.recv()
+            time.sleep(0.2)
+        with pytest.raises(MessageTimeoutError):
+            conn.recv()
+
+
+class HeldUp(socket.socket):
+    """A socket after whose first receive the program is held up, until its peer has sent the rest.
+
+    It gives at most as many bytes at a time as `piece`.
+    """
+
+    piece = 6
+    after_first: Callable[[], None] | None = None
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+        with memoryview(buffer) as view:
+            count = super().recv_into(view[: self.piece], 0, flags)
+        if self.after_first is not None:
+            after_first, self.after_first, self.piece = self.after_first, None, 10_000
+            after_first()
+        return count
+
+
+@pytest.mark.parametrize("way", ["recv", "file", "buffer"])
+def test_message_timeout_reads_what_the_kernel_holds_before_it_decides(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = Codec.uint(4)
+    now = [1000.0]
+
+    def clock() -> float:
+        now[0] += 0.004
+        return now[0]
+
+    for name in ("receiving", "wire", "waiting"):
+        monkeypatch.setattr(f"framecodec.sockets.{name}.monotonic", clock)
+    message = bytes(range(250)) * 600
+    wire = codec.encode(message)
+    with stream_pair() as (peer, sock):
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        held_up = HeldUp(sock.family, sock.type, sock.proto, sock.detach())
+        with FrameSocket(held_up, codec, message_timeout=0.1) as conn:
+
+            def hold_up() -> None:
+                peer.sendall(wire[6:])
+                now[0] += 10.0
+
+            held_up.after_first = hold_up
+            peer.sendall(wire[:6])
+            file, buffer = io.BytesIO(), bytearray(len(message))
+            if way == "recv":
+                received = conn.recv()
+            elif way == "file":
+                conn.recv_file(file)
+                received = file.getvalue()
+            else:
+                conn.recv_into(buffer)
+                received = bytes(buffer)
+            assert received == message
+
+
+def test_seconds_left_runs_while_the_caller_waits_in_a_selector() -> None:
+    with stream_pair() as (peer, sock), FrameSocket(sock, CODEC, message_timeout=0.1) as conn:
+        conn.settimeout(TIMEOUT)
+        peer.sendall(CODEC.encode(b"one") + b"\0")
+        assert conn.recv() == b"one"
+        assert 0 < (conn.seconds_left or 0) <= 0.1
+        for _ in range(1000):
+            if not conn.seconds_left:
+                break
+            select.select([conn], [], [], conn.seconds_left)
+        with pytest.raises(MessageTimeoutError):
+            conn.recv()

@@ -672,6 +672,65 @@ def test_a_socket_is_handed_over_with_any_time_out_and_then_is_somebody_elses(
         assert sock.gettimeout() == 7
 
 
+SKIPPING = {
+    "uint": Codec.uint(2, max_message_size=100),
+    "netstring": Codec.text(b":", trailer=b",", max_message_size=100),
+    "hexadecimal": Codec.digits(4, base=16, max_message_size=100),
+    "headers": Codec.headers(max_message_size=100),
+    "custom": Codec.custom(
+        lambda view: (2, int.from_bytes(view[:2], "big")) if len(view) >= 2 else None,
+        lambda message: len(message).to_bytes(2, "big"),
+        max_message_size=100,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SKIPPING)
+def test_detach_under_skip_returns_all_that_was_not_discarded(name: str) -> None:
+    codec = SKIPPING[name].replace()
+    small = [codec.encode(message) for message in (b"one", b"", b"three")]
+    large = codec.replace(max_message_size=None).encode(bytes(120))
+    header_size = len(large) - 120 - len(codec.layout.trailer)
+    before, wire = b"".join(small[:2]), b"".join([*small[:2], large, *small[2:]])
+    for size in range(len(small[0]), len(wire) + 1):
+        with stream_pair() as (peer, sock):
+            conn = FrameSocket(sock, codec, on_oversize="skip")
+            conn.settimeout(TIMEOUT)
+            peer.sendall(wire[:size])
+            assert conn.recv() == b"one"
+            _, unread = conn.detach()
+        if size < len(before) + header_size:
+            expected = wire[len(small[0]) : size]
+        else:  # the large frame is discarded as far as it arrived
+            expected = before[len(small[0]) :] + wire[len(before + large) : size]
+        assert unread == expected, size
+
+
+@pytest.mark.parametrize("upper", [b"000A", b"000a"])
+def test_detach_returns_frames_as_they_travelled(upper: bytes) -> None:
+    codec = SKIPPING["hexadecimal"].replace()
+    wire = codec.encode(b"one") + upper + bytes(10) + b"00Ff" + b"half"
+    with stream_pair() as (peer, sock):
+        conn = FrameSocket(sock, codec.replace(max_message_size=1000))
+        conn.settimeout(TIMEOUT)
+        peer.sendall(wire)
+        assert conn.recv() == b"one"
+        assert conn.pending_messages == 1
+        assert conn.detach()[1] == wire[7:]
+
+
+def test_closed_connections_have_named_states() -> None:
+    with stream_pair() as (_, sock):
+        conn = FrameSocket(sock)
+        assert (conn.closed, conn.fileno()) == (False, sock.fileno())
+        assert conn.detach() == (sock, b"")
+        assert (conn.closed, conn.fileno()) == (True, -1)
+        for call in (conn.recv, conn.flush, conn.recv_many, lambda: conn.send(b"x"), conn.detach):
+            with pytest.raises(ConnectionAbortedError, match="closed or detached"):
+                call()
+        assert sock.fileno() >= 0
+
+
 def test_a_send_takes_one_time_out_for_what_was_held_and_what_is_new(
     half: tuple[socket.socket, FrameSocket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
