@@ -96,7 +96,7 @@ def memory() -> Iterator[Any]:
 @pytest.mark.parametrize(
     ("way", "size"), [("recv", 4000), ("recv_many", 1000), ("async for", 60_000)]
 )
-def test_two_hundred_mebibytes_at_a_stalled_reader_leave_memory_at_the_bound(
+def test_stream_keeps_memory_within_its_bound_while_200_mebibytes_come_and_the_reader_stalls(
     loop: str, contexts: tuple[Any, Any], size: int, way: str
 ) -> None:
     frame = 4 + size
@@ -152,7 +152,7 @@ def test_two_hundred_mebibytes_at_a_stalled_reader_leave_memory_at_the_bound(
 
 
 @LOOPS
-def test_the_time_that_a_stalled_reader_takes_is_not_the_peers(loop: str) -> None:
+def test_recv_does_not_count_the_time_of_a_stalled_reader(loop: str) -> None:
     async def main() -> None:
         stream, theirs = await wrapped(CODEC, message_timeout=0.2, idle_timeout=0.2)
         messages = [bytes([number]) * 50_000 for number in range(40)]
@@ -172,7 +172,7 @@ def test_the_time_that_a_stalled_reader_takes_is_not_the_peers(loop: str) -> Non
 @pytest.mark.slow
 @LOOPS
 @pytest.mark.parametrize("size", [100, 60_000])
-def test_a_slow_peer_makes_send_wait(loop: str, contexts: tuple[Any, Any], size: int) -> None:
+def test_send_waits_for_a_slow_peer(loop: str, contexts: tuple[Any, Any], size: int) -> None:
     count = 20 * MIB // (4 + size)
     message = bytes(size)
 
@@ -228,7 +228,7 @@ def test_a_slow_peer_makes_send_wait(loop: str, contexts: tuple[Any, Any], size:
 
 
 @LOOPS
-def test_a_send_that_waits_is_told_that_the_connection_is_gone(loop: str) -> None:
+def test_send_raises_when_the_connection_ends_while_it_waits(loop: str) -> None:
     async def main() -> None:
         stream, theirs = await wrapped()
         waiting = [asyncio.create_task(stream.send(bytes(3 * MIB))) for _ in range(3)]
@@ -245,7 +245,7 @@ def test_a_send_that_waits_is_told_that_the_connection_is_gone(loop: str) -> Non
 
 
 @LOOPS
-def test_a_large_message_is_not_copied(loop: str) -> None:
+def test_send_does_not_copy_a_large_message(loop: str) -> None:
     async def main() -> None:
         stream, theirs = await wrapped(Codec.uint(4, max_message_size=64 * MIB))
         message = bytes(50 * MIB)
@@ -271,7 +271,7 @@ def test_a_large_message_is_not_copied(loop: str) -> None:
 
 
 @LOOPS
-def test_a_protocol_is_told_of_a_slow_peer_and_keeps_what_it_accepts(loop: str) -> None:
+def test_protocol_reports_a_slow_peer_and_keeps_accepted_messages(loop: str) -> None:
     told: list[str] = []
 
     class Sender(FrameProtocol):
@@ -302,7 +302,7 @@ def test_a_protocol_is_told_of_a_slow_peer_and_keeps_what_it_accepts(loop: str) 
 
 
 @LOOPS
-def test_sends_that_wait_are_served_first_in_first_out(loop: str) -> None:
+def test_send_serves_waiting_calls_first_in_first_out(loop: str) -> None:
     async def main() -> None:
         stream, theirs = await wrapped()
         theirs.setblocking(False)
@@ -351,7 +351,7 @@ class CountedFutures:
 @LOOPS
 @pytest.mark.parametrize("size", [100, 70_000])
 @pytest.mark.parametrize("cancelled", [False, True])
-def test_each_send_that_waits_is_woken_once(
+def test_send_wakes_each_waiting_call_once(
     loop: str, size: int, cancelled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> None:
@@ -408,7 +408,7 @@ def test_each_send_that_waits_is_woken_once(
 
 
 @LOOPS
-def test_datagrams_that_wait_are_sent_in_order_and_woken_once(
+def test_datagram_send_wakes_each_waiting_call_once_and_keeps_the_order(
     loop: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> None:
@@ -440,7 +440,7 @@ def test_datagrams_that_wait_are_sent_in_order_and_woken_once(
 
 
 @LOOPS
-def test_a_flood_leaves_the_loop_to_others(loop: str) -> None:
+def test_stream_leaves_the_loop_to_other_tasks_during_a_flood(loop: str) -> None:
     """A task that only receives gets no more than the stream holds in one turn of the loop."""
 
     async def main() -> None:
@@ -483,7 +483,7 @@ def test_a_flood_leaves_the_loop_to_others(loop: str) -> None:
 
 @LOOPS
 @pytest.mark.parametrize("error", [TimeoutError, asyncio.CancelledError])
-def test_a_block_whose_time_is_over_does_not_wait_for_a_slow_peer(
+def test_aexit_does_not_wait_for_a_slow_peer_when_its_time_is_over(
     loop: str, contexts: tuple[Any, Any], error: type[BaseException]
 ) -> None:
     async def main() -> None:
@@ -521,7 +521,7 @@ def test_a_block_whose_time_is_over_does_not_wait_for_a_slow_peer(
 
 
 @LOOPS
-def test_a_close_while_sends_wait_sends_what_was_accepted(loop: str) -> None:
+def test_aclose_sends_accepted_messages_while_sends_wait(loop: str) -> None:
     async def main() -> None:
         stream, theirs = await wrapped()
         theirs.setblocking(False)
@@ -545,7 +545,7 @@ def test_a_close_while_sends_wait_sends_what_was_accepted(loop: str) -> None:
 
 
 @LOOPS
-def test_a_message_that_was_taken_counts_no_longer(loop: str) -> None:
+def test_recv_stops_counting_a_message_that_it_returned(loop: str) -> None:
     async def main() -> None:
         stream, theirs = await wrapped()
         for take in (stream.recv, stream.recv_many, stream.__aiter__().__anext__):
@@ -566,7 +566,7 @@ def test_a_message_that_was_taken_counts_no_longer(loop: str) -> None:
 
 
 @LOOPS
-def test_reading_that_the_user_has_paused_stays_so(loop: str) -> None:
+def test_pause_reading_lasts_until_the_user_resumes(loop: str) -> None:
     async def main() -> None:
         stream, theirs = await wrapped()
         sender = threading.Thread(

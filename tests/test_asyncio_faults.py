@@ -13,10 +13,9 @@ import importlib
 import itertools
 import logging
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -26,7 +25,7 @@ from framecodec.asyncio import FrameProtocol, FrameStream, open_connection
 from framecodec.asyncio.stream import StreamProtocol
 from tests.helpers.cpython_internals import needs_cpython_3_11
 from tests.helpers.event_loops import LOOPS, TIMEOUT, close
-from tests.helpers.fault_injection import PACKAGE
+from tests.helpers.fault_injection import interrupted_at
 
 pytestmark = [
     pytest.mark.slow,
@@ -138,7 +137,7 @@ def stops_the_loop(error: BaseException) -> bool:
 @LOOPS
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("ahead", [0, 2], ids=["first", "after messages"])
-def test_an_error_of_the_splitter_ends_a_protocol_after_the_messages_and_reaches_its_user(
+def test_protocol_ends_with_an_error_of_the_splitter_after_the_messages(
     loop: str,
     error: BaseException,
     ahead: int,
@@ -178,7 +177,7 @@ def test_an_error_of_the_splitter_ends_a_protocol_after_the_messages_and_reaches
 @LOOPS
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("ahead", [0, 2], ids=["first", "after messages"])
-def test_an_error_of_the_splitter_is_raised_by_recv_after_the_messages_and_sending_goes_on(
+def test_recv_raises_an_error_of_the_splitter_after_the_messages_and_sending_continues(
     loop: str, error: BaseException, ahead: int, engine_in_use: ModuleType
 ) -> None:
     with looping(loop) as (here, told):
@@ -222,36 +221,7 @@ def test_an_error_of_the_splitter_is_raised_by_recv_after_the_messages_and_sendi
 
 
 class Interruption(KeyboardInterrupt):
-    """What a signal handler raises here."""
-
-
-@contextlib.contextmanager
-def interrupted_at(moment: int) -> Iterator[list[int]]:
-    """Raises at that moment of what framecodec runs: when a function that it called begins,
-    or a call of C has returned.
-
-    The beginning of a function that the loop calls is the loop's own: it has lost the callback then
-    and may have lost bytes that it read.
-    """
-    passed = [0]
-
-    def is_ours(frame: FrameType | None) -> bool:
-        return frame is not None and frame.f_code.co_filename.startswith(PACKAGE)
-
-    def look(frame: FrameType, event: str, argument: object) -> None:
-        if event not in ("call", "c_return") or not is_ours(frame):
-            return
-        if event == "call" and not is_ours(frame.f_back):
-            return
-        passed[0] += 1
-        if passed[0] == moment:
-            raise Interruption
-
-    sys.setprofile(look)
-    try:
-        yield passed
-    finally:
-        sys.setprofile(None)
+    """What a signal handler raises here; event loops let it out of a callback."""
 
 
 def outcome(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> BaseException | None:
@@ -284,7 +254,7 @@ async def by_iteration(stream: FrameStream, received: list[Any]) -> None:
 
 @LOOPS
 @pytest.mark.parametrize("receive", [by_recv, by_recv_many, by_iteration])
-def test_an_interruption_at_every_moment_of_receiving_loses_nothing_or_is_an_error(
+def test_recv_interrupted_at_every_moment_loses_nothing_or_raises(
     loop: str, receive: Callable[..., Any], engine_in_use: ModuleType
 ) -> None:
     pieces = [
@@ -314,7 +284,7 @@ def test_an_interruption_at_every_moment_of_receiving_loses_nothing_or_is_an_err
                 stream = here.run_until_complete(open_connection(sock=ours, codec=codec))
                 feeding = here.create_task(feed())
                 failure: BaseException | None = None
-                with interrupted_at(moment) as passed:
+                with interrupted_at(moment, Interruption, inside=True) as passed:
                     receiving = here.create_task(receive(stream, received))
                     while failure is None:
                         failure = outcome(here, receiving)
@@ -339,7 +309,7 @@ def test_an_interruption_at_every_moment_of_receiving_loses_nothing_or_is_an_err
 
 
 @LOOPS
-def test_an_interruption_at_every_moment_of_sending_leaves_whole_frames_or_ends_it(
+def test_send_interrupted_at_every_moment_leaves_whole_frames_or_ends_the_connection(
     loop: str, engine_in_use: ModuleType
 ) -> None:
     codec = Codec.uint(4)
@@ -370,7 +340,7 @@ def test_an_interruption_at_every_moment_of_sending_leaves_whole_frames_or_ends_
             with theirs:
                 stream = here.run_until_complete(open_connection(sock=ours, codec=codec))
                 draining = here.create_task(drain())
-                with interrupted_at(moment) as passed:
+                with interrupted_at(moment, Interruption, inside=True) as passed:
                     for batch in batches:
                         many = isinstance(batch, list)
 
@@ -499,7 +469,7 @@ SENDS: dict[str, tuple[Callable[[Any], Any], list[bytes]]] = {
 
 @pytest.mark.parametrize("failures", [1, 4])
 @pytest.mark.parametrize("name", SENDS)
-def test_a_send_without_memory_has_sent_or_not_or_ends_the_connection(
+def test_send_without_memory_sends_or_not_or_ends_the_connection(
     name: str, failures: int, engine_in_use: ModuleType, no_memory: Any
 ) -> None:
     codec = Codec.uint(4)
@@ -549,7 +519,7 @@ def test_a_send_without_memory_has_sent_or_not_or_ends_the_connection(
 
 @pytest.mark.parametrize("failures", [1, 4])
 @pytest.mark.parametrize("what", ["turn", "outbox", "resume"])
-def test_a_flush_without_memory_sends_all_or_ends_the_connection(
+def test_flush_without_memory_sends_all_or_ends_the_connection(
     what: str, failures: int, engine_in_use: ModuleType, no_memory: Any
 ) -> None:
     codec = Codec.uint(4)
@@ -601,7 +571,7 @@ def test_a_flush_without_memory_sends_all_or_ends_the_connection(
 
 @pytest.mark.parametrize("failures", [1, 4])
 @pytest.mark.parametrize("streaming", [False, True], ids=["protocol", "stream"])
-def test_a_read_without_memory_delivers_all_or_is_an_error(
+def test_buffer_updated_without_memory_delivers_all_or_is_an_error(
     streaming: bool, failures: int, engine_in_use: ModuleType, no_memory: Any
 ) -> None:
     """The test is the transport: it does what asyncio's does with an error of a callback."""
@@ -666,7 +636,7 @@ def test_a_read_without_memory_delivers_all_or_is_an_error(
 
 @pytest.mark.parametrize("failures", [1, 4])
 @pytest.mark.parametrize("way", ["recv", "recv_many", "iteration"])
-def test_a_recv_without_memory_can_be_repeated(
+def test_recv_without_memory_can_be_repeated(
     way: str, failures: int, engine_in_use: ModuleType, no_memory: Any
 ) -> None:
     codec = Codec.uint(4)
@@ -745,7 +715,7 @@ def collecting(call: Callable[[], object]) -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("nested", ["send", "send large", "send_many", "write", "flush"])
-def test_a_collection_that_sends_inside_of_a_send_loses_nothing(
+def test_send_loses_nothing_when_a_collection_inside_it_sends(
     nested: str, engine_in_use: ModuleType
 ) -> None:
     codec = Codec.uint(4)
@@ -798,7 +768,7 @@ def test_a_collection_that_sends_inside_of_a_send_loses_nothing(
 
 
 @pytest.mark.parametrize("how", ["close", "abort", "write_eof"])
-def test_a_collection_that_closes_inside_of_a_send_closes(
+def test_send_closes_when_a_collection_inside_it_closes(
     how: str, engine_in_use: ModuleType
 ) -> None:
     codec = Codec.uint(4)
@@ -851,7 +821,7 @@ def test_a_collection_that_closes_inside_of_a_send_closes(
 
 @pytest.mark.parametrize("nested", ["recv", "recv_many", "iteration", "read"])
 @pytest.mark.parametrize("way", ["recv", "recv_many", "iteration"])
-def test_a_collection_that_receives_inside_of_a_read_or_a_recv_loses_nothing(
+def test_recv_loses_nothing_when_a_collection_inside_it_or_a_read_receives(
     way: str, nested: str, engine_in_use: ModuleType
 ) -> None:
     codec = Codec.uint(4)

@@ -80,9 +80,7 @@ async def receive(stream: FrameStream, way: str) -> int:
 @pytest.mark.parametrize("way", ["recv", "recv_many", "iteration"])
 @pytest.mark.parametrize("name", CODECS)
 @pytest.mark.usefixtures("_counted", "engine_in_use")
-def test_a_stream_that_rests_holds_no_message_that_it_delivered(
-    loop: str, way: str, name: str
-) -> None:
+def test_recv_leaves_no_delivered_message_in_memory(loop: str, way: str, name: str) -> None:
     codec = CODECS[name].replace()
 
     async def main() -> None:
@@ -110,7 +108,7 @@ def test_a_stream_that_rests_holds_no_message_that_it_delivered(
 
 @LOOPS
 @pytest.mark.usefixtures("_counted", "engine_in_use")
-def test_a_protocol_that_rests_holds_no_message_that_it_delivered(loop: str) -> None:
+def test_protocol_keeps_no_delivered_message(loop: str) -> None:
     sizes: list[int] = []
 
     class Measure(FrameProtocol):
@@ -135,7 +133,7 @@ def test_a_protocol_that_rests_holds_no_message_that_it_delivered(loop: str) -> 
 
 @LOOPS
 @pytest.mark.usefixtures("_counted", "engine_in_use")
-def test_an_error_that_sticks_holds_nothing_that_was_read(loop: str) -> None:
+def test_recv_raises_an_error_that_holds_no_received_bytes(loop: str) -> None:
     codec = Codec.digits(8)
 
     async def main() -> None:
@@ -170,9 +168,7 @@ def test_an_error_that_sticks_holds_nothing_that_was_read(loop: str) -> None:
 @LOOPS
 @pytest.mark.parametrize("streaming", [False, True], ids=["protocol", "stream"])
 @pytest.mark.usefixtures("_counted", "engine_in_use")
-def test_a_connection_that_has_ended_holds_no_unfinished_message(
-    loop: str, streaming: bool
-) -> None:
+def test_connection_lost_releases_an_unfinished_message(loop: str, streaming: bool) -> None:
     async def main() -> None:
         theirs: socket.socket
         if streaming:
@@ -205,7 +201,7 @@ def test_a_connection_that_has_ended_holds_no_unfinished_message(
 @LOOPS
 @pytest.mark.parametrize("size", [20_000, 3 * MIB])
 @pytest.mark.usefixtures("engine_in_use")
-def test_a_message_that_was_sent_is_held_no_more(loop: str, size: int) -> None:
+def test_send_releases_a_message_that_was_sent(loop: str, size: int) -> None:
     """Also not by a send that waits until the transport takes more."""
     if loop == "asyncio" and size > MIB and sys.version_info >= (3, 12):
         pytest.skip("from Python 3.12 on, asyncio's transport itself keeps a view of the message")
@@ -247,7 +243,7 @@ def test_a_message_that_was_sent_is_held_no_more(loop: str, size: int) -> None:
 
 
 @pytest.mark.usefixtures("engine_in_use")
-def test_an_error_of_the_system_holds_no_frame_of_the_transport() -> None:
+def test_connection_lost_keeps_no_frame_of_the_transport() -> None:
     async def main() -> None:
         protocol = FrameProtocol()
         transport = asyncio.Transport()

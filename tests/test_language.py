@@ -48,7 +48,6 @@ IDIOMS = {
 # with a slash is a folder.
 NOT_REWRITTEN = """
 SECURITY.md
-docs/asyncio.md
 docs/sockets.md
 examples/asyncio_chat_client.py
 examples/asyncio_files_server.py
@@ -59,9 +58,6 @@ examples/socketserver_server.py
 examples/sticky_server.py
 examples/udp_chat_server.py
 examples/workers_server.py
-src/framecodec/_splitter.pyx
-src/framecodec/_splitter_py.py
-src/framecodec/_error_texts.py
 src/framecodec/socketserver.py
 tests/helpers/chunking.py
 tests/helpers/fault_injection.py
@@ -69,7 +65,6 @@ tests/interop/processes.py
 tests/helpers/subprocesses.py
 tests/helpers/reference_parser.py
 tests/soak/run.py
-tests/test_asyncio_stream.py
 tests/test_cli.py
 tests/test_codec.py
 tests/test_datagrams.py
@@ -77,7 +72,6 @@ tests/test_encoder.py
 tests/test_errors.py
 tests/test_examples.py
 tests/test_haproxy.py
-tests/test_asyncio_fast_path.py
 tests/test_memory.py
 tests/test_interop.py
 tests/test_public_face.py

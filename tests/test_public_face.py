@@ -193,5 +193,5 @@ def test_what_stands_for_one_connection_is_not_copied(engine: ModuleType) -> Non
     ):
         for one in (engine.Splitter(framecodec.Codec.uint(4)), conn, listener, datagrams):
             for how in (copy.copy, copy.deepcopy, pickle.dumps):
-                with pytest.raises(TypeError, match=f"a {type(one).__name__} stands for one"):
+                with pytest.raises(TypeError, match=f"a {type(one).__name__} belongs to one"):
                     how(one)

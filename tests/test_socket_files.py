@@ -136,7 +136,7 @@ def test_a_part_of_a_file_is_sent_and_no_more_than_it_has() -> None:
         file.seek(0)
         one.send_file(file, 12_000)
         assert other.recv() == data[:12_000]
-        with pytest.raises(ValueError, match="8000 bytes follow"):
+        with pytest.raises(ValueError, match="has 8000 bytes"):
             one.send_file(file, 8001)
         with pytest.raises(TypeError, match="binary"):
             one.send_file(io.StringIO("text"))

@@ -1,25 +1,26 @@
 # cython: language_level=3
-# The hot loop indexes C memory only, behind comparisons of its own:
+# The fast path indexes C memory only, after its own comparisons:
 # cython: boundscheck=False, wraparound=False, cdivision=True
 # A method of one positional argument becomes METH_O (a call costs 70 instead of 78 ns), and still
 # shows its signature:
 # cython: binding=False, embedsignature=True, embedsignature.format=clinic
-"""The engine in Cython: bytes in, messages out; messages in, bytes out.
+"""The splitter in Cython: bytes in, messages out.
 
-`_splitter_py.py` is the specification: the same rooms in the same order under the same names, and
-what is said there of a splitter's duty and plan holds here. Whoever changes one changes the other,
-docstrings of what is public too: ``help(framecodec.Splitter)`` shows those of the engine in use.
+Its specification is in Python: `_splitter_py.py`, the public interface, and `_frame_reader_py.py`,
+the parsing, which are one class here. The functions have the same names and the same order, and the
+plan of the work is described there. Change all in the same commit, docstrings too, because
+``help(framecodec.Splitter)`` shows those of the engine in use.
 
 What is different here
-    The hot loop reads C memory and touches no Python object but the messages that it makes. A
+    The fast path reads C memory and touches no Python object but the messages that it makes. A
     message that is cut off grows in the `bytes` object that will be delivered, so it is copied
-    once; its size doubles with what arrived, so that nothing is allocated from a declared length
-    alone.
+    once; its size doubles with the bytes that arrived, so that nothing is allocated from a declared
+    length alone.
 
-    Fields that the loop compares are plain C numbers, copied from the layout at construction. Wire
-    values are uint64_t, sizes in memory Py_ssize_t; a value becomes a size only after it was
-    compared with a limit that a Py_ssize_t holds. Sums of sizes cannot overflow: each is at most
-    LARGEST_SIZE, half of what a Py_ssize_t holds.
+    Numbers that the loops compare are in a `Shape`, the layout's C copy. Wire values are uint64_t,
+    sizes in memory Py_ssize_t; a value becomes a size only after it was compared with a limit that
+    a Py_ssize_t holds. Sums of sizes cannot overflow: each is at most LARGEST_SIZE, half of what a
+    Py_ssize_t holds.
 
     The state is consistent whenever Python code may run: in errors, in the user's parse(), nowhere
     else.
@@ -92,38 +93,32 @@ cdef enum:
 # what get_room() gave: everything from GIVEN_BY_GET_ROOM up.
 cdef enum:
     NOTHING
-    A_BUFFER  # the receive buffer
+    GIVEN_BUFFER  # the receive buffer
     GIVEN_BY_GET_ROOM
-    A_BUFFER_AS_ROOM = GIVEN_BY_GET_ROOM  # the receive buffer, given by get_room()
-    A_ROOM  # memory of the message that is being filled
+    BUFFER_AS_MEMORY = GIVEN_BY_GET_ROOM  # the receive buffer, given by get_room()
+    MESSAGE_MEMORY  # memory of the message that is being filled
 
 cdef enum:
-    # The buffer that get_buffer() gives when the caller has no wish, and the least and most it may
-    # wish.
+    # The size of the buffer without a size hint, the smallest and the largest one.
     BUFFER_SIZE = 65536
     SMALLEST_BUFFER_SIZE = 1024
     LARGEST_BUFFER_SIZE = 1048576
 
-    # A header that may be longer is gathered by steps: so many bytes, then as many again as there
+    # A header that may be longer is gathered by steps: this many bytes, then as many again as there
     # are.
-    FIRST_HEADER = 256
+    FIRST_HEADER_STEP = 256
 
-    # Less than this is not worth a way of its own.
-    SMALLEST_ROOM = 65536
+    # get_room() gives the memory of a message only if at least this much of it is missing.
+    SMALLEST_MEMORY = 65536
 
-    # An unfinished message's first allocation, where it has so many bytes.
-    FIRST_ROOM = 4096
+    # An unfinished message's first allocation, if it has that many bytes.
+    FIRST_CAPACITY = 4096
     # Added whenever it grows, to grow less often.
-    MORE_ROOM = 65536
+    EXTRA_CAPACITY = 65536
 
     # From this size up a message is put on huge pages: the faults of 4 KiB pages would cost more
     # than the copy (7.3 against 5.5 ms for 16 MiB).
     HUGE_MESSAGE_SIZE = 2097152
-
-    # How a length field that was looked at came out.
-    MORE = 0  # more bytes are wanted
-    ODD = 1  # it takes a second look to say what is wrong
-    FOUND = 2
 
 
 # The bytes object of an unfinished message is held by a plain pointer: it is not whole yet, and
@@ -189,7 +184,7 @@ cdef extern from *:
 
 
 cdef Py_ssize_t _clipped_index(number) except? -1:
-    """As an integer, clipped to what a Py_ssize_t holds."""
+    """Return an integer, clipped to what a Py_ssize_t holds."""
     if PyLong_CheckExact(number):
         return PyNumber_AsSsize_t(number, NULL)
     return PyNumber_AsSsize_t(operator.index(number), NULL)
@@ -236,9 +231,11 @@ cdef inline int _consume(
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class _Room:
-    """Memory of an unfinished message, given to the caller that reads into it. It keeps the message
-    alive, which is then copied before it is delivered."""
+cdef class _MessageMemory:
+    """Memory of an unfinished message, for the caller to read into.
+
+    It keeps the message alive, which is then copied before it is delivered.
+    """
 
     cdef bytes message
     cdef Py_ssize_t pos
@@ -258,7 +255,7 @@ cdef class _Room:
 @cython.auto_pickle(False)
 cdef class Splitter:
     """Splitter(codec, *, raw=False, on_oversize="raise", stream_offset=0, keep_headers=False)\n--\n
-    One connection's receiving state: bytes in, any chunking; messages out.
+    The receiving state of one connection: bytes in any chunks in, messages out.
 
     Args:
         codec: The shape of the frames.
@@ -282,7 +279,7 @@ cdef class Splitter:
     cdef bint _raw
     cdef bint _skip
     cdef bint _keep_headers  # the codec's frames are not canonical, and the caller needs them
-    cdef Py_ssize_t _wanted  # header bytes up to which to gather
+    cdef Py_ssize_t _header_limit  # header bytes up to which to gather
 
     # The pending frame.
     cdef int _phase
@@ -290,16 +287,16 @@ cdef class Splitter:
     cdef int64_t _pending  # bytes of it that were taken
     cdef uint8_t* _header  # its header, as far as it was taken
     cdef Py_ssize_t _header_size
-    cdef Py_ssize_t _header_room  # allocated
-    cdef Py_ssize_t _line_pos  # HEADERS: where the first line that was not judged begins
-    cdef object _parsed  # HEADERS: the length found in the lines judged, or -1
+    cdef Py_ssize_t _header_capacity  # allocated
+    cdef Py_ssize_t _line_pos  # HEADERS: where the first line that was not parsed begins
+    cdef object _parsed  # HEADERS: the length in the lines parsed, or -1
     cdef object _skip_left  # skipping: bytes of the rest that are missing (of any size)
     cdef bint _skipping  # past the header: the frame is oversized and being discarded
     cdef Py_ssize_t _rest_left  # in the rest, not skipping: bytes of it that are missing; else 0
     cdef object _rest_beyond  # ... and of one over LARGEST_SIZE what is over
     cdef PyObject* _message  # a `bytes` of our own being filled (raw: the frame), or NULL
     cdef Py_ssize_t _message_size  # what it will have
-    cdef Py_ssize_t _message_room  # what it has now
+    cdef Py_ssize_t _message_capacity  # what it has now
     cdef Py_ssize_t _filled  # of it
     cdef Py_ssize_t _pending_lead  # how many of its first bytes came with the header
     cdef Py_ssize_t _trailer_pos  # bytes of the trailer that matched
@@ -309,15 +306,16 @@ cdef class Splitter:
     cdef bint _headers_are_old  # they are of an earlier call
     cdef Spans _spans  # scanning: where the frames lie, instead of messages
     cdef object _buffer  # the receive buffer: a bytearray, ...
-    cdef object _buffer_view  # ... and an export of it, so that nobody resizes it
+    cdef object _buffer_view  # ... and an export of it, so that no caller resizes it
     cdef Py_ssize_t _buffer_size
     cdef int _given  # what get_buffer() gave last
     cdef Py_ssize_t _given_size
-    cdef object _room_view  # A_ROOM: what was given
+    cdef object _memory_view  # MESSAGE_MEMORY: what was given
     cdef object _error  # the sticky error
     cdef bytes _not_taken  # after an error: what followed the byte that decided
-    cdef bytes _looked_ahead  # CUSTOM: bytes of earlier chunks that parse() saw and that follow the
-    # header; they are read before the chunk, which they end at
+    # CUSTOM: bytes of earlier chunks that parse() saw and that follow the header; they are read
+    # before the chunk, which they end at.
+    cdef bytes _surplus_bytes
     cdef bint _lost  # after an error: no memory for _not_taken
     cdef bint _detached
     cdef bint _busy  # inside a call during which other code may run
@@ -343,11 +341,11 @@ cdef class Splitter:
         self._numbers = numbers_of(layout)
         self._shape = shape_in(self._numbers)
         self._plain = layout.plain and not raw
-        self._wanted = layout.header_size or self._longest_header()
+        self._header_limit = layout.header_size or self._longest_header()
         self._parsed = -1
         self._rest_beyond = 0
         self._not_taken = b""
-        self._looked_ahead = b""
+        self._surplus_bytes = b""
 
     def __dealloc__(self):
         PyMem_Free(self._header)
@@ -356,14 +354,14 @@ cdef class Splitter:
     # --- bytes in ---------------------------------------------------------------------------------
 
     def feed(self, data, /):
-        """Takes the next bytes of the stream.
+        """Take the next bytes of the stream.
 
         Args:
             data: Any contiguous bytes-like object, of any length, cut anywhere.
 
         Returns:
             The messages that were completed, in order: `bytes`, or the objects of the codec's
-            ``specials``. Messages in front of a bad frame are returned first; the error is then in
+            ``specials``. Messages before a bad frame are returned first; the error is then in
             `error`, and raised by the next call.
 
         Raises:
@@ -404,11 +402,11 @@ cdef class Splitter:
         return 0
 
     def get_buffer(self, sizehint=-1, /):
-        """Gives memory to read the next bytes of the stream into.
+        """Return memory to read the next bytes of the stream into.
 
         Args:
-            sizehint: Bytes wanted, from 1 KiB to 1 MiB; -1 or 0 leaves it to the splitter (64 KiB).
-                The buffer may be larger.
+            sizehint: Bytes needed, from 1 KiB to 1 MiB; -1 or 0 means 64 KiB. The buffer may be
+                larger.
 
         Returns:
             A writable buffer that is never empty, to be filled from its start and reported with
@@ -420,7 +418,7 @@ cdef class Splitter:
         """
         cdef Py_ssize_t size = _clipped_index(sizehint)
         self._check_usable()
-        return self._give_buffer(size, A_BUFFER)
+        return self._give_buffer(size, GIVEN_BUFFER)
 
     cdef object _give_buffer(self, Py_ssize_t size, int given):
         if size <= 0:
@@ -428,7 +426,7 @@ cdef class Splitter:
         size = min(max(size, SMALLEST_BUFFER_SIZE), LARGEST_BUFFER_SIZE)
         self._busy = True  # an allocation may collect garbage, whose finalizers may come in here
         try:
-            self._withdraw_room()
+            self._withdraw_memory()
             self._given = NOTHING
             buffer, buffer_view = self._buffer, self._buffer_view
             if buffer is None or self._buffer_size < size:
@@ -445,7 +443,7 @@ cdef class Splitter:
         return view
 
     def get_room(self, sizehint=-1, /):
-        """As `get_buffer`, for a caller who lets go of the memory at once.
+        """Return memory as `get_buffer` does, for a caller that releases it at once.
 
         The compiled engine may give the memory of the message itself, so that the bytes of a large
         one are never copied; Python cannot fill a `bytes`.
@@ -453,35 +451,35 @@ cdef class Splitter:
         # buffer_updated() withdraws it; where it cannot, because the caller has another view of it,
         # the message moves before it grows, and is copied before it is delivered.
         cdef Py_ssize_t size = _clipped_index(sizehint)
-        cdef _Room room
+        cdef _MessageMemory memory
         self._check_usable()
-        if self._rest_left < SMALLEST_ROOM:
-            return self._give_buffer(size, A_BUFFER_AS_ROOM)
+        if self._rest_left < SMALLEST_MEMORY:
+            return self._give_buffer(size, BUFFER_AS_MEMORY)
         self._busy = True  # as in _give_buffer()
         try:
-            self._withdraw_room()
+            self._withdraw_memory()
             self._given = NOTHING
-            if self._message_room - self._filled < SMALLEST_ROOM:
-                self._make_room(0)
-            room = _Room.__new__(_Room)
-            room.message = <object>self._message
-            room.pos = self._filled
-            room.size = min(
-                max(size, SMALLEST_ROOM), self._rest_left, self._message_room - self._filled
+            if self._message_capacity - self._filled < SMALLEST_MEMORY:
+                self._grow_message(0)
+            memory = _MessageMemory.__new__(_MessageMemory)
+            memory.message = <object>self._message
+            memory.pos = self._filled
+            memory.size = min(
+                max(size, SMALLEST_MEMORY), self._rest_left, self._message_capacity - self._filled
             )
-            self._room_view = PyMemoryView_FromObject(room)
-            self._given = A_ROOM
-            self._given_size = room.size
-            return self._room_view
+            self._memory_view = PyMemoryView_FromObject(memory)
+            self._given = MESSAGE_MEMORY
+            self._given_size = memory.size
+            return self._memory_view
         finally:
             self._busy = False
 
-    cdef int _withdraw_room(self) except -1:
-        """Ends what get_room() gave, as far as the caller has no views of it."""
+    cdef int _withdraw_memory(self) except -1:
+        """Release the memory that get_room() gave, unless the caller has views of it."""
         if self._given >= GIVEN_BY_GET_ROOM:
             self._given = NOTHING
-        if self._room_view is not None:
-            view, self._room_view = self._room_view, None
+        if self._memory_view is not None:
+            view, self._memory_view = self._memory_view, None
             try:
                 view.release()
             except BufferError:  # there is a view of the view
@@ -489,7 +487,7 @@ cdef class Splitter:
         return 0
 
     def buffer_updated(self, count, /):
-        """Takes what was read into the buffer that `get_buffer` gave.
+        """Take the bytes that were read into the buffer from `get_buffer`.
 
         Args:
             count: Bytes that were read, from the buffer's start.
@@ -511,18 +509,18 @@ cdef class Splitter:
             raise _error_texts.no_buffer_given()
         if size < 0 or size > self._given_size:
             raise _error_texts.updated_beyond_buffer(number, self._given_size)
-        if given == A_ROOM:
-            self._take_room(size, messages)
+        if given == MESSAGE_MEMORY:
+            self._take_from_memory(size, messages)
             return messages
         self._given = NOTHING
         self._take(<const uint8_t*>PyByteArray_AS_STRING(self._buffer), size, messages)
         return messages
 
-    cdef int _take_room(self, Py_ssize_t size, list messages) except -1:
-        """Counts bytes that the caller has written into the message itself."""
+    cdef int _take_from_memory(self, Py_ssize_t size, list messages) except -1:
+        """Count bytes that the caller has written into the message itself."""
         self._busy = True
         try:
-            self._withdraw_room()
+            self._withdraw_memory()
             self._headers_are_old = True
             self._filled += size
             self._rest_left -= size
@@ -538,7 +536,7 @@ cdef class Splitter:
         return 0
 
     def feed_eof(self):
-        """Says that the stream has ended.
+        """End the stream.
 
         Raises:
             IncompleteFrameError: It ended inside a frame. Every later call raises the same error.
@@ -563,11 +561,11 @@ cdef class Splitter:
         raise error
 
     def detach(self):
-        """Ends the splitter and gives back what it holds, for a hand-over to another protocol.
+        """End the splitter and return its unread bytes, for another protocol.
 
         Returns:
-            The bytes of the unfinished frame; after an error every byte from the bad frame's first
-            one on. Of an oversized frame that is being discarded nothing is left: ``b""``.
+            The bytes of the unfinished frame; after an error, all bytes from the start of the bad
+            frame. Of an oversized frame that is being discarded: ``b""``.
 
         Raises:
             ValueError: The splitter is detached already, as for every later call.
@@ -580,11 +578,11 @@ cdef class Splitter:
         try:
             unfinished = self._unfinished()
             self._detached = True
-            self._withdraw_room()
+            self._withdraw_memory()
         finally:
             self._busy = False
         self._forget()
-        self._not_taken = self._looked_ahead = b""
+        self._not_taken = self._surplus_bytes = b""
         self._buffer = self._buffer_view = None
         self._given = NOTHING
         return unfinished
@@ -592,7 +590,7 @@ cdef class Splitter:
     def __reduce__(self):
         raise _error_texts.not_copied(self)
 
-    # --- what can be asked ------------------------------------------------------------------------
+    # --- its state --------------------------------------------------------------------------------
 
     @property
     def pending(self):
@@ -601,8 +599,10 @@ cdef class Splitter:
 
     @property
     def bytes_needed(self):
-        """At least 1: a lower bound, exact once the header is in, of the bytes that finish the
-        pending frame."""
+        """Bytes that finish the pending frame: a lower bound, at least 1.
+
+        It is exact once the header is in.
+        """
         if self._phase != IN_HEADER and self._error is None:
             return max(1, self._missing())  # 0 while a message is delivered
         return max(1, self._shape.header_size - len(self.pending_header))
@@ -614,8 +614,10 @@ cdef class Splitter:
 
     @property
     def pending_header(self):
-        """The pending frame's header, as far as it arrived (after an error: up to the byte that
-        decided)."""
+        """The pending frame's header, as far as it arrived.
+
+        After an error: up to the byte that decided.
+        """
         error = self._error
         if isinstance(error, errors.FrameError) and not self._detached:
             return error.header  # the splitter may have gathered more, depending on the chunks
@@ -641,7 +643,7 @@ cdef class Splitter:
         """
         return [] if self._headers is not None and self._headers_are_old else self._headers
 
-    # --- the way of a chunk -----------------------------------------------------------------------
+    # --- taking a chunk ---------------------------------------------------------------------------
 
     cdef int _check_usable(self) except -1:
         if self._busy:
@@ -653,7 +655,7 @@ cdef class Splitter:
         return 0
 
     cdef inline int _check_ready(self) except -1:
-        """Before bytes come by another way than the memory that was given."""
+        """Check the state before a feed(), which withdraws the memory that get_room() gave."""
         if (
             self._busy
             or self._detached
@@ -663,7 +665,7 @@ cdef class Splitter:
             self._check_usable()
             self._busy = True
             try:
-                self._withdraw_room()
+                self._withdraw_memory()
             finally:
                 self._busy = False
         return 0
@@ -671,12 +673,12 @@ cdef class Splitter:
     cdef inline int _take(
         self, const uint8_t* data, Py_ssize_t size, list messages
     ) except -1:
-        """Takes a chunk; keeps an error for the next call where there are messages to deliver."""
+        """Take a chunk; keep an error for the next call if there are messages to deliver."""
         cdef int64_t taken_before = self._stream_offset + self._pending
         cdef int failed
         self._headers_are_old = True
         # A chunk in the midst of a message: nothing can begin, end or go wrong.
-        if size < self._rest_left and size <= self._message_room - self._filled:
+        if size < self._rest_left and size <= self._message_capacity - self._filled:
             self._keep(data, size)
             return 0
         self._busy = True
@@ -691,7 +693,7 @@ cdef class Splitter:
     cdef int _take_failed(
         self, const uint8_t* data, Py_ssize_t size, list messages, int64_t taken_before
     ) except -1:
-        """Busy until the error sticks: to pick it up may let another thread run."""
+        """Make the error sticky; busy until then, because another thread may run."""
         cdef int64_t taken
         try:
             _raise_what_is_set()
@@ -707,17 +709,19 @@ cdef class Splitter:
             self._busy = False
         return 0
 
-    # --- the hot loop: frames that lie whole and unremarkable in the chunk ------------------------
+    # --- the fast path: ordinary frames that are whole in the chunk -------------------------------
 
     cdef inline Py_ssize_t _read_plain_frames(
         self, const uint8_t* data, const uint8_t* end, list messages
     ) except -1:
-        """Takes frames that are nothing but a binary length and a rest; returns the bytes up to the
-        first one that wants a second look."""
+        """Take frames of a binary length and a rest only.
+
+        It returns the number of bytes up to the first frame that needs the slow path.
+        """
         cdef const uint8_t* p = data  # of the frame
         cdef const uint8_t* rest
         cdef uint64_t value
-        cdef Py_ssize_t rest_size, at_hand
+        cdef Py_ssize_t rest_size, available
         cdef uint64_t low = self._shape.quick_low
         cdef uint64_t span = self._shape.quick_span
         cdef Py_ssize_t adjustment = self._shape.adjustment
@@ -731,11 +735,11 @@ cdef class Splitter:
                     break
                 rest_size = <Py_ssize_t>value + adjustment
                 if end - rest < rest_size:  # cut off, but nothing is odd: no need to look again
-                    at_hand = end - rest
+                    available = end - rest
                     self._keep_header(p, width)
                     self._pending = width
-                    self._begin_message(p, 0, rest_size, at_hand)
-                    self._keep(rest, at_hand)
+                    self._begin_message(p, 0, rest_size, available)
+                    self._keep(rest, available)
                     return end - data
                 messages.append(message_of(rest, rest_size))
                 p = rest + rest_size
@@ -746,7 +750,7 @@ cdef class Splitter:
     cdef Py_ssize_t _read_whole_frames(
         self, const uint8_t* data, const uint8_t* end, list messages
     ) except -1:
-        """The same for every other shape."""
+        """Take ordinary frames of all other shapes."""
         cdef const uint8_t* p = data  # of the frame
         cdef const uint8_t* rest
         cdef uint64_t value
@@ -805,8 +809,10 @@ cdef class Splitter:
     cdef inline Py_ssize_t _try_header(
         self, const uint8_t* p, Py_ssize_t size, uint64_t* value
     ) noexcept nogil:
-        """Size and value of a header that is whole and plainly right; 0 leaves everything else,
-        errors too, to `_judge_header`."""
+        """Return the size and value of a header that is whole and ordinary.
+
+        0 leaves everything else, errors too, to `_parse_header`.
+        """
         cdef Py_ssize_t pos = self._shape.field_offset
         cdef Py_ssize_t stop, i
         cdef uint64_t found = 0
@@ -857,21 +863,23 @@ cdef class Splitter:
             return i + self._shape.end_size
         return 0
 
-    # --- the careful way: one frame, part by part -------------------------------------------------
+    # --- the slow path: one frame, part by part ---------------------------------------------------
 
     cdef const uint8_t* _read_header(
         self, const uint8_t* chunk, const uint8_t* data, const uint8_t* end, list messages
     ) except NULL:
-        """Gathers the header and judges it; delivers a special, prepares for a rest.
+        """Gather the header and parse it; deliver a special or prepare for a rest.
 
         `chunk` is where the chunk begins, `data` what follows in it. Returns what follows then.
         """
         cdef Py_ssize_t taken, header_size, rest_size, surplus
         cdef uint64_t value
         cdef bytes looked_ahead
-        cdef bint judged = self._header_size >= self._shape.magic_size
+        cdef bint past_magic = self._header_size >= self._shape.magic_size
         taken = min(
-            end - data, self._wanted - self._header_size, max(FIRST_HEADER, self._header_size)
+            end - data,
+            self._header_limit - self._header_size,
+            max(FIRST_HEADER_STEP, self._header_size),
         )
         self._keep_header(data, taken)
         self._pending += taken
@@ -879,11 +887,11 @@ cdef class Splitter:
             return data + taken  # half a number: nothing can be wrong yet
         if (
             self._shape.kind == HEADERS
-            and judged
-            and self._header_size < self._wanted
+            and past_magic
+            and self._header_size < self._header_limit
             and memchr(data, c'\n', taken) == NULL
         ):
-            return data + taken  # nothing can be judged before the line's end
+            return data + taken  # a line is parsed when its end is in
 
         # The usual case: a whole, plain header of fixed or varying size, within the limits.
         header_size = self._try_header(self._header, self._header_size, &value)
@@ -903,18 +911,18 @@ cdef class Splitter:
             )
             return data + taken
         data += taken
-        surplus = self._settle_header(data - chunk, end - data, messages)
+        surplus = self._end_header(data - chunk, end - data, messages)
         if surplus <= data - chunk:
             return data - surplus
         # parse() looked ahead: read what follows the header in earlier chunks, then this chunk.
-        looked_ahead = self._looked_ahead
+        looked_ahead = self._surplus_bytes
         _consume(
             self,
             <const uint8_t*>PyBytes_AS_STRING(looked_ahead),
             PyBytes_GET_SIZE(looked_ahead),
             messages,
         )
-        self._looked_ahead = b""
+        self._surplus_bytes = b""
         return chunk
 
     cdef inline bint _has_magic(self, const uint8_t* header) noexcept:
@@ -922,18 +930,18 @@ cdef class Splitter:
             header, self._shape.magic, self._shape.magic_size
         )
 
-    cdef Py_ssize_t _settle_header(
-        self, Py_ssize_t in_chunk, Py_ssize_t at_hand, list messages
+    cdef Py_ssize_t _end_header(
+        self, Py_ssize_t in_chunk, Py_ssize_t available, list messages
     ) except -1:
-        """Acts on the header, if it is whole; returns how many bytes after it were gathered.
+        """Act on the header if it is whole; return how many bytes after it were gathered.
 
-        `in_chunk` bytes of the chunk were gathered or read; where more follow the header, the rest
-        of them goes into `_looked_ahead`.
+        `in_chunk` bytes of the chunk were gathered or read; if more follow the header, the others
+        go into `_surplus_bytes`.
         """
         cdef Py_ssize_t surplus, lead_size, rest_fill
-        found = self._judge_header()
+        found = self._parse_header()
         if found is None:
-            if self._header_size == self._wanted:
+            if self._header_size == self._header_limit:
                 raise _error_texts.header_too_long(
                     self._layout.max_header, self._stream_offset, self._header_bytes()
                 )
@@ -941,7 +949,7 @@ cdef class Splitter:
         header_size, value, lead = found
         surplus = self._header_size - <Py_ssize_t>header_size
         if surplus > in_chunk:
-            self._looked_ahead = bytes_of(
+            self._surplus_bytes = bytes_of(
                 self._header + <Py_ssize_t>header_size, surplus - in_chunk
             )
         self._drop_surplus(header_size)
@@ -958,11 +966,11 @@ cdef class Splitter:
             self._next_frame()
             return surplus
         lead_size = len(lead)
-        rest_size = self._settle_rest_size(value, lead_size)
+        rest_size = self._check_rest_size(value, lead_size)
         if self._spans is not None:
             if lead_size and not self._raw:
                 raise _error_texts.scan_with_lead()
-            self._skipping = True  # its bytes are wanted no more than those of a skipped frame
+            self._skipping = True  # its bytes are not needed, as those of a skipped frame
         if self._skipping:
             self._skip_left = rest_size
             self._phase = IN_REST
@@ -971,26 +979,26 @@ cdef class Splitter:
             self._rest_beyond = max(0, rest_size - LARGEST_SIZE)
             rest_fill = rest_size - self._rest_beyond
             self._begin_message(
-                <const uint8_t*>PyBytes_AS_STRING(lead), lead_size, rest_fill, at_hand + surplus
+                <const uint8_t*>PyBytes_AS_STRING(lead), lead_size, rest_fill, available + surplus
             )
         return surplus
 
     cdef inline int _keep_header(self, const uint8_t* data, Py_ssize_t size) except -1:
         cdef Py_ssize_t needed = self._header_size + size
         cdef uint8_t* header
-        if needed > self._header_room:
-            needed = max(needed, 2 * self._header_room, 32)
+        if needed > self._header_capacity:
+            needed = max(needed, 2 * self._header_capacity, 32)
             header = <uint8_t*>PyMem_Realloc(self._header, needed)
             if header == NULL:
                 raise MemoryError
             self._header = header
-            self._header_room = needed
+            self._header_capacity = needed
         copy(self._header + self._header_size, data, size)
         self._header_size += size
         return 0
 
     cdef inline Py_ssize_t _drop_surplus(self, Py_ssize_t header_size) noexcept:
-        """A header of varying size was not as long as it might have been: how much too much."""
+        """Drop the gathered bytes that follow a header of varying size; return their number."""
         cdef Py_ssize_t surplus = self._header_size - header_size
         self._header_size = header_size
         self._pending -= surplus
@@ -1001,16 +1009,18 @@ cdef class Splitter:
         const uint8_t* lead,
         Py_ssize_t lead_size,
         Py_ssize_t rest_size,
-        Py_ssize_t at_hand,
+        Py_ssize_t available,
     ) except -1:
-        """Makes room for the message, in proportion to what is at hand of it."""
+        """Allocate memory for the message, in proportion to the bytes that are available."""
         cdef Py_ssize_t begun = self._header_size if self._raw else lead_size
         cdef const uint8_t* begin = lead
         if self._raw:
             begin = self._header
         self._message_size = begun + rest_size + (self._shape.trailer_size if self._raw else 0)
-        self._message_room = min(self._message_size, max(FIRST_ROOM, 2 * (begun + at_hand)))
-        self._message = _new_bytes(NULL, self._message_room)
+        self._message_capacity = min(
+            self._message_size, max(FIRST_CAPACITY, 2 * (begun + available))
+        )
+        self._message = _new_bytes(NULL, self._message_capacity)
         copy(bytes_at(self._message), begin, begun)
         self._filled = begun
         self._pending_lead = lead_size
@@ -1018,11 +1028,11 @@ cdef class Splitter:
         self._phase = IN_REST
         return 0
 
-    cdef object _judge_header(self):
-        """Header size, field value and lead; None where more bytes are wanted.
+    cdef object _parse_header(self):
+        """Return header size, field value and lead, or None if more bytes are needed.
 
-        Looks at every byte in the order of arrival and raises at the first that cannot be right, so
-        that what decides does not depend on the chunks.
+        Every byte is checked in the order of arrival, and the first wrong one raises, so that the
+        error does not depend on the chunks.
         """
         cdef Py_ssize_t right, size = self._header_size
         right = common_size(self._header, size, self._shape.magic, self._shape.magic_size)
@@ -1033,27 +1043,27 @@ cdef class Splitter:
         if size < self._shape.magic_size:
             return None
         if self._shape.kind == HEADERS:
-            return self._judge_lines()
+            return self._parse_lines()
         if self._shape.kind == CUSTOM:
             if size == self._shape.magic_size:
                 return None
             return read_header(self._layout, self._header_bytes(), self._stream_offset)
 
         if self._shape.kind == UINT:
-            found = self._judge_uint()
+            found = self._parse_uint()
         elif self._shape.kind == DIGITS:
-            found = self._judge_digits()
+            found = self._parse_digits()
         elif self._shape.kind == VARINT:
-            found = self._judge_varint()
+            found = self._parse_varint()
         else:
-            found = self._judge_text()
+            found = self._parse_text()
         if found is None:
             return None
         header_size, value = found
         lead = self._header_bytes()[self._shape.magic_size : self._shape.field_offset]
         return header_size, value, lead
 
-    cdef object _judge_lines(self):
+    cdef object _parse_lines(self):
         cdef Py_ssize_t pos = max(self._line_pos, self._shape.magic_size)
         name, offset = self._layout.name, self._stream_offset
         lines = bytes_of(self._header + pos, self._header_size - pos)  # that are new
@@ -1065,7 +1075,7 @@ cdef class Splitter:
         self._line_pos = pos + judged
         return (self._line_pos, self._parsed, b"") if complete else None
 
-    cdef object _judge_uint(self):
+    cdef object _parse_uint(self):
         cdef uint64_t value
         if self._header_size < self._shape.header_size:
             return None
@@ -1075,7 +1085,7 @@ cdef class Splitter:
             number = number - (<object>1 << 8 * self._shape.width)
         return self._shape.header_size, number
 
-    cdef object _judge_digits(self):
+    cdef object _parse_digits(self):
         cdef uint64_t value = 0
         cdef Py_ssize_t pos
         cdef int digit
@@ -1094,7 +1104,7 @@ cdef class Splitter:
             (self._header_size, value) if self._header_size == self._shape.header_size else None
         )
 
-    cdef object _judge_varint(self):
+    cdef object _parse_varint(self):
         cdef uint64_t value = 0
         cdef Py_ssize_t pos, index
         cdef uint8_t byte
@@ -1118,13 +1128,13 @@ cdef class Splitter:
                 return pos + 1, value
         return None
 
-    cdef object _judge_text(self):
+    cdef object _parse_text(self):
         cdef Py_ssize_t pos = self._shape.field_offset
         cdef Py_ssize_t size = self._header_size
         cdef Py_ssize_t first_pos, right
         cdef uint64_t value = 0
         cdef int digit
-        # A sign is a digit's place taken by nothing but the special values below 0.
+        # A minus sign is allowed only if the codec has negative special values.
         cdef bint negative = (
             size > pos
             and self._header[pos] == c'-'
@@ -1169,8 +1179,8 @@ cdef class Splitter:
             self._header_first(pos + 1),
         )
 
-    cdef object _settle_rest_size(self, value, Py_ssize_t lead_size):
-        """The size of the rest; raises or begins to skip where the frame may not be."""
+    cdef object _check_rest_size(self, value, Py_ssize_t lead_size):
+        """Return the size of the rest; raise or begin to skip if the frame is not allowed."""
         layout, offset, header = self._layout, self._stream_offset, self._header_bytes()
         rest_size = value + layout.adjustment
         if rest_size < 0 and value >= 0 and layout.counts_frame:
@@ -1187,7 +1197,7 @@ cdef class Splitter:
         return rest_size
 
     cdef inline Py_ssize_t _read_rest(self, const uint8_t* data, const uint8_t* end) except -1:
-        """Keeps what the chunk holds of the rest; discards it where the frame is skipped."""
+        """Keep the chunk's bytes of the rest, or discard them if the frame is skipped."""
         cdef Py_ssize_t taken = end - data
         if self._skipping:
             taken = min(taken, self._skip_left)
@@ -1197,15 +1207,15 @@ cdef class Splitter:
                 self._phase = IN_TRAILER
         else:
             taken = min(taken, self._rest_left)
-            if self._message_room - self._filled < taken:
-                self._make_room(taken)
+            if self._message_capacity - self._filled < taken:
+                self._grow_message(taken)
             self._keep(data, taken)
             if not self._rest_left:
                 self._phase = IN_TRAILER
         return taken
 
     cdef inline void _keep(self, const uint8_t* data, Py_ssize_t size) noexcept:
-        """Adds bytes of the rest to the message, where there is room."""
+        """Add bytes of the rest to the message, which has the capacity."""
         memcpy(bytes_at(self._message) + self._filled, data, size)
         self._filled += size
         self._rest_left -= size
@@ -1214,13 +1224,13 @@ cdef class Splitter:
     cdef inline Py_ssize_t _read_plain_rest(
         self, const uint8_t* data, Py_ssize_t size, list messages
     ) except -1:
-        """The same for a plain frame, which is whole with its rest and then delivered at once."""
+        """Do the same for a plain frame, and deliver it if it is whole."""
         cdef Py_ssize_t taken = min(size, self._rest_left)
-        if self._message_room - self._filled < taken:
-            self._make_room(taken)
+        if self._message_capacity - self._filled < taken:
+            self._grow_message(taken)
         self._keep(data, taken)
         if not self._rest_left:
-            self._hand_over(messages)
+            self._append_message(messages)
             Py_XDECREF(self._message)
             self._message = NULL
             self._filled = 0
@@ -1230,46 +1240,46 @@ cdef class Splitter:
             self._pending = 0
         return taken
 
-    cdef int _make_room(self, Py_ssize_t size) except -1:
-        """Grows the message with what arrived, to little more than twice that."""
-        cdef Py_ssize_t room = min(self._message_size, 2 * (self._filled + size) + MORE_ROOM)
+    cdef int _grow_message(self, Py_ssize_t size) except -1:
+        """Grow the message to little more than twice the bytes that arrived."""
+        cdef Py_ssize_t memory = min(self._message_size, 2 * (self._filled + size) + EXTRA_CAPACITY)
         if Py_REFCNT(self._message) > 1:
-            self._move_message(room)
+            self._move_message(memory)
         else:
-            self._resize_message(room)
-            if room >= HUGE_MESSAGE_SIZE:
-                _want_huge_pages(bytes_at(self._message), room)
+            self._resize_message(memory)
+            if memory >= HUGE_MESSAGE_SIZE:
+                _want_huge_pages(bytes_at(self._message), memory)
         return 0
 
-    cdef int _resize_message(self, Py_ssize_t room) except -1:
-        """Changes the memory of a message that no view shows; without memory for it, nothing."""
-        cdef PyObject* resized = _try_resize_bytes(self._message, room)
+    cdef int _resize_message(self, Py_ssize_t memory) except -1:
+        """Resize a message of which there is no view; if that fails, it is unchanged."""
+        cdef PyObject* resized = _try_resize_bytes(self._message, memory)
         if resized == NULL:
             raise MemoryError
         self._message = resized
-        self._message_room = room
+        self._message_capacity = memory
         return 0
 
-    cdef int _move_message(self, Py_ssize_t room) except -1:
-        """Leaves the message's memory to the caller, who kept a view of what get_room() gave."""
-        cdef PyObject* moved = _new_bytes(NULL, room)
+    cdef int _move_message(self, Py_ssize_t memory) except -1:
+        """Copy the message, and leave its memory to the caller, which kept a view of it."""
+        cdef PyObject* moved = _new_bytes(NULL, memory)
         memcpy(bytes_at(moved), bytes_at(self._message), self._filled)
         Py_XDECREF(self._message)
         self._message = moved
-        self._message_room = room
+        self._message_capacity = memory
         return 0
 
-    cdef inline int _hand_over(self, list messages) except -1:
-        """Adds the message to those that are delivered. From then on it never changes."""
-        if Py_REFCNT(self._message) > 1 and self._message_room:
-            self._move_message(self._message_room)
+    cdef inline int _append_message(self, list messages) except -1:
+        """Add the message to the delivered ones. From then on it never changes."""
+        if Py_REFCNT(self._message) > 1 and self._message_capacity:
+            self._move_message(self._message_capacity)
         messages.append(<object>self._message)
         return 0
 
     cdef inline Py_ssize_t _read_trailer(
         self, const uint8_t* data, const uint8_t* end, list messages
     ) except -1:
-        """Matches the trailer, if there is one; the message is delivered when it is whole."""
+        """Compare the trailer, if there is one; deliver the message if it is whole."""
         cdef Py_ssize_t taken = 0
         if self._shape.trailer_size:
             taken = self._match_trailer(data, end)
@@ -1278,7 +1288,7 @@ cdef class Splitter:
         return taken
 
     cdef Py_ssize_t _match_trailer(self, const uint8_t* data, const uint8_t* end) except -1:
-        """Compares the trailer byte for byte, as far as it is there."""
+        """Compare the trailer byte by byte, as far as it arrived."""
         cdef Py_ssize_t size, right
         size = min(end - data, self._shape.trailer_size - self._trailer_pos)
         right = common_size(
@@ -1299,7 +1309,7 @@ cdef class Splitter:
         return right
 
     cdef inline int _deliver(self, list messages) except -1:
-        """Hands over the message, which was filled in its final place."""
+        """Deliver the message, which was filled in its final place."""
         cdef int64_t start, stop
         if self._spans is not None:
             start, stop = self._stream_offset, self._stream_offset + self._pending
@@ -1311,7 +1321,7 @@ cdef class Splitter:
             self._skipped_count += 1
         else:
             if self._raw and self._shape.trailer_size:
-                self._make_room(self._shape.trailer_size)
+                self._grow_message(self._shape.trailer_size)
                 memcpy(
                     bytes_at(self._message) + self._filled,
                     self._shape.trailer,
@@ -1319,7 +1329,7 @@ cdef class Splitter:
                 )
             if self._keep_headers:
                 self._keep_travelled(self._header, self._header_size)
-            self._hand_over(messages)  # _next_frame drops the splitter's reference
+            self._append_message(messages)  # _next_frame drops the splitter's reference
         self._next_frame()
         return 0
 
@@ -1336,7 +1346,7 @@ cdef class Splitter:
         self._forget()
 
     cdef inline void _forget(self) noexcept:
-        """Drops what is held of the pending frame."""
+        """Drop the bytes of the pending frame."""
         self._phase = IN_HEADER
         self._pending = 0
         self._header_size = 0
@@ -1355,10 +1365,10 @@ cdef class Splitter:
     cdef int _fail(
         self, error, const uint8_t* chunk, int64_t taken, Py_ssize_t size
     ) except -1:
-        """Makes the error stick, and keeps what arrived for detach().
+        """Make the error sticky, and keep the bytes that arrived for detach().
 
         Of the chunk, `taken` bytes were taken; a negative count is that of the last bytes of
-        `_looked_ahead` that were not.
+        `_surplus_bytes` that were not.
         """
         self._error = error
         self._pending += size - taken
@@ -1368,17 +1378,17 @@ cdef class Splitter:
                 if taken >= 0:
                     self._not_taken = bytes_of(chunk + taken, size - taken)
                 else:
-                    self._not_taken = self._looked_ahead[taken:] + bytes_of(chunk, size)
+                    self._not_taken = self._surplus_bytes[taken:] + bytes_of(chunk, size)
             except MemoryError:
                 self._lost = True
-        self._looked_ahead = b""
+        self._surplus_bytes = b""
         return 0
 
     cdef bint _keeps_bytes(self) noexcept:
         return not self._skipping and self._spans is None
 
     cdef bytes _unfinished(self):
-        """The pending frame's bytes, as they travelled, and after an error all that follow them."""
+        """Return the bytes of the pending frame as they travelled, and after an error all later."""
         cdef const uint8_t* message
         cdef Py_ssize_t message_size = 0
         cdef Py_ssize_t header_size = self._header_size
@@ -1390,7 +1400,7 @@ cdef class Splitter:
         if self._lost:
             raise _error_texts.unfinished_lost()
         if self._message != NULL:
-            if self._message_room > self._filled > 0 and Py_REFCNT(self._message) == 1:
+            if self._message_capacity > self._filled > 0 and Py_REFCNT(self._message) == 1:
                 self._resize_message(self._filled)  # never more than twice what arrived
             message = bytes_at(self._message)
             message_size = self._filled
@@ -1419,7 +1429,7 @@ cdef class Splitter:
         return bytes_of(self._header, size)
 
     cdef object _missing(self):
-        """Past the header: bytes that finish the frame."""
+        """Return how many bytes finish the frame; its header is in."""
         left = self._skip_left if self._skipping else self._rest_left + self._rest_beyond
         left = left if self._phase == IN_REST else 0
         return left + self._shape.trailer_size - self._trailer_pos
@@ -1435,7 +1445,7 @@ cdef class Splitter:
 @cython.final
 @cython.auto_pickle(False)
 cdef class Spans:
-    """Where the frames of a buffer lie: a sequence of `memoryview`\\ s that are made on demand.
+    """The positions of the frames of a buffer: a sequence of views, made on demand.
 
     It also exports its positions, an ``(n, 2)`` buffer of int64 (start, stop), so that
     ``numpy.asarray(spans)`` copies nothing. (The Python engine needs Python 3.12 for
@@ -1445,7 +1455,7 @@ cdef class Spans:
     cdef object _view
     cdef int64_t* _positions  # start and stop of each
     cdef Py_ssize_t _count
-    cdef Py_ssize_t _room
+    cdef Py_ssize_t _capacity
     cdef Py_ssize_t _shape[2]
     cdef Py_ssize_t _strides[2]
     cdef int64_t _consumed
@@ -1462,14 +1472,14 @@ cdef class Spans:
     # Spans grow only before scan() returns them, and are not exported before: no export moves.
     cdef inline int add(self, int64_t start, int64_t stop) except -1:
         cdef int64_t* positions
-        cdef Py_ssize_t room
-        if self._count == self._room:
-            room = max(64, 2 * self._room)
-            positions = <int64_t*>PyMem_Realloc(self._positions, room * 2 * sizeof(int64_t))
+        cdef Py_ssize_t capacity
+        if self._count == self._capacity:
+            capacity = max(64, 2 * self._capacity)
+            positions = <int64_t*>PyMem_Realloc(self._positions, capacity * 2 * sizeof(int64_t))
             if positions == NULL:
                 raise MemoryError
             self._positions = positions
-            self._room = room
+            self._capacity = capacity
         self._positions[2 * self._count] = start
         self._positions[2 * self._count + 1] = stop
         self._count += 1
@@ -1540,7 +1550,7 @@ Sequence.register(Spans)
 
 
 def scan(codec, data, *, raw=False):
-    """Every whole frame at the front of a buffer, without making a message; see `Codec.scan`."""
+    """Find all whole frames at the start of a buffer; see `Codec.scan`."""
     cdef Splitter splitter
     cdef Spans spans
     cdef Py_buffer buffer

@@ -287,7 +287,9 @@ class Codec:
             splitter.feed_eof()
             raise _error_texts.incomplete("header", 0, None, 0, b"")
         raw = Splitter(self, raw=True).feed(frame)[0]
-        raise _error_texts.bytes_behind(memoryview(frame).nbytes - len(raw), self._header_of(raw))
+        raise _error_texts.bytes_after_frame(
+            memoryview(frame).nbytes - len(raw), self._header_of(raw)
+        )
 
     def _header_of(self, raw: bytes) -> bytes:
         """Return the header of a whole frame, exactly as it is in `raw`."""

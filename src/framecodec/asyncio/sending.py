@@ -506,7 +506,14 @@ class WaitingSendSide(SendSide):
 
     def put_and_wait(self, message: object) -> Coroutine[Any, Any, None]:
         """Accept one message that the batch did not take; return what to await."""
-        return self.call_and_wait(SendSide.put, message)
+        batch = self.batch
+        if batch.paused or batch.queued or batch.thread != get_ident():
+            return self.call_and_wait(SendSide.put, message)
+        try:  # as call_and_wait(), without another call: most messages of a round trip come here
+            self.put(message)
+        except Exception as error:
+            return _raise(error)
+        return self._wait_after() if batch.paused else _COMPLETED
 
     def call_and_wait(
         self, put: Callable[[SendSide, Any], None], messages: Any
@@ -521,10 +528,12 @@ class WaitingSendSide(SendSide):
             put(self, messages)
         except Exception as error:
             return _raise(error)
-        if batch.paused:
-            # The message is accepted: without memory to wait, do not wait.
-            with contextlib.suppress(MemoryError):
-                return self._finish_sending()
+        return self._wait_after() if batch.paused else _COMPLETED
+
+    def _wait_after(self) -> Coroutine[Any, Any, None]:
+        # The message is accepted: without memory to wait, do not wait.
+        with contextlib.suppress(MemoryError):
+            return self._finish_sending()
         return _COMPLETED
 
     async def _call_in_loop(self, put: Callable[[SendSide, Any], None], messages: Any) -> None:
@@ -574,7 +583,7 @@ class WaitingSendSide(SendSide):
         except asyncio.CancelledError as error:
             error.message_started = True  # type: ignore[attr-defined]
             raise
-        except MemoryError:  # as in call_and_wait()
+        except MemoryError:  # as in _wait_after()
             return
         if self.dropped:
             lost = self.closed_error()

@@ -193,26 +193,27 @@ class StreamProtocol(FrameProtocol):
         """Whether bytes were read that `recv` has not returned."""
         return bool(self.messages.head or self.batches or self._inbox.splitter.pending)
 
-    async def wait_for_messages(self) -> None:
-        """Wait until `batches` has one; call this when no message is ready."""
-        if self._waiter is not None:
-            raise _error_texts.another_recv_waits()
-        while not self.batches:
-            if self._inbox.failure is not None:
-                self._inbox.raise_failure()
-            if self._sending.lost:
-                raise self._sending.closed_error()
-            if self._reading_paused:  # an error in release_head() may have left it so
-                self._resume_when_low()
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                if self._timer is not None:
-                    self._timer.set_receiving(True)
-                await self._waiter
-            finally:
-                self._waiter = None
-                if self._timer is not None:
-                    self._timer.set_receiving(False)
+    def start_waiting(self) -> asyncio.Future[None]:
+        """Return what a recv waits for, or raise the failure; no message is ready.
+
+        The recv calls `check_no_recv_waits` before and `stop_waiting` after it.
+        """
+        if self._inbox.failure is not None:
+            self._inbox.raise_failure()
+        if self._sending.lost:
+            raise self._sending.closed_error()
+        if self._reading_paused:  # an error in release_head() may have left it so
+            self._resume_when_low()
+        self._waiter = waiter = asyncio.get_running_loop().create_future()
+        if self._timer is not None:
+            self._timer.set_receiving(True)
+        return waiter
+
+    def stop_waiting(self) -> None:
+        """End the wait of a recv, also one that was cancelled or that did not start."""
+        self._waiter = None
+        if self._timer is not None:
+            self._timer.set_receiving(False)
 
     # No call separates the lines that belong together, and none of them allocates: a signal handler
     # that raises, or a garbage collection that receives, finds each batch in one place.
@@ -417,8 +418,13 @@ class FrameStream:
             return message
         protocol = self._protocol
         while True:
-            if protocol._waiter is not None or not protocol.batches:
-                await protocol.wait_for_messages()
+            if protocol._waiter is not None:
+                protocol.check_no_recv_waits()
+            if not protocol.batches:
+                try:
+                    await protocol.start_waiting()
+                finally:
+                    protocol.stop_waiting()
             protocol.take_batch()
             for message in self._ready:
                 return message
@@ -434,10 +440,13 @@ class FrameStream:
         """
         protocol = self._protocol
         while True:
-            if not protocol.messages.head and (
-                protocol._waiter is not None or not protocol.batches
-            ):
-                await protocol.wait_for_messages()
+            if not protocol.messages.head:
+                protocol.check_no_recv_waits()
+                if not protocol.batches:
+                    try:
+                        await protocol.start_waiting()
+                    finally:
+                        protocol.stop_waiting()
             messages = protocol.take_all()
             if messages:
                 return messages

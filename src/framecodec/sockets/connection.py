@@ -421,7 +421,8 @@ class FrameSocket(SocketWrapper):
         if self._wire.tls is not None and how != socket.SHUT_RDWR:
             raise OSError(
                 errno.EOPNOTSUPP,
-                "TLS cannot be ended in one direction; say goodbye in a message, or close()",
+                "TLS cannot end one direction alone; send a last message that says so, or call "
+                "close()",
             )
         self._shutdown(how)
 

@@ -230,7 +230,7 @@ def _take_ready(side: ReceiveSide, capacity: int | None) -> IncomingMessage:
     """Take a message that is whole and ready."""
     first = side.receiver.ready.first
     if not isinstance(first, bytes):
-        raise ValueError(f"the next message is {first!r}, not bytes; recv() returns it")
+        raise ValueError(f"the next message is {first!r}, which has no bytes; use recv()")
     _check_capacity(len(first), capacity)
     message = IncomingMessage(size=len(first), chunk=memoryview(first))
     side.intake.take_first(side.receiver, side.inbox, message)
@@ -289,20 +289,17 @@ def _join(side: ReceiveSide, message: IncomingMessage) -> None:
         seen = message.unfinished[: len(layout.magic) + layout.max_header]
         parsed = read_header(layout, seen, message.offset)
         if parsed is None or parsed[0] != len(message.header):
-            side.end(
-                errors.InvalidFrameError(
-                    "the codec's parse() returned two results for the same bytes, at stream offset "
-                    f"{message.offset}; its result may depend on nothing else",
-                    stream_offset=message.offset,
-                )
-            )
+            side.end(_error_texts.parse_changed_its_answer(message.offset))
         lead = parsed[2]
     message.join(lead or b"")
 
 
 def _check_capacity(size: int, capacity: int | None) -> None:
     if capacity is not None and size > capacity:
-        raise ValueError(f"the message has {size} bytes, the buffer {capacity}; nothing is lost")
+        raise ValueError(
+            f"buffer too small: the message has {size} bytes, the buffer {capacity}; nothing is "
+            "lost, call again with a larger buffer"
+        )
 
 
 def _check_capacity_for_lead(
@@ -347,7 +344,7 @@ def _write_chunk(side: ReceiveSide, message: IncomingMessage, file: TargetFile) 
             side.receiver.state = _LOST
         raise
     if not could_write:
-        raise BlockingIOError(errno.EAGAIN, "the file cannot take more now; nothing is lost")
+        raise BlockingIOError(errno.EAGAIN, "the file takes no more bytes now; nothing is lost")
 
 
 def _fill_buffer(side: ReceiveSide, message: IncomingMessage, target: memoryview) -> None:
@@ -423,12 +420,14 @@ def file_too_short(missing: int) -> OSError:
     return OSError(
         errno.EIO,
         f"the file became shorter while it was sent: {missing} bytes that its frame announced are "
-        "missing, so nothing more can be sent on this connection",
+        "missing; close the connection, nothing more can be sent on it",
     )
 
 
 def _file_has_not(size: int, available: int) -> ValueError:
-    return ValueError(f"size={size}, but only {available} bytes follow the file's current position")
+    return ValueError(
+        f"file too short: it has {available} bytes from its position on, not {size} (size)"
+    )
 
 
 @final

@@ -43,12 +43,12 @@ def count_lost(wire: Wire, done: str) -> OSError:
         return ConnectionAbortedError(
             errno.ECONNABORTED,
             "an earlier call failed (out of memory, or a signal handler raised) after bytes were "
-            f"{done}, and how many is lost: close the connection",
+            f"{done}, and their number is lost; close the connection",
         )
     return ConnectionAbortedError(
         errno.ECONNABORTED,
-        "a signal handler raised, or memory ran out, during a TLS read or write; the state of TLS "
-        "is unknown: close the connection",
+        "an earlier call failed (out of memory, or a signal handler raised) inside a TLS record, "
+        "and its progress is lost; close the connection",
     )
 
 
@@ -180,8 +180,8 @@ class ReceiveSide:
                 ConnectionAbortedError(
                     errno.ECONNABORTED,
                     "a signal handler raised while the Python engine parsed received bytes, and "
-                    "messages are lost: close the connection (the compiled engine is not "
-                    "interrupted)",
+                    "messages are lost; close the connection (signal handlers do not interrupt "
+                    "the compiled engine)",
                 )
             )
         self.intake.parsing = False  # the splitter raises its error again
@@ -280,7 +280,7 @@ class ReceiveSide:
             if wire.tls is None or not wire.tls.pending():
                 raise BlockingIOError(
                     errno.EAGAIN,
-                    "no message is whole yet, and the peer sends without a pause; call again",
+                    "no whole message yet, and the peer sends without a pause; call again",
                 )
         elif deadline is not None and monotonic() >= deadline:
             raise timed_out("no whole message", wire.timeout)
@@ -356,4 +356,6 @@ class ReceiveSide:
 
 def half_received() -> RuntimeError:
     """Return the error of a call that may not interrupt recv_file() or recv_into()."""
-    return RuntimeError("a message is half received; recv_file() or recv_into() finishes it")
+    return RuntimeError(
+        "a message is half received; call recv_file() or recv_into() again to finish it"
+    )

@@ -302,7 +302,7 @@ class SendSide:
         state = self.sender.state
         if self.unsent:
             raise RuntimeError(
-                f"{self.unsent} bytes of accepted messages are unsent; call flush() before detach()"
+                f"{self.unsent} bytes of accepted messages are unsent; call flush() first"
             )
         if state is _LOST or self.wire.torn:
             raise count_lost(self.wire, "sent")
