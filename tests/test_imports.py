@@ -128,6 +128,7 @@ EXCEPTIONS = {
     ("asyncio.transport", "asyncio.sending"),
     ("sockets.files", "sockets.receiving"),
     ("sockets.wire", "sockets.files"),
+    ("sockets.wire", "sockets.sending"),
 }
 
 

@@ -14,7 +14,7 @@ from .base import mark_started
 from .files import OutgoingFile, file_too_short
 from .receiving import count_lost, timed_out
 from .waiting import WRITE, wait
-from .wire import Wire
+from .wire import Wire, hold_chunk, hold_trailer, hold_unsent
 
 if TYPE_CHECKING:
     from ..codec import Codec
@@ -109,11 +109,7 @@ class SendSide:
         if sender.state is _BUSY:
             raise _error_texts.in_use("send()")
         if sender.unsent:  # of a message that was begun when nothing was held
-            size = outbox.size + sum(map(len, sender.unsent))
-            # All three or none: no call, and only the first can fail.
-            outbox.small += sender.unsent
-            outbox.size = size
-            sender.unsent = ()
+            hold_unsent(sender, outbox)
         if self.wire.torn or (sender.state is not _IDLE and sender.state is not _HELD):
             self._refuse()
         sender.state = _BUSY
@@ -247,11 +243,7 @@ class SendSide:
         """Send some of a file by one system call, or put its next piece into the outbox."""
         outbox = self.outbox
         if not file.unsent:
-            size = outbox.size + file.trailer_size
-            # All or nothing: no call, and only the first line can fail. The trailer is put once.
-            outbox.small += file.trailer
-            outbox.size = size
-            self.file = None
+            hold_trailer(self, outbox, file)
             file.close()
             return
         if file.chunk is None and self.wire.tls is None and file.sendfile is not None:
@@ -259,17 +251,9 @@ class SendSide:
             return
         if file.chunk is None:
             self._read_chunk(file)
-        count = len(file.chunk or b"")
-        if not count:
+        if not file.chunk:
             self._fail_to_read(file)
-        data = (file.chunk or b"",)
-        size, position, unsent = outbox.size + count, file.position + count, file.unsent - count
-        # As above.
-        outbox.small += data
-        outbox.size = size
-        file.chunk = None
-        file.position = position
-        file.unsent = unsent
+        hold_chunk(file, outbox)
 
     def _send_from_file(self, file: OutgoingFile) -> None:
         try:

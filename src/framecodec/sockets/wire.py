@@ -47,13 +47,14 @@ if TYPE_CHECKING:
     from .._outbox import Outbox
     from ..splitter import Splitter
     from .files import IncomingMessage, OutgoingFile
+    from .sending import SendSide
 
 try:
     import ssl
 except ImportError:  # a Python without OpenSSL
     ssl = None  # type: ignore[assignment]
 
-__all__ = ["Intake", "Wire", "is_time_out"]
+__all__ = ["Intake", "Wire", "hold_chunk", "hold_trailer", "hold_unsent", "is_time_out"]
 
 _Result = TypeVar("_Result")
 
@@ -320,6 +321,43 @@ class Wire:
         """Close TLS, if the connection has it, without waiting for the peer's answer."""
         if self.tls is not None:
             self.tls.shutdown()
+
+
+# --- bytes that go into an outbox -----------------------------------------------------------------
+
+# Of the lines that belong together only the first can fail, and none is a call: all were done or
+# none.
+
+
+def hold_unsent(sender: Any, outbox: Outbox) -> None:
+    """Put the end of a message that the fast path has begun into the outbox."""
+    size = outbox.size + sum(map(len, sender.unsent))
+    outbox.small += sender.unsent
+    outbox.size = size
+    sender.unsent = ()
+
+
+def hold_chunk(file: OutgoingFile, outbox: Outbox) -> None:
+    """Put the bytes that were read from a file into the outbox."""
+    data = (file.chunk or b"",)
+    count = len(data[0])
+    size, position, unsent = outbox.size + count, file.position + count, file.unsent - count
+    outbox.small += data
+    outbox.size = size
+    file.chunk = None
+    file.position = position
+    file.unsent = unsent
+
+
+def hold_trailer(side: SendSide, outbox: Outbox, file: OutgoingFile) -> None:
+    """Put the trailer of a file's frame into the outbox; the side has no file then."""
+    size = outbox.size + file.trailer_size
+    outbox.small += file.trailer
+    outbox.size = size
+    side.file = None
+
+
+# --- bytes that come out of a socket --------------------------------------------------------------
 
 
 @final
