@@ -1,4 +1,4 @@
-"""Limits for a slow peer: for one message from first byte to last, and for the quiet between."""
+"""Time limits for the peer: for one message, and for the quiet between two messages."""
 
 # ruff: noqa: SIM117
 
@@ -25,7 +25,9 @@ CODEC = Codec.uint(2)
 
 @pytest.mark.parametrize("timeout", [None, TIMEOUT])
 @pytest.mark.parametrize("sent", [1, 2, 4])
-def test_a_peer_that_stops_inside_a_message_is_cut_off(sent: int, timeout: float | None) -> None:
+def test_message_timeout_cuts_off_a_peer_that_stops_inside_a_message(
+    sent: int, timeout: float | None
+) -> None:
     frame = CODEC.encode(b"hello")
     with stream_pair() as (peer, sock):
         conn = FrameSocket(sock, CODEC, message_timeout=0.03)
@@ -40,7 +42,7 @@ def test_a_peer_that_stops_inside_a_message_is_cut_off(sent: int, timeout: float
             assert caught.value.timeout == 0.03
 
 
-def test_a_peer_that_drips_is_cut_off_though_each_byte_comes_in_time() -> None:
+def test_message_timeout_cuts_off_a_peer_that_drips() -> None:
     with stream_pair() as (peer, sock), FrameSocket(sock, CODEC, message_timeout=0.1) as conn:
         conn.settimeout(TIMEOUT)
         stop = threading.Event()
@@ -60,8 +62,8 @@ def test_a_peer_that_drips_is_cut_off_though_each_byte_comes_in_time() -> None:
             thread.join(TIMEOUT)
 
 
-def test_time_that_the_receiver_spends_elsewhere_is_not_the_peers() -> None:
-    large = bytes(1_000_000)  # more than there is room for on the way
+def test_message_timeout_does_not_count_time_between_calls() -> None:
+    large = bytes(1_000_000)  # more than the kernel holds
     codec = Codec.uint(4)
     with stream_pair() as (peer, sock), FrameSocket(sock, codec, message_timeout=0.1) as conn:
         conn.settimeout(TIMEOUT)
@@ -75,7 +77,7 @@ def test_time_that_the_receiver_spends_elsewhere_is_not_the_peers() -> None:
         thread.join(TIMEOUT)
 
 
-def test_a_quiet_connection_is_not_cut_off_by_the_limit_of_a_message() -> None:
+def test_message_timeout_does_not_count_between_messages() -> None:
     with stream_pair() as (peer, sock), FrameSocket(sock, CODEC, message_timeout=0.01) as conn:
         conn.settimeout(0.05)
         for _ in range(2):
@@ -87,7 +89,7 @@ def test_a_quiet_connection_is_not_cut_off_by_the_limit_of_a_message() -> None:
 
 
 @pytest.mark.parametrize("timeout", [None, TIMEOUT])
-def test_a_peer_that_says_nothing_is_idle(timeout: float | None) -> None:
+def test_idle_timeout_cuts_off_a_quiet_peer(timeout: float | None) -> None:
     with stream_pair() as (peer, sock), FrameSocket(sock, CODEC, idle_timeout=0.03) as conn:
         conn.settimeout(timeout)
         peer.sendall(CODEC.encode(b"hello"))
@@ -101,7 +103,7 @@ def test_a_peer_that_says_nothing_is_idle(timeout: float | None) -> None:
         assert peer.recv(100) == CODEC.encode(b"goodbye")
 
 
-def test_a_selector_is_told_how_long_to_wait_and_the_next_receive_raises() -> None:
+def test_seconds_left_is_the_time_out_for_a_selector() -> None:
     with stream_pair() as (peer, sock):
         conn = FrameSocket(sock, CODEC, message_timeout=0.03, idle_timeout=TIMEOUT)
         with conn:
@@ -124,7 +126,7 @@ def test_a_selector_is_told_how_long_to_wait_and_the_next_receive_raises() -> No
 
 
 @pytest.mark.parametrize("way", ["file", "buffer"])
-def test_the_limit_of_a_message_holds_on_its_way_to_a_file(way: str) -> None:
+def test_message_timeout_holds_for_recv_file_and_recv_into(way: str) -> None:
     codec = Codec.uint(4)
     with stream_pair() as (peer, sock), FrameSocket(sock, codec, message_timeout=0.05) as conn:
         conn.settimeout(TIMEOUT)
@@ -137,7 +139,7 @@ def test_the_limit_of_a_message_holds_on_its_way_to_a_file(way: str) -> None:
             conn.recv()
 
 
-def test_limits_come_with_connections_and_listeners() -> None:
+def test_listen_and_connect_take_time_limits() -> None:
     from framecodec import connect, listen
 
     with listen(("127.0.0.1", 0), idle_timeout=0.03) as listener:
