@@ -48,16 +48,12 @@ IDIOMS = {
 # with a slash is a folder.
 NOT_REWRITTEN = """
 SECURITY.md
-examples/asyncio_chat_client.py
-examples/asyncio_files_server.py
-examples/asyncio_shutdown_server.py
 examples/chat.py
 examples/selectors_server.py
 examples/socketserver_server.py
 examples/sticky_server.py
 examples/udp_chat_server.py
 examples/workers_server.py
-tests/helpers/chunking.py
 tests/interop/processes.py
 tests/helpers/subprocesses.py
 tests/helpers/reference_parser.py
@@ -74,7 +70,6 @@ tests/test_public_face.py
 tests/test_readme.py
 tests/test_room.py
 tests/test_splitter.py
-tests/test_trio_anyio.py
 tests/test_tutorial_peers.py
 tests/vectors/README.md
 tests/helpers/sample_codecs.py

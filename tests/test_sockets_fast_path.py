@@ -198,8 +198,12 @@ def test_lock_wait_is_interrupted_by_a_signal(io: ModuleType) -> None:
     class Interruption(Exception):
         pass
 
+    armed = [True]
+
     def interrupt(*_: object) -> None:
-        raise Interruption
+        if armed:
+            armed.clear()
+            raise Interruption
 
     lock, taken, done = io.Lock(), threading.Event(), threading.Event()
 
@@ -212,9 +216,9 @@ def test_lock_wait_is_interrupted_by_a_signal(io: ModuleType) -> None:
     thread.start()
     assert taken.wait(10)
     before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
     try:
         with pytest.raises(Interruption):
+            signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
             lock.acquire()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

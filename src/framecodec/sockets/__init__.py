@@ -11,6 +11,7 @@ whole.
 from __future__ import annotations
 
 from .connecting import Address, connect
+from .connection import DEFAULT_CODEC as DEFAULT_CODEC
 from .connection import FrameSocket
 from .datagrams import DatagramSocket as DatagramSocket
 from .listener import Listener, listen
