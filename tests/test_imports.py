@@ -33,6 +33,7 @@ LAYERS = [
         "_states.py": "the states of a connection's two directions",
         "_shapes.py": "parse and build functions of the formats whose shape needs code",
         "sockets/waiting.py": "wait for a socket until a deadline",
+        "_text_shapes.py": "the same of text protocols: HTTP, RESP, STOMP, NATS, memcached",
         "serving/log.py": "what the servers log",
         "asyncio/waiters.py": "futures that tasks wait for: until the peer takes more, or the end",
     },
@@ -57,16 +58,19 @@ LAYERS = [
     },
     {"_engine.py": "chooses the engine, compiled or Python, once for all modules"},
     {"splitter.py": "the public names of the engine in use"},
+    {"_files.py": "messages in files, for `Codec.read` and `Codec.write`"},
     {
         "_kept_headers.py": "the frame of a delivered message, exactly as it travelled",
         "codec.py": "`Codec`: constructors and verbs",
     },
     {
         "_inbox.py": "the receive side of a connection: messages, its end, the peer's time limits",
+        "_catalogue.py": "the class of the catalogue and its rows",
         "_outbox.py": "messages that were accepted for sending and are still unsent",
         "_datagrams.py": "messages in datagrams: pack, split, largest size",
-        "catalogue.py": "`formats`: the known protocols, a table",
     },
+    {"_formats/": "the rows of the catalogue: name, codec, description, specification"},
+    {"catalogue.py": "`formats`: the known protocols, a table"},
     {
         "notation.py": "`parse_codec` and `format_codec`: a codec as one line of text",
     },
