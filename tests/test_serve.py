@@ -349,7 +349,10 @@ def test_broadcast_never_waits_and_ends_a_client_that_does_not_receive(
                 assert sent < 1000
             assert good.recv() == message
             until(lambda: len(server.connections) == 1)
-            assert slow.recv() == message  # what had left arrives
+            # What had left arrives.
+            with pytest.raises((EOFError, OSError)):
+                while slow.recv() == message:
+                    pass
     (text,) = warnings()
     assert "broadcast messages wait" in text
     assert "the limit is 300000" in text
@@ -430,9 +433,6 @@ def test_close_lets_a_running_handler_finish() -> None:
         assert conn.recv() == b"done it"
 
 
-@pytest.mark.skipif(
-    not hasattr(FrameSocket, "_receiving"), reason="a shutdown alone does not stop a flood"
-)
 def test_close_stops_receiving_from_a_client_that_never_pauses(warnings: Any) -> None:
     received = 0
 

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, final
 
 from .. import errors
+from .._states import ReceiveState
 from ..codec import Codec
 from ..sockets import Address, FrameSocket, listen
 from . import log
@@ -605,31 +606,22 @@ class _Served:
 
 def _refuse_to_receive(conn: FrameSocket) -> None:
     """Let every later receive raise EOFError; a shutdown alone does not stop what still arrives."""
-    side: Any = getattr(conn, "_receiving", None)
-    if side is None:
-        return
+    side = conn._receiving
     side.inbox.fail(EOFError("the server is closing"))
-    state = side.receiver.state
-    if state in (type(state).READY, type(state).BUSY):
-        side.receiver.state = type(state).FAILED
+    if side.receiver.state in (ReceiveState.READY, ReceiveState.BUSY):
+        side.receiver.state = ReceiveState.FAILED
 
 
 def _send_frames(conn: FrameSocket, frames: bytes) -> None:
     """Send whole frames through a connection, whatever time-out its handler has set."""
-    # Frames that are encoded already go past the encoder, into the outbox.
-    side: Any = getattr(conn, "_sending", None)
-    if side is not None:
-        send, put = side.send_all, side.outbox.put_bytes
-    else:
-        whole: Any = conn
-        send, put = whole._send_all, whole._outbox.put_bytes
+    side = conn._sending
     held = False
     while True:
         try:
             if held:
                 conn.flush()
             else:
-                send(put, frames)
+                side.send_all(side.outbox.put_bytes, frames)  # they are encoded already
             return
         except (TimeoutError, BlockingIOError) as error:
             held = held or getattr(error, "message_started", False)
