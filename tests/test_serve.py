@@ -350,9 +350,8 @@ def test_broadcast_never_waits_and_ends_a_client_that_does_not_receive(
             assert good.recv() == message
             until(lambda: len(server.connections) == 1)
             # What had left arrives.
-            with pytest.raises((EOFError, OSError)):
-                while slow.recv() == message:
-                    pass
+            with contextlib.suppress(OSError):
+                assert set(slow) <= {message}
     (text,) = warnings()
     assert "broadcast messages wait" in text
     assert "the limit is 300000" in text

@@ -684,9 +684,8 @@ def test_broadcast_ends_a_client_that_does_not_receive(
             assert good.recv() == message
             until(lambda: len(server.connections) == 1)
             # What had left arrives.
-            with pytest.raises((EOFError, OSError)):
-                while slow.recv() == message:
-                    pass
+            with contextlib.suppress(OSError):
+                assert set(slow) <= {message}
     (text,) = logged()
     assert "the limit is 300000" in text
 

@@ -12,8 +12,8 @@ Threads
 
 Errors
     If no memory is left for a traceback, an `except` clause of Cython drops a reference to nothing
-    and crashes. This module has no such clause: a step that may fail is called through a pointer to a
-    function that does not raise, and `_take_error` takes its exception. (`finally` is safe.)
+    and crashes. This module has no such clause: a step that may fail is called through a pointer to
+    a function that does not raise, and `_take_error` takes its exception. (`finally` is safe.)
 
 Memory
     Every receive writes into memory that an object of this module or the splitter owns, and whose
