@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -153,6 +154,39 @@ def test_verify_codec_accepts_a_codec_of_each_kind_with_large_messages(
                 continue
             messages.append(large)
         verify_codec(codec, messages)
+
+
+def test_verify_codec_accepts_large_messages() -> None:
+    verify_codec(Codec.uint(4, trailer=b"!"), [b"hello", bytes(3000)])
+
+
+def unpicklable() -> Codec:
+    return Codec.custom(lambda view: (1, view[0]), lambda message: bytes([len(message)]))
+
+
+def test_verify_codec_accepts_functions_that_cannot_be_pickled() -> None:
+    verify_codec(unpicklable(), [b"", b"hello"])
+
+
+def test_verify_codec_works_while_memory_is_traced() -> None:
+    tracemalloc.start()
+    try:
+        verify_codec(Codec.uint(4), [b"hello"])
+        assert tracemalloc.is_tracing()
+    finally:
+        tracemalloc.stop()
+
+
+def test_verify_codec_passes_on_a_lack_of_memory() -> None:
+    class Short(TinySplitter):
+        def feed(self, data: Any) -> list[Any]:
+            raise MemoryError
+
+    class ShortCodec(TinyCodec):
+        splitter_class = Short
+
+    with pytest.raises(MemoryError):
+        verify_codec(ShortCodec(), MESSAGES)
 
 
 # --- messages -------------------------------------------------------------------------------------
