@@ -116,6 +116,40 @@ def test_verify_codec_checks_the_methods_that_a_double_has() -> None:
     verify_codec(Least(), MESSAGES)
 
 
+def test_verify_codec_accepts_a_double_with_fewer_options() -> None:
+    class Plain(TinyCodec):
+        frame_parts = None  # type: ignore[assignment]
+
+        def replace(self, *, max_message_size: int) -> TinyCodec:
+            if max_message_size < 30:
+                raise ValueError("at least 30")
+            return Plain(max_message_size)
+
+        def splitter(self) -> TinySplitter:  # type: ignore[override]
+            return TinySplitter(self)
+
+        def __getattribute__(self, name: str) -> Any:
+            if name == "frame_parts":
+                raise AttributeError(name)
+            return super().__getattribute__(name)
+
+    verify_codec(Plain(1000), [*MESSAGES, bytes(2000)])
+
+
+def parse_flag(view: memoryview) -> tuple[int, int, bytes]:
+    return 1, view[0] & 0x0F, bytes([view[0] & 0xF0])
+
+
+def build_flag(message: memoryview) -> tuple[bytes, int]:
+    if not message or message[0] not in (0, 0x10) or len(message) > 16:
+        raise InvalidFrameError("a flag is 0 or 0x10")
+    return bytes([message[0] | len(message) - 1]), 1
+
+
+def test_verify_codec_accepts_a_codec_that_reads_more_than_it_writes() -> None:
+    verify_codec(Codec.custom(parse_flag, build_flag), [b"\0", b"\x10hello"])
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_verify_codec_accepts_a_codec_of_each_kind(engine: ModuleType, name: str) -> None:
     with codecs_use(engine):
