@@ -49,9 +49,6 @@ IDIOMS = {
 NOT_REWRITTEN = """
 SECURITY.md
 docs/sockets.md
-examples/asyncio_chat_client.py
-examples/asyncio_files_server.py
-examples/asyncio_shutdown_server.py
 examples/chat.py
 examples/selectors_server.py
 examples/socketserver_server.py
@@ -93,7 +90,6 @@ tests/test_socketserver.py
 tests/test_splitter.py
 tests/test_threads_core.py
 tests/test_tls.py
-tests/test_trio_anyio.py
 tests/test_tutorial_peers.py
 tests/vectors/README.md
 tests/helpers/sample_codecs.py

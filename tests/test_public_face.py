@@ -33,8 +33,11 @@ FACE = {
     "TruncatedDatagramError",
     "connect",
     "formats",
+    "guess",
     "listen",
     "parse_codec",
+    "serve",
+    "serve_messages",
 }
 ON_FIRST_USE = {"asyncio", "socketserver", "testing"}
 
