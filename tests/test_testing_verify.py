@@ -160,6 +160,13 @@ def vectors(name: str) -> Iterator[Any]:
             yield from formats[name].split(read_bytes(valid["stream"]))[0]
 
 
+def test_verify_codec_accepts_stomp_whose_commands_have_capital_letters_only() -> None:
+    # A damaged command of less than 13 bytes was read, and refused once more bytes had arrived.
+    verify_codec(formats["stomp"], [b"\n", b"CONNECT\n\n\0"])
+    with pytest.raises(InvalidFrameError, match="is not a command of STOMP"):
+        formats["stomp"].split(b"C\xcfNNECT\n\n\0")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", formats)
 def test_verify_codec_accepts_the_catalogue_with_all_its_vectors(
