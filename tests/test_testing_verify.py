@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -39,6 +40,13 @@ def test_verify_codec_catches_a_double_that(defect: str) -> None:
 
 def test_the_doubles_break_every_promise() -> None:
     assert {promise for promise, _, _ in BROKEN.values()} == {*Promise}
+
+
+def test_the_page_about_testing_lists_every_promise() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "testing.md").read_text("utf-8")
+    rows = page.partition("| promise | checked by |\n")[2].partition("\n\n")[0].splitlines()[1:]
+    names = [row.split(" | ")[0].removeprefix("| ").strip("`") for row in rows]
+    assert sorted(names) == sorted(Promise)
 
 
 def test_verify_codec_names_the_smallest_chunking() -> None:
