@@ -461,7 +461,7 @@ class NoBuffer(TinySplitter):
         return super().get_buffer()
 
 
-@broken("raises an error of its own for a second end", Promise.STICKY)
+@broken("raises another error for a second end", Promise.STICKY)
 class EndsDifferently(TinySplitter):
     def feed_eof(self) -> None:
         try:
