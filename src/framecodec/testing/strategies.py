@@ -21,6 +21,8 @@ _LARGEST_SEED = 300  # bytes; of a message that is found by trying
 # Messages that trying does not find: with a checksum, several fixed bytes, or lines of text.
 _EXAMPLES = [
     b"+OK\r\n",
+    b"$5\r\nhello\r\n",
+    b"*1\r\n$4\r\nPING\r\n",
     b"PING",
     b"PUB subject 5\r\nhello",
     b"set key 0 0 5\r\nhello",
