@@ -284,6 +284,16 @@ def test_close_resets_open_connections_and_refuses_new_ones(server: socket.socke
         assert "closed" in repr(ends.proxy)
 
 
+def test_close_passes_on_the_end_of_a_client_that_has_closed(server: socket.socket) -> None:
+    for _ in range(20):
+        with Ends(server, delay=1000.0) as ends:
+            ends.client.sendall(b"hello, and good bye")
+            assert ends.upstream.recv(1)
+            ends.client.close()
+            ends.proxy.close()
+            assert b"hello, and good bye".endswith(read_to_end(ends.upstream))
+
+
 def test_close_is_not_for_the_observer(server: socket.socket) -> None:
     errors: list[BaseException] = []
     seen = threading.Event()
