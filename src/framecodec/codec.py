@@ -287,7 +287,9 @@ class Codec:
             splitter.feed_eof()
             raise _error_texts.incomplete("header", 0, None, 0, b"")
         raw = Splitter(self, raw=True).feed(frame)[0]
-        raise _error_texts.bytes_behind(memoryview(frame).nbytes - len(raw), self._header_of(raw))
+        raise _error_texts.bytes_after_frame(
+            memoryview(frame).nbytes - len(raw), self._header_of(raw)
+        )
 
     def _header_of(self, raw: bytes) -> bytes:
         """Return the header of a whole frame, exactly as it is in `raw`."""
@@ -344,10 +346,14 @@ class Codec:
         return scan(self, data, raw=raw)
 
     def splitter(
-        self, *, raw: bool = False, on_oversize: Literal["raise", "skip"] = "raise"
+        self,
+        *,
+        raw: bool = False,
+        on_oversize: Literal["raise", "skip"] = "raise",
+        stream_offset: int = 0,
     ) -> Splitter:
         """Return the receiving state of a new connection; see `Splitter`."""
-        return Splitter(self, raw=raw, on_oversize=on_oversize)
+        return Splitter(self, raw=raw, on_oversize=on_oversize, stream_offset=stream_offset)
 
     # --- a codec as a value -----------------------------------------------------------------------
 
