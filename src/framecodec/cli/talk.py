@@ -459,7 +459,6 @@ class _Server:
         if kind == "connected":
             conn, name = value
             self._connections[conn] = name
-            self._screen.note(f"{name} connected")
             if self._lines_ended:
                 self._end_sending(conn)
         elif kind == "line":
@@ -513,6 +512,7 @@ class _Server:
                 if self._arguments.once:
                     self._events.put(("end", (conn, error)))
                 return
+        self._screen.note(f"{name} connected")  # before its first message
         self._events.put(("connected", (conn, name)))
         _receive(conn, self._screen, self._events.put, echo=self._arguments.echo, once=False)
 
