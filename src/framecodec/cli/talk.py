@@ -512,8 +512,8 @@ class _Server:
                 if self._arguments.once:
                     self._events.put(("end", (conn, error)))
                 return
-        self._screen.note(f"{name} connected")  # before its first message
         self._events.put(("connected", (conn, name)))
+        self._screen.note(f"{name} connected")  # lines go to it from now on
         _receive(conn, self._screen, self._events.put, echo=self._arguments.echo, once=False)
 
 
