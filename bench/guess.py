@@ -1,7 +1,7 @@
 """What `framecodec.guess` finds, claims and costs: ``python -m bench.guess [--random N]``.
 
-Prints three figures: how many captures of the catalogue's protocols have the right codec first and
-among the first three; how many files of random bytes get a claim; how long a capture of 10 MB takes.
+Prints how many captures of the catalogue's protocols have the right codec first and among the first
+three, how many files of random bytes get a claim, and how long a capture of 10 MB takes.
 A codec is right if it reads the same messages as the protocol's.
 """
 
@@ -23,8 +23,10 @@ SIZE = 10_000_000
 def rank(data: bytes, codec: Codec) -> int | None:
     """Return the place of the first guess that reads the same messages as a codec."""
     messages = codec.split(data)
-    places = (i for i, one in enumerate(guess(data)) if one.codec.split(data) == messages)
-    return next(places, None)
+    for place, one in enumerate(guess(data)):
+        if not one.offset and one.codec.split(data) == messages:
+            return place
+    return None
 
 
 def catalogue(make: Callable[[str, int, int], list[bytes]], seed: int) -> tuple[int, int]:

@@ -33,7 +33,7 @@ def rank(found: list[Guess], data: bytes, codec: Codec) -> int | None:
     """Return the place of the first guess that reads the same messages as a codec."""
     messages = codec.split(data)
     for place, one in enumerate(found):
-        if one.codec.split(data) == messages:
+        if not one.offset and one.codec.split(data) == messages:
             return place
     return None
 

@@ -84,20 +84,18 @@ def guess(data: Buffer, /, *, limit: int = 10) -> list[Guess]:
         TypeError, BufferError: `data` is not a contiguous bytes-like object.
     """
     capture = bytes(memoryview(data).cast("B")) if not isinstance(data, bytes) else data
-    for start in _beginnings(capture):
-        framings = _framings(capture, start)
-        if framings:
-            return _guesses(capture, framings, limit)
-    return []
+    found = [framings for start in _beginnings(capture) if (framings := _framings(capture, start))]
+    best = max(found, key=lambda framings: framings[0].bits, default=[])
+    return _guesses(capture, best, limit)
 
 
 def _beginnings(data: bytes) -> Iterator[int]:
-    """Yield where the first frame can be: after a known greeting, else at the first byte."""
+    """Yield where the first frame can be: at the first byte, or after a known greeting."""
+    yield 0
     for preface in PREFACES:
         found = preface.match(data)
         if found is not None:
             yield found.end()
-    yield 0
 
 
 # --- framings -------------------------------------------------------------------------------------
