@@ -36,6 +36,7 @@ _CATALOGUE_SAMPLE = 64 * 1024 * 1024  # bytes for the codecs of the catalogue
 _THRESHOLD = 18.0  # bits that a framing must save beyond its own description
 _RIVAL = 0.5  # of the best framing's bits; a framing with less is not mentioned
 _FRAMINGS = 4
+_FULLY_TRIED = 24  # framings; others look worse at a quick look, and are not in the catalogue
 _QUICK_COLUMNS = 10
 _QUICK_FRAMES = 48
 
@@ -125,12 +126,12 @@ def _framings(data: bytes, start: int) -> list[_Framing]:
             _framing_of(found, starts).rows.extend(same)
     background = Background(data[start : start + _SAMPLE])
     candidates = list(found.values())
-    if len(candidates) > 40:
+    if len(candidates) > _FULLY_TRIED:
         for framing in candidates:
             quick = framing.starts[: _QUICK_FRAMES + 1]
             framing.bits = columns_gain(data, quick, background, _QUICK_COLUMNS)
-        candidates.sort(key=lambda framing: -framing.bits)
-        del candidates[40:]
+        candidates.sort(key=lambda framing: (not framing.rows, -framing.bits))
+        del candidates[_FULLY_TRIED:]
     for framing in candidates:
         framing.bits = _bits(data, framing, background, len(found))
     candidates = [framing for framing in candidates if framing.bits > _THRESHOLD]
