@@ -14,7 +14,7 @@ How it works
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from math import log2
 from typing import TYPE_CHECKING
@@ -157,10 +157,15 @@ def _key(codec: Codec) -> tuple[object, ...]:
         return _key(same)
     if parameters.get("length_offset") == len(parameters.get("magic", b"")):
         parameters["length_offset"] = None
-    return kind, *(
-        (name, repr(value) if isinstance(value, Mapping) else value)
-        for name, value in sorted(parameters.items())
-    )
+    return kind, *((name, _hashable(value)) for name, value in sorted(parameters.items()))
+
+
+def _hashable(value: object) -> Hashable:
+    try:
+        hash(value)
+    except TypeError:
+        return repr(value)
+    return value
 
 
 def _struct_as_uint(codec: Codec) -> Codec | None:
@@ -311,7 +316,7 @@ def _count(data: bytes, framing: _Framing, codec: Codec, names: Iterable[str]) -
     try:
         spans = codec.scan(memoryview(data)[start:], raw=True)
         frames, explained = len(spans), spans.consumed
-    except (FrameError, ValueError):
+    except (FrameError, ValueError, TypeError):
         return None
     left = len(data) - start - explained
     sample = framing.starts[-1] - start

@@ -39,6 +39,7 @@ _STYLES = {
     "length": "bold yellow",
     "header": "yellow",
     "check": "green",
+    "padding": "dim",
     "trailer": "blue",
 }
 
