@@ -75,23 +75,23 @@ __all__ = [
 # There is no module of this name: let `import framecodec.formats` give the catalogue, too.
 sys.modules[f"{__name__}.formats"] = formats  # type: ignore[assignment]
 
-_ON_FIRST_USE = ("asyncio", "socketserver", "testing")
-_GUESS = ("Guess", "guess")
-_SERVERS = (
-    "serve",
-    "serve_messages",
-)  # loaded when they are first used, because they need `logging`
+# Loaded when they are first used, because most programs do not need them.
+_MODULES_ON_FIRST_USE = ("asyncio", "socketserver", "testing")
+_NAMES_ON_FIRST_USE = {
+    "Guess": "_guess",
+    "guess": "_guess",
+    "serve": "serving",
+    "serve_messages": "serving",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ON_FIRST_USE:
+    if name in _MODULES_ON_FIRST_USE:
         return importlib.import_module(f"{__name__}.{name}")
-    if name in _GUESS:
-        return getattr(importlib.import_module(f"{__name__}._guess"), name)
-    if name in _SERVERS:
-        return getattr(importlib.import_module(f"{__name__}.serving"), name)
+    if name in _NAMES_ON_FIRST_USE:
+        return getattr(importlib.import_module(f"{__name__}.{_NAMES_ON_FIRST_USE[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_ON_FIRST_USE, *_SERVERS, *_GUESS})
+    return sorted({*globals(), *_MODULES_ON_FIRST_USE, *_NAMES_ON_FIRST_USE})
