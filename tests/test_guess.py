@@ -100,13 +100,13 @@ def test_a_known_protocol_is_named(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_random_bytes_are_nothing() -> None:
+@pytest.mark.parametrize("batch", range(4))
+def test_random_bytes_are_nothing(batch: int) -> None:
+    # python -m bench.guess tries more of them.
     claims = []
-    for seed in range(1000):
+    for seed in range(50 * batch, 50 * batch + 50):
         r = random.Random(seed)
-        data = r.randbytes(r.choice([100, 300, 1000, 3000]))
-        if seed % 100 == 0:
-            data = r.randbytes(100_000)
+        data = r.randbytes(r.choice([100, 300, 1000, 3000, 20_000]))
         if found := guess(data):
             claims.append((seed, len(data), str(found[0].codec), found[0].bits))
     assert not claims
