@@ -376,6 +376,8 @@ def _datagram_socket(address: Any, codec: Codec | None, *, listening: bool) -> D
             flags = socket.AI_PASSIVE if listening else 0
             found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=flags)
             family, where = found[0][0], found[0][4]
+        elif not hasattr(socket, "AF_UNIX"):
+            raise CommandError("this system has no Unix sockets")
         else:
             family = socket.AF_UNIX
         sock = socket.socket(family, socket.SOCK_DGRAM)
