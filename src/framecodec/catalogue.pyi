@@ -29,6 +29,10 @@ class Catalogue(Mapping[str, Codec]):
     """struct.pack('i', n): an int in the size and byte order of this machine"""
     netstring: Codec
     """decimal digits and a colon before, a comma after: 5:hello,"""
+    bson: Codec
+    """BSON documents: the elements, without length and final zero; raw=True gives documents"""
+    avro: Codec
+    """buffers of Avro RPC; an empty one ends a message"""
     protobuf: Codec
     """protobuf messages after a varint (writeDelimitedTo, protodelim)"""
     erlang1: Codec
@@ -43,10 +47,18 @@ class Catalogue(Mapping[str, Codec]):
     """multiprocessing.connection: an int, or -1 and 8 bytes from 2 GiB up"""
     native_messaging: Codec
     """browser extensions to their hosts; to the browser at most 1 MiB"""
+    sasl_buffer: Codec
+    """what each side sends after SASL negotiated a security layer (LDAP, IMAP, AMQP)"""
     kafka: Codec
     """requests and responses"""
     thrift: Codec
     """the framed transport"""
+    rsocket: Codec
+    """over TCP: stream id (4), type and flags (2), data"""
+    zookeeper: Codec
+    """requests, responses and events"""
+    jdwp: Codec
+    """Java debuggers, after the handshake: id (4), flags, command (2) or error (2), data"""
     grpc: Codec
     """compressed flag, then the message; inside HTTP/2 data"""
     oncrpc: Codec
@@ -69,6 +81,8 @@ class Catalogue(Mapping[str, Codec]):
     """a connection's first message: StartupMessage, SSLRequest, CancelRequest"""
     mysql: Codec
     """sequence number, payload; one of 0xFFFFFF bytes continues in the next packet"""
+    mysql_packet: Codec
+    """single packets: sequence number, payload; one of 0xFFFFFF bytes continues in the next"""
     mongodb: Codec
     """request id, response to, opcode (4 bytes each), body"""
     cassandra: Codec
@@ -85,6 +99,16 @@ class Catalogue(Mapping[str, Codec]):
     """commands and answers: a line, and its data if it announces some; without the last CR LF"""
     tds: Codec
     """SQL Server: type, status, SPID (2), packet id, window, data"""
+    drda: Codec
+    """DB2, Derby: D0, format, correlation id (2), data"""
+    tns: Codec
+    """Oracle Net up to version 314, and CONNECT: checksum (2), type, flags, checksum (2), data"""
+    tns_315: Codec
+    """Oracle Net from version 315 on, after ACCEPT: type, flags, checksum (2), data"""
+    elasticsearch: Codec
+    """the transport between nodes: header and content; None is a ping"""
+    aerospike: Codec
+    """version (2), type, data"""
     amqp: Codec
     """AMQP 0-9-1 (RabbitMQ), after the protocol header: type, channel (2), payload"""
     amqp1: Codec
@@ -95,6 +119,10 @@ class Catalogue(Mapping[str, Codec]):
     """ZeroMQ, after the greeting: flags (more 1, command 4), body"""
     nats: Codec
     """a line, and its payload if it announces one; without the last CR LF"""
+    nsq: Codec
+    """from nsqd: frame type (4: 0 response, 1 error, 2 message), data"""
+    pulsar: Codec
+    """size of the command (4), command, payload"""
     stomp: Codec
     """a whole frame up to its NUL; a line end between two frames is a heart-beat"""
     smpp: Codec
@@ -125,6 +153,18 @@ class Catalogue(Mapping[str, Codec]):
     """modifier1, modifier2, variables"""
     dns: Codec
     """over TCP and TLS"""
+    kerberos: Codec
+    """over TCP: a KRB message"""
+    openvpn: Codec
+    """over TCP: opcode and key id, data"""
+    pptp: Codec
+    """control: message type (2: 1), cookie (4), control type (2), reserved (2), data"""
+    ldp: Codec
+    """label distribution: version (2: 1), LSR id (4), label space (2), messages"""
+    tacacs: Codec
+    """TACACS+: version, type, sequence number, flags, session id (4), body"""
+    skinny: Codec
+    """telephones of Cisco (SCCP): header version (4), message id (4), data"""
     rtp: Codec
     """RTP and RTCP over a stream"""
     rtsp: Codec
@@ -143,6 +183,8 @@ class Catalogue(Mapping[str, Codec]):
     """after the version lines, before NEWKEYS: padding length, payload, padding"""
     ssh_agent: Codec
     """type, contents"""
+    mtproto_intermediate: Codec
+    """Telegram, the intermediate transport, after ee ee ee ee"""
     tpkt: Codec
     """ISO transport on TCP (RDP, S7, H.323): reserved byte (0), TPDU"""
     smb: Codec
@@ -155,6 +197,20 @@ class Catalogue(Mapping[str, Codec]):
     """attach and logs: stream (0, 1, 2), three zeros, output"""
     modbus: Codec
     """Modbus/TCP: transaction id (2), protocol id (2), unit id, PDU"""
+    ads: Codec
+    """Beckhoff TwinCAT (AMS/TCP): AMS header (32), data"""
+    fins: Codec
+    """Omron (FINS/TCP): command (4), error code (4), FINS frame"""
+    hart_ip: Codec
+    """version, message type, message id, status, sequence number (2), body"""
+    knx: Codec
+    """KNXnet/IP over TCP: service type (2), body"""
+    hislip: Codec
+    """instruments: message type, control code, parameter (4), payload"""
+    dlms: Codec
+    """meters, the wrapper over TCP: version (2: 1), source (2), destination (2), APDU"""
+    someip: Codec
+    """cars: message id (4), request id (4), version 1, interface, type, return code, payload"""
     iec104: Codec
     """telecontrol: control field (4), ASDU"""
     dnp3: Codec

@@ -57,6 +57,48 @@ ROWS: tuple[Format, ...] = (
         "Modbus Messaging on TCP/IP Implementation Guide 1.0b, section 3.1.3",
     ),
     Format(
+        "ads",
+        Codec.uint(4, "little", magic=b"\x00\x00"),
+        "Beckhoff TwinCAT (AMS/TCP): AMS header (32), data",
+        "Beckhoff Information System, 'AMS/TCP packet'",
+    ),
+    Format(
+        "fins",
+        Codec.uint(4, magic=b"FINS"),
+        "Omron (FINS/TCP): command (4), error code (4), FINS frame",
+        "OMRON W421, 'FINS/TCP', 'FINS/TCP Header'",
+    ),
+    Format(
+        "hart-ip",
+        Codec.uint(2, length_offset=6, length_includes="frame"),
+        "version, message type, message id, status, sequence number (2), body",
+        "FieldComm HCF_SPEC-085, 'HART-IP message header'",
+    ),
+    Format(
+        "knx",
+        Codec.uint(2, magic=b"\x06\x10", length_offset=4, length_includes="frame"),
+        "KNXnet/IP over TCP: service type (2), body",
+        "KNX Standard 03_08_02, 'KNXnet/IP frame'",
+    ),
+    Format(
+        "hislip",
+        Codec.uint(8, magic=b"HS", length_offset=8),
+        "instruments: message type, control code, parameter (4), payload",
+        "IVI-6.1, section 2.3",
+    ),
+    Format(
+        "dlms",
+        Codec.uint(2, length_offset=6),
+        "meters, the wrapper over TCP: version (2: 1), source (2), destination (2), APDU",
+        "IEC 62056-47, section 5.3",
+    ),
+    Format(
+        "someip",
+        Codec.uint(4, length_offset=4),
+        "cars: message id (4), request id (4), version 1, interface, type, return code, payload",
+        "AUTOSAR, 'SOME/IP Protocol Specification', section 4.1",
+    ),
+    Format(
         "iec104",
         Codec.uint(1, magic=b"\x68", max_message_size=253),
         "telecontrol: control field (4), ASDU",

@@ -61,7 +61,48 @@ ROWS: tuple[Format, ...] = (
         "over TCP and TLS",
         "RFC 1035, section 4.2.2; RFC 7858, section 3.3",
     ),
-    Format("rtp", Codec.uint(2), "RTP and RTCP over a stream", "RFC 4571, section 2"),
+    Format(
+        "kerberos",
+        Codec.uint(4, signed=True),
+        "over TCP: a KRB message",
+        "RFC 4120, section 7.2.2",
+    ),
+    Format(
+        "openvpn",
+        Codec.uint(2),
+        "over TCP: opcode and key id, data",
+        "OpenVPN, 'Network protocol', 'TCP mode'",
+    ),
+    Format(
+        "pptp",
+        Codec.uint(2, length_includes="frame"),
+        "control: message type (2: 1), cookie (4), control type (2), reserved (2), data",
+        "RFC 2637, section 2",
+    ),
+    Format(
+        "ldp",
+        Codec.uint(2, length_offset=2),
+        "label distribution: version (2: 1), LSR id (4), label space (2), messages",
+        "RFC 5036, section 3.1",
+    ),
+    Format(
+        "tacacs",
+        Codec.uint(4, length_offset=8),
+        "TACACS+: version, type, sequence number, flags, session id (4), body",
+        "RFC 8907, section 4.1",
+    ),
+    Format(
+        "skinny",
+        Codec.uint(4, "little", length_adjustment=4),
+        "telephones of Cisco (SCCP): header version (4), message id (4), data",
+        "Cisco SCCP; dissector packet-skinny.c of Wireshark",
+    ),
+    Format(
+        "rtp",
+        Codec.uint(2),
+        "RTP and RTCP over a stream",
+        "RFC 4571, section 2",
+    ),
     Format(
         "rtsp",
         Codec.uint(2, magic=b"$", length_offset=2),
@@ -109,6 +150,12 @@ ROWS: tuple[Format, ...] = (
         Codec.uint(4, max_message_size=256 * 1024),
         "type, contents",
         "draft-ietf-sshm-ssh-agent, section 3",
+    ),
+    Format(
+        "mtproto-intermediate",
+        Codec.uint(4, "little", signed=True),
+        "Telegram, the intermediate transport, after ee ee ee ee",
+        "Telegram, 'MTProto transports', 'Intermediate'",
     ),
     Format(
         "tpkt",

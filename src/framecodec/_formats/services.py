@@ -27,6 +27,24 @@ ROWS: tuple[Format, ...] = (
         "Apache Thrift, thrift-rpc.md, 'Framed vs. unframed transport'",
     ),
     Format(
+        "rsocket",
+        Codec.uint(3),
+        "over TCP: stream id (4), type and flags (2), data",
+        "RSocket protocol 1.0, 'Framing Protocol'",
+    ),
+    Format(
+        "zookeeper",
+        Codec.uint(4, signed=True),
+        "requests, responses and events",
+        "Apache ZooKeeper, zookeeper.jute; ClientCnxnSocket",
+    ),
+    Format(
+        "jdwp",
+        Codec.uint(4, length_includes="frame"),
+        "Java debuggers, after the handshake: id (4), flags, command (2) or error (2), data",
+        "Java Debug Wire Protocol, 'JDWP Packets'",
+    ),
+    Format(
         "grpc",
         Codec.uint(4, length_offset=1),
         "compressed flag, then the message; inside HTTP/2 data",
@@ -95,6 +113,12 @@ ROWS: tuple[Format, ...] = (
         "MySQL Source Code Documentation, 'Client/Server Protocol', 'MySQL Packets'",
     ),
     Format(
+        "mysql-packet",
+        Codec.uint(3, "little", length_adjustment=1),
+        "single packets: sequence number, payload; one of 0xFFFFFF bytes continues in the next",
+        "MySQL Source Code Documentation, 'Client/Server Protocol', 'MySQL Packets'",
+    ),
+    Format(
         "mongodb",
         Codec.uint(4, "little", signed=True, length_includes="frame", max_message_size=48_000_000),
         "request id, response to, opcode (4 bytes each), body",
@@ -149,6 +173,36 @@ ROWS: tuple[Format, ...] = (
         "SQL Server: type, status, SPID (2), packet id, window, data",
         "MS-TDS, section 2.2.3.1",
     ),
+    Format(
+        "drda",
+        Codec.uint(2, length_includes="frame"),
+        "DB2, Derby: D0, format, correlation id (2), data",
+        "DRDA V5 volume 3, 'DSS' (data stream structures)",
+    ),
+    Format(
+        "tns",
+        Codec.uint(2, length_includes="frame"),
+        "Oracle Net up to version 314, and CONNECT: checksum (2), type, flags, checksum (2), data",
+        "Oracle Net Services; dissector packet-tns.c of Wireshark",
+    ),
+    Format(
+        "tns-315",
+        Codec.uint(4, length_includes="frame"),
+        "Oracle Net from version 315 on, after ACCEPT: type, flags, checksum (2), data",
+        "Oracle Net Services; dissector packet-tns.c of Wireshark",
+    ),
+    Format(
+        "elasticsearch",
+        Codec.uint(4, signed=True, magic=b"ES", specials={-1: None}),
+        "the transport between nodes: header and content; None is a ping",
+        "Elasticsearch, org.elasticsearch.transport.TcpHeader",
+    ),
+    Format(
+        "aerospike",
+        Codec.uint(6, length_offset=2),
+        "version (2), type, data",
+        "Aerospike, as_proto of the C client",
+    ),
     # Messaging.
     Format(
         "amqp",
@@ -184,6 +238,18 @@ ROWS: tuple[Format, ...] = (
         ),
         "a line, and its payload if it announces one; without the last CR LF",
         "NATS documentation, 'Client Protocol'",
+    ),
+    Format(
+        "nsq",
+        Codec.uint(4, signed=True),
+        "from nsqd: frame type (4: 0 response, 1 error, 2 message), data",
+        "NSQ documentation, 'TCP Protocol Spec'",
+    ),
+    Format(
+        "pulsar",
+        Codec.uint(4),
+        "size of the command (4), command, payload",
+        "Apache Pulsar, 'Pulsar binary protocol specification', 'Framing'",
     ),
     Format(
         "stomp",
