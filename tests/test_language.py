@@ -67,8 +67,6 @@ src/framecodec/_outbox.py
 src/framecodec/_socket_face.py
 src/framecodec/_socket_io.pyx
 src/framecodec/_socket_io_py.py
-src/framecodec/_splitter.pyx
-src/framecodec/_splitter_py.py
 src/framecodec/_transfer.py
 src/framecodec/_waiting.py
 src/framecodec/asyncio.py

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import _error_texts
-from ._layout import HasLayout, Layout, layout_of
+from ._custom_header import read_header
+from ._layout import CUSTOM, HasLayout, Layout, layout_of
 from .splitter import Encoder, Splitter
 
 __all__ = ["frame_as_travelled"]
@@ -38,15 +39,18 @@ def frame_as_travelled(codec: HasLayout | Layout, message: Any, header: bytes | 
     if isinstance(codec, Layout):
         codec = _Described(codec)
     if header is None:
-        frame: bytes = Encoder(codec).encode(message)
-        return frame
+        encoded: bytes = Encoder(codec).encode(message)
+        return encoded
     layout = layout_of(codec)
-    # The header says how much of the message travelled after it.
-    splitter = Splitter(codec)
-    if splitter.feed(header):  # a special value, or neither a rest nor a trailer
-        return header
-    rest_size = splitter.bytes_needed - len(layout.trailer)
-    if rest_size > len(message) or splitter.pending != len(header):
-        raise _error_texts.parse_changed_its_answer(0)
-    rest: bytes = message[len(message) - rest_size :]
-    return header + rest + layout.trailer
+    if layout.kind == CUSTOM:
+        found = read_header(layout, header, 0)
+        if found is None or found[0] != len(header) or found[1] + len(found[2]) != len(message):
+            raise _error_texts.parse_changed_its_answer(0)
+        lead_size = len(found[2])
+    elif layout.specials and Splitter(codec).feed(header):
+        return header  # the whole frame
+    else:
+        lead_size = layout.message_prefix
+    rest: bytes = message[lead_size:]
+    frame = header + rest + layout.trailer
+    return frame + bytes(layout.padding(len(frame)))

@@ -1,25 +1,26 @@
 # cython: language_level=3
-# The hot loop indexes C memory only, behind comparisons of its own:
+# The fast path indexes C memory only, after its own comparisons:
 # cython: boundscheck=False, wraparound=False, cdivision=True
 # A method of one positional argument becomes METH_O (a call costs 70 instead of 78 ns), and still
 # shows its signature:
 # cython: binding=False, embedsignature=True, embedsignature.format=clinic
-"""The engine in Cython: bytes in, messages out; messages in, bytes out.
+"""The splitter in Cython: bytes in, messages out.
 
-`_splitter_py.py` is the specification: the same rooms in the same order under the same names, and
-what is said there of a splitter's duty and plan holds here. Whoever changes one changes the other,
-docstrings of what is public too: ``help(framecodec.Splitter)`` shows those of the engine in use.
+Its specification is in Python: `_splitter_py.py`, the public interface, and `_frame_reader_py.py`,
+the parsing, which are one class here. The functions have the same names and the same order, and the
+plan of the work is described there. Change all in the same commit, docstrings too, because
+``help(framecodec.Splitter)`` shows those of the engine in use.
 
 What is different here
-    The hot loop reads C memory and touches no Python object but the messages that it makes. A
+    The fast path reads C memory and touches no Python object but the messages that it makes. A
     message that is cut off grows in the `bytes` object that will be delivered, so it is copied
-    once; its size doubles with what arrived, so that nothing is allocated from a declared length
-    alone.
+    once; its size doubles with the bytes that arrived, so that nothing is allocated from a declared
+    length alone.
 
-    Fields that the loop compares are plain C numbers, copied from the layout at construction. Wire
-    values are uint64_t, sizes in memory Py_ssize_t; a value becomes a size only after it was
-    compared with a limit that a Py_ssize_t holds. Sums of sizes cannot overflow: each is at most
-    LARGEST_SIZE, half of what a Py_ssize_t holds.
+    Numbers that the loops compare are in a `Shape`, the layout's C copy. Wire values are uint64_t,
+    sizes in memory Py_ssize_t; a value becomes a size only after it was compared with a limit that
+    a Py_ssize_t holds. Sums of sizes cannot overflow: each is at most LARGEST_SIZE, half of what a
+    Py_ssize_t holds.
 
     The state is consistent whenever Python code may run: in errors, in the user's parse(), nowhere
     else.
@@ -52,8 +53,11 @@ from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
 from ._numbers cimport (
+    BCD,
+    BER,
     CUSTOM,
     DIGITS,
+    FIXED,
     HEADERS,
     LARGEST_SIZE,
     Shape,
@@ -68,6 +72,8 @@ from ._numbers cimport (
     load,
     message_of,
     numbers_of,
+    padding_of,
+    shape_holds,
     shape_in,
 )
 
@@ -87,43 +93,38 @@ cdef enum:
     IN_HEADER
     IN_REST
     IN_TRAILER
+    IN_PADDING
 
 # What get_buffer() or get_room() gave and buffer_updated() has not reported yet. feed() withdraws
 # what get_room() gave: everything from GIVEN_BY_GET_ROOM up.
 cdef enum:
     NOTHING
-    A_BUFFER  # the receive buffer
+    GIVEN_BUFFER  # the receive buffer
     GIVEN_BY_GET_ROOM
-    A_BUFFER_AS_ROOM = GIVEN_BY_GET_ROOM  # the receive buffer, given by get_room()
-    A_ROOM  # memory of the message that is being filled
+    BUFFER_AS_MEMORY = GIVEN_BY_GET_ROOM  # the receive buffer, given by get_room()
+    MESSAGE_MEMORY  # memory of the message that is being filled
 
 cdef enum:
-    # The buffer that get_buffer() gives when the caller has no wish, and the least and most it may
-    # wish.
+    # The size of the buffer without a size hint, the smallest and the largest one.
     BUFFER_SIZE = 65536
     SMALLEST_BUFFER_SIZE = 1024
     LARGEST_BUFFER_SIZE = 1048576
 
-    # A header that may be longer is gathered by steps: so many bytes, then as many again as there
+    # A header that may be longer is gathered by steps: this many bytes, then as many again as there
     # are.
-    FIRST_HEADER = 256
+    FIRST_HEADER_STEP = 256
 
-    # Less than this is not worth a way of its own.
-    SMALLEST_ROOM = 65536
+    # get_room() gives the memory of a message only if at least this much of it is missing.
+    SMALLEST_MEMORY = 65536
 
-    # An unfinished message's first allocation, where it has so many bytes.
-    FIRST_ROOM = 4096
+    # An unfinished message's first allocation, if it has that many bytes.
+    FIRST_CAPACITY = 4096
     # Added whenever it grows, to grow less often.
-    MORE_ROOM = 65536
+    EXTRA_CAPACITY = 65536
 
     # From this size up a message is put on huge pages: the faults of 4 KiB pages would cost more
     # than the copy (7.3 against 5.5 ms for 16 MiB).
     HUGE_MESSAGE_SIZE = 2097152
-
-    # How a length field that was looked at came out.
-    MORE = 0  # more bytes are wanted
-    ODD = 1  # it takes a second look to say what is wrong
-    FOUND = 2
 
 
 # The bytes object of an unfinished message is held by a plain pointer: it is not whole yet, and
@@ -189,7 +190,7 @@ cdef extern from *:
 
 
 cdef Py_ssize_t _clipped_index(number) except? -1:
-    """As an integer, clipped to what a Py_ssize_t holds."""
+    """Return an integer, clipped to what a Py_ssize_t holds."""
     if PyLong_CheckExact(number):
         return PyNumber_AsSsize_t(number, NULL)
     return PyNumber_AsSsize_t(operator.index(number), NULL)
@@ -228,6 +229,8 @@ cdef inline int _consume(
             p += self._read_rest(p, end)
         if self._phase == IN_TRAILER:
             p += self._read_trailer(p, end, messages)
+        if self._phase == IN_PADDING:
+            p += self._read_padding(p, end, messages)
     return 0
 
 
@@ -236,9 +239,11 @@ cdef inline int _consume(
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class _Room:
-    """Memory of an unfinished message, given to the caller that reads into it. It keeps the message
-    alive, which is then copied before it is delivered."""
+cdef class _MessageMemory:
+    """Memory of an unfinished message, for the caller to read into.
+
+    It keeps the message alive, which is then copied before it is delivered.
+    """
 
     cdef bytes message
     cdef Py_ssize_t pos
@@ -258,7 +263,7 @@ cdef class _Room:
 @cython.auto_pickle(False)
 cdef class Splitter:
     """Splitter(codec, *, raw=False, on_oversize="raise", stream_offset=0, keep_headers=False)\n--\n
-    One connection's receiving state: bytes in, any chunking; messages out.
+    The receiving state of one connection: bytes in any chunks in, messages out.
 
     Args:
         codec: The shape of the frames.
@@ -282,7 +287,7 @@ cdef class Splitter:
     cdef bint _raw
     cdef bint _skip
     cdef bint _keep_headers  # the codec's frames are not canonical, and the caller needs them
-    cdef Py_ssize_t _wanted  # header bytes up to which to gather
+    cdef Py_ssize_t _header_limit  # header bytes up to which to gather
 
     # The pending frame.
     cdef int _phase
@@ -290,34 +295,37 @@ cdef class Splitter:
     cdef int64_t _pending  # bytes of it that were taken
     cdef uint8_t* _header  # its header, as far as it was taken
     cdef Py_ssize_t _header_size
-    cdef Py_ssize_t _header_room  # allocated
-    cdef Py_ssize_t _line_pos  # HEADERS: where the first line that was not judged begins
-    cdef object _parsed  # HEADERS: the length found in the lines judged, or -1
+    cdef Py_ssize_t _header_capacity  # allocated
+    cdef Py_ssize_t _line_pos  # HEADERS: where the first line that was not parsed begins
+    cdef object _parsed  # HEADERS: the length in the lines parsed, or -1
     cdef object _skip_left  # skipping: bytes of the rest that are missing (of any size)
     cdef bint _skipping  # past the header: the frame is oversized and being discarded
     cdef Py_ssize_t _rest_left  # in the rest, not skipping: bytes of it that are missing; else 0
     cdef object _rest_beyond  # ... and of one over LARGEST_SIZE what is over
     cdef PyObject* _message  # a `bytes` of our own being filled (raw: the frame), or NULL
     cdef Py_ssize_t _message_size  # what it will have
-    cdef Py_ssize_t _message_room  # what it has now
+    cdef Py_ssize_t _message_capacity  # what it has now
     cdef Py_ssize_t _filled  # of it
     cdef Py_ssize_t _pending_lead  # how many of its first bytes came with the header
     cdef Py_ssize_t _trailer_pos  # bytes of the trailer that matched
+    cdef Py_ssize_t _padding_left  # in the padding: bytes of it that are missing
+    cdef bytes _padding  # the padding so far
 
     cdef uint64_t _skipped_count
     cdef list _headers  # of the messages of the last call that completed some, if they are kept
     cdef bint _headers_are_old  # they are of an earlier call
     cdef Spans _spans  # scanning: where the frames lie, instead of messages
     cdef object _buffer  # the receive buffer: a bytearray, ...
-    cdef object _buffer_view  # ... and an export of it, so that nobody resizes it
+    cdef object _buffer_view  # ... and an export of it, so that no caller resizes it
     cdef Py_ssize_t _buffer_size
     cdef int _given  # what get_buffer() gave last
     cdef Py_ssize_t _given_size
-    cdef object _room_view  # A_ROOM: what was given
+    cdef object _memory_view  # MESSAGE_MEMORY: what was given
     cdef object _error  # the sticky error
     cdef bytes _not_taken  # after an error: what followed the byte that decided
-    cdef bytes _looked_ahead  # CUSTOM: bytes of earlier chunks that parse() saw and that follow the
-    # header; they are read before the chunk, which they end at
+    # CUSTOM: bytes of earlier chunks that parse() saw and that follow the header; they are read
+    # before the chunk, which they end at.
+    cdef bytes _surplus_bytes
     cdef bint _lost  # after an error: no memory for _not_taken
     cdef bint _detached
     cdef bint _busy  # inside a call during which other code may run
@@ -343,11 +351,12 @@ cdef class Splitter:
         self._numbers = numbers_of(layout)
         self._shape = shape_in(self._numbers)
         self._plain = layout.plain and not raw
-        self._wanted = layout.header_size or self._longest_header()
+        self._header_limit = layout.longest_header
+        self._padding = b""
         self._parsed = -1
         self._rest_beyond = 0
         self._not_taken = b""
-        self._looked_ahead = b""
+        self._surplus_bytes = b""
 
     def __dealloc__(self):
         PyMem_Free(self._header)
@@ -356,14 +365,14 @@ cdef class Splitter:
     # --- bytes in ---------------------------------------------------------------------------------
 
     def feed(self, data, /):
-        """Takes the next bytes of the stream.
+        """Take the next bytes of the stream.
 
         Args:
             data: Any contiguous bytes-like object, of any length, cut anywhere.
 
         Returns:
             The messages that were completed, in order: `bytes`, or the objects of the codec's
-            ``specials``. Messages in front of a bad frame are returned first; the error is then in
+            ``specials``. Messages before a bad frame are returned first; the error is then in
             `error`, and raised by the next call.
 
         Raises:
@@ -404,11 +413,11 @@ cdef class Splitter:
         return 0
 
     def get_buffer(self, sizehint=-1, /):
-        """Gives memory to read the next bytes of the stream into.
+        """Return memory to read the next bytes of the stream into.
 
         Args:
-            sizehint: Bytes wanted, from 1 KiB to 1 MiB; -1 or 0 leaves it to the splitter (64 KiB).
-                The buffer may be larger.
+            sizehint: Bytes needed, from 1 KiB to 1 MiB; -1 or 0 means 64 KiB. The buffer may be
+                larger.
 
         Returns:
             A writable buffer that is never empty, to be filled from its start and reported with
@@ -420,7 +429,7 @@ cdef class Splitter:
         """
         cdef Py_ssize_t size = _clipped_index(sizehint)
         self._check_usable()
-        return self._give_buffer(size, A_BUFFER)
+        return self._give_buffer(size, GIVEN_BUFFER)
 
     cdef object _give_buffer(self, Py_ssize_t size, int given):
         if size <= 0:
@@ -428,7 +437,7 @@ cdef class Splitter:
         size = min(max(size, SMALLEST_BUFFER_SIZE), LARGEST_BUFFER_SIZE)
         self._busy = True  # an allocation may collect garbage, whose finalizers may come in here
         try:
-            self._withdraw_room()
+            self._withdraw_memory()
             self._given = NOTHING
             buffer, buffer_view = self._buffer, self._buffer_view
             if buffer is None or self._buffer_size < size:
@@ -445,7 +454,7 @@ cdef class Splitter:
         return view
 
     def get_room(self, sizehint=-1, /):
-        """As `get_buffer`, for a caller who lets go of the memory at once.
+        """Return memory as `get_buffer` does, for a caller that releases it at once.
 
         The compiled engine may give the memory of the message itself, so that the bytes of a large
         one are never copied; Python cannot fill a `bytes`.
@@ -453,35 +462,35 @@ cdef class Splitter:
         # buffer_updated() withdraws it; where it cannot, because the caller has another view of it,
         # the message moves before it grows, and is copied before it is delivered.
         cdef Py_ssize_t size = _clipped_index(sizehint)
-        cdef _Room room
+        cdef _MessageMemory memory
         self._check_usable()
-        if self._rest_left < SMALLEST_ROOM:
-            return self._give_buffer(size, A_BUFFER_AS_ROOM)
+        if self._rest_left < SMALLEST_MEMORY:
+            return self._give_buffer(size, BUFFER_AS_MEMORY)
         self._busy = True  # as in _give_buffer()
         try:
-            self._withdraw_room()
+            self._withdraw_memory()
             self._given = NOTHING
-            if self._message_room - self._filled < SMALLEST_ROOM:
-                self._make_room(0)
-            room = _Room.__new__(_Room)
-            room.message = <object>self._message
-            room.pos = self._filled
-            room.size = min(
-                max(size, SMALLEST_ROOM), self._rest_left, self._message_room - self._filled
+            if self._message_capacity - self._filled < SMALLEST_MEMORY:
+                self._grow_message(0)
+            memory = _MessageMemory.__new__(_MessageMemory)
+            memory.message = <object>self._message
+            memory.pos = self._filled
+            memory.size = min(
+                max(size, SMALLEST_MEMORY), self._rest_left, self._message_capacity - self._filled
             )
-            self._room_view = PyMemoryView_FromObject(room)
-            self._given = A_ROOM
-            self._given_size = room.size
-            return self._room_view
+            self._memory_view = PyMemoryView_FromObject(memory)
+            self._given = MESSAGE_MEMORY
+            self._given_size = memory.size
+            return self._memory_view
         finally:
             self._busy = False
 
-    cdef int _withdraw_room(self) except -1:
-        """Ends what get_room() gave, as far as the caller has no views of it."""
+    cdef int _withdraw_memory(self) except -1:
+        """Release the memory that get_room() gave, unless the caller has views of it."""
         if self._given >= GIVEN_BY_GET_ROOM:
             self._given = NOTHING
-        if self._room_view is not None:
-            view, self._room_view = self._room_view, None
+        if self._memory_view is not None:
+            view, self._memory_view = self._memory_view, None
             try:
                 view.release()
             except BufferError:  # there is a view of the view
@@ -489,7 +498,7 @@ cdef class Splitter:
         return 0
 
     def buffer_updated(self, count, /):
-        """Takes what was read into the buffer that `get_buffer` gave.
+        """Take the bytes that were read into the buffer from `get_buffer`.
 
         Args:
             count: Bytes that were read, from the buffer's start.
@@ -511,18 +520,18 @@ cdef class Splitter:
             raise _error_texts.no_buffer_given()
         if size < 0 or size > self._given_size:
             raise _error_texts.updated_beyond_buffer(number, self._given_size)
-        if given == A_ROOM:
-            self._take_room(size, messages)
+        if given == MESSAGE_MEMORY:
+            self._take_from_memory(size, messages)
             return messages
         self._given = NOTHING
         self._take(<const uint8_t*>PyByteArray_AS_STRING(self._buffer), size, messages)
         return messages
 
-    cdef int _take_room(self, Py_ssize_t size, list messages) except -1:
-        """Counts bytes that the caller has written into the message itself."""
+    cdef int _take_from_memory(self, Py_ssize_t size, list messages) except -1:
+        """Count bytes that the caller has written into the message itself."""
         self._busy = True
         try:
-            self._withdraw_room()
+            self._withdraw_memory()
             self._headers_are_old = True
             self._filled += size
             self._rest_left -= size
@@ -538,7 +547,7 @@ cdef class Splitter:
         return 0
 
     def feed_eof(self):
-        """Says that the stream has ended.
+        """End the stream.
 
         Raises:
             IncompleteFrameError: It ended inside a frame. Every later call raises the same error.
@@ -552,6 +561,7 @@ cdef class Splitter:
         if self._phase != IN_HEADER:
             where = "rest" if self._phase == IN_REST else "trailer"
             needed = self._pending + self._missing()
+            needed += self._layout.padding(needed)
         self._busy = True  # another thread, or a garbage collection, may come in here
         try:
             error = _error_texts.incomplete(
@@ -563,11 +573,11 @@ cdef class Splitter:
         raise error
 
     def detach(self):
-        """Ends the splitter and gives back what it holds, for a hand-over to another protocol.
+        """End the splitter and return its unread bytes, for another protocol.
 
         Returns:
-            The bytes of the unfinished frame; after an error every byte from the bad frame's first
-            one on. Of an oversized frame that is being discarded nothing is left: ``b""``.
+            The bytes of the unfinished frame; after an error, all bytes from the start of the bad
+            frame. Of an oversized frame that is being discarded: ``b""``.
 
         Raises:
             ValueError: The splitter is detached already, as for every later call.
@@ -580,11 +590,11 @@ cdef class Splitter:
         try:
             unfinished = self._unfinished()
             self._detached = True
-            self._withdraw_room()
+            self._withdraw_memory()
         finally:
             self._busy = False
         self._forget()
-        self._not_taken = self._looked_ahead = b""
+        self._not_taken = self._surplus_bytes = b""
         self._buffer = self._buffer_view = None
         self._given = NOTHING
         return unfinished
@@ -592,7 +602,7 @@ cdef class Splitter:
     def __reduce__(self):
         raise _error_texts.not_copied(self)
 
-    # --- what can be asked ------------------------------------------------------------------------
+    # --- its state --------------------------------------------------------------------------------
 
     @property
     def pending(self):
@@ -601,10 +611,15 @@ cdef class Splitter:
 
     @property
     def bytes_needed(self):
-        """At least 1: a lower bound, exact once the header is in, of the bytes that finish the
-        pending frame."""
+        """Bytes that finish the pending frame: a lower bound, at least 1.
+
+        It is exact once the header is in.
+        """
         if self._phase != IN_HEADER and self._error is None:
-            return max(1, self._missing())  # 0 while a message is delivered
+            missing = self._missing()
+            if self._raw:  # a raw frame has the padding, a message comes before it
+                missing += self._layout.padding(self._pending + missing)
+            return max(1, missing)  # 0 while a message is delivered
         return max(1, self._shape.header_size - len(self.pending_header))
 
     @property
@@ -614,8 +629,10 @@ cdef class Splitter:
 
     @property
     def pending_header(self):
-        """The pending frame's header, as far as it arrived (after an error: up to the byte that
-        decided)."""
+        """The pending frame's header, as far as it arrived.
+
+        After an error: up to the byte that decided.
+        """
         error = self._error
         if isinstance(error, errors.FrameError) and not self._detached:
             return error.header  # the splitter may have gathered more, depending on the chunks
@@ -641,7 +658,7 @@ cdef class Splitter:
         """
         return [] if self._headers is not None and self._headers_are_old else self._headers
 
-    # --- the way of a chunk -----------------------------------------------------------------------
+    # --- taking a chunk ---------------------------------------------------------------------------
 
     cdef int _check_usable(self) except -1:
         if self._busy:
@@ -653,7 +670,7 @@ cdef class Splitter:
         return 0
 
     cdef inline int _check_ready(self) except -1:
-        """Before bytes come by another way than the memory that was given."""
+        """Check the state before a feed(), which withdraws the memory that get_room() gave."""
         if (
             self._busy
             or self._detached
@@ -663,7 +680,7 @@ cdef class Splitter:
             self._check_usable()
             self._busy = True
             try:
-                self._withdraw_room()
+                self._withdraw_memory()
             finally:
                 self._busy = False
         return 0
@@ -671,12 +688,12 @@ cdef class Splitter:
     cdef inline int _take(
         self, const uint8_t* data, Py_ssize_t size, list messages
     ) except -1:
-        """Takes a chunk; keeps an error for the next call where there are messages to deliver."""
+        """Take a chunk; keep an error for the next call if there are messages to deliver."""
         cdef int64_t taken_before = self._stream_offset + self._pending
         cdef int failed
         self._headers_are_old = True
         # A chunk in the midst of a message: nothing can begin, end or go wrong.
-        if size < self._rest_left and size <= self._message_room - self._filled:
+        if size < self._rest_left and size <= self._message_capacity - self._filled:
             self._keep(data, size)
             return 0
         self._busy = True
@@ -691,7 +708,7 @@ cdef class Splitter:
     cdef int _take_failed(
         self, const uint8_t* data, Py_ssize_t size, list messages, int64_t taken_before
     ) except -1:
-        """Busy until the error sticks: to pick it up may let another thread run."""
+        """Make the error sticky; busy until then, because another thread may run."""
         cdef int64_t taken
         try:
             _raise_what_is_set()
@@ -707,17 +724,19 @@ cdef class Splitter:
             self._busy = False
         return 0
 
-    # --- the hot loop: frames that lie whole and unremarkable in the chunk ------------------------
+    # --- the fast path: ordinary frames that are whole in the chunk -------------------------------
 
     cdef inline Py_ssize_t _read_plain_frames(
         self, const uint8_t* data, const uint8_t* end, list messages
     ) except -1:
-        """Takes frames that are nothing but a binary length and a rest; returns the bytes up to the
-        first one that wants a second look."""
+        """Take frames of a binary length and a rest only.
+
+        It returns the number of bytes up to the first frame that needs the slow path.
+        """
         cdef const uint8_t* p = data  # of the frame
         cdef const uint8_t* rest
         cdef uint64_t value
-        cdef Py_ssize_t rest_size, at_hand
+        cdef Py_ssize_t rest_size, available
         cdef uint64_t low = self._shape.quick_low
         cdef uint64_t span = self._shape.quick_span
         cdef Py_ssize_t adjustment = self._shape.adjustment
@@ -731,11 +750,11 @@ cdef class Splitter:
                     break
                 rest_size = <Py_ssize_t>value + adjustment
                 if end - rest < rest_size:  # cut off, but nothing is odd: no need to look again
-                    at_hand = end - rest
+                    available = end - rest
                     self._keep_header(p, width)
                     self._pending = width
-                    self._begin_message(p, 0, rest_size, at_hand)
-                    self._keep(rest, at_hand)
+                    self._begin_message(p, 0, rest_size, available)
+                    self._keep(rest, available)
                     return end - data
                 messages.append(message_of(rest, rest_size))
                 p = rest + rest_size
@@ -746,7 +765,7 @@ cdef class Splitter:
     cdef Py_ssize_t _read_whole_frames(
         self, const uint8_t* data, const uint8_t* end, list messages
     ) except -1:
-        """The same for every other shape."""
+        """Take ordinary frames of all other shapes."""
         cdef const uint8_t* p = data  # of the frame
         cdef const uint8_t* rest
         cdef uint64_t value
@@ -757,6 +776,9 @@ cdef class Splitter:
         cdef Py_ssize_t lead_size = self._shape.lead_size
         cdef Py_ssize_t magic_size = self._shape.magic_size
         cdef Py_ssize_t trailer_size = self._shape.trailer_size
+        cdef Py_ssize_t message_lead = self._shape.message_lead
+        cdef Py_ssize_t unit = self._shape.unit
+        cdef bint more = self._shape.constant_count or self._shape.align > 1
         cdef bytes message
         cdef uint8_t* target
         cdef Spans spans = self._spans
@@ -765,12 +787,16 @@ cdef class Splitter:
         try:
             while True:
                 header_size = self._try_header(p, end - p, &value)
-                if not header_size or value - low > span:
+                if header_size < 0 or value - low > span:
                     break
-                rest_size = <Py_ssize_t>value + adjustment
+                rest_size = <Py_ssize_t>value * unit + adjustment
                 frame_size = header_size + rest_size + trailer_size
                 if end - p < frame_size:
                     break
+                if more:
+                    frame_size += padding_of(self._shape, frame_size)
+                    if end - p < frame_size or not self._has_constants(p):
+                        break
                 rest = p + header_size
                 if magic_size and memcmp(p, self._shape.magic, magic_size):
                     break
@@ -787,15 +813,17 @@ cdef class Splitter:
                     continue
                 if self._raw:
                     message = message_of(p, frame_size)
-                elif lead_size:
-                    message = PyBytes_FromStringAndSize(NULL, lead_size + rest_size)
+                elif message_lead:
+                    message = PyBytes_FromStringAndSize(NULL, message_lead + rest_size)
                     target = <uint8_t*>PyBytes_AS_STRING(message)
                     copy(target, p + magic_size, lead_size)
-                    copy(target + lead_size, rest, rest_size)
+                    if message_lead > lead_size:
+                        self._copy_kept(target + lead_size, p)
+                    copy(target + message_lead, rest, rest_size)
                 else:
                     message = message_of(rest, rest_size)
                 if keep_headers:
-                    self._keep_travelled(p, header_size)
+                    self._keep_travelled(p, max(header_size, self._shape.prefix_size))
                 messages.append(message)
                 p += frame_size
             return p - data
@@ -805,73 +833,155 @@ cdef class Splitter:
     cdef inline Py_ssize_t _try_header(
         self, const uint8_t* p, Py_ssize_t size, uint64_t* value
     ) noexcept nogil:
-        """Size and value of a header that is whole and plainly right; 0 leaves everything else,
-        errors too, to `_judge_header`."""
-        cdef Py_ssize_t pos = self._shape.field_offset
+        """Return the size and the length of a header that is whole and ordinary.
+
+        -1 leaves everything else, errors too, to `_parse_header`.
+        """
+        cdef const Shape* shape = self._shape
+        cdef Py_ssize_t pos = shape.field_offset
         cdef Py_ssize_t stop, i
         cdef uint64_t found = 0
         cdef int digit, shift
-        if self._shape.kind == UINT:
-            stop = pos + self._shape.width
+        if shape.kind == UINT:
+            stop = pos + shape.width
             if size < stop:
-                return 0
-            value[0] = load(p + pos, self._shape.width, self._shape.little)
+                return -1
+            value[0] = load(p + pos, shape.width, shape.little) & shape.mask
+            if shape.wide_count:
+                return self._try_wide(p, size, stop, value)
             return stop
-        if self._shape.kind == DIGITS:
-            stop = pos + self._shape.width
-            if size < stop or self._shape.width > 16:  # 16 digits of either base fit 64 bits
-                return 0
+        if shape.kind == DIGITS:
+            stop = pos + shape.width
+            if size < stop or shape.width > 16:  # 16 digits of either base fit 64 bits
+                return -1
             for i in range(pos, stop):
-                digit = digit_value(p[i], self._shape.base)
+                digit = digit_value(p[i], shape.base)
                 if digit < 0:
-                    return 0
-                found = found * self._shape.base + digit
+                    return -1
+                found = found * shape.base + digit
             value[0] = found
             return stop
-        if self._shape.kind == VARINT:
-            stop = min(size, pos + min(self._shape.width, 9))  # 9 bytes hold 63 bits
+        if shape.kind == VARINT:
+            stop = min(size, pos + min(shape.width, 9))  # 9 bytes hold 63 bits
             shift = 0
             for i in range(pos, stop):
                 found |= <uint64_t>(p[i] & 0x7F) << shift
                 if p[i] < 0x80:
                     if not p[i] and shift:
-                        return 0
+                        return -1
                     value[0] = found
                     return i + 1
                 shift += 7
-            return 0
-        if self._shape.kind == TEXT:
-            stop = min(size, pos + 16)
+            return -1
+        if shape.kind == TEXT:
+            stop = min(size, pos + min(16, shape.max_digits))
             i = pos
             while i < stop:
-                digit = digit_value(p[i], self._shape.base)
+                digit = digit_value(p[i], shape.base)
                 if digit < 0:
                     break
-                found = found * self._shape.base + digit
+                found = found * shape.base + digit
                 i += 1
-            if i == pos or (p[pos] == c'0' and i > pos + 1) or size - i < self._shape.end_size:
-                return 0
-            if memcmp(p + i, self._shape.end, self._shape.end_size):
-                return 0
+            if i == pos or size - i < shape.end_size:
+                return -1
+            if p[pos] == c'0' and i > pos + 1 and not shape.leading_zeros:
+                return -1
+            if memcmp(p + i, shape.end, shape.end_size):
+                return -1
             value[0] = found
-            return i + self._shape.end_size
-        return 0
+            return i + shape.end_size
+        return self._try_other(p, size, value)
 
-    # --- the careful way: one frame, part by part -------------------------------------------------
+    cdef Py_ssize_t _try_other(
+        self, const uint8_t* p, Py_ssize_t size, uint64_t* value
+    ) noexcept nogil:
+        """Do the same for less common kinds, in a function that is not inlined."""
+        cdef const Shape* shape = self._shape
+        cdef Py_ssize_t pos = shape.field_offset
+        cdef Py_ssize_t stop, i
+        cdef uint64_t found = 0
+        if shape.kind == BCD:
+            stop = pos + shape.width
+            if size < stop or shape.width > 9:
+                return -1
+            for i in range(pos, stop):
+                if p[i] >> 4 > 9 or p[i] & 15 > 9:
+                    return -1
+                found = found * 100 + 10 * (p[i] >> 4) + (p[i] & 15)
+            value[0] = found
+            return stop
+        if shape.kind == BER:
+            if size <= pos:
+                return -1
+            if p[pos] < 0x80:
+                value[0] = p[pos]
+                return pos + 1
+            stop = pos + 1 + (p[pos] & 0x7F)
+            if stop == pos + 1 or stop > pos + shape.width or size < stop:
+                return -1
+            value[0] = load(p + pos + 1, p[pos] & 0x7F, False)
+            return stop
+        if shape.kind == FIXED:
+            if size < pos:
+                return -1
+            value[0] = shape.plain_max
+            return pos
+        return -1
+
+    cdef Py_ssize_t _try_wide(
+        self, const uint8_t* p, Py_ssize_t size, Py_ssize_t stop, uint64_t* value
+    ) noexcept nogil:
+        """Replace the field's value by that of a wider field, if it is a key of one."""
+        cdef const Shape* shape = self._shape
+        cdef Py_ssize_t wide_stop
+        cdef int i
+        for i in range(shape.wide_count):
+            if shape.wide[i].key != value[0]:
+                continue
+            wide_stop = stop + shape.wide[i].width
+            if size < wide_stop:
+                return -1
+            value[0] = load(p + stop, shape.wide[i].width, shape.wide[i].little)
+            if shape.wider_strict:
+                if value[0] < shape.wide[i].least or shape_holds(shape, value[0]):
+                    return -1
+            return wide_stop
+        return stop
+
+    cdef void _copy_kept(self, uint8_t* target, const uint8_t* frame) noexcept nogil:
+        """Copy the bytes of the length field that are also in the message."""
+        cdef const Shape* shape = self._shape
+        cdef int i
+        for i in range(shape.kept_size):
+            target[i] = frame[shape.field_offset + shape.kept[i]] & shape.kept_bits[i]
+
+    cdef bint _has_constants(self, const uint8_t* frame) noexcept nogil:
+        cdef const Shape* shape = self._shape
+        cdef int i
+        for i in range(shape.constant_count):
+            if memcmp(
+                frame + shape.constants[i].offset, shape.constants[i].data, shape.constants[i].size
+            ):
+                return False
+        return True
+
+    # --- the slow path: one frame, part by part ---------------------------------------------------
 
     cdef const uint8_t* _read_header(
         self, const uint8_t* chunk, const uint8_t* data, const uint8_t* end, list messages
     ) except NULL:
-        """Gathers the header and judges it; delivers a special, prepares for a rest.
+        """Gather the header and parse it; deliver a special or prepare for a rest.
 
         `chunk` is where the chunk begins, `data` what follows in it. Returns what follows then.
         """
         cdef Py_ssize_t taken, header_size, rest_size, surplus
         cdef uint64_t value
         cdef bytes looked_ahead
-        cdef bint judged = self._header_size >= self._shape.magic_size
+        cdef bint past_magic = self._header_size >= self._shape.magic_size
         taken = min(
-            end - data, self._wanted - self._header_size, max(FIRST_HEADER, self._header_size)
+            end - data,
+            self._header_limit - self._header_size,
+            max(FIRST_HEADER_STEP, self._header_size),
         )
         self._keep_header(data, taken)
         self._pending += taken
@@ -879,22 +989,24 @@ cdef class Splitter:
             return data + taken  # half a number: nothing can be wrong yet
         if (
             self._shape.kind == HEADERS
-            and judged
-            and self._header_size < self._wanted
+            and past_magic
+            and self._header_size < self._header_limit
             and memchr(data, c'\n', taken) == NULL
         ):
-            return data + taken  # nothing can be judged before the line's end
+            return data + taken  # a line is parsed when its end is in
 
         # The usual case: a whole, plain header of fixed or varying size, within the limits.
         header_size = self._try_header(self._header, self._header_size, &value)
         if (
-            header_size
+            header_size >= 0
+            and not self._shape.constant_count
+            and not self._shape.kept_size
             and value - self._shape.quick_low <= self._shape.quick_span
             and self._has_magic(self._header)
             and self._spans is None
         ):
             taken -= self._drop_surplus(header_size)
-            rest_size = <Py_ssize_t>value + self._shape.adjustment
+            rest_size = <Py_ssize_t>value * self._shape.unit + self._shape.adjustment
             self._begin_message(
                 self._header + self._shape.magic_size,
                 self._shape.lead_size,
@@ -903,18 +1015,18 @@ cdef class Splitter:
             )
             return data + taken
         data += taken
-        surplus = self._settle_header(data - chunk, end - data, messages)
+        surplus = self._end_header(data - chunk, end - data, messages)
         if surplus <= data - chunk:
             return data - surplus
         # parse() looked ahead: read what follows the header in earlier chunks, then this chunk.
-        looked_ahead = self._looked_ahead
+        looked_ahead = self._surplus_bytes
         _consume(
             self,
             <const uint8_t*>PyBytes_AS_STRING(looked_ahead),
             PyBytes_GET_SIZE(looked_ahead),
             messages,
         )
-        self._looked_ahead = b""
+        self._surplus_bytes = b""
         return chunk
 
     cdef inline bint _has_magic(self, const uint8_t* header) noexcept:
@@ -922,30 +1034,38 @@ cdef class Splitter:
             header, self._shape.magic, self._shape.magic_size
         )
 
-    cdef Py_ssize_t _settle_header(
-        self, Py_ssize_t in_chunk, Py_ssize_t at_hand, list messages
+    cdef Py_ssize_t _end_header(
+        self, Py_ssize_t in_chunk, Py_ssize_t available, list messages
     ) except -1:
-        """Acts on the header, if it is whole; returns how many bytes after it were gathered.
+        """Act on the header if it is whole; return how many bytes after it were gathered.
 
-        `in_chunk` bytes of the chunk were gathered or read; where more follow the header, the rest
-        of them goes into `_looked_ahead`.
+        `in_chunk` bytes of the chunk were gathered or read; if more follow the header, the others
+        go into `_surplus_bytes`.
         """
         cdef Py_ssize_t surplus, lead_size, rest_fill
-        found = self._judge_header()
+        found = self._parse_header()
         if found is None:
-            if self._header_size == self._wanted:
+            if self._header_size == self._header_limit:
                 raise _error_texts.header_too_long(
                     self._layout.max_header, self._stream_offset, self._header_bytes()
                 )
             return 0
         header_size, value, lead = found
+        is_special = self._is_special(header_size, value)
+        rest_size, more_lead = 0, b""
+        if not is_special:
+            rest_size = self._check_rest_size(header_size, value, len(lead))
+            more_lead = self._check_constants(header_size)
+            if header_size + len(more_lead) < self._shape.prefix_size:
+                return 0
+        header_size += len(more_lead)
         surplus = self._header_size - <Py_ssize_t>header_size
         if surplus > in_chunk:
-            self._looked_ahead = bytes_of(
+            self._surplus_bytes = bytes_of(
                 self._header + <Py_ssize_t>header_size, surplus - in_chunk
             )
         self._drop_surplus(header_size)
-        if value in self._layout.specials:
+        if is_special:
             special = self._layout.specials[value]
             if self._spans is None:
                 if self._keep_headers:
@@ -957,12 +1077,13 @@ cdef class Splitter:
                 raise _error_texts.scan_of_special(special, self._stream_offset)
             self._next_frame()
             return surplus
-        lead_size = len(lead)
-        rest_size = self._settle_rest_size(value, lead_size)
         if self._spans is not None:
-            if lead_size and not self._raw:
+            if lead and not self._raw:
                 raise _error_texts.scan_with_lead()
-            self._skipping = True  # its bytes are wanted no more than those of a skipped frame
+            self._skipping = True  # its bytes are not needed, as those of a skipped frame
+        rest_size -= len(more_lead)
+        lead += more_lead
+        lead_size = len(lead)
         if self._skipping:
             self._skip_left = rest_size
             self._phase = IN_REST
@@ -971,26 +1092,26 @@ cdef class Splitter:
             self._rest_beyond = max(0, rest_size - LARGEST_SIZE)
             rest_fill = rest_size - self._rest_beyond
             self._begin_message(
-                <const uint8_t*>PyBytes_AS_STRING(lead), lead_size, rest_fill, at_hand + surplus
+                <const uint8_t*>PyBytes_AS_STRING(lead), lead_size, rest_fill, available + surplus
             )
         return surplus
 
     cdef inline int _keep_header(self, const uint8_t* data, Py_ssize_t size) except -1:
         cdef Py_ssize_t needed = self._header_size + size
         cdef uint8_t* header
-        if needed > self._header_room:
-            needed = max(needed, 2 * self._header_room, 32)
+        if needed > self._header_capacity:
+            needed = max(needed, 2 * self._header_capacity, 32)
             header = <uint8_t*>PyMem_Realloc(self._header, needed)
             if header == NULL:
                 raise MemoryError
             self._header = header
-            self._header_room = needed
+            self._header_capacity = needed
         copy(self._header + self._header_size, data, size)
         self._header_size += size
         return 0
 
     cdef inline Py_ssize_t _drop_surplus(self, Py_ssize_t header_size) noexcept:
-        """A header of varying size was not as long as it might have been: how much too much."""
+        """Drop the gathered bytes that follow a header of varying size; return their number."""
         cdef Py_ssize_t surplus = self._header_size - header_size
         self._header_size = header_size
         self._pending -= surplus
@@ -1001,16 +1122,21 @@ cdef class Splitter:
         const uint8_t* lead,
         Py_ssize_t lead_size,
         Py_ssize_t rest_size,
-        Py_ssize_t at_hand,
+        Py_ssize_t available,
     ) except -1:
-        """Makes room for the message, in proportion to what is at hand of it."""
+        """Allocate memory for the message, in proportion to the bytes that are available."""
         cdef Py_ssize_t begun = self._header_size if self._raw else lead_size
         cdef const uint8_t* begin = lead
         if self._raw:
             begin = self._header
-        self._message_size = begun + rest_size + (self._shape.trailer_size if self._raw else 0)
-        self._message_room = min(self._message_size, max(FIRST_ROOM, 2 * (begun + at_hand)))
-        self._message = _new_bytes(NULL, self._message_room)
+        self._message_size = begun + rest_size
+        if self._raw:
+            self._message_size += self._shape.trailer_size
+            self._message_size += padding_of(self._shape, self._message_size)
+        self._message_capacity = min(
+            self._message_size, max(FIRST_CAPACITY, 2 * (begun + available))
+        )
+        self._message = _new_bytes(NULL, self._message_capacity)
         copy(bytes_at(self._message), begin, begun)
         self._filled = begun
         self._pending_lead = lead_size
@@ -1018,11 +1144,11 @@ cdef class Splitter:
         self._phase = IN_REST
         return 0
 
-    cdef object _judge_header(self):
-        """Header size, field value and lead; None where more bytes are wanted.
+    cdef object _parse_header(self):
+        """Return header size, field value and lead, or None if more bytes are needed.
 
-        Looks at every byte in the order of arrival and raises at the first that cannot be right, so
-        that what decides does not depend on the chunks.
+        Every byte is checked in the order of arrival, and the first wrong one raises, so that the
+        error does not depend on the chunks.
         """
         cdef Py_ssize_t right, size = self._header_size
         right = common_size(self._header, size, self._shape.magic, self._shape.magic_size)
@@ -1032,28 +1158,70 @@ cdef class Splitter:
             )
         if size < self._shape.magic_size:
             return None
+        if self._shape.constant_count:
+            self._check_lead_constants()
         if self._shape.kind == HEADERS:
-            return self._judge_lines()
+            return self._parse_lines()
         if self._shape.kind == CUSTOM:
             if size == self._shape.magic_size:
                 return None
             return read_header(self._layout, self._header_bytes(), self._stream_offset)
 
         if self._shape.kind == UINT:
-            found = self._judge_uint()
+            found = self._parse_uint()
         elif self._shape.kind == DIGITS:
-            found = self._judge_digits()
+            found = self._parse_digits()
         elif self._shape.kind == VARINT:
-            found = self._judge_varint()
+            found = self._parse_varint()
+        elif self._shape.kind == TEXT:
+            found = self._parse_text()
+        elif self._shape.kind == BCD:
+            found = self._parse_bcd()
+        elif self._shape.kind == BER:
+            found = self._parse_ber()
         else:
-            found = self._judge_text()
+            found = (self._shape.field_offset, self._layout.size)
         if found is None:
             return None
         header_size, value = found
-        lead = self._header_bytes()[self._shape.magic_size : self._shape.field_offset]
-        return header_size, value, lead
+        return header_size, value, self._layout.lead_of(self._header_bytes(), 0)
 
-    cdef object _judge_lines(self):
+    cdef bint _is_special(self, header_size, value) except -1:
+        if value not in self._layout.specials:
+            return False
+        # A wider length is no special value.
+        return (
+            not self._shape.wide_count
+            or header_size == self._shape.field_offset + self._shape.width
+        )
+
+    cdef int _check_lead_constants(self) except -1:
+        for pos, constant in self._layout.constants:
+            if pos < self._shape.field_offset:
+                self._check_constant(pos, constant)
+        return 0
+
+    cdef bytes _check_constants(self, header_size):
+        """Check the constants in the rest; return its gathered bytes, up to the last constant."""
+        if not self._shape.prefix_size:
+            return b""
+        for pos, constant in self._layout.constants:
+            if pos >= header_size:
+                self._check_constant(pos, constant)
+        return self._header_bytes()[header_size : self._shape.prefix_size]
+
+    cdef int _check_constant(self, Py_ssize_t pos, bytes constant) except -1:
+        cdef Py_ssize_t size = max(0, min(self._header_size - pos, PyBytes_GET_SIZE(constant)))
+        cdef Py_ssize_t right = common_size(
+            self._header + pos, size, <const uint8_t*>PyBytes_AS_STRING(constant), size
+        )
+        if right < size:
+            raise _error_texts.wrong_constant(
+                pos, constant, self._stream_offset, self._header_first(pos + right + 1)
+            )
+        return 0
+
+    cdef object _parse_lines(self):
         cdef Py_ssize_t pos = max(self._line_pos, self._shape.magic_size)
         name, offset = self._layout.name, self._stream_offset
         lines = bytes_of(self._header + pos, self._header_size - pos)  # that are new
@@ -1065,21 +1233,37 @@ cdef class Splitter:
         self._line_pos = pos + judged
         return (self._line_pos, self._parsed, b"") if complete else None
 
-    cdef object _judge_uint(self):
+    cdef object _parse_uint(self):
         cdef uint64_t value
-        if self._header_size < self._shape.header_size:
+        cdef Py_ssize_t pos = self._shape.field_offset
+        cdef Py_ssize_t stop = pos + self._shape.width
+        if self._header_size < stop:
             return None
-        value = load(self._header + self._shape.field_offset, self._shape.width, self._shape.little)
-        number = value
+        value = load(self._header + pos, self._shape.width, self._shape.little)
         if self._layout.signed and value >> (8 * self._shape.width - 1):
-            number = number - (<object>1 << 8 * self._shape.width)
-        return self._shape.header_size, number
+            return stop, <object>value - (<object>1 << 8 * self._shape.width)
+        value &= self._shape.mask
+        for wide in self._layout.wider:
+            if wide.key != value:
+                continue
+            pos, stop = stop, stop + <Py_ssize_t>wide.width
+            if self._header_size < stop:
+                return None
+            value = load(self._header + pos, wide.width, wide.little)
+            if self._shape.wider_strict:
+                if value < <uint64_t>wide.least or shape_holds(self._shape, value):
+                    raise _error_texts.wider_than_needed(
+                        value, self._stream_offset, self._header_first(stop)
+                    )
+            break
+        return stop, value
 
-    cdef object _judge_digits(self):
+    cdef object _parse_digits(self):
         cdef uint64_t value = 0
         cdef Py_ssize_t pos
         cdef int digit
-        for pos in range(self._shape.field_offset, self._header_size):
+        cdef Py_ssize_t size = self._shape.header_size
+        for pos in range(self._shape.field_offset, min(self._header_size, size)):
             digit = digit_value(self._header[pos], self._shape.base)
             if digit < 0:
                 raise _error_texts.not_a_digit(
@@ -1090,11 +1274,9 @@ cdef class Splitter:
                     self._stream_offset, self._header_first(pos + 1)
                 )
             value = value * self._shape.base + digit
-        return (
-            (self._header_size, value) if self._header_size == self._shape.header_size else None
-        )
+        return (size, value) if self._header_size >= size else None
 
-    cdef object _judge_varint(self):
+    cdef object _parse_varint(self):
         cdef uint64_t value = 0
         cdef Py_ssize_t pos, index
         cdef uint8_t byte
@@ -1118,13 +1300,14 @@ cdef class Splitter:
                 return pos + 1, value
         return None
 
-    cdef object _judge_text(self):
+    cdef object _parse_text(self):
         cdef Py_ssize_t pos = self._shape.field_offset
         cdef Py_ssize_t size = self._header_size
         cdef Py_ssize_t first_pos, right
         cdef uint64_t value = 0
         cdef int digit
-        # A sign is a digit's place taken by nothing but the special values below 0.
+        cdef bint leading
+        # A minus sign is allowed only if the codec has negative special values.
         cdef bint negative = (
             size > pos
             and self._header[pos] == c'-'
@@ -1137,7 +1320,12 @@ cdef class Splitter:
             digit = digit_value(self._header[pos], self._shape.base)
             if digit < 0:
                 break
-            if (pos > first_pos and not value) or (negative and not digit and not value):
+            if pos - first_pos == self._shape.max_digits:
+                raise _error_texts.too_many_digits(
+                    self._shape.max_digits, self._stream_offset, self._header_first(pos + 1)
+                )
+            leading = pos > first_pos and not value and not self._shape.leading_zeros
+            if leading or (negative and not digit and not value):
                 raise _error_texts.leading_zero(self._stream_offset, self._header_first(pos + 1))
             if value > (UINT64_MAX - digit) // self._shape.base:
                 raise _error_texts.length_over_64_bits(
@@ -1169,25 +1357,68 @@ cdef class Splitter:
             self._header_first(pos + 1),
         )
 
-    cdef object _settle_rest_size(self, value, Py_ssize_t lead_size):
-        """The size of the rest; raises or begins to skip where the frame may not be."""
-        layout, offset, header = self._layout, self._stream_offset, self._header_bytes()
-        rest_size = value + layout.adjustment
+    cdef object _parse_bcd(self):
+        cdef uint64_t value = 0
+        cdef Py_ssize_t pos, size = self._shape.header_size
+        cdef int pair
+        for pos in range(self._shape.field_offset, min(self._header_size, size)):
+            if self._header[pos] >> 4 > 9 or self._header[pos] & 15 > 9:
+                raise _error_texts.not_packed_decimal(
+                    pos, self._stream_offset, self._header_first(pos + 1)
+                )
+            pair = 10 * (self._header[pos] >> 4) + (self._header[pos] & 15)
+            if value > (UINT64_MAX - pair) // 100:
+                raise _error_texts.length_over_64_bits(
+                    self._stream_offset, self._header_first(pos + 1)
+                )
+            value = value * 100 + pair
+        return (size, value) if self._header_size >= size else None
+
+    cdef object _parse_ber(self):
+        cdef Py_ssize_t pos = self._shape.field_offset
+        cdef int size
+        if self._header_size <= pos:
+            return None
+        if self._header[pos] < 0x80:
+            return pos + 1, self._header[pos]
+        size = self._header[pos] - 0x80
+        if not 0 < size < self._shape.width:
+            raise _error_texts.bad_ber_length(
+                self._shape.width - 1, self._stream_offset, self._header_first(pos + 1)
+            )
+        if self._header_size < pos + 1 + size:
+            return None
+        return pos + 1 + size, load(self._header + pos + 1, size, False)
+
+    cdef object _check_rest_size(self, Py_ssize_t header_size, value, Py_ssize_t lead_size):
+        """Return the size of the rest; raise or begin to skip if the frame is not allowed."""
+        layout, offset = self._layout, self._stream_offset
+        header = self._header_first(header_size)
+        rest_size = value * layout.unit + layout.adjustment
         if rest_size < 0 and value >= 0 and layout.counts_frame:
-            least = len(header) + self._shape.trailer_size
+            least = header_size + self._shape.trailer_size
             raise _error_texts.smaller_than_frame(value, least, offset, header)
         if rest_size < 0 or value < 0:
-            raise _error_texts.negative_length(value, layout.adjustment, offset, header)
+            raise _error_texts.negative_length(
+                value, layout.unit, layout.adjustment, offset, header
+            )
         if lead_size + rest_size > layout.message_max:
             if not self._skip:
                 raise _error_texts.declared_too_large(
                     lead_size + rest_size, layout.message_max, offset, header
                 )
             self._skipping = True
+        if lead_size + rest_size < layout.min_message_size:
+            raise _error_texts.declared_too_small(
+                lead_size + rest_size, layout.min_message_size, offset, header
+            )
+        if header_size + rest_size < layout.prefix_size:
+            least = layout.prefix_size - header_size
+            raise _error_texts.rest_before_constant(rest_size, least, offset, header)
         return rest_size
 
     cdef inline Py_ssize_t _read_rest(self, const uint8_t* data, const uint8_t* end) except -1:
-        """Keeps what the chunk holds of the rest; discards it where the frame is skipped."""
+        """Keep the chunk's bytes of the rest, or discard them if the frame is skipped."""
         cdef Py_ssize_t taken = end - data
         if self._skipping:
             taken = min(taken, self._skip_left)
@@ -1197,15 +1428,15 @@ cdef class Splitter:
                 self._phase = IN_TRAILER
         else:
             taken = min(taken, self._rest_left)
-            if self._message_room - self._filled < taken:
-                self._make_room(taken)
+            if self._message_capacity - self._filled < taken:
+                self._grow_message(taken)
             self._keep(data, taken)
             if not self._rest_left:
                 self._phase = IN_TRAILER
         return taken
 
     cdef inline void _keep(self, const uint8_t* data, Py_ssize_t size) noexcept:
-        """Adds bytes of the rest to the message, where there is room."""
+        """Add bytes of the rest to the message, which has the capacity."""
         memcpy(bytes_at(self._message) + self._filled, data, size)
         self._filled += size
         self._rest_left -= size
@@ -1214,13 +1445,13 @@ cdef class Splitter:
     cdef inline Py_ssize_t _read_plain_rest(
         self, const uint8_t* data, Py_ssize_t size, list messages
     ) except -1:
-        """The same for a plain frame, which is whole with its rest and then delivered at once."""
+        """Do the same for a plain frame, and deliver it if it is whole."""
         cdef Py_ssize_t taken = min(size, self._rest_left)
-        if self._message_room - self._filled < taken:
-            self._make_room(taken)
+        if self._message_capacity - self._filled < taken:
+            self._grow_message(taken)
         self._keep(data, taken)
         if not self._rest_left:
-            self._hand_over(messages)
+            self._append_message(messages)
             Py_XDECREF(self._message)
             self._message = NULL
             self._filled = 0
@@ -1230,46 +1461,46 @@ cdef class Splitter:
             self._pending = 0
         return taken
 
-    cdef int _make_room(self, Py_ssize_t size) except -1:
-        """Grows the message with what arrived, to little more than twice that."""
-        cdef Py_ssize_t room = min(self._message_size, 2 * (self._filled + size) + MORE_ROOM)
+    cdef int _grow_message(self, Py_ssize_t size) except -1:
+        """Grow the message to little more than twice the bytes that arrived."""
+        cdef Py_ssize_t memory = min(self._message_size, 2 * (self._filled + size) + EXTRA_CAPACITY)
         if Py_REFCNT(self._message) > 1:
-            self._move_message(room)
+            self._move_message(memory)
         else:
-            self._resize_message(room)
-            if room >= HUGE_MESSAGE_SIZE:
-                _want_huge_pages(bytes_at(self._message), room)
+            self._resize_message(memory)
+            if memory >= HUGE_MESSAGE_SIZE:
+                _want_huge_pages(bytes_at(self._message), memory)
         return 0
 
-    cdef int _resize_message(self, Py_ssize_t room) except -1:
-        """Changes the memory of a message that no view shows; without memory for it, nothing."""
-        cdef PyObject* resized = _try_resize_bytes(self._message, room)
+    cdef int _resize_message(self, Py_ssize_t memory) except -1:
+        """Resize a message of which there is no view; if that fails, it is unchanged."""
+        cdef PyObject* resized = _try_resize_bytes(self._message, memory)
         if resized == NULL:
             raise MemoryError
         self._message = resized
-        self._message_room = room
+        self._message_capacity = memory
         return 0
 
-    cdef int _move_message(self, Py_ssize_t room) except -1:
-        """Leaves the message's memory to the caller, who kept a view of what get_room() gave."""
-        cdef PyObject* moved = _new_bytes(NULL, room)
+    cdef int _move_message(self, Py_ssize_t memory) except -1:
+        """Copy the message, and leave its memory to the caller, which kept a view of it."""
+        cdef PyObject* moved = _new_bytes(NULL, memory)
         memcpy(bytes_at(moved), bytes_at(self._message), self._filled)
         Py_XDECREF(self._message)
         self._message = moved
-        self._message_room = room
+        self._message_capacity = memory
         return 0
 
-    cdef inline int _hand_over(self, list messages) except -1:
-        """Adds the message to those that are delivered. From then on it never changes."""
-        if Py_REFCNT(self._message) > 1 and self._message_room:
-            self._move_message(self._message_room)
+    cdef inline int _append_message(self, list messages) except -1:
+        """Add the message to the delivered ones. From then on it never changes."""
+        if Py_REFCNT(self._message) > 1 and self._message_capacity:
+            self._move_message(self._message_capacity)
         messages.append(<object>self._message)
         return 0
 
     cdef inline Py_ssize_t _read_trailer(
         self, const uint8_t* data, const uint8_t* end, list messages
     ) except -1:
-        """Matches the trailer, if there is one; the message is delivered when it is whole."""
+        """Compare the trailer, if there is one; deliver the message if it is whole."""
         cdef Py_ssize_t taken = 0
         if self._shape.trailer_size:
             taken = self._match_trailer(data, end)
@@ -1278,7 +1509,7 @@ cdef class Splitter:
         return taken
 
     cdef Py_ssize_t _match_trailer(self, const uint8_t* data, const uint8_t* end) except -1:
-        """Compares the trailer byte for byte, as far as it is there."""
+        """Compare the trailer byte by byte, as far as it arrived."""
         cdef Py_ssize_t size, right
         size = min(end - data, self._shape.trailer_size - self._trailer_pos)
         right = common_size(
@@ -1298,29 +1529,65 @@ cdef class Splitter:
             )
         return right
 
+    cdef Py_ssize_t _read_padding(
+        self, const uint8_t* data, const uint8_t* end, list messages
+    ) except -1:
+        """Take the padding; a message is delivered before it, a raw frame with it."""
+        cdef Py_ssize_t taken = min(end - data, self._padding_left)
+        self._padding = self._padding + bytes_of(data, taken)
+        self._padding_left -= taken
+        self._pending += taken
+        if not self._padding_left:
+            if self._raw or self._spans is not None:
+                self._deliver(messages)
+            else:
+                self._next_frame()
+        return taken
+
     cdef inline int _deliver(self, list messages) except -1:
-        """Hands over the message, which was filled in its final place."""
+        """Deliver the message, which was filled in its final place."""
+        if self._shape.align > 1 and self._phase != IN_PADDING:
+            self._padding_left = padding_of(self._shape, self._pending)
+            if self._padding_left and (self._raw or self._spans is not None):
+                self._phase = IN_PADDING
+                return 0
+        self._deliver_message(messages)
+        if self._padding_left:
+            self._phase = IN_PADDING
+            Py_XDECREF(self._message)
+            self._message = NULL
+            self._filled = 0
+        else:
+            self._next_frame()
+        return 0
+
+    cdef inline int _deliver_message(self, list messages) except -1:
         cdef int64_t start, stop
+        cdef Py_ssize_t padding_size = PyBytes_GET_SIZE(self._padding)
         if self._spans is not None:
             start, stop = self._stream_offset, self._stream_offset + self._pending
             if not self._raw:
-                start += self._header_size
-                stop -= self._shape.trailer_size
+                start += self._shape.header_size if self._shape.prefix_size else self._header_size
+                stop -= self._shape.trailer_size + padding_size
             self._spans.add(start, stop)
         elif self._skipping:
             self._skipped_count += 1
         else:
-            if self._raw and self._shape.trailer_size:
-                self._make_room(self._shape.trailer_size)
+            if self._raw and self._shape.trailer_size + padding_size:
+                self._grow_message(self._shape.trailer_size + padding_size)
                 memcpy(
                     bytes_at(self._message) + self._filled,
                     self._shape.trailer,
                     self._shape.trailer_size,
                 )
+                memcpy(
+                    bytes_at(self._message) + self._filled + self._shape.trailer_size,
+                    PyBytes_AS_STRING(self._padding),
+                    padding_size,
+                )
             if self._keep_headers:
                 self._keep_travelled(self._header, self._header_size)
-            self._hand_over(messages)  # _next_frame drops the splitter's reference
-        self._next_frame()
+            self._append_message(messages)  # the splitter's reference is dropped next
         return 0
 
     cdef int _keep_travelled(self, const uint8_t* header, Py_ssize_t size) except -1:
@@ -1336,7 +1603,7 @@ cdef class Splitter:
         self._forget()
 
     cdef inline void _forget(self) noexcept:
-        """Drops what is held of the pending frame."""
+        """Drop the bytes of the pending frame."""
         self._phase = IN_HEADER
         self._pending = 0
         self._header_size = 0
@@ -1349,16 +1616,19 @@ cdef class Splitter:
         self._filled = 0
         self._rest_left = 0
         self._trailer_pos = 0
+        if self._shape.align > 1:
+            self._padding_left = 0
+            self._padding = b""
 
     # --- errors -----------------------------------------------------------------------------------
 
     cdef int _fail(
         self, error, const uint8_t* chunk, int64_t taken, Py_ssize_t size
     ) except -1:
-        """Makes the error stick, and keeps what arrived for detach().
+        """Make the error sticky, and keep the bytes that arrived for detach().
 
         Of the chunk, `taken` bytes were taken; a negative count is that of the last bytes of
-        `_looked_ahead` that were not.
+        `_surplus_bytes` that were not.
         """
         self._error = error
         self._pending += size - taken
@@ -1368,17 +1638,17 @@ cdef class Splitter:
                 if taken >= 0:
                     self._not_taken = bytes_of(chunk + taken, size - taken)
                 else:
-                    self._not_taken = self._looked_ahead[taken:] + bytes_of(chunk, size)
+                    self._not_taken = self._surplus_bytes[taken:] + bytes_of(chunk, size)
             except MemoryError:
                 self._lost = True
-        self._looked_ahead = b""
+        self._surplus_bytes = b""
         return 0
 
     cdef bint _keeps_bytes(self) noexcept:
         return not self._skipping and self._spans is None
 
     cdef bytes _unfinished(self):
-        """The pending frame's bytes, as they travelled, and after an error all that follow them."""
+        """Return the bytes of the pending frame as they travelled, and after an error all later."""
         cdef const uint8_t* message
         cdef Py_ssize_t message_size = 0
         cdef Py_ssize_t header_size = self._header_size
@@ -1389,8 +1659,10 @@ cdef class Splitter:
             return b""
         if self._lost:
             raise _error_texts.unfinished_lost()
+        if self._phase == IN_PADDING and not self._raw:  # its message is delivered
+            return self._padding + self._not_taken
         if self._message != NULL:
-            if self._message_room > self._filled > 0 and Py_REFCNT(self._message) == 1:
+            if self._message_capacity > self._filled > 0 and Py_REFCNT(self._message) == 1:
                 self._resize_message(self._filled)  # never more than twice what arrived
             message = bytes_at(self._message)
             message_size = self._filled
@@ -1400,7 +1672,12 @@ cdef class Splitter:
                 message += self._pending_lead
                 message_size -= self._pending_lead
         unfinished = PyBytes_FromStringAndSize(
-            NULL, header_size + message_size + self._trailer_pos + not_taken_size
+            NULL,
+            header_size
+            + message_size
+            + self._trailer_pos
+            + PyBytes_GET_SIZE(self._padding)
+            + not_taken_size,
         )
         p = <uint8_t*>PyBytes_AS_STRING(unfinished)
         if header_size:
@@ -1409,7 +1686,10 @@ cdef class Splitter:
             memcpy(p + header_size, message, message_size)
         p += header_size + message_size
         memcpy(p, self._shape.trailer, self._trailer_pos)
-        memcpy(p + self._trailer_pos, PyBytes_AS_STRING(self._not_taken), not_taken_size)
+        p += self._trailer_pos
+        memcpy(p, PyBytes_AS_STRING(self._padding), PyBytes_GET_SIZE(self._padding))
+        p += PyBytes_GET_SIZE(self._padding)
+        memcpy(p, PyBytes_AS_STRING(self._not_taken), not_taken_size)
         return unfinished
 
     cdef bytes _header_bytes(self):
@@ -1419,23 +1699,19 @@ cdef class Splitter:
         return bytes_of(self._header, size)
 
     cdef object _missing(self):
-        """Past the header: bytes that finish the frame."""
+        """Return how many bytes finish the frame, or its padding; its header is in."""
+        if self._phase == IN_PADDING:
+            return self._padding_left
         left = self._skip_left if self._skipping else self._rest_left + self._rest_beyond
         left = left if self._phase == IN_REST else 0
-        return left + self._shape.trailer_size - self._trailer_pos
-
-    cdef Py_ssize_t _longest_header(self) except -1:
-        if self._shape.kind == VARINT:
-            return self._shape.field_offset + self._shape.width
-        if self._shape.kind == TEXT:  # a sign, digits up to the one that is too many, the end mark
-            return self._shape.field_offset + 1 + 21 + self._shape.end_size
-        return self._shape.magic_size + self._layout.max_header
+        left += self._shape.trailer_size - self._trailer_pos
+        return left
 
 
 @cython.final
 @cython.auto_pickle(False)
 cdef class Spans:
-    """Where the frames of a buffer lie: a sequence of `memoryview`\\ s that are made on demand.
+    """The positions of the frames of a buffer: a sequence of views, made on demand.
 
     It also exports its positions, an ``(n, 2)`` buffer of int64 (start, stop), so that
     ``numpy.asarray(spans)`` copies nothing. (The Python engine needs Python 3.12 for
@@ -1445,7 +1721,7 @@ cdef class Spans:
     cdef object _view
     cdef int64_t* _positions  # start and stop of each
     cdef Py_ssize_t _count
-    cdef Py_ssize_t _room
+    cdef Py_ssize_t _capacity
     cdef Py_ssize_t _shape[2]
     cdef Py_ssize_t _strides[2]
     cdef int64_t _consumed
@@ -1462,14 +1738,14 @@ cdef class Spans:
     # Spans grow only before scan() returns them, and are not exported before: no export moves.
     cdef inline int add(self, int64_t start, int64_t stop) except -1:
         cdef int64_t* positions
-        cdef Py_ssize_t room
-        if self._count == self._room:
-            room = max(64, 2 * self._room)
-            positions = <int64_t*>PyMem_Realloc(self._positions, room * 2 * sizeof(int64_t))
+        cdef Py_ssize_t capacity
+        if self._count == self._capacity:
+            capacity = max(64, 2 * self._capacity)
+            positions = <int64_t*>PyMem_Realloc(self._positions, capacity * 2 * sizeof(int64_t))
             if positions == NULL:
                 raise MemoryError
             self._positions = positions
-            self._room = room
+            self._capacity = capacity
         self._positions[2 * self._count] = start
         self._positions[2 * self._count + 1] = stop
         self._count += 1
@@ -1540,12 +1816,12 @@ Sequence.register(Spans)
 
 
 def scan(codec, data, *, raw=False):
-    """Every whole frame at the front of a buffer, without making a message; see `Codec.scan`."""
+    """Find all whole frames at the start of a buffer; see `Codec.scan`."""
     cdef Splitter splitter
     cdef Spans spans
     cdef Py_buffer buffer
     layout = layout_of(codec)
-    if not raw and layout.lead_size:
+    if not raw and layout.message_lead:
         raise _error_texts.scan_with_lead()
     view = view_bytes(data)
     splitter = Splitter(codec, raw=raw)

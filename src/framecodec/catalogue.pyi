@@ -83,6 +83,8 @@ class Catalogue(Mapping[str, Codec]):
     """sequence number, payload; one of 0xFFFFFF bytes continues in the next packet"""
     mysql_packet: Codec
     """single packets: sequence number, payload; one of 0xFFFFFF bytes continues in the next"""
+    mysql_compressed: Codec
+    """after the login, if compression was negotiated: sequence number, size before (3), payload"""
     mongodb: Codec
     """request id, response to, opcode (4 bytes each), body"""
     cassandra: Codec
@@ -113,10 +115,16 @@ class Catalogue(Mapping[str, Codec]):
     """AMQP 0-9-1 (RabbitMQ), after the protocol header: type, channel (2), payload"""
     amqp1: Codec
     """AMQP 1.0, after the protocol header: data offset, type, channel (2), body"""
+    amqp_header: Codec
+    """what opens AMQP of every version: protocol id, major, minor, revision"""
     mqtt: Codec
     """type and flags, then the packet"""
     zmtp: Codec
     """ZeroMQ, after the greeting: flags (more 1, command 4), body"""
+    zmtp_greeting: Codec
+    """what opens ZMTP 3: signature (10), version (2), mechanism (20), as-server, filler (31)"""
+    zmtp1: Codec
+    """ZeroMQ 2: flags (more 1), body; no greeting but an empty first frame"""
     nats: Codec
     """a line, and its payload if it announces one; without the last CR LF"""
     nsq: Codec
@@ -135,12 +143,16 @@ class Catalogue(Mapping[str, Codec]):
     """over TCP or TLS: code, identifier, authenticator (16), attributes"""
     ldap: Codec
     """LDAP messages: the tag 0x30, then the contents"""
+    c1222: Codec
+    """meters (ANSI C12.22): the tag 0x60, then the ACSE elements"""
     ber: Codec
-    """ASN.1 values: identifier, contents; any definite length (SNMP over TCP, Kerberos)"""
+    """ASN.1 values: identifier, contents; any definite length (SNMP over TCP)"""
     tls: Codec
     """records: type, version (2), fragment"""
     http2: Codec
     """after the preface: type, flags, stream (4), payload"""
+    http2_preface: Codec
+    """what a client sends before its first frame"""
     http_chunk: Codec
     """chunks without extensions; an empty one is the end, without trailer fields"""
     http1: Codec
@@ -166,7 +178,7 @@ class Catalogue(Mapping[str, Codec]):
     skinny: Codec
     """telephones of Cisco (SCCP): header version (4), message id (4), data"""
     rtp: Codec
-    """RTP and RTCP over a stream"""
+    """RTP and RTCP over a stream; STUN in ICE over TCP"""
     rtsp: Codec
     """interleaved binary data: channel, data; requests and responses are text"""
     bgp: Codec
@@ -194,7 +206,7 @@ class Catalogue(Mapping[str, Codec]):
     tfrecord: Codec
     """files of TensorFlow: masked CRC of the length (4), data, masked CRC of the data (4)"""
     docker: Codec
-    """attach and logs: stream (0, 1, 2), three zeros, output"""
+    """attach and logs, without a terminal: stream (0 to 3), three zeros, output"""
     modbus: Codec
     """Modbus/TCP: transaction id (2), protocol id (2), unit id, PDU"""
     ads: Codec
@@ -227,12 +239,16 @@ class Catalogue(Mapping[str, Codec]):
     """the native API, encrypted: handshake and data frames"""
     x11: Codec
     """requests of little-endian clients, BIG-REQUESTS too: opcode, data byte, rest"""
+    x11_setup: Codec
+    """what opens a little-endian client: the sizes of two names that follow (2 each, at 6)"""
     i3_ipc: Codec
     """i3 and sway: type (4), JSON"""
     bitcoin: Codec
     """main network: command (12), checksum (4), payload"""
     bittorrent: Codec
     """after the handshake: id, payload; an empty message keeps the connection alive"""
+    bittorrent_handshake: Codec
+    """what opens a connection: reserved (8), info hash (20), peer id (20)"""
     minecraft: Codec
     """Java Edition without compression: packet id, data"""
     rcon: Codec
