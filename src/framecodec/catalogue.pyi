@@ -61,6 +61,8 @@ class Catalogue(Mapping[str, Codec]):
     """Java debuggers, after the handshake: id (4), flags, command (2) or error (2), data"""
     grpc: Codec
     """compressed flag, then the message; inside HTTP/2 data"""
+    grpc_web: Codec
+    """flags (compressed 1, trailers 0x80), then the message or the trailers"""
     oncrpc: Codec
     """records of one fragment (NFS, rpcbind); several are refused, see oncrpc-fragment"""
     oncrpc_fragment: Codec
@@ -77,6 +79,8 @@ class Catalogue(Mapping[str, Codec]):
     """order, type, flags, version, serial, length of the fields, fields, body"""
     postgres: Codec
     """type byte, body; after the startup"""
+    postgres_ssl_answer: Codec
+    """the byte that answers an SSLRequest or a GSSENCRequest: S, G or N; E begins an error"""
     postgres_startup: Codec
     """a connection's first message: StartupMessage, SSLRequest, CancelRequest"""
     mysql: Codec
@@ -97,6 +101,8 @@ class Catalogue(Mapping[str, Codec]):
     """Redis: a whole value as it travelled, nested too; all but the last string within 1 MiB"""
     memcached: Codec
     """the binary protocol: magic 0x80 or 0x81 and 7 more bytes, opaque (4), CAS (8), body"""
+    couchbase: Codec
+    """as memcached, with data types and flexible frames"""
     memcached_text: Codec
     """commands and answers: a line, and its data if it announces some; without the last CR LF"""
     tds: Codec
@@ -127,6 +133,8 @@ class Catalogue(Mapping[str, Codec]):
     """ZeroMQ 2: flags (more 1), body; no greeting but an empty first frame"""
     nats: Codec
     """a line, and its payload if it announces one; without the last CR LF"""
+    gearman: Codec
+    """magic (4: NUL and REQ or RES), type (4), arguments"""
     nsq: Codec
     """from nsqd: frame type (4: 0 response, 1 error, 2 message), data"""
     pulsar: Codec
@@ -163,6 +171,8 @@ class Catalogue(Mapping[str, Codec]):
     """type, request id (2), padding length, reserved, content, padding"""
     uwsgi: Codec
     """modifier1, modifier2, variables"""
+    ajp13: Codec
+    """servlet containers: 12 34 to the container, AB from it, then the data"""
     dns: Codec
     """over TCP and TLS"""
     kerberos: Codec
@@ -199,10 +209,18 @@ class Catalogue(Mapping[str, Codec]):
     """Telegram, the intermediate transport, after ee ee ee ee"""
     tpkt: Codec
     """ISO transport on TCP (RDP, S7, H.323): reserved byte (0), TPDU"""
+    socks5_greeting: Codec
+    """what a client opens with: the methods that it offers"""
+    socks5_method: Codec
+    """the server's answer to the greeting: a method, or ff for none"""
     smb: Codec
     """direct TCP: a 0 (NetBIOS: the packet type), SMB message"""
     pkt_line: Codec
     """git; 0000, 0001, 0002 are members of formats.PktLine"""
+    adb: Codec
+    """Android: command (4), two arguments (4 each), checksum (4), inverse of the command, data"""
+    adb_host: Codec
+    """requests to the adb server, and its answers after OKAY or FAIL"""
     tfrecord: Codec
     """files of TensorFlow: masked CRC of the length (4), data, masked CRC of the data (4)"""
     docker: Codec
@@ -213,12 +231,16 @@ class Catalogue(Mapping[str, Codec]):
     """Beckhoff TwinCAT (AMS/TCP): AMS header (32), data"""
     fins: Codec
     """Omron (FINS/TCP): command (4), error code (4), FINS frame"""
+    doip: Codec
+    """diagnostics of cars: version, its inverse, payload type (2), payload"""
     hart_ip: Codec
     """version, message type, message id, status, sequence number (2), body"""
     knx: Codec
     """KNXnet/IP over TCP: service type (2), body"""
     hislip: Codec
     """instruments: message type, control code, parameter (4), payload"""
+    zabbix: Codec
+    """monitoring: flags (1, compressed 2), size before compression (4), data"""
     dlms: Codec
     """meters, the wrapper over TCP: version (2: 1), source (2), destination (2), APDU"""
     someip: Codec

@@ -39,6 +39,18 @@ ROWS: tuple[Format, ...] = (
         "gitprotocol-common(5), 'pkt-line Format'; gitprotocol-v2(5), 'Packet-Line Framing'",
     ),
     Format(
+        "adb",
+        Codec.uint(4, "little", length_offset=12, length_adjustment=8),
+        "Android: command (4), two arguments (4 each), checksum (4), inverse of the command, data",
+        "Android Open Source Project, adb, protocol.txt",
+    ),
+    Format(
+        "adb-host",
+        Codec.digits(4, base=16, max_message_size=0xFFFF),
+        "requests to the adb server, and its answers after OKAY or FAIL",
+        "Android Open Source Project, adb, OVERVIEW.TXT",
+    ),
+    Format(
         "tfrecord",
         Codec.uint(8, "little", length_adjustment=8),
         "files of TensorFlow: masked CRC of the length (4), data, masked CRC of the data (4)",
@@ -71,6 +83,12 @@ ROWS: tuple[Format, ...] = (
         "OMRON W421, 'FINS/TCP', 'FINS/TCP Header'",
     ),
     Format(
+        "doip",
+        Codec.uint(4, length_offset=4),
+        "diagnostics of cars: version, its inverse, payload type (2), payload",
+        "ISO 13400-2, section 9.2",
+    ),
+    Format(
         "hart-ip",
         Codec.uint(2, length_offset=6, length_includes="frame"),
         "version, message type, message id, status, sequence number (2), body",
@@ -87,6 +105,12 @@ ROWS: tuple[Format, ...] = (
         Codec.uint(8, magic=b"HS", length_offset=8),
         "instruments: message type, control code, parameter (4), payload",
         "IVI-6.1, section 2.3",
+    ),
+    Format(
+        "zabbix",
+        Codec.uint(4, "little", magic=b"ZBXD", length_offset=5, length_adjustment=4),
+        "monitoring: flags (1, compressed 2), size before compression (4), data",
+        "Zabbix documentation, 'Header and data length'",
     ),
     Format(
         "dlms",

@@ -60,6 +60,12 @@ ROWS: tuple[Format, ...] = (
         "modifier1, modifier2, variables",
         "uWSGI documentation, 'The uwsgi Protocol'",
     ),
+    Format(
+        "ajp13",
+        Codec.uint(2, length_offset=2),
+        "servlet containers: 12 34 to the container, AB from it, then the data",
+        "Apache Tomcat Connectors, 'AJPv13', 'Packet Headers'",
+    ),
     # Networks.
     Format(
         "dns",
@@ -187,5 +193,17 @@ ROWS: tuple[Format, ...] = (
         ),
         "ISO transport on TCP (RDP, S7, H.323): reserved byte (0), TPDU",
         "RFC 1006, section 6",
+    ),
+    Format(
+        "socks5-greeting",
+        Codec.uint(1, magic=b"\x05", min_message_size=1),
+        "what a client opens with: the methods that it offers",
+        "RFC 1928, section 3",
+    ),
+    Format(
+        "socks5-method",
+        Codec.fixed(1, magic=b"\x05"),
+        "the server's answer to the greeting: a method, or ff for none",
+        "RFC 1928, section 3",
     ),
 )

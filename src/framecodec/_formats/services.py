@@ -51,6 +51,12 @@ ROWS: tuple[Format, ...] = (
         "gRPC over HTTP2, 'Length-Prefixed-Message'",
     ),
     Format(
+        "grpc-web",
+        Codec.uint(4, length_offset=1),
+        "flags (compressed 1, trailers 0x80), then the message or the trailers",
+        "gRPC Web, PROTOCOL-WEB.md",
+    ),
+    Format(
         "oncrpc",
         # The top bit, set in the last fragment of a record, is part of the number.
         Codec.uint(4, length_adjustment=-(2**31)),
@@ -99,6 +105,12 @@ ROWS: tuple[Format, ...] = (
         Codec.uint(4, signed=True, length_offset=1, length_adjustment=-4),
         "type byte, body; after the startup",
         "PostgreSQL documentation, 'Frontend/Backend Protocol', 'Message Formats'",
+    ),
+    Format(
+        "postgres-ssl-answer",
+        Codec.fixed(1),
+        "the byte that answers an SSLRequest or a GSSENCRequest: S, G or N; E begins an error",
+        "PostgreSQL documentation, 'SSL Session Encryption'",
     ),
     Format(
         "postgres-startup",
@@ -171,6 +183,12 @@ ROWS: tuple[Format, ...] = (
         Codec.uint(4, length_offset=8, length_adjustment=12, constants={5: b"\x00"}),
         "the binary protocol: magic 0x80 or 0x81 and 7 more bytes, opaque (4), CAS (8), body",
         "memcached, BinaryProtocolRevamped, 'Packet Structure'",
+    ),
+    Format(
+        "couchbase",
+        Codec.uint(4, length_offset=8, length_adjustment=12),
+        "as memcached, with data types and flexible frames",
+        "Couchbase, kv_engine/docs/BinaryProtocol.md",
     ),
     Format(
         "memcached-text",
@@ -272,6 +290,12 @@ ROWS: tuple[Format, ...] = (
         ),
         "a line, and its payload if it announces one; without the last CR LF",
         "NATS documentation, 'Client Protocol'",
+    ),
+    Format(
+        "gearman",
+        Codec.uint(4, length_offset=8, constants={0: b"\x00RE"}),
+        "magic (4: NUL and REQ or RES), type (4), arguments",
+        "Gearman, 'Protocol', 'Binary Packet'",
     ),
     Format(
         "nsq",
