@@ -7,6 +7,8 @@ A parser of the slow path, `PARSE_FIELD`, takes ``(layout, header, stream_offset
 its first byte on, as far as it arrived. It returns the header's size and the field's value, or None
 if more bytes are needed. It checks the bytes in the order of arrival, and raises an
 `InvalidFrameError` at the first wrong one, so that the error does not depend on the chunks.
+
+`check_constants`, `check_lead_constants` and `check_rest_size` are the other checks of a header.
 """
 
 from __future__ import annotations
@@ -30,7 +32,17 @@ from ._layout import (
     Layout,
 )
 
-__all__ = ["PARSE_FIELD", "Reader", "common_size", "reader_of", "unpacker"]
+__all__ = [
+    "PARSE_FIELD",
+    "Reader",
+    "check_constants",
+    "check_lead_constants",
+    "check_rest_size",
+    "common_size",
+    "reader_of",
+    "skip_frames",
+    "unpacker",
+]
 
 Reader = Callable[[Layout, bytes, int], tuple[int, int] | None]
 Parser = Callable[[Layout, bytearray, int], tuple[int, int] | None]
@@ -276,6 +288,73 @@ PARSE_FIELD: dict[int, Parser] = {
     BER: _parse_ber,
     FIXED: _parse_fixed,
 }
+
+
+# --- constants and sizes --------------------------------------------------------------------------
+
+
+def check_lead_constants(layout: Layout, header: bytearray, stream_offset: int) -> None:
+    """Check the constants in the lead, as far as the header arrived."""
+    for pos, constant in layout.constants:
+        if pos < layout.field_offset:
+            _check_constant(header, pos, constant, stream_offset)
+
+
+def check_constants(
+    layout: Layout, header: bytearray, header_size: int, stream_offset: int
+) -> bytes:
+    """Check the constants in the rest; return its gathered bytes, up to the last constant."""
+    if not layout.prefix_size:
+        return b""
+    for pos, constant in layout.constants:
+        if pos >= header_size:
+            _check_constant(header, pos, constant, stream_offset)
+    return bytes(header[header_size : layout.prefix_size])
+
+
+def _check_constant(header: bytearray, pos: int, constant: bytes, stream_offset: int) -> None:
+    found = header[pos : pos + len(constant)]
+    right = common_size(found, constant)
+    if right < len(found):
+        seen = bytes(header[: pos + right + 1])
+        raise _error_texts.wrong_constant(pos, constant, stream_offset, seen)
+
+
+def check_rest_size(
+    layout: Layout, header: bytes, value: int, lead_size: int, stream_offset: int
+) -> int:
+    """Return the size of the rest, which may be too large; raise if it is too small."""
+    rest_size = value * layout.unit + layout.adjustment
+    if rest_size < 0 and value >= 0 and layout.counts_frame:
+        least = len(header) + len(layout.trailer)
+        raise _error_texts.smaller_than_frame(value, least, stream_offset, header)
+    if rest_size < 0 or value < 0:
+        raise _error_texts.negative_length(
+            value, layout.unit, layout.adjustment, stream_offset, header
+        )
+    if lead_size + rest_size < layout.min_message_size:
+        raise _error_texts.declared_too_small(
+            lead_size + rest_size, layout.min_message_size, stream_offset, header
+        )
+    if len(header) + rest_size < layout.prefix_size:
+        least = layout.prefix_size - len(header)
+        raise _error_texts.rest_before_constant(rest_size, least, stream_offset, header)
+    return rest_size
+
+
+def skip_frames(layout: Layout, data: bytes, pos: int, count: int) -> int:
+    """Return where the next frame begins after `count` frames that a fast path took.
+
+    An interruption can come after the delivery of a message and before it is counted.
+    """
+    read_field = reader_of(layout)
+    for _ in range(count):
+        found = read_field(layout, data, pos + layout.field_offset)
+        assert found is not None
+        value, rest_pos = found
+        stop = rest_pos + value * layout.unit + layout.adjustment + len(layout.trailer)
+        pos = stop + layout.padding(stop - pos)
+    return pos
 
 
 # --- digits and bytes -----------------------------------------------------------------------------

@@ -36,7 +36,16 @@ from typing import Any
 
 from . import _error_texts
 from ._custom_header import read_header
-from ._fields_py import PARSE_FIELD, common_size, reader_of, unpacker
+from ._fields_py import (
+    PARSE_FIELD,
+    check_constants,
+    check_lead_constants,
+    check_rest_size,
+    common_size,
+    reader_of,
+    skip_frames,
+    unpacker,
+)
 from ._header_block import read_lines
 from ._layout import CUSTOM, HEADERS, Layout
 from ._spans_py import Spans
@@ -196,7 +205,7 @@ class FrameReader:
         except struct.error:  # the chunk ends in a header: cheaper than to compare for every frame
             pass
         except BaseException:
-            pos = self._skip_frames(data, first_pos, len(messages) - count)
+            pos = skip_frames(self._layout, data, first_pos, len(messages) - count)
             raise
         finally:
             try:
@@ -256,7 +265,7 @@ class FrameReader:
                     append(data[rest_pos:rest_stop])
                 pos = stop
         except BaseException:
-            pos = self._skip_frames(data, first_pos, len(messages) - count)
+            pos = skip_frames(self._layout, data, first_pos, len(messages) - count)
             raise
         finally:
             try:
@@ -264,20 +273,6 @@ class FrameReader:
             except MemoryError:  # once more: the messages are in the list already
                 self._stream_offset += pos - first_pos
             self._counting = False
-        return pos
-
-    def _skip_frames(self, data: bytes, pos: int, count: int) -> int:
-        """Return where the next frame begins after `count` frames that a fast path took.
-
-        An interruption can come after the delivery of a message and before it is counted.
-        """
-        layout, offset = self._layout, len(self._magic) + self._lead_size
-        for _ in range(count):
-            found = self._read_field(layout, data, pos + offset)
-            assert found is not None
-            value, rest_pos = found
-            stop = rest_pos + value * layout.unit + self._adjustment + len(self._trailer)
-            pos = stop + layout.padding(stop - pos)
         return pos
 
     # --- the slow path: one frame, part by part ---------------------------------------------------
@@ -322,11 +317,11 @@ class FrameReader:
                 )
             return 0
         header_size, value, lead = found
-        is_special = self._is_special(header_size, value)
+        is_special = self._layout.is_special(header_size, value)
         rest_size, more_lead = 0, b""
         if not is_special:
             rest_size = self._check_rest_size(header_size, value, len(lead))
-            more_lead = self._check_constants(header, header_size)
+            more_lead = check_constants(self._layout, header, header_size, self._stream_offset)
             if header_size + len(more_lead) < self._layout.prefix_size:
                 return 0
         header_size += len(more_lead)
@@ -387,7 +382,7 @@ class FrameReader:
         if len(header) < len(magic):
             return None
         if layout.constants:
-            self._check_lead_constants(header)
+            check_lead_constants(layout, header, offset)
         if layout.kind == HEADERS:
             self._line_pos, self._parsed, complete = read_lines(
                 header, max(self._line_pos, len(magic)), self._parsed, layout.name, offset
@@ -402,60 +397,17 @@ class FrameReader:
         header_size, value = found
         return header_size, value, layout.lead_of(header, 0)
 
-    def _is_special(self, header_size: int, value: int) -> bool:
-        layout = self._layout
-        if value not in layout.specials:
-            return False
-        # A wider length is no special value.
-        return not layout.wider or header_size == layout.field_offset + layout.field_width
-
-    def _check_lead_constants(self, header: bytearray) -> None:
-        for pos, constant in self._layout.constants:
-            if pos < self._layout.field_offset:
-                self._check_constant(header, pos, constant)
-
-    def _check_constants(self, header: bytearray, header_size: int) -> bytes:
-        """Check the constants in the rest; return its gathered bytes, up to the last constant."""
-        layout = self._layout
-        if not layout.prefix_size:
-            return b""
-        for pos, constant in layout.constants:
-            if pos >= header_size:
-                self._check_constant(header, pos, constant)
-        return bytes(header[header_size : layout.prefix_size])
-
-    def _check_constant(self, header: bytearray, pos: int, constant: bytes) -> None:
-        found = header[pos : pos + len(constant)]
-        right = common_size(found, constant)
-        if right < len(found):
-            raise _error_texts.wrong_constant(
-                pos, constant, self._stream_offset, bytes(header[: pos + right + 1])
-            )
-
     def _check_rest_size(self, header_size: int, value: int, lead_size: int) -> int:
         """Return the size of the rest; raise or begin to skip if the frame is not allowed."""
-        layout, offset = self._layout, self._stream_offset
         header = bytes(self._header[:header_size])
-        rest_size = value * layout.unit + self._adjustment
-        if rest_size < 0 and value >= 0 and layout.counts_frame:
-            least = len(header) + len(self._trailer)
-            raise _error_texts.smaller_than_frame(value, least, offset, header)
-        if rest_size < 0 or value < 0:
-            raise _error_texts.negative_length(value, layout.unit, self._adjustment, offset, header)
-        if lead_size + rest_size > layout.message_max:
+        size = check_rest_size(self._layout, header, value, lead_size, self._stream_offset)
+        if lead_size + size > self._layout.message_max:
             if not self._skip:
                 raise _error_texts.declared_too_large(
-                    lead_size + rest_size, layout.message_max, offset, header
+                    lead_size + size, self._layout.message_max, self._stream_offset, header
                 )
             self._skipping = True
-        if lead_size + rest_size < layout.min_message_size:
-            raise _error_texts.declared_too_small(
-                lead_size + rest_size, layout.min_message_size, offset, header
-            )
-        if header_size + rest_size < layout.prefix_size:
-            least = layout.prefix_size - header_size
-            raise _error_texts.rest_before_constant(rest_size, least, offset, header)
-        return rest_size
+        return size
 
     def _read_rest(self, data: bytes, pos: int) -> int:
         """Keep the chunk's bytes of the rest, or discard them if the frame is skipped."""

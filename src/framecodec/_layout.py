@@ -137,6 +137,7 @@ class Layout:
     bytes_are_special: bool = field(init=False)  # a special object can equal a message
     quick_range: tuple[int, int] = field(init=False)  # see _quick_range
     plain: bool = field(init=False)  # UINT, and nothing in the frame but the field and the rest
+    extended: bool = field(init=False)  # a unit, a mask, wider fields, constants or padding
     # Each message has one possible frame, the one that the encoder writes.
     canonical: bool = field(init=False)
     # The same as a C structure (_numbers.pxd), made when the compiled engine first needs it.
@@ -156,6 +157,7 @@ class Layout:
         )
         if self.kind == FIXED:
             rest_min = rest_max = self.size
+        extended = self._is_extended()
         special_values = {special: value for value, special in self.specials.items()}
         for name, value in (
             ("byteorder", "little" if self.little else "big"),
@@ -171,7 +173,8 @@ class Layout:
             ("message_max", rest_max + message_lead),
             ("special_values", special_values),
             ("canonical", self._is_canonical()),
-            ("plain", self._is_plain()),
+            ("extended", extended),
+            ("plain", self.kind == UINT and not (self.field_offset or self.trailer or extended)),
             ("bytes_are_special", any(isinstance(s, bytes | memoryview) for s in special_values)),
         ):
             object.__setattr__(self, name, value)
@@ -182,6 +185,12 @@ class Layout:
         if frame_offset < self.field_offset:
             return frame_offset - len(self.magic)
         return frame_offset - self.header_size + self.message_lead
+
+    def is_special(self, header_size: int, value: int) -> bool:
+        """Return whether a field's value means a special object; a wider length never does."""
+        if value not in self.specials:
+            return False
+        return not self.wider or header_size == self.field_offset + self.field_width
 
     def lead_of(self, data: bytes | bytearray, pos: int) -> bytes:
         """Return the start of the message whose frame begins at `pos`: all before the rest."""
@@ -231,10 +240,8 @@ class Layout:
             return False
         return self.base == 10 and not self.leading_zeros and self.wider_strict
 
-    def _is_plain(self) -> bool:
-        if self.kind != UINT or self.field_offset or self.trailer or self.mask or self.wider:
-            return False
-        return not self.constants and self.unit == self.align == 1
+    def _is_extended(self) -> bool:
+        return bool(self.mask or self.wider or self.constants or self.unit > 1 or self.align > 1)
 
     def _quick_range(self) -> tuple[int, int]:
         """Return ``(low, span)``: the lengths ``low .. low + span`` of ordinary frames.

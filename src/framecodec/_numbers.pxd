@@ -56,6 +56,7 @@ cdef struct Shape:
     int width  # of the field: UINT, DIGITS, BCD exact; VARINT, BER the longest
     int base
     bint little
+    bint extended  # a unit, a mask, wider fields, constants or padding
     bint plain  # UINT, and nothing in the frame but the field and the rest
     const uint8_t* magic
     const uint8_t* trailer
@@ -117,6 +118,7 @@ cdef inline int fill_shape(Shape* shape, layout) except -1:
     shape.base = layout.base
     shape.little = layout.little
     shape.plain = layout.plain
+    shape.extended = layout.extended
     shape.magic = _address(layout.magic)
     shape.trailer = _address(layout.trailer)
     shape.end = _address(layout.end)

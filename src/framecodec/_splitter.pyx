@@ -216,6 +216,8 @@ cdef inline int _consume(
         if not self._pending:
             if self._plain:
                 p += self._read_plain_frames(p, end, messages)
+            elif self._shape.extended:
+                p += self._read_extended_frames(p, end, messages)
             else:
                 p += self._read_whole_frames(p, end, messages)
             if p == end:
@@ -776,6 +778,68 @@ cdef class Splitter:
         cdef Py_ssize_t lead_size = self._shape.lead_size
         cdef Py_ssize_t magic_size = self._shape.magic_size
         cdef Py_ssize_t trailer_size = self._shape.trailer_size
+        cdef bytes message
+        cdef uint8_t* target
+        cdef Spans spans = self._spans
+        cdef bint keep_headers = self._keep_headers
+        cdef int64_t start = self._stream_offset
+        try:
+            while True:
+                header_size = self._try_header(p, end - p, &value)
+                if header_size < 0 or value - low > span:
+                    break
+                rest_size = <Py_ssize_t>value + adjustment
+                frame_size = header_size + rest_size + trailer_size
+                if end - p < frame_size:
+                    break
+                rest = p + header_size
+                if magic_size and memcmp(p, self._shape.magic, magic_size):
+                    break
+                if trailer_size and memcmp(
+                    rest + rest_size, self._shape.trailer, trailer_size
+                ):
+                    break
+                if spans is not None:
+                    if self._raw:
+                        spans.add(start + (p - data), start + (p - data) + frame_size)
+                    else:
+                        spans.add(start + (rest - data), start + (rest - data) + rest_size)
+                    p += frame_size
+                    continue
+                if self._raw:
+                    message = message_of(p, frame_size)
+                elif lead_size:
+                    message = PyBytes_FromStringAndSize(NULL, lead_size + rest_size)
+                    target = <uint8_t*>PyBytes_AS_STRING(message)
+                    copy(target, p + magic_size, lead_size)
+                    copy(target + lead_size, rest, rest_size)
+                else:
+                    message = message_of(rest, rest_size)
+                if keep_headers:
+                    self._keep_travelled(p, header_size)
+                messages.append(message)
+                p += frame_size
+            return p - data
+        finally:
+            self._stream_offset += p - data
+
+    cdef Py_ssize_t _read_extended_frames(
+        self, const uint8_t* data, const uint8_t* end, list messages
+    ) except -1:
+        """Take ordinary frames of shapes with a unit, a mask, wider fields, constants or padding.
+
+        A loop for both would cost the other shapes 10 to 15 % (2 to 3 ns a message).
+        """
+        cdef const uint8_t* p = data  # of the frame
+        cdef const uint8_t* rest
+        cdef uint64_t value
+        cdef Py_ssize_t header_size, rest_size, frame_size
+        cdef uint64_t low = self._shape.quick_low
+        cdef uint64_t span = self._shape.quick_span
+        cdef Py_ssize_t adjustment = self._shape.adjustment
+        cdef Py_ssize_t lead_size = self._shape.lead_size
+        cdef Py_ssize_t magic_size = self._shape.magic_size
+        cdef Py_ssize_t trailer_size = self._shape.trailer_size
         cdef Py_ssize_t message_lead = self._shape.message_lead
         cdef Py_ssize_t unit = self._shape.unit
         cdef bint more = self._shape.constant_count or self._shape.align > 1
@@ -786,7 +850,7 @@ cdef class Splitter:
         cdef int64_t start = self._stream_offset
         try:
             while True:
-                header_size = self._try_header(p, end - p, &value)
+                header_size = self._try_extended_header(p, end - p, &value)
                 if header_size < 0 or value - low > span:
                     break
                 rest_size = <Py_ssize_t>value * unit + adjustment
@@ -846,9 +910,7 @@ cdef class Splitter:
             stop = pos + shape.width
             if size < stop:
                 return -1
-            value[0] = load(p + pos, shape.width, shape.little) & shape.mask
-            if shape.wide_count:
-                return self._try_wide(p, size, stop, value)
+            value[0] = load(p + pos, shape.width, shape.little)
             return stop
         if shape.kind == DIGITS:
             stop = pos + shape.width
@@ -928,6 +990,16 @@ cdef class Splitter:
             return pos
         return -1
 
+    cdef inline Py_ssize_t _try_extended_header(
+        self, const uint8_t* p, Py_ssize_t size, uint64_t* value
+    ) noexcept nogil:
+        cdef Py_ssize_t stop = self._try_header(p, size, value)
+        if stop >= 0:
+            value[0] &= self._shape.mask
+            if self._shape.wide_count:
+                return self._try_wide(p, size, stop, value)
+        return stop
+
     cdef Py_ssize_t _try_wide(
         self, const uint8_t* p, Py_ssize_t size, Py_ssize_t stop, uint64_t* value
     ) noexcept nogil:
@@ -996,7 +1068,7 @@ cdef class Splitter:
             return data + taken  # a line is parsed when its end is in
 
         # The usual case: a whole, plain header of fixed or varying size, within the limits.
-        header_size = self._try_header(self._header, self._header_size, &value)
+        header_size = self._try_extended_header(self._header, self._header_size, &value)
         if (
             header_size >= 0
             and not self._shape.constant_count
@@ -1051,7 +1123,7 @@ cdef class Splitter:
                 )
             return 0
         header_size, value, lead = found
-        is_special = self._is_special(header_size, value)
+        is_special = self._layout.is_special(header_size, value)
         rest_size, more_lead = 0, b""
         if not is_special:
             rest_size = self._check_rest_size(header_size, value, len(lead))
@@ -1185,15 +1257,6 @@ cdef class Splitter:
             return None
         header_size, value = found
         return header_size, value, self._layout.lead_of(self._header_bytes(), 0)
-
-    cdef bint _is_special(self, header_size, value) except -1:
-        if value not in self._layout.specials:
-            return False
-        # A wider length is no special value.
-        return (
-            not self._shape.wide_count
-            or header_size == self._shape.field_offset + self._shape.width
-        )
 
     cdef int _check_lead_constants(self) except -1:
         for pos, constant in self._layout.constants:
@@ -1402,12 +1465,6 @@ cdef class Splitter:
             raise _error_texts.negative_length(
                 value, layout.unit, layout.adjustment, offset, header
             )
-        if lead_size + rest_size > layout.message_max:
-            if not self._skip:
-                raise _error_texts.declared_too_large(
-                    lead_size + rest_size, layout.message_max, offset, header
-                )
-            self._skipping = True
         if lead_size + rest_size < layout.min_message_size:
             raise _error_texts.declared_too_small(
                 lead_size + rest_size, layout.min_message_size, offset, header
@@ -1415,6 +1472,12 @@ cdef class Splitter:
         if header_size + rest_size < layout.prefix_size:
             least = layout.prefix_size - header_size
             raise _error_texts.rest_before_constant(rest_size, least, offset, header)
+        if lead_size + rest_size > layout.message_max:
+            if not self._skip:
+                raise _error_texts.declared_too_large(
+                    lead_size + rest_size, layout.message_max, offset, header
+                )
+            self._skipping = True
         return rest_size
 
     cdef inline Py_ssize_t _read_rest(self, const uint8_t* data, const uint8_t* end) except -1:
