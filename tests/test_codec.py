@@ -164,7 +164,9 @@ def test_decode_takes_exactly_one_whole_frame(engine_in_use: ModuleType, name: s
             assert (caught.value.received, caught.value.stream_offset) == (size, 0)
             assert caught.value.needed in (None, len(frame))
         for extra in (b"?", frame, bytes(1000)):
-            with pytest.raises(InvalidFrameError, match=f"{len(extra)} bytes behind") as invalid:
+            with pytest.raises(
+                InvalidFrameError, match=f"{len(extra)} bytes after the frame"
+            ) as invalid:
                 codec.decode(frame + extra)
             assert frame.startswith(invalid.value.header)
 
@@ -174,11 +176,11 @@ def test_decode_counts_the_bytes_after_a_frame_that_encode_would_write_different
 ) -> None:
     codec = Codec.headers()
     header = b"X-Other: something long\r\ncontent-length:1\r\n\r\n"
-    with pytest.raises(InvalidFrameError, match="2 bytes behind") as caught:
+    with pytest.raises(InvalidFrameError, match="2 bytes after the frame") as caught:
         codec.decode(header + b"a" + b"zz")
     assert caught.value.header == header
     silent = Codec.custom(lambda view: (1, 1), lambda message: 1 / 0)
-    with pytest.raises(InvalidFrameError, match="3 bytes behind"):
+    with pytest.raises(InvalidFrameError, match="3 bytes after the frame"):
         silent.decode(b"ha" + b"zzz")
 
 
@@ -204,7 +206,7 @@ def test_decode_and_split_of_a_special(engine_in_use: ModuleType) -> None:
     assert codec.decode(b"0000") is None
     assert codec.decode(b"0001") is Mark.PING
     assert codec.split(b"00000005a0001") == ([None, b"a", Mark.PING], 13)
-    with pytest.raises(InvalidFrameError, match="4 bytes behind"):
+    with pytest.raises(InvalidFrameError, match="4 bytes after the frame"):
         codec.decode(b"00000000")
 
 
@@ -214,7 +216,7 @@ def test_decode_of_an_empty_message_that_equals_a_special(
 ) -> None:
     codec = Codec.uint(1, trailer=b"!!", specials={5: b""})
     assert codec.decode(frame) == b""
-    with pytest.raises(InvalidFrameError, match="1 bytes behind") as caught:
+    with pytest.raises(InvalidFrameError, match="1 bytes after the frame") as caught:
         codec.decode(frame + b"x")
     assert caught.value.header == header
 

@@ -200,8 +200,8 @@ def test_the_text_says_whether_the_limit_or_the_field_is_in_the_way(engine: Modu
         (Codec.uint(1, magic=b"M", length_offset=2), b"", "0 bytes.* 1 bytes"),
         (Codec.uint(1, length_adjustment=4), b"abc", "negative"),
         (Codec.varint(length_adjustment=4), b"abc", "negative"),
-        (Codec.uint(1, specials={3: None}), b"abc", "stands for None"),
-        (Codec.digits(2, specials={0: Mark.PING}), b"", "stands for Mark.PING"),
+        (Codec.uint(1, specials={3: None}), b"abc", "means None"),
+        (Codec.digits(2, specials={0: Mark.PING}), b"", "means Mark.PING"),
     ],
 )
 def test_a_message_that_has_no_frame_is_invalid(

@@ -43,6 +43,10 @@ OUTPUT_OF_CLIENTS = {
     ),
     "socketserver": "received b'HELLO' b'BYEBYE'\n",
     "asyncio_echo": "received b'hello' b'byebye'\n",
+    "serve": "the server ended the bad connection: True\nreceived b'HELLO' b'BYEBYE'\n",
+    "messages": (
+        "welcome, Ann\nwelcome, Bob\nBob hears Ann: hello\nAnn hears Ann: hello and Bob: byebye\n"
+    ),
 }
 
 # What has a test of its own below.
@@ -199,7 +203,7 @@ def test_a_client_that_stops_holds_up_nobody_in_a_server_of_one_thread() -> None
             assert [len(deaf.recv()) for _ in range(asked)] == [len(large)] * asked
             sender.join()
             half.sendall(b"\xff\xff\xff\xff")
-            assert heard(server).startswith("a client left: the frame at stream offset 9 declares")
+            assert heard(server).startswith("a client left: message too large: ")
         assert [heard(server) for _ in "12"] == [
             "a client left: the peer closed the connection; the last frame was whole"
         ] * 2

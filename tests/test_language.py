@@ -48,40 +48,27 @@ IDIOMS = {
 # with a slash is a folder.
 NOT_REWRITTEN = """
 SECURITY.md
-docs/asyncio.md
 docs/sockets.md
-examples/asyncio_chat_client.py
-examples/asyncio_files_server.py
-examples/asyncio_shutdown_server.py
 examples/chat.py
 examples/selectors_server.py
 examples/socketserver_server.py
 examples/sticky_server.py
 examples/udp_chat_server.py
 examples/workers_server.py
-src/framecodec/_loop_datagrams.py
-src/framecodec/_loop_io.pyi
-src/framecodec/_loop_io.pyx
-src/framecodec/_loop_io_py.py
 src/framecodec/_outbox.py
 src/framecodec/_socket_face.py
 src/framecodec/_socket_io.pyx
 src/framecodec/_socket_io_py.py
 src/framecodec/_transfer.py
 src/framecodec/_waiting.py
-src/framecodec/asyncio.py
 src/framecodec/datagrams.py
-src/framecodec/_error_texts.py
 src/framecodec/sockets.py
 src/framecodec/socketserver.py
-tests/helpers/chunking.py
-tests/helpers/engines.py
 tests/helpers/fault_injection.py
 tests/interop/processes.py
 tests/helpers/subprocesses.py
 tests/helpers/reference_parser.py
 tests/soak/run.py
-tests/test_asyncio_stream.py
 tests/test_cli.py
 tests/test_codec.py
 tests/test_datagrams.py
@@ -89,7 +76,6 @@ tests/test_encoder.py
 tests/test_errors.py
 tests/test_examples.py
 tests/test_haproxy.py
-tests/test_loop_io.py
 tests/test_memory.py
 tests/test_interop.py
 tests/test_public_face.py
@@ -104,7 +90,6 @@ tests/test_socketserver.py
 tests/test_splitter.py
 tests/test_threads_core.py
 tests/test_tls.py
-tests/test_trio_anyio.py
 tests/test_tutorial_peers.py
 tests/vectors/README.md
 tests/helpers/sample_codecs.py

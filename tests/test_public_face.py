@@ -33,8 +33,11 @@ FACE = {
     "TruncatedDatagramError",
     "connect",
     "formats",
+    "guess",
     "listen",
     "parse_codec",
+    "serve",
+    "serve_messages",
 }
 ON_FIRST_USE = {"asyncio", "socketserver", "testing"}
 
@@ -160,7 +163,8 @@ def test_the_environment_chooses_the_python_engine(value: str) -> None:
 
 def test_missing_extensions_leave_the_python_engine() -> None:
     compiled = [
-        f"framecodec.{name}" for name in ("_encoder", "_splitter", "_socket_io", "_loop_io")
+        f"framecodec.{name}"
+        for name in ("_encoder", "_splitter", "_socket_io", "asyncio._fast_path")
     ]
     printed = python(f"import sys; sys.modules |= dict.fromkeys({compiled}); " + SHOW_ENGINE)
     assert printed == f"False {ENGINES['python']}"
@@ -192,5 +196,5 @@ def test_what_stands_for_one_connection_is_not_copied(engine: ModuleType) -> Non
     ):
         for one in (engine.Splitter(framecodec.Codec.uint(4)), conn, listener, datagrams):
             for how in (copy.copy, copy.deepcopy, pickle.dumps):
-                with pytest.raises(TypeError, match=f"a {type(one).__name__} stands for one"):
+                with pytest.raises(TypeError, match=f"a {type(one).__name__} belongs to one"):
                     how(one)

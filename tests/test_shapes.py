@@ -69,7 +69,7 @@ def test_parse_names_what_it_found_in_an_invalid_header() -> None:
 def test_build_names_what_it_found_in_an_impossible_message(
     name: str, message: bytes, reason: str
 ) -> None:
-    with pytest.raises(InvalidFrameError, match=f"the message has no frame: .*{reason}"):
+    with pytest.raises(InvalidFrameError, match=f"message cannot be encoded: .*{reason}"):
         formats[name].encode(message)
 
 

@@ -1,7 +1,7 @@
-"""Reads and writes the headers of `Codec.custom` by the user's own functions.
+"""Read and write the headers of `Codec.custom` with the user's own functions.
 
-Both engines call it. What a user's function returns is never trusted: nonsense and exceptions
-become an `InvalidFrameError` that names the first byte at which the function went wrong.
+Both engines call it and check what a user's function returns. A wrong result or an exception
+becomes an `InvalidFrameError`, whose header ends with the first byte that the function refused.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import NoReturn
 from . import _error_texts
 from ._bytes_like import view_bytes
 from ._layout import MAX_VALUE, Layout
+from .errors import InvalidFrameError
 
 __all__ = ["build_header", "read_header"]
 
@@ -76,8 +77,15 @@ def _raise_refusal(refused: _Refused, stream_offset: int, seen: bytes) -> NoRetu
     if refused.too_long:
         raise _error_texts.length_over_64_bits(stream_offset, seen)
     if refused.error is not None:
-        raise _error_texts.parse_failed(refused.error, stream_offset, seen) from refused.error
-    raise _error_texts.parse_nonsense(refused.found, stream_offset, seen)
+        name = type(refused.error).__name__
+        reason = f"the codec's parse() raised {name}: {refused.error}"
+        raise _error_texts.invalid_frame(reason, stream_offset, seen) from refused.error
+    raise _error_texts.invalid_frame(
+        "the codec's parse() must return None, (header_size, rest_size) or "
+        f"(header_size, rest_size, lead), not {refused.found!r:.80}",
+        stream_offset,
+        seen,
+    )
 
 
 class _Refused(Exception):
@@ -123,7 +131,7 @@ def _ask(layout: Layout, shown: bytes) -> tuple[int, int, bytes] | None:
 
 
 def build_header(layout: Layout, message: memoryview) -> tuple[bytes, int]:
-    """Asks the user's ``build`` for the header of a message.
+    """Ask the user's ``build`` for the header of a message.
 
     Returns:
         The header, magic included, and how many of the message's first bytes it carries already.
@@ -140,9 +148,19 @@ def build_header(layout: Layout, message: memoryview) -> tuple[bytes, int]:
             raise TypeError
         carried = operator.index(carried)  # the number itself: a subclass may compare as it likes
     except (TypeError, ValueError, BufferError):
-        raise _error_texts.build_nonsense(found) from None
+        raise _bad_result(found) from None
     if not 0 <= carried <= len(message) or not header:
-        raise _error_texts.build_nonsense(found)
+        raise _bad_result(found)
     if len(header) > layout.max_header:
-        raise _error_texts.built_too_long(len(header), layout.max_header)
+        raise InvalidFrameError(
+            f"the codec's build() made a header of {len(header)} bytes, max_header is "
+            f"{layout.max_header}"
+        )
     return layout.magic + header, carried
+
+
+def _bad_result(found: object) -> InvalidFrameError:
+    return InvalidFrameError(
+        "the codec's build() must return the header as bytes, or (header, n) with n at most "
+        f"the message's size, not {found!r:.80}"
+    )

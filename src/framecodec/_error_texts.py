@@ -1,14 +1,16 @@
-"""The texts of errors that both engines or several modules raise.
+"""Make the errors that both engines or several modules raise.
 
-Each function makes one error and is named after its cause, so that the two engines raise the same
-type with the same text and the same attributes. No text depends on how the stream was cut. A text
-with one use is written where it is raised.
+Each function returns one error and is named after its cause, so that both engines raise the same
+type with the same text and the same attributes. A text has one shape: what is wrong, what was
+found, what is allowed, what to do. It does not depend on how the stream was cut. A text with one
+use is written where it is raised.
 """
 
 from __future__ import annotations
 
 import errno
 
+from ._layout import MAX_VALUE
 from .errors import (
     FrameError,
     IdleTimeoutError,
@@ -19,17 +21,25 @@ from .errors import (
     TruncatedDatagramError,
 )
 
-# As many header bytes as a text shows; the attribute has them all.
+# A text shows at most this many header bytes; the attribute holds them all.
 _SHOWN_SIZE = 32
 
 
-def _show(data: bytes) -> str:
+def show(data: bytes) -> str:
+    """Return the first bytes as Python writes them."""
     return repr(data) if len(data) <= _SHOWN_SIZE else f"{data[:_SHOWN_SIZE]!r}..."
 
 
-def _invalid(reason: str, stream_offset: int, header: bytes) -> InvalidFrameError:
+def invalid_frame(reason: str, stream_offset: int, header: bytes) -> InvalidFrameError:
+    """Return the error about a frame that the peer sent.
+
+    Args:
+        reason: What is wrong, what was found and what is allowed.
+        stream_offset: Of the frame's first byte.
+        header: The frame's bytes up to the one that decided.
+    """
     return InvalidFrameError(
-        f"invalid frame at stream offset {stream_offset}: {reason} (frame begins {_show(header)})",
+        f"invalid frame at stream offset {stream_offset}: {reason} (frame begins {show(header)})",
         stream_offset=stream_offset,
         header=header,
     )
@@ -39,9 +49,10 @@ def _invalid(reason: str, stream_offset: int, header: bytes) -> InvalidFrameErro
 
 
 def wrong_magic(magic: bytes, stream_offset: int, header: bytes) -> InvalidFrameError:
-    return _invalid(
-        f"a frame opens with the magic {_show(magic)}; "
-        "the peer speaks another protocol, or the stream was entered in mid-frame",
+    """Return the error about first bytes that are not the magic."""
+    return invalid_frame(
+        f"wrong first bytes, a frame begins with the magic {show(magic)}; check that the peer uses "
+        "the same codec and that reading began at the start of a frame",
         stream_offset,
         header,
     )
@@ -50,47 +61,64 @@ def wrong_magic(magic: bytes, stream_offset: int, header: bytes) -> InvalidFrame
 def not_a_digit(
     base: int, end: bytes, position: int, stream_offset: int, header: bytes
 ) -> InvalidFrameError:
+    """Return the error about a byte of a length that is not a digit."""
     found = header[position : position + 1]
-    or_end = f", nor the end mark {_show(end)}" if end else ""
-    return _invalid(
-        f"{found!r} at byte {position} of the frame is no digit of a base {base} length{or_end}",
+    or_end = f" or the end mark {show(end)}" if end else ""
+    return invalid_frame(
+        f"the length is not a base {base} number: found {found!r} at byte {position} of the "
+        f"frame, the codec expects a digit{or_end}",
         stream_offset,
         header,
     )
 
 
 def no_digits(position: int, stream_offset: int, header: bytes) -> InvalidFrameError:
-    return _invalid(
-        f"the length at byte {position} of the frame has no digits", stream_offset, header
+    """Return the error about an end mark without a digit before it."""
+    return invalid_frame(
+        f"the length has no digits: found the end mark at byte {position} of the frame",
+        stream_offset,
+        header,
     )
 
 
 def leading_zero(stream_offset: int, header: bytes) -> InvalidFrameError:
-    return _invalid("the length has a leading zero", stream_offset, header)
+    """Return the error about a length that begins with a zero."""
+    return invalid_frame("the length has a leading zero", stream_offset, header)
 
 
 def length_over_64_bits(stream_offset: int, header: bytes) -> InvalidFrameError:
-    return _invalid("the length has more than 64 bits", stream_offset, header)
+    """Return the error about a length above 2**64 - 1."""
+    return invalid_frame(
+        "the length has more than 64 bits; no codec allows that", stream_offset, header
+    )
 
 
 def varint_too_long(max_width: int, stream_offset: int, header: bytes) -> InvalidFrameError:
-    return _invalid(
-        f"the varint length does not end within {max_width} bytes", stream_offset, header
+    """Return the error about a varint that has no last byte where the codec needs one."""
+    return invalid_frame(
+        f"the varint length does not end within {max_width} bytes (max_width)",
+        stream_offset,
+        header,
     )
 
 
 def varint_not_shortest(stream_offset: int, header: bytes) -> InvalidFrameError:
-    return _invalid("the varint length is not in its shortest form", stream_offset, header)
+    """Return the error about a varint with superfluous bytes."""
+    return invalid_frame(
+        "the varint length is not in its shortest form",
+        stream_offset,
+        header,
+    )
 
 
 def too_many_digits(max_digits: int, stream_offset: int, header: bytes) -> InvalidFrameError:
-    return _invalid(
+    return invalid_frame(
         f"the length has more than {max_digits} digits (max_digits)", stream_offset, header
     )
 
 
 def not_packed_decimal(position: int, stream_offset: int, header: bytes) -> InvalidFrameError:
-    return _invalid(
+    return invalid_frame(
         f"the byte 0x{header[position]:02x} at byte {position} of the frame is not two packed"
         " decimal digits",
         stream_offset,
@@ -106,11 +134,11 @@ def bad_ber_length(max_width: int, stream_offset: int, header: bytes) -> Invalid
             f"the length begins with 0x{header[-1]:02x}; a length of more than 127 begins with "
             f"0x81 to 0x{0x80 + max_width:02x} (max_width={max_width})"
         )
-    return _invalid(reason, stream_offset, header)
+    return invalid_frame(reason, stream_offset, header)
 
 
 def wider_than_needed(value: int, stream_offset: int, header: bytes) -> InvalidFrameError:
-    return _invalid(
+    return invalid_frame(
         f"the length {value} is in a wider field than it needs "
         '(wider_than_needed="accept" reads it)',
         stream_offset,
@@ -121,9 +149,9 @@ def wider_than_needed(value: int, stream_offset: int, header: bytes) -> InvalidF
 def wrong_constant(
     offset: int, constant: bytes, stream_offset: int, header: bytes
 ) -> InvalidFrameError:
-    return _invalid(
-        f"bytes {offset} to {offset + len(constant) - 1} of a frame are {_show(constant)}, "
-        f"found {_show(header[offset:])}",
+    return invalid_frame(
+        f"bytes {offset} to {offset + len(constant) - 1} of a frame are {show(constant)}, "
+        f"found {show(header[offset:])}",
         stream_offset,
         header,
     )
@@ -132,7 +160,7 @@ def wrong_constant(
 def rest_before_constant(
     rest_size: int, least: int, stream_offset: int, header: bytes
 ) -> InvalidFrameError:
-    return _invalid(
+    return invalid_frame(
         f"the length leaves {rest_size} bytes after it, and the constants of the codec need at "
         f"least {least}",
         stream_offset,
@@ -143,7 +171,7 @@ def rest_before_constant(
 def declared_too_small(
     size: int, least: int, stream_offset: int, header: bytes
 ) -> InvalidFrameError:
-    return _invalid(
+    return invalid_frame(
         f"it declares a message of {size} bytes, the smallest has {least} (min_message_size)",
         stream_offset,
         header,
@@ -153,6 +181,7 @@ def declared_too_small(
 def negative_length(
     value: int, unit: int, adjustment: int, stream_offset: int, header: bytes
 ) -> InvalidFrameError:
+    """Return the error about a length that leaves less than nothing for the rest."""
     if value < 0:
         reason = f"the length is negative: {value}"
     else:
@@ -160,14 +189,16 @@ def negative_length(
             f"the length {value} is too small: with the adjustment {adjustment} "
             f"it leaves {value * unit + adjustment} bytes"
         )
-    return _invalid(reason, stream_offset, header)
+    return invalid_frame(reason, stream_offset, header)
 
 
 def smaller_than_frame(
     value: int, least: int, stream_offset: int, header: bytes
 ) -> InvalidFrameError:
-    return _invalid(
-        f"the length {value} counts the whole frame, which has at least {least} bytes",
+    """Return the error about a length of a whole frame that is too small for its own header."""
+    return invalid_frame(
+        f"the length {value} is too small: it counts the whole frame, which has at least "
+        f'{least} bytes (length_includes="frame")',
         stream_offset,
         header,
     )
@@ -176,67 +207,40 @@ def smaller_than_frame(
 def wrong_trailer(
     trailer: bytes, found: bytes, stream_offset: int, header: bytes
 ) -> InvalidFrameError:
-    return _invalid(
-        f"a frame closes with the trailer {_show(trailer)}, here stands {_show(found)}",
+    """Return the error about bytes that are not the trailer."""
+    return invalid_frame(
+        f"wrong last bytes: found {show(found)}, a frame ends with the trailer {show(trailer)}",
         stream_offset,
         header,
     )
 
 
-def bytes_behind(count: int, header: bytes) -> InvalidFrameError:
+def bytes_after_frame(count: int, header: bytes) -> InvalidFrameError:
+    """Return the error about more than the one frame that `Codec.decode` takes."""
     return InvalidFrameError(
-        f"{count} bytes behind the frame; use split() or splitter() for more than one frame",
+        f"found {count} bytes after the frame, decode() takes one frame; use split() or splitter() "
+        f"for several (frame begins {show(header)})",
         stream_offset=0,
         header=header,
     )
 
 
-def bad_header_line(line: bytes, stream_offset: int, header: bytes) -> InvalidFrameError:
-    return _invalid(f"{_show(line)} is not a 'Name: value' header line", stream_offset, header)
-
-
-def bad_header_length(
-    name: str, value: bytes, stream_offset: int, header: bytes
-) -> InvalidFrameError:
-    return _invalid(f"{name} is {_show(value)}, not a decimal number", stream_offset, header)
-
-
-def second_header(name: str, stream_offset: int, header: bytes) -> InvalidFrameError:
-    return _invalid(f"a second {name} in one header block", stream_offset, header)
-
-
-def missing_header(name: str, stream_offset: int, header: bytes) -> InvalidFrameError:
-    return _invalid(f"the header block has no {name}", stream_offset, header)
-
-
 def header_too_long(max_header: int, stream_offset: int, header: bytes) -> InvalidFrameError:
-    return _invalid(
+    """Return the error about a header that has no end where the codec needs one."""
+    return invalid_frame(
         f"the header does not end within {max_header} bytes (max_header)", stream_offset, header
-    )
-
-
-def parse_failed(error: Exception, stream_offset: int, header: bytes) -> InvalidFrameError:
-    return _invalid(
-        f"the codec's parse() raised {type(error).__name__}: {error}", stream_offset, header
-    )
-
-
-def parse_nonsense(found: object, stream_offset: int, header: bytes) -> InvalidFrameError:
-    return _invalid(
-        "the codec's parse() must return None, (header_size, rest_size) or "
-        f"(header_size, rest_size, lead), not {found!r:.80}",
-        stream_offset,
-        header,
     )
 
 
 def declared_too_large(
     size: int, limit: int, stream_offset: int, header: bytes
 ) -> MessageTooLargeError:
+    """Return the error about a header that declares a message above the limit."""
+    limited_by = "max_message_size" if limit < MAX_VALUE else "64 bits"
     return MessageTooLargeError(
-        f"the frame at stream offset {stream_offset} declares a message of {size} bytes, "
-        f"the limit is {limit} (frame begins {_show(header)}); raise max_message_size "
-        "if such messages are expected, else the peer speaks another protocol",
+        f"message too large: {size} bytes, the limit is {limit} ({limited_by}); the frame at "
+        f"stream offset {stream_offset} begins {show(header)}; raise the limit if the peer may "
+        "send such messages, else check that it uses the same codec",
         size=size,
         limit=limit,
         stream_offset=stream_offset,
@@ -247,10 +251,10 @@ def declared_too_large(
 def incomplete(
     where: str, received: int, needed: int | None, stream_offset: int, header: bytes
 ) -> IncompleteFrameError:
-    whole = "the frame's size is not known yet" if needed is None else f"the frame has {needed}"
+    """Return the error about a stream that ended inside a frame."""
     return IncompleteFrameError(
-        f"the stream ends inside the {where} of the frame at stream offset {stream_offset}, "
-        f"after {received} of its bytes; {whole}",
+        f"incomplete frame at stream offset {stream_offset}: the stream ended inside the "
+        f"{where} after {_part_of(received, needed)}{_begins(header)}",
         where=where,
         received=received,
         needed=needed,
@@ -262,9 +266,10 @@ def incomplete(
 def message_took_too_long(
     timeout: float, received: int, stream_offset: int, header: bytes
 ) -> MessageTimeoutError:
+    """Return the error about a message whose last byte came too late."""
     return MessageTimeoutError(
-        f"the message at stream offset {stream_offset} was not whole after {timeout:g} s "
-        f"(message_timeout); {received} bytes of its frame arrived",
+        f"message too slow: {received} bytes of the frame at stream offset {stream_offset} "
+        f"arrived, the whole frame is allowed {timeout:g} s (message_timeout){_begins(header)}",
         timeout=timeout,
         stream_offset=stream_offset,
         header=header,
@@ -272,35 +277,51 @@ def message_took_too_long(
 
 
 def idle_too_long(timeout: float, stream_offset: int) -> IdleTimeoutError:
+    """Return the error about a peer that sends nothing."""
     return IdleTimeoutError(
-        f"no message began within {timeout:g} s (idle_timeout), at stream offset {stream_offset}",
+        f"connection idle: no message began within {timeout:g} s (idle_timeout), at stream offset "
+        f"{stream_offset}",
         timeout=timeout,
         stream_offset=stream_offset,
     )
+
+
+def _part_of(received: int, needed: int | None) -> str:
+    """Return how much of a frame arrived, as "6 of 9 bytes of the frame"."""
+    if needed is None:
+        return f"{received} bytes of the frame, whose size is not known yet"
+    return f"{received} of {needed} bytes of the frame"
+
+
+def _begins(header: bytes) -> str:
+    return f" (frame begins {show(header)})" if header else ""
 
 
 # --- sending --------------------------------------------------------------------------------------
 
 
 def message_too_large(size: int, limit: int, limited_by: str) -> MessageTooLargeError:
+    """Return the error about a message that the codec cannot or must not send."""
     return MessageTooLargeError(
-        f"a message of {size} bytes; the largest is {limit}, by the codec's {limited_by}",
+        f"message too large: {size} bytes, the limit is {limit} ({limited_by})",
         size=size,
         limit=limit,
     )
 
 
 def shorter_than_lead(size: int, lead_size: int) -> InvalidFrameError:
+    """Return the error about a message without the bytes that travel before the length."""
     return InvalidFrameError(
-        f"a message of {size} bytes; it opens with the {lead_size} bytes "
-        "that travel ahead of the length field"
+        f"message too short: {size} bytes, at least {lead_size} bytes are needed, which travel "
+        "before the length field"
     )
 
 
 def unsayable_length(value: int, rest_size: int) -> InvalidFrameError:
+    """Return the error about a message that needs a negative length."""
     return InvalidFrameError(
-        f"a message with {rest_size} bytes behind the length field needs "
-        f"the length {value}, which is negative"
+        f"message too short: its {rest_size} bytes after the length field need the length {value}, "
+        "which is negative (length_adjustment)"
     )
 
 
@@ -337,42 +358,34 @@ def length_bits_in_message(position: int, byte: int, mask: int) -> InvalidFrameE
 
 def message_without_constant(position: int, constant: bytes, found: bytes) -> InvalidFrameError:
     return InvalidFrameError(
-        f"bytes {position} to {position + len(constant) - 1} of a message are {_show(constant)}, "
-        f"found {_show(found)}"
+        f"bytes {position} to {position + len(constant) - 1} of a message are {show(constant)}, "
+        f"found {show(found)}"
     )
 
 
 def length_is_special(value: int, special: object) -> InvalidFrameError:
+    """Return the error about a message whose length means something else."""
     return InvalidFrameError(
-        f"the message needs the length {value}, which stands for {special!r} in this codec"
+        f"message cannot be encoded: its length {value} means {special!r} (specials); send "
+        "that object or a message of another size"
     )
 
 
 def unsayable_message(reason: str) -> InvalidFrameError:
-    return InvalidFrameError(f"the message has no frame: {reason}")
-
-
-def build_nonsense(found: object) -> InvalidFrameError:
-    return InvalidFrameError(
-        "the codec's build() must return the header as bytes, or (header, n) with n at most "
-        f"the message's size, not {found!r:.80}"
-    )
-
-
-def built_too_long(size: int, max_header: int) -> InvalidFrameError:
-    return InvalidFrameError(
-        f"the codec's build() made a header of {size} bytes, max_header is {max_header}"
-    )
+    """Return the error about a message that has no frame."""
+    return InvalidFrameError(f"message cannot be encoded: {reason}")
 
 
 # --- using ----------------------------------------------------------------------------------------
 
 
 def not_a_codec(codec: object) -> TypeError:
+    """Return the error about an argument that is not a codec."""
     return TypeError(f"codec must be a framecodec.Codec, not {type(codec).__name__!r}")
 
 
 def bad_on_oversize(on_oversize: object) -> ValueError:
+    """Return the error about an unknown value of `on_oversize`."""
     return ValueError(f'on_oversize must be "raise" or "skip", not {on_oversize!r}')
 
 
@@ -381,55 +394,66 @@ def bad_stream_offset(stream_offset: int) -> ValueError:
 
 
 def not_copied(of_a_connection: object) -> TypeError:
+    """Return the error about the copy of an object that belongs to one connection."""
     name = type(of_a_connection).__name__
-    return TypeError(f"a {name} stands for one connection; it is neither copied nor pickled")
+    return TypeError(f"a {name} belongs to one connection; it cannot be copied or pickled")
 
 
 def detached() -> ValueError:
-    return ValueError("the splitter is detached; its unfinished bytes were handed over")
+    """Return the error about a call after `detach`."""
+    return ValueError("the splitter is detached; detach() returned its unfinished bytes")
 
 
 def reentered() -> RuntimeError:
+    """Return the error about a call during another call."""
     return RuntimeError("the splitter is in use by another call that has not returned yet")
 
 
 def no_buffer_given() -> ValueError:
-    return ValueError("buffer_updated() without a get_buffer() before it")
+    """Return the error about `buffer_updated` without a buffer."""
+    return ValueError("buffer_updated() without a get_buffer() before it; call that first")
 
 
 def updated_beyond_buffer(count: int, size: int) -> ValueError:
-    return ValueError(f"buffer_updated({count}): get_buffer() gave a buffer of {size} bytes")
+    """Return the error about a count that does not fit the buffer."""
+    return ValueError(f"buffer_updated({count}): get_buffer() returned a buffer of {size} bytes")
 
 
 def unfinished_lost() -> MemoryError:
+    """Return the error about bytes that `detach` cannot return."""
     return MemoryError(
-        "memory ran out while the splitter kept the bytes of the broken stream; "
-        "they are incomplete, so none is given back"
+        "memory ran out while the splitter kept the bytes of the broken stream; they are "
+        "incomplete, so detach() returns none"
     )
 
 
 def spans_growing() -> BufferError:
-    return BufferError("scan() has not returned these spans yet; their positions still move")
+    """Return the error about spans that are used while `scan` adds to them."""
+    return BufferError("scan() has not returned these spans yet; use them after it has")
 
 
 def spans_not_copied() -> TypeError:
+    """Return the error about a copy of spans."""
     return TypeError("spans refer to another object's memory; they cannot be copied or pickled")
 
 
 def scan_with_lead() -> ValueError:
+    """Return the error about messages that are in two pieces."""
     return ValueError(
         "the codec has a lead, so a message is not in one piece; scan whole frames with raw=True"
     )
 
 
 def scan_of_special(special: object, offset: int) -> ValueError:
+    """Return the error about a special, which has no bytes."""
     return ValueError(
-        f"the frame at offset {offset} is the special {special!r:.80}, which is no bytes; "
+        f"the frame at offset {offset} is the special {special!r:.80}, which has no bytes; "
         "scan whole frames with raw=True"
     )
 
 
 def no_such_span(count: int) -> IndexError:
+    """Return the error about an index beyond the spans."""
     return IndexError(f"index out of range: there are {count} spans")
 
 
@@ -437,69 +461,72 @@ def no_such_span(count: int) -> IndexError:
 
 
 def stream_ended() -> EOFError:
+    """Return the error about a connection that the peer closed between two frames."""
     return EOFError("the peer closed the connection; the last frame was whole")
 
 
 def connection_closed() -> ConnectionAbortedError:
+    """Return the error about a call after `close` or `detach`."""
     return ConnectionAbortedError(
         errno.ECONNABORTED, "the connection was closed or detached on this side"
     )
 
 
 def connection_reset() -> ConnectionResetError:
+    """Return the error about a peer that reset the connection."""
     return ConnectionResetError(errno.ECONNRESET, "the peer reset the connection")
 
 
-def another_threads_loop() -> RuntimeError:
-    return RuntimeError(
-        "the connection is one of an event loop in another thread; "
-        "send by its call_soon_threadsafe()"
-    )
-
-
 def count_lost(done: str) -> ConnectionAbortedError:
+    """Return the error about a failed call after which the number of moved bytes is unknown."""
     return ConnectionAbortedError(
         errno.ECONNABORTED,
         f"an earlier call failed (out of memory, or a signal handler raised) after bytes were "
-        f"{done}, and how many is lost: close the connection",
+        f"{done}, and their number is lost; close the connection",
     )
 
 
 def interrupted_in_tls() -> ConnectionAbortedError:
+    """Return the error about a TLS record that was half read or half written."""
     return ConnectionAbortedError(
         errno.ECONNABORTED,
-        "a signal handler raised, or memory ran out, while a TLS record was read or written, and "
-        "nobody knows how far that went",
+        "an earlier call failed (out of memory, or a signal handler raised) inside a TLS record, "
+        "and its progress is lost; close the connection",
     )
 
 
 def lost_while_cutting() -> ConnectionAbortedError:
+    """Return the error about messages that a signal handler made the Python engine lose."""
     return ConnectionAbortedError(
         errno.ECONNABORTED,
-        "a signal handler raised while the Python engine cut received bytes into messages, and "
-        "messages are lost: close the connection (the compiled engine is not interrupted)",
+        "a signal handler raised while the Python engine parsed received bytes, and messages are "
+        "lost; close the connection (signal handlers do not interrupt the compiled engine)",
     )
 
 
 def still_arriving() -> BlockingIOError:
+    """Return the error about a call that must not wait while the peer sends without a pause."""
     return BlockingIOError(
-        errno.EAGAIN, "no message is whole yet, and the peer sends without a pause; call again"
+        errno.EAGAIN, "no whole message yet, and the peer sends without a pause; call again"
     )
 
 
 def parse_changed_its_answer(stream_offset: int) -> InvalidFrameError:
+    """Return the error about a `parse` function that depends on more than its argument."""
     return InvalidFrameError(
-        f"parse() of the codec answered the same bytes in two ways, at stream offset "
+        f"parse() of the codec returned two results for the same bytes, at stream offset "
         f"{stream_offset}; it must depend on nothing else",
         stream_offset=stream_offset,
     )
 
 
 def timed_out(what: str, timeout: float) -> TimeoutError:
-    return TimeoutError(f"{what} within {timeout:g} s; nothing is lost, the next call goes on")
+    """Return the error about a call that took too long; `what` says what did not happen."""
+    return TimeoutError(f"{what} within {timeout:g} s; nothing is lost, the next call continues")
 
 
 def another_thread_is_inside(timeout: float) -> OSError:
+    """Return the error about a call that another thread has not finished."""
     refusal: OSError = timed_out("another thread did not finish its call", timeout)
     if not timeout:
         refusal = BlockingIOError(
@@ -510,16 +537,19 @@ def another_thread_is_inside(timeout: float) -> OSError:
 
 
 def nobody_connected(timeout: float) -> TimeoutError:
+    """Return the error about a listener to which no peer connected."""
     return TimeoutError(f"no connection within {timeout:g} s")
 
 
 def in_use(what: str) -> RuntimeError:
+    """Return the error about a signal handler that calls what it interrupted."""
     return RuntimeError(
         f"{what} was called from a signal handler that interrupted {what} of the same connection"
     )
 
 
 def not_a_stream_socket(sock: object) -> Exception:
+    """Return the error about an argument that is not a stream socket."""
     found = getattr(sock, "type", None)
     if found is None:
         return TypeError(f"a connected stream socket is required, not {type(sock).__name__!r}")
@@ -529,6 +559,7 @@ def not_a_stream_socket(sock: object) -> Exception:
 
 
 def bad_address(address: object) -> TypeError:
+    """Return the error about an argument that is not an address."""
     return TypeError(
         "an address is (host, port), (host, port, flowinfo, scope_id) or the path of a Unix "
         f"socket, not {address!r:.80}"
@@ -536,65 +567,86 @@ def bad_address(address: object) -> TypeError:
 
 
 def bad_seconds(name: str, seconds: object) -> ValueError:
+    """Return the error about an argument that is not a time."""
     return ValueError(f"{name} must be a positive number of seconds or None, not {seconds!r}")
 
 
 def no_unix_sockets() -> OSError:
+    """Return the error about a path as address where Unix sockets do not exist."""
     return OSError(errno.EAFNOSUPPORT, "this system has no Unix sockets; use (host, port)")
 
 
 def unsent(size: int) -> RuntimeError:
-    return RuntimeError(f"{size} bytes of accepted messages have not left; flush() first")
+    """Return the error about `detach` before all messages are sent."""
+    return RuntimeError(f"{size} bytes of accepted messages are unsent; call flush() first")
 
 
 def stream_unfinished() -> RuntimeError:
-    return RuntimeError("a message is half received; recv_file() or recv_into() finishes it")
-
-
-def tls_half_close() -> OSError:
-    return OSError(
-        errno.EOPNOTSUPP,
-        "TLS cannot be ended in one direction; say goodbye in a message, or close()",
+    """Return the error about a call between the two halves of a large message."""
+    return RuntimeError(
+        "a message is half received; call recv_file() or recv_into() again to finish it"
     )
 
 
-def buffer_too_small(size: int, room: int) -> ValueError:
-    return ValueError(f"the message has {size} bytes, the buffer {room}; nothing is lost")
+def tls_half_close() -> OSError:
+    """Return the error about the end of one direction of a TLS connection."""
+    return OSError(
+        errno.EOPNOTSUPP,
+        "TLS cannot end one direction alone; send a last message that says so, or call close()",
+    )
+
+
+def buffer_too_small(size: int, capacity: int) -> ValueError:
+    """Return the error about a message that does not fit the caller's buffer."""
+    return ValueError(
+        f"buffer too small: the message has {size} bytes, the buffer {capacity}; nothing is lost, "
+        "call again with a larger buffer"
+    )
 
 
 def buffer_is_readonly(buffer: object) -> TypeError:
+    """Return the error about an argument that is not a writable buffer."""
     return TypeError(f"a writable buffer is required, not {type(buffer).__name__!r}")
 
 
 def special_is_no_file(special: object) -> ValueError:
-    return ValueError(f"the next message is {special!r}, which is no bytes; recv() gives it")
+    """Return the error about a special, which has no bytes."""
+    return ValueError(f"the next message is {special!r}, which has no bytes; use recv()")
 
 
 def file_would_block() -> BlockingIOError:
-    return BlockingIOError(errno.EAGAIN, "the file cannot take more now; nothing is lost")
+    """Return the error about a file that takes no more bytes now."""
+    return BlockingIOError(errno.EAGAIN, "the file takes no more bytes now; nothing is lost")
 
 
 def not_a_binary_file(file: object) -> TypeError:
+    """Return the error about an argument that is not a binary file."""
     return TypeError(f"a file opened in binary mode is required, not {type(file).__name__!r}")
 
 
-def bad_port(port: int) -> OverflowError:  # as the methods of a socket
+def bad_port(port: int) -> OverflowError:
+    """Return the error about a port, of the same type as that of a socket's methods."""
     return OverflowError(f"port must be 0-65535, not {port}")
 
 
 def negative_size(size: int) -> ValueError:
+    """Return the error about a negative size."""
     return ValueError(f"size must be 0 or more, not {size}")
 
 
-def file_has_not(size: int, there: int) -> ValueError:
-    return ValueError(f"the file has {there} bytes from its position on, not {size}")
+def file_has_not(size: int, available: int) -> ValueError:
+    """Return the error about a file that is shorter than the caller says."""
+    return ValueError(
+        f"file too short: it has {available} bytes from its position on, not {size} (size)"
+    )
 
 
 def file_too_short(missing: int) -> OSError:
+    """Return the error about a file that lost bytes while it was sent."""
     return OSError(
         errno.EIO,
         f"the file became shorter while it was sent: {missing} bytes that its frame announced are "
-        "missing, so nothing more can be sent on this connection",
+        "missing; close the connection, nothing more can be sent on it",
     )
 
 
@@ -612,6 +664,7 @@ def moved(error: FrameError, base: int) -> FrameError:
 
 
 def not_a_datagram_socket(sock: object) -> Exception:
+    """Return the error about an argument that is not a datagram socket."""
     found = getattr(sock, "type", None)
     if found is None:
         return TypeError(f"a datagram socket is required, not {type(sock).__name__!r}")
@@ -621,37 +674,46 @@ def not_a_datagram_socket(sock: object) -> Exception:
 
 
 def bad_max_size(max_size: object) -> ValueError:
+    """Return the error about an argument that is not a datagram's size."""
     return ValueError(f"max_size must be at least 1, not {max_size!r}")
 
 
 def datagram_too_large(size: int, largest: int, message: object) -> MessageTooLargeError:
+    """Return the error about a message whose frame does not fit one datagram."""
     message_size = memoryview(message).nbytes  # type: ignore[arg-type]
+    limit = largest - (size - message_size)
     return MessageTooLargeError(
-        f"a message of {message_size} bytes makes a datagram of {size}; the largest has {largest}",
+        f"message too large: {message_size} bytes, the limit is {limit} (a datagram of {largest} "
+        f"bytes, this one has {size})",
         size=message_size,
-        limit=largest - (size - message_size),
+        limit=limit,
     )
 
 
 def datagram_refused(size: int) -> MessageTooLargeError:
+    """Return the error about a datagram that the kernel refuses to send."""
     return MessageTooLargeError(
-        f"a datagram of {size} bytes is larger than this socket sends: a Unix socket by its send "
-        "buffer (SO_SNDBUF), UDP by the way to the receiver",
+        f"message too large: the kernel refused a datagram of {size} bytes; the limit is the send "
+        "buffer of a Unix socket (SO_SNDBUF), or the network's for UDP",
         size=size,
     )
 
 
 def nameless_sender() -> ValueError:
+    """Return the error about an answer to a Unix socket that has no name."""
     return ValueError(
-        "the datagram came from a Unix socket without a name; to be answered, it must bind() one"
+        "the datagram came from a Unix socket without a name; its sender must bind() one before "
+        "it can be answered"
     )
 
 
 def receiving_ended() -> EOFError:
+    """Return the error about a receive after the receiving direction was shut down."""
     return EOFError("receiving was shut down on this side")
 
 
 def datagram_truncated(received: int, size: int | None) -> TruncatedDatagramError:
+    """Return the error about a datagram whose end the kernel dropped."""
     had = "more" if size is None else str(size)
     return TruncatedDatagramError(
         f"a datagram of {had} bytes was cut short: max_size is {received}",
@@ -664,42 +726,13 @@ def datagram_truncated(received: int, size: int | None) -> TruncatedDatagramErro
 
 
 def connection_lost(cause: BaseException | None) -> ConnectionResetError:
+    """Return the error about a connection that ended on the other side."""
     reason = "the peer closed it" if cause is None else str(cause) or type(cause).__name__
-    error = ConnectionResetError(errno.ECONNRESET, f"the connection is lost: {reason}")
+    error = ConnectionResetError(errno.ECONNRESET, f"connection lost: {reason}")
     error.__cause__ = cause
     return error
 
 
-def sending_failed(cause: BaseException) -> ConnectionAbortedError:
-    # Without the cause itself, whose traceback keeps the message.
-    return ConnectionAbortedError(errno.ECONNABORTED, f"sending failed: {cause!r}")
-
-
-def receiving_failed(cause: BaseException) -> ConnectionAbortedError:
-    return ConnectionAbortedError(errno.ECONNABORTED, f"receiving failed: {cause!r}")
-
-
-def sending_ended() -> RuntimeError:
-    return RuntimeError("nothing can be sent after write_eof()")
-
-
-def tls_ends_both() -> NotImplementedError:
-    return NotImplementedError("write_eof: TLS cannot end one direction alone")
-
-
-def handed_over() -> RuntimeError:
-    return RuntimeError(
-        "the transport has another protocol by now; after loop.start_tls(), set protocol.transport "
-        "to what it returned"
-    )
-
-
 def another_recv_waits() -> RuntimeError:
+    """Return the error about a second receiver."""
     return RuntimeError("another recv of the same stream waits; only one task may receive")
-
-
-def clear_text_left() -> RuntimeError:
-    return RuntimeError(
-        "start_tls: the peer sent clear text behind the last message, which must not pass for "
-        "encrypted"
-    )

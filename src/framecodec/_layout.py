@@ -20,8 +20,6 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
-from . import _error_texts
-
 __all__ = [
     "BCD",
     "BER",
@@ -279,5 +277,5 @@ def layout_of(codec: HasLayout) -> Layout:
     """
     layout = getattr(codec, "layout", None)
     if not isinstance(layout, Layout):
-        raise _error_texts.not_a_codec(codec)
+        raise TypeError(f"codec must be a framecodec.Codec, not {type(codec).__name__!r}")
     return layout

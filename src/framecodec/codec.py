@@ -332,7 +332,9 @@ class Codec:
         if not frames:  # the padding is not whole
             splitter.feed_eof()
         raw = frames[0]
-        raise _error_texts.bytes_behind(memoryview(frame).nbytes - len(raw), self._header_of(raw))
+        raise _error_texts.bytes_after_frame(
+            memoryview(frame).nbytes - len(raw), self._header_of(raw)
+        )
 
     def _header_of(self, raw: bytes) -> bytes:
         """Return the header of a whole frame, exactly as it is in `raw`."""

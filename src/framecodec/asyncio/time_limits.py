@@ -1,0 +1,132 @@
+"""The timer of a connection whose peer has time limits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import final
+
+from .._inbox import Inbox
+
+__all__ = ["PeerTimer"]
+
+# After this many iterations of the loop without a received byte, the kernel holds none. A callback
+# that asks for the next iteration may run before that iteration's input: asyncio runs the waiting
+# callbacks first, uvloop runs timers and callbacks before it polls. TLS may need one more.
+_QUIET_ITERATIONS = 3
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+@final
+class PeerTimer:
+    """Tell an inbox the time, and end receiving when the peer is too slow.
+
+    There is one timer for both limits. It is not moved for every message: when it fires, it checks
+    whether the time is over.
+
+    Args:
+        inbox: The receive side, with limits.
+        end: Called with the failure when the peer's time is over.
+        receiving: Whether the connection is received from before `set_receiving` is called.
+    """
+
+    __slots__ = (
+        "_end",
+        "_fires_at",
+        "_handle",
+        "_inbox",
+        "_quiet_iterations",
+        "_reading",
+        "_receiving",
+        "_started",
+    )
+
+    def __init__(
+        self, inbox: Inbox, end: Callable[[BaseException], None], *, receiving: bool
+    ) -> None:
+        self._inbox = inbox
+        self._end = end
+        self._receiving = receiving
+        self._reading = True
+        self._started = False
+        self._handle: asyncio.Handle | None = None  # a timer, or a check in the next iteration
+        self._fires_at = 0.0  # the time of the timer; 0 for a check
+        self._quiet_iterations = 0  # since the peer is overdue
+
+    def start(self) -> None:
+        """Start: there is a connection."""
+        self._started = True
+        self._update()
+
+    def stop(self) -> None:
+        """Stop: the connection has ended."""
+        self._started = False
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def set_receiving(self, receiving: bool) -> None:
+        """Say whether the connection is received from; other time is not the peer's."""
+        self._receiving = receiving
+        self._update()
+
+    def set_reading(self, reading: bool) -> None:
+        """Say whether the transport reads; other time is not the peer's."""
+        self._reading = reading
+        self._update()
+
+    def note_arrival(self) -> None:
+        """Take notice of received bytes that were parsed."""
+        self._quiet_iterations = 0
+        if self._started:
+            now = _now()
+            self._inbox.note_arrival(now)
+            self._arm(now)
+
+    def _update(self) -> None:
+        if self._started:
+            now = _now()
+            if self._receiving and self._reading:
+                self._inbox.resume(now)
+            else:
+                self._inbox.pause(now)
+            self._arm(now)
+
+    def _arm(self, now: float) -> None:
+        """Start the timer, or move it if it would fire too late."""
+        deadline = self._inbox.deadline()
+        if deadline is None or not self._started:
+            return
+        earlier = self._handle
+        if earlier is not None and self._fires_at <= deadline:
+            return
+        # In this order: a signal handler that raises leaves one timer too many, and never none.
+        loop = asyncio.get_running_loop()
+        self._handle = loop.call_later(max(0.0, deadline - now), self._on_timer)
+        self._fires_at = deadline
+        if earlier is not None:
+            earlier.cancel()
+
+    def _on_timer(self) -> None:
+        self._quiet_iterations = 0
+        self._check()
+
+    def _check(self) -> None:
+        """End receiving if the peer's time is over and the kernel holds no more bytes."""
+        self._handle = None
+        if not self._started:
+            return
+        inbox, now = self._inbox, _now()
+        if not inbox.is_overdue(now):
+            self._arm(now)
+            return
+        inbox.check_limits(now, drained=self._quiet_iterations >= _QUIET_ITERATIONS)
+        if inbox.failure is not None:
+            self._end(inbox.failure)
+            return
+        self._quiet_iterations += 1
+        self._handle = asyncio.get_running_loop().call_soon(self._check)
+        self._fires_at = 0.0
