@@ -95,7 +95,7 @@ def test_build_names_what_it_found_in_an_impossible_message(
 def test_build_refuses_a_message_that_parse_would_refuse(
     name: str, message: bytes, reason: str
 ) -> None:
-    with pytest.raises(InvalidFrameError, match=f"the message has no frame: {reason}"):
+    with pytest.raises(InvalidFrameError, match=f"message cannot be encoded: {reason}"):
         formats[name].encode(message)
 
 
