@@ -48,30 +48,18 @@ IDIOMS = {
 # with a slash is a folder.
 NOT_REWRITTEN = """
 SECURITY.md
-docs/sockets.md
 examples/chat.py
 examples/selectors_server.py
 examples/socketserver_server.py
 examples/sticky_server.py
 examples/udp_chat_server.py
 examples/workers_server.py
-src/framecodec/_outbox.py
-src/framecodec/_socket_face.py
-src/framecodec/_socket_io.pyx
-src/framecodec/_socket_io_py.py
-src/framecodec/_transfer.py
-src/framecodec/_waiting.py
-src/framecodec/datagrams.py
-src/framecodec/sockets.py
-src/framecodec/socketserver.py
-tests/helpers/fault_injection.py
 tests/interop/processes.py
 tests/helpers/subprocesses.py
 tests/helpers/reference_parser.py
 tests/soak/run.py
 tests/test_cli.py
 tests/test_codec.py
-tests/test_datagrams.py
 tests/test_encoder.py
 tests/test_errors.py
 tests/test_examples.py
@@ -81,15 +69,7 @@ tests/test_interop.py
 tests/test_public_face.py
 tests/test_readme.py
 tests/test_room.py
-tests/test_socket_faults.py
-tests/test_socket_io.py
-tests/test_socket_limits.py
-tests/test_socket_threads.py
-tests/test_sockets.py
-tests/test_socketserver.py
 tests/test_splitter.py
-tests/test_threads_core.py
-tests/test_tls.py
 tests/test_tutorial_peers.py
 tests/vectors/README.md
 tests/helpers/sample_codecs.py
