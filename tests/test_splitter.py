@@ -939,3 +939,17 @@ def test_a_parse_that_does_not_catch_the_refusal_makes_the_frame_invalid(
     with pytest.raises(InvalidFrameError, match="RuntimeError: the splitter is in use"):
         splitter.feed(b"a")
     assert splitter.detach() == b"a"
+
+
+def test_feed_waits_for_the_magic_of_messages_of_one_size(engine: ModuleType) -> None:
+    codec = Codec.fixed(4, magic=b"MAG")
+    for pieces in cuts(codec.encode(b"abcd") + codec.encode(b"efgh"), count=0):
+        splitter = engine.Splitter(codec)
+        assert [message for piece in pieces for message in splitter.feed(piece)] == [
+            b"abcd",
+            b"efgh",
+        ]
+        assert splitter.pending == 0
+    splitter = engine.Splitter(codec)
+    splitter.feed(b"MA")
+    assert (splitter.pending, splitter.pending_header, splitter.bytes_needed) == (2, b"MA", 1)

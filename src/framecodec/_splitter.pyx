@@ -984,7 +984,7 @@ cdef class Splitter:
             value[0] = load(p + pos + 1, p[pos] & 0x7F, False)
             return stop
         if shape.kind == FIXED:
-            if size < pos:
+            if size < pos:  # the magic is not whole
                 return -1
             value[0] = shape.plain_max
             return pos
