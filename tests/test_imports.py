@@ -27,6 +27,7 @@ LAYERS = [
         "_layout.py": "a frame's shape as plain numbers, for the engines",
         "errors.py": "the exceptions that users catch",
     },
+    {"_likely_causes.py": "guesses why a peer's bytes are not the frames that the codec expects"},
     {"_error_texts.py": "the texts of errors that several modules raise"},
     {
         "_batch.py": "the messages of one receive, taken out one by one",

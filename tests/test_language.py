@@ -86,7 +86,6 @@ tests/test_cli.py
 tests/test_codec.py
 tests/test_datagrams.py
 tests/test_encoder.py
-tests/test_errors.py
 tests/test_examples.py
 tests/test_haproxy.py
 tests/test_loop_io.py
