@@ -321,7 +321,7 @@ def test_a_byte_that_drips_in_allocates_the_same_however_much_is_pending(
                 meter.peak()
                 splitter.feed(b"x")
                 growths += meter.peak() - held > 100_000
-    # Room grows by factors, so a few steps of 6000 may take more.
+    # The capacity grows by factors, so a few steps of 6000 may take more.
     assert growths <= 8
 
 
@@ -340,7 +340,7 @@ def test_a_header_line_that_drips_in_allocates_the_same_however_many_are_pending
                 splitter.feed(bytes((byte,)))
                 growths += meter.peak() - held > 50_000
     assert splitter.pending > 300_000
-    assert growths <= 2  # room grows by factors
+    assert growths <= 2  # the capacity grows by factors
 
 
 def test_an_array_of_spans_is_not_grown_by_one(engine: ModuleType) -> None:

@@ -31,7 +31,7 @@ def _threads_that_take_turns_often() -> Iterator[None]:
 
 
 def in_threads(count: int, work: Callable[[int], None]) -> None:
-    """Runs the work in so many threads at once; the first failure is the test's."""
+    """Run the work in `count` threads at once; the first failure is the test's."""
     failures: list[BaseException] = []
     barrier = threading.Barrier(count)
 
@@ -84,7 +84,7 @@ def test_whole_frames_from_many_threads_come_out_whole_and_once(
 
 
 def test_bytes_from_many_threads_are_all_accounted_for(engine: ModuleType) -> None:
-    # Whoever is first: every byte is a message of one, or a length, or pending.
+    # In any order, every byte is a message of one, or a length, or pending.
     splitter = engine.Splitter(Codec.uint(1))
     fed, got = [0] * 4, [0] * 4
 
@@ -145,8 +145,8 @@ def test_one_splitter_survives_every_call_from_every_thread(engine: ModuleType) 
 def test_a_call_that_slips_into_another_is_refused_or_served_whole(
     engine: ModuleType, way: str
 ) -> None:
-    # A garbage collection may come at any allocation. What it calls stands for another thread here:
-    # it comes at the same places, and each time.
+    # A garbage collection may come at any allocation. What it calls takes the place of another
+    # thread here, at the same points of every run.
     for allocations in range(1, 60):
         splitter = engine.Splitter(Codec.uint(1, max_message_size=1))
         slipped_in: list[bytes] = []

@@ -18,7 +18,7 @@ __all__ = [
     "single_cuts",
 ]
 
-# All ways to cut so many bytes are 2 ** 11: few enough to try each of them.
+# There are 2 ** 11 ways to cut that many bytes: few enough to try each of them.
 LARGEST_COMPOSED = 12
 
 
@@ -44,7 +44,7 @@ def byte_by_byte(data: bytes) -> list[bytes]:
 
 
 def random_cuts(data: bytes, count: int, seed: int = 0) -> Iterator[list[bytes]]:
-    """So many ways, each with pieces of a scale of its own."""
+    """Yield `count` ways, each with pieces of another scale."""
     rng = random.Random(seed)
     for _ in range(count):
         largest = rng.choice((2, 5, 17, 90, 1000, 70_000))

@@ -264,7 +264,7 @@ def stream_pair(kind: str = "socketpair") -> Iterator[tuple[socket.socket, socke
             if kind == "tcp":
                 server = socket.create_server(("127.0.0.1", 0))
                 address: Any = server.getsockname()
-            else:  # a path of its own: pytest's may be longer than the system takes
+            else:  # not pytest's path, which may be longer than the system takes
                 address = stack.enter_context(tempfile.TemporaryDirectory()) + "/socket"
                 server = socket.socket(socket.AF_UNIX)
                 server.bind(address)

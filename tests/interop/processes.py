@@ -26,7 +26,7 @@ SERVER_FOLDERS = ("/usr/sbin", "/usr/local/sbin", *sorted(glob("/usr/lib/postgre
 
 
 def find(command: str) -> str:
-    """The path of a program; skips the test where there is none."""
+    """Return the path of a program; skip the test if it is not installed."""
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), *SERVER_FOLDERS))
     found = shutil.which(command, path=path)
     if found is None:
@@ -72,7 +72,7 @@ def read_line(process: subprocess.Popen[bytes]) -> str:
 
 @contextlib.contextmanager
 def serving(command: Callable[[int], Sequence[str]], **options: Any) -> Iterator[int]:
-    """A server that wants to be told its port, and the port that it got.
+    """Start a server that takes its port as an argument; yield the port.
 
     Args:
         command: From a port, the arguments that start the server there.
