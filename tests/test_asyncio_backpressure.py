@@ -270,14 +270,14 @@ def test_a_large_message_is_not_copied(loop: str) -> None:
 
 @LOOPS
 def test_a_protocol_is_told_of_a_slow_peer_and_keeps_what_it_accepts(loop: str) -> None:
-    told: list[str] = []
+    events: list[str] = []
 
     class Sender(FrameProtocol):
         def pause_writing(self) -> None:
-            told.append("pause")
+            events.append("pause")
 
         def resume_writing(self) -> None:
-            told.append("resume")
+            events.append("resume")
 
     async def main() -> None:
         ours, theirs = socket.socketpair()
@@ -287,7 +287,7 @@ def test_a_protocol_is_told_of_a_slow_peer_and_keeps_what_it_accepts(loop: str) 
         for message in messages:
             protocol.send(message)
         await asyncio.sleep(0.05)
-        assert told == ["pause"]
+        assert events == ["pause"]
         protocol.transport.close()
         received: list[Any] = []
         splitter = framecodec.Splitter(Codec.uint(4))

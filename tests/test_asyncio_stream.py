@@ -370,8 +370,10 @@ def test_what_a_handler_raises_is_told_to_the_loop_where_it_is_a_bug(
     error: Exception, is_told: bool
 ) -> None:
     async def main() -> list[Any]:
-        told: list[Any] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        reported: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _, context: reported.append(context)
+        )
 
         async def handler(_: FrameStream) -> None:
             raise error
@@ -383,7 +385,7 @@ def test_what_a_handler_raises_is_told_to_the_loop_where_it_is_a_bug(
         await stream.aclose()
         server.close()
         await asyncio.sleep(0)
-        return [context["exception"] for context in told]
+        return [context["exception"] for context in reported]
 
     assert run("asyncio", main()) == ([error] if is_told else [])
 

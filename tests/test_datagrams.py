@@ -304,13 +304,13 @@ def test_the_largest_datagram_passes_and_one_byte_more_is_refused(udp: str) -> N
 @pytest.mark.parametrize("udp", LARGEST)
 def test_with_a_codec_the_frame_counts(udp: str, engine_in_use: ModuleType) -> None:
     codec = Codec.uint(4, trailer=b";")
-    most = LARGEST[udp] - 5
+    largest_message = LARGEST[udp] - 5
     with pair(udp, codec) as (left, right):
-        left.send(b"x" * most)
-        assert right.recv() == b"x" * most
+        left.send(b"x" * largest_message)
+        assert right.recv() == b"x" * largest_message
         with pytest.raises(MessageTooLargeError) as caught:
-            left.send(b"x" * (most + 1))
-        assert (caught.value.size, caught.value.limit) == (most + 1, most)
+            left.send(b"x" * (largest_message + 1))
+        assert (caught.value.size, caught.value.limit) == (largest_message + 1, largest_message)
 
 
 @pytest.mark.parametrize("unix", ["unix", "socketpair"])

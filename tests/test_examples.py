@@ -238,8 +238,8 @@ def test_nothing_that_is_typed_in_the_chat_is_lost_where_they_say_nothing() -> N
             for number in range(1000):
                 say(other, str(number))
             assert finish(other) == ""
-        told = [f"they say {number}" for number in range(1000)]
-        assert finish(one).splitlines() == [*told, "they have left"]
+        expected = [f"they say {number}" for number in range(1000)]
+        assert finish(one).splitlines() == [*expected, "they have left"]
 
 
 @pytest.mark.parametrize("how", ["closed", "reset", "cut off"])

@@ -19,7 +19,7 @@ from framecodec import Codec
 from framecodec.notation import parse_codec
 from tests.helpers.chunking import hand_overs
 from tests.helpers.engines import codecs_use
-from tests.helpers.observe import encodings, story
+from tests.helpers.observe import observe_encoder, observe_splitter
 from tests.helpers.reference_parser import check, expect
 from tests.helpers.sample_codecs import CODECS, Mark, build_tagged, parse_tagged
 from tests.helpers.strategies import codecs, cut_streams, descriptions, make, some_messages
@@ -69,12 +69,12 @@ def test_a_frame_has_the_parts_that_the_description_names(
     engine: ModuleType, data: st.DataObject
 ) -> None:
     codec = data.draw(codecs())
-    has = codec.parameters
+    parameters = codec.parameters
     for message in data.draw(some_messages(codec)):
         frame = engine.Encoder(codec).encode(message)
-        assert frame.startswith(has["magic"])
+        assert frame.startswith(parameters["magic"])
         if isinstance(message, bytes):
-            assert frame.endswith(has["trailer"])
+            assert frame.endswith(parameters["trailer"])
         # The reference, which knows no layout, reads the same message out of it.
         outcome = expect(codec, frame)
         assert outcome.error is None
@@ -227,7 +227,9 @@ def test_engines_agree_on_every_stream(
         "on_oversize": data.draw(st.sampled_from(["raise", "skip"])),
     }
     hand_over = hand_overs[data.draw(st.sampled_from(sorted(hand_overs)))]
-    python, compiled = (story(engine, codec, pieces, ways, hand_over) for engine in both_engines)
+    python, compiled = (
+        observe_splitter(engine, codec, pieces, ways, hand_over) for engine in both_engines
+    )
     assert python == compiled
 
 
@@ -249,7 +251,7 @@ def test_engines_agree_on_every_message(
             max_size=4,
         )
     )
-    python, compiled = (encodings(engine.Encoder(codec), messages) for engine in both_engines)
+    python, compiled = (observe_encoder(engine.Encoder(codec), messages) for engine in both_engines)
     assert python == compiled
 
 

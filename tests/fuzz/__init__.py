@@ -18,7 +18,7 @@ from typing import Any
 
 from framecodec import Codec, FrameError
 from tests.helpers.chunking import hand_overs, random_cuts
-from tests.helpers.observe import encodings, story
+from tests.helpers.observe import observe_encoder, observe_splitter
 from tests.helpers.reference_parser import check, expect
 from tests.helpers.sample_codecs import Mark, build_tagged, damaged, parse_tagged, sample_messages
 
@@ -37,23 +37,23 @@ def random_codec(rng: random.Random) -> Codec:
         kind = rng.choice(
             ["uint", "uint", "struct", "digits", "varint", "text", "headers", "custom"]
         )
-        has = random_parameters(kind, rng)
+        parameters = random_parameters(kind, rng)
         try:
-            codec: Codec = getattr(Codec, kind)(**has)
+            codec: Codec = getattr(Codec, kind)(**parameters)
         except ValueError:
             continue
         return codec
 
 
 def random_parameters(kind: str, rng: random.Random) -> dict[str, Any]:
-    has: dict[str, Any] = {
+    parameters: dict[str, Any] = {
         "magic": rng.choice((b"", b"", b"M", rng.randbytes(rng.randint(0, 5)))),
         "trailer": rng.choice((b"", b"", b"\r\n", rng.randbytes(rng.randint(0, 5)))),
         "max_message_size": rng.choice((None, 0, 1, 2**70, rng.randint(0, 300), 2**16, 2**24)),
     }
     if kind == "custom":
         return {
-            **has,
+            **parameters,
             "parse": parse_tagged,
             "build": build_tagged,
             "max_header": rng.randint(2, 9),
@@ -61,13 +61,13 @@ def random_parameters(kind: str, rng: random.Random) -> dict[str, Any]:
     if rng.random() < 0.3:
         keys = rng.sample([*range(12), *NUMBERS], rng.randint(1, 4))
         objects = rng.sample(OBJECTS, len(keys))
-        has["specials"] = dict(zip(keys, objects, strict=True))
+        parameters["specials"] = dict(zip(keys, objects, strict=True))
     elif rng.random() < 0.4 and kind != "headers":
-        has["length_offset"] = len(has["magic"]) + rng.randint(0, 5)
+        parameters["length_offset"] = len(parameters["magic"]) + rng.randint(0, 5)
     if kind in ("uint", "struct", "digits") and rng.random() < 0.3:
-        has["length_includes"] = "frame"
+        parameters["length_includes"] = "frame"
     elif rng.random() < 0.4:
-        has["length_adjustment"] = rng.choice((rng.randint(-9, 9), rng.choice(NUMBERS)))
+        parameters["length_adjustment"] = rng.choice((rng.randint(-9, 9), rng.choice(NUMBERS)))
     own: dict[str, dict[str, Any]] = {
         "uint": {
             "width": rng.randint(1, 8),
@@ -88,7 +88,7 @@ def random_parameters(kind: str, rng: random.Random) -> dict[str, Any]:
         },
         "headers": {"name": rng.choice(("L", "Content-Length")), "max_header": rng.randint(6, 80)},
     }
-    return has | own[kind]
+    return parameters | own[kind]
 
 
 def random_stream(codec: Codec, rng: random.Random, seed: int) -> bytes:
@@ -118,7 +118,9 @@ def run_case(engines: list[ModuleType], seed: int) -> str:
 
     choices = {"raw": raw, "on_oversize": "skip" if skip else "raise"}
     for pieces in ways:
-        same(story(engine, codec, pieces, choices, hand_overs[name]) for engine in engines)
+        same(
+            observe_splitter(engine, codec, pieces, choices, hand_overs[name]) for engine in engines
+        )
 
     messages = [
         *sample_messages(codec, seed)[:6],
@@ -126,7 +128,7 @@ def run_case(engines: list[ModuleType], seed: int) -> str:
         bytearray(rng.randint(0, 40)),
         rng.choice((None, "text", 5, [], Mark.PING)),
     ]
-    same(encodings(engine.Encoder(codec), messages) for engine in engines)
+    same(observe_encoder(engine.Encoder(codec), messages) for engine in engines)
     for message in messages:
         for engine in engines:
             try:
@@ -137,8 +139,8 @@ def run_case(engines: list[ModuleType], seed: int) -> str:
     return f"{codec.kind}, {outcome.error.__name__ if outcome.error else 'whole'}"
 
 
-def same(stories: Any) -> None:
-    first, *others = stories
+def same(observations: Any) -> None:
+    first, *others = observations
     for other in others:
         for step, (one, two) in enumerate(zip(first, other, strict=True)):
             assert one == two, f"step {step}: {one!r} and {two!r}"

@@ -391,12 +391,12 @@ def _ending(engine: ModuleType, shape: Shape, start: int, method: str) -> Any:
 def _stateless(make: Callable[[], Any], call: Callable[[Any], Any]) -> Any:
     """Make a case of a call without state: it may fail, and the next one succeeds."""
 
-    def told(thing: Any) -> Any:
+    def described_outcome(thing: Any) -> Any:
         result = outcome_of(call, thing)
         return (type(result), str(result)) if isinstance(result, Exception) else result
 
     def run(shortage: Shortage, first: int, last: int) -> int:
-        expected = told(make())
+        expected = described_outcome(make())
         thing = make()
         if first < 0:
             return shortage.count(call, (thing,))
@@ -405,7 +405,7 @@ def _stateless(make: Callable[[], Any], call: Callable[[Any], Any]) -> Any:
             result = type(result), str(result)
         if not (isinstance(result, tuple) and result and result[0] is MemoryError):
             assert result == expected, f"{result!r}, not {expected!r}"
-        assert told(thing) == expected
+        assert described_outcome(thing) == expected
         return 0
 
     return run
@@ -554,8 +554,8 @@ def run_case(case: Case, shortage: Shortage, only: int | None = None) -> None:
     Raises:
         AssertionError: The promise was broken; it says which allocation failed.
     """
-    most = case.run(shortage, -1, 0)
-    for first in range(most + 3) if only is None else [only]:
+    allocations = case.run(shortage, -1, 0)
+    for first in range(allocations + 3) if only is None else [only]:
         for last in (first + 1, first + 3, first + 20)[: 3 if case.often else 1]:
             try:
                 case.run(shortage, first, last)

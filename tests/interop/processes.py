@@ -38,15 +38,15 @@ def find(command: str) -> str:
 def running(
     arguments: Sequence[str], *, stop: signal.Signals = signal.SIGTERM, **options: Any
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is ended with the block; what it said is shown where the block fails."""
+    """Start a process and end it with the block; if the block fails, show what it printed."""
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(arguments, stderr=errors, **options)
         try:
             yield process
         except BaseException as error:
             errors.seek(0)
-            said = errors.read()[-2000:].decode(errors="replace")
-            error.add_note(f"{arguments[0]} (exit {process.poll()}) said: {said}")
+            output = errors.read()[-2000:].decode(errors="replace")
+            error.add_note(f"{arguments[0]} (exit {process.poll()}) printed: {output}")
             raise
         finally:
             for stream in (process.stdin, process.stdout):

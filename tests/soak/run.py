@@ -188,8 +188,8 @@ def _relay(
     carried = 0
     with contextlib.suppress(OSError):
         while cut is None or carried < cut:
-            most = rng.choice([1, 3, 100, 5000, 100_000])
-            data = source.recv(most if cut is None else min(most, cut - carried))
+            limit = rng.choice([1, 3, 100, 5000, 100_000])
+            data = source.recv(limit if cut is None else min(limit, cut - carried))
             if not data:
                 break
             sink.sendall(data)
