@@ -28,8 +28,12 @@ if obstacle and REQUIRE:
     sys.exit(f"FRAMECODEC_REQUIRE_EXTENSIONS is set, but no compiled engine is built: {obstacle}.")
 
 extensions = [
-    Extension(f"framecodec.{name}", [f"src/framecodec/{name}.pyx"], optional=not REQUIRE)
-    for name in ("_splitter", "_socket_io", "_loop_io")
+    Extension(
+        f"framecodec.{name}",
+        [f"src/framecodec/{name.replace('.', '/')}.pyx"],
+        optional=not REQUIRE,
+    )
+    for name in ("_encoder", "_splitter", "_socket_io", "asyncio._fast_path")
 ]
 for extension in extensions:
     if sys.platform != "win32":  # here and not in CFLAGS, which would replace Python's own flags

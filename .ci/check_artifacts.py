@@ -18,16 +18,19 @@ def problems_of_a_wheel(path: Path) -> list[str]:
     compiled = [name for name in names if name.endswith(COMPILED_ENDINGS)]
     pure = path.name.endswith("-py3-none-any.whl")
     problems = [
-        f"{name} does not belong into a wheel" for name in names if name.endswith((".pyx", ".c"))
+        f"{name} does not belong into a wheel"
+        for name in names
+        if name.endswith((".pyx", ".pxd", ".c"))
     ]
     problems += [
         f"{wanted} is missing"
         for wanted in (
             "framecodec/__init__.py",
             "framecodec/py.typed",
+            "framecodec/_encoder.pyi",
             "framecodec/_splitter.pyi",
             "framecodec/_socket_io.pyi",
-            "framecodec/_loop_io.pyi",
+            "framecodec/asyncio/_fast_path.pyi",
         )
         if wanted not in names
     ]
@@ -38,7 +41,7 @@ def problems_of_a_wheel(path: Path) -> list[str]:
     ]
     if not any(name.endswith("/licenses/LICENSE") for name in names):
         problems.append("the licence is missing")
-    if len(compiled) != (0 if pure else 3):
+    if len(compiled) != (0 if pure else 4):
         problems.append(f"{len(compiled)} compiled modules in a wheel of this name")
     return problems
 
@@ -57,12 +60,15 @@ def problems_of_a_source_distribution(path: Path) -> list[str]:
             "setup.py",
             ".ci/run",
             "noxfile.py",
+            "src/framecodec/_numbers.pxd",
+            "src/framecodec/_encoder.pyx",
+            "src/framecodec/_encoder.pyi",
             "src/framecodec/_splitter.pyx",
             "src/framecodec/_splitter.pyi",
             "src/framecodec/_socket_io.pyx",
             "src/framecodec/_socket_io.pyi",
-            "src/framecodec/_loop_io.pyx",
-            "src/framecodec/_loop_io.pyi",
+            "src/framecodec/asyncio/_fast_path.pyx",
+            "src/framecodec/asyncio/_fast_path.pyi",
             "src/framecodec/py.typed",
             "tests/conftest.py",
         )
@@ -71,7 +77,7 @@ def problems_of_a_source_distribution(path: Path) -> list[str]:
     problems += [
         f"{name} is generated and does not belong here"
         for name in sorted(names)
-        if name == "src/framecodec/_splitter.c" or name.endswith((*COMPILED_ENDINGS, ".pyc"))
+        if name.endswith("_splitter.c") or name.endswith((*COMPILED_ENDINGS, ".pyc"))
     ]
     return problems
 

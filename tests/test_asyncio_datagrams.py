@@ -40,7 +40,7 @@ def with_pair(
 
 
 @LOOPS
-def test_a_message_is_a_datagram_and_has_an_address(loop: str) -> None:
+def test_recv_from_gives_each_datagram_and_its_address(loop: str) -> None:
     async def test(server: DatagramStream, client: DatagramStream, address: Any) -> None:
         for message in (b"hello", b"", bytes(65507), bytearray(b"mutable"), memoryview(b"view")):
             await client.send(message)
@@ -57,9 +57,7 @@ def test_a_message_is_a_datagram_and_has_an_address(loop: str) -> None:
 
 
 @LOOPS
-def test_with_a_codec_a_datagram_carries_any_number_of_frames(
-    loop: str, engine_in_use: Any
-) -> None:
+def test_send_many_packs_frames_into_datagrams(loop: str, engine_in_use: Any) -> None:
     async def test(server: DatagramStream, client: DatagramStream, address: Any) -> None:
         messages = [bytes([number]) * 1000 for number in range(100)]
         await client.send_many(messages)  # in two datagrams
@@ -96,7 +94,7 @@ def test_send_many_sends_the_list_as_it_was_when_a_build_changes_it(
 
 
 @LOOPS
-def test_a_broken_datagram_is_an_error_of_one_recv(loop: str, engine_in_use: Any) -> None:
+def test_recv_raises_once_for_a_broken_datagram(loop: str, engine_in_use: Any) -> None:
     async def test(server: DatagramStream, client: DatagramStream, address: Any) -> None:
         client.transport.sendto(b"\0\1a\0\5hel")
         await client.send(b"next")
@@ -109,7 +107,7 @@ def test_a_broken_datagram_is_an_error_of_one_recv(loop: str, engine_in_use: Any
 
 
 @LOOPS
-def test_what_no_datagram_holds_is_refused_before_it_is_sent(loop: str) -> None:
+def test_send_refuses_a_message_too_large_for_a_datagram(loop: str) -> None:
     async def test(server: DatagramStream, client: DatagramStream, address: Any) -> None:
         with pytest.raises(MessageTooLargeError) as caught:
             await client.send(bytes(65508))
@@ -126,7 +124,7 @@ def test_what_no_datagram_holds_is_refused_before_it_is_sent(loop: str) -> None:
 
 
 @LOOPS
-def test_what_nobody_receives_is_dropped_above_a_bound(loop: str) -> None:
+def test_stream_drops_unreceived_datagrams_above_a_bound(loop: str) -> None:
     async def test(server: DatagramStream, client: DatagramStream, address: Any) -> None:
         for _ in range(100):
             for _ in range(20):
@@ -147,7 +145,7 @@ def test_what_nobody_receives_is_dropped_above_a_bound(loop: str) -> None:
 
 
 @LOOPS
-def test_errors_of_the_system_are_raised_and_bounded_too(loop: str) -> None:
+def test_recv_raises_errors_of_the_system_up_to_a_bound(loop: str) -> None:
     async def main() -> None:
         server, client, _ = await pair()
         await server.aclose()
@@ -164,7 +162,7 @@ def test_errors_of_the_system_are_raised_and_bounded_too(loop: str) -> None:
 
 
 @LOOPS
-def test_a_recv_given_up_loses_nothing_and_two_are_an_error(loop: str) -> None:
+def test_recv_loses_nothing_when_cancelled_and_refuses_a_second_task(loop: str) -> None:
     async def test(server: DatagramStream, client: DatagramStream, address: Any) -> None:
         for number in range(50):
             given_up = asyncio.create_task(server.recv())
@@ -181,7 +179,7 @@ def test_a_recv_given_up_loses_nothing_and_two_are_an_error(loop: str) -> None:
 
 
 @LOOPS
-def test_a_close_ends_whoever_waits(loop: str) -> None:
+def test_aclose_ends_waiting_tasks(loop: str) -> None:
     async def main() -> None:
         server, client, _ = await pair()
         await client.send(b"one")
@@ -204,7 +202,7 @@ def test_a_close_ends_whoever_waits(loop: str) -> None:
 
 
 @LOOPS
-def test_unix_sockets_by_their_paths(loop: str, tmp_path: Path) -> None:
+def test_open_datagram_endpoint_takes_paths_of_unix_sockets(loop: str, tmp_path: Path) -> None:
     async def main() -> None:
         there, here = tmp_path / "there", str(tmp_path / "here")
         server = await open_datagram_endpoint(there, codec=U2)
@@ -223,7 +221,7 @@ def test_unix_sockets_by_their_paths(loop: str, tmp_path: Path) -> None:
 
 
 @LOOPS
-def test_a_codec_that_is_none_is_refused(loop: str) -> None:
+def test_open_datagram_endpoint_refuses_an_invalid_codec(loop: str) -> None:
     async def main() -> None:
         with pytest.raises(TypeError, match="Codec"):
             await open_datagram_endpoint(LOOPBACK, codec=4)  # type: ignore[arg-type]
@@ -232,7 +230,7 @@ def test_a_codec_that_is_none_is_refused(loop: str) -> None:
 
 
 @LOOPS
-def test_recv_many_takes_the_messages_up_to_the_first_error(loop: str, engine_in_use: Any) -> None:
+def test_recv_many_takes_the_messages_before_the_first_error(loop: str, engine_in_use: Any) -> None:
     async def test(server: DatagramStream, client: DatagramStream, address: Any) -> None:
         protocol = server._protocol
         for data in (b"1a1b", b"1cx", b"1d", b"1e"):
@@ -249,7 +247,7 @@ def test_recv_many_takes_the_messages_up_to_the_first_error(loop: str, engine_in
 
 
 @LOOPS
-def test_a_datagram_protocol_is_not_copied(loop: str) -> None:
+def test_stream_and_protocol_are_not_copied(loop: str) -> None:
     async def test(server: DatagramStream, client: DatagramStream, address: Any) -> None:
         for part in (server, server._protocol):
             with pytest.raises(TypeError, match="cannot be copied or pickled"):

@@ -13,19 +13,19 @@ import importlib
 import itertools
 import logging
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from framecodec import Codec, FrameError
-from framecodec.asyncio import FrameProtocol, FrameStream, _StreamProtocol, open_connection
+from framecodec.asyncio import FrameProtocol, FrameStream, open_connection
+from framecodec.asyncio.stream import StreamProtocol
 from tests.helpers.cpython_internals import needs_cpython_3_11
-from tests.helpers.event_loops import LOOPS, TIMEOUT
-from tests.helpers.fault_injection import PACKAGE
+from tests.helpers.event_loops import LOOPS, TIMEOUT, close
+from tests.helpers.fault_injection import interrupted_at
 
 pytestmark = [
     pytest.mark.slow,
@@ -57,7 +57,7 @@ def looping(kind: str) -> Iterator[tuple[asyncio.AbstractEventLoop, list[Any]]]:
         for _ in range(3):
             loop.call_soon(loop.stop)
             loop.run_forever()
-        loop.close()
+        close(loop)
 
 
 def bounded(coroutine: Any) -> Any:
@@ -137,7 +137,7 @@ def stops_the_loop(error: BaseException) -> bool:
 @LOOPS
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("ahead", [0, 2], ids=["first", "after messages"])
-def test_an_error_of_the_splitter_ends_a_protocol_after_the_messages_and_reaches_its_user(
+def test_protocol_ends_with_an_error_of_the_splitter_after_the_messages(
     loop: str,
     error: BaseException,
     ahead: int,
@@ -149,7 +149,7 @@ def test_an_error_of_the_splitter_ends_a_protocol_after_the_messages_and_reaches
 
         async def main() -> Recorder:
             _, protocol = await here.create_connection(lambda: Recorder(U1), sock=ours)
-            protocol._splitter = Failing(protocol._splitter, error)  # type: ignore[assignment]
+            protocol._inbox.splitter = Failing(protocol._inbox.splitter, error)  # type: ignore[assignment]
             return protocol
 
         async def end(protocol: Recorder) -> None:
@@ -177,7 +177,7 @@ def test_an_error_of_the_splitter_ends_a_protocol_after_the_messages_and_reaches
 @LOOPS
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("ahead", [0, 2], ids=["first", "after messages"])
-def test_an_error_of_the_splitter_is_raised_by_recv_after_the_messages_and_sending_goes_on(
+def test_recv_raises_an_error_of_the_splitter_after_the_messages_and_sending_continues(
     loop: str, error: BaseException, ahead: int, engine_in_use: ModuleType
 ) -> None:
     with looping(loop) as (here, reported):
@@ -191,7 +191,7 @@ def test_an_error_of_the_splitter_is_raised_by_recv_after_the_messages_and_sendi
         with theirs:
             stream = here.run_until_complete(open_connection(sock=ours, codec=U1))
             protocol: Any = stream._protocol
-            protocol._splitter = Failing(protocol._splitter, error)
+            protocol._inbox.splitter = Failing(protocol._inbox.splitter, error)
             theirs.sendall(U1.encode(b"message") * ahead + b"\xff")
             receiving = here.create_task(receive(stream))
             if stops_the_loop(error):
@@ -221,36 +221,7 @@ def test_an_error_of_the_splitter_is_raised_by_recv_after_the_messages_and_sendi
 
 
 class Interruption(KeyboardInterrupt):
-    """What a signal handler raises here."""
-
-
-@contextlib.contextmanager
-def interrupted_at(moment: int) -> Iterator[list[int]]:
-    """Raises at that moment of what framecodec runs: when a function that it called begins,
-    or a call of C has returned.
-
-    The beginning of a function that the loop calls is the loop's own: it has lost the callback then
-    and may have lost bytes that it read.
-    """
-    passed = [0]
-
-    def is_ours(frame: FrameType | None) -> bool:
-        return frame is not None and frame.f_code.co_filename.startswith(PACKAGE)
-
-    def look(frame: FrameType, event: str, argument: object) -> None:
-        if event not in ("call", "c_return") or not is_ours(frame):
-            return
-        if event == "call" and not is_ours(frame.f_back):
-            return
-        passed[0] += 1
-        if passed[0] == moment:
-            raise Interruption
-
-    sys.setprofile(look)
-    try:
-        yield passed
-    finally:
-        sys.setprofile(None)
+    """What a signal handler raises here; event loops let it out of a callback."""
 
 
 def outcome(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> BaseException | None:
@@ -283,7 +254,7 @@ async def by_iteration(stream: FrameStream, received: list[Any]) -> None:
 
 @LOOPS
 @pytest.mark.parametrize("receive", [by_recv, by_recv_many, by_iteration])
-def test_an_interruption_at_every_moment_of_receiving_loses_nothing_or_is_an_error(
+def test_recv_interrupted_at_every_moment_loses_nothing_or_raises(
     loop: str, receive: Callable[..., Any], engine_in_use: ModuleType
 ) -> None:
     pieces = [
@@ -313,7 +284,7 @@ def test_an_interruption_at_every_moment_of_receiving_loses_nothing_or_is_an_err
                 stream = here.run_until_complete(open_connection(sock=ours, codec=codec))
                 feeding = here.create_task(feed())
                 failure: BaseException | None = None
-                with interrupted_at(moment) as passed:
+                with interrupted_at(moment, Interruption, inside=True) as passed:
                     receiving = here.create_task(receive(stream, received))
                     while failure is None:
                         failure = outcome(here, receiving)
@@ -325,7 +296,7 @@ def test_an_interruption_at_every_moment_of_receiving_loses_nothing_or_is_an_err
                 assert not isinstance(failure, TimeoutError)
                 feeding.cancel()
                 outcome(here, feeding)
-                stream._protocol._raw_transport.abort()
+                stream._sending.raw_transport.abort()
             assert received == messages[: len(received)]
             whole = type(failure) is EOFError
             assert not whole or len(received) == len(messages)
@@ -338,7 +309,7 @@ def test_an_interruption_at_every_moment_of_receiving_loses_nothing_or_is_an_err
 
 
 @LOOPS
-def test_an_interruption_at_every_moment_of_sending_leaves_whole_frames_or_ends_it(
+def test_send_interrupted_at_every_moment_leaves_whole_frames_or_ends_the_connection(
     loop: str, engine_in_use: ModuleType
 ) -> None:
     codec = Codec.uint(4)
@@ -369,7 +340,7 @@ def test_an_interruption_at_every_moment_of_sending_leaves_whole_frames_or_ends_
             with theirs:
                 stream = here.run_until_complete(open_connection(sock=ours, codec=codec))
                 draining = here.create_task(drain())
-                with interrupted_at(moment) as passed:
+                with interrupted_at(moment, Interruption, inside=True) as passed:
                     for batch in batches:
                         many = isinstance(batch, list)
 
@@ -390,7 +361,7 @@ def test_an_interruption_at_every_moment_of_sending_leaves_whole_frames_or_ends_
                 assert outcome(here, here.create_task(stream.aclose())) is None
                 # An abort of ours reaches the peer as an end or as a reset.
                 assert not isinstance(outcome(here, draining), TimeoutError)
-            ended = ended or stream._protocol._dropped
+            ended = ended or stream._sending.dropped
             outcomes["ended" if ended else "whole"] += 1
             splitter = codec.splitter()
             left = iter(splitter.feed(wire))
@@ -498,7 +469,7 @@ SENDS: dict[str, tuple[Callable[[Any], Any], list[bytes]]] = {
 
 @pytest.mark.parametrize("failures", [1, 4])
 @pytest.mark.parametrize("name", SENDS)
-def test_a_send_without_memory_has_sent_or_not_or_ends_the_connection(
+def test_send_without_memory_sends_or_not_or_ends_the_connection(
     name: str, failures: int, engine_in_use: ModuleType, no_memory: Any
 ) -> None:
     codec = Codec.uint(4)
@@ -550,7 +521,7 @@ def test_a_send_without_memory_has_sent_or_not_or_ends_the_connection(
 
 @pytest.mark.parametrize("failures", [1, 4])
 @pytest.mark.parametrize("what", ["turn", "outbox", "resume"])
-def test_a_flush_without_memory_sends_all_or_ends_the_connection(
+def test_flush_without_memory_sends_all_or_ends_the_connection(
     what: str, failures: int, engine_in_use: ModuleType, no_memory: Any
 ) -> None:
     codec = Codec.uint(4)
@@ -571,7 +542,7 @@ def test_a_flush_without_memory_sends_all_or_ends_the_connection(
                 if what == "resume":
                     protocol.resume_writing()
                 else:
-                    protocol._flush()
+                    protocol._sending.flush()
             except OUT_OF_MEMORY:
                 failed = True
         ended = False
@@ -602,7 +573,7 @@ def test_a_flush_without_memory_sends_all_or_ends_the_connection(
 
 @pytest.mark.parametrize("failures", [1, 4])
 @pytest.mark.parametrize("streaming", [False, True], ids=["protocol", "stream"])
-def test_a_read_without_memory_delivers_all_or_is_an_error(
+def test_buffer_updated_without_memory_delivers_all_or_is_an_error(
     streaming: bool, failures: int, engine_in_use: ModuleType, no_memory: Any
 ) -> None:
     """The test is the transport: it does what asyncio's does with an error of a callback."""
@@ -612,7 +583,7 @@ def test_a_read_without_memory_delivers_all_or_is_an_error(
 
     async def trial(number: int) -> bool:
         transport = Memory()
-        protocol: Any = _StreamProtocol(codec, None) if streaming else Recorder(codec)
+        protocol: Any = StreamProtocol(codec) if streaming else Recorder(codec)
         protocol.connection_made(transport)
         error: BaseException | None = None
         for data in reads:
@@ -649,7 +620,7 @@ def test_a_read_without_memory_delivers_all_or_is_an_error(
         else:
             await asyncio.sleep(0)
             received = protocol.received
-            error = error or protocol._error
+            error = error or protocol._sending.error
         if error is None:
             assert received == messages
         else:
@@ -667,7 +638,7 @@ def test_a_read_without_memory_delivers_all_or_is_an_error(
 
 @pytest.mark.parametrize("failures", [1, 4])
 @pytest.mark.parametrize("way", ["recv", "recv_many", "iteration"])
-def test_a_recv_without_memory_can_be_repeated(
+def test_recv_without_memory_can_be_repeated(
     way: str, failures: int, engine_in_use: ModuleType, no_memory: Any
 ) -> None:
     codec = Codec.uint(4)
@@ -675,7 +646,7 @@ def test_a_recv_without_memory_can_be_repeated(
 
     async def trial(number: int) -> bool:
         transport = Memory()
-        protocol = _StreamProtocol(codec, None)
+        protocol = StreamProtocol(codec)
         protocol.connection_made(transport)
         for data in (codec.encode_many(messages[:4]), codec.encode_many(messages[4:])):
             for start in range(0, len(data), 4 * KIB):
@@ -746,7 +717,7 @@ def collecting(call: Callable[[], object]) -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("nested", ["send", "send large", "send_many", "write", "flush"])
-def test_a_collection_that_sends_inside_of_a_send_loses_nothing(
+def test_send_loses_nothing_when_a_collection_inside_it_sends(
     nested: str, engine_in_use: ModuleType
 ) -> None:
     codec = Codec.uint(4)
@@ -761,7 +732,7 @@ def test_a_collection_that_sends_inside_of_a_send_loses_nothing(
             if nested == "send large":
                 message = message.ljust(5000)
             if nested == "flush":
-                protocol._flush()
+                protocol._sending.flush()
                 return
             if nested == "send_many":
                 protocol.send_many([message, message])
@@ -784,7 +755,7 @@ def test_a_collection_that_sends_inside_of_a_send_loses_nothing(
                 batch = [message, message.ljust(4500), bytearray(message.ljust(5500))]
                 protocol.send_many(batch)
                 mine += map(bytes, batch)
-                protocol._flush()
+                protocol._sending.flush()
         for _ in range(3):
             await asyncio.sleep(0)
         assert count[0] > 100
@@ -793,13 +764,13 @@ def test_a_collection_that_sends_inside_of_a_send_loses_nothing(
         assert splitter.pending == 0
         assert [message for message in arrived if message.startswith(b"m")] == mine
         assert [message for message in arrived if message.startswith(b"n")] == sent
-        assert protocol._unsent() == 0
+        assert protocol._sending.unsent_size() == 0
 
     asyncio.run(main())
 
 
 @pytest.mark.parametrize("how", ["close", "abort", "write_eof"])
-def test_a_collection_that_closes_inside_of_a_send_closes(
+def test_send_closes_when_a_collection_inside_it_closes(
     how: str, engine_in_use: ModuleType
 ) -> None:
     codec = Codec.uint(4)
@@ -852,7 +823,7 @@ def test_a_collection_that_closes_inside_of_a_send_closes(
 
 @pytest.mark.parametrize("nested", ["recv", "recv_many", "iteration", "read"])
 @pytest.mark.parametrize("way", ["recv", "recv_many", "iteration"])
-def test_a_collection_that_receives_inside_of_a_read_or_a_recv_loses_nothing(
+def test_recv_loses_nothing_when_a_collection_inside_it_or_a_read_receives(
     way: str, nested: str, engine_in_use: ModuleType
 ) -> None:
     codec = Codec.uint(4)
@@ -861,7 +832,7 @@ def test_a_collection_that_receives_inside_of_a_read_or_a_recv_loses_nothing(
 
     async def main() -> None:
         transport = Memory()
-        protocol = _StreamProtocol(codec, None)
+        protocol = StreamProtocol(codec)
         protocol.connection_made(transport)
         stream = protocol.stream
         received: list[Any] = []

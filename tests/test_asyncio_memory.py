@@ -80,9 +80,7 @@ async def receive(stream: FrameStream, way: str) -> int:
 @pytest.mark.parametrize("way", ["recv", "recv_many", "iteration"])
 @pytest.mark.parametrize("name", CODECS)
 @pytest.mark.usefixtures("_counted", "engine_in_use")
-def test_a_stream_that_rests_holds_no_message_that_it_delivered(
-    loop: str, way: str, name: str
-) -> None:
+def test_recv_leaves_no_delivered_message_in_memory(loop: str, way: str, name: str) -> None:
     codec = CODECS[name].replace()
 
     async def main() -> None:
@@ -110,7 +108,7 @@ def test_a_stream_that_rests_holds_no_message_that_it_delivered(
 
 @LOOPS
 @pytest.mark.usefixtures("_counted", "engine_in_use")
-def test_a_protocol_that_rests_holds_no_message_that_it_delivered(loop: str) -> None:
+def test_protocol_keeps_no_delivered_message(loop: str) -> None:
     sizes: list[int] = []
 
     class Measure(FrameProtocol):
@@ -135,7 +133,7 @@ def test_a_protocol_that_rests_holds_no_message_that_it_delivered(loop: str) -> 
 
 @LOOPS
 @pytest.mark.usefixtures("_counted", "engine_in_use")
-def test_an_error_that_sticks_holds_nothing_that_was_read(loop: str) -> None:
+def test_recv_raises_an_error_that_holds_no_received_bytes(loop: str) -> None:
     codec = Codec.digits(8)
 
     async def main() -> None:
@@ -150,7 +148,7 @@ def test_an_error_that_sticks_holds_nothing_that_was_read(loop: str) -> None:
                 await stream.recv()
         await asyncio.sleep(0.01)
         assert meter.held() < LITTLE + len(data) - LARGE
-        error = stream._protocol._ended
+        error = stream._protocol._inbox.failure
         assert error is not None
         frames = []
         traceback = error.__traceback__
@@ -158,7 +156,7 @@ def test_an_error_that_sticks_holds_nothing_that_was_read(loop: str) -> None:
             frames.append(traceback.tb_frame.f_code.co_filename)
             traceback = traceback.tb_next
         # Where it was raised last, and not where it came from.
-        assert not any("_splitter" in name or "_loop_io" in name for name in frames)
+        assert not any("_splitter" in name or "_fast_path" in name for name in frames)
         stream.transport.abort()
         theirs.close()
         with contextlib.suppress(OSError):
@@ -170,9 +168,7 @@ def test_an_error_that_sticks_holds_nothing_that_was_read(loop: str) -> None:
 @LOOPS
 @pytest.mark.parametrize("streaming", [False, True], ids=["protocol", "stream"])
 @pytest.mark.usefixtures("_counted", "engine_in_use")
-def test_a_connection_that_has_ended_holds_no_unfinished_message(
-    loop: str, streaming: bool
-) -> None:
+def test_connection_lost_releases_an_unfinished_message(loop: str, streaming: bool) -> None:
     async def main() -> None:
         theirs: socket.socket
         if streaming:
@@ -186,14 +182,14 @@ def test_a_connection_that_has_ended_holds_no_unfinished_message(
         theirs.setblocking(False)
         meter = Meter()
         await send_all(theirs, Codec.uint(4).encode(bytes(LARGE))[:-1])
-        while protocol._splitter.pending < LARGE:
+        while protocol._inbox.splitter.pending < LARGE:
             await asyncio.sleep(0)
         assert meter.held() > LARGE
         if streaming:
             stream.transport.abort()
         else:
             theirs.close()
-        while not protocol._lost:
+        while not protocol._sending.lost:
             await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert meter.held() < LITTLE
@@ -205,7 +201,7 @@ def test_a_connection_that_has_ended_holds_no_unfinished_message(
 @LOOPS
 @pytest.mark.parametrize("size", [20_000, 3 * MIB])
 @pytest.mark.usefixtures("engine_in_use")
-def test_a_message_that_was_sent_is_held_no_more(loop: str, size: int) -> None:
+def test_send_releases_a_message_that_was_sent(loop: str, size: int) -> None:
     """Also not by a send that waits until the transport takes more."""
     if loop == "asyncio" and size > MIB and sys.version_info >= (3, 12):
         pytest.skip("from Python 3.12 on, asyncio's transport itself keeps a view of the message")
@@ -223,9 +219,11 @@ def test_a_message_that_was_sent_is_held_no_more(loop: str, size: int) -> None:
             with contextlib.suppress(BlockingIOError):
                 received += len(theirs.recv(10_000))
             await asyncio.sleep(0)
-            accepted = sending[0].done() and not protocol._senders
+            accepted = sending[0].done() and not protocol._sending._queue
             # uvloop's transport refers to what it has not sent.
-            if accepted and not (stream.pending_send if loop == "uvloop" else protocol._unsent()):
+            if accepted and not (
+                stream.pending_send if loop == "uvloop" else protocol._sending.unsent_size()
+            ):
                 assert sys.getrefcount(second) == alone
                 checked += 1
         await asyncio.gather(*sending)
@@ -245,7 +243,7 @@ def test_a_message_that_was_sent_is_held_no_more(loop: str, size: int) -> None:
 
 
 @pytest.mark.usefixtures("engine_in_use")
-def test_an_error_of_the_system_holds_no_frame_of_the_transport() -> None:
+def test_connection_lost_keeps_no_frame_of_the_transport() -> None:
     async def main() -> None:
         protocol = FrameProtocol()
         transport = asyncio.Transport()
@@ -254,7 +252,7 @@ def test_an_error_of_the_system_holds_no_frame_of_the_transport() -> None:
             raise ConnectionResetError
         except OSError as error:
             protocol.connection_lost(error)
-        lost = protocol._error
+        lost = protocol._sending.error
         assert isinstance(lost, ConnectionResetError)
         assert lost.__traceback__ is None
         stream = await framecodec.asyncio.open_datagram_endpoint(("127.0.0.1", 0))

@@ -74,7 +74,7 @@ async def write(sock: socket.socket, data: bytes) -> None:
 
 
 @LOOPS
-def test_the_callbacks_come_in_order_with_all_messages_of_a_read(
+def test_protocol_gets_its_callbacks_in_order_with_all_messages_of_a_read(
     loop: str, engine_in_use: Any
 ) -> None:
     async def main() -> None:
@@ -91,7 +91,9 @@ def test_the_callbacks_come_in_order_with_all_messages_of_a_read(
 
 
 @LOOPS
-def test_a_connection_lost_inside_a_frame_says_so(loop: str, engine_in_use: Any) -> None:
+def test_connection_lost_says_that_the_peer_closed_inside_a_frame(
+    loop: str, engine_in_use: Any
+) -> None:
     async def main() -> None:
         protocol, peer = await connected()
         await write(peer, b"\0\1a\0\5hel")
@@ -105,7 +107,7 @@ def test_a_connection_lost_inside_a_frame_says_so(loop: str, engine_in_use: Any)
 
 
 @LOOPS
-def test_a_broken_frame_closes_behind_the_messages_and_the_answers(
+def test_protocol_closes_for_a_bad_frame_after_the_messages_and_the_answers(
     loop: str, engine_in_use: Any
 ) -> None:
     class Answers(Recorder):
@@ -128,7 +130,7 @@ def test_a_broken_frame_closes_behind_the_messages_and_the_answers(
 
 
 @LOOPS
-def test_super_may_be_called_or_not(loop: str) -> None:
+def test_protocol_callbacks_may_call_super_or_not(loop: str) -> None:
     class Calls(Recorder):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             FrameProtocol.connection_made(self, transport)
@@ -155,7 +157,7 @@ def test_super_may_be_called_or_not(loop: str) -> None:
 
 
 @LOOPS
-def test_what_is_sent_before_there_is_a_connection_leaves_with_it(loop: str) -> None:
+def test_send_before_connection_made_leaves_with_the_connection(loop: str) -> None:
     class Early(Recorder):
         def __init__(self) -> None:
             super().__init__()
@@ -174,7 +176,7 @@ def test_what_is_sent_before_there_is_a_connection_leaves_with_it(loop: str) -> 
 
 
 @LOOPS
-def test_messages_and_bytes_keep_their_order(loop: str) -> None:
+def test_transport_write_keeps_the_order_with_messages(loop: str) -> None:
     async def main() -> None:
         protocol, peer = await connected()
         protocol.send(b"1")
@@ -199,7 +201,7 @@ def test_messages_and_bytes_keep_their_order(loop: str) -> None:
 
 
 @LOOPS
-def test_after_the_end_messages_are_refused_and_bytes_ignored(loop: str) -> None:
+def test_send_after_the_end_raises_and_transport_write_is_ignored(loop: str) -> None:
     async def main() -> None:
         for end in ("close", "abort"):
             protocol, peer = await connected()
@@ -218,7 +220,7 @@ def test_after_the_end_messages_are_refused_and_bytes_ignored(loop: str) -> None
 
 
 @LOOPS
-def test_an_abort_inside_messages_received_drops_what_was_sent_there(loop: str) -> None:
+def test_abort_inside_messages_received_drops_messages_sent_there(loop: str) -> None:
     class Aborts(Recorder):
         def messages_received(self, messages: list[Any]) -> None:
             self.send(b"never")
@@ -239,7 +241,7 @@ def test_an_abort_inside_messages_received_drops_what_was_sent_there(loop: str) 
 
 @LOOPS
 @pytest.mark.parametrize("keeps", [False, True])
-def test_a_peer_that_has_ended_still_gets_a_large_answer(loop: str, keeps: bool) -> None:
+def test_eof_received_lets_a_large_answer_leave(loop: str, keeps: bool) -> None:
     codec = Codec.uint(4)
 
     class Answers(Recorder):
@@ -274,7 +276,7 @@ def test_a_peer_that_has_ended_still_gets_a_large_answer(loop: str, keeps: bool)
 
 
 @LOOPS
-def test_a_pause_is_always_followed_by_a_resume(loop: str) -> None:
+def test_pause_writing_is_always_followed_by_resume_writing(loop: str) -> None:
     codec = Codec.uint(4)
 
     async def main() -> None:
@@ -295,7 +297,7 @@ def test_a_pause_is_always_followed_by_a_resume(loop: str) -> None:
 
 
 @LOOPS
-def test_an_error_of_messages_received_reaches_the_loop_and_the_rest_is_delivered(
+def test_messages_received_that_raises_reaches_the_loop_and_later_messages_are_delivered(
     loop: str,
 ) -> None:
     class Fails(Recorder):
@@ -319,7 +321,7 @@ def test_an_error_of_messages_received_reaches_the_loop_and_the_rest_is_delivere
 
 
 @LOOPS
-def test_over_tls_it_is_the_same(loop: str) -> None:
+def test_protocol_works_over_tls(loop: str) -> None:
     server_side, client_side = tls_contexts()
 
     class Echo(Recorder):
@@ -358,7 +360,7 @@ def test_over_tls_it_is_the_same(loop: str) -> None:
 
 
 @LOOPS
-def test_another_protocol_may_take_over(loop: str) -> None:
+def test_set_protocol_hands_the_connection_over(loop: str) -> None:
     class Lines(asyncio.Protocol):
         def __init__(self) -> None:
             self.received = b""
@@ -401,7 +403,7 @@ def test_another_protocol_may_take_over(loop: str) -> None:
 
 
 @LOOPS
-def test_a_transport_that_start_tls_has_replaced_is_not_written_to(loop: str) -> None:
+def test_send_does_not_write_to_a_transport_that_start_tls_has_replaced(loop: str) -> None:
     server_side, client_side = tls_contexts()
 
     async def main() -> None:
@@ -437,7 +439,7 @@ def test_a_transport_that_start_tls_has_replaced_is_not_written_to(loop: str) ->
     run(loop, main())
 
 
-def test_a_transport_of_a_test_is_enough_and_needs_no_loop() -> None:
+def test_protocol_works_with_the_transport_of_a_test_and_without_a_loop() -> None:
     class Memory(asyncio.Transport):
         def __init__(self) -> None:
             super().__init__()
@@ -464,7 +466,7 @@ def test_a_transport_of_a_test_is_enough_and_needs_no_loop() -> None:
 
 @LOOPS
 @pytest.mark.parametrize("sends_at_once", [False, True])
-def test_a_protocol_may_keep_its_transport_itself(
+def test_protocol_may_store_its_transport_itself(
     loop: str, sends_at_once: bool, engine_in_use: Any
 ) -> None:
     class Keeping(FrameProtocol):
@@ -490,7 +492,7 @@ def test_a_protocol_may_keep_its_transport_itself(
 
 
 @LOOPS
-def test_a_protocol_and_its_transport_are_not_copied(loop: str) -> None:
+def test_protocol_and_its_transport_are_not_copied(loop: str) -> None:
     async def main() -> None:
         protocol, peer = await connected()
         for part in (protocol, protocol.transport):
@@ -505,7 +507,7 @@ def test_a_protocol_and_its_transport_are_not_copied(loop: str) -> None:
 
 
 @LOOPS
-def test_an_abort_from_pause_writing_is_one(loop: str) -> None:
+def test_abort_inside_pause_writing_drops_everything(loop: str) -> None:
     class Aborts(Recorder):
         def pause_writing(self) -> None:
             self.transport.abort()
@@ -523,7 +525,7 @@ def test_an_abort_from_pause_writing_is_one(loop: str) -> None:
 
 
 @LOOPS
-def test_the_transport_of_a_protocol_equals_the_loops(loop: str) -> None:
+def test_transport_equals_that_of_the_loop(loop: str) -> None:
     async def main() -> None:
         ours, theirs = socket.socketpair()
         with theirs:
@@ -541,7 +543,7 @@ def test_the_transport_of_a_protocol_equals_the_loops(loop: str) -> None:
 
 @LOOPS
 @pytest.mark.parametrize("size", [3, 30_000])
-def test_another_thread_is_refused_before_anything_is_taken(
+def test_send_refuses_another_thread_before_it_accepts_anything(
     loop: str, size: int, engine_in_use: Any
 ) -> None:
     async def main() -> None:

@@ -75,7 +75,7 @@ async def echo(stream: FrameStream) -> None:
 
 
 @LOOPS
-def test_messages_of_all_sizes_come_back_whole(loop: str, tls: Tls, engine_in_use: Any) -> None:
+def test_stream_echoes_messages_of_all_sizes(loop: str, tls: Tls, engine_in_use: Any) -> None:
     async def client(stream: FrameStream) -> None:
         messages = [os.urandom(size) for size in (0, 1, 70, 5000, 70_000, 1_000_000)]
         for message in messages:
@@ -90,7 +90,7 @@ def test_messages_of_all_sizes_come_back_whole(loop: str, tls: Tls, engine_in_us
 
 
 @LOOPS
-def test_every_way_to_receive_gives_the_messages_in_order(loop: str) -> None:
+def test_recv_recv_many_and_iteration_give_the_messages_in_order(loop: str) -> None:
     async def handler(stream: FrameStream) -> None:
         await stream.send_many([b"%d" % number for number in range(100)])
 
@@ -107,7 +107,7 @@ def test_every_way_to_receive_gives_the_messages_in_order(loop: str) -> None:
 
 
 @LOOPS
-def test_small_and_large_messages_keep_their_order(loop: str, tls: Tls) -> None:
+def test_send_keeps_the_order_of_small_and_large_messages(loop: str, tls: Tls) -> None:
     messages = [bytes([number % 251]) * (number * 7919 % 40_000) for number in range(200)]
 
     async def handler(stream: FrameStream) -> None:
@@ -123,7 +123,7 @@ def test_small_and_large_messages_keep_their_order(loop: str, tls: Tls) -> None:
 
 
 @LOOPS
-def test_a_recv_with_messages_at_hand_does_not_suspend(loop: str) -> None:
+def test_recv_does_not_suspend_while_messages_are_ready(loop: str) -> None:
     async def main() -> None:
         stream, peer = await wrapped()
         peer.sendall(U4.encode_many([b"1", b"2", b"3"]))
@@ -139,11 +139,11 @@ def test_a_recv_with_messages_at_hand_does_not_suspend(loop: str) -> None:
 
 
 @LOOPS
-def test_small_messages_of_one_turn_leave_in_one_write(loop: str) -> None:
+def test_send_writes_the_small_messages_of_one_iteration_at_once(loop: str) -> None:
     async def main() -> None:
         stream, peer = await wrapped()
         writes: list[bytes] = []
-        raw: Any = stream._protocol._raw_transport
+        raw: Any = stream._sending.raw_transport
 
         class Counting:
             def write(self, data: bytes) -> None:
@@ -153,7 +153,7 @@ def test_small_messages_of_one_turn_leave_in_one_write(loop: str) -> None:
             def __getattr__(self, name: str) -> Any:
                 return getattr(raw, name)
 
-        stream._protocol._raw_transport = Counting()
+        stream._sending.raw_transport = Counting()
         messages = [b"%d" % number for number in range(500)]
         for message in messages:
             await stream.send(message)
@@ -172,7 +172,7 @@ def test_small_messages_of_one_turn_leave_in_one_write(loop: str) -> None:
 
 
 @LOOPS
-def test_specials_travel_as_their_objects(loop: str) -> None:
+def test_send_and_recv_take_specials(loop: str) -> None:
     codec = Codec.uint(2, specials={0: None, 1: "flush"})
 
     async def client(stream: FrameStream) -> None:
@@ -187,7 +187,7 @@ def test_specials_travel_as_their_objects(loop: str) -> None:
 
 
 @LOOPS
-def test_a_clean_end_is_an_eof_error_behind_the_messages(loop: str, tls: Tls) -> None:
+def test_recv_raises_eof_error_at_a_clean_end_after_the_messages(loop: str, tls: Tls) -> None:
     async def handler(stream: FrameStream) -> None:
         await stream.send(b"bye")
 
@@ -205,7 +205,7 @@ def test_a_clean_end_is_an_eof_error_behind_the_messages(loop: str, tls: Tls) ->
 
 
 @LOOPS
-def test_an_end_at_every_byte_of_a_frame_says_so(loop: str, engine_in_use: ModuleType) -> None:
+def test_recv_reports_an_end_at_every_byte_of_a_frame(loop: str, engine_in_use: ModuleType) -> None:
     frame = U4.encode(b"hello")
 
     async def main() -> None:
@@ -227,7 +227,7 @@ def test_an_end_at_every_byte_of_a_frame_says_so(loop: str, engine_in_use: Modul
 
 
 @LOOPS
-def test_a_broken_frame_is_raised_behind_the_messages_and_again(
+def test_recv_raises_for_a_bad_frame_after_the_messages_and_again(
     loop: str, engine_in_use: ModuleType
 ) -> None:
     async def main() -> None:
@@ -247,7 +247,7 @@ def test_a_broken_frame_is_raised_behind_the_messages_and_again(
 
 
 @LOOPS
-def test_a_reset_is_an_os_error(loop: str) -> None:
+def test_recv_raises_os_error_for_a_reset(loop: str) -> None:
     async def handler(stream: FrameStream) -> None:
         assert await stream.recv() == b"hello"
         for _ in range(2):
@@ -276,7 +276,7 @@ def test_a_reset_is_an_os_error(loop: str) -> None:
 
 
 @LOOPS
-def test_what_was_accepted_is_sent_before_a_close(loop: str, tls: Tls) -> None:
+def test_aclose_sends_accepted_messages_first(loop: str, tls: Tls) -> None:
     messages = [b"small", bytes(3_000_000), b"end"]
 
     async def handler(stream: FrameStream) -> None:
@@ -290,7 +290,7 @@ def test_what_was_accepted_is_sent_before_a_close(loop: str, tls: Tls) -> None:
 
 
 @LOOPS
-def test_after_a_close_nothing_is_accepted(loop: str) -> None:
+def test_send_after_aclose_raises(loop: str) -> None:
     async def main() -> None:
         stream, peer = await wrapped()
         await stream.aclose()
@@ -309,7 +309,7 @@ def test_after_a_close_nothing_is_accepted(loop: str) -> None:
 
 
 @LOOPS
-def test_two_that_receive_at_once_are_an_error(loop: str) -> None:
+def test_recv_refuses_a_second_task(loop: str) -> None:
     async def main() -> None:
         stream, peer = await wrapped()
         first = asyncio.create_task(stream.recv())
@@ -326,7 +326,7 @@ def test_two_that_receive_at_once_are_an_error(loop: str) -> None:
 
 
 @LOOPS
-def test_what_cannot_be_encoded_is_raised_and_not_sent(loop: str) -> None:
+def test_send_raises_for_an_invalid_message_and_sends_nothing_of_it(loop: str) -> None:
     async def main() -> None:
         stream, peer = await wrapped(Codec.uint(1))
         with pytest.raises(MessageTooLargeError):
@@ -344,7 +344,7 @@ def test_what_cannot_be_encoded_is_raised_and_not_sent(loop: str) -> None:
 
 
 @LOOPS
-def test_a_codec_that_is_none_is_refused(loop: str) -> None:
+def test_open_connection_and_start_server_refuse_an_invalid_codec(loop: str) -> None:
     async def main() -> None:
         with pytest.raises(TypeError, match="Codec"):
             await framecodec.asyncio.open_connection("127.0.0.1", 9, codec="kafka")  # type: ignore[arg-type]
@@ -366,9 +366,7 @@ def test_a_codec_that_is_none_is_refused(loop: str) -> None:
         (ExceptionGroup("tasks", [EOFError(), ValueError("a bug")]), True),
     ],
 )
-def test_what_a_handler_raises_is_told_to_the_loop_where_it_is_a_bug(
-    error: Exception, is_told: bool
-) -> None:
+def test_start_server_reports_bugs_of_handlers_to_the_loop(error: Exception, is_told: bool) -> None:
     async def main() -> list[Any]:
         reported: list[Any] = []
         asyncio.get_running_loop().set_exception_handler(
@@ -394,7 +392,7 @@ def test_what_a_handler_raises_is_told_to_the_loop_where_it_is_a_bug(
 
 
 @LOOPS
-def test_a_peer_that_drips_is_cut_off_and_a_quiet_one_is_not(loop: str) -> None:
+def test_message_timeout_ends_a_dripping_peer_and_not_a_quiet_one(loop: str) -> None:
     async def main() -> None:
         stream, peer = await wrapped(message_timeout=0.1)
         peer.sendall(U4.encode(b"one"))
@@ -412,7 +410,7 @@ def test_a_peer_that_drips_is_cut_off_and_a_quiet_one_is_not(loop: str) -> None:
 
 
 @LOOPS
-def test_a_peer_that_says_nothing_is_cut_off(loop: str) -> None:
+def test_idle_timeout_ends_a_quiet_peer(loop: str) -> None:
     async def main() -> None:
         stream, peer = await wrapped(idle_timeout=0.1)
         with pytest.raises(IdleTimeoutError):
@@ -428,7 +426,7 @@ def test_a_peer_that_says_nothing_is_cut_off(loop: str) -> None:
 
 @LOOPS
 @pytest.mark.parametrize("codec", [U4, Codec.digits(3, trailer=b";"), Codec.headers()], ids=str)
-def test_a_recv_given_up_at_every_byte_loses_nothing(
+def test_recv_cancelled_at_every_byte_loses_nothing(
     loop: str, codec: Codec, engine: ModuleType
 ) -> None:
     messages = [b"hello", b"", b"byebye"]
@@ -457,7 +455,7 @@ def test_a_recv_given_up_at_every_byte_loses_nothing(
 
 
 @LOOPS
-def test_a_send_given_up_leaves_whole_frames(loop: str) -> None:
+def test_send_cancelled_leaves_whole_frames(loop: str) -> None:
     async def main() -> None:
         stream, peer = await wrapped()
         begun: list[bytes] = []
@@ -498,7 +496,7 @@ def test_a_send_given_up_leaves_whole_frames(loop: str) -> None:
 
 
 @LOOPS
-def test_a_recv_timed_out_at_every_byte_of_tls_loses_nothing(
+def test_recv_timed_out_at_every_byte_of_tls_loses_nothing(
     loop: str, contexts: tuple[ssl.SSLContext, ssl.SSLContext]
 ) -> None:
     messages = [b"hello", b"", b"byebye"]
@@ -521,7 +519,7 @@ def test_a_recv_timed_out_at_every_byte_of_tls_loses_nothing(
 
 
 @LOOPS
-def test_what_send_raises_it_raises_when_awaited(loop: str) -> None:
+def test_send_raises_when_it_is_awaited(loop: str) -> None:
     async def main() -> None:
         stream, peer = await wrapped(Codec.uint(1))
         closed, its_peer = await wrapped()
@@ -544,7 +542,7 @@ def test_what_send_raises_it_raises_when_awaited(loop: str) -> None:
 
 
 @LOOPS
-def test_a_task_that_sends_is_told_that_it_has_though_cancelled_before_it_ran(
+def test_send_as_a_task_cancelled_before_it_ran_reports_message_started(
     loop: str, engine_in_use: ModuleType
 ) -> None:
     async def main() -> None:
@@ -563,7 +561,7 @@ def test_a_task_that_sends_is_told_that_it_has_though_cancelled_before_it_ran(
 
 
 @LOOPS
-def test_a_task_may_take_the_next_message(loop: str, engine_in_use: ModuleType) -> None:
+def test_anext_as_a_task_takes_the_next_message(loop: str, engine_in_use: ModuleType) -> None:
     async def main() -> None:
         stream, peer = await wrapped()
         peer.sendall(U4.encode_many([b"1", b"2", b"3", b"4"]))
@@ -585,7 +583,7 @@ def test_a_task_may_take_the_next_message(loop: str, engine_in_use: ModuleType) 
 
 
 @LOOPS
-def test_unix_sockets(loop: str, tmp_path: Path) -> None:
+def test_open_unix_connection_and_start_unix_server_take_a_path(loop: str, tmp_path: Path) -> None:
     async def main() -> None:
         path = tmp_path / "socket"
         server = await framecodec.asyncio.start_unix_server(echo, path)
@@ -598,7 +596,7 @@ def test_unix_sockets(loop: str, tmp_path: Path) -> None:
 
 
 @LOOPS
-def test_a_connection_goes_on_in_tls(
+def test_start_tls_encrypts_a_connection(
     loop: str, contexts: tuple[ssl.SSLContext, ssl.SSLContext]
 ) -> None:
     async def handler(stream: FrameStream) -> None:
@@ -619,7 +617,7 @@ def test_a_connection_goes_on_in_tls(
 
 
 @LOOPS
-def test_what_others_send_during_start_tls_waits_for_it(
+def test_start_tls_holds_messages_of_other_tasks_until_it_is_done(
     loop: str, contexts: tuple[ssl.SSLContext, ssl.SSLContext]
 ) -> None:
     async def handler(stream: FrameStream) -> None:
@@ -650,7 +648,7 @@ def test_what_others_send_during_start_tls_waits_for_it(
 
 
 @LOOPS
-def test_a_start_tls_that_fails_or_is_given_up_ends_the_connection(
+def test_start_tls_that_fails_or_is_cancelled_ends_the_connection(
     loop: str, contexts: tuple[ssl.SSLContext, ssl.SSLContext]
 ) -> None:
     async def main() -> None:
@@ -676,7 +674,7 @@ def test_a_start_tls_that_fails_or_is_given_up_ends_the_connection(
 
 
 @LOOPS
-def test_many_connections_at_once(loop: str) -> None:
+def test_start_server_serves_many_connections_at_once(loop: str) -> None:
     async def main() -> None:
         server = await framecodec.asyncio.start_server(echo, "127.0.0.1", 0)
         address = server.sockets[0].getsockname()
@@ -695,7 +693,7 @@ def test_many_connections_at_once(loop: str) -> None:
     run(loop, main())
 
 
-def test_a_stream_is_not_copied() -> None:
+def test_stream_is_not_copied() -> None:
     async def client(stream: FrameStream) -> None:
         for how in (copy.copy, copy.deepcopy, pickle.dumps):
             with pytest.raises(TypeError, match="a FrameStream belongs to one connection"):
@@ -720,7 +718,7 @@ async def with_socket_pair(kind: str) -> tuple[FrameStream, socket.socket]:
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 @pytest.mark.parametrize("size", [10, 5000, 100_000, 1_000_000])
 @pytest.mark.parametrize("way", ["send", "send and drain", "send_many"])
-def test_who_does_nothing_but_send_learns_that_the_peer_is_gone(
+def test_send_raises_for_a_gone_peer_without_another_iteration_of_the_loop(
     loop: str, kind: str, size: int, way: str, engine_in_use: ModuleType
 ) -> None:
     async def main() -> None:
@@ -749,7 +747,7 @@ def test_who_does_nothing_but_send_learns_that_the_peer_is_gone(
 
 
 @LOOPS
-def test_what_is_known_of_a_unix_connection_can_be_asked_when_it_is_closed(loop: str) -> None:
+def test_get_extra_info_works_on_a_closed_unix_connection(loop: str) -> None:
     async def main() -> None:
         stream, peer = await wrapped()
         with peer:
@@ -762,7 +760,7 @@ def test_what_is_known_of_a_unix_connection_can_be_asked_when_it_is_closed(loop:
 
 
 @LOOPS
-def test_a_client_on_a_unix_socket_that_does_not_wait_for_its_answer_ends_quietly(
+def test_start_unix_server_stays_quiet_about_a_client_that_leaves_early(
     loop: str, tmp_path: Path
 ) -> None:
     async def main() -> None:
@@ -782,7 +780,9 @@ def test_a_client_on_a_unix_socket_that_does_not_wait_for_its_answer_ends_quietl
 
 
 @LOOPS
-def test_another_thread_sends_by_the_loop(loop: str, engine_in_use: ModuleType) -> None:
+def test_send_from_another_thread_with_run_coroutine_threadsafe(
+    loop: str, engine_in_use: ModuleType
+) -> None:
     messages = [
         bytes([number % 256]) * size for number, size in enumerate((3, 20_000, 200_000) * 9)
     ]
@@ -807,7 +807,7 @@ def test_another_thread_sends_by_the_loop(loop: str, engine_in_use: ModuleType) 
     run(loop, main())
 
 
-def test_a_loop_of_another_thread_is_refused() -> None:
+def test_send_refuses_the_loop_of_another_thread() -> None:
     async def main() -> None:
         stream, peer = await wrapped()
         with peer:

@@ -64,6 +64,8 @@ def test_they_tell_the_same_story_of_every_stream(both_engines: Engines, name: s
         ways = {
             "raw": number % 2 == 1,
             "on_oversize": "skip" if number % 3 == 1 else "raise",
+            "stream_offset": 1000 * (number % 2),
+            "keep_headers": number % 4 < 2,
         }
         hand_over = list(hand_overs.values())[number % len(hand_overs)]
         for pieces in ([stream], byte_by_byte(stream), *random_cuts(stream, 2, number)):

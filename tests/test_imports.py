@@ -20,7 +20,8 @@ PAGE = ROOT / "docs" / "architecture.md"
 MARKS = ("<!-- modules -->\n", "<!-- /modules -->\n")
 
 # Every module and its purpose, from the first layer to the last. Modules of one layer do not import
-# each other.
+# each other. A module of a folder is named by its path; a folder that is named alone, such as cli/,
+# is one module here.
 LAYERS = [
     {
         "_bytes_like.py": "the memory of a bytes-like object",
@@ -31,10 +32,10 @@ LAYERS = [
     {"_error_texts.py": "the texts of errors that several modules raise"},
     {
         "_batch.py": "the messages of one receive, taken out one by one",
-        "_loop_senders.py": "sends that wait in an event loop, first in, first out",
         "_shapes.py": "parse and build functions of the formats whose shape needs code",
         "_socket_face.py": "the part of a socket's interface that all wrappers share",
         "_waiting.py": "wait for a socket until a deadline",
+        "asyncio/waiters.py": "futures that tasks wait for: until the peer takes more, or the end",
     },
     {
         "_custom_header.py": "headers that functions of the user read and build",
@@ -42,13 +43,27 @@ LAYERS = [
         "_parameters.py": "a codec's arguments, checked and turned into a layout",
     },
     {
-        "_splitter.pyx": "the compiled engine",
-        "_splitter_py.py": "the engine in Python; read it as the specification of the compiled one",
+        "_encoder.pyx": "messages to bytes, compiled",
+        "_encoder_py.py": "the same in Python",
+        "_numbers.pxd": "what the compiled splitter and encoder share: a layout in C, numbers",
+    },
+    {
+        "_fields_py.py": "the length fields, in Python",
+        "_spans_py.py": "the positions of frames in a buffer, in Python",
+    },
+    {"_frame_reader_py.py": "the parsing part of the splitter, in Python"},
+    {
+        "_splitter.pyx": "bytes to messages, compiled",
+        "_splitter_py.py": "the same in Python: the splitter's public interface",
     },
     {"_engine.py": "chooses the engine, compiled or Python, once for all modules"},
     {"splitter.py": "the public names of the engine in use"},
-    {"codec.py": "`Codec`: constructors and verbs"},
     {
+        "_kept_headers.py": "the frame of a delivered message, exactly as it travelled",
+        "codec.py": "`Codec`: constructors and verbs",
+    },
+    {
+        "_inbox.py": "the receive side of a connection: messages, its end, the peer's time limits",
         "_outbox.py": "messages that were accepted for sending and are still unsent",
         "catalogue.py": "`formats`: the known protocols, a table",
         "datagrams.py": "`DatagramSocket`: messages in datagrams",
@@ -58,16 +73,23 @@ LAYERS = [
         "notation.py": "`parse_codec` and `format_codec`: a codec as one line of text",
     },
     {
-        "_loop_datagrams.py": "datagrams in an event loop",
-        "_loop_io.pyx": "the fast path of a message through an event loop, compiled",
-        "_loop_io_py.py": "the same in Python",
+        "asyncio/_fast_path.pyx": "the fast path of a message through an event loop, compiled",
+        "asyncio/_fast_path_py.py": "the same in Python",
+        "asyncio/datagrams.py": "`DatagramStream`",
+        "asyncio/time_limits.py": "the timer of a peer with time limits",
+        "asyncio/tls.py": "the upgrade of a stream to TLS",
+        "asyncio/transport.py": "the transport that a protocol's user sees",
         "_socket_io.pyx": "the fast path of a message through a socket, compiled",
         "_socket_io_py.py": "the same in Python",
     },
     {
-        "asyncio.py": "connections in an event loop",
+        "asyncio/sending.py": "the send side: messages → batch → outbox → transport",
         "sockets.py": "connections on blocking sockets",
     },
+    {"asyncio/protocol.py": "`FrameProtocol`: what the event loop calls"},
+    {"asyncio/stream.py": "`FrameStream`: a connection for tasks that wait"},
+    {"asyncio/connect.py": "`open_connection`, `start_server` and their Unix versions"},
+    {"asyncio/__init__.py": "the public names for event loops"},
     {"socketserver.py": "connections of the standard library's `socketserver`"},
     {"testing/": "the test kit for users"},
     {"cli/": "the command line"},
@@ -76,18 +98,34 @@ LAYERS = [
 
 
 def module_of(file: str) -> str:
-    return file.removesuffix("/").removesuffix(".pyx").removesuffix(".py")
+    """Return the dotted name of a module by its path in the package."""
+    path = (
+        file.removesuffix(".pyx").removesuffix(".pxd").removesuffix(".py").removesuffix("/__init__")
+    )
+    return path.removesuffix("/").replace("/", ".")
 
 
 LAYER_OF = {module_of(file): number for number, layer in enumerate(LAYERS) for file in layer}
+FOLDERS = {module_of(file) for layer in LAYERS for file in layer if file.endswith("/")}
 
 # Imports from a later layer. Each is inside a function, for the reason given.
 EXCEPTIONS = {
     ("codec", "notation"),  # str(codec) is the notation, which uses codecs
     # The engine is chosen once for all modules, by their names.
-    ("_engine", "_loop_io_py"),
+    ("_engine", "asyncio._fast_path_py"),
     ("_engine", "_socket_io_py"),
+    # For annotations only: an object refers to the one that owns it.
+    ("asyncio.sending", "asyncio.protocol"),
+    ("asyncio.tls", "asyncio.stream"),
+    ("asyncio.transport", "asyncio.protocol"),
+    ("asyncio.transport", "asyncio.sending"),
 }
+
+
+def entry_of(module: str) -> str | None:
+    """Return the entry of a module in `LAYERS`, its own or that of its folder; None without one."""
+    folder = module.partition(".")[0]
+    return folder if folder in FOLDERS else module if module in LAYER_OF else None
 
 
 def source_files() -> list[Path]:
@@ -108,27 +146,32 @@ def imported_modules(path: Path) -> Iterator[tuple[str, bool]]:
         or (isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING")
         for node in ast.walk(block)
     }
-    depth = len(path.relative_to(PACKAGE).parts)  # of the package, in dots of a relative import
+    parents = path.relative_to(PACKAGE).parts[:-1]  # the folders in the package
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+        elif isinstance(node, ast.ImportFrom):
             names = [f"{node.module}.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.level == depth:
-            module = f"{node.module}." if node.module else ""
-            names = [f"framecodec.{module}{alias.name}" for alias in node.names]
+            if node.level:
+                above = ["framecodec", *parents][: len(parents) + 2 - node.level]
+                origin = ".".join([*above, *([node.module] if node.module else [])])
+                names = [f"{origin}.{alias.name}" for alias in node.names]
         else:
-            continue  # inside one folder
+            continue
         for name in names:
-            top, _, rest = name.partition(".")
-            if top == "framecodec" and rest.split(".")[0] in LAYER_OF:
-                yield rest.split(".")[0], id(node) in inside
+            module = name.removeprefix("framecodec.")
+            if module not in LAYER_OF:  # the name of a function or class
+                module = module.rpartition(".")[0]
+            entry = entry_of(module)
+            if module != name and entry is not None:
+                yield entry, id(node) in inside
 
 
 @pytest.mark.parametrize("path", source_files(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_module_imports_only_from_earlier_layers(path: Path) -> None:
-    module = module_of(path.relative_to(PACKAGE).parts[0])
-    assert module in LAYER_OF, f"add {module} to a layer in LAYERS"
+    file = path.relative_to(PACKAGE).as_posix()
+    module = entry_of(module_of(file))
+    assert module, f"add {file} to a layer in LAYERS"
     wrong = {
         imported
         for imported, inside in imported_modules(path)
@@ -147,26 +190,42 @@ def test_the_walk_finds_imports() -> None:
     assert ("_engine", False) in set(imported_modules(PACKAGE / "splitter.py"))
     assert ("_splitter_py", True) in set(imported_modules(PACKAGE / "_engine.py"))
     assert ("notation", True) in set(imported_modules(PACKAGE / "codec.py"))
+    assert {("_outbox", False), ("asyncio.waiters", False), ("asyncio.protocol", True)} <= set(
+        imported_modules(PACKAGE / "asyncio" / "sending.py")
+    )
 
 
-def test_the_compiled_engine_imports_what_the_python_engine_imports() -> None:
-    pyx = PACKAGE / "_splitter.pyx"
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("_splitter", ["_splitter_py", "_frame_reader_py", "_fields_py", "_spans_py"]),
+        ("_encoder", ["_encoder_py"]),
+    ],
+)
+def test_the_compiled_engine_imports_what_the_python_engine_imports(
+    name: str, parts: list[str]
+) -> None:
+    pyx = PACKAGE / f"{name}.pyx"
     if not pyx.exists():  # an installed wheel has no source of the compiled engine
-        pyx = ROOT / "src" / "framecodec" / "_splitter.pyx"
+        pyx = ROOT / "src" / "framecodec" / f"{name}.pyx"
     modules = set()
     for line in pyx.read_text(encoding="utf-8").splitlines():
         if line.startswith("from . import "):
             modules |= set(line.removeprefix("from . import ").split(", "))
-        elif line.startswith("from ."):
+        elif line.startswith("from .") and " cimport " not in line:
             modules.add(line.split()[1].strip("."))
-    assert modules == {module for module, _ in imported_modules(PACKAGE / "_splitter_py.py")}
+    twin = {module for part in parts for module, _ in imported_modules(PACKAGE / f"{part}.py")}
+    assert modules == {module.removesuffix("_py") for module in twin - set(parts)}
 
 
 def table() -> str:
     """Return the layers as a table in Markdown, without modules that do not exist yet."""
     rows = ["| layer | module | purpose |", "| ---: | --- | --- |"]
-    existing = {module_of(path.relative_to(PACKAGE).parts[0]) for path in source_files()}
-    existing |= {module_of(file) for layer in LAYERS for file in layer if file.endswith(".pyx")}
+    files = [path.relative_to(PACKAGE).as_posix() for path in source_files()]
+    existing = {entry_of(module_of(file)) for file in files}
+    existing |= {
+        module_of(file) for layer in LAYERS for file in layer if file.endswith((".pyx", ".pxd"))
+    }
     number = 0
     for layer in LAYERS:
         files = [file for file in layer if module_of(file) in existing]

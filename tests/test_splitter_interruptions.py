@@ -29,6 +29,10 @@ CODECS = {
 }
 
 
+# The modules of the splitter.
+PARTS = ("_splitter_py.py", "_frame_reader_py.py", "_fields_py.py", "_header_block.py")
+
+
 class Interrupted(BaseException):
     pass
 
@@ -40,7 +44,7 @@ class Handler:
         self.left = number
 
     def __call__(self, frame: FrameType, event: str, argument: object) -> None:
-        if event in ("call", "c_return") and "_splitter_py" in frame.f_code.co_filename:
+        if event in ("call", "c_return") and frame.f_code.co_filename.endswith(PARTS):
             self.left -= 1
             if self.left < 0:
                 sys.setprofile(None)

@@ -1,8 +1,8 @@
 """Choose the engine, compiled or Python, once for all modules.
 
-The compiled engine is three modules. It is used as a whole or not at all, so that
+The compiled engine is four modules. It is used as a whole or not at all, so that
 `framecodec.ACCELERATED` is true of every part. Where it is not used, `FALLBACK_REASON` says why.
-Where the reason is a fault (a broken file, a missing one of the three, a sub-interpreter that may
+Where the reason is a fault (a broken file, a missing one of the four, a sub-interpreter that may
 not load them), one `RuntimeWarning` says it too.
 
 A type checker sees the Python modules; the stubs of the compiled ones declare the same interface.
@@ -10,17 +10,25 @@ A type checker sees the Python modules; the stubs of the compiled ones declare t
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
 import sys
 import warnings
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-__all__ = ["ACCELERATED", "FALLBACK_REASON", "loop_io", "socket_io", "splitter"]
+__all__ = [
+    "ACCELERATED",
+    "FALLBACK_REASON",
+    "asyncio_fast_path",
+    "encoder",
+    "socket_io",
+    "splitter",
+]
 
-_NAMES = ("_splitter", "_socket_io", "_loop_io")
+_NAMES = ("_encoder", "_splitter", "_socket_io", "asyncio._fast_path")
 
 # Whether the compiled modules declare that they need no GIL (Py_mod_gil). Where one does not,
 # loading it switches the GIL on for the whole program.
@@ -39,7 +47,7 @@ def _reason_against() -> str | None:
     """
     if os.environ.get("FRAMECODEC_NO_EXTENSIONS", "") not in ("", "0"):
         return "FRAMECODEC_NO_EXTENSIONS is set"
-    missing = [name for name in _NAMES if importlib.util.find_spec(f"{__package__}.{name}") is None]
+    missing = [name for name in _NAMES if _find(name) is None]
     if len(missing) == len(_NAMES):
         return "the compiled modules are not installed"
     # On a free-threaded build, the GIL may be on: by -X gil=1, or for another module's sake.
@@ -54,9 +62,40 @@ def _reason_against() -> str | None:
     return None
 
 
+def _find(name: str) -> ModuleSpec | None:
+    """Return where a module is, without importing the folder that it is in."""
+    full_name = f"{__package__}.{name}"
+    if full_name in sys.modules:
+        return getattr(sys.modules[full_name], "__spec__", None)
+    folder = Path(__file__).parent.joinpath(*name.split(".")[:-1])
+    return PathFinder.find_spec(full_name, [str(folder)])
+
+
+def _import(name: str) -> ModuleType:
+    """Import a module without importing the folder that it is in.
+
+    The modules of the folder import this one: they need the chosen engine. And asyncio is slow to
+    import for users who do not need it.
+    """
+    full_name = f"{__package__}.{name}"
+    loaded = sys.modules.get(full_name)
+    if loaded is not None:
+        return loaded
+    spec = _find(name)
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError(f"No module named {full_name!r}", name=full_name)
+    module = sys.modules[full_name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[full_name]
+        raise
+    return module
+
+
 def _load(name: str) -> ModuleType:
     try:
-        return importlib.import_module(f"{__package__}.{name}")
+        return _import(name)
     except MemoryError:
         raise
     except Exception as error:  # also a SystemError, or a warning that the user made an error
@@ -82,15 +121,16 @@ def _load_compiled() -> tuple[list[ModuleType] | None, str | None]:
 
 
 if TYPE_CHECKING:
-    from . import _loop_io_py as loop_io
+    from . import _encoder_py as encoder
     from . import _socket_io_py as socket_io
     from . import _splitter_py as splitter
+    from .asyncio import _fast_path_py as asyncio_fast_path
 
     ACCELERATED: bool
     FALLBACK_REASON: str | None
 else:
     _modules, FALLBACK_REASON = _load_compiled()
     ACCELERATED = _modules is not None
-    splitter, socket_io, loop_io = _modules or [
-        importlib.import_module(f"{__package__}.{name}_py") for name in _NAMES
+    encoder, splitter, socket_io, asyncio_fast_path = _modules or [
+        _import(f"{name}_py") for name in _NAMES
     ]

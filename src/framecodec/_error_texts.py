@@ -357,6 +357,10 @@ def bad_on_oversize(on_oversize: object) -> ValueError:
     return ValueError(f'on_oversize must be "raise" or "skip", not {on_oversize!r}')
 
 
+def bad_stream_offset(stream_offset: int) -> ValueError:
+    return ValueError(f"stream_offset must be from 0 to {2**62}, not {stream_offset}")
+
+
 def not_copied(of_a_connection: object) -> TypeError:
     """Return the error about the copy of an object that belongs to one connection."""
     name = type(of_a_connection).__name__
@@ -439,14 +443,6 @@ def connection_closed() -> ConnectionAbortedError:
 def connection_reset() -> ConnectionResetError:
     """Return the error about a peer that reset the connection."""
     return ConnectionResetError(errno.ECONNRESET, "the peer reset the connection")
-
-
-def another_threads_loop() -> RuntimeError:
-    """Return the error about a call from another thread than the event loop's."""
-    return RuntimeError(
-        "this connection belongs to an event loop in another thread; use "
-        "loop.call_soon_threadsafe()"
-    )
 
 
 def count_lost(done: str) -> ConnectionAbortedError:
@@ -705,43 +701,6 @@ def connection_lost(cause: BaseException | None) -> ConnectionResetError:
     return error
 
 
-def sending_failed(cause: BaseException) -> ConnectionAbortedError:
-    """Return the error that ends the sending direction."""
-    # Without the cause itself, whose traceback keeps the message.
-    return ConnectionAbortedError(errno.ECONNABORTED, f"sending failed: {cause!r}")
-
-
-def receiving_failed(cause: BaseException) -> ConnectionAbortedError:
-    """Return the error that ends the receiving direction."""
-    return ConnectionAbortedError(errno.ECONNABORTED, f"receiving failed: {cause!r}")
-
-
-def sending_ended() -> RuntimeError:
-    """Return the error about a send after `write_eof`."""
-    return RuntimeError("write_eof() ended the sending; nothing can be sent after it")
-
-
-def tls_ends_both() -> NotImplementedError:
-    """Return the error about `write_eof` over TLS."""
-    return NotImplementedError("write_eof(): TLS cannot end one direction alone")
-
-
-def handed_over() -> RuntimeError:
-    """Return the error about a protocol whose transport has another one."""
-    return RuntimeError(
-        "the transport belongs to another protocol now; after loop.start_tls(), set "
-        "protocol.transport to what it returned"
-    )
-
-
 def another_recv_waits() -> RuntimeError:
     """Return the error about a second receiver."""
     return RuntimeError("another recv of the same stream waits; only one task may receive")
-
-
-def clear_text_left() -> RuntimeError:
-    """Return the error about bytes that came before the TLS handshake."""
-    return RuntimeError(
-        "start_tls(): the peer sent unencrypted bytes after the last message, which must not be "
-        "taken for encrypted ones; receive all messages first"
-    )

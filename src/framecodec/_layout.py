@@ -30,6 +30,7 @@ __all__ = [
     "VARINT",
     "HasLayout",
     "Layout",
+    "layout_of",
 ]
 
 # The kinds of length field. The engines have one branch for each.
@@ -91,6 +92,11 @@ class Layout:
     special_values: dict[Hashable, int] = field(init=False)  # object -> field value
     bytes_are_special: bool = field(init=False)  # a special object can equal a message
     quick_range: tuple[int, int] = field(init=False)  # see _quick_range
+    plain: bool = field(init=False)  # UINT, and nothing in the frame but the field and the rest
+    # Each message has one possible frame, the one that the encoder writes.
+    canonical: bool = field(init=False)
+    # The same as a C structure (_numbers.pxd), made when the compiled engine first needs it.
+    numbers: bytes | None = field(init=False, default=None, repr=False)
 
     def __post_init__(self) -> None:
         lead_size = 0 if self.kind == CUSTOM else self.field_offset - len(self.magic)
@@ -105,6 +111,8 @@ class Layout:
             ("rest_max", rest_max),
             ("message_max", rest_max + lead_size),
             ("special_values", special_values),
+            ("canonical", self.kind < HEADERS and self.base == 10),
+            ("plain", self.kind == UINT and not (lead_size or self.magic or self.trailer)),
             ("bytes_are_special", any(isinstance(s, bytes | memoryview) for s in special_values)),
         ):
             object.__setattr__(self, name, value)
@@ -134,3 +142,15 @@ class HasLayout(Protocol):
     @property
     def layout(self) -> Layout:
         """The description as plain numbers."""
+
+
+def layout_of(codec: HasLayout) -> Layout:
+    """Return a codec's layout.
+
+    Raises:
+        TypeError: `codec` is not a codec.
+    """
+    layout = getattr(codec, "layout", None)
+    if not isinstance(layout, Layout):
+        raise TypeError(f"codec must be a framecodec.Codec, not {type(codec).__name__!r}")
+    return layout

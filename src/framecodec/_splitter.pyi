@@ -1,13 +1,14 @@
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, SupportsIndex, final, overload
 
 from typing_extensions import Buffer
 
+from ._encoder import Encoder as Encoder
 from ._error_texts import PendingFrame
 from ._layout import HasLayout
 
-__all__ = ["Encoder", "Spans", "Splitter", "scan"]
+__all__ = ["Spans", "Splitter", "scan"]
 
 @final
 class Splitter:
@@ -17,6 +18,8 @@ class Splitter:
         *,
         raw: bool = False,
         on_oversize: Literal["raise", "skip"] = "raise",
+        stream_offset: SupportsIndex = 0,
+        keep_headers: bool = False,
     ) -> Splitter: ...
     def feed(self, data: Buffer, /) -> list[Any]: ...
     def get_buffer(self, sizehint: SupportsIndex = -1, /) -> memoryview: ...
@@ -37,6 +40,8 @@ class Splitter:
     def error(self) -> BaseException | None: ...
     @property
     def skipped(self) -> int: ...
+    @property
+    def headers(self) -> list[bytes] | None: ...
 
 @final
 class Spans(Sequence[memoryview]):
@@ -54,11 +59,3 @@ class Spans(Sequence[memoryview]):
         def __release_buffer__(self, buffer: memoryview, /) -> None: ...
 
 def scan(codec: HasLayout, data: Buffer, *, raw: bool = False) -> Spans: ...
-
-@final
-class Encoder:
-    def __new__(cls, codec: HasLayout) -> Encoder: ...
-    def encode(self, message: object, /) -> bytes: ...
-    def encode_many(self, messages: Iterable[object], /) -> bytes: ...
-    def encode_small(self, messages: list[Any], largest: int, /) -> bytes | None: ...
-    def frame_parts(self, message: object, /) -> list[Buffer]: ...

@@ -1,25 +1,26 @@
 # cython: language_level=3
-# The hot loop indexes C memory only, behind comparisons of its own:
+# The fast path indexes C memory only, after its own comparisons:
 # cython: boundscheck=False, wraparound=False, cdivision=True
 # A method of one positional argument becomes METH_O (a call costs 70 instead of 78 ns), and still
 # shows its signature:
 # cython: binding=False, embedsignature=True, embedsignature.format=clinic
-"""The engine in Cython: bytes in, messages out; messages in, bytes out.
+"""The splitter in Cython: bytes in, messages out.
 
-`_splitter_py.py` is the specification: the same rooms in the same order under the same names, and
-what is said there of a splitter's duty and plan holds here. Whoever changes one changes the other,
-docstrings of what is public too: ``help(framecodec.Splitter)`` shows those of the engine in use.
+Its specification is in Python: `_splitter_py.py`, the public interface, and `_frame_reader_py.py`,
+the parsing, which are one class here. The functions have the same names and the same order, and the
+plan of the work is described there. Change all in the same commit, docstrings too, because
+``help(framecodec.Splitter)`` shows those of the engine in use.
 
 What is different here
-    The hot loop reads C memory and touches no Python object but the messages that it makes. A
+    The fast path reads C memory and touches no Python object but the messages that it makes. A
     message that is cut off grows in the `bytes` object that will be delivered, so it is copied
-    once; its size doubles with what arrived, so that nothing is allocated from a declared length
-    alone.
+    once; its size doubles with the bytes that arrived, so that nothing is allocated from a declared
+    length alone.
 
-    Fields that the loop compares are plain C numbers, copied from the layout at construction. Wire
-    values are uint64_t, sizes in memory Py_ssize_t; a value becomes a size only after it was
-    compared with a limit that a Py_ssize_t holds. Sums of sizes cannot overflow: each is at most
-    LARGEST_SIZE, half of what a Py_ssize_t holds.
+    Numbers that the loops compare are in a `Shape`, the layout's C copy. Wire values are uint64_t,
+    sizes in memory Py_ssize_t; a value becomes a size only after it was compared with a limit that
+    a Py_ssize_t holds. Sums of sizes cannot overflow: each is at most LARGEST_SIZE, half of what a
+    Py_ssize_t holds.
 
     The state is consistent whenever Python code may run: in errors, in the user's parse(), nowhere
     else.
@@ -51,27 +52,38 @@ from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
+from ._numbers cimport (
+    CUSTOM,
+    DIGITS,
+    HEADERS,
+    LARGEST_SIZE,
+    Shape,
+    TEXT,
+    UINT,
+    VARINT,
+    bytes_at,
+    bytes_of,
+    common_size,
+    copy,
+    digit_value,
+    load,
+    message_of,
+    numbers_of,
+    shape_in,
+)
+
 import operator
 from collections.abc import Sequence
 
 from . import _error_texts, errors
 from ._bytes_like import view_bytes
-from ._custom_header import build_header, read_header
+from ._custom_header import read_header
+from ._encoder import Encoder  # no-cython-lint: this module offers a whole engine
 from ._header_block import read_lines
-from ._layout import Layout
+from ._layout import layout_of
 from ._likely_causes import SAMPLE_SIZE
 
-__all__ = ["Encoder", "Spans", "Splitter", "scan"]
-
-# The kinds of length field, as in _layout.py (a comparison with a module's variable would cost the
-# hot loop 3 ns a message).
-cdef enum:
-    UINT = 0
-    DIGITS = 1
-    VARINT = 2
-    TEXT = 3
-    HEADERS = 4
-    CUSTOM = 5
+__all__ = ["Spans", "Splitter", "scan"]
 
 cdef enum:
     IN_HEADER
@@ -82,60 +94,39 @@ cdef enum:
 # what get_room() gave: everything from GIVEN_BY_GET_ROOM up.
 cdef enum:
     NOTHING
-    A_BUFFER  # the receive buffer
+    GIVEN_BUFFER  # the receive buffer
     GIVEN_BY_GET_ROOM
-    A_BUFFER_AS_ROOM = GIVEN_BY_GET_ROOM  # the receive buffer, given by get_room()
-    A_ROOM  # memory of the message that is being filled
+    BUFFER_AS_MEMORY = GIVEN_BY_GET_ROOM  # the receive buffer, given by get_room()
+    MESSAGE_MEMORY  # memory of the message that is being filled
 
 cdef enum:
-    # The buffer that get_buffer() gives when the caller has no wish, and the least and most it may
-    # wish.
+    # The size of the buffer without a size hint, the smallest and the largest one.
     BUFFER_SIZE = 65536
     SMALLEST_BUFFER_SIZE = 1024
     LARGEST_BUFFER_SIZE = 1048576
 
-    # A header that may be longer is gathered by steps: so many bytes, then as many again as there
+    # A header that may be longer is gathered by steps: this many bytes, then as many again as there
     # are.
-    FIRST_HEADER = 256
+    FIRST_HEADER_STEP = 256
 
-    # Less than this is not worth a way of its own.
-    SMALLEST_ROOM = 65536
+    # get_room() gives the memory of a message only if at least this much of it is missing.
+    SMALLEST_MEMORY = 65536
 
-    # An unfinished message's first allocation, where it has so many bytes.
-    FIRST_ROOM = 4096
+    # An unfinished message's first allocation, if it has that many bytes.
+    FIRST_CAPACITY = 4096
     # Added whenever it grows, to grow less often.
-    MORE_ROOM = 65536
+    EXTRA_CAPACITY = 65536
 
     # From this size up a message is put on huge pages: the faults of 4 KiB pages would cost more
     # than the copy (7.3 against 5.5 ms for 16 MiB).
     HUGE_MESSAGE_SIZE = 2097152
-
-    # How a length field that was looked at came out.
-    MORE = 0  # more bytes are wanted
-    ODD = 1  # it takes a second look to say what is wrong
-    FOUND = 2
-
-
-cdef object _layout_of(codec):
-    layout = getattr(codec, "layout", None)
-    if not isinstance(layout, Layout):
-        raise _error_texts.not_a_codec(codec)
-    return layout
 
 
 # The bytes object of an unfinished message is held by a plain pointer: it is not whole yet, and
 # moves when it grows.
 cdef extern from "Python.h":
     PyObject* _new_bytes "PyBytes_FromStringAndSize" (const char*, Py_ssize_t) except NULL
-    uint8_t* _bytes_at "(uint8_t *)PyBytes_AS_STRING" (PyObject*) noexcept
-    # Items of a list of messages are borrowed, which saves two counts a message.
-    PyObject* PyList_GET_ITEM(list, Py_ssize_t) noexcept
-    bint _is_bytes "PyBytes_CheckExact" (PyObject*) noexcept
-    Py_ssize_t _bytes_size "PyBytes_GET_SIZE" (PyObject*) noexcept
     Py_ssize_t Py_REFCNT(PyObject*) noexcept
-    # As in _layout.py. A batch has no more, and its count of headers, of 8 bytes at most, cannot
-    # overflow either.
-    const Py_ssize_t LARGEST_SIZE "(PY_SSIZE_T_MAX / 2)"
     # Clips where the exception to raise is NULL.
     Py_ssize_t PyNumber_AsSsize_t(object, PyObject*) except? -1
 
@@ -194,14 +185,10 @@ cdef extern from *:
 
 
 cdef Py_ssize_t _clipped_index(number) except? -1:
-    """As an integer, clipped to what a Py_ssize_t holds."""
+    """Return an integer, clipped to what a Py_ssize_t holds."""
     if PyLong_CheckExact(number):
         return PyNumber_AsSsize_t(number, NULL)
     return PyNumber_AsSsize_t(operator.index(number), NULL)
-
-
-cdef inline bytes _bytes_of(const uint8_t* data, Py_ssize_t size):
-    return PyBytes_FromStringAndSize(<const char*>data, size)
 
 
 cdef class Splitter
@@ -240,123 +227,16 @@ cdef inline int _consume(
     return 0
 
 
-# --- bytes and numbers ----------------------------------------------------------------------------
-
-
-cdef inline void _copy(uint8_t* to, const uint8_t* data, Py_ssize_t size) noexcept nogil:
-    """memcpy(), whose call costs more than it does where a message is small: those are copied here,
-    by pieces of fixed sizes, each one instruction, which overlap in the middle."""
-    if size > 64:
-        memcpy(to, data, size)
-    elif size >= 16:
-        memcpy(to, data, 16)
-        if size > 32:
-            memcpy(to + 16, data + 16, 16)
-            memcpy(to + size - 32, data + size - 32, 16)
-        memcpy(to + size - 16, data + size - 16, 16)
-    elif size >= 8:
-        memcpy(to, data, 8)
-        memcpy(to + size - 8, data + size - 8, 8)
-    elif size >= 4:
-        memcpy(to, data, 4)
-        memcpy(to + size - 4, data + size - 4, 4)
-    elif size:
-        to[0] = data[0]
-        to[size >> 1] = data[size >> 1]
-        to[size - 1] = data[size - 1]
-
-
-cdef inline bytes _message_of(const uint8_t* data, Py_ssize_t size):
-    cdef bytes message = PyBytes_FromStringAndSize(NULL, size)
-    _copy(<uint8_t*>PyBytes_AS_STRING(message), data, size)
-    return message
-
-
-cdef inline uint64_t _load(const uint8_t* p, int width, bint little) noexcept nogil:
-    """A binary number; gcc makes one load and one byte swap of the four shifts."""
-    cdef uint64_t value = 0
-    cdef int i
-    if width == 4:
-        if little:
-            return p[0] | <uint64_t>p[1] << 8 | <uint64_t>p[2] << 16 | <uint64_t>p[3] << 24
-        return <uint64_t>p[0] << 24 | <uint64_t>p[1] << 16 | <uint64_t>p[2] << 8 | p[3]
-    if width == 2:
-        return (p[0] | <uint64_t>p[1] << 8) if little else (<uint64_t>p[0] << 8 | p[1])
-    if little:
-        for i in range(width - 1, -1, -1):
-            value = value << 8 | p[i]
-    else:
-        for i in range(width):
-            value = value << 8 | p[i]
-    return value
-
-
-cdef inline void _store(uint8_t* p, uint64_t value, int width, bint little) noexcept nogil:
-    cdef int i
-    if width == 4 and not little:
-        p[0] = (value >> 24) & 0xFF
-        p[1] = (value >> 16) & 0xFF
-        p[2] = (value >> 8) & 0xFF
-        p[3] = value & 0xFF
-    elif little:
-        for i in range(width):
-            p[i] = value & 0xFF
-            value >>= 8
-    else:
-        for i in range(width - 1, -1, -1):
-            p[i] = value & 0xFF
-            value >>= 8
-
-
-cdef inline void _store_varint(uint8_t* p, uint64_t value) noexcept nogil:
-    while value > 0x7F:
-        p[0] = value & 0x7F | 0x80
-        value >>= 7
-        p += 1
-    p[0] = value & 0x7F
-
-
-cdef inline void _store_digits(
-    uint8_t* p, uint64_t value, Py_ssize_t width, int base
-) noexcept nogil:
-    cdef Py_ssize_t i
-    cdef int digit
-    for i in range(width - 1, -1, -1):
-        digit = value % base
-        value //= base
-        p[i] = c'0' + digit if digit < 10 else c'a' + digit - 10
-
-
-cdef inline int _digit(uint8_t byte, int base) noexcept nogil:
-    """The digit's value, or -1."""
-    if c'0' <= byte <= c'9':
-        return byte - c'0'
-    if base == 16:
-        if c'a' <= byte <= c'f':
-            return byte - c'a' + 10
-        if c'A' <= byte <= c'F':
-            return byte - c'A' + 10
-    return -1
-
-
-cdef inline Py_ssize_t _common_size(
-    const uint8_t* data, Py_ssize_t size, const uint8_t* wanted, Py_ssize_t wanted_size
-) noexcept nogil:
-    """How many first bytes are the same."""
-    cdef Py_ssize_t i = 0
-    while i < size and i < wanted_size and data[i] == wanted[i]:
-        i += 1
-    return i
-
-
 # --- in -------------------------------------------------------------------------------------------
 
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class _Room:
-    """Memory of an unfinished message, given to the caller that reads into it. It keeps the message
-    alive, which is then copied before it is delivered."""
+cdef class _MessageMemory:
+    """Memory of an unfinished message, for the caller to read into.
+
+    It keeps the message alive, which is then copied before it is delivered.
+    """
 
     cdef bytes message
     cdef Py_ssize_t pos
@@ -375,46 +255,32 @@ cdef class _Room:
 @cython.final
 @cython.auto_pickle(False)
 cdef class Splitter:
-    """Splitter(codec, *, raw=False, on_oversize="raise")\n--\n
-    One connection's receiving state: bytes in, any chunking; messages out.
+    """Splitter(codec, *, raw=False, on_oversize="raise", stream_offset=0, keep_headers=False)\n--\n
+    The receiving state of one connection: bytes in any chunks in, messages out.
 
     Args:
         codec: The shape of the frames.
         raw: Deliver whole frames as they travelled (proxies, captures) instead of messages.
         on_oversize: What happens to a frame whose message is larger than the codec's
             ``max_message_size``: ``"raise"`` fails as soon as its header is in; ``"skip"`` discards
-            exactly that frame in constant memory, counts it in `skipped`, and goes on.
+            exactly that frame in constant memory, counts it in `skipped`, and continues.
+        stream_offset: The position of the first byte in the stream, in bytes: offsets count from
+            it. A caller who has read a part of the stream by other means gives its size.
+        keep_headers: Keep the headers of messages in `headers`.
 
     Raises:
         TypeError: `codec` is not a `Codec`.
-        ValueError: `on_oversize` is neither of the two.
+        ValueError: `on_oversize` or `stream_offset` has another value than these.
     """
 
-    # The layout's numbers that the loops need.
     cdef object _layout
-    cdef bytes _magic
-    cdef bytes _trailer
-    cdef bytes _end
-    cdef const uint8_t* _magic_at
-    cdef const uint8_t* _trailer_at
-    cdef const uint8_t* _end_at
-    cdef int _kind
-    cdef int _width  # of the field: UINT, DIGITS exact; VARINT the longest
-    cdef int _base
-    cdef bint _little
-    cdef bint _plain  # UINT, and nothing else in the frame but the rest; not scanning
+    cdef bytes _numbers
+    cdef const Shape* _shape  # in _numbers
+    cdef bint _plain  # UINT, and nothing else in the frame but the rest; not raw, not scanning
     cdef bint _raw
     cdef bint _skip
-    cdef Py_ssize_t _magic_size
-    cdef Py_ssize_t _trailer_size
-    cdef Py_ssize_t _end_size
-    cdef Py_ssize_t _lead_size
-    cdef Py_ssize_t _field_offset
-    cdef Py_ssize_t _header_size_fixed  # 0 where it varies
-    cdef Py_ssize_t _wanted  # header bytes up to which to gather
-    cdef Py_ssize_t _adjustment
-    cdef uint64_t _quick_low  # field values low .. low + span need no second look
-    cdef uint64_t _quick_span
+    cdef bint _keep_headers  # the codec's frames are not canonical, and the caller needs them
+    cdef Py_ssize_t _header_limit  # header bytes up to which to gather
 
     # The pending frame.
     cdef int _phase
@@ -422,75 +288,65 @@ cdef class Splitter:
     cdef int64_t _pending  # bytes of it that were taken
     cdef uint8_t* _header  # its header, as far as it was taken
     cdef Py_ssize_t _header_size
-    cdef Py_ssize_t _header_room  # allocated
-    cdef Py_ssize_t _line_pos  # HEADERS: where the first line that was not judged begins
-    cdef object _parsed  # HEADERS: the length found in the lines judged, or -1
+    cdef Py_ssize_t _header_capacity  # allocated
+    cdef Py_ssize_t _line_pos  # HEADERS: where the first line that was not parsed begins
+    cdef object _parsed  # HEADERS: the length in the lines parsed, or -1
     cdef object _skip_left  # skipping: bytes of the rest that are missing (of any size)
     cdef bint _skipping  # past the header: the frame is oversized and being discarded
     cdef Py_ssize_t _rest_left  # in the rest, not skipping: bytes of it that are missing; else 0
     cdef object _rest_beyond  # ... and of one over LARGEST_SIZE what is over
     cdef PyObject* _message  # a `bytes` of our own being filled (raw: the frame), or NULL
     cdef Py_ssize_t _message_size  # what it will have
-    cdef Py_ssize_t _message_room  # what it has now
+    cdef Py_ssize_t _message_capacity  # what it has now
     cdef Py_ssize_t _filled  # of it
     cdef Py_ssize_t _pending_lead  # how many of its first bytes came with the header
     cdef Py_ssize_t _trailer_pos  # bytes of the trailer that matched
 
     cdef uint64_t _skipped_count
+    cdef list _headers  # of the messages of the last call that completed some, if they are kept
+    cdef bint _headers_are_old  # they are of an earlier call
     cdef Spans _spans  # scanning: where the frames lie, instead of messages
     cdef object _buffer  # the receive buffer: a bytearray, ...
-    cdef object _buffer_view  # ... and an export of it, so that nobody resizes it
+    cdef object _buffer_view  # ... and an export of it, so that no caller resizes it
     cdef Py_ssize_t _buffer_size
     cdef int _given  # what get_buffer() gave last
     cdef Py_ssize_t _given_size
-    cdef object _room_view  # A_ROOM: what was given
+    cdef object _memory_view  # MESSAGE_MEMORY: what was given
     cdef object _error  # the sticky error
     cdef bytes _not_taken  # after an error: what followed the byte that decided
-    cdef bytes _looked_ahead  # CUSTOM: bytes of earlier chunks that parse() saw and that follow the
-    # header; they are read before the chunk, which they end at
+    # CUSTOM: bytes of earlier chunks that parse() saw and that follow the header; they are read
+    # before the chunk, which they end at.
+    cdef bytes _surplus_bytes
     cdef bint _lost  # after an error: no memory for _not_taken
     cdef bint _detached
     cdef bint _busy  # inside a call during which other code may run
 
-    def __cinit__(self, codec, *, raw=False, on_oversize="raise"):
+    def __cinit__(
+        self, codec, *, raw=False, on_oversize="raise", stream_offset=0, keep_headers=False
+    ):
         self._header = NULL
         self._message = NULL
-        self._layout = layout = _layout_of(codec)
+        self._layout = layout = layout_of(codec)
         if on_oversize not in ("raise", "skip"):
             raise _error_texts.bad_on_oversize(on_oversize)
+        offset = operator.index(stream_offset)
+        if not 0 <= offset <= 1 << 62:
+            raise _error_texts.bad_stream_offset(offset)
+        self._stream_offset = offset
         self._raw = bool(raw)
         self._skip = on_oversize == "skip"
+        self._keep_headers = keep_headers and not raw and not layout.canonical
+        if self._keep_headers:
+            self._headers = []
 
-        self._magic = layout.magic
-        self._trailer = layout.trailer
-        self._end = layout.end
-        self._magic_at = <const uint8_t*>PyBytes_AS_STRING(self._magic)
-        self._trailer_at = <const uint8_t*>PyBytes_AS_STRING(self._trailer)
-        self._end_at = <const uint8_t*>PyBytes_AS_STRING(self._end)
-        self._kind = layout.kind
-        self._width = layout.field_width
-        self._base = layout.base
-        self._little = layout.little
-        self._magic_size = len(layout.magic)
-        self._trailer_size = len(layout.trailer)
-        self._end_size = len(layout.end)
-        self._lead_size = layout.lead_size
-        self._field_offset = layout.field_offset
-        self._header_size_fixed = layout.header_size
-        self._adjustment = layout.adjustment
-        self._quick_low, self._quick_span = layout.quick_range
-        self._plain = (
-            self._kind == UINT
-            and not raw
-            and not layout.magic
-            and not layout.lead_size
-            and not layout.trailer
-        )
-        self._wanted = layout.header_size or self._longest_header()
+        self._numbers = numbers_of(layout)
+        self._shape = shape_in(self._numbers)
+        self._plain = layout.plain and not raw
+        self._header_limit = layout.header_size or self._longest_header()
         self._parsed = -1
         self._rest_beyond = 0
         self._not_taken = b""
-        self._looked_ahead = b""
+        self._surplus_bytes = b""
 
     def __dealloc__(self):
         PyMem_Free(self._header)
@@ -499,14 +355,14 @@ cdef class Splitter:
     # --- bytes in ---------------------------------------------------------------------------------
 
     def feed(self, data, /):
-        """Takes the next bytes of the stream.
+        """Take the next bytes of the stream.
 
         Args:
             data: Any contiguous bytes-like object, of any length, cut anywhere.
 
         Returns:
             The messages that were completed, in order: `bytes`, or the objects of the codec's
-            ``specials``. Messages in front of a bad frame are returned first; the error is then in
+            ``specials``. Messages before a bad frame are returned first; the error is then in
             `error`, and raised by the next call.
 
         Raises:
@@ -538,7 +394,7 @@ cdef class Splitter:
             if self._message != NULL and Py_REFCNT(self._message) > 1:
                 # The caller has a view of the message, and may be feeding just that: taking a
                 # chunk would write into it.
-                data = _bytes_of(<const uint8_t*>view.buf, view.len)
+                data = bytes_of(<const uint8_t*>view.buf, view.len)
                 self._take(<const uint8_t*>PyBytes_AS_STRING(data), view.len, messages)
             else:
                 self._take(<const uint8_t*>view.buf, view.len, messages)
@@ -547,11 +403,11 @@ cdef class Splitter:
         return 0
 
     def get_buffer(self, sizehint=-1, /):
-        """Gives memory to read the next bytes of the stream into.
+        """Return memory to read the next bytes of the stream into.
 
         Args:
-            sizehint: Bytes wanted, from 1 KiB to 1 MiB; -1 or 0 leaves it to the splitter (64 KiB).
-                The buffer may be larger.
+            sizehint: Bytes needed, from 1 KiB to 1 MiB; -1 or 0 means 64 KiB. The buffer may be
+                larger.
 
         Returns:
             A writable buffer that is never empty, to be filled from its start and reported with
@@ -563,7 +419,7 @@ cdef class Splitter:
         """
         cdef Py_ssize_t size = _clipped_index(sizehint)
         self._check_usable()
-        return self._give_buffer(size, A_BUFFER)
+        return self._give_buffer(size, GIVEN_BUFFER)
 
     cdef object _give_buffer(self, Py_ssize_t size, int given):
         if size <= 0:
@@ -571,7 +427,7 @@ cdef class Splitter:
         size = min(max(size, SMALLEST_BUFFER_SIZE), LARGEST_BUFFER_SIZE)
         self._busy = True  # an allocation may collect garbage, whose finalizers may come in here
         try:
-            self._withdraw_room()
+            self._withdraw_memory()
             self._given = NOTHING
             buffer, buffer_view = self._buffer, self._buffer_view
             if buffer is None or self._buffer_size < size:
@@ -588,7 +444,7 @@ cdef class Splitter:
         return view
 
     def get_room(self, sizehint=-1, /):
-        """As `get_buffer`, for a caller who lets go of the memory at once.
+        """Return memory as `get_buffer` does, for a caller that releases it at once.
 
         The compiled engine may give the memory of the message itself, so that the bytes of a large
         one are never copied; Python cannot fill a `bytes`.
@@ -596,35 +452,35 @@ cdef class Splitter:
         # buffer_updated() withdraws it; where it cannot, because the caller has another view of it,
         # the message moves before it grows, and is copied before it is delivered.
         cdef Py_ssize_t size = _clipped_index(sizehint)
-        cdef _Room room
+        cdef _MessageMemory memory
         self._check_usable()
-        if self._rest_left < SMALLEST_ROOM:
-            return self._give_buffer(size, A_BUFFER_AS_ROOM)
+        if self._rest_left < SMALLEST_MEMORY:
+            return self._give_buffer(size, BUFFER_AS_MEMORY)
         self._busy = True  # as in _give_buffer()
         try:
-            self._withdraw_room()
+            self._withdraw_memory()
             self._given = NOTHING
-            if self._message_room - self._filled < SMALLEST_ROOM:
-                self._make_room(0)
-            room = _Room.__new__(_Room)
-            room.message = <object>self._message
-            room.pos = self._filled
-            room.size = min(
-                max(size, SMALLEST_ROOM), self._rest_left, self._message_room - self._filled
+            if self._message_capacity - self._filled < SMALLEST_MEMORY:
+                self._grow_message(0)
+            memory = _MessageMemory.__new__(_MessageMemory)
+            memory.message = <object>self._message
+            memory.pos = self._filled
+            memory.size = min(
+                max(size, SMALLEST_MEMORY), self._rest_left, self._message_capacity - self._filled
             )
-            self._room_view = PyMemoryView_FromObject(room)
-            self._given = A_ROOM
-            self._given_size = room.size
-            return self._room_view
+            self._memory_view = PyMemoryView_FromObject(memory)
+            self._given = MESSAGE_MEMORY
+            self._given_size = memory.size
+            return self._memory_view
         finally:
             self._busy = False
 
-    cdef int _withdraw_room(self) except -1:
-        """Ends what get_room() gave, as far as the caller has no views of it."""
+    cdef int _withdraw_memory(self) except -1:
+        """Release the memory that get_room() gave, unless the caller has views of it."""
         if self._given >= GIVEN_BY_GET_ROOM:
             self._given = NOTHING
-        if self._room_view is not None:
-            view, self._room_view = self._room_view, None
+        if self._memory_view is not None:
+            view, self._memory_view = self._memory_view, None
             try:
                 view.release()
             except BufferError:  # there is a view of the view
@@ -632,7 +488,7 @@ cdef class Splitter:
         return 0
 
     def buffer_updated(self, count, /):
-        """Takes what was read into the buffer that `get_buffer` gave.
+        """Take the bytes that were read into the buffer from `get_buffer`.
 
         Args:
             count: Bytes that were read, from the buffer's start.
@@ -654,18 +510,19 @@ cdef class Splitter:
             raise _error_texts.no_buffer_given()
         if size < 0 or size > self._given_size:
             raise _error_texts.updated_beyond_buffer(number, self._given_size)
-        if given == A_ROOM:
-            self._take_room(size, messages)
+        if given == MESSAGE_MEMORY:
+            self._take_from_memory(size, messages)
             return messages
         self._given = NOTHING
         self._take(<const uint8_t*>PyByteArray_AS_STRING(self._buffer), size, messages)
         return messages
 
-    cdef int _take_room(self, Py_ssize_t size, list messages) except -1:
-        """Counts bytes that the caller has written into the message itself."""
+    cdef int _take_from_memory(self, Py_ssize_t size, list messages) except -1:
+        """Count bytes that the caller has written into the message itself."""
         self._busy = True
         try:
-            self._withdraw_room()
+            self._withdraw_memory()
+            self._headers_are_old = True
             self._filled += size
             self._rest_left -= size
             self._pending += size
@@ -680,7 +537,7 @@ cdef class Splitter:
         return 0
 
     def feed_eof(self):
-        """Says that the stream has ended.
+        """End the stream.
 
         Raises:
             IncompleteFrameError: It ended inside a frame. Every later call raises the same error.
@@ -699,11 +556,11 @@ cdef class Splitter:
         raise error
 
     def detach(self):
-        """Ends the splitter and gives back what it holds, for a hand-over to another protocol.
+        """End the splitter and return its unread bytes, for another protocol.
 
         Returns:
-            The bytes of the unfinished frame; after an error every byte from the bad frame's first
-            one on. Of an oversized frame that is being discarded nothing is left: ``b""``.
+            The bytes of the unfinished frame; after an error, all bytes from the start of the bad
+            frame. Of an oversized frame that is being discarded: ``b""``.
 
         Raises:
             ValueError: The splitter is detached already, as for every later call.
@@ -716,11 +573,11 @@ cdef class Splitter:
         try:
             unfinished = self._unfinished()
             self._detached = True
-            self._withdraw_room()
+            self._withdraw_memory()
         finally:
             self._busy = False
         self._forget()
-        self._not_taken = self._looked_ahead = b""
+        self._not_taken = self._surplus_bytes = b""
         self._buffer = self._buffer_view = None
         self._given = NOTHING
         return unfinished
@@ -728,7 +585,7 @@ cdef class Splitter:
     def __reduce__(self):
         raise _error_texts.not_copied(self)
 
-    # --- what can be asked ------------------------------------------------------------------------
+    # --- its state --------------------------------------------------------------------------------
 
     def _pending_frame(self):
         """Describe the pending frame, for the text of an error about what is missing of it."""
@@ -743,8 +600,8 @@ cdef class Splitter:
                     lead_size = 0 if self._raw else self._pending_lead
                     if self._raw:  # the message begins with the header
                         sample = b""
-                    sample += _bytes_of(
-                        _bytes_at(self._message) + lead_size,
+                    sample += bytes_of(
+                        bytes_at(self._message) + lead_size,
                         min(self._filled - lead_size, <Py_ssize_t>SAMPLE_SIZE),
                     )
                 sample += self._layout.trailer[: self._trailer_pos]
@@ -765,11 +622,13 @@ cdef class Splitter:
 
     @property
     def bytes_needed(self):
-        """At least 1: a lower bound, exact once the header is in, of the bytes that finish the
-        pending frame."""
+        """Bytes that finish the pending frame: a lower bound, at least 1.
+
+        It is exact once the header is in.
+        """
         if self._phase != IN_HEADER and self._error is None:
             return max(1, self._missing())  # 0 while a message is delivered
-        return max(1, self._header_size_fixed - len(self.pending_header))
+        return max(1, self._shape.header_size - len(self.pending_header))
 
     @property
     def stream_offset(self):
@@ -778,8 +637,10 @@ cdef class Splitter:
 
     @property
     def pending_header(self):
-        """The pending frame's header, as far as it arrived (after an error: up to the byte that
-        decided)."""
+        """The pending frame's header, as far as it arrived.
+
+        After an error: up to the byte that decided.
+        """
         error = self._error
         if isinstance(error, errors.FrameError) and not self._detached:
             return error.header  # the splitter may have gathered more, depending on the chunks
@@ -795,7 +656,17 @@ cdef class Splitter:
         """How many oversized frames were discarded."""
         return self._skipped_count
 
-    # --- the way of a chunk -----------------------------------------------------------------------
+    @property
+    def headers(self):
+        """The headers of the messages that the last call returned, if the splitter keeps them.
+
+        With ``keep_headers=True``, and a codec that reads other frames than it writes: what
+        travelled before each message's rest, in the same order. `frame_as_travelled` rebuilds a
+        frame from it. None for other codecs, whose messages have one frame, and with ``raw=True``.
+        """
+        return [] if self._headers is not None and self._headers_are_old else self._headers
+
+    # --- taking a chunk ---------------------------------------------------------------------------
 
     cdef int _check_usable(self) except -1:
         if self._busy:
@@ -807,7 +678,7 @@ cdef class Splitter:
         return 0
 
     cdef inline int _check_ready(self) except -1:
-        """Before bytes come by another way than the memory that was given."""
+        """Check the state before a feed(), which withdraws the memory that get_room() gave."""
         if (
             self._busy
             or self._detached
@@ -817,7 +688,7 @@ cdef class Splitter:
             self._check_usable()
             self._busy = True
             try:
-                self._withdraw_room()
+                self._withdraw_memory()
             finally:
                 self._busy = False
         return 0
@@ -825,11 +696,12 @@ cdef class Splitter:
     cdef inline int _take(
         self, const uint8_t* data, Py_ssize_t size, list messages
     ) except -1:
-        """Takes a chunk; keeps an error for the next call where there are messages to deliver."""
+        """Take a chunk; keep an error for the next call if there are messages to deliver."""
         cdef int64_t taken_before = self._stream_offset + self._pending
         cdef int failed
+        self._headers_are_old = True
         # A chunk in the midst of a message: nothing can begin, end or go wrong.
-        if size < self._rest_left and size <= self._message_room - self._filled:
+        if size < self._rest_left and size <= self._message_capacity - self._filled:
             self._keep(data, size)
             return 0
         self._busy = True
@@ -844,12 +716,12 @@ cdef class Splitter:
     cdef int _take_failed(
         self, const uint8_t* data, Py_ssize_t size, list messages, int64_t taken_before
     ) except -1:
-        """Busy until the error sticks: to pick it up may let another thread run."""
+        """Make the error sticky; busy until then, because another thread may run."""
         cdef int64_t taken
         try:
             try:
                 _raise_what_is_set()
-            except BaseException as raised:  # a MemoryError, where there is none to catch another
+            except BaseException as raised:  # also one that Cython caught for lack of memory
                 if isinstance(raised, errors.FrameError):
                     _error_texts.add_likely_cause(raised, self._layout)
                 raise
@@ -865,37 +737,39 @@ cdef class Splitter:
             self._busy = False
         return 0
 
-    # --- the hot loop: frames that lie whole and unremarkable in the chunk ------------------------
+    # --- the fast path: ordinary frames that are whole in the chunk -------------------------------
 
     cdef inline Py_ssize_t _read_plain_frames(
         self, const uint8_t* data, const uint8_t* end, list messages
     ) except -1:
-        """Takes frames that are nothing but a binary length and a rest; returns the bytes up to the
-        first one that wants a second look."""
+        """Take frames of a binary length and a rest only.
+
+        It returns the number of bytes up to the first frame that needs the slow path.
+        """
         cdef const uint8_t* p = data  # of the frame
         cdef const uint8_t* rest
         cdef uint64_t value
-        cdef Py_ssize_t rest_size, at_hand
-        cdef uint64_t low = self._quick_low
-        cdef uint64_t span = self._quick_span
-        cdef Py_ssize_t adjustment = self._adjustment
-        cdef int width = self._width
-        cdef bint little = self._little
+        cdef Py_ssize_t rest_size, available
+        cdef uint64_t low = self._shape.quick_low
+        cdef uint64_t span = self._shape.quick_span
+        cdef Py_ssize_t adjustment = self._shape.adjustment
+        cdef int width = self._shape.width
+        cdef bint little = self._shape.little
         try:
             while end - p >= width:
-                value = _load(p, width, little)
+                value = load(p, width, little)
                 rest = p + width
                 if value - low > span:
                     break
                 rest_size = <Py_ssize_t>value + adjustment
                 if end - rest < rest_size:  # cut off, but nothing is odd: no need to look again
-                    at_hand = end - rest
+                    available = end - rest
                     self._keep_header(p, width)
                     self._pending = width
-                    self._begin_message(p, 0, rest_size, at_hand)
-                    self._keep(rest, at_hand)
+                    self._begin_message(p, 0, rest_size, available)
+                    self._keep(rest, available)
                     return end - data
-                messages.append(_message_of(rest, rest_size))
+                messages.append(message_of(rest, rest_size))
                 p = rest + rest_size
             return p - data
         finally:
@@ -904,20 +778,21 @@ cdef class Splitter:
     cdef Py_ssize_t _read_whole_frames(
         self, const uint8_t* data, const uint8_t* end, list messages
     ) except -1:
-        """The same for every other shape."""
+        """Take ordinary frames of all other shapes."""
         cdef const uint8_t* p = data  # of the frame
         cdef const uint8_t* rest
         cdef uint64_t value
         cdef Py_ssize_t header_size, rest_size, frame_size
-        cdef uint64_t low = self._quick_low
-        cdef uint64_t span = self._quick_span
-        cdef Py_ssize_t adjustment = self._adjustment
-        cdef Py_ssize_t lead_size = self._lead_size
-        cdef Py_ssize_t magic_size = self._magic_size
-        cdef Py_ssize_t trailer_size = self._trailer_size
+        cdef uint64_t low = self._shape.quick_low
+        cdef uint64_t span = self._shape.quick_span
+        cdef Py_ssize_t adjustment = self._shape.adjustment
+        cdef Py_ssize_t lead_size = self._shape.lead_size
+        cdef Py_ssize_t magic_size = self._shape.magic_size
+        cdef Py_ssize_t trailer_size = self._shape.trailer_size
         cdef bytes message
         cdef uint8_t* target
         cdef Spans spans = self._spans
+        cdef bint keep_headers = self._keep_headers
         cdef int64_t start = self._stream_offset
         try:
             while True:
@@ -929,10 +804,10 @@ cdef class Splitter:
                 if end - p < frame_size:
                     break
                 rest = p + header_size
-                if magic_size and memcmp(p, self._magic_at, magic_size):
+                if magic_size and memcmp(p, self._shape.magic, magic_size):
                     break
                 if trailer_size and memcmp(
-                    rest + rest_size, self._trailer_at, trailer_size
+                    rest + rest_size, self._shape.trailer, trailer_size
                 ):
                     break
                 if spans is not None:
@@ -943,14 +818,16 @@ cdef class Splitter:
                     p += frame_size
                     continue
                 if self._raw:
-                    message = _message_of(p, frame_size)
+                    message = message_of(p, frame_size)
                 elif lead_size:
                     message = PyBytes_FromStringAndSize(NULL, lead_size + rest_size)
                     target = <uint8_t*>PyBytes_AS_STRING(message)
-                    _copy(target, p + magic_size, lead_size)
-                    _copy(target + lead_size, rest, rest_size)
+                    copy(target, p + magic_size, lead_size)
+                    copy(target + lead_size, rest, rest_size)
                 else:
-                    message = _message_of(rest, rest_size)
+                    message = message_of(rest, rest_size)
+                if keep_headers:
+                    self._keep_travelled(p, header_size)
                 messages.append(message)
                 p += frame_size
             return p - data
@@ -960,31 +837,33 @@ cdef class Splitter:
     cdef inline Py_ssize_t _try_header(
         self, const uint8_t* p, Py_ssize_t size, uint64_t* value
     ) noexcept nogil:
-        """Size and value of a header that is whole and plainly right; 0 leaves everything else,
-        errors too, to `_judge_header`."""
-        cdef Py_ssize_t pos = self._field_offset
+        """Return the size and value of a header that is whole and ordinary.
+
+        0 leaves everything else, errors too, to `_parse_header`.
+        """
+        cdef Py_ssize_t pos = self._shape.field_offset
         cdef Py_ssize_t stop, i
         cdef uint64_t found = 0
         cdef int digit, shift
-        if self._kind == UINT:
-            stop = pos + self._width
+        if self._shape.kind == UINT:
+            stop = pos + self._shape.width
             if size < stop:
                 return 0
-            value[0] = _load(p + pos, self._width, self._little)
+            value[0] = load(p + pos, self._shape.width, self._shape.little)
             return stop
-        if self._kind == DIGITS:
-            stop = pos + self._width
-            if size < stop or self._width > 16:  # 16 digits of either base fit 64 bits
+        if self._shape.kind == DIGITS:
+            stop = pos + self._shape.width
+            if size < stop or self._shape.width > 16:  # 16 digits of either base fit 64 bits
                 return 0
             for i in range(pos, stop):
-                digit = _digit(p[i], self._base)
+                digit = digit_value(p[i], self._shape.base)
                 if digit < 0:
                     return 0
-                found = found * self._base + digit
+                found = found * self._shape.base + digit
             value[0] = found
             return stop
-        if self._kind == VARINT:
-            stop = min(size, pos + min(self._width, 9))  # 9 bytes hold 63 bits
+        if self._shape.kind == VARINT:
+            stop = min(size, pos + min(self._shape.width, 9))  # 9 bytes hold 63 bits
             shift = 0
             for i in range(pos, stop):
                 found |= <uint64_t>(p[i] & 0x7F) << shift
@@ -995,92 +874,102 @@ cdef class Splitter:
                     return i + 1
                 shift += 7
             return 0
-        if self._kind == TEXT:
+        if self._shape.kind == TEXT:
             stop = min(size, pos + 16)
             i = pos
             while i < stop:
-                digit = _digit(p[i], self._base)
+                digit = digit_value(p[i], self._shape.base)
                 if digit < 0:
                     break
-                found = found * self._base + digit
+                found = found * self._shape.base + digit
                 i += 1
-            if i == pos or (p[pos] == c'0' and i > pos + 1) or size - i < self._end_size:
+            if i == pos or (p[pos] == c'0' and i > pos + 1) or size - i < self._shape.end_size:
                 return 0
-            if memcmp(p + i, self._end_at, self._end_size):
+            if memcmp(p + i, self._shape.end, self._shape.end_size):
                 return 0
             value[0] = found
-            return i + self._end_size
+            return i + self._shape.end_size
         return 0
 
-    # --- the careful way: one frame, part by part -------------------------------------------------
+    # --- the slow path: one frame, part by part ---------------------------------------------------
 
     cdef const uint8_t* _read_header(
         self, const uint8_t* chunk, const uint8_t* data, const uint8_t* end, list messages
     ) except NULL:
-        """Gathers the header and judges it; delivers a special, prepares for a rest.
+        """Gather the header and parse it; deliver a special or prepare for a rest.
 
         `chunk` is where the chunk begins, `data` what follows in it. Returns what follows then.
         """
         cdef Py_ssize_t taken, header_size, rest_size, surplus
         cdef uint64_t value
         cdef bytes looked_ahead
-        cdef bint judged = self._header_size >= self._magic_size
+        cdef bint past_magic = self._header_size >= self._shape.magic_size
         taken = min(
-            end - data, self._wanted - self._header_size, max(FIRST_HEADER, self._header_size)
+            end - data,
+            self._header_limit - self._header_size,
+            max(FIRST_HEADER_STEP, self._header_size),
         )
         self._keep_header(data, taken)
         self._pending += taken
-        if self._plain and self._header_size < self._width:
+        if self._plain and self._header_size < self._shape.width:
             return data + taken  # half a number: nothing can be wrong yet
         if (
-            self._kind == HEADERS
-            and judged
-            and self._header_size < self._wanted
+            self._shape.kind == HEADERS
+            and past_magic
+            and self._header_size < self._header_limit
             and memchr(data, c'\n', taken) == NULL
         ):
-            return data + taken  # nothing can be judged before the line's end
+            return data + taken  # a line is parsed when its end is in
 
         # The usual case: a whole, plain header of fixed or varying size, within the limits.
         header_size = self._try_header(self._header, self._header_size, &value)
         if (
             header_size
-            and value - self._quick_low <= self._quick_span
-            and not (self._magic_size and memcmp(self._header, self._magic_at, self._magic_size))
+            and value - self._shape.quick_low <= self._shape.quick_span
+            and self._has_magic(self._header)
             and self._spans is None
         ):
             taken -= self._drop_surplus(header_size)
-            rest_size = <Py_ssize_t>value + self._adjustment
+            rest_size = <Py_ssize_t>value + self._shape.adjustment
             self._begin_message(
-                self._header + self._magic_size, self._lead_size, rest_size, end - data - taken
+                self._header + self._shape.magic_size,
+                self._shape.lead_size,
+                rest_size,
+                end - data - taken,
             )
             return data + taken
         data += taken
-        surplus = self._settle_header(data - chunk, end - data, messages)
+        surplus = self._end_header(data - chunk, end - data, messages)
         if surplus <= data - chunk:
             return data - surplus
         # parse() looked ahead: read what follows the header in earlier chunks, then this chunk.
-        looked_ahead = self._looked_ahead
+        looked_ahead = self._surplus_bytes
         _consume(
             self,
             <const uint8_t*>PyBytes_AS_STRING(looked_ahead),
             PyBytes_GET_SIZE(looked_ahead),
             messages,
         )
-        self._looked_ahead = b""
+        self._surplus_bytes = b""
         return chunk
 
-    cdef Py_ssize_t _settle_header(
-        self, Py_ssize_t in_chunk, Py_ssize_t at_hand, list messages
-    ) except -1:
-        """Acts on the header, if it is whole; returns how many bytes after it were gathered.
+    cdef inline bint _has_magic(self, const uint8_t* header) noexcept:
+        return not self._shape.magic_size or not memcmp(
+            header, self._shape.magic, self._shape.magic_size
+        )
 
-        `in_chunk` bytes of the chunk were gathered or read; where more follow the header, the rest
-        of them goes into `_looked_ahead`.
+    cdef Py_ssize_t _end_header(
+        self, Py_ssize_t in_chunk, Py_ssize_t available, list messages
+    ) except -1:
+        """Act on the header if it is whole; return how many bytes after it were gathered.
+
+        `in_chunk` bytes of the chunk were gathered or read; if more follow the header, the others
+        go into `_surplus_bytes`.
         """
         cdef Py_ssize_t surplus, lead_size, rest_fill
-        found = self._judge_header()
+        found = self._parse_header()
         if found is None:
-            if self._header_size == self._wanted:
+            if self._header_size == self._header_limit:
                 raise _error_texts.header_too_long(
                     self._layout.max_header, self._stream_offset, self._header_bytes()
                 )
@@ -1088,13 +977,15 @@ cdef class Splitter:
         header_size, value, lead = found
         surplus = self._header_size - <Py_ssize_t>header_size
         if surplus > in_chunk:
-            self._looked_ahead = _bytes_of(
+            self._surplus_bytes = bytes_of(
                 self._header + <Py_ssize_t>header_size, surplus - in_chunk
             )
         self._drop_surplus(header_size)
         if value in self._layout.specials:
             special = self._layout.specials[value]
             if self._spans is None:
+                if self._keep_headers:
+                    self._keep_travelled(self._header, self._header_size)
                 messages.append(self._header_bytes() if self._raw else special)
             elif self._raw:
                 self._spans.add(self._stream_offset, self._stream_offset + self._header_size)
@@ -1103,11 +994,11 @@ cdef class Splitter:
             self._next_frame()
             return surplus
         lead_size = len(lead)
-        rest_size = self._settle_rest_size(value, lead_size)
+        rest_size = self._check_rest_size(value, lead_size)
         if self._spans is not None:
             if lead_size and not self._raw:
                 raise _error_texts.scan_with_lead()
-            self._skipping = True  # its bytes are wanted no more than those of a skipped frame
+            self._skipping = True  # its bytes are not needed, as those of a skipped frame
         if self._skipping:
             self._skip_left = rest_size
             self._phase = IN_REST
@@ -1116,26 +1007,26 @@ cdef class Splitter:
             self._rest_beyond = max(0, rest_size - LARGEST_SIZE)
             rest_fill = rest_size - self._rest_beyond
             self._begin_message(
-                <const uint8_t*>PyBytes_AS_STRING(lead), lead_size, rest_fill, at_hand + surplus
+                <const uint8_t*>PyBytes_AS_STRING(lead), lead_size, rest_fill, available + surplus
             )
         return surplus
 
     cdef inline int _keep_header(self, const uint8_t* data, Py_ssize_t size) except -1:
         cdef Py_ssize_t needed = self._header_size + size
         cdef uint8_t* header
-        if needed > self._header_room:
-            needed = max(needed, 2 * self._header_room, 32)
+        if needed > self._header_capacity:
+            needed = max(needed, 2 * self._header_capacity, 32)
             header = <uint8_t*>PyMem_Realloc(self._header, needed)
             if header == NULL:
                 raise MemoryError
             self._header = header
-            self._header_room = needed
-        _copy(self._header + self._header_size, data, size)
+            self._header_capacity = needed
+        copy(self._header + self._header_size, data, size)
         self._header_size += size
         return 0
 
     cdef inline Py_ssize_t _drop_surplus(self, Py_ssize_t header_size) noexcept:
-        """A header of varying size was not as long as it might have been: how much too much."""
+        """Drop the gathered bytes that follow a header of varying size; return their number."""
         cdef Py_ssize_t surplus = self._header_size - header_size
         self._header_size = header_size
         self._pending -= surplus
@@ -1146,61 +1037,64 @@ cdef class Splitter:
         const uint8_t* lead,
         Py_ssize_t lead_size,
         Py_ssize_t rest_size,
-        Py_ssize_t at_hand,
+        Py_ssize_t available,
     ) except -1:
-        """Makes room for the message, in proportion to what is at hand of it."""
+        """Allocate memory for the message, in proportion to the bytes that are available."""
         cdef Py_ssize_t begun = self._header_size if self._raw else lead_size
         cdef const uint8_t* begin = lead
         if self._raw:
             begin = self._header
-        self._message_size = begun + rest_size + (self._trailer_size if self._raw else 0)
-        self._message_room = min(self._message_size, max(FIRST_ROOM, 2 * (begun + at_hand)))
-        self._message = _new_bytes(NULL, self._message_room)
-        _copy(_bytes_at(self._message), begin, begun)
+        self._message_size = begun + rest_size + (self._shape.trailer_size if self._raw else 0)
+        self._message_capacity = min(
+            self._message_size, max(FIRST_CAPACITY, 2 * (begun + available))
+        )
+        self._message = _new_bytes(NULL, self._message_capacity)
+        copy(bytes_at(self._message), begin, begun)
         self._filled = begun
         self._pending_lead = lead_size
         self._rest_left = rest_size
         self._phase = IN_REST
         return 0
 
-    cdef object _judge_header(self):
-        """Header size, field value and lead; None where more bytes are wanted.
+    cdef object _parse_header(self):
+        """Return header size, field value and lead, or None if more bytes are needed.
 
-        Looks at every byte in the order of arrival and raises at the first that cannot be right, so
-        that what decides does not depend on the chunks.
+        Every byte is checked in the order of arrival, and the first wrong one raises, so that the
+        error does not depend on the chunks.
         """
         cdef Py_ssize_t right, size = self._header_size
-        right = _common_size(self._header, size, self._magic_at, self._magic_size)
-        if right < size and right < self._magic_size:
+        right = common_size(self._header, size, self._shape.magic, self._shape.magic_size)
+        if right < size and right < self._shape.magic_size:
             raise _error_texts.wrong_magic(
-                self._magic, self._stream_offset, self._header_first(right + 1)
+                self._layout.magic, self._stream_offset, self._header_first(right + 1)
             )
-        if size < self._magic_size:
+        if size < self._shape.magic_size:
             return None
-        if self._kind == HEADERS:
-            return self._judge_lines()
-        if self._kind == CUSTOM:
-            if size == self._magic_size:
+        if self._shape.kind == HEADERS:
+            return self._parse_lines()
+        if self._shape.kind == CUSTOM:
+            if size == self._shape.magic_size:
                 return None
             return read_header(self._layout, self._header_bytes(), self._stream_offset)
 
-        if self._kind == UINT:
-            found = self._judge_uint()
-        elif self._kind == DIGITS:
-            found = self._judge_digits()
-        elif self._kind == VARINT:
-            found = self._judge_varint()
+        if self._shape.kind == UINT:
+            found = self._parse_uint()
+        elif self._shape.kind == DIGITS:
+            found = self._parse_digits()
+        elif self._shape.kind == VARINT:
+            found = self._parse_varint()
         else:
-            found = self._judge_text()
+            found = self._parse_text()
         if found is None:
             return None
         header_size, value = found
-        return header_size, value, self._header_bytes()[self._magic_size : self._field_offset]
+        lead = self._header_bytes()[self._shape.magic_size : self._shape.field_offset]
+        return header_size, value, lead
 
-    cdef object _judge_lines(self):
-        cdef Py_ssize_t pos = max(self._line_pos, self._magic_size)
+    cdef object _parse_lines(self):
+        cdef Py_ssize_t pos = max(self._line_pos, self._shape.magic_size)
         name, offset = self._layout.name, self._stream_offset
-        lines = _bytes_of(self._header + pos, self._header_size - pos)  # that are new
+        lines = bytes_of(self._header + pos, self._header_size - pos)  # that are new
         try:
             judged, self._parsed, complete = read_lines(lines, 0, self._parsed, name, offset)
         except errors.FrameError:  # again, for an error that shows the header from its beginning
@@ -1209,50 +1103,50 @@ cdef class Splitter:
         self._line_pos = pos + judged
         return (self._line_pos, self._parsed, b"") if complete else None
 
-    cdef object _judge_uint(self):
+    cdef object _parse_uint(self):
         cdef uint64_t value
-        if self._header_size < self._header_size_fixed:
+        if self._header_size < self._shape.header_size:
             return None
-        value = _load(self._header + self._field_offset, self._width, self._little)
+        value = load(self._header + self._shape.field_offset, self._shape.width, self._shape.little)
         number = value
-        if self._layout.signed and value >> (8 * self._width - 1):
-            number = number - (<object>1 << 8 * self._width)
-        return self._header_size_fixed, number
+        if self._layout.signed and value >> (8 * self._shape.width - 1):
+            number = number - (<object>1 << 8 * self._shape.width)
+        return self._shape.header_size, number
 
-    cdef object _judge_digits(self):
+    cdef object _parse_digits(self):
         cdef uint64_t value = 0
         cdef Py_ssize_t pos
         cdef int digit
-        for pos in range(self._field_offset, self._header_size):
-            digit = _digit(self._header[pos], self._base)
+        for pos in range(self._shape.field_offset, self._header_size):
+            digit = digit_value(self._header[pos], self._shape.base)
             if digit < 0:
                 raise _error_texts.not_a_digit(
-                    self._base, b"", pos, self._stream_offset, self._header_first(pos + 1)
+                    self._shape.base, b"", pos, self._stream_offset, self._header_first(pos + 1)
                 )
-            if value > (UINT64_MAX - digit) // self._base:
+            if value > (UINT64_MAX - digit) // self._shape.base:
                 raise _error_texts.length_over_64_bits(
                     self._stream_offset, self._header_first(pos + 1)
                 )
-            value = value * self._base + digit
+            value = value * self._shape.base + digit
         return (
-            (self._header_size, value) if self._header_size == self._header_size_fixed else None
+            (self._header_size, value) if self._header_size == self._shape.header_size else None
         )
 
-    cdef object _judge_varint(self):
+    cdef object _parse_varint(self):
         cdef uint64_t value = 0
         cdef Py_ssize_t pos, index
         cdef uint8_t byte
-        for pos in range(self._field_offset, self._header_size):
-            byte, index = self._header[pos], pos - self._field_offset
+        for pos in range(self._shape.field_offset, self._header_size):
+            byte, index = self._header[pos], pos - self._shape.field_offset
             if index == 9 and byte & 0x7E:
                 raise _error_texts.length_over_64_bits(
                     self._stream_offset, self._header_first(pos + 1)
                 )
             value |= <uint64_t>(byte & 0x7F) << 7 * index
             if byte >= 0x80:
-                if index + 1 == self._width:
+                if index + 1 == self._shape.width:
                     raise _error_texts.varint_too_long(
-                        self._width, self._stream_offset, self._header_first(pos + 1)
+                        self._shape.width, self._stream_offset, self._header_first(pos + 1)
                     )
             elif not byte and index:
                 raise _error_texts.varint_not_shortest(
@@ -1262,13 +1156,13 @@ cdef class Splitter:
                 return pos + 1, value
         return None
 
-    cdef object _judge_text(self):
-        cdef Py_ssize_t pos = self._field_offset
+    cdef object _parse_text(self):
+        cdef Py_ssize_t pos = self._shape.field_offset
         cdef Py_ssize_t size = self._header_size
         cdef Py_ssize_t first_pos, right
         cdef uint64_t value = 0
         cdef int digit
-        # A sign is a digit's place taken by nothing but the special values below 0.
+        # A minus sign is allowed only if the codec has negative special values.
         cdef bint negative = (
             size > pos
             and self._header[pos] == c'-'
@@ -1278,43 +1172,47 @@ cdef class Splitter:
             pos += 1
         first_pos = pos
         while pos < size:
-            digit = _digit(self._header[pos], self._base)
+            digit = digit_value(self._header[pos], self._shape.base)
             if digit < 0:
                 break
             if (pos > first_pos and not value) or (negative and not digit and not value):
                 raise _error_texts.leading_zero(self._stream_offset, self._header_first(pos + 1))
-            if value > (UINT64_MAX - digit) // self._base:
+            if value > (UINT64_MAX - digit) // self._shape.base:
                 raise _error_texts.length_over_64_bits(
                     self._stream_offset, self._header_first(pos + 1)
                 )
-            value = value * self._base + digit
+            value = value * self._shape.base + digit
             pos += 1
         else:
             return None
-        if pos == first_pos and self._header[pos] == self._end[0]:
+        if pos == first_pos and self._header[pos] == self._layout.end[0]:
             raise _error_texts.no_digits(pos, self._stream_offset, self._header_first(pos + 1))
-        right = _common_size(
+        right = common_size(
             self._header + pos,
             size - pos,
-            self._end_at,
-            self._end_size,
+            self._shape.end,
+            self._shape.end_size,
         )
-        if right == self._end_size:
+        if right == self._shape.end_size:
             number = value
             return pos + right, -number if negative else number
         if pos + right == size:
             return None
         pos += right
         raise _error_texts.not_a_digit(
-            self._base, self._end, pos, self._stream_offset, self._header_first(pos + 1)
+            self._shape.base,
+            self._layout.end,
+            pos,
+            self._stream_offset,
+            self._header_first(pos + 1),
         )
 
-    cdef object _settle_rest_size(self, value, Py_ssize_t lead_size):
-        """The size of the rest; raises or begins to skip where the frame may not be."""
+    cdef object _check_rest_size(self, value, Py_ssize_t lead_size):
+        """Return the size of the rest; raise or begin to skip if the frame is not allowed."""
         layout, offset, header = self._layout, self._stream_offset, self._header_bytes()
         rest_size = value + layout.adjustment
         if rest_size < 0 and value >= 0 and layout.counts_frame:
-            least = len(header) + self._trailer_size
+            least = len(header) + self._shape.trailer_size
             raise _error_texts.smaller_than_frame(value, least, offset, header)
         if rest_size < 0 or value < 0:
             raise _error_texts.negative_length(value, layout.adjustment, offset, header)
@@ -1327,7 +1225,7 @@ cdef class Splitter:
         return rest_size
 
     cdef inline Py_ssize_t _read_rest(self, const uint8_t* data, const uint8_t* end) except -1:
-        """Keeps what the chunk holds of the rest; discards it where the frame is skipped."""
+        """Keep the chunk's bytes of the rest, or discard them if the frame is skipped."""
         cdef Py_ssize_t taken = end - data
         if self._skipping:
             taken = min(taken, self._skip_left)
@@ -1337,16 +1235,16 @@ cdef class Splitter:
                 self._phase = IN_TRAILER
         else:
             taken = min(taken, self._rest_left)
-            if self._message_room - self._filled < taken:
-                self._make_room(taken)
+            if self._message_capacity - self._filled < taken:
+                self._grow_message(taken)
             self._keep(data, taken)
             if not self._rest_left:
                 self._phase = IN_TRAILER
         return taken
 
     cdef inline void _keep(self, const uint8_t* data, Py_ssize_t size) noexcept:
-        """Adds bytes of the rest to the message, where there is room."""
-        memcpy(_bytes_at(self._message) + self._filled, data, size)
+        """Add bytes of the rest to the message, which has the capacity."""
+        memcpy(bytes_at(self._message) + self._filled, data, size)
         self._filled += size
         self._rest_left -= size
         self._pending += size
@@ -1354,13 +1252,13 @@ cdef class Splitter:
     cdef inline Py_ssize_t _read_plain_rest(
         self, const uint8_t* data, Py_ssize_t size, list messages
     ) except -1:
-        """The same for a plain frame, which is whole with its rest and then delivered at once."""
+        """Do the same for a plain frame, and deliver it if it is whole."""
         cdef Py_ssize_t taken = min(size, self._rest_left)
-        if self._message_room - self._filled < taken:
-            self._make_room(taken)
+        if self._message_capacity - self._filled < taken:
+            self._grow_message(taken)
         self._keep(data, taken)
         if not self._rest_left:
-            self._hand_over(messages)
+            self._append_message(messages)
             Py_XDECREF(self._message)
             self._message = NULL
             self._filled = 0
@@ -1370,95 +1268,105 @@ cdef class Splitter:
             self._pending = 0
         return taken
 
-    cdef int _make_room(self, Py_ssize_t size) except -1:
-        """Grows the message with what arrived, to little more than twice that."""
-        cdef Py_ssize_t room = min(self._message_size, 2 * (self._filled + size) + MORE_ROOM)
+    cdef int _grow_message(self, Py_ssize_t size) except -1:
+        """Grow the message to little more than twice the bytes that arrived."""
+        cdef Py_ssize_t memory = min(self._message_size, 2 * (self._filled + size) + EXTRA_CAPACITY)
         if Py_REFCNT(self._message) > 1:
-            self._move_message(room)
+            self._move_message(memory)
         else:
-            self._resize_message(room)
-            if room >= HUGE_MESSAGE_SIZE:
-                _want_huge_pages(_bytes_at(self._message), room)
+            self._resize_message(memory)
+            if memory >= HUGE_MESSAGE_SIZE:
+                _want_huge_pages(bytes_at(self._message), memory)
         return 0
 
-    cdef int _resize_message(self, Py_ssize_t room) except -1:
-        """Changes the memory of a message that no view shows; without memory for it, nothing."""
-        cdef PyObject* resized = _try_resize_bytes(self._message, room)
+    cdef int _resize_message(self, Py_ssize_t memory) except -1:
+        """Resize a message of which there is no view; if that fails, it is unchanged."""
+        cdef PyObject* resized = _try_resize_bytes(self._message, memory)
         if resized == NULL:
             raise MemoryError
         self._message = resized
-        self._message_room = room
+        self._message_capacity = memory
         return 0
 
-    cdef int _move_message(self, Py_ssize_t room) except -1:
-        """Leaves the message's memory to the caller, who kept a view of what get_room() gave."""
-        cdef PyObject* moved = _new_bytes(NULL, room)
-        memcpy(_bytes_at(moved), _bytes_at(self._message), self._filled)
+    cdef int _move_message(self, Py_ssize_t memory) except -1:
+        """Copy the message, and leave its memory to the caller, which kept a view of it."""
+        cdef PyObject* moved = _new_bytes(NULL, memory)
+        memcpy(bytes_at(moved), bytes_at(self._message), self._filled)
         Py_XDECREF(self._message)
         self._message = moved
-        self._message_room = room
+        self._message_capacity = memory
         return 0
 
-    cdef inline int _hand_over(self, list messages) except -1:
-        """Adds the message to those that are delivered. From then on it never changes."""
-        if Py_REFCNT(self._message) > 1 and self._message_room:
-            self._move_message(self._message_room)
+    cdef inline int _append_message(self, list messages) except -1:
+        """Add the message to the delivered ones. From then on it never changes."""
+        if Py_REFCNT(self._message) > 1 and self._message_capacity:
+            self._move_message(self._message_capacity)
         messages.append(<object>self._message)
         return 0
 
     cdef inline Py_ssize_t _read_trailer(
         self, const uint8_t* data, const uint8_t* end, list messages
     ) except -1:
-        """Matches the trailer, if there is one; the message is delivered when it is whole."""
+        """Compare the trailer, if there is one; deliver the message if it is whole."""
         cdef Py_ssize_t taken = 0
-        if self._trailer_size:
+        if self._shape.trailer_size:
             taken = self._match_trailer(data, end)
-        if self._trailer_pos == self._trailer_size:
+        if self._trailer_pos == self._shape.trailer_size:
             self._deliver(messages)
         return taken
 
     cdef Py_ssize_t _match_trailer(self, const uint8_t* data, const uint8_t* end) except -1:
-        """Compares the trailer byte for byte, as far as it is there."""
+        """Compare the trailer byte by byte, as far as it arrived."""
         cdef Py_ssize_t size, right
-        size = min(end - data, self._trailer_size - self._trailer_pos)
-        right = _common_size(
+        size = min(end - data, self._shape.trailer_size - self._trailer_pos)
+        right = common_size(
             data,
             size,
-            self._trailer_at + self._trailer_pos,
+            self._shape.trailer + self._trailer_pos,
             size,
         )
         self._trailer_pos += right
         self._pending += right
         if right < size:
             raise _error_texts.wrong_trailer(
-                self._trailer,
-                self._trailer[: self._trailer_pos] + _bytes_of(data + right, 1),
+                self._layout.trailer,
+                self._layout.trailer[: self._trailer_pos] + bytes_of(data + right, 1),
                 self._stream_offset,
                 self._header_bytes(),
             )
         return right
 
     cdef inline int _deliver(self, list messages) except -1:
-        """Hands over the message, which was filled in its final place."""
+        """Deliver the message, which was filled in its final place."""
         cdef int64_t start, stop
         if self._spans is not None:
             start, stop = self._stream_offset, self._stream_offset + self._pending
             if not self._raw:
                 start += self._header_size
-                stop -= self._trailer_size
+                stop -= self._shape.trailer_size
             self._spans.add(start, stop)
         elif self._skipping:
             self._skipped_count += 1
         else:
-            if self._raw and self._trailer_size:
-                self._make_room(self._trailer_size)
+            if self._raw and self._shape.trailer_size:
+                self._grow_message(self._shape.trailer_size)
                 memcpy(
-                    _bytes_at(self._message) + self._filled,
-                    self._trailer_at,
-                    self._trailer_size,
+                    bytes_at(self._message) + self._filled,
+                    self._shape.trailer,
+                    self._shape.trailer_size,
                 )
-            self._hand_over(messages)  # _next_frame drops the splitter's reference
+            if self._keep_headers:
+                self._keep_travelled(self._header, self._header_size)
+            self._append_message(messages)  # _next_frame drops the splitter's reference
         self._next_frame()
+        return 0
+
+    cdef int _keep_travelled(self, const uint8_t* header, Py_ssize_t size) except -1:
+        """Keep a header. The message follows; if that fails, there is one header more."""
+        if self._headers_are_old:
+            self._headers = []
+            self._headers_are_old = False
+        self._headers.append(bytes_of(header, size))
         return 0
 
     cdef inline void _next_frame(self) noexcept:
@@ -1466,12 +1374,12 @@ cdef class Splitter:
         self._forget()
 
     cdef inline void _forget(self) noexcept:
-        """Drops what is held of the pending frame."""
+        """Drop the bytes of the pending frame."""
         self._phase = IN_HEADER
         self._pending = 0
         self._header_size = 0
         self._line_pos = 0
-        if self._kind == HEADERS:
+        if self._shape.kind == HEADERS:
             self._parsed = -1
         self._skipping = False
         Py_XDECREF(self._message)
@@ -1485,10 +1393,10 @@ cdef class Splitter:
     cdef int _fail(
         self, error, const uint8_t* chunk, int64_t taken, Py_ssize_t size
     ) except -1:
-        """Makes the error stick, and keeps what arrived for detach().
+        """Make the error sticky, and keep the bytes that arrived for detach().
 
         Of the chunk, `taken` bytes were taken; a negative count is that of the last bytes of
-        `_looked_ahead` that were not.
+        `_surplus_bytes` that were not.
         """
         self._error = error
         self._pending += size - taken
@@ -1496,19 +1404,19 @@ cdef class Splitter:
         if self._keeps_bytes():
             try:
                 if taken >= 0:
-                    self._not_taken = _bytes_of(chunk + taken, size - taken)
+                    self._not_taken = bytes_of(chunk + taken, size - taken)
                 else:
-                    self._not_taken = self._looked_ahead[taken:] + _bytes_of(chunk, size)
+                    self._not_taken = self._surplus_bytes[taken:] + bytes_of(chunk, size)
             except MemoryError:
                 self._lost = True
-        self._looked_ahead = b""
+        self._surplus_bytes = b""
         return 0
 
     cdef bint _keeps_bytes(self) noexcept:
         return not self._skipping and self._spans is None
 
     cdef bytes _unfinished(self):
-        """The pending frame's bytes, as they travelled, and after an error all that follow them."""
+        """Return the bytes of the pending frame as they travelled, and after an error all later."""
         cdef const uint8_t* message
         cdef Py_ssize_t message_size = 0
         cdef Py_ssize_t header_size = self._header_size
@@ -1520,9 +1428,9 @@ cdef class Splitter:
         if self._lost:
             raise _error_texts.unfinished_lost()
         if self._message != NULL:
-            if self._message_room > self._filled > 0 and Py_REFCNT(self._message) == 1:
+            if self._message_capacity > self._filled > 0 and Py_REFCNT(self._message) == 1:
                 self._resize_message(self._filled)  # never more than twice what arrived
-            message = _bytes_at(self._message)
+            message = bytes_at(self._message)
             message_size = self._filled
             if self._raw:
                 header_size = 0  # the message begins with it
@@ -1538,33 +1446,34 @@ cdef class Splitter:
         if message_size:
             memcpy(p + header_size, message, message_size)
         p += header_size + message_size
-        memcpy(p, self._trailer_at, self._trailer_pos)
+        memcpy(p, self._shape.trailer, self._trailer_pos)
         memcpy(p + self._trailer_pos, PyBytes_AS_STRING(self._not_taken), not_taken_size)
         return unfinished
 
     cdef bytes _header_bytes(self):
-        return _bytes_of(self._header, self._header_size)
+        return bytes_of(self._header, self._header_size)
 
     cdef bytes _header_first(self, Py_ssize_t size):
-        return _bytes_of(self._header, size)
+        return bytes_of(self._header, size)
 
     cdef object _missing(self):
-        """Past the header: bytes that finish the frame."""
+        """Return how many bytes finish the frame; its header is in."""
         left = self._skip_left if self._skipping else self._rest_left + self._rest_beyond
-        return (left if self._phase == IN_REST else 0) + self._trailer_size - self._trailer_pos
+        left = left if self._phase == IN_REST else 0
+        return left + self._shape.trailer_size - self._trailer_pos
 
     cdef Py_ssize_t _longest_header(self) except -1:
-        if self._kind == VARINT:
-            return self._field_offset + self._width
-        if self._kind == TEXT:  # a sign, digits up to the one that is too many, the end mark
-            return self._field_offset + 1 + 21 + self._end_size
-        return self._magic_size + self._layout.max_header
+        if self._shape.kind == VARINT:
+            return self._shape.field_offset + self._shape.width
+        if self._shape.kind == TEXT:  # a sign, digits up to the one that is too many, the end mark
+            return self._shape.field_offset + 1 + 21 + self._shape.end_size
+        return self._shape.magic_size + self._layout.max_header
 
 
 @cython.final
 @cython.auto_pickle(False)
 cdef class Spans:
-    """Where the frames of a buffer lie: a sequence of `memoryview`\\ s that are made on demand.
+    """The positions of the frames of a buffer: a sequence of views, made on demand.
 
     It also exports its positions, an ``(n, 2)`` buffer of int64 (start, stop), so that
     ``numpy.asarray(spans)`` copies nothing. (The Python engine needs Python 3.12 for
@@ -1574,7 +1483,7 @@ cdef class Spans:
     cdef object _view
     cdef int64_t* _positions  # start and stop of each
     cdef Py_ssize_t _count
-    cdef Py_ssize_t _room
+    cdef Py_ssize_t _capacity
     cdef Py_ssize_t _shape[2]
     cdef Py_ssize_t _strides[2]
     cdef int64_t _consumed
@@ -1591,14 +1500,14 @@ cdef class Spans:
     # Spans grow only before scan() returns them, and are not exported before: no export moves.
     cdef inline int add(self, int64_t start, int64_t stop) except -1:
         cdef int64_t* positions
-        cdef Py_ssize_t room
-        if self._count == self._room:
-            room = max(64, 2 * self._room)
-            positions = <int64_t*>PyMem_Realloc(self._positions, room * 2 * sizeof(int64_t))
+        cdef Py_ssize_t capacity
+        if self._count == self._capacity:
+            capacity = max(64, 2 * self._capacity)
+            positions = <int64_t*>PyMem_Realloc(self._positions, capacity * 2 * sizeof(int64_t))
             if positions == NULL:
                 raise MemoryError
             self._positions = positions
-            self._room = room
+            self._capacity = capacity
         self._positions[2 * self._count] = start
         self._positions[2 * self._count + 1] = stop
         self._count += 1
@@ -1669,11 +1578,11 @@ Sequence.register(Spans)
 
 
 def scan(codec, data, *, raw=False):
-    """Every whole frame at the front of a buffer, without making a message; see `Codec.scan`."""
+    """Find all whole frames at the start of a buffer; see `Codec.scan`."""
     cdef Splitter splitter
     cdef Spans spans
     cdef Py_buffer buffer
-    layout = _layout_of(codec)
+    layout = layout_of(codec)
     if not raw and layout.lead_size:
         raise _error_texts.scan_with_lead()
     view = view_bytes(data)
@@ -1696,383 +1605,3 @@ def scan(codec, data, *, raw=False):
     spans._consumed = splitter._stream_offset
     spans._growing = False
     return spans
-
-
-# --- out ------------------------------------------------------------------------------------------
-
-
-cdef extern from *:
-    """
-    #ifdef Py_GIL_DISABLED
-    #define FRAMECODEC_OTHERS_MAY_RUN 1
-    #else
-    #define FRAMECODEC_OTHERS_MAY_RUN 0
-    #endif
-    """
-    # Whether other threads run Python code while this one runs none: a build without the GIL.
-    const bint OTHERS_MAY_RUN "FRAMECODEC_OTHERS_MAY_RUN"
-
-
-cdef extern from "Python.h":
-    PyObject* PyDict_GetItemWithError(object, object) noexcept
-    PyObject* PyErr_Occurred() noexcept
-    bint PyErr_ExceptionMatches(object) noexcept
-    void PyErr_Clear() noexcept
-
-
-cdef bint _forget_bad_key() except -1:
-    """Return whether a key without a usable hash failed a look-up; any other error is raised.
-
-    It stands for an `except` clause. Cython's crashes where no memory is left for the traceback.
-    """
-    if PyErr_Occurred() == NULL:
-        return False
-    if PyErr_ExceptionMatches(TypeError) or PyErr_ExceptionMatches(ValueError):
-        PyErr_Clear()
-        return True
-    return -1
-
-
-@cython.final
-cdef class Encoder:
-    """Encoder(codec)\n--\n
-    The way out: messages in, frames out. It has no state; one serves every connection.
-
-    Args:
-        codec: The shape of the frames.
-
-    Raises:
-        TypeError: `codec` is not a `Codec`.
-    """
-
-    # A `bytes` message of an ordinary length is written straight into its frame; every other one
-    # takes the careful way, `frame_parts`, which knows all the errors.
-
-    cdef object _layout
-    cdef dict _special_values
-    cdef bint _bytes_are_special  # some special object is bytes-like
-    cdef bint _plain  # UINT, no special, and nothing else in the frame but the rest
-    cdef bytes _magic
-    cdef bytes _trailer
-    cdef bytes _end
-    cdef const uint8_t* _magic_at
-    cdef const uint8_t* _trailer_at
-    cdef const uint8_t* _end_at
-    cdef int _kind
-    cdef int _width  # UINT, DIGITS: of the field
-    cdef int _base
-    cdef bint _little
-    cdef Py_ssize_t _magic_size
-    cdef Py_ssize_t _trailer_size
-    cdef Py_ssize_t _end_size
-    cdef Py_ssize_t _lead_size
-    cdef Py_ssize_t _adjustment
-    cdef Py_ssize_t _message_max
-    cdef uint64_t _quick_low  # field values low .. low + span need no second look
-    cdef uint64_t _quick_span
-
-    def __cinit__(self, codec):
-        self._layout = layout = _layout_of(codec)
-        self._special_values = layout.special_values
-        self._bytes_are_special = layout.bytes_are_special
-        self._magic = layout.magic
-        self._trailer = layout.trailer
-        self._end = layout.end
-        self._magic_at = <const uint8_t*>PyBytes_AS_STRING(self._magic)
-        self._trailer_at = <const uint8_t*>PyBytes_AS_STRING(self._trailer)
-        self._end_at = <const uint8_t*>PyBytes_AS_STRING(self._end)
-        self._kind = layout.kind
-        self._width = layout.field_width
-        self._base = layout.base
-        self._little = layout.little
-        self._magic_size = len(layout.magic)
-        self._trailer_size = len(layout.trailer)
-        self._end_size = len(layout.end)
-        self._lead_size = layout.lead_size
-        self._adjustment = layout.adjustment
-        self._message_max = min(layout.message_max, LARGEST_SIZE)
-        self._quick_low, self._quick_span = layout.quick_range
-        self._plain = (
-            self._kind == UINT
-            and not layout.magic
-            and not layout.lead_size
-            and not layout.adjustment
-            and not layout.trailer
-            and not layout.specials
-        )
-
-    def encode(self, message, /):
-        """One frame.
-
-        Args:
-            message: A contiguous bytes-like object, or an object of the codec's ``specials``.
-
-        Raises:
-            MessageTooLargeError: The message is larger than ``max_message_size`` or than the length
-                field can say.
-            InvalidFrameError: The message is shorter than its lead, or its length cannot be said.
-            TypeError, BufferError: `message` is not a contiguous bytes-like object.
-        """
-        cdef uint64_t value
-        cdef Py_ssize_t size, frame_size
-        cdef uint8_t* p
-        cdef bytes frame
-        if PyBytes_CheckExact(message):
-            size = PyBytes_GET_SIZE(message)
-            if self._plain and size <= self._message_max:
-                frame = PyBytes_FromStringAndSize(NULL, self._width + size)
-                p = <uint8_t*>PyBytes_AS_STRING(frame)
-                _store(p, size, self._width, self._little)
-                _copy(p + self._width, <const uint8_t*>PyBytes_AS_STRING(message), size)
-                return frame
-            frame_size = self._try_frame_size(size, &value)
-            if frame_size:
-                frame = PyBytes_FromStringAndSize(NULL, frame_size)
-                p = <uint8_t*>PyBytes_AS_STRING(frame)
-                self._write_frame(p, <const uint8_t*>PyBytes_AS_STRING(message), size, value)
-                return frame
-        return b"".join(self.frame_parts(message))
-
-    def encode_many(self, messages, /):
-        """The frames of many messages, one after the other, in one allocation.
-
-        Raises:
-            As `encode`; then nothing is returned of any message.
-        """
-        # A list that other code can change is copied: here where other threads may run, and
-        # before the careful way, which runs the user's code.
-        cdef bint shared = type(messages) is list and not OTHERS_MAY_RUN
-        cdef list batch = messages if shared else list(messages)
-        frames = self._encode_batch(batch, self._message_max)
-        if frames is not None:
-            return frames
-        return self._encode_many_carefully(list(batch) if shared else batch)
-
-    def encode_small(self, list messages not None, Py_ssize_t largest, /):
-        """`encode_many` of `bytes` of at most so many bytes each; None where some are not."""
-        cdef list batch = list(messages) if OTHERS_MAY_RUN else messages
-        return self._encode_batch(batch, min(largest, self._message_max))
-
-    cdef bytes _encode_batch(self, list batch, Py_ssize_t largest):
-        """The frames of ordinary messages; None leaves them to frame_parts.
-
-        One pass measures, one writes. No Python code runs between them, so that the list and the
-        messages stay as they are.
-        """
-        cdef Py_ssize_t count = len(batch)
-        cdef Py_ssize_t size
-        cdef bytes frames
-        if self._plain:
-            size = self._measure_plain(batch, count, largest)
-        else:
-            size = self._measure(batch, count, largest)
-        if size < 0:
-            return None
-        frames = PyBytes_FromStringAndSize(NULL, size)
-        if self._plain:
-            self._write_plain(<uint8_t*>PyBytes_AS_STRING(frames), batch, count)
-        else:
-            self._write(<uint8_t*>PyBytes_AS_STRING(frames), batch, count)
-        return frames
-
-    cdef Py_ssize_t _measure_plain(
-        self, list batch, Py_ssize_t count, Py_ssize_t largest
-    ) noexcept:
-        """The size of all frames; -1 where a message is not ordinary, or larger than that."""
-        cdef Py_ssize_t total = 0
-        cdef Py_ssize_t i, size
-        cdef PyObject* message
-        for i in range(count):
-            message = PyList_GET_ITEM(batch, i)
-            if not _is_bytes(message):
-                return -1
-            size = _bytes_size(message)
-            if size > largest or total > LARGEST_SIZE - size:
-                return -1
-            total += size
-        return total + count * self._width
-
-    cdef void _write_plain(self, uint8_t* p, list batch, Py_ssize_t count) noexcept:
-        cdef int width = self._width
-        cdef bint little = self._little
-        cdef Py_ssize_t i, size
-        cdef PyObject* message
-        for i in range(count):
-            message = PyList_GET_ITEM(batch, i)
-            size = _bytes_size(message)
-            _store(p, size, width, little)
-            _copy(p + width, _bytes_at(message), size)
-            p += width + size
-
-    cdef Py_ssize_t _measure(self, list batch, Py_ssize_t count, Py_ssize_t largest) noexcept:
-        """The same for every other shape."""
-        cdef Py_ssize_t total = 0
-        cdef Py_ssize_t i, frame_size
-        cdef uint64_t value
-        cdef PyObject* message
-        for i in range(count):
-            message = PyList_GET_ITEM(batch, i)
-            if not _is_bytes(message) or _bytes_size(message) > largest:
-                return -1
-            frame_size = self._try_frame_size(_bytes_size(message), &value)
-            if not frame_size or total > LARGEST_SIZE - frame_size:
-                return -1
-            total += frame_size
-        return total
-
-    cdef void _write(self, uint8_t* p, list batch, Py_ssize_t count) noexcept:
-        cdef Py_ssize_t i, size
-        cdef PyObject* message
-        for i in range(count):
-            message = PyList_GET_ITEM(batch, i)
-            size = _bytes_size(message)
-            p += self._write_frame(
-                p, _bytes_at(message), size, <uint64_t>(size - self._lead_size - self._adjustment)
-            )
-
-    cdef bytes _encode_many_carefully(self, list messages):
-        cdef list parts = []
-        for message in messages:
-            parts += self.frame_parts(message)
-        return b"".join(parts)
-
-    def frame_parts(self, message, /):
-        """Buffers whose concatenation is the frame, for ``sendmsg`` or ``writelines``.
-
-        The message is not copied and none of the buffers is empty.
-
-        Raises:
-            As `encode`.
-        """
-        cdef Py_ssize_t size, carried
-        if self._special_values and (self._bytes_are_special or not PyBytes_CheckExact(message)):
-            special = self._special_value(message)
-            if special is not None:
-                return [self._magic + self._field(special)]
-        data = message if PyBytes_CheckExact(message) else view_bytes(message)
-        size = len(data)
-        if self._kind == CUSTOM:
-            self._check_size(size)
-            header, carried = build_header(self._layout, memoryview(data))
-        else:
-            carried = self._lead_size
-            value = self._settle_value(size)
-            header = self._magic + bytes(data[:carried]) + self._field(value)
-        parts = [header]
-        if carried < size:
-            parts.append(data if not carried else memoryview(data)[carried:])
-        if self._trailer_size:
-            parts.append(self._trailer)
-        return parts
-
-    # --- the quick way: one pass that measures, one that writes -----------------------------------
-
-    cdef inline Py_ssize_t _try_frame_size(self, Py_ssize_t size, uint64_t* value) noexcept:
-        """The frame's size for a `bytes` message of so many bytes; 0 leaves it to frame_parts."""
-        cdef Py_ssize_t needed = size - self._lead_size - self._adjustment
-        if (
-            size < self._lead_size
-            or needed < 0
-            or <uint64_t>needed - self._quick_low > self._quick_span
-            or self._kind >= HEADERS
-            or self._bytes_are_special
-        ):
-            return 0
-        value[0] = <uint64_t>needed
-        return self._magic_size + size + self._field_size(<uint64_t>needed) + self._trailer_size
-
-    cdef inline Py_ssize_t _field_size(self, uint64_t value) noexcept:
-        cdef Py_ssize_t size = 1
-        if self._kind == UINT or self._kind == DIGITS:
-            return self._width
-        if self._kind == VARINT:
-            while value > 0x7F:
-                value >>= 7
-                size += 1
-            return size
-        while value >= <uint64_t>self._base:
-            value //= self._base
-            size += 1
-        return size + self._end_size
-
-    cdef inline Py_ssize_t _write_frame(
-        self, uint8_t* frame, const uint8_t* message, Py_ssize_t size, uint64_t value
-    ) noexcept:
-        """Writes a frame that was measured; returns its size."""
-        cdef uint8_t* p = frame
-        cdef Py_ssize_t field_size
-        if self._magic_size:
-            _copy(p, self._magic_at, self._magic_size)
-            p += self._magic_size
-        if self._lead_size:
-            _copy(p, message, self._lead_size)
-            p += self._lead_size
-        field_size = self._field_size(value)
-        if self._kind == UINT:
-            _store(p, value, self._width, self._little)
-        elif self._kind == VARINT:
-            _store_varint(p, value)
-        else:
-            _store_digits(p, value, field_size - self._end_size, self._base)
-            if self._end_size:
-                _copy(p + field_size - self._end_size, self._end_at, self._end_size)
-        p += field_size
-        _copy(p, message + self._lead_size, size - self._lead_size)
-        p += size - self._lead_size
-        if self._trailer_size:
-            _copy(p, self._trailer_at, self._trailer_size)
-            p += self._trailer_size
-        return p - frame
-
-    # --- the careful way --------------------------------------------------------------------------
-
-    cdef object _special_value(self, message):
-        cdef PyObject* value = PyDict_GetItemWithError(self._special_values, message)
-        if value == NULL and _forget_bad_key():  # special only as the bytes that it has
-            if not self._bytes_are_special:
-                return None
-            key = bytes(view_bytes(message))
-            value = PyDict_GetItemWithError(self._special_values, key)
-            if value == NULL and PyErr_Occurred() != NULL:
-                _raise_what_is_set()
-        return None if value == NULL else <object>value
-
-    cdef int _check_size(self, Py_ssize_t size) except -1:
-        if size > self._message_max:
-            by_limit = self._message_max >= self._layout.max_message_size
-            raise _error_texts.message_too_large(
-                size, self._message_max, "max_message_size" if by_limit else "length field"
-            )
-        return 0
-
-    cdef object _settle_value(self, Py_ssize_t size):
-        """The field's value for a message of so many bytes."""
-        if size < self._lead_size:
-            raise _error_texts.shorter_than_lead(size, self._lead_size)
-        self._check_size(size)
-        rest_size = size - self._lead_size
-        value = rest_size - self._adjustment
-        if value < 0:
-            raise _error_texts.unsayable_length(value, rest_size)
-        if value in self._layout.specials:
-            raise _error_texts.length_is_special(value, self._layout.specials[value])
-        return value
-
-    cdef bytes _field(self, value):
-        """The length field of a value."""
-        if self._kind == UINT:
-            layout = self._layout
-            return value.to_bytes(self._width, layout.byteorder, signed=layout.signed)
-        if self._kind == VARINT:
-            field = bytearray()
-            while value > 0x7F:
-                field.append(value & 0x7F | 0x80)
-                value >>= 7
-            field.append(value)
-            return bytes(field)
-        digits = f"{value:x}" if self._base == 16 else str(value)
-        if self._kind == DIGITS:
-            return digits.zfill(self._width).encode()
-        if self._kind == TEXT:
-            return digits.encode() + self._end
-        return f"{self._layout.name}: {value}\r\n\r\n".encode()

@@ -346,10 +346,14 @@ class Codec:
         return scan(self, data, raw=raw)
 
     def splitter(
-        self, *, raw: bool = False, on_oversize: Literal["raise", "skip"] = "raise"
+        self,
+        *,
+        raw: bool = False,
+        on_oversize: Literal["raise", "skip"] = "raise",
+        stream_offset: int = 0,
     ) -> Splitter:
         """Return the receiving state of a new connection; see `Splitter`."""
-        return Splitter(self, raw=raw, on_oversize=on_oversize)
+        return Splitter(self, raw=raw, on_oversize=on_oversize, stream_offset=stream_offset)
 
     # --- a codec as a value -----------------------------------------------------------------------
 

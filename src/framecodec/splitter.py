@@ -10,7 +10,7 @@ ACCELERATED = _engine.ACCELERATED
 FALLBACK_REASON = _engine.FALLBACK_REASON
 """Why the compiled engine is not in use; None where it is."""
 
-Encoder = _engine.splitter.Encoder
+Encoder = _engine.encoder.Encoder
 Spans = _engine.splitter.Spans
 Splitter = _engine.splitter.Splitter
 scan = _engine.splitter.scan

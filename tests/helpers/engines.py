@@ -8,10 +8,12 @@ from types import ModuleType
 
 import pytest
 
+import framecodec._inbox
 import framecodec.asyncio
 import framecodec.codec
 import framecodec.sockets
-from framecodec import _loop_io_py, _socket_io_py
+from framecodec import _socket_io_py
+from framecodec.asyncio import _fast_path_py
 
 __all__ = ["ENGINES", "codecs_use"]
 
@@ -25,9 +27,10 @@ def codecs_use(engine: ModuleType) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("Encoder", "Splitter", "scan"):
             patch.setattr(framecodec.codec, name, getattr(engine, name))
-        for room in (framecodec.asyncio, framecodec.sockets):
-            patch.setattr(room, "Splitter", engine.Splitter)
+        for module in (framecodec._inbox, framecodec.asyncio.datagrams, framecodec.sockets):
+            patch.setattr(module, "Splitter", engine.Splitter)
         if engine.__name__ == ENGINES["python"]:
             patch.setattr(framecodec.sockets, "_socket_io", _socket_io_py)
-            patch.setattr(framecodec.asyncio, "_loop_io", _loop_io_py)
+            for module in (framecodec.asyncio.sending, framecodec.asyncio.stream):
+                patch.setattr(module, "fast_path", _fast_path_py)
         yield

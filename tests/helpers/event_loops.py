@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import socket
 import ssl
+import warnings
 from collections.abc import Coroutine
 from typing import Any
 
@@ -47,10 +48,27 @@ def run(loop: str, coroutine: Coroutine[Any, Any, Any]) -> Any:
         import uvloop
 
         factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
+    runner = asyncio.Runner(loop_factory=factory)
+    unclosed: list[warnings.WarningMessage] = []
+    try:
         result = runner.run(main())
+    finally:
+        unclosed += close(runner)
     assert not complaints, complaints
+    assert not unclosed, unclosed
     return result
+
+
+def close(closable: Any) -> list[warnings.WarningMessage]:
+    """Close a runner or a loop; return its warnings about handles that were left open.
+
+    Where such a warning is an error, as pytest makes it, uvloop leaves the handle open after it and
+    then waits for ever in `Loop.close` for it to close: a test that fails would hang.
+    """
+    with warnings.catch_warnings(record=True) as unclosed:
+        warnings.simplefilter("always")
+        closable.close()
+    return unclosed
 
 
 def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:

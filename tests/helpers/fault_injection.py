@@ -150,9 +150,24 @@ class FaultySocket(socket.socket):
         return min([size, *(offset - position for offset in ahead)])
 
 
+def _is_ours(frame: FrameType | None) -> bool:
+    return frame is not None and frame.f_code.co_filename.startswith(PACKAGE)
+
+
 @contextlib.contextmanager
-def interrupted_at(moment: int) -> Iterator[list[int]]:
-    """Raises an `Interruption` at that moment of what the block calls, counted from 1.
+def interrupted_at(
+    moment: int, error: type[BaseException] = Interruption, *, inside: bool = False
+) -> Iterator[list[int]]:
+    """Raise an error at that moment of what the block calls, counted from 1.
+
+    A moment is the beginning of a function of the library, or a return from C to one. What the
+    standard library's functions do inside is theirs.
+
+    Args:
+        moment: Which one; 0 for none.
+        error: What to raise.
+        inside: Leave out the beginnings of functions that others than the library call. An event
+            loop that calls one has lost the callback then, and maybe bytes that it read.
 
     Yields:
         A list with one number: how many moments have passed.
@@ -160,12 +175,13 @@ def interrupted_at(moment: int) -> Iterator[list[int]]:
     passed = [0]
 
     def look(frame: FrameType, event: str, argument: object) -> None:
-        # The library's own functions alone: what the standard library's do inside is theirs.
-        if event not in ("call", "c_return") or not frame.f_code.co_filename.startswith(PACKAGE):
+        if event not in ("call", "c_return") or not _is_ours(frame):
+            return
+        if inside and event == "call" and not _is_ours(frame.f_back):
             return
         passed[0] += 1
         if passed[0] == moment:
-            raise Interruption
+            raise error
 
     sys.setprofile(look)
     try:

@@ -1,8 +1,8 @@
 # cython: language_level=3
 # cython: binding=False, embedsignature=True, embedsignature.format=clinic
-"""The short way through an event loop, compiled: what a message costs that need not wait.
+"""The fast path of a message through an event loop, compiled.
 
-See `_loop_io_py`, its twin. What this one saves are coroutines: the awaitables here have the slot
+See `_fast_path_py`, its twin. This one also saves coroutines: the awaitables here have the slot
 ``am_send`` of type objects, by which an ``await`` gets its result without an exception or an
 iterator. Cython has no name for that slot, so a few lines of C fill it.
 """
@@ -12,9 +12,9 @@ from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_SIZE
 from cpython.pythread cimport PyThread_get_thread_ident
 
-from . import _error_texts
+from framecodec import _error_texts
 
-__all__ = ["Done", "Messages", "Ready", "Turn"]
+__all__ = ["CompletedAwaitable", "MessageIterator", "ReadyIterator", "SendBatch"]
 
 cdef extern from *:
     """
@@ -42,14 +42,14 @@ cdef extern from *:
     sendfunc _send_done "framecodec_send_done"
     sendfunc _send_message "framecodec_send_message"
     void _complete "framecodec_complete" (object type, sendfunc send)
-    object (*_take "framecodec_take")(object messages)
+    object (*_take_message "framecodec_take")(object messages)
 
 
 @cython.final
-cdef class Done:
-    """An awaitable of something that is done.
+cdef class CompletedAwaitable:
+    """An awaitable whose work is done.
 
-    See `framecodec._loop_io_py.Done`, its twin.
+    See `framecodec.asyncio._fast_path_py.CompletedAwaitable`, its twin.
     """
 
     def __await__(self):
@@ -62,49 +62,49 @@ cdef class Done:
         raise StopIteration
 
     def send(self, value):
-        """As of a coroutine that ends at once."""
+        """End at once, as a coroutine without a wait does."""
         raise StopIteration
 
     def throw(self, *error):
-        """As of a coroutine: a task that is cancelled before it has begun."""
+        """Raise the exception: a task was cancelled before its first step."""
         raised = exception_of(error)
         raised.message_started = True
         raise raised
 
     def close(self):
-        """As of a coroutine that has run to its end."""
+        """Do nothing, as a coroutine that has ended does."""
 
     def __reduce__(self):
         raise _error_texts.not_copied(self)
 
 
 cdef object exception_of(tuple error):
-    """The exception that throw() was given: as one, or as its class, a value and a traceback."""
+    """Return the exception that throw() was given: as one, or as class, value and traceback."""
     raised = error[1] if len(error) > 1 and error[1] is not None else error[0]
     return raised() if isinstance(raised, type) else raised
 
 
 @cython.final
-cdef class Messages:
-    """What ``async for`` goes through: messages at hand, and behind them those of the stream.
+cdef class MessageIterator:
+    """The asynchronous iterator of a stream: first the ready messages, then those to wait for.
 
-    See `framecodec._loop_io_py.Messages`, its twin.
+    See `framecodec.asyncio._fast_path_py.MessageIterator`, its twin.
     """
 
     cdef public list head
     cdef object _stream
-    cdef object _emptied
+    cdef object _on_drained
 
-    def __cinit__(self, stream, emptied):
+    def __cinit__(self, stream, on_drained):
         self._stream = stream
-        self._emptied = emptied
+        self._on_drained = on_drained
         self.head = []
 
     def __aiter__(self):
         return self
 
     def __anext__(self):
-        # It is its own awaitable: what is at hand is taken when it is awaited.
+        # The iterator is its own awaitable: it takes the message when it is awaited.
         return self if self.head else self._stream.__anext__()
 
     def __await__(self):
@@ -116,68 +116,68 @@ cdef class Messages:
     def __next__(self):
         raise stop_with_next(self)
 
-    # For ``create_task`` it passes for a coroutine.
+    # ``create_task`` takes it for a coroutine.
 
     def send(self, value):
-        """As of a coroutine that ends at once."""
+        """End at once, as a coroutine without a wait does."""
         raise stop_with_next(self)
 
     def throw(self, *error):
-        """As of a coroutine: a task that is cancelled before it has begun. Nothing is taken."""
+        """Raise the exception: a task was cancelled before its first step. Take no message."""
         raise exception_of(error)
 
     def close(self):
-        """As of a coroutine that has run to its end."""
+        """Do nothing, as a coroutine that has ended does."""
 
     def __reduce__(self):
         raise _error_texts.not_copied(self)
 
 
-cdef int settle(Messages self) except -1:
-    """Whether there is a message. The last one at hand is counted as taken before it is: where that
-    fails, nothing is lost."""
+cdef int prepare_take(MessageIterator self) except -1:
+    """Return whether a message is ready. Report the last one as taken before it is: if that fails,
+    nothing is lost."""
     if PyList_GET_SIZE(self.head) == 1:
-        self._emptied()  # other code runs here, and may take it
+        self._on_drained()  # other code runs here, and may take the message
     return PyList_GET_SIZE(self.head) > 0
 
 
-cdef object taken(object messages):
-    cdef Messages self = <Messages>messages
-    if not settle(self):
+cdef object take(object messages):
+    cdef MessageIterator self = <MessageIterator>messages
+    if not prepare_take(self):
         raise _error_texts.another_recv_waits()
     return self.head.pop()
 
 
-cdef object stop_with_next(Messages self):
-    if not settle(self):
+cdef object stop_with_next(MessageIterator self):
+    if not prepare_take(self):
         raise _error_texts.another_recv_waits()
     stop = StopIteration(self.head[-1])  # before it is taken: memory may run out
     self.head.pop()
     return stop
 
 
-_take = taken
-_complete(Done, _send_done)
-_complete(Messages, _send_message)
+_take_message = take
+_complete(CompletedAwaitable, _send_done)
+_complete(MessageIterator, _send_message)
 
 
 @cython.final
-cdef class Ready:
-    """The messages at hand, each taken by the step that gives it.
+cdef class ReadyIterator:
+    """The ready messages of a stream; each step takes one.
 
-    See `framecodec._loop_io_py.Ready`, its twin.
+    See `framecodec.asyncio._fast_path_py.ReadyIterator`, its twin.
     """
 
-    cdef Messages _messages
+    cdef MessageIterator _messages
 
-    def __cinit__(self, Messages messages not None):
+    def __cinit__(self, MessageIterator messages not None):
         self._messages = messages
 
     def __iter__(self):
         return self
 
     def __next__(self):
-        if not settle(self._messages):
+        if not prepare_take(self._messages):
             raise StopIteration
         return self._messages.head.pop()
 
@@ -185,59 +185,59 @@ cdef class Ready:
         raise _error_texts.not_copied(self)
 
 
-cdef object DONE = Done()
+cdef object COMPLETED = CompletedAwaitable()
 
 
 @cython.final
-cdef class Turn:
-    """The small messages of one turn of an event loop.
+cdef class SendBatch:
+    """The small messages that were sent in one iteration of an event loop.
 
-    See `framecodec._loop_io_py.Turn`, its twin.
+    See `framecodec.asyncio._fast_path_py.SendBatch`, its twin.
     """
 
     cdef readonly list messages
-    cdef public Py_ssize_t room
-    cdef public Py_ssize_t quick
+    cdef public Py_ssize_t budget
+    cdef public Py_ssize_t fast_size
     cdef public bint paused
     cdef public bint queued
     cdef public unsigned long thread
-    cdef object _protocol
-    cdef Py_ssize_t _most
+    cdef object _owner
+    cdef Py_ssize_t _size
 
-    def __cinit__(self, protocol, Py_ssize_t room):
-        self._protocol = protocol
-        self._most = self.room = room
+    def __cinit__(self, owner, Py_ssize_t budget):
+        self._owner = owner
+        self._size = self.budget = budget
         self.messages = []
         self.paused = True
 
     def send(self, message, /):
-        """Takes one message, as `FrameProtocol.send`."""
-        if not self._take(message):
-            self._protocol._put(message)
+        """Accept one message; this is `FrameProtocol.send`."""
+        if not self._add(message):
+            self._owner.put(message)
 
     def send_and_wait(self, message, /):
-        """Takes one message, as `FrameStream.send`."""
-        if not self.paused and not self.queued and self._take(message):
-            return DONE
-        return self._protocol._put_and_wait(message)
+        """Accept one message and return an awaitable; this is `FrameStream.send`."""
+        if not self.paused and not self.queued and self._add(message):
+            return COMPLETED
+        return self._owner.put_and_wait(message)
 
-    cdef inline bint _take(self, message) except -1:
+    cdef inline bint _add(self, message) except -1:
         cdef Py_ssize_t size
         if not PyBytes_CheckExact(message):
             return False
         size = PyBytes_GET_SIZE(message)
-        if size >= self.quick or size >= self.room:
+        if size >= self.fast_size or size >= self.budget:
             return False
         if self.thread != <unsigned long>PyThread_get_thread_ident():
             return False
         self.messages.append(message)
-        self.room -= size + 8
+        self.budget -= size + 8
         return True
 
     def clear(self):
-        """Forgets the messages: they have left, or never will."""
+        """Drop the messages: they were written, or never will be."""
         self.messages.clear()
-        self.room = self._most
+        self.budget = self._size
 
     def __reduce__(self):
         raise _error_texts.not_copied(self)

@@ -1,7 +1,7 @@
-"""Whole messages in datagrams, in an event loop.
+"""`DatagramStream`: whole messages in datagrams, in an event loop.
 
-A `DatagramStream` puts a queue behind asyncio's datagram protocol. It grows to a bound: datagrams
-are not resent, so there is nobody whom a slow reader could stop.
+The protocol appends received messages to a queue, which grows to a limit: datagrams are not resent,
+so a slow reader cannot stop the sender.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import _error_texts
-from ._bytes_like import view_bytes
-from ._loop_senders import LARGE, Sender, SendQueue
-from .codec import Codec
-from .datagrams import largest_payload, pack_frames, split_datagram
-from .splitter import Splitter
+from .. import _error_texts
+from .._bytes_like import view_bytes
+from ..codec import Codec
+from ..datagrams import largest_payload, pack_frames, split_datagram
+from ..splitter import Splitter
+from .waiters import LARGE, QueuedSend, SendQueue, Waiters
 
 if TYPE_CHECKING:
     from typing import Self
 
 __all__ = ["DatagramStream", "open_datagram_endpoint"]
 
-# Above so many bytes that nobody has received, what arrives is dropped.
+# Datagrams that arrive while more than this many bytes wait to be received are dropped.
 _HIGH_WATER = 256 * 1024
-_ITEM_COST = 192  # of what stands in the queue beside the message's bytes: objects and an address
+# What an entry of the queue needs besides the bytes of the message: objects and an address.
+_ITEM_COST = 192
 
 
 class _DatagramProtocol(asyncio.DatagramProtocol):
@@ -41,29 +42,29 @@ class _DatagramProtocol(asyncio.DatagramProtocol):
         self.queue: deque[tuple[Any, Any, int]] = deque()  # (message or error, address, cost)
         self.held = 0  # bytes in `queue`, as _HIGH_WATER counts them
         self.dropped = 0
-        self.largest: int | None = None  # bytes that a datagram has room for, where that is known
-        self.room = 0  # bytes that frames are packed into
+        self.largest: int | None = None  # the largest datagram, in bytes, if that is known
+        self.packed_size = 0  # bytes of frames that are packed into one datagram
         self.paused = False
         self.lost = False
         self.error: BaseException | None = None  # what ended it
         self.waiter: asyncio.Future[None] | None = None  # a recv that waits
-        self.senders = SendQueue()  # sends that wait for the socket
-        self.waiting: set[asyncio.Future[None]] = set()  # those that wait for the end
+        self.queued_sends = SendQueue()  # sends that wait for the socket
+        self.waiters = Waiters()  # tasks that wait for the end
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
         sock = transport.get_extra_info("socket")
         self.largest = largest_payload(sock)
-        self.room = self.largest or 0
+        self.packed_size = self.largest or 0
         if self.largest is None:  # Unix: no more than the send buffer, and better much less
             self.largest = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
-            self.room = self.largest // 4
+            self.packed_size = self.largest // 4
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         self.error = exc
         self._wake()
-        for waiting in (*self.senders.futures(), *self.waiting):
+        for waiting in (*self.queued_sends.futures(), *self.waiters):
             if not waiting.done():
                 waiting.set_result(None)
 
@@ -95,7 +96,7 @@ class _DatagramProtocol(asyncio.DatagramProtocol):
 
     def resume_writing(self) -> None:
         self.paused = False
-        self.senders.wake_next()
+        self.queued_sends.wake_next()
 
     def _wake(self) -> None:
         if self.waiter is not None and not self.waiter.done():
@@ -108,30 +109,25 @@ class _DatagramProtocol(asyncio.DatagramProtocol):
 
     async def wait_until_closed(self) -> None:
         while not self.lost:
-            waiting = self.loop.create_future()
-            self.waiting.add(waiting)
-            try:
-                await waiting
-            finally:
-                self.waiting.discard(waiting)
+            await self.waiters.wait()
 
     async def send(self, datagram: bytes, address: Any) -> None:
-        """Sends a datagram when the socket accepts it, after all that wait already."""
-        if not (self.paused or self.senders) or self.lost:
+        """Send a datagram when the socket accepts it, after all sends that wait already."""
+        if not (self.paused or self.queued_sends) or self.lost:
             self.send_now(datagram, address)
             return
-        sender = Sender(self.loop, LARGE)  # each is a write, which may be the last one for now
-        self.senders.enter(sender)
+        send = QueuedSend(LARGE)  # each is a write, which may be the last one for now
+        self.queued_sends.enter(send)
         try:
             while not self.lost:
-                await sender.wait()
-                if not self.paused and self.senders.is_first(sender):
+                await send.wait()
+                if not self.paused and self.queued_sends.is_first(send):
                     break
             self.send_now(datagram, address)
         finally:
-            self.senders.leave(sender)
+            self.queued_sends.leave(send)
             if not self.paused:
-                self.senders.wake_next()
+                self.queued_sends.wake_next()
 
     def send_now(self, datagram: bytes, address: Any) -> None:
         if self.lost or self.transport.is_closing():
@@ -139,7 +135,7 @@ class _DatagramProtocol(asyncio.DatagramProtocol):
         if datagram or sys.version_info >= (3, 14):
             self.transport.sendto(datagram, address)
             return
-        # An empty datagram is a message too. asyncio took it for nothing to do until 3.14.
+        # An empty datagram is a message, too. asyncio ignored it until 3.14.
         descriptor = os.dup(self.transport.get_extra_info("socket").fileno())
         with contextlib.closing(socket.socket(fileno=descriptor)) as sock:
             if address is None:
@@ -148,7 +144,7 @@ class _DatagramProtocol(asyncio.DatagramProtocol):
                 sock.sendto(datagram, address)
 
     async def wait_for_messages(self) -> None:
-        """Waits until something is in the queue."""
+        """Wait until something is in the queue."""
         if self.waiter is not None:
             raise _error_texts.another_recv_waits()
         while not self.queue:
@@ -161,7 +157,7 @@ class _DatagramProtocol(asyncio.DatagramProtocol):
                 self.waiter = None
 
     def take_messages(self) -> list[Any]:
-        """Takes all messages up to the first error; there may be none."""
+        """Take all messages before the first error; there may be none."""
         nothing: deque[tuple[Any, Any, int]] = deque()
         queue, held = self.queue, self.held
         self.queue, self.held = nothing, 0
@@ -170,7 +166,7 @@ class _DatagramProtocol(asyncio.DatagramProtocol):
         except BaseException:
             self.queue, self.held = queue, held
             raise
-        # No call up to here, so that a signal handler that raises loses nothing.
+        # No call before this line, so that a signal handler that raises loses nothing.
         self.queue, self.held = rest, rest_held
         return messages
 
@@ -179,7 +175,7 @@ class _DatagramProtocol(asyncio.DatagramProtocol):
 
 
 def _split(queue: deque[Any]) -> tuple[list[Any], deque[Any], int]:
-    """The messages up to the first error, what follows them, and what that costs."""
+    """Return the messages before the first error, the rest of the queue, and what that costs."""
     items = list(queue)
     messages: list[Any] = []
     for item, _, _ in items:
@@ -195,13 +191,13 @@ def _cost(item: Any) -> int:
 
 
 class DatagramStream:
-    """A datagram socket in an event loop, from `open_datagram_endpoint`.
+    """A datagram socket in an event loop; `open_datagram_endpoint` returns one.
 
-    Without a codec a message is a datagram. With one a datagram carries any number of whole frames;
-    one that does not is an error of the `recv` that meets it, and of no other.
+    Without a codec, each datagram is one message. With a codec, a datagram has any number of whole
+    frames; one with other bytes is an error of one `recv`, and the next `recv` continues.
 
-    Datagrams are not resent, so there is no back-pressure to the peer: above 256 KiB of messages
-    that nobody has received, what arrives is dropped and counted in `dropped`.
+    Datagrams are not resent, so there is no back-pressure to the peer: while more than 256 KiB of
+    messages wait to be received, datagrams that arrive are dropped and counted in `dropped`.
     """
 
     __slots__ = ("__weakref__", "_protocol")
@@ -216,49 +212,72 @@ class DatagramStream:
 
     @property
     def transport(self) -> asyncio.DatagramTransport:
-        """asyncio's transport."""
+        """The transport of the event loop."""
         return self._protocol.transport  # type: ignore[no-any-return]
 
     @property
     def dropped(self) -> int:
-        """Datagrams, and errors of the system, that came while too many waited to be received."""
+        """The number of datagrams, and errors of the system, that were dropped: too many waited."""
         return self._protocol.dropped
 
     @property
     def pending_messages(self) -> int:
-        """Messages that `recv` would give without waiting."""
+        """The number of messages that `recv` would return without a wait."""
         return len(self._protocol.queue)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """As of asyncio's transports: "peername", "sockname", "socket", ..."""
+        """Return what the transport knows of the socket.
+
+        Args:
+            name: As for asyncio's transports: "peername", "sockname", "socket", ...
+            default: Returned if the transport does not know it.
+        """
         return self._protocol.transport.get_extra_info(name, default)
 
     async def send(self, message: object, /) -> None:
-        """Sends one message, in one datagram, to the address that the socket is connected to. Waits
-        only while the socket has no room.
+        """Send one message, in one datagram, to the address that the socket is connected to.
+
+        Wait only while the kernel's send buffer is full.
+
+        Args:
+            message: A contiguous bytes-like object; with a codec, or one of its ``specials``.
 
         Raises:
-            MessageTooLargeError: No datagram holds it; nothing is sent.
+            MessageTooLargeError: The message is too large for one datagram; nothing is sent.
             FrameError, TypeError, BufferError: As `Codec.encode`; nothing is sent.
             ConnectionError: The socket is closed.
         """
         await self._protocol.send(self._encode(message), None)
 
     async def send_to(self, message: object, address: Any, /) -> None:
-        """As `send`, to an address as asyncio has them."""
+        """Send one message to an address, in one datagram; otherwise like `send`.
+
+        Args:
+            message: As for `send`.
+            address: As for asyncio's ``sendto``: ``(host, port)``, or a path.
+        """
         await self._protocol.send(self._encode(message), address)
 
     async def send_many(self, messages: Iterable[object], /) -> None:
-        """Sends messages: with a codec, as many as fit in each datagram, else one in each.
+        """Send messages: with a codec, as many as fit in each datagram, else one in each.
+
+        Args:
+            messages: As for `send`, in order.
 
         Raises:
-            As `send`; nothing is sent where a message is invalid.
+            FrameError, TypeError, BufferError: A message is invalid; nothing is sent.
+            ConnectionError: The socket is closed.
         """
         for datagram in self._pack(messages):
             await self._protocol.send(datagram, None)
 
     async def send_many_to(self, messages: Iterable[object], address: Any, /) -> None:
-        """As `send_many`, to an address."""
+        """Send messages to an address; otherwise like `send_many`.
+
+        Args:
+            messages: As for `send`, in order.
+            address: As for `send_to`.
+        """
         for datagram in self._pack(messages):
             await self._protocol.send(datagram, address)
 
@@ -275,21 +294,24 @@ class DatagramStream:
         datagrams = [self._encode(message) for message in tuple(messages)]
         if self._protocol.codec is None:
             return datagrams
-        return [datagram for datagram, _ in pack_frames(datagrams, self._protocol.room)]
+        return [datagram for datagram, _ in pack_frames(datagrams, self._protocol.packed_size)]
 
     async def recv(self) -> Any:
-        """The next message, whoever sent it.
+        """Return the next message, from any sender.
 
         Raises:
-            As `recv_from`.
+            FrameError, OSError, RuntimeError: As `recv_from`.
         """
         return (await self.recv_from())[0]
 
     async def recv_many(self) -> list[Any]:
-        """At least one message: all that are there without another wait.
+        """Return all messages that are ready; wait for the first one.
+
+        Returns:
+            At least one message, in order, up to the next error.
 
         Raises:
-            As `recv_from`.
+            FrameError, OSError, RuntimeError: As `recv_from`.
         """
         protocol = self._protocol
         while True:
@@ -301,11 +323,11 @@ class DatagramStream:
                 return [await self.recv()]  # which is an error, and raised
 
     async def recv_from(self) -> tuple[Any, Any]:
-        """The next message, and the address of its sender.
+        """Return the next message and the address of its sender.
 
         Raises:
-            FrameError: The next datagram does not consist of whole frames; raised behind those that
-                are, and once.
+            FrameError: The next datagram does not consist of whole frames; raised once, after the
+                whole frames before the bad one.
             OSError: What the system reports, such as a refused connection; or the socket is closed.
             RuntimeError: Another `recv` waits.
         """
@@ -329,7 +351,7 @@ class DatagramStream:
         return self
 
     async def __anext__(self) -> Any:
-        """The next message, until the socket is closed on this side."""
+        """Return the next message; end when this side has closed the socket."""
         try:
             return await self.recv()
         except ConnectionAbortedError:
@@ -338,7 +360,7 @@ class DatagramStream:
             raise
 
     async def aclose(self) -> None:
-        """Closes the socket when all that was accepted is with the system."""
+        """Close the socket when the kernel has all accepted messages, and wait for that."""
         protocol = self._protocol
         protocol.transport.close()
         try:
@@ -362,19 +384,19 @@ async def open_datagram_endpoint(
     codec: Codec | None = None,
     **kwargs: Any,
 ) -> DatagramStream:
-    """Opens a datagram socket.
+    """Open a datagram socket.
 
     Args:
         local_addr: ``(host, port)`` to bind to, or a path for a Unix socket.
         remote_addr: ``(host, port)`` to connect to, or a path.
-        codec: The shape of the frames in a datagram; None where a message is a datagram.
-        **kwargs: As of asyncio's ``loop.create_datagram_endpoint``: family, reuse_port, sock, ...
+        codec: The shape of the frames in a datagram; None if each datagram is one message.
+        **kwargs: As for asyncio's ``loop.create_datagram_endpoint``: family, reuse_port, sock, ...
     """
     if codec is not None:
-        Splitter(codec)  # a codec that is none is refused before there is a socket
+        Splitter(codec)  # reject an invalid codec before there is a socket
     loop, own = asyncio.get_running_loop(), None
     if isinstance(local_addr or remote_addr, str | bytes | os.PathLike):
-        # Not every loop knows paths.
+        # Not every loop takes paths.
         kwargs["sock"] = own = _unix_socket(local_addr, remote_addr)
         kwargs.pop("family", None)
         local_addr = remote_addr = None

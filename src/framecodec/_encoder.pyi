@@ -1,0 +1,16 @@
+from collections.abc import Iterable
+from typing import Any, final
+
+from typing_extensions import Buffer
+
+from ._layout import HasLayout
+
+__all__ = ["Encoder"]
+
+@final
+class Encoder:
+    def __new__(cls, codec: HasLayout) -> Encoder: ...
+    def encode(self, message: object, /) -> bytes: ...
+    def encode_many(self, messages: Iterable[object], /) -> bytes: ...
+    def encode_small(self, messages: list[Any], largest: int, /) -> bytes | None: ...
+    def frame_parts(self, message: object, /) -> list[Buffer]: ...

@@ -1,0 +1,210 @@
+"""The encoder in Python: messages in, bytes out.
+
+It is the specification of the compiled encoder, `_encoder.pyx`, which has the same functions in the
+same order. Change both in the same commit.
+
+`Encoder.frame_parts` is the slow path: it encodes every message of every shape, and raises the
+errors. `Encoder.encode` and `Encoder.encode_many` have a fast path for ordinary messages.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Hashable, Iterable
+from itertools import chain
+from typing import TYPE_CHECKING, Any, final
+
+from . import _error_texts
+from ._bytes_like import view_bytes
+from ._custom_header import build_header
+from ._layout import CUSTOM, DIGITS, TEXT, UINT, VARINT, HasLayout, Layout, layout_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["Encoder"]
+
+# The commonest widths of a binary length, as `struct` names them.
+STRUCT_FORMATS = {1: "B", 2: "H", 4: "I", 8: "Q"}
+
+
+def struct_format(layout: Layout) -> str:
+    return ("<" if layout.little else ">") + STRUCT_FORMATS[layout.field_width]
+
+
+@final
+class Encoder:
+    """Encode messages into frames. It has no state; one encoder serves all connections.
+
+    Args:
+        codec: The shape of the frames.
+
+    Raises:
+        TypeError: `codec` is not a `Codec`.
+    """
+
+    __slots__ = ("_bytes_are_special", "_layout", "_message_max", "_pack", "_special_values")
+
+    def __init__(self, codec: HasLayout) -> None:
+        self._layout = layout = layout_of(codec)
+        self._message_max = layout.message_max
+        self._special_values = layout.special_values
+        self._bytes_are_special = layout.bytes_are_special
+        self._pack = _packer(layout)
+
+    def encode(self, message: object, /) -> bytes:
+        """Return the frame of a message.
+
+        Args:
+            message: A contiguous bytes-like object, or an object of the codec's ``specials``.
+
+        Raises:
+            MessageTooLargeError: The message is larger than ``max_message_size``, or than the
+                largest size that the length field can hold.
+            InvalidFrameError: The message is shorter than its lead, or the length field cannot hold
+                its size.
+            TypeError, BufferError: `message` is not a contiguous bytes-like object.
+        """
+        if self._pack is not None and type(message) is bytes and len(message) <= self._message_max:
+            return self._pack(len(message)) + message
+        return b"".join(self.frame_parts(message))
+
+    def encode_many(self, messages: Iterable[object], /) -> bytes:
+        """Return the joined frames of messages, in one allocation.
+
+        Raises:
+            FrameError, TypeError, BufferError: As for `encode`, for the first bad message.
+        """
+        batch = list(messages)
+        frames = self._encode_batch(batch, self._message_max)
+        return self._encode_any(batch) if frames is None else frames
+
+    def encode_small(self, messages: list[Any], largest: int, /) -> bytes | None:
+        """Return `encode_many`, or None if not all messages are `bytes` of at most that size."""
+        # A copy, because the user's code and other threads may change the list.
+        batch = messages.copy()
+        frames = self._encode_batch(batch, largest)
+        if frames is None and _are_small(batch, largest):
+            return self._encode_any(batch)
+        return frames
+
+    def _encode_batch(self, batch: list[Any], largest: int) -> bytes | None:
+        """Return the frames of ordinary messages of the commonest shape, or None."""
+        pack = self._pack
+        if pack is None or not _are_small(batch, min(largest, self._message_max)):
+            return None
+        return b"".join(chain.from_iterable(zip(map(pack, map(len, batch)), batch, strict=True)))
+
+    def _encode_any(self, messages: list[Any]) -> bytes:
+        parts: list[Any] = []
+        try:
+            for message in messages:
+                parts += self.frame_parts(message)
+            return b"".join(parts)
+        except BaseException:
+            parts.clear()  # the traceback would hold them
+            raise
+
+    def frame_parts(self, message: object, /) -> list[Buffer]:
+        """Return a frame as a list of buffers, for ``sendmsg`` or ``writelines``.
+
+        Joined they are the frame. The message is not copied, and no buffer is empty.
+
+        Raises:
+            FrameError, TypeError, BufferError: As for `encode`.
+        """
+        layout = self._layout
+        if self._special_values and (self._bytes_are_special or type(message) is not bytes):
+            special = self._special_value(message)
+            if special is not None:
+                return [layout.magic + self._field(special)]
+        data: Any = message if type(message) is bytes else view_bytes(message)
+        size = len(data)
+        try:
+            if layout.kind == CUSTOM:
+                self._check_size(size)
+                header, carried = build_header(layout, memoryview(data))
+            else:
+                carried = layout.lead_size
+                value = self._field_value(size)
+                header = layout.magic + bytes(data[:carried]) + self._field(value)
+        except BaseException:
+            if data is not message:
+                data.release()  # the traceback would hold it
+            raise
+        parts: list[Any] = [header]
+        if carried < size:
+            parts.append(data if not carried else memoryview(data)[carried:])
+        if layout.trailer:
+            parts.append(layout.trailer)
+        return parts
+
+    def _special_value(self, message: Hashable) -> int | None:
+        try:
+            return self._special_values.get(message)
+        except (TypeError, ValueError):  # no usable hash: special only as the bytes that it has
+            if not self._bytes_are_special:
+                return None
+            return self._special_values.get(bytes(view_bytes(message)))
+
+    def _check_size(self, size: int) -> None:
+        if size > self._message_max:
+            layout = self._layout
+            by_limit = self._message_max >= layout.max_message_size
+            raise _error_texts.message_too_large(
+                size, self._message_max, "max_message_size" if by_limit else "length field"
+            )
+
+    def _field_value(self, size: int) -> int:
+        """Return the field's value for a message of a size."""
+        layout = self._layout
+        if size < layout.lead_size:
+            raise _error_texts.shorter_than_lead(size, layout.lead_size)
+        self._check_size(size)
+        rest_size = size - layout.lead_size
+        value = rest_size - layout.adjustment
+        if value < 0:
+            raise _error_texts.unsayable_length(value, rest_size)
+        if value in layout.specials:
+            raise _error_texts.length_is_special(value, layout.specials[value])
+        return value
+
+    def _field(self, value: int) -> bytes:
+        """Return the length field of a value."""
+        layout = self._layout
+        if layout.kind == UINT:
+            return value.to_bytes(layout.field_width, layout.byteorder, signed=layout.signed)
+        if layout.kind == VARINT:
+            field = bytearray()
+            while value > 0x7F:
+                field.append(value & 0x7F | 0x80)
+                value >>= 7
+            field.append(value)
+            return bytes(field)
+        digits = f"{value:x}" if layout.base == 16 else str(value)
+        if layout.kind == DIGITS:
+            return digits.zfill(layout.field_width).encode()
+        if layout.kind == TEXT:
+            return digits.encode() + layout.end
+        return f"{layout.name}: {value}\r\n\r\n".encode()
+
+
+def _packer(layout: Layout) -> Callable[[int], bytes] | None:
+    """Return a function that makes the header of the commonest shape: a length and a rest."""
+    if (
+        layout.kind != UINT
+        or layout.field_width not in STRUCT_FORMATS
+        or layout.field_offset
+        or layout.adjustment
+        or layout.trailer
+        or layout.specials
+    ):
+        return None
+    return struct.Struct(struct_format(layout)).pack
+
+
+def _are_small(messages: list[Any], largest: int) -> bool:
+    """Return whether all are `bytes` of at most a size."""
+    if not set(map(type, messages)) <= {bytes}:
+        return False
+    return max(map(len, messages), default=0) <= largest

@@ -1,0 +1,485 @@
+"""The reader of a stream in Python: takes chunks, holds the pending frame, delivers messages.
+
+It is the part of `Splitter` (`_splitter_py.py`) that parses. `_splitter.pyx` has both parts in one
+class, under the same names and in the same order: change both in the same commit.
+
+What a splitter must do
+    Take the bytes of one connection in any chunks and return its messages. The messages, the error
+    and its offset do not depend on the chunks; memory follows from the bytes that arrived and not
+    from a declared length; a byte costs the same however much is pending.
+
+How
+    Most frames are ordinary and whole in the chunk. The fast path, `_read_whole_frames`, takes
+    those only: it stops before the first frame that is cut off, special, too large or wrong in any
+    way. The slow path reads that frame part by part, in `_read_header`, `_read_rest` and
+    `_read_trailer`, which can stop and resume at any byte and raise all errors. Then the fast path
+    continues.
+
+    =========  =====================================================================
+    phase      what the splitter holds of the pending frame
+    =========  =====================================================================
+    header     `_header`: its bytes so far, maybe none
+    rest       `_header` whole; `_pieces`, `_piece`: the message so far
+    trailer    `_header` and message whole; `_trailer_pos` bytes of the trailer matched
+    =========  =====================================================================
+
+    `_stream_offset + _pending` is always the position in the stream up to which bytes were taken:
+    after an error, the bytes from there on were not.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from . import _error_texts
+from ._custom_header import read_header
+from ._fields_py import PARSE_FIELD, READ_FIELD, common_size, unpacker
+from ._header_block import read_lines
+from ._layout import CUSTOM, HEADERS, TEXT, VARINT, Layout
+from ._spans_py import Spans
+
+__all__ = ["IN_HEADER", "IN_REST", "IN_TRAILER", "SLICE_SIZE", "FrameReader"]
+
+IN_HEADER, IN_REST, IN_TRAILER = range(3)
+
+# Other buffers than bytes are taken in slices of this size, so that no large one is copied whole.
+SLICE_SIZE = 64 * 1024
+
+# A longer header is gathered by steps: this many bytes, then as many again as there are.
+_FIRST_HEADER_STEP = 256
+
+# Pieces of a message from this size up are kept as they came; smaller ones are gathered first, so
+# that a message that drips in byte by byte does not cost an object a byte.
+_PIECE_SIZE = 16 * 1024
+
+
+class FrameReader:
+    """The parsing part of a splitter, without its public interface."""
+
+    __slots__ = (
+        "_adjustment",
+        "_counting",
+        "_header",
+        "_header_limit",
+        "_header_size",
+        "_headers",
+        "_layout",
+        "_lead_size",
+        "_line_pos",
+        "_magic",
+        "_parsed",
+        "_pending",
+        "_pending_lead",
+        "_phase",
+        "_piece",
+        "_pieces",
+        "_quick_high",
+        "_quick_low",
+        "_raw",
+        "_read_field",
+        "_rest_left",
+        "_skip",
+        "_skipped",
+        "_skipping",
+        "_spans",
+        "_stream_offset",
+        "_surplus_bytes",
+        "_trailer",
+        "_trailer_pos",
+        "_unpack",
+        "_whole_size",
+    )
+
+    def __init__(
+        self, layout: Layout, raw: bool, skip: bool, stream_offset: int, keep_headers: bool
+    ) -> None:
+        self._layout = layout
+        self._raw = raw
+        self._skip = skip
+
+        # The layout's numbers that the hot loop needs.
+        self._magic = layout.magic
+        self._trailer = layout.trailer
+        self._lead_size = layout.lead_size
+        self._header_size = layout.header_size
+        self._adjustment = layout.adjustment
+        low, span = layout.quick_range
+        self._quick_low = low
+        self._quick_high = low + span
+        self._read_field = READ_FIELD[layout.kind]
+        self._unpack = unpacker(layout) if layout.plain and not raw else None
+
+        # The pending frame.
+        self._phase = IN_HEADER
+        self._stream_offset = stream_offset  # of its first byte
+        self._pending = 0  # bytes of it that were taken
+        self._header = bytearray()  # its header, as far as it was taken
+        self._header_limit = (
+            layout.header_size or self._longest_header()
+        )  # size up to which to gather it
+        self._line_pos = 0  # HEADERS: where the first line that was not parsed begins
+        self._parsed = -1  # HEADERS: the length in the lines parsed, or -1
+        self._whole_size = 0  # past the header: bytes of the whole frame
+        self._pending_lead = 0  # past the header: bytes of the message that came with it
+        self._rest_left = 0  # in the rest: bytes of it that are missing
+        self._skipping = False  # past the header: the frame is oversized and being discarded
+        self._pieces: list[bytes] = []  # the message (raw: the frame) so far, up to ...
+        self._piece = bytearray()  # ... its last, small pieces
+        self._trailer_pos = 0  # bytes of the trailer that matched
+
+        self._skipped = 0  # oversized frames discarded
+        # The headers of the messages of the last call, if they are kept.
+        keeps_headers = keep_headers and not raw and not layout.canonical
+        self._headers: list[bytes] | None = [] if keeps_headers else None
+        self._spans: Spans | None = None  # scanning: where the frames lie, instead of messages
+        # CUSTOM: bytes of earlier chunks that parse() saw and that follow the header; they are read
+        # before the chunk, which they end at.
+        self._surplus_bytes = b""
+        self._counting = False  # the stream offset is that of frames before those delivered
+
+    def _consume(self, data: bytes, messages: list[Any]) -> None:
+        pos = 0
+        while pos < len(data):
+            if not self._pending:
+                if self._unpack is not None:
+                    pos = self._read_plain_frames(data, pos, messages, self._unpack)
+                else:
+                    pos = self._read_whole_frames(data, pos, messages)
+                if pos == len(data):
+                    break
+            pos = self._read_header(data, pos, messages)
+            pos = self._read_rest(data, pos)
+            pos = self._read_trailer(data, pos, messages)
+
+    # --- the fast path: ordinary frames that are whole in the chunk -------------------------------
+
+    def _read_plain_frames(
+        self,
+        data: bytes,
+        pos: int,
+        messages: list[Any],
+        unpack: Callable[[bytes, int], tuple[int]],
+    ) -> int:
+        """Take frames of a binary length and a rest only.
+
+        It returns where the first frame begins that needs the slow path.
+        """
+        first_pos, size, count = pos, len(data), len(messages)
+        low, high, adjustment = self._quick_low, self._quick_high, self._adjustment
+        header_size, append = self._header_size, messages.append
+        self._counting = True
+        try:
+            if low or adjustment:
+                while True:
+                    (value,) = unpack(data, pos)
+                    rest_pos = pos + header_size
+                    stop = rest_pos + value + adjustment
+                    if stop > size or value > high or value < low:
+                        break
+                    append(data[rest_pos:stop])
+                    pos = stop
+            else:  # the same with two steps less
+                while True:
+                    (value,) = unpack(data, pos)
+                    rest_pos = pos + header_size
+                    stop = rest_pos + value
+                    if stop > size or value > high:
+                        break
+                    append(data[rest_pos:stop])
+                    pos = stop
+        except struct.error:  # the chunk ends in a header: cheaper than to compare for every frame
+            pass
+        except BaseException:
+            pos = self._skip_frames(data, first_pos, len(messages) - count)
+            raise
+        finally:
+            try:
+                self._stream_offset += pos - first_pos
+            except MemoryError:  # once more: the messages are in the list already
+                self._stream_offset += pos - first_pos
+            self._counting = False
+        return pos
+
+    def _read_whole_frames(self, data: bytes, pos: int, messages: list[Any]) -> int:
+        """Take ordinary frames of all other shapes."""
+        first_pos, size, count = pos, len(data), len(messages)
+        low, high, adjustment = self._quick_low, self._quick_high, self._adjustment
+        append = messages.append
+        self._counting = True
+        try:
+            magic, trailer, raw = self._magic, self._trailer, self._raw
+            scanned = None if self._spans is None else self._spans.add
+            keep_header = None if self._headers is None else self._headers.append
+            offset = self._stream_offset - first_pos  # of the chunk
+            magic_size, trailer_size, lead_size = len(magic), len(trailer), self._lead_size
+            read_field, layout = self._read_field, self._layout
+            field_offset = magic_size + lead_size
+            while True:
+                found = read_field(layout, data, pos + field_offset)
+                if found is None:
+                    break
+                value, rest_pos = found
+                rest_stop = rest_pos + value + adjustment
+                stop = rest_stop + trailer_size
+                if stop > size or value > high or value < low:
+                    break
+                if not data.startswith(magic, pos) or not data.startswith(trailer, rest_stop):
+                    break
+                if scanned is not None:
+                    if raw:
+                        scanned(offset + pos, offset + stop)
+                    else:
+                        scanned(offset + rest_pos, offset + rest_stop)
+                elif raw:
+                    append(data[pos:stop])
+                elif keep_header is not None:
+                    lead = data[pos + magic_size : pos + magic_size + lead_size]
+                    keep_header(data[pos:rest_pos])
+                    append(lead + data[rest_pos:rest_stop])
+                elif lead_size:
+                    lead_pos = pos + magic_size
+                    append(data[lead_pos : lead_pos + lead_size] + data[rest_pos:rest_stop])
+                else:
+                    append(data[rest_pos:rest_stop])
+                pos = stop
+        except BaseException:
+            pos = self._skip_frames(data, first_pos, len(messages) - count)
+            raise
+        finally:
+            try:
+                self._stream_offset += pos - first_pos
+            except MemoryError:  # once more: the messages are in the list already
+                self._stream_offset += pos - first_pos
+            self._counting = False
+        return pos
+
+    def _skip_frames(self, data: bytes, pos: int, count: int) -> int:
+        """Return where the next frame begins after `count` frames that a fast path took.
+
+        An interruption can come after the delivery of a message and before it is counted.
+        """
+        offset = len(self._magic) + self._lead_size
+        for _ in range(count):
+            found = self._read_field(self._layout, data, pos + offset)
+            assert found is not None
+            value, rest_pos = found
+            pos = rest_pos + value + self._adjustment + len(self._trailer)
+        return pos
+
+    # --- the slow path: one frame, part by part ---------------------------------------------------
+
+    def _read_header(self, data: bytes, pos: int, messages: list[Any]) -> int:
+        """Gather the header and parse it; deliver a special or prepare for a rest."""
+        if self._phase != IN_HEADER:
+            return pos
+        header = self._header
+        piece = data[
+            pos : pos + min(self._header_limit - len(header), max(_FIRST_HEADER_STEP, len(header)))
+        ]
+        past_magic = len(header) >= len(self._magic)
+        # Here as below: calls that can fail or be interrupted come first, then counts are stored,
+        # so that no byte is counted without being kept or the reverse.
+        pending = self._pending + len(piece)
+        pos += len(piece)
+        header += piece
+        self._pending = pending
+        in_line = past_magic and self._layout.kind == HEADERS and b"\n" not in piece
+        if in_line and len(header) < self._header_limit:
+            return pos  # a line is parsed when its end is in
+        surplus = self._end_header(pos, messages)
+        if surplus <= pos:
+            return pos - surplus
+        # parse() looked ahead: read what follows the header in earlier chunks, then this chunk.
+        self._consume(self._surplus_bytes, messages)
+        self._surplus_bytes = b""
+        return 0
+
+    def _end_header(self, in_chunk: int, messages: list[Any]) -> int:
+        """Act on the header if it is whole; return how many bytes after it were gathered.
+
+        `in_chunk` bytes of the chunk were gathered or read; if more follow the header, the others
+        go into `_surplus_bytes`.
+        """
+        header = self._header
+        found = self._parse_header(header)
+        if found is None:
+            if len(header) == self._header_limit:
+                raise _error_texts.header_too_long(
+                    self._layout.max_header, self._stream_offset, bytes(header)
+                )
+            return 0
+        header_size, value, lead = found
+        surplus = self._drop_surplus(header_size, in_chunk)
+        header = self._header
+        if value in self._layout.specials:
+            special = self._layout.specials[value]
+            delivered: tuple[Any, ...] = ()
+            if self._spans is None:
+                delivered = (bytes(header) if self._raw else special,)
+            elif self._raw:
+                self._spans.add(self._stream_offset, self._stream_offset + header_size)
+            else:
+                raise _error_texts.scan_of_special(special, self._stream_offset)
+            self._end_frame(messages, delivered)
+            return surplus
+        rest_size = self._check_rest_size(value, len(lead))
+        if self._spans is not None:
+            if lead and not self._raw:
+                raise _error_texts.scan_with_lead()
+            self._skipping = True  # its bytes are not needed, as those of a skipped frame
+        whole_size = header_size + rest_size + len(self._trailer)
+        lead_size = len(lead)
+        if not self._skipping:
+            self._piece += header if self._raw else lead
+            self._pending_lead = lead_size
+        self._whole_size = whole_size
+        self._rest_left = rest_size
+        self._phase = IN_REST
+        return surplus
+
+    def _drop_surplus(self, header_size: int, in_chunk: int) -> int:
+        """Drop the gathered bytes that follow a header of varying size; return their number."""
+        header = self._header
+        surplus = len(header) - header_size
+        if surplus:
+            pending = self._pending - surplus
+            looked_ahead = bytes(header[header_size : max(header_size, len(header) - in_chunk)])
+            kept = header[:header_size]
+            self._header, self._surplus_bytes, self._pending = kept, looked_ahead, pending
+        return surplus
+
+    def _parse_header(self, header: bytearray) -> tuple[int, int, bytes] | None:
+        """Return header size, field value and lead, or None if more bytes are needed.
+
+        Every byte is checked in the order of arrival, and the first wrong one raises, so that the
+        error does not depend on the chunks.
+        """
+        layout, offset = self._layout, self._stream_offset
+        magic = layout.magic
+        if not header.startswith(magic[: len(header)]):
+            right = common_size(header, magic)
+            raise _error_texts.wrong_magic(magic, offset, bytes(header[: right + 1]))
+        if len(header) < len(magic):
+            return None
+        if layout.kind == HEADERS:
+            self._line_pos, self._parsed, complete = read_lines(
+                header, max(self._line_pos, len(magic)), self._parsed, layout.name, offset
+            )
+            return (self._line_pos, self._parsed, b"") if complete else None
+        if layout.kind == CUSTOM:
+            return read_header(layout, bytes(header), offset) if len(header) > len(magic) else None
+
+        found = PARSE_FIELD[layout.kind](layout, header, offset)
+        if found is None:
+            return None
+        header_size, value = found
+        return header_size, value, bytes(header[len(magic) : layout.field_offset])
+
+    def _check_rest_size(self, value: int, lead_size: int) -> int:
+        """Return the size of the rest; raise or begin to skip if the frame is not allowed."""
+        layout, offset = self._layout, self._stream_offset
+        header = bytes(self._header)
+        rest_size = value + self._adjustment
+        if rest_size < 0 and value >= 0 and layout.counts_frame:
+            least = len(header) + len(self._trailer)
+            raise _error_texts.smaller_than_frame(value, least, offset, header)
+        if rest_size < 0 or value < 0:
+            raise _error_texts.negative_length(value, self._adjustment, offset, header)
+        if lead_size + rest_size > layout.message_max:
+            if not self._skip:
+                raise _error_texts.declared_too_large(
+                    lead_size + rest_size, layout.message_max, offset, header
+                )
+            self._skipping = True
+        return rest_size
+
+    def _read_rest(self, data: bytes, pos: int) -> int:
+        """Keep the chunk's bytes of the rest, or discard them if the frame is skipped."""
+        if self._phase != IN_REST:
+            return pos
+        taken = min(len(data) - pos, self._rest_left)
+        stop, pending, rest_left = pos + taken, self._pending + taken, self._rest_left - taken
+        if taken and not self._skipping:
+            piece = data[pos:stop]
+            if taken < _PIECE_SIZE and len(self._piece) < SLICE_SIZE:
+                self._piece += piece  # gathered, so that small ones do not cost an object each
+            else:
+                large = taken >= _PIECE_SIZE
+                pieces = (bytes(self._piece), piece) if large else (bytes(self._piece),)
+                gathered = bytearray() if large else bytearray(piece)
+                self._pieces += pieces
+                self._piece = gathered
+        self._pending = pending
+        self._rest_left = rest_left
+        if not rest_left:
+            self._phase = IN_TRAILER
+        return stop
+
+    def _read_trailer(self, data: bytes, pos: int, messages: list[Any]) -> int:
+        """Compare the trailer byte by byte; deliver the message if it is whole."""
+        if self._phase != IN_TRAILER:
+            return pos
+        trailer = self._trailer
+        found = data[pos : pos + len(trailer) - self._trailer_pos]
+        right = common_size(found, trailer[self._trailer_pos :])
+        pos, trailer_pos, pending = pos + right, self._trailer_pos + right, self._pending + right
+        self._trailer_pos, self._pending = trailer_pos, pending
+        if right < len(found):
+            raise _error_texts.wrong_trailer(
+                trailer,
+                trailer[: self._trailer_pos] + found[right : right + 1],
+                self._stream_offset,
+                bytes(self._header),
+            )
+        if self._trailer_pos == len(trailer):
+            self._deliver(messages)
+        return pos
+
+    def _deliver(self, messages: list[Any]) -> None:
+        """Make the message, once, from its pieces."""
+        if self._spans is not None:
+            start, stop = self._stream_offset, self._stream_offset + self._pending
+            if not self._raw:
+                start += len(self._header)
+                stop -= len(self._trailer)
+            self._spans.add(start, stop)
+            self._end_frame(messages, ())
+        elif self._skipping:
+            self._end_frame(messages, (), skipped=1)
+        else:
+            trailer = self._trailer if self._raw else b""
+            self._end_frame(messages, (b"".join([*self._pieces, self._piece, trailer]),))
+
+    def _end_frame(self, messages: list[Any], delivered: tuple[Any, ...], skipped: int = 0) -> None:
+        """Deliver a frame's message, if it has one, and prepare for the next frame."""
+        offset, skipped = self._stream_offset + self._pending, self._skipped + skipped
+        header, piece = bytearray(), bytearray()
+        pieces: list[bytes] = []
+        headers: list[bytes] = [] if self._headers is None else self._headers
+        kept = (bytes(self._header),) if delivered else ()
+        # A signal handler that raises can run at a call and at its return. No call from here on,
+        # so that no message is delivered and also kept.
+        headers += kept
+        messages += delivered
+        self._stream_offset = offset
+        self._skipped = skipped
+        self._header = header
+        self._piece = piece
+        self._pieces = pieces
+        self._phase = IN_HEADER
+        self._pending = 0
+        self._line_pos = 0
+        self._parsed = -1
+        self._skipping = False
+        self._pending_lead = 0
+        self._trailer_pos = 0
+
+    def _longest_header(self) -> int:
+        layout = self._layout
+        if layout.kind == VARINT:
+            return layout.field_offset + layout.field_width
+        if layout.kind == TEXT:  # a sign, digits up to the one that is too many, the end mark
+            return layout.field_offset + 1 + 21 + len(layout.end)
+        return len(layout.magic) + layout.max_header

@@ -1,0 +1,378 @@
+"""The receive side of a connection: one for every way to wait.
+
+What an inbox must do
+    Parse the received bytes, hold the ready messages, and decide what the next receive gives: a
+    message, nothing yet, or the failure that ends receiving. It decides when the stream has ended
+    well or badly, when the peer was too slow, and what another protocol gets to read.
+
+How
+    An inbox owns a splitter and a queue of ready messages. It has no socket and no clock: the owner
+    calls it with the bytes that a transport has received and with the time in seconds, of any
+    clock that does not go back.
+
+    The first failure sticks. `take` gives the messages before it, then raises it every time.
+
+    Two stopwatches measure the peer. That of the message runs while a frame is unfinished and the
+    owner receives. That of the quiet runs between two frames while the owner receives and a caller
+    waits for a message. `pause` and `resume` say whether the owner receives, `stop_waiting` and
+    `wait` whether a caller waits::
+
+        pending bytes   receiving   waiting   stopwatch that runs
+        yes             yes         -         message
+        no              yes         yes       quiet
+        otherwise                             none
+
+    A received byte sets the stopwatch of the quiet to 0, the first byte of a frame that of the
+    message.
+
+Fast paths
+    Without limits (`has_limits`), an owner may call ``splitter.get_room`` and
+    ``splitter.buffer_updated`` itself and put the messages into its queue: `buffer_updated` would
+    do nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Protocol, final
+
+from . import _error_texts, errors
+from .splitter import Splitter
+
+if TYPE_CHECKING:
+    from .codec import Codec
+
+__all__ = ["NEED_DATA", "DirectMessage", "Inbox", "ReadyMessages", "check_seconds"]
+
+
+@final
+class _NeedData:
+    """The type of `NEED_DATA`."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "NEED_DATA"
+
+
+NEED_DATA: Final = _NeedData()
+"""`Inbox.take` returns it when no message is ready and more bytes may come."""
+
+# Bytes that an overdue peer may still deliver while each receive finds some: at least as many as
+# the kernel can hold of one connection (6 MiB is Linux's largest TCP receive buffer). A peer that
+# sends faster than it is read never leaves the kernel empty and is cut off after these.
+_KERNEL_SIZE = 6 * 1024 * 1024
+
+
+class ReadyMessages(Protocol):
+    """A queue of ready messages. Each step of its iteration takes a message out."""
+
+    def put(self, messages: list[Any], /) -> None:
+        """Append messages; the list belongs to the queue from then on."""
+
+    def unread(self) -> list[Any]:
+        """Return the messages in the queue, which stay there."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class DirectMessage(Protocol):
+    """A message that its owner receives without the splitter: into a file, for example."""
+
+    offset: int
+    """The stream position of its frame."""
+
+    header: bytes
+
+    def received(self) -> int:
+        """Return how many bytes of its frame were received."""
+
+    def incomplete(self) -> errors.IncompleteFrameError:
+        """Return the error for a stream that ends inside it."""
+
+
+@final
+class _Stopwatch:
+    """Seconds, counted while it runs."""
+
+    __slots__ = ("_seconds", "_started_at")
+
+    def __init__(self) -> None:
+        self._seconds = 0.0  # of earlier runs
+        self._started_at: float | None = None  # None: it does not run
+
+    def restart(self, now: float) -> None:
+        """Set it to 0; it runs if it ran."""
+        self._seconds = 0.0
+        if self._started_at is not None:
+            self._started_at = now
+
+    def run(self, running: bool, now: float) -> None:
+        """Start or stop it."""
+        if running:
+            if self._started_at is None:
+                self._started_at = now
+        elif self._started_at is not None:
+            self._seconds += now - self._started_at
+            self._started_at = None
+
+    def deadline(self, limit: float | None) -> float | None:
+        """Return when it will have counted `limit` seconds, or None if it does not run."""
+        if limit is None or self._started_at is None:
+            return None
+        return self._started_at + limit - self._seconds
+
+
+@final
+class Inbox:
+    """The ready messages and unfinished bytes of one connection.
+
+    Args:
+        codec: The shape of the frames.
+        ready: The queue for ready messages; None where the owner delivers them itself.
+        message_timeout: Seconds from a message's first byte to its last in which the connection is
+            received from; None for no limit.
+        idle_timeout: Seconds without a byte between two messages while a caller waits to receive;
+            several waits add up. None for no limit.
+        on_oversize: As for `Splitter`.
+
+    Raises:
+        TypeError, ValueError: An argument is invalid.
+    """
+
+    __slots__ = (
+        "_last_position",
+        "_message_offset",
+        "_message_watch",
+        "_on_oversize",
+        "_quiet_watch",
+        "_receiving",
+        "_waiting",
+        "codec",
+        "direct",
+        "failure",
+        "has_limits",
+        "idle_timeout",
+        "message_timeout",
+        "ready",
+        "splitter",
+    )
+
+    def __init__(
+        self,
+        codec: Codec,
+        ready: ReadyMessages | None = None,
+        *,
+        message_timeout: float | None = None,
+        idle_timeout: float | None = None,
+        on_oversize: Literal["raise", "skip"] = "raise",
+    ) -> None:
+        self.codec = codec
+        self.splitter = Splitter(codec, on_oversize=on_oversize)
+        self.ready = ready
+        self.failure: BaseException | None = None
+        """The reason why receiving ended, or None; set it by `fail`."""
+        self.direct: DirectMessage | None = None
+        """The message that the owner receives without the splitter, or None."""
+        self.message_timeout = check_seconds("message_timeout", message_timeout)
+        self.idle_timeout = check_seconds("idle_timeout", idle_timeout)
+        self.has_limits = message_timeout is not None or idle_timeout is not None
+        self._on_oversize = on_oversize
+        self._receiving = True
+        self._waiting = True
+        self._message_watch = _Stopwatch()
+        self._quiet_watch = _Stopwatch()
+        self._message_offset = -1  # of the unfinished frame that the stopwatch measures
+        self._last_position: int | None = None  # up to which an overdue peer may still send
+
+    # --- received bytes ---------------------------------------------------------------------------
+
+    def get_buffer(self, size: int) -> memoryview:
+        """Return memory for at least one received byte, and for about `size`."""
+        return self.splitter.get_room(size)
+
+    def buffer_updated(self, count: int, now: float = 0.0) -> list[Any]:
+        """Parse bytes that were received into the buffer and put the messages into the queue.
+
+        Args:
+            count: Bytes.
+            now: The time in seconds; unused without limits.
+
+        Returns:
+            The messages, which are in the queue, too, if there is one.
+
+        Raises:
+            BaseException: What parsing raised (a splitter that found a bad frame raises it with the
+                next call, but `failure` is set at once), or MemoryError because the messages did
+                not fit into the queue. It sticks.
+        """
+        try:
+            messages = self.splitter.buffer_updated(count)
+            if messages and self.ready is not None:
+                self.ready.put(messages)
+            if self.splitter.error is not None:
+                self.fail(self.splitter.error)
+        except BaseException as error:
+            self.fail(error)
+            raise
+        if self.has_limits:
+            self.note_arrival(now)
+        return messages
+
+    def feed_eof(self) -> None:
+        """Take the end of the stream: a clean one after a whole frame, else a broken one."""
+        if self.failure is not None:
+            return
+        try:
+            if self.direct is not None:
+                self.fail(self.direct.incomplete())
+                return
+            self.splitter.feed_eof()
+        except errors.FrameError as error:
+            self.fail(error)
+        else:
+            self.fail(EOFError("the peer closed the connection; the last frame was whole"))
+
+    def fail(self, error: BaseException) -> None:
+        """End receiving with an error, after the ready messages. The first one sticks."""
+        if self.failure is None:
+            self.failure = error.with_traceback(None)  # whose frames hold what was received
+
+    def drop_unfinished(self) -> None:
+        """Release the memory of an unfinished message: the connection has ended."""
+        if self.splitter.pending:
+            self.splitter = Splitter(self.codec, on_oversize=self._on_oversize)
+
+    # --- what a receive gives ---------------------------------------------------------------------
+
+    def take(self) -> Any:
+        """Return the next ready message, or `NEED_DATA`.
+
+        Raises:
+            BaseException: `failure`; no message is ready.
+        """
+        if self.ready is not None:
+            for message in self.ready:
+                return message
+        if self.failure is not None:
+            self.raise_failure()
+        return NEED_DATA
+
+    def raise_failure(self) -> NoReturn:
+        """Raise `failure`, which must be set."""
+        assert self.failure is not None
+        # The error of the caller's own receive, and not one that a `try` around it handles.
+        raise self.failure.with_traceback(None) from self.failure.__cause__
+
+    # --- the peer's time --------------------------------------------------------------------------
+
+    def pause(self, now: float) -> None:
+        """Stop both stopwatches: the owner does not receive."""
+        self._receiving = False
+        self._run_watches(now)
+
+    def resume(self, now: float) -> None:
+        """Let the stopwatches run: the owner receives. A new inbox has not started them yet."""
+        self._receiving = True
+        self._run_watches(now)
+
+    def stop_waiting(self, now: float) -> None:
+        """Stop the stopwatch of the quiet: no caller waits for a message."""
+        self._waiting = False
+        self._run_watches(now)
+
+    def wait(self, now: float) -> None:
+        """Let the stopwatch of the quiet run: a caller waits for a message."""
+        self._waiting = True
+        self._run_watches(now)
+
+    def note_arrival(self, now: float) -> None:
+        """Set the stopwatches after bytes were received. `buffer_updated` does it."""
+        self._quiet_watch.restart(now)
+        offset = self.splitter.stream_offset if self._in_message() else -1
+        if self.direct is None and offset != self._message_offset:
+            self._message_offset = offset
+            self._last_position = None
+            self._message_watch.restart(now)
+        self._run_watches(now)
+
+    def _in_message(self) -> bool:
+        return self.direct is not None or self.splitter.pending > 0
+
+    def _run_watches(self, now: float) -> None:
+        in_message = self._in_message()
+        self._message_watch.run(self._receiving and in_message, now)
+        self._quiet_watch.run(self._receiving and self._waiting and not in_message, now)
+
+    def deadline(self) -> float | None:
+        """Return when the peer's time is over, or None if no limit runs."""
+        if not self.has_limits or self.failure is not None:
+            return None
+        if self._in_message():
+            return self._message_watch.deadline(self.message_timeout)
+        return self._quiet_watch.deadline(self.idle_timeout)
+
+    def is_overdue(self, now: float) -> bool:
+        """Return whether the peer's time is over. It is not cut off before `check_limits`."""
+        deadline = self.deadline()
+        return deadline is not None and now >= deadline
+
+    def check_limits(self, now: float, *, drained: bool) -> None:
+        """Fail if the peer's time is over and the kernel holds no byte that would have helped.
+
+        Args:
+            now: The time in seconds.
+            drained: True if the last attempt to receive, made when the time was over, found the
+                kernel without bytes. False if it found some: the peer may then deliver as many
+                bytes as a kernel can hold before it is cut off.
+        """
+        if not self.is_overdue(now):
+            return
+        if not drained:
+            position = self._position()
+            if self._last_position is None:
+                self._last_position = position + _KERNEL_SIZE
+            if position < self._last_position:
+                return
+        splitter, direct = self.splitter, self.direct
+        if direct is not None:
+            received, offset, header = direct.received(), direct.offset, direct.header
+        elif splitter.pending:
+            limit, pending = self.message_timeout or 0.0, splitter._pending_frame()
+            self.fail(_error_texts.message_too_slow(limit, pending))
+            return
+        else:
+            limit = self.idle_timeout or 0.0
+            self.fail(_error_texts.idle_too_long(limit, splitter.stream_offset))
+            return
+        limit = self.message_timeout or 0.0
+        self.fail(_error_texts.message_took_too_long(limit, received, offset, header))
+
+    def _position(self) -> int:
+        """Return how many bytes of the stream were received."""
+        if self.direct is not None:
+            return self.direct.offset + self.direct.received()
+        return self.splitter.stream_offset + self.splitter.pending
+
+    # --- handing over -----------------------------------------------------------------------------
+
+    def detach(self) -> bytes:
+        """Return the bytes that were received and not delivered as messages, as they travelled.
+
+        The inbox is of no use afterwards.
+        """
+        ready = [] if self.ready is None else self.ready.unread()
+        return self.codec.encode_many(ready) + self.splitter.detach()
+
+
+def check_seconds(name: str, seconds: float | None) -> float | None:
+    """Return a time limit.
+
+    Raises:
+        ValueError: It is not a positive number.
+    """
+    if seconds is not None and not seconds > 0:
+        raise _error_texts.bad_seconds(name, seconds)
+    return seconds

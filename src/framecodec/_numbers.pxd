@@ -1,0 +1,216 @@
+# cython: language_level=3
+# cython: boundscheck=False, wraparound=False, cdivision=True
+"""What the compiled splitter and encoder share: numbers in C memory, and a layout's C copy.
+
+Every function is inline, so that the compiler optimises it inside its caller.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.object cimport PyObject
+from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memcpy, memset
+
+cdef extern from "Python.h":
+    # As in _layout.py: the sum of two such sizes fits a Py_ssize_t.
+    const Py_ssize_t LARGEST_SIZE "(PY_SSIZE_T_MAX / 2)"
+    uint8_t* bytes_at "(uint8_t *)PyBytes_AS_STRING" (PyObject*) noexcept
+
+
+# --- a layout -------------------------------------------------------------------------------------
+
+# The kinds of length field, as in _layout.py (a comparison with a module's variable would cost the
+# hot loop 3 ns a message).
+cdef enum:
+    UINT = 0
+    DIGITS = 1
+    VARINT = 2
+    TEXT = 3
+    HEADERS = 4
+    CUSTOM = 5
+
+
+cdef struct Shape:
+    # The numbers of a Layout that the loops need. The pointers are into the layout's own bytes.
+    int kind
+    int width  # of the field: UINT, DIGITS exact; VARINT the longest
+    int base
+    bint little
+    bint plain  # UINT, and nothing in the frame but the field and the rest
+    const uint8_t* magic
+    const uint8_t* trailer
+    const uint8_t* end
+    Py_ssize_t magic_size
+    Py_ssize_t trailer_size
+    Py_ssize_t end_size
+    Py_ssize_t lead_size
+    Py_ssize_t field_offset
+    Py_ssize_t header_size  # 0 where it varies
+    Py_ssize_t adjustment
+    Py_ssize_t message_max  # at most LARGEST_SIZE
+    uint64_t quick_low  # field values low .. low + span are ordinary: see Layout
+    uint64_t quick_span
+
+
+cdef inline const uint8_t* _address(bytes constant) noexcept:
+    return <const uint8_t*>PyBytes_AS_STRING(constant)
+
+
+cdef inline bytes numbers_of(layout):
+    """Return a layout's `Shape` as a bytes object, which is made once for each layout.
+
+    It must not outlive the layout.
+    """
+    cdef bytes numbers = layout.numbers
+    if numbers is None:
+        numbers = PyBytes_FromStringAndSize(NULL, sizeof(Shape))
+        fill_shape(<Shape*>PyBytes_AS_STRING(numbers), layout)
+        object.__setattr__(layout, "numbers", numbers)
+    return numbers
+
+
+cdef inline const Shape* shape_in(bytes numbers) noexcept:
+    return <const Shape*>PyBytes_AS_STRING(numbers)
+
+
+cdef inline int fill_shape(Shape* shape, layout) except -1:
+    low, span = layout.quick_range
+    memset(shape, 0, sizeof(Shape))
+    shape.kind = layout.kind
+    shape.width = layout.field_width
+    shape.base = layout.base
+    shape.little = layout.little
+    shape.plain = layout.plain
+    shape.magic = _address(layout.magic)
+    shape.trailer = _address(layout.trailer)
+    shape.end = _address(layout.end)
+    shape.magic_size = len(layout.magic)
+    shape.trailer_size = len(layout.trailer)
+    shape.end_size = len(layout.end)
+    shape.lead_size = layout.lead_size
+    shape.field_offset = layout.field_offset
+    shape.header_size = layout.header_size
+    shape.adjustment = layout.adjustment
+    shape.message_max = min(layout.message_max, LARGEST_SIZE)
+    shape.quick_low = low
+    shape.quick_span = span & <uint64_t>0xFFFFFFFFFFFFFFFF
+    return 0
+
+
+# --- bytes ----------------------------------------------------------------------------------------
+
+
+cdef inline void copy(uint8_t* to, const uint8_t* data, Py_ssize_t size) noexcept nogil:
+    """Copy as memcpy() does, faster where a message is small.
+
+    The call of memcpy() costs more than its work there. So small pieces are copied here, by parts
+    of fixed sizes, each one instruction, which overlap in the middle.
+    """
+    if size > 64:
+        memcpy(to, data, size)
+    elif size >= 16:
+        memcpy(to, data, 16)
+        if size > 32:
+            memcpy(to + 16, data + 16, 16)
+            memcpy(to + size - 32, data + size - 32, 16)
+        memcpy(to + size - 16, data + size - 16, 16)
+    elif size >= 8:
+        memcpy(to, data, 8)
+        memcpy(to + size - 8, data + size - 8, 8)
+    elif size >= 4:
+        memcpy(to, data, 4)
+        memcpy(to + size - 4, data + size - 4, 4)
+    elif size:
+        to[0] = data[0]
+        to[size >> 1] = data[size >> 1]
+        to[size - 1] = data[size - 1]
+
+
+cdef inline bytes bytes_of(const uint8_t* data, Py_ssize_t size):
+    return PyBytes_FromStringAndSize(<const char*>data, size)
+
+
+cdef inline bytes message_of(const uint8_t* data, Py_ssize_t size):
+    """Return the same, faster where it is small."""
+    cdef bytes message = PyBytes_FromStringAndSize(NULL, size)
+    copy(<uint8_t*>PyBytes_AS_STRING(message), data, size)
+    return message
+
+
+cdef inline Py_ssize_t common_size(
+    const uint8_t* data, Py_ssize_t size, const uint8_t* expected, Py_ssize_t expected_size
+) noexcept nogil:
+    """Return how many first bytes are the same."""
+    cdef Py_ssize_t i = 0
+    while i < size and i < expected_size and data[i] == expected[i]:
+        i += 1
+    return i
+
+
+# --- numbers --------------------------------------------------------------------------------------
+
+
+cdef inline uint64_t load(const uint8_t* p, int width, bint little) noexcept nogil:
+    """Return a binary number; gcc makes one load and one byte swap of the four shifts."""
+    cdef uint64_t value = 0
+    cdef int i
+    if width == 4:
+        if little:
+            return p[0] | <uint64_t>p[1] << 8 | <uint64_t>p[2] << 16 | <uint64_t>p[3] << 24
+        return <uint64_t>p[0] << 24 | <uint64_t>p[1] << 16 | <uint64_t>p[2] << 8 | p[3]
+    if width == 2:
+        return (p[0] | <uint64_t>p[1] << 8) if little else (<uint64_t>p[0] << 8 | p[1])
+    if little:
+        for i in range(width - 1, -1, -1):
+            value = value << 8 | p[i]
+    else:
+        for i in range(width):
+            value = value << 8 | p[i]
+    return value
+
+
+cdef inline void store(uint8_t* p, uint64_t value, int width, bint little) noexcept nogil:
+    cdef int i
+    if width == 4 and not little:
+        p[0] = (value >> 24) & 0xFF
+        p[1] = (value >> 16) & 0xFF
+        p[2] = (value >> 8) & 0xFF
+        p[3] = value & 0xFF
+    elif little:
+        for i in range(width):
+            p[i] = value & 0xFF
+            value >>= 8
+    else:
+        for i in range(width - 1, -1, -1):
+            p[i] = value & 0xFF
+            value >>= 8
+
+
+cdef inline void store_varint(uint8_t* p, uint64_t value) noexcept nogil:
+    while value > 0x7F:
+        p[0] = value & 0x7F | 0x80
+        value >>= 7
+        p += 1
+    p[0] = value & 0x7F
+
+
+cdef inline void store_digits(
+    uint8_t* p, uint64_t value, Py_ssize_t width, int base
+) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef int digit
+    for i in range(width - 1, -1, -1):
+        digit = value % base
+        value //= base
+        p[i] = c'0' + digit if digit < 10 else c'a' + digit - 10
+
+
+cdef inline int digit_value(uint8_t byte, int base) noexcept nogil:
+    """Return the digit's value, or -1."""
+    if c'0' <= byte <= c'9':
+        return byte - c'0'
+    if base == 16:
+        if c'a' <= byte <= c'f':
+            return byte - c'a' + 10
+        if c'A' <= byte <= c'F':
+            return byte - c'A' + 10
+    return -1

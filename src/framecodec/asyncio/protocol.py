@@ -1,0 +1,409 @@
+"""`FrameProtocol`: what the event loop calls, and what a user overrides.
+
+The transport reads into the inbox's splitter, and the messages go to
+`FrameProtocol.messages_received`. What it sends leaves when it returns. What a task sends that a
+message has woken leaves after that task's step. Neither costs the loop another iteration.
+
+Memory can run out, a signal handler can raise and a garbage collection can call the same
+connection, at any call or allocation. If bytes were read and their messages did not reach the user,
+receiving ends with that error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import traceback
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn, TypeVar
+
+from .. import _error_texts, errors
+from .._inbox import Inbox
+from ..codec import Codec
+from .sending import SendSide
+from .time_limits import PeerTimer
+from .transport import ProtocolTransport, is_uvloops
+
+__all__ = ["DEFAULT_CODEC", "FrameProtocol"]
+
+_logger = logging.getLogger(__package__)
+
+DEFAULT_CODEC = Codec.uint(4)
+
+# A connection reads into little memory until a read fills it: of 10,000 connections most are idle.
+_FIRST_READ_SIZE = 4 * 1024
+_READ_SIZE = 128 * 1024
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _wrap_callback(step: str, overridden: _Method) -> _Method:
+    """Return a callback that runs the protocol's own `step` before the overridden callback.
+
+    Users of asyncio override callbacks without super(), because the base classes do nothing there.
+    If the step returns None, the user is not told. No loop repeats a callback that has raised: a
+    step that is interrupted ends the connection.
+    """
+    if getattr(overridden, "_framecodec_step", None) == step:
+        return overridden
+
+    @functools.wraps(overridden)
+    def callback(self: FrameProtocol, *arguments: Any) -> Any:
+        try:
+            passed_on = getattr(self, step)(*arguments)
+        except RuntimeError:  # the transport has another protocol
+            raise
+        except BaseException as error:
+            self._sending.fail(error)
+            if step == "_end":
+                self._end(*arguments)
+            raise
+        return None if passed_on is None else overridden(self, *passed_on)
+
+    callback._framecodec_step = step  # type: ignore[attr-defined]
+    return callback  # type: ignore[return-value]
+
+
+def _wrap_eof_received(overridden: _Method) -> _Method:
+    """Return an `eof_received` that runs the overridden one between the protocol's own steps."""
+    if getattr(overridden, "_framecodec_step", None) == "eof":
+        return overridden
+
+    @functools.wraps(overridden)
+    def eof_received(self: FrameProtocol) -> bool | None:
+        self._on_eof()
+        return self._sending.stays_open(overridden(self))
+
+    eof_received._framecodec_step = "eof"  # type: ignore[attr-defined]
+    return eof_received  # type: ignore[return-value]
+
+
+class FrameProtocol(asyncio.BufferedProtocol):
+    """A connection that receives and sends whole messages; a base class.
+
+    Override `messages_received`, and any callback of asyncio's protocols: `connection_made`,
+    `connection_lost`, `eof_received`, `pause_writing`, `resume_writing`. You need not call super()
+    there.
+
+    An invalid frame closes the connection, after the messages before it were delivered and the
+    accepted ones were sent; `connection_lost` then gets the error. If the peer closed inside a
+    frame, it gets an `IncompleteFrameError`.
+
+    Args:
+        codec: The shape of the frames.
+        message_timeout: Seconds that a message may take from its first byte to its last; then the
+            connection ends with a `MessageTimeoutError`. Time in which reading is paused does not
+            count.
+        idle_timeout: Seconds without a byte between two messages; then the connection ends with an
+            `IdleTimeoutError`. Time in which reading is paused does not count.
+
+    Raises:
+        TypeError, ValueError: An argument is invalid.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_inbox",
+        "_read_size",
+        "_receiving",
+        "_receiving_failed",
+        "_sending",
+        "_timer",
+        "codec",
+    )
+
+    codec: Codec
+    """The shape of the frames."""
+
+    # What subclasses of this package change.
+    _send_side: type[SendSide] = SendSide
+    _always_receives = True  # a peer's time counts whenever the transport reads
+
+    def __init__(
+        self,
+        codec: Codec = DEFAULT_CODEC,
+        *,
+        message_timeout: float | None = None,
+        idle_timeout: float | None = None,
+    ) -> None:
+        self._inbox = inbox = Inbox(
+            codec, message_timeout=message_timeout, idle_timeout=idle_timeout
+        )
+        self._timer = (
+            PeerTimer(inbox, self._end_receiving, receiving=self._always_receives)
+            if inbox.has_limits
+            else None
+        )
+        self.codec = codec
+        self._sending = self._send_side(self, codec)
+        self._read_size = _FIRST_READ_SIZE
+        self._receiving = False  # bytes were read, and their messages are not delivered yet
+        self._receiving_failed = False  # the bytes that are still read are ignored
+        if type(self).send is FrameProtocol.send and hasattr(self, "__dict__"):
+            self.send = self._sending.batch.send  # type: ignore[method-assign]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, step in (
+            ("connection_made", "_begin"),
+            ("connection_lost", "_end"),
+            ("pause_writing", "_pause"),
+            ("resume_writing", "_resume"),
+        ):
+            method = getattr(cls, name)
+            if method is not getattr(FrameProtocol, name):
+                setattr(cls, name, _wrap_callback(step, method))
+        if cls.eof_received is not FrameProtocol.eof_received:
+            cls.eof_received = _wrap_eof_received(cls.eof_received)  # type: ignore[method-assign]
+
+    def __reduce__(self) -> NoReturn:
+        raise _error_texts.not_copied(self)
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """The connection's transport; None before `connection_made`.
+
+        Messages that were sent before leave before what its methods write, and before they close
+        the connection. Use this transport: the one that ``loop.create_connection`` returns does not
+        know the unsent messages. Like asyncio's, it ignores what is written after the end.
+
+        Set it to the transport that ``loop.start_tls`` returns.
+        """
+        return self._sending.transport  # type: ignore[return-value]
+
+    @transport.setter
+    def transport(self, transport: asyncio.Transport) -> None:
+        if transport is not self._sending.transport:  # connection_made() may set what it got
+            self._sending.attach(transport)
+
+    # --- to override ------------------------------------------------------------------------------
+
+    def messages_received(self, messages: list[Any]) -> None:
+        """Handle the messages that one read completed, at least one.
+
+        What this method sends leaves in one write when it returns.
+
+        Args:
+            messages: The messages in order; the list belongs to this method.
+        """
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start: the connection is open, and `transport` is set."""
+
+    connection_made = _wrap_callback("_begin", connection_made)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop: the connection has ended.
+
+        Args:
+            exc: Why it ended: a `FrameError` if a frame was invalid, an `IncompleteFrameError` if
+                the peer closed inside a frame, an `OSError` from the system; None if either side
+                closed it properly.
+        """
+
+    connection_lost = _wrap_callback("_end", connection_lost)
+
+    def eof_received(self) -> bool | None:
+        """Handle the peer's end: it sends no more.
+
+        Returns:
+            True to keep the connection open for sending. TLS always ends both directions.
+        """
+        self._on_eof()
+        return self._sending.stays_open(None)
+
+    def pause_writing(self) -> None:
+        """Handle a slow peer: the transport is full, and what is sent now waits in memory."""
+
+    pause_writing = _wrap_callback("_pause", pause_writing)
+
+    def resume_writing(self) -> None:
+        """Handle the end of a pause: the transport accepts more."""
+
+    resume_writing = _wrap_callback("_resume", resume_writing)
+
+    # --- sending ----------------------------------------------------------------------------------
+
+    def send(self, message: object, /) -> None:
+        """Send one message. `__init__` replaces this method on the instance by a faster one.
+
+        The message leaves at the end of this iteration of the loop, or earlier. If the peer is
+        slow, it waits in memory.
+
+        Args:
+            message: A contiguous bytes-like object, or an object of the codec's ``specials``.
+
+        Raises:
+            FrameError, TypeError, BufferError: As `Codec.encode`; nothing is sent.
+            ConnectionError: The connection is closed or lost.
+            RuntimeError: The connection belongs to an event loop in another thread.
+        """
+        self._sending.batch.send(message)
+
+    def send_many(self, messages: Iterable[object], /) -> None:
+        """Send many messages, all or none.
+
+        Args:
+            messages: As for `send`, in order.
+
+        Raises:
+            FrameError, TypeError, BufferError: As `Codec.encode`, for the first invalid message;
+                nothing is sent.
+            ConnectionError: The connection is closed or lost.
+            RuntimeError: The connection belongs to an event loop in another thread.
+        """
+        self._sending.put_many(messages)
+
+    # --- the connection's life --------------------------------------------------------------------
+
+    # Each of these steps returns the arguments of the user's callback, or None not to call it.
+
+    def _begin(self, transport: Any) -> tuple[Any]:
+        if isinstance(transport, ProtocolTransport):  # super() in an overridden connection_made()
+            return (transport,)
+        self._sending.begin(transport)
+        if self._timer is not None:
+            self._timer.start()
+        return (self._sending.transport,)
+
+    def _pause(self) -> tuple[()] | None:
+        return () if self._sending.pause() else None
+
+    def _resume(self) -> tuple[()] | None:
+        return () if self._sending.resume() else None
+
+    def _end(self, exc: BaseException | None) -> tuple[BaseException | None]:
+        sending = self._sending
+        if not sending.lost:
+            sending.lost = True
+            sending.batch.fast_size = 0
+            if self._timer is not None:
+                self._timer.stop()
+            if isinstance(exc, OSError):
+                exc.with_traceback(None)  # the transport's frames would keep what they sent
+            try:
+                if sending.error is None and exc is None and not sending.closing:
+                    # Over TLS a connection may end without eof_received().
+                    self._on_eof()
+            except MemoryError as error:
+                exc = error
+            sending.end(exc)
+            self._inbox.drop_unfinished()
+        return (sending.error,)
+
+    def _hand_over(self, protocol: asyncio.BaseProtocol) -> None:
+        """Let another protocol continue with the connection; for this one it has ended."""
+        sending = self._sending
+        sending.flush()
+        sending.raw_transport.set_protocol(protocol)
+        sending.closing = True
+        self._end(None)
+
+    # --- receiving --------------------------------------------------------------------------------
+
+    def _pause_reading(self) -> None:
+        self._sending.raw_transport.pause_reading()
+        if self._timer is not None:
+            self._timer.set_reading(False)
+
+    def _resume_reading(self) -> None:
+        self._sending.raw_transport.resume_reading()
+        if self._timer is not None:
+            self._timer.set_reading(True)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return memory for the transport to read into.
+
+        Args:
+            sizehint: Ignored: asyncio gives -1, uvloop 64 KiB, TLS the size of encrypted bytes.
+        """
+        try:
+            return self._inbox.splitter.get_room(self._read_size)
+        except BaseException:
+            if self._inbox.splitter.error is None:
+                raise
+            return memoryview(bytearray(_FIRST_READ_SIZE))  # the transport reads until it closes
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Parse bytes that the transport has read, and deliver the messages that they complete.
+
+        Args:
+            nbytes: Bytes that were read into the memory that `get_buffer` returned.
+        """
+        if nbytes >= self._read_size:
+            self._read_size = _READ_SIZE
+        if self._receiving_failed:
+            return
+        if self._receiving:
+            raise _error_texts.reentered()
+        # The inbox's own get_buffer() and buffer_updated() do nothing else without limits.
+        splitter = self._inbox.splitter
+        self._receiving = True
+        try:
+            messages = splitter.buffer_updated(nbytes)
+            if messages:
+                self._deliver(messages)
+        except BaseException as error:
+            if not self._receiving:  # raised by messages_received()
+                raise
+            self._receiving = False
+            messages = []
+            self._fail_receiving(error)
+            return
+        self._receiving = False
+        if splitter.error is not None:
+            self._fail_receiving(splitter.error)
+        elif self._timer is not None:
+            self._timer.note_arrival()
+
+    def _deliver(self, messages: list[Any]) -> None:
+        sending = self._sending
+        flush_scheduled = sending.flush_scheduled
+        if not (sending.closing or sending.lost):
+            sending.flush_scheduled = True
+            sending.batch.fast_size = sending.fast_size
+        self._receiving = False  # no call from here to the user's own function
+        try:
+            self.messages_received(messages)
+        finally:
+            if not flush_scheduled:
+                if sending.lost:
+                    sending.batch.fast_size = 0
+                else:
+                    sending.flush()
+
+    def _fail_receiving(self, error: BaseException) -> None:
+        """End receiving; the messages before the error are delivered."""
+        self._receiving_failed = True
+        # The frames that raised would keep what was read.
+        if isinstance(error, errors.FrameError):
+            error.with_traceback(None)
+        else:
+            traceback.clear_frames(error.__traceback__)
+        self._end_receiving(error)
+        ends_program = isinstance(error, (KeyboardInterrupt, SystemExit))
+        if ends_program and is_uvloops(self._sending.raw_transport):  # it would not let it out
+            asyncio.get_running_loop().call_soon(_throw, error)
+        elif ends_program or error is not self._inbox.splitter.error:
+            raise error
+
+    def _end_receiving(self, error: BaseException) -> None:
+        """Close the connection when the accepted messages are sent."""
+        sending = self._sending
+        if sending.error is None:
+            sending.error = error
+        sending.close()
+        if isinstance(error, Exception) and not isinstance(error, errors.FrameError):
+            _logger.error("receiving on %r failed", sending.raw_transport, exc_info=error)
+
+    def _on_eof(self) -> None:
+        sending, inbox = self._sending, self._inbox
+        if sending.error is None:
+            inbox.feed_eof()
+            if isinstance(inbox.failure, errors.FrameError):
+                sending.error = inbox.failure
+
+
+def _throw(error: BaseException) -> NoReturn:
+    raise error

@@ -1,0 +1,654 @@
+"""The send side of a connection in an event loop: messages → batch → outbox → transport.
+
+A message takes this way, in order::
+
+    send() -> batch      small `bytes` of this iteration of the loop, encoded together at its end
+           -> outbox     all other messages, and what a full transport does not accept
+           -> transport, which has its own buffer and its own high-water mark
+
+The transport gets more only while it has not called `pause_writing`: so a large message waits in
+the outbox, which refers to it, and not in the transport, which may copy it.
+
+Memory can run out, a signal handler can raise and a garbage collection can call the same
+connection, at any call or allocation. An error before a message was accepted is raised to the
+caller and nothing else happens. An error after it, or one of the transport, ends the connection,
+because the number of bytes that left is unknown. While `busy` is set, the outbox or the transport
+is in use: messages that are sent then are encoded at once and wait in `_late`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import sys
+from collections.abc import Callable, Coroutine, Iterable
+from itertools import chain
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from .. import _error_texts
+from .._engine import asyncio_fast_path as fast_path
+from .._layout import CUSTOM
+from .._outbox import GATHER_SIZE, Outbox
+from .transport import ProtocolTransport, is_uvloops
+from .waiters import LARGE, QueuedSend, SendQueue, Waiters
+
+if TYPE_CHECKING:
+    from ..codec import Codec
+    from .protocol import FrameProtocol
+
+__all__ = ["SendSide", "WaitingSendSide"]
+
+# A batch is written before the iteration of the loop ends when it has this many bytes.
+_BATCH_SIZE = 128 * 1024
+
+# A transport that copies what it cannot send at once gets at most this many bytes a call.
+_PIECE_SIZE = 256 * 1024
+# For such a transport, small frames are joined with this much of the large message that follows:
+# one system call and one packet for the header and the beginning.
+_JOIN_SIZE = 16 * 1024
+
+# asyncio's own transports: whether `writelines` sends without joining, and respects the high-water
+# mark (CVE-2024-12254, fixed in 3.12.9 and 3.13.2).
+_WRITELINES_IS_SOUND: Final = sys.version_info >= (3, 13, 2) or (
+    (3, 12, 9) <= sys.version_info < (3, 13)
+)
+
+# Callers may treat it as a coroutine that has ended.
+_COMPLETED: Coroutine[Any, Any, None] = cast(
+    "Coroutine[Any, Any, None]", fast_path.CompletedAwaitable()
+)
+
+
+class SendSide:
+    """The unsent messages of one connection, its transport, and whether it still accepts messages.
+
+    Args:
+        protocol: The protocol that the transport calls.
+        codec: The shape of the frames.
+    """
+
+    __slots__ = (
+        "_encode_many",
+        "_encrypted",
+        "_get_protocol",
+        "_is_closing",
+        "_late",
+        "_outbox",
+        "_protocol",
+        "_resuming",
+        "_vectored",
+        "batch",
+        "busy",
+        "closing",
+        "codec",
+        "dropped",
+        "eof_wanted",
+        "error",
+        "fast_size",
+        "flush_scheduled",
+        "lost",
+        "raw_transport",
+        "transport",
+    )
+
+    def __init__(self, protocol: FrameProtocol, codec: Codec) -> None:
+        self._protocol = protocol
+        self.codec = codec
+        self._encode_many = codec.encode_many
+        self.batch = fast_path.SendBatch(self, _BATCH_SIZE)
+        """Small messages of this iteration of the loop."""
+        self.fast_size = _fast_size(codec)
+        """The `fast_size` of the batch while a flush is certain."""
+        self.flush_scheduled = False
+        """A flush is certain: small messages may wait in the batch."""
+        self._outbox = Outbox(codec)
+        self._late: list[bytes] = []  # encoded frames that were sent while `busy` was set
+        self.busy = False
+        """The outbox or the transport is in use: no other call may touch them."""
+        self._resuming = False  # the transport accepts more, and the outbox comes first
+        self.raw_transport: Any = None
+        """The loop's transport; None before there is one."""
+        self.transport: ProtocolTransport | None = None
+        """The transport that the protocol's user sees."""
+        self._encrypted = self._vectored = False  # what the transport does
+        self._get_protocol: Callable[[], object] | None = None  # None if it cannot be asked
+        self._is_closing: Callable[[], object] = bool  # returns False if it cannot be asked
+        self.closing = False
+        """Closed by this side: no more messages are accepted."""
+        self.eof_wanted = False
+        """write_eof() was called: no more messages are accepted."""
+        self.dropped = False
+        """Some accepted messages will never be sent."""
+        self.lost = False
+        """The connection has ended."""
+        self.error: BaseException | None = None
+        """Why the connection ends."""
+
+    # --- messages ---------------------------------------------------------------------------------
+
+    def put(self, message: object) -> None:
+        """Accept one message that the batch did not take.
+
+        Raises:
+            FrameError, TypeError, BufferError: As `Codec.encode`; nothing is sent.
+            ConnectionError: The connection is closed or lost.
+            RuntimeError: The connection belongs to an event loop in another thread.
+        """
+        batch = self.batch
+        if batch.thread != get_ident() or self.closing or self.lost or self.dropped:
+            self.check_open()
+        if self.eof_wanted:
+            self.check_open()
+        if self.busy:
+            self._late.append(self.codec.encode(message))
+        elif type(message) is bytes and len(message) < self.fast_size:
+            self.flush_soon()
+            if self.closing:  # by a garbage collection
+                self.check_open()
+            budget = batch.budget - len(message) - 8
+            batch.messages.append(message)
+            batch.budget = budget
+            if budget < 0:
+                self.write_batch()
+        else:
+            self._accept(self._outbox.put, message)
+
+    def put_many(self, messages: Iterable[object]) -> None:
+        """Accept many messages, all or none.
+
+        Raises:
+            FrameError, TypeError, BufferError, ConnectionError, RuntimeError: As `put`.
+        """
+        self.check_open()
+        if type(messages) is not list:
+            messages = list(messages)
+        if self.busy:
+            self._late.append(self._encode_many(messages))
+        else:
+            self._accept(self._outbox.put_many, messages)
+
+    def write(self, data: Any) -> None:
+        """Accept bytes that are encoded already; ignore them after the end, as asyncio does."""
+        data = data if type(data) is bytes else bytes(memoryview(data))
+        if not (self.closing or self.lost or self.dropped):
+            self.check_open()
+            if self.busy:
+                self._late.append(data)
+            else:
+                self._accept(self._outbox.put_bytes, data, 0)
+
+    def _accept(
+        self, put: Callable[[Any], None], messages: Any, flush_size: int = _BATCH_SIZE
+    ) -> None:
+        """Put messages into the outbox, after all that were sent before.
+
+        If the outbox then has at least `flush_size` bytes, the transport gets them at once.
+        """
+        self._move_batch()
+        accepted = False
+        self.busy, self.batch.fast_size = True, 0
+        try:
+            put(messages)
+            accepted = True
+            self._outbox.own()  # a mutable message may change before it leaves
+            self._finish_work()
+            if self._outbox.size >= flush_size:
+                self.flush_outbox()
+            else:
+                self.flush_soon()
+        except BaseException as error:
+            if not accepted:
+                self._finish_work()
+                if self.closing or self.eof_wanted:  # meanwhile
+                    self.flush_soon()
+            elif not isinstance(error, RuntimeError):  # no loop runs, or it is another transport
+                self.fail(error)
+            raise
+
+    def check_thread(self) -> None:
+        """Raise a RuntimeError if the connection's event loop is in another thread."""
+        if self.batch.thread not in (0, get_ident()):
+            raise RuntimeError(
+                "this connection belongs to an event loop in another thread; "
+                "use loop.call_soon_threadsafe()"
+            )
+
+    def check_open(self) -> None:
+        """Raise an error if the connection accepts no more messages from this thread."""
+        self.check_thread()
+        if self.closing or self.lost or self.dropped:
+            raise self.closed_error()
+        if self.eof_wanted:
+            raise RuntimeError("nothing can be sent after write_eof()")
+
+    def closed_error(self) -> ConnectionError:
+        """Return the error of a call that came after the end."""
+        if self.closing:
+            return _error_texts.connection_closed()
+        return _error_texts.connection_lost(self.error)
+
+    # --- from the batch to the transport ----------------------------------------------------------
+
+    def flush_soon(self) -> None:
+        """Let the loop write the accepted messages in its next iteration."""
+        if not self.flush_scheduled:
+            # Before there is a connection, begin() flushes.
+            if self.raw_transport is not None:
+                asyncio.get_running_loop().call_soon(self.flush)
+            self.flush_scheduled = True
+        self.batch.fast_size = self.fast_size
+
+    def flush(self) -> None:
+        """Write what this iteration of the loop has gathered."""
+        self.flush_scheduled = False
+        self.batch.fast_size = 0
+        self.write_batch()
+
+    def write_batch(self) -> None:
+        """Write the batch, or append it to the outbox and write that, as far as possible."""
+        if self.busy:  # the call that is in progress writes everything
+            return
+        batch, outbox = self.batch, self._outbox
+        if batch.messages:
+            if batch.paused or outbox.size:
+                self._move_batch()
+            else:
+                if self._get_protocol is not None and self._get_protocol() is not self._protocol:
+                    batch.clear()  # it was for another transport
+                    raise _handed_over()
+                self.busy, batch.fast_size = True, 0
+                try:
+                    data = self._encode_many(batch.messages)
+                    batch.clear()
+                    write = self.raw_transport.write
+                    write(data if len(data) < _JOIN_SIZE else memoryview(data))
+                    if self._is_closing() is True and not self.closing:
+                        batch.paused = True  # as in _feed_transport()
+                    if self._late or self.flush_scheduled:
+                        self._finish_work()
+                    self.busy = False
+                except BaseException as error:
+                    self.fail(error)
+                    raise
+                if not (outbox.size or self.closing or self.eof_wanted):
+                    return
+        self.flush_outbox()
+
+    def flush_outbox(self) -> None:
+        """Write the outbox as far as the transport accepts it."""
+        if self.busy:
+            return
+        outbox, batch = self._outbox, self.batch
+        ready = bool(outbox.size) and not batch.paused
+        if ready and self._get_protocol is not None and self._get_protocol() is not self._protocol:
+            raise _handed_over()
+        try:
+            if ready:
+                self.busy, batch.fast_size = True, 0
+                self._feed_transport()
+                self._finish_work()
+            if not (outbox.size or batch.paused or self.lost or self.dropped):
+                self._on_drained()
+        except BaseException as error:
+            self.fail(error)
+            raise
+
+    def _feed_transport(self) -> None:
+        outbox, batch = self._outbox, self.batch
+        while outbox.size and not batch.paused:
+            buffers = outbox.buffers()
+            if len(buffers) > 1 and self._vectored:
+                size = sum(map(len, buffers))
+                self.raw_transport.writelines(buffers)
+            else:
+                data = buffers[0] if self._vectored else _first_piece(buffers)
+                size = len(data)
+                self.raw_transport.write(data)
+            if self.dropped or self.lost:  # an abort from pause_writing()
+                return
+            outbox.sent(size)
+            self._take_late()
+            # If the connection breaks in a write, the transport reports it in a later iteration of
+            # the loop. Until then it gets no more: otherwise a task that only sends would never let
+            # that iteration come.
+            if self._is_closing() is True and not self.closing:
+                batch.paused = True
+
+    def _move_batch(self) -> None:
+        """Move the batch to the outbox, before anything else is put there: this keeps the order."""
+        batch = self.batch
+        if batch.messages:
+            self.busy, batch.fast_size = True, 0
+            try:
+                self._outbox.put_bytes(self._encode_many(batch.messages))
+                batch.clear()
+                self._finish_work()
+            except BaseException as error:
+                self.fail(error)
+                raise
+
+    def _finish_work(self) -> None:
+        """Reset `busy`; what was sent meanwhile follows."""
+        if self._late:
+            try:
+                self._take_late()
+                self.flush_soon()
+            except BaseException as error:
+                self.fail(error)
+                raise
+        self.busy = False
+        if self.flush_scheduled:
+            self.batch.fast_size = self.fast_size
+
+    def _take_late(self) -> None:
+        late = self._late
+        while late:
+            self._outbox.put_bytes(late[0])
+            del late[0]
+
+    def _on_drained(self) -> None:
+        """Do what waited until the transport has everything and accepts more."""
+        # Later: a transport that calls resume_writing() has not finished its own work.
+        if self.closing:
+            asyncio.get_running_loop().call_soon(self.raw_transport.close)
+        elif self.eof_wanted:
+            asyncio.get_running_loop().call_soon(self.raw_transport.write_eof)
+
+    def unsent_size(self) -> int:
+        """Return the bytes that were accepted and that the transport does not have yet."""
+        return self._outbox.size + sum(map(len, chain(self.batch.messages, self._late)))
+
+    # --- the transport ----------------------------------------------------------------------------
+
+    def attach(self, transport: Any) -> None:
+        """Use this transport from now on."""
+        if isinstance(transport, ProtocolTransport):
+            transport = transport.raw
+        self.raw_transport = transport
+        # Stored, because a closed TLS transport cannot be asked.
+        self._encrypted = transport.get_extra_info("sslcontext") is not None
+        self._vectored = not self._encrypted and _is_vectored(transport)
+        self._get_protocol, self._is_closing = None, bool
+        with contextlib.suppress(AttributeError, NotImplementedError):  # such as a test's
+            if transport.get_protocol() is self._protocol:
+                self._get_protocol = transport.get_protocol
+        with contextlib.suppress(AttributeError, NotImplementedError):
+            transport.is_closing()
+            self._is_closing = transport.is_closing
+        self.transport = ProtocolTransport(self._protocol, self, transport)
+
+    def begin(self, transport: Any) -> None:
+        """Start sending: there is a connection."""
+        self.attach(transport)
+        self.batch.thread = get_ident()
+        self.batch.paused = False
+        if self.batch.messages or self._outbox.size:
+            self.flush()
+
+    def pause(self) -> bool:
+        """Keep further messages here; return whether the protocol's user must be told."""
+        self.batch.paused = True
+        return not self._resuming
+
+    def resume(self) -> bool:
+        """Write again; return False if the outbox has filled the transport again."""
+        if self.batch.paused and not (self.lost or self.dropped):
+            self.batch.paused = False
+            self._resuming = True
+            try:
+                self.flush_outbox()
+            finally:
+                self._resuming = False
+            return not self.batch.paused
+        return True
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def fail(self, error: BaseException) -> None:
+        """End the connection, because the number of bytes that left is unknown."""
+        self.busy = False
+        if self.dropped:
+            return
+        self.dropped = True
+        self.batch.paused, self.batch.fast_size = True, 0
+        try:
+            error.message_started = True  # type: ignore[attr-defined]
+            if self.error is None:
+                # Without the error itself, whose traceback refers to the message.
+                self.error = ConnectionAbortedError(
+                    errno.ECONNABORTED, f"sending failed: {error!r}"
+                )
+            self._drop_unsent()
+        finally:
+            if self.raw_transport is not None:
+                self.raw_transport.abort()
+
+    def _drop_unsent(self) -> None:
+        self.batch.clear()
+        self._late.clear()
+        self._outbox.clear()
+
+    def close(self) -> None:
+        """Close the transport when it has all messages."""
+        if self.closing or self.lost:
+            return
+        if self.busy:
+            self.closing = True  # the call that is in progress closes when all is written
+            return
+        self.flush()
+        self.closing = True
+        if not self._outbox.size:
+            self.raw_transport.close()
+        elif not self.raw_transport.is_closing():
+            self.raw_transport.pause_reading()
+
+    def close_now(self) -> None:
+        """Close the transport; drop what the kernel does not take at once."""
+        self.close()
+        if not self.lost and self.transport is not None and self.transport.get_write_buffer_size():
+            self.abort()
+
+    def abort(self) -> None:
+        """Close the transport at once and drop the unsent messages."""
+        self.closing = self.dropped = True
+        self.batch.paused, self.batch.fast_size = True, 0
+        try:
+            self._drop_unsent()
+        finally:
+            self.raw_transport.abort()
+
+    def write_eof(self) -> None:
+        """End this direction when the transport has all messages."""
+        if self.closing or self.lost or self.eof_wanted:
+            return
+        if self._encrypted:
+            raise NotImplementedError(
+                "write_eof: TLS cannot end one direction alone; close the connection"
+            )
+        if self.busy:
+            self.eof_wanted = True
+            return
+        self.flush()
+        self.eof_wanted = True
+        if not self._outbox.size:
+            self.raw_transport.write_eof()
+
+    def stays_open(self, wanted: bool | None) -> bool:
+        """Return what `eof_received` returns to the transport, which would drop the outbox."""
+        if not (wanted or self.closing or self.lost):
+            self.flush()
+            wanted = bool(self._outbox.size)
+            if wanted:
+                self.close()
+        return bool(wanted) and not self._encrypted
+
+    def end(self, exc: BaseException | None) -> None:
+        """Drop everything: the connection has ended, with this error."""
+        if self.error is None:
+            self.error = exc
+        if exc is not None or self.unsent_size():
+            self.dropped = True
+        self._drop_unsent()
+
+
+class WaitingSendSide(SendSide):
+    """A send side whose callers wait while the peer is slow, first in, first out."""
+
+    __slots__ = ("_queue", "waiters")
+
+    def __init__(self, protocol: FrameProtocol, codec: Codec) -> None:
+        super().__init__(protocol, codec)
+        self._queue = SendQueue()  # sends that wait until the transport accepts more
+        self.waiters = Waiters()
+        """Other tasks that wait, for space or for the end."""
+
+    def put_and_wait(self, message: object) -> Coroutine[Any, Any, None]:
+        """Accept one message that the batch did not take; return what to await."""
+        batch = self.batch
+        if batch.paused or batch.queued or batch.thread != get_ident():
+            return self.call_and_wait(SendSide.put, message)
+        try:  # as call_and_wait(), without another call: most messages of a round trip come here
+            self.put(message)
+        except Exception as error:
+            return _raise(error)
+        return self._wait_after() if batch.paused else _COMPLETED
+
+    def call_and_wait(
+        self, put: Callable[[SendSide, Any], None], messages: Any
+    ) -> Coroutine[Any, Any, None]:
+        """Call `put`, at once unless the peer is slow; return what to await, errors included."""
+        batch = self.batch
+        if batch.thread != get_ident():
+            return self._call_in_loop(put, messages)
+        if batch.paused or batch.queued:
+            return self._call_later(put, messages)
+        try:
+            put(self, messages)
+        except Exception as error:
+            return _raise(error)
+        return self._wait_after() if batch.paused else _COMPLETED
+
+    def _wait_after(self) -> Coroutine[Any, Any, None]:
+        # The message is accepted: without memory to wait, do not wait.
+        with contextlib.suppress(MemoryError):
+            return self._finish_sending()
+        return _COMPLETED
+
+    async def _call_in_loop(self, put: Callable[[SendSide, Any], None], messages: Any) -> None:
+        """Send for another thread, which uses `asyncio.run_coroutine_threadsafe`."""
+        self.check_thread()
+        await self.call_and_wait(put, messages)
+
+    async def _call_later(self, put: Callable[[SendSide, Any], None], messages: Any) -> None:
+        send = QueuedSend(len(messages) if type(messages) is bytes else LARGE)
+        try:
+            await self._wait_in_queue(send)
+            put(self, messages)
+        except (asyncio.CancelledError, OSError) as error:
+            if not hasattr(error, "message_started"):
+                error.message_started = False  # type: ignore[union-attr]
+            raise
+        finally:
+            del messages  # accepted: this frame does not keep it while the send waits
+            self._leave_queue(send)
+        if self.batch.paused:
+            await self._finish_sending()
+
+    async def _wait_in_queue(self, send: QueuedSend) -> None:
+        """Wait until the transport accepts more and no send that came before waits."""
+        batch, queue = self.batch, self._queue
+        queue.enter(send)
+        batch.queued = True
+        while not self.lost:
+            await send.wait()
+            if not batch.paused and queue.is_first(send):
+                return
+
+    def _leave_queue(self, send: QueuedSend) -> None:
+        queue = self._queue
+        queue.leave(send)
+        self.batch.queued = bool(queue)
+        try:
+            if not self.batch.paused:
+                queue.wake_next()
+        except BaseException as error:  # those that wait would do so for ever
+            self.fail(error)
+            raise
+
+    async def _finish_sending(self) -> None:
+        try:
+            await self.wait_for_space()
+        except asyncio.CancelledError as error:
+            error.message_started = True  # type: ignore[attr-defined]
+            raise
+        except MemoryError:  # as in _wait_after()
+            return
+        if self.dropped:
+            lost = self.closed_error()
+            lost.message_started = True  # type: ignore[attr-defined]
+            raise lost
+
+    async def wait_for_space(self) -> None:
+        """Wait until the transport has all messages and accepts more, or for the end."""
+        if self.batch.paused and not self.lost:
+            await self.waiters.wait()
+
+    async def wait_until_closed(self) -> None:
+        """Wait for the end of the connection."""
+        while not self.lost:
+            await self.waiters.wait()
+
+    def _on_drained(self) -> None:
+        super()._on_drained()
+        # Tasks that have sent come first: the sends in the queue may fill the transport again.
+        self.waiters.wake()
+        if not self.batch.paused:
+            self._queue.wake_next()
+
+    def futures(self) -> list[asyncio.Future[None]]:
+        """Return what all tasks wait for, to wake them at the end of the connection."""
+        return [*self._queue.futures(), *self.waiters]
+
+
+async def _raise(error: Exception) -> None:
+    raise error
+
+
+def _handed_over() -> RuntimeError:
+    # After loop.start_tls() the old transport would send in clear text.
+    return RuntimeError(
+        "the transport has another protocol now; after loop.start_tls(), set protocol.transport "
+        "to the transport that it returned"
+    )
+
+
+def _fast_size(codec: Codec) -> int:
+    """Return a size below which each `bytes` message can be encoded, whatever its content is."""
+    layout = codec.layout
+    if layout.kind == CUSTOM or layout.specials or layout.lead_size or layout.rest_min:
+        return 0
+    return min(GATHER_SIZE, layout.message_max + 1)
+
+
+def _is_vectored(transport: Any) -> bool:
+    """Return whether the transport copies neither what `writelines` nor what `write` gets.
+
+    A transport that encrypts does: it copies everything at once.
+    """
+    module = type(transport).__module__
+    return is_uvloops(transport) or (module.startswith("asyncio.") and _WRITELINES_IS_SOUND)
+
+
+def _first_piece(buffers: list[Any]) -> Any:
+    """Return what a transport that copies gets next.
+
+    A large piece is a view, because TLS cuts records off it.
+    """
+    first = buffers[0]
+    if len(first) >= _JOIN_SIZE:
+        return memoryview(first)[:_PIECE_SIZE]
+    if len(buffers) > 1:
+        return b"".join((first, memoryview(buffers[1])[: _JOIN_SIZE - len(first)]))
+    return first

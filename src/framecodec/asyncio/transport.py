@@ -1,0 +1,127 @@
+"""The transport that a protocol's user sees."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from .. import _error_texts
+
+if TYPE_CHECKING:
+    from .protocol import FrameProtocol
+    from .sending import SendSide
+
+__all__ = ["ProtocolTransport", "is_uvloops"]
+
+
+class ProtocolTransport(asyncio.Transport):
+    """A transport that keeps the order: messages sent before leave before what it writes.
+
+    Args:
+        protocol: The protocol of the connection.
+        sending: Its send side.
+        raw: The transport of the event loop.
+    """
+
+    __slots__ = ("_protocol", "_sending", "raw")
+
+    def __init__(self, protocol: FrameProtocol, sending: SendSide, raw: Any) -> None:
+        self._protocol = protocol
+        self._sending = sending
+        self.raw = raw
+
+    def __getattr__(self, name: str) -> Any:
+        # A loop that uses a private name would overtake the unsent messages.
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.raw, name)
+
+    def __reduce__(self) -> NoReturn:
+        raise _error_texts.not_copied(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.raw!r}>"
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self.raw == (other.raw if isinstance(other, ProtocolTransport) else other))
+
+    def __hash__(self) -> int:
+        return hash(self.raw)
+
+    def close(self) -> None:
+        """Close the connection when all accepted messages are sent."""
+        self._sending.close()
+
+    def abort(self) -> None:
+        """Close the connection at once and drop the unsent messages."""
+        self._sending.abort()
+
+    def write(self, data: Any) -> None:
+        """Send bytes, after all messages that were sent before."""
+        self._sending.write(data)
+
+    def writelines(self, list_of_data: Iterable[Any]) -> None:
+        """Send bytes, after all messages that were sent before."""
+        self._sending.write(b"".join(list_of_data))
+
+    def write_eof(self) -> None:
+        """End this direction when all accepted messages are sent."""
+        self._sending.write_eof()
+
+    def get_write_buffer_size(self) -> int:
+        """Return the unsent bytes, those of the event loop's transport included."""
+        size: int = self.raw.get_write_buffer_size()
+        return size + self._sending.unsent_size()
+
+    # asyncio.Transport defines the following methods itself, so __getattr__ does not get them.
+
+    def is_closing(self) -> bool:
+        """Return whether the connection is closing or closed."""
+        return self._sending.closing or bool(self.raw.is_closing())
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return what the event loop's transport knows of the connection."""
+        try:
+            return self.raw.get_extra_info(name, default)
+        except AttributeError:  # uvloop, for a Unix socket that is closed
+            return default
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Give the connection to another protocol, after all accepted messages."""
+        self._protocol._hand_over(protocol)
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        """Return the protocol in use."""
+        protocol: asyncio.BaseProtocol = self.raw.get_protocol()
+        return protocol
+
+    def is_reading(self) -> bool:
+        """Return whether the transport reads."""
+        return bool(self.raw.is_reading())
+
+    def pause_reading(self) -> None:
+        """Stop reading."""
+        self._protocol._pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        self._protocol._resume_reading()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Set the marks at which the transport calls pause_writing() and resume_writing()."""
+        self.raw.set_write_buffer_limits(high, low)
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        """Return the marks, the low one first."""
+        limits: tuple[int, int] = self.raw.get_write_buffer_limits()
+        return limits
+
+    def can_write_eof(self) -> bool:
+        """Return whether one direction can be ended."""
+        return bool(self.raw.can_write_eof())
+
+
+def is_uvloops(transport: Any) -> bool:
+    """Return whether the transport is one of uvloop's."""
+    return type(transport).__module__.startswith("uvloop")
