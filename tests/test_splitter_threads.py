@@ -53,7 +53,7 @@ def in_threads(count: int, work: Callable[[int], None]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["uint", "digits", "tagged"])
-def test_whole_frames_from_many_threads_come_out_whole_and_once(
+def test_feed_from_many_threads_returns_each_whole_frame_once(
     engine: ModuleType, kind: str
 ) -> None:
     codec = {
@@ -83,7 +83,7 @@ def test_whole_frames_from_many_threads_come_out_whole_and_once(
     assert Counter(chain(*found)) == Counter(chain(*sent))
 
 
-def test_bytes_from_many_threads_are_all_accounted_for(engine: ModuleType) -> None:
+def test_feed_from_many_threads_counts_every_byte(engine: ModuleType) -> None:
     # In any order, every byte is a message of one, or a length, or pending.
     splitter = engine.Splitter(Codec.uint(1))
     fed, got = [0] * 4, [0] * 4
@@ -108,7 +108,7 @@ def test_bytes_from_many_threads_are_all_accounted_for(engine: ModuleType) -> No
     assert splitter.stream_offset == 2 * sum(got)
 
 
-def test_one_splitter_survives_every_call_from_every_thread(engine: ModuleType) -> None:
+def test_splitter_survives_every_call_from_every_thread(engine: ModuleType) -> None:
     for name in ("trailer", "netstring", "lsp", "tagged", "specials", "varint"):
         codec = CODECS[name]
         shared = [engine.Splitter(codec)]
@@ -142,9 +142,7 @@ def test_one_splitter_survives_every_call_from_every_thread(engine: ModuleType) 
 
 @pytest.mark.skipif(not hasattr(gc, "callbacks"), reason="no calls at a garbage collection")
 @pytest.mark.parametrize("way", ["feed", "feed_eof", "detach"])
-def test_a_call_that_slips_into_another_is_refused_or_served_whole(
-    engine: ModuleType, way: str
-) -> None:
+def test_splitter_refuses_or_completes_a_call_inside_another(engine: ModuleType, way: str) -> None:
     # A garbage collection may come at any allocation. What it calls takes the place of another
     # thread here, at the same points of every run.
     for allocations in range(1, 60):
@@ -187,7 +185,7 @@ def test_a_call_that_slips_into_another_is_refused_or_served_whole(
             assert splitter.detach() == (b"\2\2\2" if way == "feed" else b"\1")
 
 
-def test_many_splitters_of_one_codec_do_not_know_each_other(engine: ModuleType) -> None:
+def test_splitters_of_one_codec_are_independent(engine: ModuleType) -> None:
     codec = Codec.custom(parse_tagged, build_tagged, magic=b"M", trailer=b"T")
 
     def work(number: int) -> None:
@@ -206,7 +204,7 @@ def test_many_splitters_of_one_codec_do_not_know_each_other(engine: ModuleType) 
     in_threads(4, work)
 
 
-def test_a_call_while_another_thread_parses_waits_or_is_refused(engine: ModuleType) -> None:
+def test_feed_while_another_thread_parses_waits_or_is_refused(engine: ModuleType) -> None:
     inside, go_on = threading.Event(), threading.Event()
 
     def parse(view: memoryview) -> tuple[int, int]:
@@ -239,7 +237,7 @@ def test_a_call_while_another_thread_parses_waits_or_is_refused(engine: ModuleTy
     assert splitter.pending == 0
 
 
-def test_one_encoder_serves_many_threads(engine: ModuleType) -> None:
+def test_encode_serves_many_threads(engine: ModuleType) -> None:
     codec = Codec.text(trailer=b",", specials={7: None})
     encoder = engine.Encoder(codec)
 
@@ -253,7 +251,7 @@ def test_one_encoder_serves_many_threads(engine: ModuleType) -> None:
     in_threads(4, work)
 
 
-def test_a_list_that_changes_under_encode_many_does_no_harm(engine: ModuleType) -> None:
+def test_encode_many_accepts_a_list_that_changes(engine: ModuleType) -> None:
     encoder = engine.Encoder(Codec.uint(1))
     shared: list[Any] = [b"a", b"bc", bytearray(b"d")] * 10
     stop = threading.Event()
@@ -275,7 +273,7 @@ def test_a_list_that_changes_under_encode_many_does_no_harm(engine: ModuleType) 
 
 
 @pytest.mark.parametrize("scenario", stress_threads.SCENARIOS)
-def test_a_short_stress_finds_nothing_wrong(scenario: str, engine_in_use: ModuleType) -> None:
+def test_splitter_survives_a_short_stress(scenario: str, engine_in_use: ModuleType) -> None:
     rounds, _, wrong = stress_threads.stress(stress_threads.SCENARIOS[scenario], 0.2)
     assert rounds
     assert not wrong
