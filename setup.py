@@ -27,13 +27,16 @@ elif importlib.util.find_spec("Cython") is None:  # without it setuptools looks 
 if obstacle and REQUIRE:
     sys.exit(f"FRAMECODEC_REQUIRE_EXTENSIONS is set, but no compiled engine is built: {obstacle}.")
 
+names = ["_encoder", "_splitter", "_socket_io", "asyncio._fast_path"]
+if sys.platform == "linux":  # it waits with epoll; elsewhere its twin in Python is used
+    names.append("serving._messages_loop")
 extensions = [
     Extension(
         f"framecodec.{name}",
         [f"src/framecodec/{name.replace('.', '/')}.pyx"],
         optional=not REQUIRE,
     )
-    for name in ("_encoder", "_splitter", "_socket_io", "asyncio._fast_path")
+    for name in names
 ]
 for extension in extensions:
     if sys.platform != "win32":  # here and not in CFLAGS, which would replace Python's own flags

@@ -182,6 +182,25 @@ AIMS = [
     Aim("asyncio: receive 64 B", "asyncio streams", 15, None,
         "asyncio", STREAM, "asyncio streams", TCP, (64,),
         verb="receive", faster=True, each=True),
+    *(
+        Aim(f"echo server: {ours}, {connections} x {in_flight} in flight", theirs, must, aim,
+            "server", (ours,), theirs, {"connections": connections, "in_flight": in_flight},
+            sizes, verb="echo", faster=True)
+        for ours, theirs, connections, in_flight, sizes, must, aim in (
+            ("serve_messages", "tokio-util", 50, 1, (64,), 1.1, 1.3),
+            ("serve_messages", "tokio-util", 50, 16, (64,), 1.1, 1.3),
+            ("serve_messages", "tokio-util", 10, 100, (64,), 1.1, 1.4),
+            ("serve_messages", "tokio-util", 10, 4, (64 * KIB,), 0.95, 1.4),
+            ("FrameProtocol, uvloop", "tokio-util", 50, 1, (64,), 0.85, 0.95),
+            ("FrameProtocol, uvloop", "Protocol by hand, uvloop", 50, 1, (64,), 1.4, 1.5),
+            ("FrameStream, uvloop", "uvloop streams", 50, 1, (64,), 1.35, 1.5),
+            ("FrameStream, asyncio", "asyncio streams", 50, 1, (64,), 1.7, 2),
+            ("FrameProtocol, uvloop", "tokio-util", 50, 16, (64,), 0.8, 1.0),
+            ("FrameStream, uvloop", "tokio-util", 50, 16, (64,), 0.65, 0.8),
+            ("serve", "asyncio streams", 50, 1, (64,), 3, 4),
+            ("serve", "asyncio streams", 50, 16, (64,), 6, 10),
+        )
+    ),
 ]
 # fmt: on
 

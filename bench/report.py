@@ -27,6 +27,7 @@ from . import (
     bench_encode,
     bench_roundtrip,
     bench_send,
+    bench_server,
     bench_split,
     bench_stream,
     harness,
@@ -44,6 +45,7 @@ QUESTIONS = {
     "roundtrip": bench_roundtrip,
     "send": bench_send,
     "asyncio": bench_asyncio,
+    "server": bench_server,
 }
 TITLES = {
     "split": "Splitting in memory",
@@ -53,6 +55,7 @@ TITLES = {
     "roundtrip": "Round trips, both ends on one core",
     "send": "Sending over a socket",
     "asyncio": "Inside an event loop",
+    "server": "Echo servers under load, one core each",
 }
 
 

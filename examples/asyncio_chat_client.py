@@ -18,7 +18,7 @@ port = int(sys.argv[1]) if len(sys.argv) > 1 else 6000
 
 
 def read_what_is_typed(conn):
-    # Another file object than sys.stdin: Python may end while this thread still waits for a line.
+    # A separate file object: Python may end while this thread still waits for a line.
     with contextlib.suppress(OSError), conn, open(0, "rb", closefd=False) as typed:
         for line in typed:
             conn.send(line.strip())  # an OSError where the chat has ended

@@ -4,7 +4,7 @@
     python examples/asyncio_files_client.py FILE [PORT]
 
 The messages are the name, the size, the pieces and the SHA-256. A slow disk stops the sender: while
-the server does not receive, it reads little in advance.
+no task receives, the stream reads little in advance.
 """
 
 import asyncio

@@ -3,8 +3,8 @@
     python examples/asyncio_shutdown_server.py [PORT]      (0: any free one; it is printed)
     python examples/asyncio_echo_client.py [PORT]
 
-It stops listening and ends the receiving side of each connection: what has arrived is followed by
-the end of the stream, where the handlers end by themselves. After ten seconds they are
+It stops listening and ends the receiving side of each connection: after the messages that have
+arrived, the handlers find the end of the stream and end by themselves. After ten seconds they are
 cancelled.
 """
 

@@ -253,9 +253,18 @@ async def by_iteration(stream: FrameStream, received: list[Any]) -> None:
 
 
 @LOOPS
-@pytest.mark.parametrize("receive", [by_recv, by_recv_many, by_iteration])
+@pytest.mark.parametrize(
+    ("receive", "limits"),
+    [
+        (by_recv, {}),
+        (by_recv_many, {}),
+        (by_iteration, {}),
+        (by_recv, {"message_timeout": 1000.0, "idle_timeout": 1000.0}),
+    ],
+    ids=["recv", "recv_many", "iteration", "recv with limits"],
+)
 def test_recv_interrupted_at_every_moment_loses_nothing_or_raises(
-    loop: str, receive: Callable[..., Any], engine_in_use: ModuleType
+    loop: str, receive: Callable[..., Any], limits: dict[str, float], engine_in_use: ModuleType
 ) -> None:
     pieces = [
         [b"%d" % number for number in range(7)],
@@ -281,7 +290,8 @@ def test_recv_interrupted_at_every_moment_loses_nothing_or_raises(
                 sock.shutdown(socket.SHUT_WR)
 
             with theirs:
-                stream = here.run_until_complete(open_connection(sock=ours, codec=codec))
+                connecting = open_connection(sock=ours, codec=codec, **limits)
+                stream = here.run_until_complete(connecting)
                 feeding = here.create_task(feed())
                 failure: BaseException | None = None
                 with interrupted_at(moment, Interruption, inside=True) as passed:

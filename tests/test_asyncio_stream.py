@@ -1,4 +1,4 @@
-"""Whole messages in an event loop: what `FrameStream` and its servers promise."""
+"""`FrameStream`: messages, ends, errors, cancellation."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ import copy
 import os
 import pickle
 import socket
-import ssl
 import struct
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -27,55 +25,37 @@ from framecodec import (
     MessageTooLargeError,
 )
 from framecodec.asyncio import FrameStream
-from tests.helpers.event_loops import LOOPS, run, tls_contexts, wrapped
+from tests.helpers.event_loops import (
+    LOOPS,
+    Contexts,
+    echo,
+    run,
+    served,
+    tls_contexts,
+    wrapped,
+)
 
 U4 = Codec.uint(4)
 
-Tls = tuple[ssl.SSLContext, ssl.SSLContext] | None
-
 
 @pytest.fixture(scope="module")
-def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+def contexts() -> Contexts:
     """The server's and the client's."""
     return tls_contexts()
 
 
 @pytest.fixture(params=["plain", "TLS"])
-def tls(request: pytest.FixtureRequest, contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> Tls:
+def tls(request: pytest.FixtureRequest, contexts: Contexts) -> Contexts | None:
     return contexts if request.param == "TLS" else None
-
-
-async def served(
-    handler: Callable[[FrameStream], Awaitable[None]],
-    client: Callable[[FrameStream], Awaitable[None]],
-    codec: Codec = U4,
-    tls: Tls = None,
-    **limits: float,
-) -> None:
-    """A connection, with `handler` on the server's side and `client` on the other."""
-    server_options = {"ssl": tls[0]} if tls else {}
-    client_options = {"ssl": tls[1], "server_hostname": "localhost"} if tls else {}
-    server = await framecodec.asyncio.start_server(
-        handler, "127.0.0.1", 0, codec=codec, **limits, **server_options
-    )
-    port = server.sockets[0].getsockname()[1]
-    async with await framecodec.asyncio.open_connection(
-        "127.0.0.1", port, codec=codec, **client_options
-    ) as stream:
-        await client(stream)
-    server.close()
-
-
-async def echo(stream: FrameStream) -> None:
-    async for message in stream:
-        await stream.send(message)
 
 
 # --- messages -------------------------------------------------------------------------------------
 
 
 @LOOPS
-def test_stream_echoes_messages_of_all_sizes(loop: str, tls: Tls, engine_in_use: Any) -> None:
+def test_stream_echoes_messages_of_all_sizes(
+    loop: str, tls: Contexts | None, engine_in_use: Any
+) -> None:
     async def client(stream: FrameStream) -> None:
         messages = [os.urandom(size) for size in (0, 1, 70, 5000, 70_000, 1_000_000)]
         for message in messages:
@@ -107,7 +87,7 @@ def test_recv_recv_many_and_iteration_give_the_messages_in_order(loop: str) -> N
 
 
 @LOOPS
-def test_send_keeps_the_order_of_small_and_large_messages(loop: str, tls: Tls) -> None:
+def test_send_keeps_the_order_of_small_and_large_messages(loop: str, tls: Contexts | None) -> None:
     messages = [bytes([number % 251]) * (number * 7919 % 40_000) for number in range(200)]
 
     async def handler(stream: FrameStream) -> None:
@@ -187,7 +167,9 @@ def test_send_and_recv_take_specials(loop: str) -> None:
 
 
 @LOOPS
-def test_recv_raises_eof_error_at_a_clean_end_after_the_messages(loop: str, tls: Tls) -> None:
+def test_recv_raises_eof_error_at_a_clean_end_after_the_messages(
+    loop: str, tls: Contexts | None
+) -> None:
     async def handler(stream: FrameStream) -> None:
         await stream.send(b"bye")
 
@@ -276,7 +258,7 @@ def test_recv_raises_os_error_for_a_reset(loop: str) -> None:
 
 
 @LOOPS
-def test_aclose_sends_accepted_messages_first(loop: str, tls: Tls) -> None:
+def test_aclose_sends_accepted_messages_first(loop: str, tls: Contexts | None) -> None:
     messages = [b"small", bytes(3_000_000), b"end"]
 
     async def handler(stream: FrameStream) -> None:
@@ -341,51 +323,6 @@ def test_send_raises_for_an_invalid_message_and_sends_nothing_of_it(loop: str) -
         peer.close()
 
     run(loop, main())
-
-
-@LOOPS
-def test_open_connection_and_start_server_refuse_an_invalid_codec(loop: str) -> None:
-    async def main() -> None:
-        with pytest.raises(TypeError, match="Codec"):
-            await framecodec.asyncio.open_connection("127.0.0.1", 9, codec="kafka")  # type: ignore[arg-type]
-        with pytest.raises(TypeError, match="Codec"):
-            await framecodec.asyncio.start_server(echo, "127.0.0.1", 0, codec=4)  # type: ignore[arg-type]
-
-    run(loop, main())
-
-
-@pytest.mark.parametrize(
-    ("error", "is_told"),
-    [
-        (ValueError("a bug"), True),
-        (EOFError(), False),
-        (ConnectionResetError(), False),
-        (InvalidFrameError("broken"), False),
-        (ssl.SSLError("no handshake"), False),
-        (BaseExceptionGroup("tasks", [EOFError(), ExceptionGroup("", [BrokenPipeError()])]), False),
-        (ExceptionGroup("tasks", [EOFError(), ValueError("a bug")]), True),
-    ],
-)
-def test_start_server_reports_bugs_of_handlers_to_the_loop(error: Exception, is_told: bool) -> None:
-    async def main() -> list[Any]:
-        reported: list[Any] = []
-        asyncio.get_running_loop().set_exception_handler(
-            lambda _, context: reported.append(context)
-        )
-
-        async def handler(_: FrameStream) -> None:
-            raise error
-
-        server = await framecodec.asyncio.start_server(handler, "127.0.0.1", 0)
-        stream = await framecodec.asyncio.open_connection(*server.sockets[0].getsockname())
-        with pytest.raises((EOFError, ConnectionError)):
-            await stream.recv()
-        await stream.aclose()
-        server.close()
-        await asyncio.sleep(0)
-        return [context["exception"] for context in reported]
-
-    assert run("asyncio", main()) == ([error] if is_told else [])
 
 
 # --- limits ---------------------------------------------------------------------------------------
@@ -496,9 +433,7 @@ def test_send_cancelled_leaves_whole_frames(loop: str) -> None:
 
 
 @LOOPS
-def test_recv_timed_out_at_every_byte_of_tls_loses_nothing(
-    loop: str, contexts: tuple[ssl.SSLContext, ssl.SSLContext]
-) -> None:
+def test_recv_timed_out_at_every_byte_of_tls_loses_nothing(loop: str, contexts: Contexts) -> None:
     messages = [b"hello", b"", b"byebye"]
 
     async def handler(stream: FrameStream) -> None:
@@ -582,117 +517,6 @@ def test_anext_as_a_task_takes_the_next_message(loop: str, engine_in_use: Module
 # --- as asyncio has it ----------------------------------------------------------------------------
 
 
-@LOOPS
-def test_open_unix_connection_and_start_unix_server_take_a_path(loop: str, tmp_path: Path) -> None:
-    async def main() -> None:
-        path = tmp_path / "socket"
-        server = await framecodec.asyncio.start_unix_server(echo, path)
-        async with await framecodec.asyncio.open_unix_connection(path) as stream:
-            await stream.send(b"hello")
-            assert await stream.recv() == b"hello"
-        server.close()
-
-    run(loop, main())
-
-
-@LOOPS
-def test_start_tls_encrypts_a_connection(
-    loop: str, contexts: tuple[ssl.SSLContext, ssl.SSLContext]
-) -> None:
-    async def handler(stream: FrameStream) -> None:
-        assert await stream.recv() == b"STARTTLS"
-        await stream.send(b"go")
-        await stream.start_tls(contexts[0])
-        await echo(stream)
-
-    async def client(stream: FrameStream) -> None:
-        await stream.send(b"STARTTLS")
-        assert await stream.recv() == b"go"
-        await stream.start_tls(contexts[1], server_hostname="localhost")
-        assert stream.get_extra_info("ssl_object") is not None
-        await stream.send(b"secret")
-        assert await stream.recv() == b"secret"
-
-    run(loop, served(handler, client))
-
-
-@LOOPS
-def test_start_tls_holds_messages_of_other_tasks_until_it_is_done(
-    loop: str, contexts: tuple[ssl.SSLContext, ssl.SSLContext]
-) -> None:
-    async def handler(stream: FrameStream) -> None:
-        assert await stream.recv() == b"STARTTLS"
-        stream.transport.pause_reading()
-        await stream.send(b"go")
-        await asyncio.sleep(0.02)  # the client's hello waits
-        await stream.start_tls(contexts[0])
-        await echo(stream)
-
-    async def client(stream: FrameStream) -> None:
-        await stream.send(b"STARTTLS")
-        assert await stream.recv() == b"go"
-
-        async def send(message: bytes) -> None:
-            await stream.send(message)
-
-        async with asyncio.TaskGroup() as group:
-            group.create_task(stream.start_tls(contexts[1], server_hostname="localhost"))
-            for number in range(20):
-                await asyncio.sleep(0.0005)
-                group.create_task(send(b"secret %d" % number))
-        assert [await stream.recv() for _ in range(20)] == [
-            b"secret %d" % number for number in range(20)
-        ]
-
-    run(loop, served(handler, client))
-
-
-@LOOPS
-def test_start_tls_that_fails_or_is_cancelled_ends_the_connection(
-    loop: str, contexts: tuple[ssl.SSLContext, ssl.SSLContext]
-) -> None:
-    async def main() -> None:
-        stream, peer = await wrapped()
-        peer.sendall(b"HTTP/1.0 400 no\r\n\r\n")
-        with pytest.raises((ssl.SSLError, RuntimeError)):
-            await stream.start_tls(contexts[1], server_hostname="localhost")
-        await asyncio.wait_for(stream.aclose(), 5)
-        peer.close()
-
-        stream, peer = await wrapped()
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.05):
-                await stream.start_tls(contexts[1], server_hostname="localhost")
-        with pytest.raises(ConnectionError):
-            await stream.send(b"hello")
-        with pytest.raises(ConnectionAbortedError):
-            await stream.recv()
-        await asyncio.wait_for(stream.aclose(), 5)
-        peer.close()
-
-    run(loop, main())
-
-
-@LOOPS
-def test_start_server_serves_many_connections_at_once(loop: str) -> None:
-    async def main() -> None:
-        server = await framecodec.asyncio.start_server(echo, "127.0.0.1", 0)
-        address = server.sockets[0].getsockname()
-
-        async def talk(number: int) -> None:
-            async with await framecodec.asyncio.open_connection(*address) as stream:
-                for size in (1, 1000, 50_000):
-                    await stream.send(bytes([number]) * size)
-                    assert await stream.recv() == bytes([number]) * size
-
-        async with asyncio.TaskGroup() as group:
-            for number in range(100):
-                group.create_task(talk(number))
-        server.close()
-
-    run(loop, main())
-
-
 def test_stream_is_not_copied() -> None:
     async def client(stream: FrameStream) -> None:
         for how in (copy.copy, copy.deepcopy, pickle.dumps):
@@ -755,23 +579,6 @@ def test_get_extra_info_works_on_a_closed_unix_connection(loop: str) -> None:
         assert "closed" in repr(stream)
         stream.get_extra_info("peername")
         assert stream.get_extra_info("no such thing", 7) == 7
-
-    run(loop, main())
-
-
-@LOOPS
-def test_start_unix_server_stays_quiet_about_a_client_that_leaves_early(
-    loop: str, tmp_path: Path
-) -> None:
-    async def main() -> None:
-        path = tmp_path / "socket"
-        server = await framecodec.asyncio.start_unix_server(echo, path)
-        for _ in range(20):
-            with socket.socket(socket.AF_UNIX) as client:
-                client.connect(str(path))
-                client.sendall(U4.encode(b"hello"))
-        await asyncio.sleep(0.05)
-        server.close()
 
     run(loop, main())
 

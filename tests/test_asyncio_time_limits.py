@@ -1,11 +1,13 @@
-"""The peer's time in an event loop: what counts for `message_timeout` and `idle_timeout`."""
+"""The peer's time in an event loop: what counts for `message_timeout` and `idle_timeout`.
+
+Tests of time that must not count set the clock of the limits: no machine is too slow for them.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,11 +15,47 @@ import pytest
 
 import framecodec
 from framecodec import Codec, IdleTimeoutError, MessageTimeoutError
-from framecodec.asyncio import FrameProtocol, FrameStream
+from framecodec.asyncio import FrameProtocol, FrameStream, time_limits
 from tests.helpers.event_loops import LOOPS, run, tls_contexts, wrapped
 
 U4 = Codec.uint(4)
-LIMIT = 0.15  # seconds; every longer time below is the test's own
+SHORT = 0.15  # seconds that a test lets pass
+LONG = 1000.0  # seconds that no test lets pass, except by the clock
+
+
+class Clock:
+    """The clock of the time limits, which a test can set forward."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._real = time_limits._now
+        self._added = 0.0
+        monkeypatch.setattr(time_limits, "_now", self.now)
+
+    def now(self) -> float:
+        return self._real() + self._added
+
+    def pass_limit(self) -> None:
+        """Let more seconds pass than the limits allow."""
+        self._added += 2 * LONG
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def fire(protocol: Any) -> None:
+    """Let the timer fire now."""
+    timer = protocol._timer
+    if timer._handle is not None:
+        timer._handle.cancel()
+    timer._on_timer()
+
+
+async def iterations(count: int = 10) -> None:
+    """Let the loop run that many iterations."""
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 async def pending(protocol: Any, count: int) -> None:
@@ -35,85 +73,116 @@ async def given_up(receive: Callable[[], Awaitable[Any]], seconds: float) -> Non
         raise AssertionError(f"{await receiving} came")
 
 
+async def receive_by(stream: FrameStream, way: str) -> Any:
+    if way == "iteration":
+        return await anext(aiter(stream))
+    return await (stream.recv() if way == "recv" else stream.recv_many())
+
+
+WAYS = pytest.mark.parametrize("way", ["recv", "recv_many", "iteration"])
+
+
+# --- FrameStream ----------------------------------------------------------------------------------
+
+
 @LOOPS
-def test_recv_in_slices_reaches_the_idle_timeout(loop: str) -> None:
+@WAYS
+def test_recv_in_slices_reaches_the_idle_timeout(loop: str, way: str) -> None:
     async def main() -> None:
-        stream, peer = await wrapped(idle_timeout=LIMIT)
+        stream, peer = await wrapped(idle_timeout=SHORT)
 
         async def receive_in_slices() -> None:
             for _ in range(200):
-                await given_up(stream.recv, LIMIT / 3)
+                await given_up(lambda: receive_by(stream, way), SHORT / 3)
 
         with peer, pytest.raises(IdleTimeoutError):
             await receive_in_slices()
         with pytest.raises(IdleTimeoutError):
-            await stream.recv_many()
+            await stream.recv()
         await stream.aclose()
 
     run(loop, main())
 
 
 @LOOPS
-def test_recv_does_not_count_quiet_time_between_its_calls(loop: str) -> None:
+@WAYS
+def test_recv_in_slices_reaches_the_message_timeout(loop: str, way: str) -> None:
     async def main() -> None:
-        stream, peer = await wrapped(idle_timeout=LIMIT)
+        stream, peer = await wrapped(message_timeout=SHORT)
+
+        async def receive_in_slices() -> None:
+            for _ in range(200):
+                await given_up(lambda: receive_by(stream, way), SHORT / 3)
+
         with peer:
-            for number in range(3):
-                await given_up(stream.recv, LIMIT / 10)
-                await asyncio.sleep(2 * LIMIT)
-                peer.sendall(U4.encode(b"%d" % number))
-                assert await stream.recv() == b"%d" % number
-            await stream.aclose()
-
-    run(loop, main())
-
-
-@LOOPS
-@pytest.mark.parametrize("way", ["recv", "recv_many", "iteration"])
-def test_recv_does_not_count_message_time_between_its_calls(loop: str, way: str) -> None:
-    async def receive(stream: FrameStream) -> Any:
-        if way == "iteration":
-            return await anext(aiter(stream))
-        return await (stream.recv() if way == "recv" else stream.recv_many())
-
-    async def main() -> None:
-        stream, peer = await wrapped(message_timeout=LIMIT)
-        frame = U4.encode(b"hello")
-        with peer:
-            peer.sendall(frame[:3])
-            await pending(stream._protocol, 3)
-            await given_up(lambda: receive(stream), LIMIT / 10)
-            await asyncio.sleep(2 * LIMIT)
-            peer.sendall(frame[3:6])
-            await pending(stream._protocol, 6)
-            await asyncio.sleep(2 * LIMIT)
-            await given_up(lambda: receive(stream), LIMIT / 10)
-            peer.sendall(frame[6:])
-            assert await receive(stream) in (b"hello", [b"hello"])
-            peer.sendall(frame[:3])
+            peer.sendall(b"\0\0")
             with pytest.raises(MessageTimeoutError):
-                await receive(stream)
-            await stream.aclose()
+                await receive_in_slices()
+        await stream.aclose()
 
     run(loop, main())
 
 
 @LOOPS
-def test_recv_does_not_count_time_in_which_reading_is_paused(loop: str) -> None:
+@WAYS
+@pytest.mark.parametrize("begun", [0, 3], ids=["between messages", "inside a message"])
+def test_recv_does_not_count_time_between_its_calls(
+    loop: str, way: str, begun: int, clock: Clock
+) -> None:
+    frame = U4.encode(b"hello")
+
     async def main() -> None:
-        stream, peer = await wrapped(message_timeout=LIMIT, idle_timeout=LIMIT)
-        frame = U4.encode(b"hello")
+        stream, peer = await wrapped(message_timeout=LONG, idle_timeout=LONG)
         with peer:
-            for begun in (0, 3):
+            for _ in range(2):
                 peer.sendall(frame[:begun])
                 await pending(stream._protocol, begun)
-                stream.transport.pause_reading()
-                receiving = asyncio.create_task(stream.recv())
-                await asyncio.sleep(2 * LIMIT)
-                assert not receiving.done()
+                clock.pass_limit()
+                await given_up(lambda: receive_by(stream, way), 0.001)
+                clock.pass_limit()
+                receiving = asyncio.ensure_future(receive_by(stream, way))
+                await iterations()
+                fire(stream._protocol)
+                await iterations()
                 peer.sendall(frame[begun:])
-                stream.transport.resume_reading()
-                assert await receiving == b"hello"
+                assert await receiving in (b"hello", [b"hello"])
+            peer.sendall(frame[:begun])
+            await pending(stream._protocol, begun)
+            receiving = asyncio.ensure_future(receive_by(stream, way))
+            await iterations()
+            clock.pass_limit()  # this time counts
+            fire(stream._protocol)
+            with pytest.raises(MessageTimeoutError if begun else IdleTimeoutError):
+                await receiving
+            await stream.aclose()
+
+    run(loop, main())
+
+
+@LOOPS
+@pytest.mark.parametrize("begun", [0, 3], ids=["between messages", "inside a message"])
+def test_recv_does_not_count_time_in_which_reading_is_paused(
+    loop: str, begun: int, clock: Clock
+) -> None:
+    frame = U4.encode(b"hello")
+
+    async def main() -> None:
+        stream, peer = await wrapped(message_timeout=LONG, idle_timeout=LONG)
+        with peer:
+            peer.sendall(frame[:begun])
+            await pending(stream._protocol, begun)
+            receiving = asyncio.create_task(stream.recv())
+            await iterations()
+            stream.transport.pause_reading()
+            clock.pass_limit()
+            fire(stream._protocol)
+            await iterations()
+            stream.transport.resume_reading()
+            fire(stream._protocol)
+            await iterations()
+            assert not receiving.done()
+            peer.sendall(frame[begun:])
+            assert await receiving == b"hello"
             await stream.aclose()
 
     run(loop, main())
@@ -121,30 +190,29 @@ def test_recv_does_not_count_time_in_which_reading_is_paused(loop: str) -> None:
 
 @LOOPS
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "TLS"])
-def test_recv_gives_the_message_that_the_kernel_held_when_its_time_was_over(
-    loop: str, encrypted: bool
+def test_recv_returns_the_message_that_the_kernel_held_when_its_time_was_over(
+    loop: str, encrypted: bool, clock: Clock
 ) -> None:
-    """The loop is held up by other work for longer than the limit."""
+    """Other work holds the loop up for longer than the limit."""
     message = bytes(150_000)
     frame = U4.encode(message)
 
     async def main() -> None:
         server_side, client_side = tls_contexts()
-        ready = asyncio.Event()
+        begun: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         received: list[Any] = []
 
         async def handler(stream: FrameStream) -> None:
             receiving = asyncio.create_task(stream.recv())
             await pending(stream._protocol, 6)
-            ready.set()
+            begun.set_result(stream._protocol)
             received.append(await receiving)
 
         server = await framecodec.asyncio.start_server(
             handler,
             "127.0.0.1",
             0,
-            message_timeout=LIMIT,
-            idle_timeout=LIMIT,
+            message_timeout=LONG,
             ssl=server_side if encrypted else None,
         )
         async with await framecodec.asyncio.open_connection(
@@ -153,11 +221,11 @@ def test_recv_gives_the_message_that_the_kernel_held_when_its_time_was_over(
             server_hostname="localhost" if encrypted else None,
         ) as client:
             client.transport.write(frame[:6])
-            await ready.wait()
+            protocol = await begun
             client.transport.write(frame[6:])
-            while client.pending_send:  # the kernel has it before the server reads again
-                await asyncio.sleep(0)
-            time.sleep(2 * LIMIT)
+            # The kernel has the rest before the loop can read it: no other iteration is between.
+            clock.pass_limit()
+            fire(protocol)
             with pytest.raises(EOFError):
                 await client.recv()
         assert received == [message]
@@ -167,14 +235,17 @@ def test_recv_gives_the_message_that_the_kernel_held_when_its_time_was_over(
 
 
 @LOOPS
-def test_recv_reads_a_message_that_began_while_the_loop_was_held_up(loop: str) -> None:
+def test_recv_returns_a_message_that_began_while_the_loop_was_held_up(
+    loop: str, clock: Clock
+) -> None:
     async def main() -> None:
-        stream, peer = await wrapped(idle_timeout=LIMIT)
+        stream, peer = await wrapped(idle_timeout=LONG)
         with peer:
             receiving = asyncio.create_task(stream.recv())
-            await asyncio.sleep(0)
+            await iterations()
             peer.sendall(U4.encode(b"hello"))
-            time.sleep(2 * LIMIT)
+            clock.pass_limit()
+            fire(stream._protocol)
             assert await receiving == b"hello"
             await stream.aclose()
 
@@ -182,22 +253,22 @@ def test_recv_reads_a_message_that_began_while_the_loop_was_held_up(loop: str) -
 
 
 @LOOPS
-def test_recv_cuts_a_peer_off_that_sends_all_the_time_and_too_slowly(loop: str) -> None:
+def test_recv_ends_a_peer_that_sends_all_the_time_and_too_slowly(loop: str) -> None:
     async def main() -> None:
-        stream, peer = await wrapped(message_timeout=LIMIT)
+        stream, peer = await wrapped(message_timeout=SHORT)
         peer.setblocking(False)
         here = asyncio.get_running_loop()
 
         async def drip() -> None:
-            await here.sock_sendall(peer, (1000).to_bytes(4, "big"))
+            await here.sock_sendall(peer, (1_000_000).to_bytes(4, "big"))
             while True:
                 await here.sock_sendall(peer, b"x")
-                await asyncio.sleep(LIMIT / 20)
+                await asyncio.sleep(SHORT / 20)
 
         dripping = asyncio.create_task(drip())
         with pytest.raises(MessageTimeoutError) as caught:
             await stream.recv()
-        assert caught.value.timeout == LIMIT
+        assert caught.value.timeout == SHORT
         dripping.cancel()
         await asyncio.wait([dripping])
         peer.close()
@@ -222,45 +293,79 @@ class Recorder(FrameProtocol):
         self.lost.set_result(exc)
 
 
-async def recorder(**limits: float) -> tuple[Recorder, socket.socket]:
+async def recorder(limit: float) -> tuple[Recorder, socket.socket]:
     ours, theirs = socket.socketpair()
     theirs.settimeout(10)
-    loop = asyncio.get_running_loop()
-    _, protocol = await loop.create_connection(lambda: Recorder(**limits), sock=ours)
+    _, protocol = await asyncio.get_running_loop().create_connection(
+        lambda: Recorder(message_timeout=limit, idle_timeout=limit), sock=ours
+    )
     return protocol, theirs
 
 
 @LOOPS
-def test_protocol_ends_a_connection_whose_peer_is_too_slow(loop: str) -> None:
+@pytest.mark.parametrize(("begun", "expected"), [(0, IdleTimeoutError), (3, MessageTimeoutError)])
+def test_protocol_ends_a_connection_whose_peer_is_too_slow(
+    loop: str, begun: int, expected: type[Exception]
+) -> None:
     async def main() -> None:
         frame = U4.encode(b"hello")
-        for begun, expected in ((0, IdleTimeoutError), (3, MessageTimeoutError)):
-            protocol, peer = await recorder(message_timeout=LIMIT, idle_timeout=LIMIT)
-            with peer:
-                peer.sendall(frame + frame[:begun])
-                assert type(await protocol.lost) is expected
-                assert protocol.received == [b"hello"]
-                assert peer.recv(10) == b""
+        protocol, peer = await recorder(SHORT)
+        with peer:
+            peer.sendall(frame + frame[:begun])
+            assert type(await protocol.lost) is expected
+            assert protocol.received == [b"hello"]
+            assert peer.recv(10) == b""
 
     run(loop, main())
 
 
 @LOOPS
-def test_protocol_does_not_count_time_in_which_reading_is_paused(loop: str) -> None:
+@pytest.mark.parametrize(("begun", "expected"), [(0, IdleTimeoutError), (3, MessageTimeoutError)])
+def test_protocol_does_not_count_time_in_which_reading_is_paused(
+    loop: str, begun: int, expected: type[Exception], clock: Clock
+) -> None:
     async def main() -> None:
         frame = U4.encode(b"hello")
-        protocol, peer = await recorder(message_timeout=LIMIT, idle_timeout=LIMIT)
+        protocol, peer = await recorder(LONG)
         with peer:
-            for begun in (0, 3):
+            for _ in range(2):
                 peer.sendall(frame[:begun])
                 await pending(protocol, begun)
                 protocol.transport.pause_reading()
-                await asyncio.sleep(2 * LIMIT)
-                assert not protocol.lost.done()
+                clock.pass_limit()
                 protocol.transport.resume_reading()
+                fire(protocol)
+                await iterations()
+                assert not protocol.lost.done()
                 peer.sendall(frame[begun:])
-            assert type(await protocol.lost) is IdleTimeoutError
-            assert protocol.received == [b"hello"] * 2
+                while not protocol.received:
+                    await asyncio.sleep(0.001)
+                assert protocol.received.pop() == b"hello"
+            peer.sendall(frame[:begun])
+            await pending(protocol, begun)
+            clock.pass_limit()
+            fire(protocol)
+            assert type(await protocol.lost) is expected
+
+    run(loop, main())
+
+
+@LOOPS
+def test_protocol_does_not_count_time_after_its_own_close(loop: str, clock: Clock) -> None:
+    async def main() -> None:
+        protocol, peer = await recorder(LONG)
+        message = bytes(3_000_000)
+        with peer:
+            protocol.send(message)
+            protocol.transport.close()
+            clock.pass_limit()
+            fire(protocol)
+            await iterations()
+            received, buffer = 0, bytearray(1 << 16)
+            while count := await asyncio.to_thread(peer.recv_into, buffer):
+                received += count
+            assert received == 4 + len(message)
+            assert await protocol.lost is None
 
     run(loop, main())
 

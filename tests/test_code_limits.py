@@ -26,7 +26,10 @@ LIMITS = {
 EXCEPTIONS = """
 module sockets.py
 module _error_texts.py
-module asyncio/sending.py
+module serving/_messages_loop_py.py
+class serving/_messages_loop.pyx MessageLoop
+class serving/_messages_loop_py.py MessageLoop
+nesting serving/threads.py _accept_all
 class sockets.py FrameSocket
 class _splitter.pyx Splitter
 nesting _socket_io_py.py _count

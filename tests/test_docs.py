@@ -42,7 +42,8 @@ def test_every_example_of_a_page_runs_as_it_is_printed(page: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["codecs.md", "formats.md", "messages-do-not-arrive.md", "sockets.md"]
+    "name",
+    ["codecs.md", "formats.md", "messages-do-not-arrive.md", "sockets.md", "testing.md"],
 )
 def test_a_page_with_examples_has_them(name: str) -> None:
     assert len(list(examples(ROOT / "docs" / name))) >= 10
@@ -61,7 +62,8 @@ def programs(name: str, count: int) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("program", "printed"), [*programs("sockets.md", 1), *programs("asyncio.md", 5)]
+    ("program", "printed"),
+    [*programs("sockets.md", 1), *programs("asyncio.md", 5), *programs("testing.md", 1)],
 )
 def test_a_program_on_a_page_prints_what_it_says(program: str, printed: str) -> None:
     with running("-c", program) as process:

@@ -43,6 +43,10 @@ OUTPUT_OF_CLIENTS = {
     ),
     "socketserver": "received b'HELLO' b'BYEBYE'\n",
     "asyncio_echo": "received b'hello' b'byebye'\n",
+    "serve": "the server ended the bad connection: True\nreceived b'HELLO' b'BYEBYE'\n",
+    "messages": (
+        "welcome, Ann\nwelcome, Bob\nBob hears Ann: hello\nAnn hears Ann: hello and Bob: byebye\n"
+    ),
 }
 
 # These have their own tests below.

@@ -35,6 +35,8 @@ NAMES = {
     "formats",
     "listen",
     "parse_codec",
+    "serve",
+    "serve_messages",
 }
 ON_FIRST_USE = {"asyncio", "socketserver", "testing"}
 

@@ -122,7 +122,7 @@ def test_messages_of_all_sizes_cross_and_the_end_is_an_eof_error(library: Any) -
             with pytest.raises(EOFError, match="the peer closed") as caught:
                 await right.recv()
             assert not isinstance(caught.value, framecodec.FrameError)
-        await right.send_many([b"goodbye"])  # the other direction continues
+        await right.send_many([b"goodbye"])  # the other direction still works
         assert await left.recv() == b"goodbye"
 
     library.run(test)

@@ -8,6 +8,9 @@ reason why it cannot be built. The program answers lines on its standard input w
     encode FILE SECONDS          the file's messages, as one batch
 
 It counts what it split: "messages" and "bytes" of the answer must be what the file holds.
+
+The programs of `bench_server.py` are others: `load` answers other lines, and the echo servers
+`c_echo` and `tokio_echo` print their port and end with their standard input.
 """
 
 from __future__ import annotations
@@ -30,21 +33,32 @@ TIMEOUT = 120.0  # seconds
 LEAST_SECONDS = 0.2
 
 
+@functools.cache
+def _build(folder: str) -> str | Missing:
+    script = HERE / folder / "build.sh"
+    try:
+        built = subprocess.run(["bash", str(script)], capture_output=True, text=True, timeout=600)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Missing(f"{folder}: {error}")
+    if built.returncode:
+        last = (built.stderr.strip().splitlines() or ["no reason given"])[-1]
+        return Missing(f"{folder}: {last}")
+    return built.stdout.strip().splitlines()[-1]
+
+
+def build(folder: str) -> str:
+    """Build the program on the first call; return the command that starts it."""
+    built = _build(folder)
+    if isinstance(built, Missing):
+        raise built
+    return built
+
+
 class NativeProgram:
     """A running program."""
 
     def __init__(self, folder: str) -> None:
-        script = HERE / folder / "build.sh"
-        try:
-            built = subprocess.run(
-                ["bash", str(script)], capture_output=True, text=True, timeout=600
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise Missing(f"{folder}: {error}") from None
-        if built.returncode:
-            last = (built.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise Missing(f"{folder}: {last}")
-        self.command = built.stdout.strip().splitlines()[-1]
+        self.command = build(folder)
         self._process = subprocess.Popen(
             shlex.split(self.command),
             stdin=subprocess.PIPE,

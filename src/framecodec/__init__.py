@@ -9,7 +9,8 @@
 A `Codec` describes the shape of a frame, `formats` has those of the known protocols, a `Splitter`
 turns one connection's chunks into messages, and `FrameSocket` is a socket that sends and receives
 them whole.
-`framecodec.asyncio` and `framecodec.socketserver` are loaded when they are first used.
+`framecodec.asyncio`, `framecodec.socketserver` and `framecodec.testing` are loaded when they are
+first used.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ from .splitter import ACCELERATED, Spans, Splitter
 if TYPE_CHECKING:
     from . import asyncio as asyncio
     from . import socketserver as socketserver
+    from . import testing as testing
+    from .serving import serve as serve
+    from .serving import serve_messages as serve_messages
 
 __version__ = "0.1.0"
 
@@ -60,19 +64,27 @@ __all__ = [
     "formats",
     "listen",
     "parse_codec",
+    "serve",
+    "serve_messages",
 ]
 
 # There is no module of this name: let `import framecodec.formats` give the catalogue, too.
 sys.modules[f"{__name__}.formats"] = formats  # type: ignore[assignment]
 
-_ON_FIRST_USE = ("asyncio", "socketserver")
+_ON_FIRST_USE = ("asyncio", "socketserver", "testing")
+_SERVERS = (
+    "serve",
+    "serve_messages",
+)  # loaded when they are first used, because they need `logging`
 
 
 def __getattr__(name: str) -> Any:
     if name in _ON_FIRST_USE:
         return importlib.import_module(f"{__name__}.{name}")
+    if name in _SERVERS:
+        return getattr(importlib.import_module(f"{__name__}.serving"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_ON_FIRST_USE})
+    return sorted({*globals(), *_ON_FIRST_USE, *_SERVERS})

@@ -1,4 +1,7 @@
-"""Ways to cut a byte string, and ways to hand the pieces to a splitter."""
+"""Ways to cut a byte string, and ways to pass the pieces to a splitter.
+
+Unlike `framecodec.testing.chunkings`, most of them have empty pieces too.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from typing import Any
 
 import numpy
 
+from framecodec.testing import chunkings
+
 __all__ = [
     "byte_by_byte",
     "compositions",
@@ -18,23 +23,18 @@ __all__ = [
     "single_cuts",
 ]
 
-# There are 2 ** 11 ways to cut that many bytes: few enough to try each of them.
+# 2 ** 11 ways to cut are few enough to try each of them.
 LARGEST_COMPOSED = 12
 
 
 def compositions(data: bytes) -> Iterator[list[bytes]]:
-    """Every way to cut, the uncut one first and byte by byte last."""
-    for marks in range(1 << max(0, len(data) - 1)):
-        pieces, start = [], 0
-        for pos in range(1, len(data)):
-            if marks >> (pos - 1) & 1:
-                pieces.append(data[start:pos])
-                start = pos
-        yield [*pieces, data[start:]]
+    """Return all ways to cut a few bytes, the uncut one first and byte by byte last."""
+    assert len(data) <= 14, "chunkings() gives all ways of 14 bytes at most"
+    return chunkings(data) if data else iter([[data]])
 
 
 def single_cuts(data: bytes) -> Iterator[list[bytes]]:
-    """In two, at every place; the empty pieces at both ends too."""
+    """Yield all ways to cut in two, also with an empty piece at either end."""
     for pos in range(len(data) + 1):
         yield [data[:pos], data[pos:]]
 
@@ -44,7 +44,7 @@ def byte_by_byte(data: bytes) -> list[bytes]:
 
 
 def random_cuts(data: bytes, count: int, seed: int = 0) -> Iterator[list[bytes]]:
-    """Yield `count` ways, each with pieces of another scale."""
+    """Yield that many random ways; the largest piece of each way is drawn from several scales."""
     rng = random.Random(seed)
     for _ in range(count):
         largest = rng.choice((2, 5, 17, 90, 1000, 70_000))
@@ -57,7 +57,7 @@ def random_cuts(data: bytes, count: int, seed: int = 0) -> Iterator[list[bytes]]
 
 
 def cuts(data: bytes, *, count: int = 20, seed: int = 0) -> Iterator[list[bytes]]:
-    """All ways where the data is short; else in two, byte by byte, and some at random."""
+    """Yield all ways to cut short data; of other data the single cuts and some random ways."""
     if len(data) <= LARGEST_COMPOSED:
         yield from compositions(data)
         return
@@ -68,11 +68,11 @@ def cuts(data: bytes, *, count: int = 20, seed: int = 0) -> Iterator[list[bytes]
     yield from random_cuts(data, count, seed)
 
 
-# --- handing a piece over -------------------------------------------------------------------------
+# --- ways to pass a piece -------------------------------------------------------------------------
 
 
 def by_buffer(splitter: Any, piece: bytes) -> list[Any]:
-    """As an event loop does: read into the splitter's own buffer, as much as it holds at a time."""
+    """Read into the splitter's buffer as an event loop does, in several steps if it is small."""
     messages: list[Any] = []
     start = 0
     while True:
@@ -90,11 +90,11 @@ def _fed_as(convert: Callable[[bytes], Any]) -> Callable[[Any, bytes], list[Any]
 
 
 class BytesOfMyOwn(bytes):
-    """A subclass, which the engines must not take for plain `bytes`."""
+    """A subclass, which the engines must not treat as plain `bytes`."""
 
 
 def _wide(piece: bytes) -> memoryview:
-    """The same bytes as 16-bit numbers in two dimensions, where their number is even."""
+    """Return the bytes as 16-bit numbers in two dimensions, if their number is even."""
     if len(piece) % 2 or not piece:
         return memoryview(piece)
     return memoryview(piece).cast("B", (1, len(piece))).cast("B").cast("H")

@@ -7,18 +7,21 @@ import importlib.util
 import socket
 import ssl
 import warnings
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
 import trustme
 
 from framecodec import Codec
-from framecodec.asyncio import FrameStream, open_connection
+from framecodec.asyncio import FrameStream, open_connection, start_server
 
 TIMEOUT = 60.0  # seconds after which a test has failed; none that passes needs them
 
 U4 = Codec.uint(4)
+
+Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
+"""TLS contexts of a server and of a client."""
 
 LOOPS = pytest.mark.parametrize(
     "loop",
@@ -71,7 +74,7 @@ def close(closable: Any) -> list[warnings.WarningMessage]:
     return unclosed
 
 
-def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+def tls_contexts() -> Contexts:
     """A server's, with a certificate for localhost, and that of a client who trusts it."""
     authority = trustme.CA()
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -86,3 +89,26 @@ async def wrapped(codec: Codec = U4, **options: Any) -> tuple[FrameStream, socke
     ours, theirs = socket.socketpair()
     theirs.settimeout(10)
     return await open_connection(sock=ours, codec=codec, **options), theirs
+
+
+async def served(
+    handler: Callable[[FrameStream], Awaitable[None]],
+    client: Callable[[FrameStream], Awaitable[None]],
+    codec: Codec = U4,
+    tls: Contexts | None = None,
+    **limits: float,
+) -> None:
+    """Run a connection, with `handler` on the server's side and `client` on the other."""
+    server_options = {"ssl": tls[0]} if tls else {}
+    client_options = {"ssl": tls[1], "server_hostname": "localhost"} if tls else {}
+    server = await start_server(handler, "127.0.0.1", 0, codec=codec, **limits, **server_options)
+    port = server.sockets[0].getsockname()[1]
+    async with await open_connection("127.0.0.1", port, codec=codec, **client_options) as stream:
+        await client(stream)
+    server.close()
+
+
+async def echo(stream: FrameStream) -> None:
+    """Send each message back, until the peer closes."""
+    async for message in stream:
+        await stream.send(message)

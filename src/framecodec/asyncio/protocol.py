@@ -278,8 +278,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         if not sending.lost:
             sending.lost = True
             sending.batch.fast_size = 0
-            if self._timer is not None:
-                self._timer.stop()
+            self._stop_timer()
             if isinstance(exc, OSError):
                 exc.with_traceback(None)  # the transport's frames would keep what they sent
             try:
@@ -291,6 +290,11 @@ class FrameProtocol(asyncio.BufferedProtocol):
             sending.end(exc)
             self._inbox.drop_unfinished()
         return (sending.error,)
+
+    def _stop_timer(self) -> None:
+        """End the time limits: the connection has ended, or this side has closed it."""
+        if self._timer is not None:
+            self._timer.stop()
 
     def _hand_over(self, protocol: asyncio.BaseProtocol) -> None:
         """Let another protocol continue with the connection; for this one it has ended."""

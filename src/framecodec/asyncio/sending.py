@@ -21,24 +21,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import sys
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from itertools import chain
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any
 
 from .. import _error_texts
 from .._engine import asyncio_fast_path as fast_path
 from .._layout import CUSTOM
 from .._outbox import GATHER_SIZE, Outbox
-from .transport import ProtocolTransport, is_uvloops
-from .waiters import LARGE, QueuedSend, SendQueue, Waiters
+from .transport import ProtocolTransport, is_vectored
 
 if TYPE_CHECKING:
     from ..codec import Codec
     from .protocol import FrameProtocol
 
-__all__ = ["SendSide", "WaitingSendSide"]
+__all__ = ["SendSide"]
 
 # A batch is written before the iteration of the loop ends when it has this many bytes.
 _BATCH_SIZE = 128 * 1024
@@ -48,17 +46,6 @@ _PIECE_SIZE = 256 * 1024
 # For such a transport, small frames are joined with this much of the large message that follows:
 # one system call and one packet for the header and the beginning.
 _JOIN_SIZE = 16 * 1024
-
-# asyncio's own transports: whether `writelines` sends without joining, and respects the high-water
-# mark (CVE-2024-12254, fixed in 3.12.9 and 3.13.2).
-_WRITELINES_IS_SOUND: Final = sys.version_info >= (3, 13, 2) or (
-    (3, 12, 9) <= sys.version_info < (3, 13)
-)
-
-# Callers may treat it as a coroutine that has ended.
-_COMPLETED: Coroutine[Any, Any, None] = cast(
-    "Coroutine[Any, Any, None]", fast_path.CompletedAwaitable()
-)
 
 
 class SendSide:
@@ -369,7 +356,7 @@ class SendSide:
         self.raw_transport = transport
         # Stored, because a closed TLS transport cannot be asked.
         self._encrypted = transport.get_extra_info("sslcontext") is not None
-        self._vectored = not self._encrypted and _is_vectored(transport)
+        self._vectored = not self._encrypted and is_vectored(transport)
         self._get_protocol, self._is_closing = None, bool
         with contextlib.suppress(AttributeError, NotImplementedError):  # such as a test's
             if transport.get_protocol() is self._protocol:
@@ -434,6 +421,7 @@ class SendSide:
         """Close the transport when it has all messages."""
         if self.closing or self.lost:
             return
+        self._protocol._stop_timer()
         if self.busy:
             self.closing = True  # the call that is in progress closes when all is written
             return
@@ -493,129 +481,6 @@ class SendSide:
         self._drop_unsent()
 
 
-class WaitingSendSide(SendSide):
-    """A send side whose callers wait while the peer is slow, first in, first out."""
-
-    __slots__ = ("_queue", "waiters")
-
-    def __init__(self, protocol: FrameProtocol, codec: Codec) -> None:
-        super().__init__(protocol, codec)
-        self._queue = SendQueue()  # sends that wait until the transport accepts more
-        self.waiters = Waiters()
-        """Other tasks that wait, for space or for the end."""
-
-    def put_and_wait(self, message: object) -> Coroutine[Any, Any, None]:
-        """Accept one message that the batch did not take; return what to await."""
-        batch = self.batch
-        if batch.paused or batch.queued or batch.thread != get_ident():
-            return self.call_and_wait(SendSide.put, message)
-        try:  # as call_and_wait(), without another call: most messages of a round trip come here
-            self.put(message)
-        except Exception as error:
-            return _raise(error)
-        return self._wait_after() if batch.paused else _COMPLETED
-
-    def call_and_wait(
-        self, put: Callable[[SendSide, Any], None], messages: Any
-    ) -> Coroutine[Any, Any, None]:
-        """Call `put`, at once unless the peer is slow; return what to await, errors included."""
-        batch = self.batch
-        if batch.thread != get_ident():
-            return self._call_in_loop(put, messages)
-        if batch.paused or batch.queued:
-            return self._call_later(put, messages)
-        try:
-            put(self, messages)
-        except Exception as error:
-            return _raise(error)
-        return self._wait_after() if batch.paused else _COMPLETED
-
-    def _wait_after(self) -> Coroutine[Any, Any, None]:
-        # The message is accepted: without memory to wait, do not wait.
-        with contextlib.suppress(MemoryError):
-            return self._finish_sending()
-        return _COMPLETED
-
-    async def _call_in_loop(self, put: Callable[[SendSide, Any], None], messages: Any) -> None:
-        """Send for another thread, which uses `asyncio.run_coroutine_threadsafe`."""
-        self.check_thread()
-        await self.call_and_wait(put, messages)
-
-    async def _call_later(self, put: Callable[[SendSide, Any], None], messages: Any) -> None:
-        send = QueuedSend(len(messages) if type(messages) is bytes else LARGE)
-        try:
-            await self._wait_in_queue(send)
-            put(self, messages)
-        except (asyncio.CancelledError, OSError) as error:
-            if not hasattr(error, "message_started"):
-                error.message_started = False  # type: ignore[union-attr]
-            raise
-        finally:
-            del messages  # accepted: this frame does not keep it while the send waits
-            self._leave_queue(send)
-        if self.batch.paused:
-            await self._finish_sending()
-
-    async def _wait_in_queue(self, send: QueuedSend) -> None:
-        """Wait until the transport accepts more and no send that came before waits."""
-        batch, queue = self.batch, self._queue
-        queue.enter(send)
-        batch.queued = True
-        while not self.lost:
-            await send.wait()
-            if not batch.paused and queue.is_first(send):
-                return
-
-    def _leave_queue(self, send: QueuedSend) -> None:
-        queue = self._queue
-        queue.leave(send)
-        self.batch.queued = bool(queue)
-        try:
-            if not self.batch.paused:
-                queue.wake_next()
-        except BaseException as error:  # those that wait would do so for ever
-            self.fail(error)
-            raise
-
-    async def _finish_sending(self) -> None:
-        try:
-            await self.wait_for_space()
-        except asyncio.CancelledError as error:
-            error.message_started = True  # type: ignore[attr-defined]
-            raise
-        except MemoryError:  # as in _wait_after()
-            return
-        if self.dropped:
-            lost = self.closed_error()
-            lost.message_started = True  # type: ignore[attr-defined]
-            raise lost
-
-    async def wait_for_space(self) -> None:
-        """Wait until the transport has all messages and accepts more, or for the end."""
-        if self.batch.paused and not self.lost:
-            await self.waiters.wait()
-
-    async def wait_until_closed(self) -> None:
-        """Wait for the end of the connection."""
-        while not self.lost:
-            await self.waiters.wait()
-
-    def _on_drained(self) -> None:
-        super()._on_drained()
-        # Tasks that have sent come first: the sends in the queue may fill the transport again.
-        self.waiters.wake()
-        if not self.batch.paused:
-            self._queue.wake_next()
-
-    def futures(self) -> list[asyncio.Future[None]]:
-        """Return what all tasks wait for, to wake them at the end of the connection."""
-        return [*self._queue.futures(), *self.waiters]
-
-
-async def _raise(error: Exception) -> None:
-    raise error
-
-
 def _handed_over() -> RuntimeError:
     # After loop.start_tls() the old transport would send in clear text.
     return RuntimeError(
@@ -630,15 +495,6 @@ def _fast_size(codec: Codec) -> int:
     if layout.kind == CUSTOM or layout.specials or layout.lead_size or layout.rest_min:
         return 0
     return min(GATHER_SIZE, layout.message_max + 1)
-
-
-def _is_vectored(transport: Any) -> bool:
-    """Return whether the transport copies neither what `writelines` nor what `write` gets.
-
-    A transport that encrypts does: it copies everything at once.
-    """
-    module = type(transport).__module__
-    return is_uvloops(transport) or (module.startswith("asyncio.") and _WRITELINES_IS_SOUND)
 
 
 def _first_piece(buffers: list[Any]) -> Any:

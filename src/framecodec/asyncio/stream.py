@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .. import _error_texts, errors
 from .._engine import asyncio_fast_path as fast_path
 from ..codec import Codec
+from .back_pressure import WaitingSendSide
 from .protocol import FrameProtocol
-from .sending import SendSide, WaitingSendSide
+from .sending import SendSide
 from .tls import start_tls
 
 if TYPE_CHECKING:

@@ -16,6 +16,10 @@ __all__ = ["PeerTimer"]
 _QUIET_ITERATIONS = 3
 
 
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
 @final
 class PeerTimer:
     """Tell an inbox the time, and end receiving when the peer is too slow.
@@ -31,12 +35,13 @@ class PeerTimer:
 
     __slots__ = (
         "_end",
+        "_fires_at",
         "_handle",
         "_inbox",
-        "_loop",
         "_quiet_iterations",
         "_reading",
         "_receiving",
+        "_started",
     )
 
     def __init__(
@@ -46,18 +51,19 @@ class PeerTimer:
         self._end = end
         self._receiving = receiving
         self._reading = True
-        self._loop: asyncio.AbstractEventLoop | None = None  # before start() and after stop()
+        self._started = False
         self._handle: asyncio.Handle | None = None  # a timer, or a check in the next iteration
+        self._fires_at = 0.0  # the time of the timer; 0 for a check
         self._quiet_iterations = 0  # since the peer is overdue
 
     def start(self) -> None:
         """Start: there is a connection."""
-        self._loop = asyncio.get_running_loop()
+        self._started = True
         self._update()
 
     def stop(self) -> None:
         """Stop: the connection has ended."""
-        self._loop = None
+        self._started = False
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
@@ -75,28 +81,34 @@ class PeerTimer:
     def note_arrival(self) -> None:
         """Take notice of received bytes that were parsed."""
         self._quiet_iterations = 0
-        if self._loop is not None:
-            self._inbox.note_arrival(self._loop.time())
-            self._arm()
+        if self._started:
+            now = _now()
+            self._inbox.note_arrival(now)
+            self._arm(now)
 
     def _update(self) -> None:
-        if self._loop is not None:
+        if self._started:
+            now = _now()
             if self._receiving and self._reading:
-                self._inbox.resume(self._loop.time())
+                self._inbox.resume(now)
             else:
-                self._inbox.pause(self._loop.time())
-            self._arm()
+                self._inbox.pause(now)
+            self._arm(now)
 
-    def _arm(self) -> None:
+    def _arm(self, now: float) -> None:
         """Start the timer, or move it if it would fire too late."""
-        deadline, handle = self._inbox.deadline(), self._handle
-        if deadline is None or self._loop is None:
+        deadline = self._inbox.deadline()
+        if deadline is None or not self._started:
             return
-        if handle is not None:
-            if not isinstance(handle, asyncio.TimerHandle) or handle.when() <= deadline:
-                return
-            handle.cancel()
-        self._handle = self._loop.call_at(deadline, self._on_timer)
+        earlier = self._handle
+        if earlier is not None and self._fires_at <= deadline:
+            return
+        # In this order: a signal handler that raises leaves one timer too many, and never none.
+        loop = asyncio.get_running_loop()
+        self._handle = loop.call_later(max(0.0, deadline - now), self._on_timer)
+        self._fires_at = deadline
+        if earlier is not None:
+            earlier.cancel()
 
     def _on_timer(self) -> None:
         self._quiet_iterations = 0
@@ -105,16 +117,16 @@ class PeerTimer:
     def _check(self) -> None:
         """End receiving if the peer's time is over and the kernel holds no more bytes."""
         self._handle = None
-        loop, inbox = self._loop, self._inbox
-        if loop is None:
+        if not self._started:
             return
-        now = loop.time()
+        inbox, now = self._inbox, _now()
         if not inbox.is_overdue(now):
-            self._arm()
+            self._arm(now)
             return
         inbox.check_limits(now, drained=self._quiet_iterations >= _QUIET_ITERATIONS)
         if inbox.failure is not None:
             self._end(inbox.failure)
             return
         self._quiet_iterations += 1
-        self._handle = loop.call_soon(self._check)
+        self._handle = asyncio.get_running_loop().call_soon(self._check)
+        self._fires_at = 0.0

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from .. import _error_texts
 
@@ -12,7 +13,13 @@ if TYPE_CHECKING:
     from .protocol import FrameProtocol
     from .sending import SendSide
 
-__all__ = ["ProtocolTransport", "is_uvloops"]
+__all__ = ["ProtocolTransport", "is_uvloops", "is_vectored"]
+
+# asyncio's own transports: whether `writelines` sends without joining, and respects the high-water
+# mark (CVE-2024-12254, fixed in 3.12.9 and 3.13.2).
+_WRITELINES_IS_SOUND: Final = sys.version_info >= (3, 13, 2) or (
+    (3, 12, 9) <= sys.version_info < (3, 13)
+)
 
 
 class ProtocolTransport(asyncio.Transport):
@@ -125,3 +132,12 @@ class ProtocolTransport(asyncio.Transport):
 def is_uvloops(transport: Any) -> bool:
     """Return whether the transport is one of uvloop's."""
     return type(transport).__module__.startswith("uvloop")
+
+
+def is_vectored(transport: Any) -> bool:
+    """Return whether the transport copies neither what `writelines` nor what `write` gets.
+
+    A transport that encrypts does: it copies everything at once.
+    """
+    module = type(transport).__module__
+    return is_uvloops(transport) or (module.startswith("asyncio.") and _WRITELINES_IS_SOUND)

@@ -253,8 +253,8 @@ def test_send_does_not_copy_a_large_message(loop: str) -> None:
 
         def read() -> None:
             left = 4 + len(message)
-            while left:
-                left -= theirs.recv_into(buffer)
+            while left and (count := theirs.recv_into(buffer)):
+                left -= count
 
         reader = threading.Thread(target=read, daemon=True)
         with memory() as peak:
@@ -471,7 +471,7 @@ def test_stream_leaves_the_loop_to_other_tasks_during_a_flood(loop: str) -> None
             in_turn += 1
             most = max(most, in_turn)
             received += 1
-        thread.join()
+        thread.join(10)
         counting.cancel()
         assert received == total * 16384
         # 256 KiB above which it stops reading, and one read; a message counts 64 + 48 bytes.

@@ -1,0 +1,72 @@
+"""Log what the servers report, on the logger ``framecodec``.
+
+A server has no caller to whom it could raise an error. Each function here logs one event, and
+raises nothing: a logger that fails must not end a server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import Any
+
+__all__ = [
+    "accept_failed",
+    "connection_ended",
+    "connections_aborted",
+    "handler_failed",
+    "listening_failed",
+    "logger",
+    "observer_failed",
+    "threads_left",
+]
+
+logger = logging.getLogger("framecodec")
+
+
+def connection_ended(peer: str, error: BaseException) -> None:
+    """Log the end of a connection for which its client is responsible."""
+    _log(logging.WARNING, "the connection from %s ended: %s", peer, _reason(error))
+
+
+def handler_failed(peer: str, error: BaseException) -> None:
+    """Log an exception that the handler of a connection raised, with its traceback."""
+    _log(logging.ERROR, "the handler of the connection from %s failed", peer, error=error)
+
+
+def observer_failed(method: str, error: BaseException) -> None:
+    """Log an exception that a method of the observer raised, with its traceback."""
+    _log(logging.ERROR, "the observer's method %s() failed", method, error=error)
+
+
+def accept_failed(address: str, error: BaseException, pause: float) -> None:
+    """Log that no connection could be accepted, and for how many seconds the server waits."""
+    text = "cannot accept a connection on %s: %s; the next attempt is in %.2f s"
+    _log(logging.WARNING, text, address, _reason(error), pause)
+
+
+def listening_failed(address: str, error: BaseException) -> None:
+    """Log that a server can accept no connection any more."""
+    _log(logging.ERROR, "the server on %s stopped listening", address, error=error)
+
+
+def connections_aborted(address: str, count: int, grace: float) -> None:
+    """Log how many connections did not end within the grace."""
+    text = "the server on %s aborted %d connections that did not end within the grace of %g s"
+    _log(logging.WARNING, text, address, count, grace)
+
+
+def threads_left(address: str, count: int) -> None:
+    """Log how many threads still run a handler after their connections were aborted."""
+    text = "the server on %s ended while handlers still run in %d threads, which are daemons"
+    _log(logging.WARNING, text, address, count)
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _log(level: int, text: str, *arguments: Any, error: BaseException | None = None) -> None:
+    with contextlib.suppress(Exception):  # of the program's filters and handlers, or no memory
+        logger.log(level, text, *arguments, exc_info=error)

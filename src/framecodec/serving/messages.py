@@ -1,0 +1,442 @@
+"""`serve_messages`: one thread serves all connections.
+
+The loop is in `_messages_loop.pyx`, or its twin in Python. Here is what is not done for every
+message: accepting, observers, logging, and the server's public methods.
+"""
+
+from __future__ import annotations
+
+import importlib
+import socket
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterable
+from time import monotonic
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, final
+
+from .._engine import ACCELERATED
+from ..codec import Codec
+from ..errors import InvalidFrameError, MessageTooLargeError
+from ..sockets import DEFAULT_CODEC, Address, listen
+from . import _messages_loop_py, log
+from .common import (
+    BACKLOG_LIMIT,
+    AcceptPause,
+    Observer,
+    abort,
+    check_codec,
+    check_connections,
+    check_seconds,
+    peer_name,
+    prepare,
+    where_to_listen,
+)
+
+__all__ = ["MessageConnection", "MessageServer", "serve_messages"]
+
+if TYPE_CHECKING:
+    from ._messages_loop_py import MessageConnection
+
+Handle = Callable[["MessageConnection", list[Any]], Iterable[object] | None]
+
+# Seconds that close() waits for the loop after it has aborted the connections.
+_AFTER_ABORT = 1.0
+
+
+def _choose_loop() -> ModuleType:
+    """Return the compiled loop where the compiled engine is in use, else its twin."""
+    # The compiled loop waits with epoll, which only Linux has.
+    if not (ACCELERATED and sys.platform == "linux"):
+        return _messages_loop_py
+    name = f"{__package__}._messages_loop"
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        warnings.warn(
+            f"serve_messages() is slower, because {name} cannot be loaded ({error})."
+            " Install framecodec again.",
+            RuntimeWarning,
+            stacklevel=1,
+        )
+        return _messages_loop_py
+
+
+_loop_module = _choose_loop()
+if not TYPE_CHECKING:
+    MessageConnection = _loop_module.MessageConnection
+
+
+def serve_messages(
+    handle: Handle,
+    address: Address,
+    port: int | Codec | None = None,
+    *,
+    codec: Codec | None = None,
+    ssl: None = None,
+    max_connections: int | None = None,
+    message_timeout: float | None = None,
+    idle_timeout: float | None = None,
+    on_oversize: Literal["raise", "skip"] = "raise",
+    observer: object = None,
+    backlog: int = 1024,
+    reuse_port: bool = False,
+    keepalive: bool | float | None = None,
+) -> MessageServer:
+    """Start a server that calls `handle` with the messages of each receive, in one thread.
+
+    It is for handlers that do not wait: while one runs, no other client is served. The server
+    accepts already when `serve_messages` returns. Faults of clients and exceptions of the handler
+    are logged, and end their connections, as with `serve`.
+
+    A client whose replies pile up is not read from until they have left. So at most the replies to
+    one receive (128 KiB of requests) wait for a client, beside what the program itself sends with
+    `MessageConnection.send` and `MessageServer.broadcast`.
+
+    Args:
+        handle: A function that takes a `MessageConnection` and a list of its messages, at least
+            one, and returns an iterable of replies, or None.
+        address: As for `serve`.
+        port: As for `serve`.
+        codec: The shape of the frames; ``Codec.uint(4)`` where none is given.
+        ssl: None: this server has no TLS.
+        max_connections: The number of connections that are served at a time; more clients wait
+            unaccepted. None: no limit.
+        message_timeout: Seconds that one message may take from its first byte to its last.
+        idle_timeout: Seconds that a client may be quiet between two messages. Neither counts the
+            time in which the client is not read from, or that a handler takes.
+        on_oversize: As for `Splitter`.
+        observer: An object with any of the methods ``connection_opened(conn)``,
+            ``connection_closed(conn, error)``, ``frame_received(conn, size)``,
+            ``frame_sent(conn, size)`` and ``frame_discarded(conn, error)``.
+        backlog: Connections that wait to be accepted before the system refuses more.
+        reuse_port: Several processes may listen on the same port, and share its connections.
+        keepalive: True, or seconds of quiet before the first probe of TCP.
+
+    Returns:
+        The server. It serves until its `MessageServer.close`, or to the end of a ``with`` block.
+
+    Raises:
+        OSError: The address is not available.
+        TypeError, ValueError, OverflowError: An argument is invalid.
+    """
+    if not callable(handle):
+        raise TypeError(f"the handler must be callable, not {type(handle).__name__!r}")
+    where, codec, demands_tls = where_to_listen(address, port, codec)
+    if ssl is not None or demands_tls:
+        raise ValueError(
+            "serve_messages() has no TLS; use serve(), or framecodec.asyncio.start_server(),"
+            " which take ssl="
+        )
+    codec = check_codec(DEFAULT_CODEC if codec is None else codec)
+    codec.splitter(on_oversize=on_oversize)  # raises where it is neither of the two
+    check_seconds("message_timeout", message_timeout)
+    check_seconds("idle_timeout", idle_timeout)
+    check_connections(max_connections)
+    listener = listen(where, codec, backlog=backlog, reuse_port=reuse_port)
+    try:
+        return MessageServer(
+            listener,
+            handle,
+            on_oversize=on_oversize,
+            observer=observer,
+            keepalive=keepalive,
+            limits={
+                "max_connections": max_connections,
+                "message_timeout": message_timeout,
+                "idle_timeout": idle_timeout,
+            },
+        )
+    except BaseException:
+        listener.close()
+        raise
+
+
+@final
+class MessageServer:
+    """A server whose connections share one thread; made by `serve_messages`.
+
+    As a context manager it closes itself at the end of the block.
+    """
+
+    __slots__ = ("__weakref__", "_address", "_hooks", "_loop", "_thread", "_wakeup")
+
+    def __init__(
+        self,
+        listener: Any,
+        handle: Handle,
+        *,
+        on_oversize: Any,
+        observer: object,
+        keepalive: bool | float | None,
+        limits: dict[str, Any],
+    ) -> None:
+        self._address = listener.address
+        self._hooks = hooks = _Hooks(listener, on_oversize, Observer(observer), keepalive)
+        listener.settimeout(0)
+        self._wakeup = socket.socketpair()
+        try:
+            for sock in self._wakeup:
+                sock.setblocking(False)
+            self._loop = hooks.loop = _loop_module.MessageLoop(
+                hooks,
+                handle,
+                listener.codec,
+                listener.socket,
+                self._wakeup,
+                limit=BACKLOG_LIMIT,
+                observed=hooks.observer.frame_sent is not None,
+                **limits,
+            )
+            self._thread = threading.Thread(
+                target=self._run, name=f"framecodec serve_messages {hooks.name}", daemon=True
+            )
+            self._thread.start()
+        except BaseException:
+            for sock in self._wakeup:
+                sock.close()
+            raise
+
+    def _run(self) -> None:
+        try:
+            self._loop.run()
+        except BaseException as error:
+            log.listening_failed(self._hooks.name, error)
+        finally:
+            for sock in self._wakeup:
+                sock.close()
+
+    @property
+    def address(self) -> Any:
+        """The address as bound: with the port that the system chose where 0 was asked for."""
+        return self._address
+
+    @property
+    def connections(self) -> frozenset[MessageConnection]:
+        """The connections that are open at this moment."""
+        return frozenset(self._loop.connections())
+
+    def broadcast(self, message: object) -> int:
+        """Send one message to all connections; it is encoded once. The call never waits.
+
+        A connection for which more than 16 MiB wait is ended instead.
+
+        Args:
+            message: As for `FrameSocket.send`.
+
+        Returns:
+            The number of connections that took the message.
+
+        Raises:
+            FrameError, TypeError, BufferError: As `Codec.encode`; no connection took it.
+        """
+        taken: int = self._loop.broadcast(self._hooks.codec.encode(message))
+        return taken
+
+    def serve_forever(self) -> None:
+        """Wait until the server is closed. Ctrl-C (`KeyboardInterrupt`) closes it."""
+        try:
+            while self._thread.is_alive():
+                self._thread.join(1)
+        except KeyboardInterrupt:
+            self.close()
+
+    def close(self, grace: float = 5.0) -> None:
+        """End the server: it stops listening, and its connections stop receiving, at once.
+
+        A handler that runs may finish, and what was sent still leaves.
+
+        Args:
+            grace: Seconds that a running handler and unsent messages have. After them the
+                connections are aborted. If the thread does not end then, it is left, and a WARNING
+                is logged.
+        """
+        if not grace >= 0:
+            raise ValueError(f"grace must be a number of seconds that is at least 0, not {grace!r}")
+        deadline = monotonic() + grace
+        self._loop.stop(False)
+        thread = self._thread
+        if thread is threading.current_thread():  # the handler closes its server
+            return
+        thread.join(max(0.0, deadline - monotonic()))
+        if thread.is_alive():
+            self._abort(grace)
+
+    def _abort(self, grace: float) -> None:
+        count = self._hooks.count
+        self._loop.stop(True)
+        if count:
+            log.connections_aborted(self._hooks.name, count, grace)
+        self._thread.join(_AFTER_ABORT)
+        if self._thread.is_alive():  # the handler does not end
+            self._hooks.abort_all()
+            log.threads_left(self._hooks.name, 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = f"{self._hooks.count} connections" if self._thread.is_alive() else "closed"
+        return f"<MessageServer {self._hooks.name}, {state}>"
+
+
+class _Hooks:
+    """What the loop leaves to Python, because it is not done for every message."""
+
+    def __init__(
+        self, listener: Any, on_oversize: Any, observer: Observer, keepalive: bool | float | None
+    ) -> None:
+        self.listener = listener
+        self.codec: Codec = listener.codec
+        self.name = peer_name(listener.address, listener.address)
+        self.observer = observer
+        self.loop: Any = None
+        self._keepalive = keepalive
+        self._on_oversize = on_oversize
+        self._pause = AcceptPause()
+        self._sockets: dict[Any, socket.socket] = {}
+
+    @property
+    def count(self) -> int:
+        """Connections that are not closed."""
+        return len(self._sockets)
+
+    # --- accepting --------------------------------------------------------------------------------
+
+    def accept(self, limit: int) -> list[tuple[socket.socket, Any]]:
+        """Return accepted connections, at most that many."""
+        accepted: list[tuple[socket.socket, Any]] = []
+        try:
+            while len(accepted) < limit:
+                sock, peer = self.listener.socket.accept()
+                try:
+                    sock.setblocking(False)
+                    prepare(sock, self._keepalive)
+                except OSError:  # the client is gone already
+                    sock.close()
+                    continue
+                accepted.append((sock, peer))
+        except (BlockingIOError, InterruptedError):
+            self._pause.reset()
+        except (OSError, MemoryError) as error:
+            seconds = self._pause.after(error, self.name)
+            self.loop.pause_accepting(1e9 if seconds is None else seconds)
+        return accepted
+
+    def stop_listening(self) -> None:
+        """Close the listening socket; remove the file of a Unix socket."""
+        self.listener.close()
+
+    def abort_all(self) -> None:
+        """Abort all connections, from another thread than the loop's."""
+        for sock in list(self._sockets.values()):
+            abort(sock)
+
+    # --- a connection -----------------------------------------------------------------------------
+
+    def splitter(self, conn: Any, sock: socket.socket) -> Any:
+        """Return the splitter of a new connection."""
+        self._sockets[conn] = sock
+        if self.observer.frame_received is None and self.observer.frame_discarded is None:
+            return self.codec.splitter(on_oversize=self._on_oversize)
+        return _ObservedSplitter(conn, self.codec, self._on_oversize, self.observer)
+
+    def opened(self, conn: Any) -> None:
+        """Report a new connection."""
+        if self.observer.connection_opened is not None:
+            self.observer.connection_opened(conn)
+
+    def closed(self, conn: Any, error: BaseException | None) -> None:
+        """Report a connection that was closed."""
+        self._sockets.pop(conn, None)
+        if self.observer.connection_closed is not None:
+            self.observer.connection_closed(conn, error)
+
+    def fault(self, conn: Any, error: BaseException) -> None:
+        """Report what a client did wrong."""
+        discarded = self.observer.frame_discarded
+        if discarded is not None and isinstance(error, InvalidFrameError | MessageTooLargeError):
+            discarded(conn, error)
+        log.connection_ended(self._name_of(conn), error)
+
+    def handler_failed(self, conn: Any, error: BaseException) -> None:
+        """Report what the handler raised."""
+        log.handler_failed(self._name_of(conn), error)
+
+    failed = handler_failed
+
+    def _name_of(self, conn: Any) -> str:
+        return peer_name(conn.peer, self.listener.address)
+
+    # --- what an observer sees --------------------------------------------------------------------
+
+    def frames(self, conn: Any, messages: Iterable[object]) -> list[bytes]:
+        """Encode messages and report each frame."""
+        frames = [self.codec.encode(message) for message in messages]
+        for frame in frames:
+            self.sent(conn, len(frame))
+        return frames
+
+    def sent(self, conn: Any, size: int) -> None:
+        """Report a frame that was accepted for sending."""
+        if self.observer.frame_sent is not None:
+            self.observer.frame_sent(conn, size)
+
+
+class _ObservedSplitter:
+    """A splitter that reports each frame to an observer.
+
+    The sizes are those of the frames as they travelled: one splitter delivers the frames, a second
+    one their messages.
+    """
+
+    def __init__(self, conn: Any, codec: Codec, on_oversize: Any, observer: Observer) -> None:
+        self._conn = conn
+        self._frames = codec.splitter(raw=True, on_oversize=on_oversize)
+        self._messages = codec.splitter()
+        self._received = observer.frame_received
+        self._discarded = observer.frame_discarded
+        self._skipped = 0
+        self._limit = codec.layout.max_message_size
+        self.bytes_needed = 1  # so that each receive goes through feed()
+
+    def feed(self, data: Any) -> list[Any]:
+        frames = self._frames.feed(data)
+        messages = self._messages.feed(b"".join(frames))
+        if self._received is not None:
+            for frame in frames:
+                self._received(self._conn, len(frame))
+        while self._discarded is not None and self._skipped < self._frames.skipped:
+            self._skipped += 1
+            text = f"a message over the limit of {self._limit} bytes was skipped"
+            self._discarded(self._conn, MessageTooLargeError(text, limit=self._limit or 0))
+        return messages
+
+    @property
+    def error(self) -> BaseException | None:
+        error = self._frames.error
+        return self._messages.error if error is None else error
+
+    @property
+    def pending(self) -> int:
+        return self._frames.pending
+
+    @property
+    def pending_header(self) -> bytes:
+        return self._frames.pending_header
+
+    @property
+    def stream_offset(self) -> int:
+        return self._frames.stream_offset
+
+    def feed_eof(self) -> None:
+        self._frames.feed_eof()

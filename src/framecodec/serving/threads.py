@@ -1,0 +1,620 @@
+"""`serve`: a thread for each connection.
+
+The server's own thread accepts, and does nothing that a client can delay: the TLS handshake and all
+else happens in the connection's thread. A connection's thread ends with its handler, logs what the
+client did wrong, and never raises.
+
+All threads are daemons: a thread cannot become one later, and `Server.close` must end in bounded
+time even if a handler does not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import threading
+from collections.abc import Callable
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, final
+
+from .. import errors
+from ..codec import Codec
+from ..sockets import DEFAULT_CODEC, Address, FrameSocket, listen
+from . import log
+from .common import (
+    BACKLOG_LIMIT,
+    AcceptPause,
+    Observer,
+    abort,
+    check_codec,
+    check_connections,
+    check_seconds,
+    is_clients_fault,
+    peer_name,
+    prepare,
+    stop_receiving,
+    where_to_listen,
+)
+
+try:
+    import ssl
+except ImportError:  # a Python without OpenSSL
+    ssl = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    import ssl as ssl_module
+
+__all__ = ["Server", "serve"]
+
+Handler = Callable[[FrameSocket], object]
+
+HANDSHAKE_TIMEOUT = 60.0
+"""Seconds that a TLS handshake may take; ``message_timeout`` if that is less."""
+
+# Seconds that close() waits for the threads after it has aborted their connections.
+_AFTER_ABORT = 1.0
+
+# Seconds that broadcast messages have to leave after the handler has returned.
+_LAST_BROADCASTS = 5.0
+
+
+def serve(
+    handler: Handler,
+    address: Address,
+    port: int | Codec | None = None,
+    *,
+    codec: Codec | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    max_connections: int | None = None,
+    message_timeout: float | None = None,
+    idle_timeout: float | None = None,
+    on_oversize: Literal["raise", "skip"] = "raise",
+    observer: object = None,
+    backlog: int = 128,
+    reuse_port: bool = False,
+    keepalive: bool | float | None = None,
+) -> Server:
+    """Start a server that calls `handler` with each connection, in a thread of the connection.
+
+    The server accepts already when `serve` returns. What a client does wrong (a bad frame, a reset,
+    an end inside a frame, a client gone before the answer) ends its connection alone, and is logged
+    once as a WARNING on the logger ``framecodec``. What else a handler raises is logged with its
+    traceback. A handler that returns has its connection closed.
+
+    Args:
+        handler: A function that takes a `FrameSocket`.
+        address: ``(host, port)``, port 0 for any free one; the path of a Unix socket; or a URL:
+            ``tcp://host:port``, ``tls://host:port``, ``unix:path``.
+        port: A port, where `address` is a host; or the codec.
+        codec: The shape of the frames; ``Codec.uint(4)`` where none is given.
+        ssl: A context with the server's certificate. The handshake happens in the connection's
+            thread, and may take `HANDSHAKE_TIMEOUT` seconds.
+        max_connections: The number of connections that are served at a time; more clients wait
+            unaccepted. None: no limit.
+        message_timeout: As for `FrameSocket`.
+        idle_timeout: As for `FrameSocket`.
+        on_oversize: As for `Splitter`.
+        observer: An object with any of the methods ``connection_opened(conn)`` and
+            ``connection_closed(conn, error)``.
+        backlog: Connections that wait to be accepted before the system refuses more.
+        reuse_port: Several processes may listen on the same port, and share its connections.
+        keepalive: True, or seconds of quiet before the first probe of TCP.
+
+    Returns:
+        The server. It serves until its `Server.close`, or to the end of a ``with`` block.
+
+    Raises:
+        OSError: The address is not available.
+        TypeError, ValueError, OverflowError: An argument is invalid.
+    """
+    if not callable(handler):
+        raise TypeError(f"the handler must be callable, not {type(handler).__name__!r}")
+    where, codec, demands_tls = where_to_listen(address, port, codec)
+    codec = check_codec(DEFAULT_CODEC if codec is None else codec)
+    if demands_tls and ssl is None:
+        raise ValueError(f"{address!r} needs a certificate: give the server's context as ssl=")
+    if on_oversize not in ("raise", "skip"):
+        codec.splitter(on_oversize=on_oversize)  # raises
+    options: dict[str, Any] = {
+        "message_timeout": check_seconds("message_timeout", message_timeout),
+        "idle_timeout": check_seconds("idle_timeout", idle_timeout),
+        "on_oversize": on_oversize,
+    }
+    check_connections(max_connections)
+    listener = listen(where, codec, backlog=backlog, reuse_port=reuse_port)
+    try:
+        return Server(
+            listener,
+            handler,
+            ssl=ssl,
+            max_connections=max_connections,
+            observer=observer,
+            keepalive=keepalive,
+            options=options,
+        )
+    except BaseException:
+        listener.close()
+        raise
+
+
+@final
+class Server:
+    """A server with a thread for each connection; made by `serve`.
+
+    As a context manager it closes itself at the end of the block.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_address",
+        "_changed",
+        "_closing",
+        "_handler",
+        "_keepalive",
+        "_listener",
+        "_max_connections",
+        "_observer",
+        "_options",
+        "_served",
+        "_ssl",
+        "_thread",
+        "_wakeup",
+    )
+
+    def __init__(
+        self,
+        listener: Any,
+        handler: Handler,
+        *,
+        ssl: ssl_module.SSLContext | None,
+        max_connections: int | None,
+        observer: object,
+        keepalive: bool | float | None,
+        options: dict[str, Any],
+    ) -> None:
+        self._listener = listener
+        self._address = listener.address
+        self._handler = handler
+        self._ssl = ssl
+        self._max_connections = max_connections
+        self._observer = Observer(observer)
+        self._keepalive = keepalive
+        self._options = options
+        self._closing = False
+        self._served: set[_Served] = set()
+        # Reentrant: a signal handler may call close() while its thread is in another method.
+        self._changed = threading.Condition(threading.RLock())
+        self._wakeup = socket.socketpair()
+        try:
+            for sock in self._wakeup:
+                sock.setblocking(False)
+            listener.settimeout(0)
+            self._thread = threading.Thread(
+                target=self._accept_all, name=f"framecodec serve {self._name}", daemon=True
+            )
+            self._thread.start()
+        except BaseException:
+            for sock in self._wakeup:
+                sock.close()
+            raise
+
+    # --- what can be asked ------------------------------------------------------------------------
+
+    @property
+    def address(self) -> Any:
+        """The address as bound: with the port that the system chose where 0 was asked for."""
+        return self._address
+
+    @property
+    def connections(self) -> frozenset[FrameSocket]:
+        """The connections whose handlers run at this moment."""
+        with self._changed:
+            return frozenset(served.conn for served in self._served if served.conn is not None)
+
+    @property
+    def _name(self) -> str:
+        return peer_name(self._address, self._address)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closing else f"{len(self._served)} connections"
+        return f"<Server {self._name}, {state}>"
+
+    # --- accepting, in the server's thread --------------------------------------------------------
+
+    def _accept_all(self) -> None:
+        pause = AcceptPause()
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._listener, selectors.EVENT_READ)
+                selector.register(self._wakeup[0], selectors.EVENT_READ)
+                while self._has_place():
+                    selector.select()
+                    if self._closing:
+                        return
+                    try:
+                        if self._accept():
+                            pause.reset()
+                    except (OSError, RuntimeError, MemoryError) as error:
+                        # RuntimeError: the system starts no more threads.
+                        seconds = pause.after(error, self._name)
+                        if seconds is None:
+                            return
+                        self._sleep(seconds)
+        finally:
+            self._listener.close()
+            for sock in self._wakeup:
+                sock.close()
+
+    def _has_place(self) -> bool:
+        """Wait until another connection is allowed; return False where the server closes."""
+        limit = self._max_connections
+        with self._changed:
+            while not self._closing and limit is not None and len(self._served) >= limit:
+                self._changed.wait(1)
+        return not self._closing
+
+    def _sleep(self, seconds: float) -> None:
+        deadline = monotonic() + seconds
+        with self._changed:
+            while not self._closing and (left := deadline - monotonic()) > 0:
+                self._changed.wait(left)
+
+    def _accept(self) -> bool:
+        """Accept a connection and start its thread; return False where no client waits."""
+        try:
+            sock, peer = self._listener.socket.accept()
+        except (BlockingIOError, InterruptedError):  # another process was faster
+            return False
+        served = _Served(sock, peer_name(peer, self._address))
+        try:
+            thread = threading.Thread(
+                target=self._serve, args=(served,), name=f"framecodec {served.peer}", daemon=True
+            )
+            served.thread = thread
+            with self._changed:
+                self._served.add(served)
+            thread.start()
+        except BaseException:
+            self._forget(served)
+            sock.close()
+            raise
+        return True
+
+    def _forget(self, served: _Served) -> None:
+        with self._changed:
+            self._served.discard(served)
+            self._changed.notify_all()
+
+    # --- a connection, in its thread --------------------------------------------------------------
+
+    def _serve(self, served: _Served) -> None:
+        try:
+            try:
+                conn = self._open(served)
+            except Exception as error:  # in the handshake
+                if not (self._closing or served.aborted):
+                    log.connection_ended(served.peer, error)
+                return
+            self._handle(served, conn)
+        except BaseException as error:  # no memory, or an exception set from another thread
+            log.handler_failed(served.peer, error)
+        finally:
+            with contextlib.suppress(OSError):
+                served.sock.close()
+            self._forget(served)
+
+    def _open(self, served: _Served) -> FrameSocket:
+        sock = served.sock
+        prepare(sock, self._keepalive)
+        if self._ssl is not None:
+            sock.settimeout(min(HANDSHAKE_TIMEOUT, self._options["message_timeout"] or 1e9))
+            served.sock = tls = self._wrap(sock, self._ssl)
+            tls.do_handshake()
+            sock = tls
+        sock.settimeout(None)
+        conn = FrameSocket(sock, self._listener.codec, **self._options)
+        with self._changed:
+            served.conn = conn
+        if self._closing:  # close() may have looked before the TLS socket was there
+            stop_receiving(sock)
+        return conn
+
+    def _wrap(self, sock: socket.socket, context: ssl_module.SSLContext) -> Any:
+        """Return a TLS socket, before its handshake.
+
+        OpenSSL answers the end of the stream that close() makes with an alert, after which nothing
+        can be sent, unless it is told that such an end is legal. Frames show by themselves where
+        a stream was cut.
+        """
+        with self._changed:
+            before = context.options
+            try:
+                context.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
+                # The TLS socket takes a copy of the options.
+                return context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            finally:
+                context.options = before
+
+    def _handle(self, served: _Served, conn: FrameSocket) -> None:
+        failure: BaseException | None = None
+        observer = self._observer
+        try:
+            if observer.connection_opened is not None:
+                observer.connection_opened(conn)
+            try:
+                self._handler(conn)
+            except SystemExit:  # ends the thread, as everywhere
+                pass
+            except BaseException as error:
+                failure = self._report(served, conn, error)
+            served.finish_broadcasts()
+        finally:
+            with self._changed:
+                served.conn = None
+            conn.close()
+            if observer.connection_closed is not None:
+                observer.connection_closed(conn, served.fault or failure)
+            failure = None  # its traceback holds this frame: a cycle
+
+    def _report(
+        self, served: _Served, conn: FrameSocket, error: BaseException
+    ) -> BaseException | None:
+        """Log what the handler raised; return it, or None for a clean end."""
+        try:
+            if conn.closed or not is_clients_fault(error, conn):
+                log.handler_failed(served.peer, error)
+                return error
+            clean = isinstance(error, EOFError) and not isinstance(
+                error, errors.IncompleteFrameError
+            )
+            if clean or self._closing:
+                return None
+            served.end(error)
+            return error
+        finally:
+            del error  # its traceback holds this frame: a cycle
+
+    # --- what its owner calls ---------------------------------------------------------------------
+
+    def broadcast(self, message: object) -> int:
+        """Send one message to all connections.
+
+        It is encoded once, and the call never waits: a thread of each connection sends it. A
+        connection for which more than `BACKLOG_LIMIT` bytes wait is ended instead.
+
+        Args:
+            message: As for `FrameSocket.send`.
+
+        Returns:
+            The number of connections that took the message.
+
+        Raises:
+            FrameError, TypeError, BufferError: As `Codec.encode`; no connection took it.
+        """
+        frames = {self._listener.codec: self._listener.codec.encode(message)}
+        with self._changed:
+            served = [one for one in self._served if one.conn is not None]
+        count = 0
+        for one in served:
+            conn = one.conn
+            if conn is None:
+                continue
+            codec = conn.codec
+            if codec not in frames:  # the handler has switched to another codec
+                frames[codec] = codec.encode(message)
+            count += one.broadcast(frames[codec])
+        return count
+
+    def serve_forever(self) -> None:
+        """Wait until the server is closed. Ctrl-C (`KeyboardInterrupt`) closes it."""
+        try:
+            while self._thread.is_alive():
+                self._thread.join(1)
+        except KeyboardInterrupt:
+            self.close()
+
+    def close(self, grace: float = 5.0) -> None:
+        """End the server: it stops listening, and its connections stop receiving, at once.
+
+        A handler that receives gets the end of the stream (`EOFError`, or the end of its loop) and
+        may finish; what it sends still leaves.
+
+        Args:
+            grace: Seconds that running handlers have. After them their connections are aborted. A
+                thread that does not end then is left, and a WARNING is logged.
+        """
+        if not grace >= 0:
+            raise ValueError(f"grace must be a number of seconds that is at least 0, not {grace!r}")
+        deadline = monotonic() + grace
+        with self._changed:
+            already = self._closing
+            self._closing = True
+            self._changed.notify_all()
+        if not already:
+            with contextlib.suppress(OSError):
+                self._wakeup[1].send(b"\0")
+        if self._thread is not threading.current_thread():
+            self._thread.join(_AFTER_ABORT)
+        with self._changed:
+            served = list(self._served)
+        for one in served:
+            one.stop_receiving()
+        running = _join(served, deadline)
+        for one in running:
+            one.abort()
+        if running:
+            log.connections_aborted(self._name, len(running), grace)
+            left = _join(running, monotonic() + _AFTER_ABORT)
+            if left:
+                log.threads_left(self._name, len(left))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _join(served: list[_Served], deadline: float) -> list[_Served]:
+    """Wait for the threads of connections; return those that have not ended.
+
+    The calling thread, whose handler may close the server, is left out.
+    """
+    me = threading.current_thread()
+    running = []
+    for one in served:
+        if one.thread is not None and one.thread is not me:
+            one.thread.join(max(0.0, deadline - monotonic()))
+            if one.thread.is_alive():
+                running.append(one)
+    return running
+
+
+class _Served:
+    """One connection of a server.
+
+    Args:
+        sock: The accepted socket.
+        peer: The client's name, for the log.
+    """
+
+    __slots__ = (
+        "_changed",
+        "_finishing",
+        "_frames",
+        "_sender",
+        "_size",
+        "aborted",
+        "conn",
+        "fault",
+        "peer",
+        "sock",
+        "thread",
+    )
+
+    def __init__(self, sock: socket.socket, peer: str) -> None:
+        self.sock = sock
+        self.peer = peer
+        self.thread: threading.Thread | None = None
+        self.conn: FrameSocket | None = None  # while the handler runs
+        self.aborted = False
+        self.fault: BaseException | None = None  # what the client did wrong; logged already
+
+        # Broadcasts: frames that wait, and the thread that sends them.
+        self._changed = threading.Condition(threading.RLock())
+        self._frames: list[bytes] = []
+        self._size = 0  # of those, and of the frame that is being sent
+        self._sender: threading.Thread | None = None
+        self._finishing = False
+
+    def stop_receiving(self) -> None:
+        """End the receiving direction."""
+        stop_receiving(self.sock)
+
+    def abort(self) -> None:
+        """End both directions, and wake the threads that wait in them."""
+        self.aborted = True
+        abort(self.sock)
+
+    def end(self, error: BaseException) -> None:
+        """Log the client's fault and abort the connection; only the first fault counts."""
+        with self._changed:
+            if self.fault is not None or self.aborted:
+                return
+            self.fault = error.with_traceback(None)
+        log.connection_ended(self.peer, error)
+
+    # --- broadcasts -------------------------------------------------------------------------------
+
+    def broadcast(self, frame: bytes) -> bool:
+        """Hand over a frame to the connection's sending thread; return whether it was taken."""
+        with self._changed:
+            if self.fault is not None or self.aborted or self._finishing:
+                return False
+            if self._size <= BACKLOG_LIMIT:
+                self._frames.append(frame)
+                self._size += len(frame)
+                if self._sender is None:
+                    self._start_sender()
+                self._changed.notify()
+                return True
+            waiting = self._size
+        self.end(
+            ConnectionAbortedError(
+                f"{waiting} bytes of broadcast messages wait for the client, the limit is"
+                f" {BACKLOG_LIMIT}; it does not receive"
+            )
+        )
+        self.abort()
+        return False
+
+    def _start_sender(self) -> None:
+        self._sender = threading.Thread(
+            target=self._send_all, name=f"framecodec broadcasts to {self.peer}", daemon=True
+        )
+        self._sender.start()
+
+    def _send_all(self) -> None:
+        conn = self.conn
+        try:
+            while conn is not None:
+                with self._changed:
+                    while not (self._frames or self._finishing):
+                        self._changed.wait(60)
+                    if not self._frames:
+                        return
+                    frames, self._frames = self._frames, []
+                _send_frames(conn, b"".join(frames))
+                with self._changed:
+                    self._size -= sum(map(len, frames))
+        except OSError as error:
+            if not (conn is None or conn.closed or self._finishing):
+                self.end(error)
+                self.abort()  # wakes the handler
+        except Exception as error:
+            log.handler_failed(self.peer, error)
+            self.abort()
+
+    def finish_broadcasts(self) -> None:
+        """Wait, for a bounded time, until the broadcast messages have left."""
+        with self._changed:
+            self._finishing = True
+            sender = self._sender
+            self._changed.notify()
+        if sender is not None and self.fault is None:
+            sender.join(_LAST_BROADCASTS)
+            if sender.is_alive():
+                self.abort()
+
+
+def _send_frames(conn: FrameSocket, frames: bytes) -> None:
+    """Send whole frames through a connection, whatever time-out its handler has set."""
+    # Frames that are encoded already go past the encoder, into the outbox.
+    side: Any = getattr(conn, "_sending", None)
+    if side is not None:
+        send, put = side.send_all, side.outbox.put_bytes
+    else:
+        whole: Any = conn
+        send, put = whole._send_all, whole._outbox.put_bytes
+    held = False
+    while True:
+        try:
+            if held:
+                conn.flush()
+            else:
+                send(put, frames)
+            return
+        except (TimeoutError, BlockingIOError) as error:
+            held = held or getattr(error, "message_started", False)
+        if conn.closed:
+            raise ConnectionAbortedError("the connection is closed")
+        with selectors.DefaultSelector() as selector:
+            selector.register(conn, selectors.EVENT_WRITE)
+            selector.select(1)

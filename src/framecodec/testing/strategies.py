@@ -1,0 +1,182 @@
+"""Hypothesis strategies for codecs and their messages; imported when they are first used."""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from hypothesis import strategies as st
+
+from ..catalogue import formats
+from ..codec import Codec
+from ..errors import FrameError
+
+__all__ = ["codecs", "messages"]
+
+_LARGEST_SEED = 300  # bytes; of a message that is found by trying
+
+# Messages that trying does not find: with a checksum, several fixed bytes, or lines of text.
+_EXAMPLES = [
+    b"+OK\r\n",
+    b"PING\r\n",
+    b"PUB subject 5\r\nhello\r\n",
+    b"set key 0 0 5\r\nhello\r\n",
+    b"CONNECT\n\n\0",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+    # D-Bus: a call with serial 2, without header fields, with a body of 5 bytes
+    bytes.fromhex("4202000100000002 00000000 68656c6c6f"),
+    # CQL native protocol 5: the header with its CRC-24, the payload and its CRC-32
+    bytes.fromhex("001c284b 05000000bb16db6d"),
+    bytes.fromhex("016a36c4 d37e7744"),
+]
+
+_small_bytes = st.binary(max_size=4)
+
+
+@st.composite
+def _common(draw: st.DrawFn, kind: str) -> dict[str, Any]:
+    parameters: dict[str, Any] = {"magic": draw(_small_bytes), "trailer": draw(_small_bytes)}
+    if draw(st.booleans()):
+        parameters["max_message_size"] = draw(st.one_of(st.none(), st.integers(20, 5000)))
+    if kind == "headers":
+        return parameters
+    if draw(st.booleans()):
+        parameters["length_offset"] = len(parameters["magic"]) + draw(st.integers(0, 4))
+    elif draw(st.integers(0, 3)) == 0:
+        objects = st.sampled_from([None, "special", (1, 2)])
+        parameters["specials"] = draw(
+            st.dictionaries(st.integers(0, 9), objects, min_size=1, max_size=2)
+        )
+    if kind in ("uint", "struct", "digits") and draw(st.integers(0, 2)) == 0:
+        parameters["length_includes"] = "frame"
+    else:
+        parameters["length_adjustment"] = draw(st.integers(-8, 8))
+    return parameters
+
+
+_OWN: dict[str, st.SearchStrategy[dict[str, Any]]] = {
+    "uint": st.fixed_dictionaries(
+        {
+            "width": st.integers(1, 8),
+            "byteorder": st.sampled_from(["big", "little", "native"]),
+            "signed": st.booleans(),
+        }
+    ),
+    "struct": st.fixed_dictionaries({"fmt": st.sampled_from(["i", "!I", "<H", ">Q", "B", "@l"])}),
+    "digits": st.fixed_dictionaries(
+        {"width": st.integers(2, 12), "base": st.sampled_from([10, 16])}
+    ),
+    "varint": st.fixed_dictionaries({"max_width": st.integers(1, 10)}),
+    "text": st.fixed_dictionaries(
+        {
+            "end": st.sampled_from([b":", b"\r\n", b" ", b"\0", b";;"]),
+            "base": st.sampled_from([10, 16]),
+        }
+    ),
+    "headers": st.fixed_dictionaries(
+        {"name": st.sampled_from(["Content-Length", "L"]), "max_header": st.integers(60, 200)}
+    ),
+}
+
+
+@st.composite
+def _made(draw: st.DrawFn) -> Codec | None:
+    kind = draw(st.sampled_from([*_OWN]))
+    parameters = {**draw(_OWN[kind]), **draw(_common(kind))}
+    make: Callable[..., Codec] = getattr(Codec, kind)
+    try:
+        codec = make(**parameters)
+        return codec if _seeds(codec) else None
+    except ValueError:  # the parameters contradict each other
+        return None
+
+
+def codecs() -> st.SearchStrategy[Codec]:
+    """Return a strategy for codecs; see `framecodec.testing.codecs`."""
+    known = st.sampled_from([*formats.values()])
+    made = _made().filter(lambda codec: codec is not None)
+    return st.one_of(made, known)
+
+
+def messages(codec: Codec, max_size: int) -> st.SearchStrategy[Any]:
+    """Return a strategy for messages; see `framecodec.testing.messages`."""
+    seeds = _seeds(codec)
+    if not seeds:
+        raise ValueError(
+            f"no message was found that {codec!r} encodes; write a strategy for its messages"
+        )
+    return _messages(codec, seeds, max_size)
+
+
+@st.composite
+def _messages(draw: st.DrawFn, codec: Codec, seeds: tuple[Any, ...], max_size: int) -> Any:
+    seed = draw(st.sampled_from(seeds))
+    if not isinstance(seed, bytes):
+        return seed
+    # Keep as much of a message that is right as the codec needs.
+    tail = draw(st.binary(max_size=max_size))
+    for kept in (0, draw(st.integers(0, min(len(seed), 64))), len(seed)):
+        message = seed[:kept] + tail
+        if _encodes(codec, message):
+            return message
+    return seed
+
+
+def _encodes(codec: Codec, message: object) -> bool:
+    try:
+        codec.encode(message)
+    except (FrameError, TypeError, ValueError, ArithmeticError, LookupError):
+        return False
+    return True
+
+
+@functools.lru_cache(maxsize=256)
+def _seeds(codec: Codec) -> tuple[Any, ...]:
+    """Return some messages that a codec encodes, the simplest first; empty if none was found."""
+    specials = codec.parameters.get("specials") or {}
+    found: list[Any] = [*specials.values()]
+    sizes = [*range(41), 64, 127, 128, 255, 256, _LARGEST_SEED]
+    found += [bytes(size) for size in sizes if _encodes(codec, bytes(size))]
+    if not found or codec.kind == "custom":
+        for first in range(1, 256):
+            tries = (bytes([first]) + bytes(size) for size in range(40))
+            found += [*filter(functools.partial(_encodes, codec), tries)][:4]
+        found += [message for message in _EXAMPLES if _encodes(codec, message)]
+    if not found:
+        found += _search(codec)
+    return tuple(found)
+
+
+def _search(codec: Codec) -> Iterator[Any]:
+    """Yield messages of frames that are made byte by byte, without the bytes that are errors."""
+    rng = random.Random(0)
+    count = 0
+    for _ in range(30):
+        for message in _grow(codec, rng):
+            yield message
+            count += 1
+        if count >= 4:
+            return
+
+
+def _grow(codec: Codec, rng: random.Random) -> list[Any]:
+    data = b""
+    while len(data) < 2 * _LARGEST_SEED:
+        choices = [*rng.sample([0, 1, 2, 4], 4), *rng.sample(range(256), 256)]
+        for byte in choices:
+            splitter = codec.splitter()
+            try:
+                found = splitter.feed(data + bytes([byte]))
+            except FrameError:
+                continue
+            if found:
+                return [message for message in found if _encodes(codec, message)]
+            if splitter.error is None and splitter.bytes_needed <= _LARGEST_SEED:
+                break
+        else:
+            return []
+        data += bytes([byte])
+    return []

@@ -1,0 +1,618 @@
+"""`serve`: a thread for each connection, and clients that do everything wrong."""
+
+# ruff: noqa: SIM117 (a server and its clients are two levels)
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import signal
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import framecodec
+from framecodec import Codec, FrameSocket
+from framecodec.serving import common, threads
+
+LOOPBACK = ("127.0.0.1", 0)
+PATIENCE = 20.0  # seconds; only a test that fails waits that long
+
+
+def echo(conn: FrameSocket) -> None:
+    for message in conn:
+        conn.send(message)
+
+
+def until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.002)
+
+
+def dial(address: Any, **options: Any) -> FrameSocket:
+    return framecodec.connect(address, timeout=PATIENCE, **options)
+
+
+@pytest.fixture
+def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """A function that returns the texts that were logged, with their levels."""
+    caplog.set_level(logging.DEBUG, "framecodec")
+    return lambda: [f"{record.levelname} {record.getMessage()}" for record in caplog.records]
+
+
+def reset(conn: FrameSocket) -> None:
+    conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    conn.close()
+
+
+# --- serving --------------------------------------------------------------------------------------
+
+
+def test_serve_accepts_at_once_and_serves_several_clients_at_a_time() -> None:
+    with framecodec.serve(echo, LOOPBACK) as server:
+        assert server.address[0] == "127.0.0.1"
+        with dial(server.address) as one, dial(server.address) as two:
+            for conn in (two, one, two):
+                conn.send(b"hello")
+                assert conn.recv() == b"hello"
+            assert len(server.connections) == 2
+            assert isinstance(server.connections, frozenset)
+            assert all(isinstance(conn, FrameSocket) for conn in server.connections)
+        until(lambda: not server.connections)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda: ((("127.0.0.1", 0), Codec.uint(2)), {}),
+        lambda: (("127.0.0.1", 0), {"codec": Codec.uint(2)}),
+        lambda: (("tcp://127.0.0.1:0",), {"codec": Codec.uint(2)}),
+        lambda: (("tcp://127.0.0.1:0", Codec.uint(2)), {}),
+    ],
+)
+def test_serve_takes_every_form_of_address(form: Any) -> None:
+    positional, named = form()
+    with framecodec.serve(echo, *positional, **named) as server:
+        with dial(server.address, codec=Codec.uint(2)) as conn:
+            conn.send(b"x" * 300)
+            assert conn.recv() == b"x" * 300
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets")
+@pytest.mark.parametrize("prefix", ["", "unix:"])
+def test_serve_on_a_unix_socket_names_its_path_and_removes_the_file(
+    tmp_path: Path, prefix: str, warnings: Any
+) -> None:
+    path = str(tmp_path / "s")
+    with framecodec.serve(echo, prefix + path, Codec.digits(4)) as server:
+        assert server.address == path
+        with dial(path, codec=Codec.digits(4)) as conn:
+            conn.socket.sendall(b"nope")
+            with pytest.raises(EOFError):
+                conn.recv()
+        until(warnings)
+        assert warnings()[0].startswith(f"WARNING the connection from {path} ended: InvalidFrame")
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named", "kind", "text"),
+    [
+        ((None, LOOPBACK), {}, TypeError, "handler must be callable"),
+        ((echo, "localhost:6000"), {}, ValueError, "looks like a host and a port"),
+        ((echo, "tls://127.0.0.1:0"), {}, ValueError, "ssl="),
+        ((echo, "tcp://127.0.0.1"), {}, ValueError, "tcp://HOST:PORT"),
+        ((echo, LOOPBACK), {"max_connections": 0}, ValueError, "at least 1"),
+        ((echo, LOOPBACK), {"max_connections": "2"}, TypeError, "integer"),
+        ((echo, LOOPBACK), {"message_timeout": 0}, ValueError, "message_timeout"),
+        ((echo, LOOPBACK), {"idle_timeout": -1}, ValueError, "idle_timeout"),
+        ((echo, LOOPBACK), {"on_oversize": "ignore"}, ValueError, "on_oversize"),
+        ((echo, LOOPBACK), {"codec": "u4"}, TypeError, "codec"),
+        ((echo, LOOPBACK, Codec.uint(2)), {"codec": Codec.uint(2)}, TypeError, "twice"),
+    ],
+)
+def test_serve_refuses_a_wrong_argument_and_says_why(
+    arguments: Any, named: Any, kind: type[Exception], text: str
+) -> None:
+    with pytest.raises(kind, match=text):
+        framecodec.serve(*arguments, **named)
+
+
+def test_max_connections_leaves_more_clients_unaccepted() -> None:
+    with framecodec.serve(echo, LOOPBACK, max_connections=2) as server:
+        with contextlib.ExitStack() as stack:
+            conns = [stack.enter_context(dial(server.address)) for _ in range(3)]
+            for conn in conns:
+                conn.send(b"a")
+            assert [conn.recv() for conn in conns[:2]] == [b"a", b"a"]
+            conns[2].settimeout(0.05)
+            with pytest.raises(TimeoutError):
+                conns[2].recv()
+            assert len(server.connections) == 2
+            conns[0].close()
+            conns[2].settimeout(PATIENCE)
+            assert conns[2].recv() == b"a"
+
+
+# --- what clients do wrong ------------------------------------------------------------------------
+
+
+def send_garbage(conn: FrameSocket) -> None:
+    conn.socket.sendall(b"GET / HTTP/1.1\r\n\r\n")
+
+
+def end_inside_a_frame(conn: FrameSocket) -> None:
+    conn.socket.sendall(b"0009half")
+    conn.close()
+
+
+def reset_inside_a_frame(conn: FrameSocket) -> None:
+    conn.socket.sendall(b"0009half")
+    reset(conn)
+
+
+def leave_before_the_answer(conn: FrameSocket) -> None:
+    conn.send(b"answer much")
+    reset(conn)
+
+
+def drip(conn: FrameSocket) -> None:
+    conn.socket.sendall(b"0")
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (send_garbage, "InvalidFrameError"),
+        (end_inside_a_frame, "IncompleteFrameError"),
+        (reset_inside_a_frame, "ConnectionResetError"),
+        (leave_before_the_answer, "ConnectionResetError|BrokenPipeError"),
+        (drip, "MessageTimeoutError"),
+    ],
+)
+def test_a_clients_fault_ends_its_connection_alone_and_is_logged_once(
+    fault: Callable[[FrameSocket], None], reason: str, warnings: Any
+) -> None:
+    def handler(conn: FrameSocket) -> None:
+        for message in conn:
+            for _ in range(2000 if message == b"answer much" else 1):
+                conn.send(message * 100)
+                time.sleep(0)
+
+    options: Any = {"message_timeout": 0.05} if fault is drip else {}
+    codec = Codec.digits(4)
+    with framecodec.serve(handler, LOOPBACK, codec, **options) as server:
+        with dial(server.address, codec=codec) as good, dial(server.address, codec=codec) as bad:
+            good.send(b"a")
+            assert good.recv() == b"a" * 100
+            host, port = bad.getsockname()
+            until(lambda: len(server.connections) == 2)
+            fault(bad)
+            until(lambda: len(server.connections) == 1)
+            good.send(b"b")
+            assert good.recv() == b"b" * 100
+    (text,) = warnings()
+    assert text.startswith(f"WARNING the connection from {host}:{port} ended: ")
+    assert any(kind in text for kind in reason.split("|"))
+
+
+def test_a_clean_end_is_not_logged(warnings: Any) -> None:
+    def handler(conn: FrameSocket) -> None:
+        while True:
+            conn.send(conn.recv())  # which raises EOFError at the end
+
+    with framecodec.serve(handler, LOOPBACK) as server:
+        with dial(server.address) as conn:
+            conn.send(b"a")
+            assert conn.recv() == b"a"
+        until(lambda: not server.connections)
+    assert warnings() == []
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        ValueError("of the handler"),
+        ConnectionRefusedError(errno.ECONNREFUSED, "of a database"),
+        EOFError("of another stream"),
+        framecodec.InvalidFrameError("of another stream", stream_offset=0),
+    ],
+)
+def test_a_handlers_own_exception_is_logged_with_its_traceback(
+    failure: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    def handler(conn: FrameSocket) -> None:
+        conn.recv()
+        raise failure
+
+    with framecodec.serve(handler, LOOPBACK) as server:
+        with dial(server.address) as conn:
+            conn.send(b"a")
+            with pytest.raises(EOFError):
+                conn.recv()
+        until(lambda: not server.connections)
+        with dial(server.address) as conn:  # the server still serves
+            conn.send(b"a")
+            with pytest.raises(EOFError):
+                conn.recv()
+    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
+    assert all(r.exc_info and r.exc_info[1] is failure for r in caplog.records)
+
+
+def test_a_message_that_the_handler_cannot_send_is_its_own_fault(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def handler(conn: FrameSocket) -> None:
+        conn.send(b"x" * 10_000)
+
+    with framecodec.serve(handler, LOOPBACK, Codec.digits(4)) as server:
+        with dial(server.address) as conn, pytest.raises(EOFError):
+            conn.recv()
+    (record,) = caplog.records
+    assert record.levelname == "ERROR"
+    assert record.exc_info is not None
+    assert record.exc_info[0] is framecodec.MessageTooLargeError
+
+
+# --- accepting ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ECONNABORTED])
+def test_accepting_resumes_after_a_fault_of_the_system(
+    number: int, warnings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept, failures = socket.socket.accept, [number] * 3
+
+    def failing(self: socket.socket) -> Any:
+        if failures:
+            raise OSError(failures.pop(), "not now")
+        return accept(self)
+
+    monkeypatch.setattr(socket.socket, "accept", failing)
+    with framecodec.serve(echo, LOOPBACK) as server, dial(server.address) as conn:
+        conn.send(b"a")
+        assert conn.recv() == b"a"
+    assert len(warnings()) == 3
+    pauses = [text.partition("in ")[2] for text in warnings()]
+    assert pauses == ["0.01 s", "0.02 s", "0.04 s"]
+
+
+def test_accepting_resumes_where_no_thread_can_be_started(
+    warnings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with framecodec.serve(echo, LOOPBACK) as server:
+        start, failures = threading.Thread.start, [1]
+
+        def failing(self: threading.Thread) -> None:
+            if failures:
+                failures.pop()
+                raise RuntimeError("can't start new thread")
+            start(self)
+
+        monkeypatch.setattr(threading.Thread, "start", failing)
+        with dial(server.address) as conn, pytest.raises((EOFError, OSError)):
+            conn.recv()
+        with dial(server.address) as conn:
+            conn.send(b"a")
+            assert conn.recv() == b"a"
+    assert "can't start new thread" in warnings()[0]
+
+
+# --- broadcasts -----------------------------------------------------------------------------------
+
+
+def test_broadcast_reaches_all_connections_and_counts_them() -> None:
+    with framecodec.serve(echo, LOOPBACK, Codec.uint(2)) as server:
+        with contextlib.ExitStack() as stack:
+            conns = [
+                stack.enter_context(dial(server.address, codec=Codec.uint(2))) for _ in range(3)
+            ]
+            until(lambda: len(server.connections) == 3)
+            for number in range(50):
+                assert server.broadcast(b"%d" % number) == 3
+                conns[0].send(b"between")
+            for conn in conns:
+                told = []
+                while len(told) < 50:
+                    message = conn.recv()
+                    if message != b"between":
+                        told.append(message)
+                assert told == [b"%d" % number for number in range(50)]
+        with pytest.raises(framecodec.MessageTooLargeError):
+            server.broadcast(b"x" * 70_000)
+
+
+def test_broadcast_never_waits_and_ends_a_client_that_does_not_receive(
+    warnings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "BACKLOG_LIMIT", 300_000)
+    with framecodec.serve(echo, LOOPBACK) as server:
+        with dial(server.address) as slow, dial(server.address) as good:
+            until(lambda: len(server.connections) == 2)
+            message = b"x" * 100_000
+            sent = 0
+            while server.broadcast(message) == 2:
+                sent += 1
+                assert good.recv() == message
+                assert sent < 1000
+            assert good.recv() == message
+            until(lambda: len(server.connections) == 1)
+            assert slow.recv() == message  # what had left arrives
+    (text,) = warnings()
+    assert "broadcast messages wait" in text
+    assert "the limit is 300000" in text
+
+
+def test_what_was_broadcast_before_the_close_arrives() -> None:
+    with framecodec.serve(echo, LOOPBACK) as server, dial(server.address) as conn:
+        until(lambda: server.connections)
+        assert server.broadcast(b"good-bye") == 1
+        server.close()
+        assert conn.recv() == b"good-bye"
+        with pytest.raises(EOFError):
+            conn.recv()
+
+
+def test_broadcast_survives_a_time_out_that_the_handler_has_set() -> None:
+    def handler(conn: FrameSocket) -> None:
+        conn.settimeout(0.01)
+        while True:
+            with contextlib.suppress(TimeoutError):
+                conn.recv()
+
+    with framecodec.serve(handler, LOOPBACK) as server, dial(server.address) as conn:
+        until(lambda: server.connections)
+        message = b"x" * 10_000_000
+        assert server.broadcast(message) == 1
+        time.sleep(0.1)
+        assert conn.recv() == message
+
+
+# --- the end --------------------------------------------------------------------------------------
+
+
+def test_close_ends_idle_connections_at_once_and_handlers_see_the_end_of_the_stream(
+    warnings: Any,
+) -> None:
+    ends: list[str] = []
+
+    def handler(conn: FrameSocket) -> None:
+        try:
+            conn.recv()
+        except EOFError:
+            ends.append("EOFError")
+            conn.send(b"bye")
+
+    server = framecodec.serve(handler, LOOPBACK)
+    with dial(server.address) as one, dial(server.address) as two:
+        until(lambda: len(server.connections) == 2)
+        began = time.monotonic()
+        server.close(grace=PATIENCE)
+        assert time.monotonic() - began < PATIENCE / 2
+        assert ends == ["EOFError"] * 2
+        assert one.recv() == two.recv() == b"bye"
+        with pytest.raises(EOFError):
+            one.recv()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(server.address, timeout=1).close()
+    assert not server.connections
+    assert warnings() == []
+    server.close()
+
+
+def test_close_lets_a_running_handler_finish() -> None:
+    inside, leave = threading.Event(), threading.Event()
+
+    def handler(conn: FrameSocket) -> None:
+        message = conn.recv()
+        inside.set()
+        leave.wait(PATIENCE)
+        conn.send(b"done " + message)
+
+    server = framecodec.serve(handler, LOOPBACK)
+    with dial(server.address) as conn:
+        conn.send(b"it")
+        assert inside.wait(PATIENCE)
+        threading.Timer(0.05, leave.set).start()
+        server.close(grace=PATIENCE)
+        assert conn.recv() == b"done it"
+
+
+def test_close_aborts_what_does_not_end_within_the_grace(warnings: Any) -> None:
+    inside = threading.Event()
+
+    def handler(conn: FrameSocket) -> None:
+        inside.set()
+        while True:
+            conn.send(b"x" * 100_000)  # to a client that does not receive
+
+    server = framecodec.serve(handler, LOOPBACK)
+    with dial(server.address):
+        assert inside.wait(PATIENCE)
+        server.close(grace=0.05)
+        assert not server.connections
+    (text,) = warnings()
+    assert "aborted 1 connections" in text
+    assert "grace of 0.05 s" in text
+
+
+def test_close_leaves_a_thread_that_does_not_end_and_says_so(
+    warnings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "_AFTER_ABORT", 0.05)
+    inside, leave = threading.Event(), threading.Event()
+
+    def handler(conn: FrameSocket) -> None:
+        inside.set()
+        leave.wait(PATIENCE)
+
+    server = framecodec.serve(handler, LOOPBACK)
+    with dial(server.address):
+        assert inside.wait(PATIENCE)
+        server.close(grace=0)
+        assert "1 threads, which are daemons" in warnings()[1]
+        leave.set()
+        until(lambda: not server.connections)
+
+
+def test_a_handler_may_close_its_server() -> None:
+    def handler(conn: FrameSocket) -> None:
+        conn.recv()
+        server.close()
+        conn.send(b"closed")
+
+    server = framecodec.serve(handler, LOOPBACK)
+    with dial(server.address) as conn:
+        conn.send(b"stop")
+        assert conn.recv() == b"closed"
+    server.serve_forever()  # returns, because the server is closed
+
+
+def test_close_refuses_a_grace_that_is_not_a_number_of_seconds() -> None:
+    with framecodec.serve(echo, LOOPBACK) as server:
+        for grace in (-1, float("nan")):
+            with pytest.raises(ValueError, match="grace"):
+                server.close(grace)
+
+
+SERVER = """
+import framecodec
+
+def echo(conn):
+    for message in conn:
+        conn.send(message)
+
+with framecodec.serve(echo, ("127.0.0.1", 0)) as server:
+    print(server.address[1], flush=True)
+    server.serve_forever()
+print("ended", flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals to another process")
+def test_control_c_ends_serve_forever_while_a_client_is_idle() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            port = int(process.stdout.readline())
+            with dial(("127.0.0.1", port)) as conn:
+                conn.send(b"a")
+                assert conn.recv() == b"a"
+                process.send_signal(signal.SIGINT)
+                output, errors = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+    assert (output, errors, process.returncode) == ("ended\n", "", 0)
+
+
+def test_no_descriptor_is_left(fd_count: Callable[[], int]) -> None:
+    before = fd_count()
+    for _ in range(3):
+        with framecodec.serve(echo, LOOPBACK) as server, dial(server.address) as conn:
+            conn.send(b"a")
+            assert conn.recv() == b"a"
+            server.broadcast(b"b")
+    until(lambda: fd_count() == before)
+
+
+@pytest.fixture
+def fd_count() -> Callable[[], int]:
+    folder = Path("/proc/self/fd")
+    if not folder.exists():
+        pytest.skip("no /proc")
+    return lambda: len(list(folder.iterdir()))
+
+
+# --- observers ------------------------------------------------------------------------------------
+
+
+def test_an_observer_sees_connections_and_what_it_raises_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Watcher:
+        def __init__(self) -> None:
+            self.seen: list[Any] = []
+
+        def connection_opened(self, conn: Any) -> None:
+            self.seen.append("opened")
+            raise RuntimeError("of the observer")
+
+        def connection_closed(self, conn: Any, error: Any) -> None:
+            self.seen.append(type(error))
+
+    watcher = Watcher()
+    with framecodec.serve(echo, LOOPBACK, observer=watcher) as server:
+        with dial(server.address) as conn:
+            conn.send(b"a")
+            assert conn.recv() == b"a"
+        until(lambda: len(watcher.seen) == 2)
+        with dial(server.address) as conn:
+            conn.socket.sendall(b"\0")
+        until(lambda: len(watcher.seen) == 4)
+    assert watcher.seen == [
+        "opened",
+        type(None),
+        "opened",
+        framecodec.IncompleteFrameError,
+    ]
+    texts = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert texts == ["the observer's method connection_opened() failed"] * 2
+
+
+# --- TLS ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def contexts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    trustme = pytest.importorskip("trustme")
+    authority = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return server, client
+
+
+def test_serve_over_tls_survives_clients_that_do_not_speak_it(
+    contexts: tuple[Any, Any], warnings: Any
+) -> None:
+    server_context, client_context = contexts
+    with framecodec.serve(echo, "tls://127.0.0.1:0", ssl=server_context) as server:
+        with (
+            socket.create_connection(server.address) as silent,
+            socket.create_connection(server.address) as plain,
+            socket.create_connection(server.address) as raw,
+        ):
+            plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            # The silent one holds up nothing.
+            with FrameSocket(client_context.wrap_socket(raw, server_hostname="localhost")) as conn:
+                conn.settimeout(PATIENCE)
+                for size in (1, 100_000):
+                    conn.send(b"x" * size)
+                    assert conn.recv() == b"x" * size
+                until(warnings)
+                assert warnings()[0].startswith("WARNING the connection from 127.0.0.1:")
+                assert "SSL" in warnings()[0]
+                server.close(grace=PATIENCE)
+                with pytest.raises(EOFError):
+                    conn.recv()
+            assert silent.recv(100) == b""
+    assert len(warnings()) == 1
+
+
+def test_backlog_limit_is_what_the_documentation_says() -> None:
+    assert common.BACKLOG_LIMIT == 16 * 1024 * 1024

@@ -1,0 +1,110 @@
+"""`codecs` and `messages`: Hypothesis strategies for users."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import hypothesis
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import framecodec
+from framecodec import Codec, InvalidFrameError, formats
+from framecodec.testing import codecs, messages, verify_codec
+from tests.helpers.engines import codecs_use
+
+SOURCE = Path(framecodec.__file__).parents[1]
+
+
+@settings(max_examples=50)
+@given(st.data())
+def test_messages_are_encoded_by_their_codec(data: st.DataObject) -> None:
+    codec = data.draw(codecs())
+    message = data.draw(messages(codec))
+    assert codec.decode(codec.encode(message)) == message
+
+
+@pytest.mark.slow
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_verify_codec_accepts_every_codec(engine: ModuleType, data: st.DataObject) -> None:
+    with codecs_use(engine):
+        codec = data.draw(codecs()).replace()
+        verify_codec(codec, data.draw(st.lists(messages(codec, max_size=20), max_size=3)))
+
+
+def found_by(strategy: st.SearchStrategy[Any], wanted: Any) -> Any:
+    return hypothesis.find(
+        strategy, wanted, settings=settings(max_examples=500, derandomize=True, database=None)
+    )
+
+
+@pytest.mark.parametrize(
+    "kind", ["uint", "struct", "digits", "varint", "text", "headers", "custom"]
+)
+def test_codecs_have_every_kind(kind: str) -> None:
+    assert found_by(codecs(), lambda codec: codec.kind == kind)
+
+
+@pytest.mark.parametrize(
+    "parameter", ["magic", "trailer", "specials", "length_adjustment", "max_message_size"]
+)
+def test_codecs_have_every_parameter(parameter: str) -> None:
+    default = Codec.uint().parameters[parameter]
+    assert found_by(codecs(), lambda codec: codec.parameters[parameter] != default)
+
+
+@pytest.mark.parametrize("name", formats)
+def test_messages_are_found_for_every_format(name: str) -> None:
+    two = st.tuples(messages(formats[name]), messages(formats[name]))
+    assert found_by(two, lambda pair: pair[0] != pair[1])
+
+
+def test_messages_have_specials_and_sizes_up_to_max_size() -> None:
+    codec = Codec.uint(1, specials={0: None})
+    assert found_by(messages(codec), lambda message: message is None) is None
+    assert found_by(messages(codec, max_size=9), lambda message: message and len(message) == 9)
+
+
+def parse_never(view: memoryview) -> None:
+    return None
+
+
+def build_never(message: memoryview) -> bytes:
+    raise InvalidFrameError("no message is right")
+
+
+def test_messages_raise_if_no_message_is_found() -> None:
+    with pytest.raises(ValueError, match=r"no message was found that Codec\.custom"):
+        messages(Codec.custom(parse_never, build_never))
+
+
+def test_strategies_name_what_to_install_where_Hypothesis_is_missing() -> None:
+    program = """
+import sys
+sys.modules["hypothesis"] = None
+from framecodec.testing import chunkings, codecs, messages
+from framecodec import Codec
+for call in (codecs, lambda: messages(Codec.uint())):
+    try:
+        call()
+    except ImportError as error:
+        print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    line = 'framecodec.testing needs Hypothesis for this: pip install "framecodec[testing]"\n'
+    assert done.stdout == line * 2
+    assert done.stderr == ""

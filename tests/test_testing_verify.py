@@ -1,0 +1,201 @@
+"""`verify_codec` accepts what keeps the promises and catches what breaks one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from framecodec import Codec, FrameError, InvalidFrameError, formats
+from framecodec.testing import BrokenPromiseError, Promise, verify_codec
+from tests.helpers.broken_codecs import (
+    BROKEN,
+    MESSAGES,
+    TinyCodec,
+    TinySplitter,
+    build_varint,
+    parse_cut_varint,
+)
+from tests.helpers.engines import codecs_use
+from tests.helpers.sample_codecs import CODECS, sample_messages
+from tests.test_vectors import FILES, read_bytes
+
+# --- what is broken -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("defect", BROKEN)
+def test_verify_codec_catches_a_double_that(defect: str) -> None:
+    promise, codec, messages = BROKEN[defect]
+    with pytest.raises(AssertionError) as caught:
+        verify_codec(codec, messages)
+    assert isinstance(caught.value, BrokenPromiseError)
+    assert caught.value.promise == promise, str(caught.value)
+    assert f"breaks a promise: {promise}" in str(caught.value)
+
+
+def test_the_doubles_break_every_promise() -> None:
+    assert {promise for promise, _, _ in BROKEN.values()} == {*Promise}
+
+
+def test_verify_codec_names_the_smallest_chunking() -> None:
+    codec = Codec.custom(parse_cut_varint, build_varint)
+    with pytest.raises(BrokenPromiseError) as caught:
+        verify_codec(codec, [bytes(1000), bytes(200), b"hello"])
+    # A number of two bytes, cut between them; a frame of 200 bytes begins b"\xc8\x01".
+    assert caught.value.chunks == [b"\xc8", b"\x01"]
+    assert str(caught.value).splitlines()[1] == (
+        "  smallest chunking: [b'\\xc8', b'\\x01'] (2 bytes)"
+    )
+    assert "passed by: feed()" in str(caught.value)
+    assert "in one piece by feed(): " in str(caught.value)
+
+
+def test_verify_codec_finds_a_defect_that_needs_two_cuts() -> None:
+    class Third(TinySplitter):
+        calls = 0
+
+        def feed(self, data: Any) -> list[Any]:
+            self.calls += 1
+            messages = super().feed(data)
+            return [b"wrong" for _ in messages] if self.calls == 3 else messages
+
+    class Codec3(TinyCodec):
+        splitter_class = Third
+
+    with pytest.raises(BrokenPromiseError) as caught:
+        verify_codec(Codec3(), [b"a message of some bytes"])
+    assert caught.value.promise == Promise.CHUNKING
+    assert len(caught.value.chunks) == 3
+
+
+def test_verify_codec_is_repeatable() -> None:
+    _, codec, messages = BROKEN["counts the offset of an error from the start of the chunk"]
+    texts = set()
+    for _ in range(2):
+        with pytest.raises(BrokenPromiseError) as caught:
+            verify_codec(codec, messages, seed=7)
+        texts.add(str(caught.value).partition(" breaks")[2])
+    assert len(texts) == 1
+
+
+KINDS = [
+    "u16le",
+    "includes frame, all",
+    "specials",
+    "digits4",
+    "varint, lead",
+    "netstring",
+    "headers, all",
+    "tagged, magic, trailer",
+]
+
+
+# --- what is right --------------------------------------------------------------------------------
+
+
+def test_verify_codec_accepts_a_correct_double() -> None:
+    verify_codec(TinyCodec(), MESSAGES)
+
+
+def test_verify_codec_checks_the_methods_that_a_double_has() -> None:
+    class Least:
+        def encode(self, message: bytes) -> bytes:
+            return TinyCodec().encode(message)
+
+        def splitter(self) -> Any:
+            class Feed:
+                def __init__(self) -> None:
+                    self.feed = TinySplitter(TinyCodec()).feed
+
+            return Feed()
+
+    verify_codec(Least(), MESSAGES)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_verify_codec_accepts_a_codec_of_each_kind(engine: ModuleType, name: str) -> None:
+    with codecs_use(engine):
+        codec = CODECS[name].replace()
+        verify_codec(codec, sample_messages(codec)[:3])
+
+
+def vectors(name: str) -> Iterator[Any]:
+    for valid in FILES[name]["valid"]:
+        if valid.get("byteorder") in (None, sys.byteorder):
+            yield from formats[name].split(read_bytes(valid["stream"]))[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", formats)
+def test_verify_codec_accepts_the_catalogue_with_all_its_vectors(
+    engine: ModuleType, name: str
+) -> None:
+    with codecs_use(engine):
+        codec = formats[name].replace()
+        verify_codec(codec, vectors(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINDS)
+def test_verify_codec_accepts_a_codec_of_each_kind_with_large_messages(
+    engine: ModuleType, name: str
+) -> None:
+    with codecs_use(engine):
+        codec = CODECS[name].replace(max_message_size=None)
+        messages = sample_messages(codec)
+        for size in (5_000, 70_000, 1_000_000):
+            try:
+                codec.encode(large := b"\x40" + bytes(size))
+            except (FrameError, OverflowError):
+                continue
+            messages.append(large)
+        verify_codec(codec, messages)
+
+
+# --- messages -------------------------------------------------------------------------------------
+
+
+def test_verify_codec_takes_any_bytes_like_messages_and_any_iterable() -> None:
+    codec = Codec.uint(2, specials={0: None})
+    verify_codec(codec, iter([bytearray(b"abc"), memoryview(b"de"), None]))
+
+
+def test_verify_codec_leaves_out_messages_that_the_codec_refuses() -> None:
+    verify_codec(Codec.uint(1), [b"hello", bytes(256)])
+
+
+def test_verify_codec_needs_a_message_that_the_codec_encodes() -> None:
+    with pytest.raises(ValueError, match=r"none of the 2 messages; the first one is .*256 bytes"):
+        verify_codec(Codec.uint(1), [bytes(256), bytes(257)])
+
+
+def test_verify_codec_accepts_a_codec_without_messages() -> None:
+    verify_codec(Codec.digits(4), [])  # noise alone
+
+
+def test_verify_codec_raises_what_encode_raises_of_a_wrong_message() -> None:
+    with pytest.raises(TypeError):
+        verify_codec(Codec.uint(1), [b"hello", "hello"])
+
+
+def test_verify_codec_hides_its_own_lines() -> None:
+    _, codec, messages = BROKEN["strips a message's end"]
+    with pytest.raises(BrokenPromiseError) as caught:
+        verify_codec(codec, messages)
+    assert len(caught.traceback) == 2  # this test, and verify_codec, which pytest does not show
+    assert [entry.name for entry in caught.traceback.filter(caught)] == [
+        "test_verify_codec_hides_its_own_lines"
+    ]
+
+
+def test_BrokenPromiseError_tells_what_decided() -> None:
+    class Refuses(TinyCodec):
+        def decode(self, frame: Any) -> Any:
+            raise InvalidFrameError("not today")
+
+    with pytest.raises(BrokenPromiseError, match="InvalidFrameError: not today") as caught:
+        verify_codec(Refuses(), [b""])
+    assert isinstance(caught.value.__cause__, InvalidFrameError)
