@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 from collections.abc import Iterator
 from types import ModuleType
@@ -9,9 +10,12 @@ from typing import Any
 
 import pytest
 
+import framecodec.asyncio
 from framecodec import Codec, FrameError, formats
 from framecodec._error_texts import message_too_slow, message_took_too_long, no_whole_message
 from framecodec._likely_causes import SAMPLE_SIZE, likely_cause
+from framecodec.errors import MessageTimeoutError
+from tests.helpers.event_loops import run
 
 HTTP = b"GET /index.html HTTP/1.1\r\nHost: example.org\r\nUser-Agent: test\r\n\r\n"
 TLS = bytes.fromhex("16030102000100") + b"\x01\xfc\x03\x03" + bytes(range(64))
@@ -230,6 +234,51 @@ def test_time_out_names_the_likely_cause_first(
         assert text.startswith(cause)
         assert "0.5 s" in text
         assert f"{len(stream)} " in text
+
+
+def connected(stream: bytes) -> socket.socket:
+    """Return a socket that receives a stream and its end."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.sendall(stream)
+    ours.settimeout(20)
+    return ours
+
+
+@pytest.mark.parametrize(("cause", "codec", "stream"), TABLE)
+def test_frame_socket_names_the_likely_cause_first(
+    engine_in_use: ModuleType, cause: str, codec: Codec, stream: bytes
+) -> None:
+    with framecodec.FrameSocket(connected(stream), codec) as conn:
+        with pytest.raises(FrameError) as caught:
+            conn.recv()
+        assert str(caught.value).startswith(cause)
+
+
+def test_frame_stream_names_the_likely_cause_first(engine_in_use: ModuleType) -> None:
+    async def error_of(codec: Codec, stream: bytes, message_timeout: float | None) -> FrameError:
+        ours, theirs = socket.socketpair()
+        theirs.sendall(stream)
+        if message_timeout is None:
+            theirs.shutdown(socket.SHUT_WR)
+        with theirs:
+            conn = await framecodec.asyncio.open_connection(
+                sock=ours, codec=codec, message_timeout=message_timeout
+            )
+            async with conn:
+                with pytest.raises(FrameError) as caught:
+                    await conn.recv()
+        return caught.value
+
+    async def main() -> None:
+        for cause, codec, stream in TABLE:
+            assert str(await error_of(codec, stream, None)).startswith(cause)
+        slow = await error_of(Codec.uint(2), HTTP, 0.01)
+        assert isinstance(slow, MessageTimeoutError)
+        text = f"the peer seems to speak HTTP; message too slow: {len(HTTP)} of 18247 bytes"
+        assert str(slow).startswith(text)
+
+    run("asyncio", main())
 
 
 def test_time_out_says_how_much_of_the_frame_arrived(engine: ModuleType) -> None:
