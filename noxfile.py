@@ -97,7 +97,8 @@ def interop(session: nox.Session) -> None:
         session.skip("Debian packages cannot be installed here")
     report = Path("interop.xml").absolute()
     # In one process: the tests of a server share it.
-    files = ["tests/test_interop.py", "tests/test_haproxy.py"]
+    names = ("interop", "haproxy", "cli_wireshark", "cli_interop")
+    files = [f"tests/test_{name}.py" for name in names]
     pytest(session, "-n", "0", f"--junitxml={report}", *files)
     if any(suite.get("skipped") != "0" for suite in ET.parse(report).iter("testsuite")):
         session.error("a test was skipped: a server is missing")

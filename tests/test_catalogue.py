@@ -1,9 +1,15 @@
-"""The catalogue of known protocols."""
+"""The catalogue of known protocols.
+
+``python -m tests.test_catalogue`` writes what is generated from it: ``catalogue.pyi`` for type
+checkers and editors, and the table in docs/formats.md.
+"""
 
 from __future__ import annotations
 
+import ast
 import copy
 import importlib
+import keyword
 import pickle
 from pathlib import Path
 
@@ -11,8 +17,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import framecodec.catalogue
 from framecodec import Codec, FrameError
 from framecodec.catalogue import Catalogue, Format, PktLine, formats
+
+ROOT = Path(__file__).parents[1]
+STUB = Path(framecodec.catalogue.__file__).with_suffix(".pyi")
+PAGE = ROOT / "docs" / "formats.md"
 
 PROMISED = [
     "ascii4",
@@ -110,6 +121,86 @@ def test_Catalogue_refuses_two_formats_with_one_name() -> None:
         Catalogue([row, row])
 
 
+def test_formats_finds_aliases_but_does_not_list_them() -> None:
+    aliases = formats.aliases()
+    assert aliases["zeromq"] == "zmtp"
+    assert aliases["postgresql"] == "postgres"
+    for alias, name in aliases.items():
+        assert formats[alias] is formats[name]
+        assert getattr(formats, alias.replace("-", "_")) is formats[name]
+        assert formats.describe(alias).name == name
+        assert alias in formats
+        assert alias not in list(formats)
+        assert framecodec.parse_codec(alias) == formats[name]
+    with pytest.raises(KeyError, match="did you mean postgresql"):
+        formats["postgressql"]
+
+
+def test_Catalogue_refuses_an_alias_that_is_a_name_or_has_no_row() -> None:
+    row = formats.describe("kafka")
+    with pytest.raises(ValueError, match="'kafka'"):
+        Catalogue([row], {"kafka": "kafka"})
+    with pytest.raises(ValueError, match="'events' means 'kafak'"):
+        Catalogue([row], {"events": "kafak"})
+
+
+def stub() -> str:
+    """Return ``catalogue.pyi``: the catalogue with each format and alias as an attribute."""
+    lines = [
+        "# Generated from the catalogue by: python -m tests.test_catalogue",
+        "from collections.abc import Iterable, Iterator, Mapping",
+        "from typing import final",
+        "",
+        "from ._catalogue import Format as Format",
+        "from ._catalogue import PktLine as _PktLine",
+        "from ._catalogue import did_you_mean as did_you_mean",
+        "from .codec import Codec",
+        "",
+        '__all__ = ["Catalogue", "Format", "PktLine", "formats"]',
+        "",
+        "PktLine = _PktLine",
+        "",
+        "@final",
+        "class Catalogue(Mapping[str, Codec]):",
+        "    PktLine = _PktLine",
+        "    def __init__(",
+        "        self, rows: Iterable[Format], aliases: Mapping[str, str] | None = None",
+        "    ) -> None: ...",
+        "    def __getitem__(self, name: str) -> Codec: ...",
+        "    def __iter__(self) -> Iterator[str]: ...",
+        "    def __len__(self) -> int: ...",
+        "    def describe(self, name: str) -> Format: ...",
+        "    def table(self) -> list[Format]: ...",
+        "    def aliases(self) -> dict[str, str]: ...",
+    ]
+    for row in formats.table():
+        lines += attribute(row.name, row.description)
+    for alias, name in formats.aliases().items():
+        lines += attribute(alias, f"another name of {name}")
+    return "\n".join([*lines, "", "formats: Catalogue", ""])
+
+
+def attribute(name: str, text: str) -> list[str]:
+    identifier = name.replace("-", "_")
+    if not identifier.isidentifier() or keyword.iskeyword(identifier):
+        return []
+    return [f"    {identifier}: Codec", f'    """{text}"""']
+
+
+def test_the_stub_of_the_catalogue_is_current() -> None:
+    assert STUB.read_text("ascii") == stub(), "run python -m tests.test_catalogue"
+
+
+def test_the_stub_of_the_catalogue_has_its_public_members() -> None:
+    # A type checker that reads the stub finds nothing else.
+    (body,) = (node.body for node in ast.parse(stub()).body if isinstance(node, ast.ClassDef))
+    names = {node.name for node in body if isinstance(node, ast.FunctionDef)}
+    names |= {node.target.id for node in body if isinstance(node, ast.AnnAssign)}
+    public = {name for name in dir(formats) if not name.startswith("_")}
+    assert public - {"PktLine", "get", "items", "keys", "values"} <= names
+    assert "__getattr__" not in stub()  # a misspelled name must be a type error
+
+
 def test_formats_is_the_catalogue_however_it_is_imported() -> None:
     import framecodec.formats
     from framecodec.formats import PktLine as imported
@@ -180,3 +271,16 @@ def test_formats_encode_what_they_decode_to_the_same_message(name: str, data: by
         return
     for message in messages:
         assert codec.decode(codec.encode(message)) == message
+
+
+def write_generated_files() -> None:
+    from tests.test_docs import table_row
+
+    STUB.write_text(stub(), "ascii")
+    page = PAGE.read_text("utf-8")
+    start = page.index("\n| `", page.index("\n## The catalogue\n")) + 1
+    PAGE.write_text(page[:start] + "".join(f"{table_row(name)}\n" for name in formats), "utf-8")
+
+
+if __name__ == "__main__":
+    write_generated_files()

@@ -82,7 +82,7 @@ def test_each_command_has_help(command: str, capsys: pytest.CaptureFixture[str])
         (["nonsense"], "nonsense"),
         (["--nonsense"], "COMMAND"),
         (["demo", "--nonsense"], "--nonsense"),
-        (["formats", "kafka"], "kafka"),
+        (["formats", "kafak"], "did you mean kafka"),
         (["formats", "a\nb\x1b[2J"], r"a\nb\x1b[2J"),
         (["--vers"], "COMMAND"),  # no abbreviations: they would change with every new option
     ],

@@ -33,6 +33,10 @@ nesting serving/threads.py _accept_all
 class sockets.py FrameSocket
 class _splitter.pyx Splitter
 nesting _socket_io_py.py _count
+nesting _guess/shapes.py _binary_chains
+nesting _guess/shapes.py _digits_chains
+nesting cli/talk.py _listen_to_datagrams
+nesting cli/transfer.py _receive
 attributes sockets.py FrameSocket
 """
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import doctest
 import importlib
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,6 +70,39 @@ def programs(name: str, count: int) -> list[tuple[str, str]]:
 def test_a_program_on_a_page_prints_what_it_says(program: str, printed: str) -> None:
     with running("-c", program) as process:
         assert finish(process) == printed
+
+
+def console_examples(name: str) -> list[tuple[str, str]]:
+    """Return the commands of a page's console blocks, and what each prints."""
+    text = (ROOT / "docs" / name).read_text("utf-8")
+    found = []
+    for block in re.findall(r"^```console\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        for example in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            command, _, printed = example.partition("\n")
+            if not command.startswith("pip "):
+                found.append((command, printed))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="the page has commands of a Unix shell")
+def test_the_commands_of_a_page_print_what_it_shows(tmp_path: Path) -> None:
+    pytest.importorskip("rich", reason="the extra cli is not installed")
+    found = console_examples("cli.md")
+    assert len(found) >= 10
+    function = f'framecodec() {{ "{sys.executable}" -m framecodec "$@"; }}\n'
+    for command, printed in found:
+        done = subprocess.run(
+            ["bash", "-c", function + command],
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.stdout.rstrip("\n") == printed.rstrip("\n"), command
+        assert done.stderr == "", command
 
 
 def test_the_links_of_a_page_lead_to_files() -> None:

@@ -33,6 +33,7 @@ LAYERS = [
     {
         "_batch.py": "the messages of one receive, taken out one by one",
         "_shapes.py": "parse and build functions of the formats whose shape needs code",
+        "_text_shapes.py": "the same of text protocols: HTTP, RESP, STOMP, NATS, memcached",
         "_socket_face.py": "the part of a socket's interface that all wrappers share",
         "_waiting.py": "wait for a socket until a deadline",
         "serving/log.py": "what the servers log",
@@ -59,16 +60,19 @@ LAYERS = [
     },
     {"_engine.py": "chooses the engine, compiled or Python, once for all modules"},
     {"splitter.py": "the public names of the engine in use"},
+    {"_files.py": "messages in files, for `Codec.read` and `Codec.write`"},
     {
         "_kept_headers.py": "the frame of a delivered message, exactly as it travelled",
         "codec.py": "`Codec`: constructors and verbs",
     },
     {
         "_inbox.py": "the receive side of a connection: messages, its end, the peer's time limits",
+        "_catalogue.py": "the class of the catalogue and its rows",
         "_outbox.py": "messages that were accepted for sending and are still unsent",
-        "catalogue.py": "`formats`: the known protocols, a table",
         "datagrams.py": "`DatagramSocket`: messages in datagrams",
     },
+    {"_formats/": "the rows of the catalogue: name, codec, description, specification"},
+    {"catalogue.py": "`formats`: the known protocols, a table"},
     {
         "_transfer.py": "messages that are never in memory as a whole: files, large buffers",
         "notation.py": "`parse_codec` and `format_codec`: a codec as one line of text",
@@ -105,6 +109,7 @@ LAYERS = [
     },
     {"serving/messages.py": "`serve_messages`: one thread for all connections"},
     {"serving/__init__.py": "the public names of the blocking servers"},
+    {"_guess/": "`guess`: the codecs that explain a capture"},
     {"testing/": "the test kit for users"},
     {"cli/": "the command line"},
     {"__main__.py": "`python -m framecodec`"},

@@ -307,6 +307,19 @@ def test_message_timeout_without_a_layout_names_other_protocols() -> None:
     assert str(message_took_too_long(0.5, 4, 0, b"\0\0\0\1")).startswith("message too slow: 4 ")
 
 
+def test_a_wrong_trailer_or_magic_is_not_blamed_on_the_length(engine: ModuleType) -> None:
+    for codec, stream in (
+        (Codec.uint(4, trailer=b"T"), b"\0\0\0\x05helloX"),
+        (Codec.uint(2, "little", trailer=b"T"), b"\x05\0helloX"),
+        (Codec.uint(2, "little", length_offset=2, trailer=b"T"), b"ab\0\0X"),
+        (Codec.uint(2, magic=b"\xab\xcd"), b"\xab\xce"),
+        (Codec.uint(2, magic=b"\xab\xcd"), b"x"),
+    ):
+        with pytest.raises(FrameError) as caught:
+            engine.Splitter(codec).feed(stream)
+        assert str(caught.value).startswith("invalid frame at stream offset 0: wrong "), stream
+
+
 def honest_frames() -> Iterator[tuple[Codec, bytes]]:
     for codec in (
         Codec.uint(1),

@@ -33,6 +33,7 @@ NAMES = {
     "TruncatedDatagramError",
     "connect",
     "formats",
+    "guess",
     "listen",
     "parse_codec",
     "serve",

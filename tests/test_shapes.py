@@ -15,10 +15,12 @@ LEADS = {
     "websocket": st.sampled_from([b"\x81\x00", b"\x82\x80abcd"]),
     "fastcgi": st.sampled_from([b"\x06\x00\x01\x00\x00"]),
     "giop": st.sampled_from([b"\x01\x02\x00\x05", b"\x01\x02\x01\x05"]),
-    "dbus": st.sampled_from([b"l\x01\x00\x01" + bytes(8), b"B\x01\x00\x01" + bytes(8)]),
+    "dbus": st.sampled_from(
+        [b"l\x01\x00\x01\x01" + bytes(7), b"B\x01\x00\x01\x00\x00\x00\x01" + bytes(4)]
+    ),
     "ber": st.sampled_from([b"\x30", b"\x1f\x81\x00"]),
     "ldap": st.just(b"\x30"),
-    "cassandra-v5": st.sampled_from([b"\x00" + bytes(7), b"\x01" + bytes(7)]),
+    "esphome": st.sampled_from([b"\x07", b"\x82\x01"]),
     "multiprocessing": st.just(b""),
 }
 
@@ -52,8 +54,16 @@ def test_parse_names_what_it_found_in_an_invalid_header() -> None:
         ("websocket", b"\x81\x80abc", "its mask bit is set, but it has no 4-byte masking key"),
         ("fastcgi", b"\x06\x00\x01\x02\x00a", "it declares 2 bytes of padding, more than it has"),
         ("dbus", b"x" + bytes(11), "the byte order must be l or B, not b'x'"),
-        ("dbus", b"l" + bytes(7) + b"\x01\x00\x00\x00", "fewer bytes than its header fields"),
-        ("dbus", b"B" + bytes(7) + b"\x04\x00\x00\x01", "67108865 bytes; D-Bus allows 67108864"),
+        (
+            "dbus",
+            b"l\x01\x00\x01\x01" + bytes(3) + b"\x01\x00\x00\x00",
+            "fewer bytes than its header fields",
+        ),
+        (
+            "dbus",
+            b"B\x01\x00\x01\x01" + bytes(3) + b"\x04\x00\x00\x01",
+            "67108865 bytes; D-Bus allows 67108864",
+        ),
         ("ber", b"\x1f" + b"\x81" * 5, "does not end within 6 bytes"),
         ("x11", b"\x01\x00abc", "its size after the length must be a multiple of 4, not 3"),
         ("cassandra-v5", b"\x02" + bytes(7), "self-contained flag, 0 or 1, not 0x2"),
@@ -64,3 +74,47 @@ def test_build_names_what_it_found_in_an_impossible_message(
 ) -> None:
     with pytest.raises(InvalidFrameError, match=f"message cannot be encoded: .*{reason}"):
         formats[name].encode(message)
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "reason"),
+    [
+        ("dbus", b"l\x00\x00\x01\x01" + bytes(7), "the message type 0 is invalid"),
+        ("dbus", b"l\x01\x00\x02\x01" + bytes(7), "the protocol version must be 1, not 2"),
+        ("dbus", b"l\x01\x00\x01" + bytes(8), "the serial number must not be 0"),
+        ("fastcgi", b"\x0c\x00\x01\x00\x00", "the type must be 1 to 11, not 12"),
+        ("cassandra-v5", bytes(8), "the CRC24 of the header is .*, not 000000"),
+        ("resp", b"+OK", "it must be exactly one whole frame"),
+        ("resp", b"*1\r\nx\r\n", "b'x' is not a type of RESP"),
+        ("resp", b"$2000\r\n" + bytes(2002), r"it must end with b'\\r\\n'"),
+        ("nats", b"PUB a 5\r\nhell", "its line announces a body of 5 bytes, and 4 follow"),
+        ("nats", b"PING\n", "its line contains an LF"),
+        ("memcached-text", b"set a\r\n", "b'set' without the size of its data"),
+        ("stomp", b"SEND\n\nhello", "it must be exactly one whole frame"),
+        ("http1", b"GET / HTTP/1.1\r\nA: \r\r\n\r\n", "the A header contains a control character"),
+        ("esphome", b"\x81", "it must begin with its type, a varint"),
+    ],
+)
+def test_build_refuses_a_message_that_parse_would_refuse(
+    name: str, message: bytes, reason: str
+) -> None:
+    with pytest.raises(InvalidFrameError, match=f"message cannot be encoded: {reason}"):
+        formats[name].encode(message)
+
+
+@given(st.lists(st.binary(max_size=40), min_size=1, max_size=3), st.integers(0, 3))
+def test_resp_gives_nested_values_whole(strings: list[bytes], depth: int) -> None:
+    value = b"".join(b"$%d\r\n%b\r\n" % (len(string), string) for string in strings)
+    value = b"*1\r\n" * depth + b"*%d\r\n" % len(strings) + value
+    splitter = formats.resp.splitter()
+    messages = []
+    for byte in value * 2:
+        messages += splitter.feed(bytes((byte,)))
+    assert messages == [value, value]
+
+
+def test_dnp3_writes_the_published_crc() -> None:
+    # The link layer's example of a RESET LINK: 05 64 05 C0 01 00 00 04 E9 21.
+    frame = bytes.fromhex("056405c001000004e921")
+    assert formats.dnp3.decode(frame) == bytes.fromhex("c001000004")
+    assert formats.dnp3.encode(bytes.fromhex("c001000004")) == frame

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from . import asyncio as asyncio
     from . import socketserver as socketserver
     from . import testing as testing
+    from ._guess import Guess as Guess
+    from ._guess import guess as guess
     from .serving import serve as serve
     from .serving import serve_messages as serve_messages
 
@@ -51,6 +53,7 @@ __all__ = [
     "DatagramSocket",
     "FrameError",
     "FrameSocket",
+    "Guess",
     "IdleTimeoutError",
     "IncompleteFrameError",
     "InvalidFrameError",
@@ -62,6 +65,7 @@ __all__ = [
     "TruncatedDatagramError",
     "connect",
     "formats",
+    "guess",
     "listen",
     "parse_codec",
     "serve",
@@ -71,20 +75,23 @@ __all__ = [
 # There is no module of this name: let `import framecodec.formats` give the catalogue, too.
 sys.modules[f"{__name__}.formats"] = formats  # type: ignore[assignment]
 
-_ON_FIRST_USE = ("asyncio", "socketserver", "testing")
-_SERVERS = (
-    "serve",
-    "serve_messages",
-)  # loaded when they are first used, because they need `logging`
+# Loaded when they are first used, because most programs do not need them.
+_MODULES_ON_FIRST_USE = ("asyncio", "socketserver", "testing")
+_NAMES_ON_FIRST_USE = {
+    "Guess": "_guess",
+    "guess": "_guess",
+    "serve": "serving",
+    "serve_messages": "serving",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ON_FIRST_USE:
+    if name in _MODULES_ON_FIRST_USE:
         return importlib.import_module(f"{__name__}.{name}")
-    if name in _SERVERS:
-        return getattr(importlib.import_module(f"{__name__}.serving"), name)
+    if name in _NAMES_ON_FIRST_USE:
+        return getattr(importlib.import_module(f"{__name__}.{_NAMES_ON_FIRST_USE[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_ON_FIRST_USE, *_SERVERS})
+    return sorted({*globals(), *_MODULES_ON_FIRST_USE, *_NAMES_ON_FIRST_USE})

@@ -127,6 +127,8 @@ def _other_number(data: bytes, layout: Layout) -> str:
     if layout.field_width > 1 and field.isdigit():
         return f"the length field holds ASCII digits, as digits the length is {int(field)}"
     found = int.from_bytes(field, layout.byteorder)
+    if _is_plausible(found, layout, layout.field_width):
+        return ""  # the frame is invalid for another reason
     if layout.counts_frame and 0 < found <= -layout.adjustment and len(field) > 1:
         return 'the length may count only the bytes after it (length_includes="rest")'
     readings = []

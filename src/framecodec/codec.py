@@ -7,11 +7,12 @@ After that an engine does the work: the codec has one `Encoder`, each connection
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack, final
 
 from . import _error_texts, errors
+from ._files import read_messages, write_messages
 from ._layout import Layout
 from ._parameters import (
     COMMON_DEFAULTS,
@@ -354,6 +355,51 @@ class Codec:
     ) -> Splitter:
         """Return the receiving state of a new connection; see `Splitter`."""
         return Splitter(self, raw=raw, on_oversize=on_oversize, stream_offset=stream_offset)
+
+    def read(
+        self,
+        source: Any,
+        /,
+        *,
+        raw: bool = False,
+        on_oversize: Literal["raise", "skip"] = "raise",
+    ) -> Iterator[Any]:
+        """Return an iterator over the messages of a file, in constant memory.
+
+        Args:
+            source: A path, which is opened and closed; a binary file object (an opened file, a
+                pipe, ``gzip.open()``, a serial port), which stays open; a bytes-like object or a
+                memory map; or an iterable of bytes-like objects. A file without a byte is at its
+                end; so is a serial port whose time-out passes.
+            raw: Deliver whole frames instead of messages.
+            on_oversize: As for `Splitter`.
+
+        Raises:
+            FrameError: A frame is bad; the messages before it come first. The last frame is cut
+                off: an `IncompleteFrameError`.
+            TypeError: `source` is something else; at once.
+            OSError: The file cannot be opened or read.
+        """
+        splitter = self.splitter(raw=raw, on_oversize=on_oversize)
+        return read_messages(splitter, source)
+
+    def write(self, file: Any, messages: Iterable[object], /) -> int:
+        """Write the frames of messages to a file, each as soon as its message is there.
+
+        Args:
+            file: A path, whose file is made or overwritten; or a binary file object, which is
+                neither flushed nor closed.
+            messages: As for `encode`.
+
+        Returns:
+            The number of messages.
+
+        Raises:
+            FrameError, TypeError, BufferError: As for `encode`. The frames of the messages before
+                the bad one are written.
+            OSError: The file cannot be opened or written.
+        """
+        return write_messages(self._encoder, file, messages)
 
     # --- a codec as a value -----------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the peers that tests/test_interop.py and tests/test_haproxy.py speak to. What cannot be
+# Installs the peers that tests/test_interop.py and tests/test_haproxy.py speak to, and tshark for
+# tests/test_cli_wireshark.py. What cannot be
 # installed is named, and its test is skipped.
 #
 #   bash tests/interop/install.sh [PYTHON]     PYTHON: the one that runs the tests (default: python3)
@@ -12,7 +13,8 @@ set -u
 python=${1:-python3}
 # Debian's package, and the program that it is wanted for: one that is here from elsewhere will do.
 debian=(git:git mosquitto:mosquitto memcached:memcached dnsmasq-base:dnsmasq erlang-base:escript
-    openssh-client:ssh-agent postgresql:initdb haproxy:haproxy)
+    openssh-client:ssh-agent postgresql:initdb haproxy:haproxy
+    tshark:tshark)
 pypi=(twisted pyzmq python-lsp-server)
 failed=() no_debian=0
 

@@ -21,11 +21,22 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from .. import ACCELERATED, FrameError, __version__
-from . import demo, formats
+from . import convert, demo, dump, formats, guessing, load, talk, transfer, wireshark
+from .common import CommandError
 
 __all__ = ["main"]
 
-_FAMILIES = (demo, formats)
+_FAMILIES = (
+    demo,
+    formats,
+    convert,
+    dump,
+    guessing,
+    talk,
+    transfer,
+    load,
+    wireshark,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,13 +64,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except (FrameError, OSError) as error:
-        print(f"framecodec: {_one_line(str(error)) or type(error).__name__}", file=sys.stderr)
+    except (CommandError, FrameError, OSError) as error:
         try:
             _flush()  # deliver the output before the error
         except OSError:
             _abandon_stdout()
-        return 1
+        print(f"framecodec: {_one_line(str(error)) or type(error).__name__}", file=sys.stderr)
+        return error.status if isinstance(error, CommandError) else 1
     return status
 
 

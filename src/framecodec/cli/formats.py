@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 from typing import Any
 
 from .. import Codec
 from .._layout import CUSTOM, DIGITS, HEADERS, TEXT, UINT, Layout
-from ..catalogue import formats
+from ..catalogue import Format, formats
 
 __all__ = ["add_commands", "draw"]
 
@@ -17,12 +18,56 @@ def add_commands(commands: argparse._SubParsersAction[Any]) -> None:
     parser = commands.add_parser(
         "formats",
         help="the known protocols and the shapes of their frames",
-        description="Print one line for each known protocol: its name, its frame, and what it is. "
-        "In the drawing of the frame, <n> means n bytes of the message; bytes without brackets are "
-        "constant.",
+        description="Print one line for each known protocol: its name, its frame, and what it is; "
+        "or more about one of them. In the drawing of the frame, <n> means n bytes of the message; "
+        "bytes without brackets are constant.",
         allow_abbrev=False,
     )
-    parser.set_defaults(run=lambda _: _print_table())
+    parser.add_argument("--json", action="store_true", help="one object a line for each format")
+    parser.add_argument("name", metavar="NAME", nargs="?", type=_format, help="only this one")
+    parser.set_defaults(run=_run)
+
+
+def _format(name: str) -> Format:
+    try:
+        return formats.describe(name)
+    except KeyError as error:
+        raise argparse.ArgumentTypeError(str(error.args[0])) from None
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    rows = formats.table() if arguments.name is None else [arguments.name]
+    if arguments.json:
+        for row in rows:
+            print(json.dumps(_object(row)))
+        return 0
+    return _print_table() if arguments.name is None else _print_format(arguments.name)
+
+
+def _object(row: Format) -> dict[str, object]:
+    return {
+        "name": row.name,
+        "codec": str(row.codec),
+        "frame": draw(row.codec),
+        "max_message_size": row.codec.max_message_size,
+        "description": row.description,
+        "specification": row.specification,
+    }
+
+
+def _print_format(row: Format) -> int:
+    limit = row.codec.max_message_size
+    for label, text in (
+        ("name", row.name),
+        ("what it is", row.description),
+        ("specification", row.specification),
+        ("frame", draw(row.codec)),
+        ("codec", str(row.codec)),
+        ("in Python", repr(row.codec)),
+        ("limit", "none" if limit is None else f"{limit:,} bytes of a message"),
+    ):
+        print(f"{label:<13}  {text}")
+    return 0
 
 
 def _print_table() -> int:

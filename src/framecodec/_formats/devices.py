@@ -1,0 +1,151 @@
+"""Formats of files, devices, industry, and programs among peers."""
+
+from __future__ import annotations
+
+from .. import _shapes
+from .._catalogue import Format, PktLine
+from ..codec import Codec
+
+__all__ = ["ROWS"]
+
+ROWS: tuple[Format, ...] = (
+    # Files and devices.
+    Format(
+        "smb",
+        Codec.uint(3, length_offset=1, max_message_size=2**24),
+        "direct TCP: a 0 (NetBIOS: the packet type), SMB message",
+        "MS-SMB2, section 2.1; RFC 1002, section 4.3.1",
+    ),
+    Format(
+        "9p",
+        Codec.uint(4, "little", length_includes="frame"),
+        "type, tag (2), body",
+        "Plan 9 manual, intro(5)",
+    ),
+    Format(
+        "pkt-line",
+        Codec.digits(
+            4,
+            base=16,
+            length_includes="frame",
+            specials={
+                0: PktLine.FLUSH,
+                1: PktLine.DELIM,
+                2: PktLine.RESPONSE_END,
+            },
+            max_message_size=65_516,
+        ),
+        "git; 0000, 0001, 0002 are members of formats.PktLine",
+        "gitprotocol-common(5), 'pkt-line Format'; gitprotocol-v2(5), 'Packet-Line Framing'",
+    ),
+    Format(
+        "tfrecord",
+        Codec.uint(8, "little", length_adjustment=8),
+        "files of TensorFlow: masked CRC of the length (4), data, masked CRC of the data (4)",
+        "TensorFlow, 'TFRecord and tf.train.Example', 'TFRecords format details'",
+    ),
+    Format(
+        "docker",
+        Codec.uint(4, length_offset=4),
+        "attach and logs: stream (0, 1, 2), three zeros, output",
+        "Docker Engine API, 'Attach to a container', 'Stream format'",
+    ),
+    Format(
+        "modbus",
+        Codec.uint(2, length_offset=4, max_message_size=258),
+        "Modbus/TCP: transaction id (2), protocol id (2), unit id, PDU",
+        "Modbus Messaging on TCP/IP Implementation Guide 1.0b, section 3.1.3",
+    ),
+    Format(
+        "iec104",
+        Codec.uint(1, magic=b"\x68", max_message_size=253),
+        "telecontrol: control field (4), ASDU",
+        "IEC 60870-5-104, section 5.1",
+    ),
+    Format(
+        "dnp3",
+        Codec.custom(
+            _shapes.parse_dnp3,
+            _shapes.build_dnp3,
+            max_header=290,
+            magic=b"\x05\x64",
+            max_message_size=255,
+        ),
+        "control, destination (2), source (2), user data; the CRCs are verified and left out",
+        "IEEE 1815-2012, section 9",
+    ),
+    Format(
+        "enip",
+        Codec.uint(2, "little", length_offset=2, length_adjustment=20),
+        "EtherNet/IP: command (2), session, status, context (8), options, data",
+        "ODVA, The CIP Networks Library, volume 2, section 2-3",
+    ),
+    Format(
+        "opcua",
+        Codec.uint(4, "little", length_offset=4, length_includes="frame"),
+        "OPC UA: message type (3), chunk type, body",
+        "OPC 10000-6, section 7.1.2.2",
+    ),
+    Format(
+        "dicom",
+        Codec.uint(4, length_offset=2),
+        "medical images: PDU type, reserved byte, data",
+        "DICOM PS3.8, section 9.3",
+    ),
+    Format(
+        "esphome",
+        Codec.custom(_shapes.parse_esphome, _shapes.build_esphome, max_header=10, magic=b"\x00"),
+        "the native API in plain text: type (a varint), protobuf message",
+        "ESPHome, esphome/components/api/api_frame_helper_plaintext.cpp",
+    ),
+    Format(
+        "esphome-noise",
+        Codec.uint(2, magic=b"\x01"),
+        "the native API, encrypted: handshake and data frames",
+        "ESPHome, esphome/components/api/api_frame_helper_noise.cpp",
+    ),
+    Format(
+        "x11",
+        Codec.custom(_shapes.parse_x11, _shapes.build_x11, max_header=8),
+        "requests of little-endian clients, BIG-REQUESTS too: opcode, data byte, rest",
+        "X Window System Protocol, chapter 1, 'Requests'; BIG-REQUESTS extension",
+    ),
+    Format(
+        "i3-ipc",
+        Codec.uint(4, "native", magic=b"i3-ipc", length_adjustment=4),
+        "i3 and sway: type (4), JSON",
+        "i3 documentation, 'IPC interface', 'Sending messages to i3'",
+    ),
+    # Peers and games.
+    Format(
+        "bitcoin",
+        Codec.uint(
+            4,
+            "little",
+            magic=b"\xf9\xbe\xb4\xd9",
+            length_offset=16,
+            length_adjustment=4,
+            max_message_size=12 + 4 + 4_000_000,
+        ),
+        "main network: command (12), checksum (4), payload",
+        "Bitcoin developer reference, 'P2P Network', 'Message Headers'",
+    ),
+    Format(
+        "bittorrent",
+        Codec.uint(4),
+        "after the handshake: id, payload; an empty message keeps the connection alive",
+        "BEP 3, 'peer messages'",
+    ),
+    Format(
+        "minecraft",
+        Codec.varint(max_width=3),
+        "Java Edition without compression: packet id, data",
+        "Minecraft Wiki, 'Java Edition protocol/Packets', 'Packet format'",
+    ),
+    Format(
+        "rcon",
+        Codec.uint(4, "little", signed=True, max_message_size=4096),
+        "Source servers: id (4), type (4), text and two zeros",
+        "Valve Developer Community, 'Source RCON Protocol'",
+    ),
+)

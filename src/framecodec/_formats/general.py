@@ -1,0 +1,58 @@
+"""Formats of no protocol in particular: plain lengths, and the modes of languages and libraries."""
+
+from __future__ import annotations
+
+from .. import _shapes
+from .._catalogue import Format
+from ..codec import Codec
+
+__all__ = ["ROWS"]
+
+ROWS: tuple[Format, ...] = (
+    # Plain lengths.
+    Format(
+        "ascii4",
+        Codec.digits(4),
+        "four decimal digits: 0005hello",
+        "none; str(n).zfill(4), and ISO 8583 links by agreement",
+    ),
+    Format(
+        "struct-i",
+        Codec.struct("i"),
+        "struct.pack('i', n): an int in the size and byte order of this machine",
+        "Python library reference, struct, 'Format Characters'",
+    ),
+    Format(
+        "netstring",
+        Codec.text(b":", trailer=b","),
+        "decimal digits and a colon before, a comma after: 5:hello,",
+        "D. J. Bernstein, Netstrings (1997-02-01)",
+    ),
+    Format(
+        "protobuf",
+        Codec.varint(),
+        "protobuf messages after a varint (writeDelimitedTo, protodelim)",
+        "Protocol Buffers, Encoding, 'Base 128 Varints'; 'Techniques', streaming",
+    ),
+    Format("erlang1", Codec.uint(1), "{packet, 1}", "Erlang/OTP, inet:setopts/2, option packet"),
+    Format("erlang2", Codec.uint(2), "{packet, 2}", "Erlang/OTP, inet:setopts/2, option packet"),
+    Format("erlang4", Codec.uint(4), "{packet, 4}", "Erlang/OTP, inet:setopts/2, option packet"),
+    Format(
+        "iso8583",
+        Codec.uint(2),
+        "card payment links with a binary length (in digits: ascii4)",
+        "none; ISO 8583 leaves the link to the partners",
+    ),
+    Format(
+        "multiprocessing",
+        Codec.custom(_shapes.parse_multiprocessing, _shapes.build_multiprocessing, max_header=12),
+        "multiprocessing.connection: an int, or -1 and 8 bytes from 2 GiB up",
+        "CPython, Lib/multiprocessing/connection.py, Connection._send_bytes",
+    ),
+    Format(
+        "native-messaging",
+        Codec.uint(4, "native"),
+        "browser extensions to their hosts; to the browser at most 1 MiB",
+        "Chrome for Developers, Native messaging, 'Native messaging protocol'",
+    ),
+)

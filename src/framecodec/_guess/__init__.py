@@ -1,0 +1,323 @@
+"""`guess`: the codecs that explain a capture, with the evidence for them.
+
+How it works
+    1. Many shapes are followed from frame to frame through the first frames (`shapes`); nearly all
+       of them break at once. The codecs of the catalogue are tried as well.
+    2. Shapes with the same frame boundaries are one *framing*. `evidence` says how many bits the
+       boundaries save in the description of the capture; a framing must save more than chance can.
+    3. In a framing the codecs are put in order: names of the catalogue whose frames look as that
+       protocol's, then simpler shapes before others. Bytes that are constant at the beginning and
+       end of all frames can be a magic and a trailer.
+    4. The best codecs are run over the whole capture, to count frames and the bytes left.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from math import log2
+from typing import TYPE_CHECKING
+
+from ..catalogue import Format, formats
+from ..codec import Codec
+from ..errors import FrameError
+from .evidence import Background, columns_gain, survival_bits
+from .known import PREFACES, sign
+from .shapes import Shape, all_chains, codec_chain
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["Guess", "guess"]
+
+_SAMPLE = 128 * 1024  # bytes for the statistics
+_CATALOGUE_SAMPLE = 64 * 1024 * 1024  # bytes for the codecs of the catalogue
+_THRESHOLD = 18.0  # bits that a framing must save beyond its own description
+_RIVAL = 0.5  # of the best framing's bits; a framing with less is not mentioned
+_FRAMINGS = 4
+_QUICK_COLUMNS = 10
+_QUICK_FRAMES = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """A codec that explains a capture.
+
+    Attributes:
+        codec: The codec.
+        names: The formats of the catalogue with this shape, the likeliest first.
+        frames: The number of whole frames.
+        offset: The position of the first frame; other bytes can come before it.
+        explained: Bytes in whole frames.
+        left: Bytes after the last whole frame.
+        bits: How many bits shorter the capture is described with these frames than without. The
+            chance that bytes without frames look like this is about 2 ** -bits.
+        complete: Whether the capture ends with a frame's last byte.
+    """
+
+    codec: Codec
+    names: tuple[str, ...]
+    frames: int
+    offset: int
+    explained: int
+    left: int
+    bits: float
+    complete: bool
+
+
+def guess(data: Buffer, /, *, limit: int = 10) -> list[Guess]:
+    """Return the codecs that explain a capture, best first.
+
+    It is a guess: frames whose length fields do not differ from other bytes are not found, and
+    several codecs can explain the same bytes.
+
+    Args:
+        data: What one end of a connection received, from a frame's first byte on; at least four
+            frames. A capture of a known protocol can begin with that protocol's greeting.
+        limit: How many codecs are returned at most.
+
+    Returns:
+        The guesses; none if nothing explains the bytes better than chance.
+
+    Raises:
+        TypeError, BufferError: `data` is not a contiguous bytes-like object.
+    """
+    capture = bytes(memoryview(data).cast("B")) if not isinstance(data, bytes) else data
+    for start in _beginnings(capture):
+        framings = _framings(capture, start)
+        if framings:
+            return _guesses(capture, framings, limit)
+    return []
+
+
+def _beginnings(data: bytes) -> Iterator[int]:
+    """Yield where the first frame can be: after a known greeting, else at the first byte."""
+    for preface in PREFACES:
+        found = preface.match(data)
+        if found is not None:
+            yield found.end()
+    yield 0
+
+
+# --- framings -------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Framing:
+    """Frame boundaries, and all shapes that give them."""
+
+    starts: tuple[int, ...]
+    shapes: list[Shape]
+    rows: list[Format]
+    bits: float = 0.0
+
+
+def _framings(data: bytes, start: int) -> list[_Framing]:
+    """Return the framings that chance does not explain, best first."""
+    found: dict[tuple[int, ...], _Framing] = {}
+    for chain in all_chains(data, start):
+        _framing_of(found, chain.starts).shapes.append(chain.shape)
+    rows: dict[tuple[object, ...], list[Format]] = {}
+    for row in formats.table():
+        rows.setdefault(_key(row.codec), []).append(row)
+    for same in rows.values():
+        starts = codec_chain(same[0].codec, data, start, _CATALOGUE_SAMPLE)
+        if starts is not None:
+            _framing_of(found, starts).rows.extend(same)
+    background = Background(data[start : start + _SAMPLE])
+    candidates = list(found.values())
+    if len(candidates) > 40:
+        for framing in candidates:
+            quick = framing.starts[: _QUICK_FRAMES + 1]
+            framing.bits = columns_gain(data, quick, background, _QUICK_COLUMNS)
+        candidates.sort(key=lambda framing: -framing.bits)
+        del candidates[40:]
+    for framing in candidates:
+        framing.bits = _bits(data, framing, background, len(found))
+    candidates = [framing for framing in candidates if framing.bits > _THRESHOLD]
+    candidates.sort(key=lambda framing: -framing.bits)
+    return [f for f in candidates[:_FRAMINGS] if f.bits >= _RIVAL * candidates[0].bits]
+
+
+def _framing_of(found: dict[tuple[int, ...], _Framing], starts: tuple[int, ...]) -> _Framing:
+    return found.setdefault(starts, _Framing(starts, [], []))
+
+
+def _key(codec: Codec) -> tuple[object, ...]:
+    """Return what decides a codec's frames: all but its limit and the sign of its field."""
+    parameters = dict(codec.parameters)
+    parameters.pop("max_message_size", None)
+    parameters.pop("signed", None)
+    if parameters.get("byteorder") == "native":
+        import sys
+
+        parameters["byteorder"] = sys.byteorder
+    kind = codec.kind
+    if kind == "struct" and (same := _struct_as_uint(codec)) is not None:
+        return _key(same)
+    if parameters.get("length_offset") == len(parameters.get("magic", b"")):
+        parameters["length_offset"] = None
+    return kind, *(
+        (name, repr(value) if isinstance(value, Mapping) else value)
+        for name, value in sorted(parameters.items())
+    )
+
+
+def _struct_as_uint(codec: Codec) -> Codec | None:
+    """Return the codec of `uint` that reads the same frames as one of `struct`."""
+    import struct
+
+    parameters = dict(codec.parameters)
+    fmt = parameters.pop("fmt")
+    try:
+        width = struct.calcsize(fmt)
+        order = "little" if struct.pack(fmt, 1)[0] else "big"
+        return Codec.uint(width, order, **parameters)  # type: ignore[arg-type]
+    except (struct.error, TypeError, ValueError):
+        return None
+
+
+def _bits(data: bytes, framing: _Framing, background: Background, tried: int) -> float:
+    bits = max(
+        columns_gain(data, framing.starts, background),
+        survival_bits(data, framing.starts, _any_codec(framing)) - 1.0,
+    )
+    frames = len(framing.starts) - 1
+    if framing.starts[-1] == len(data):  # a chain by chance ends anywhere
+        bits += log2((framing.starts[-1] - framing.starts[0]) / frames)
+    simplest = min((_description(shape) for shape in framing.shapes), default=12.0)
+    return bits - (min(6.0, simplest) if framing.rows else simplest)
+
+
+def _any_codec(framing: _Framing) -> Codec:
+    return framing.rows[0].codec if framing.rows else framing.shapes[0].codec()
+
+
+def _description(shape: Shape) -> float:
+    """Return the bits that it takes to name a shape."""
+    bits = 5.0 + 1.5 * log2(1 + shape.offset)
+    own_size = shape.offset + shape.width
+    if shape.adjustment not in (0, -own_size):
+        bits += 2.0 if shape.adjustment == -shape.width else 3.0 + log2(1 + abs(shape.adjustment))
+    return bits + (2.0 if shape.unit != 1 else 0.0)
+
+
+# --- codecs of a framing --------------------------------------------------------------------------
+
+
+def _guesses(data: bytes, framings: list[_Framing], limit: int) -> list[Guess]:
+    guesses: list[Guess] = []
+    seen = set()
+    for framing in framings:
+        for codec, names in _codecs(data, framing):
+            key = _key(codec)
+            if key in seen:
+                continue
+            seen.add(key)
+            found = _count(data, framing, codec, names)
+            if found is not None:
+                guesses.append(found)
+            if len(guesses) >= limit:
+                return guesses
+    return guesses
+
+
+def _codecs(data: bytes, framing: _Framing) -> Iterator[tuple[Codec, tuple[str, ...]]]:
+    """Yield the codecs of a framing and their names in the catalogue, the likeliest first."""
+    ranked: list[tuple[float, Codec, tuple[str, ...]]] = []
+    known = set()
+    by_key: dict[tuple[object, ...], list[Format]] = {}
+    for row in framing.rows:
+        by_key.setdefault(_key(row.codec), []).append(row)
+    for key, rows in by_key.items():
+        known.add(key)
+        signs = {row.name: sign(row.name, data, framing.starts) for row in rows}
+        rows.sort(key=lambda row: {True: 0, None: 1, False: 2}[signs[row.name]])
+        magic = rows[0].codec.parameters.get("magic") or b""
+        cost = _codec_cost(rows[0].codec) - 4.0 - 3.5 * min(3, len(magic))
+        best = signs[rows[0].name]
+        cost += -3.0 if best else 0.0 if best is None else 2.0
+        codec = rows[0].codec if best or len(rows) == 1 else _plainest(rows)
+        ranked.append((cost, codec, tuple(row.name for row in rows)))
+    prefix, suffix = _constants(data, framing.starts)
+    for shape in framing.shapes:
+        for magic, trailer in _owned(shape, prefix, suffix):
+            try:
+                codec = shape.codec(magic, trailer)
+            except (ValueError, TypeError):
+                continue
+            if _key(codec) not in known:
+                ranked.append((_codec_cost(codec) - 1.5 * len(trailer), codec, ()))
+    ranked.sort(key=lambda entry: entry[0])
+    for _, codec, names in ranked[:12]:
+        yield codec, names
+
+
+def _plainest(rows: list[Format]) -> Codec:
+    return min((row.codec for row in rows), key=lambda codec: len(repr(codec)))
+
+
+def _owned(shape: Shape, prefix: bytes, suffix: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the magics and trailers that constant bytes around all frames can be."""
+    magics = {prefix[: shape.offset], b""}
+    trailers = {b""}
+    for size in range(1, min(len(suffix), max(0, shape.adjustment), 3) + 1):
+        trailers.add(suffix[-size:])
+    for magic in magics:
+        for trailer in trailers:
+            yield magic, trailer
+
+
+def _constants(data: bytes, starts: tuple[int, ...]) -> tuple[bytes, bytes]:
+    """Return the bytes with which all frames begin, and those with which all end."""
+    frames = [data[start:stop] for start, stop in itertools.pairwise(starts)]
+    prefix, suffix = frames[0][:32], frames[0][-4:]
+    for frame in frames:
+        while not frame.startswith(prefix):
+            prefix = prefix[:-1]
+        while not frame.endswith(suffix):
+            suffix = suffix[1:]
+    return prefix, suffix
+
+
+def _codec_cost(codec: Codec) -> float:
+    """Return how far-fetched a codec is: the less, the likelier."""
+    parameters = codec.parameters
+    magic = parameters.get("magic") or b""
+    offset = parameters.get("length_offset")
+    lead = 0 if offset is None else offset - len(magic)
+    cost = 1.2 * lead + 0.5 * len(magic)
+    if magic and not magic.strip(b"\0"):
+        cost += 3.0
+    adjustment = parameters.get("length_adjustment") or 0
+    width = parameters.get("width") or 0
+    if adjustment:
+        is_mask = abs(adjustment) >= 1 << 16  # a flag in the field, which is always set
+        near = adjustment == -width or is_mask
+        cost += 1.5 if near else 3.0 + log2(1 + abs(adjustment))
+    if parameters.get("length_includes") == "frame":
+        cost += 0.5
+    if codec.kind == "custom":
+        cost += 1.0
+    if codec.kind == "struct":
+        cost -= 2.4
+    if codec.kind in ("uint", "digits"):  # zeros that a wider field explains
+        cost -= 0.6 * min(4, width)
+    return cost + (0.5 if parameters.get("base") == 16 else 0.0)
+
+
+def _count(data: bytes, framing: _Framing, codec: Codec, names: Iterable[str]) -> Guess | None:
+    start = framing.starts[0]
+    try:
+        spans = codec.scan(memoryview(data)[start:], raw=True)
+        frames, explained = len(spans), spans.consumed
+    except (FrameError, ValueError):
+        return None
+    left = len(data) - start - explained
+    sample = framing.starts[-1] - start
+    if explained < sample:
+        return None
+    return Guess(
+        codec, tuple(names), frames, start, explained, left, round(framing.bits, 1), left == 0
+    )

@@ -1,0 +1,375 @@
+"""``framecodec dump``: frames, their parts, and bad places; of files, pipes, sockets, captures."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from framecodec import Codec, formats
+from framecodec.cli.anatomy import dissect
+from tests.helpers.command import Result, run, run_process, started, started_command
+from tests.helpers.packets import (
+    CLIENT,
+    FIN,
+    RST,
+    SERVER,
+    SYN,
+    conversation,
+    ethernet,
+    pcap,
+    pcapng,
+    tcp,
+)
+
+pytest.importorskip("rich", reason="the extra cli is not installed")
+
+FRAMES = b"\xab\xcd\x05hello\n\xab\xcd\x03bye\n"
+CODEC = "u8,magic=%AB%CD,trailer=%0A"
+
+
+def objects(result: Result) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in result.output.splitlines()]
+
+
+def test_dump_marks_the_parts_of_each_frame() -> None:
+    result = run("dump", "--codec", CODEC, stdin=FRAMES)
+    assert (result.status, result.errors) == (0, "")
+    lines = [line.split() for line in result.output.decode().splitlines()]
+    assert lines == [
+        ["frame", "0", "at", "0:", "size", "9,", "length", "5,", "message", "5"],
+        ["00000000", "magic", "ab", "cd", ".."],
+        ["00000002", "length", "05", "."],
+        ["00000003", "rest", "68", "65", "6c", "6c", "6f", "hello"],
+        ["00000008", "trailer", "0a", "."],
+        ["frame", "1", "at", "9:", "size", "7,", "length", "3,", "message", "3"],
+        ["00000009", "magic", "ab", "cd", ".."],
+        ["0000000b", "length", "03", "."],
+        ["0000000c", "rest", "62", "79", "65", "bye"],
+        ["0000000f", "trailer", "0a", "."],
+        ["2", "frames,", "16", "bytes"],
+    ]
+
+
+def test_dump_json_prints_an_object_a_line() -> None:
+    result = run("dump", "--json", "--codec", CODEC, stdin=FRAMES)
+    assert objects(result) == [
+        {"index": 0, "offset": 0, "size": 9, "message": "68656c6c6f"},
+        {"index": 1, "offset": 9, "size": 7, "message": "627965"},
+    ]
+
+
+def test_dump_shows_special_values() -> None:
+    result = run("dump", "--json", "--codec", "pkt-line", stdin=b"0005a0000")
+    assert [found["message"] for found in objects(result)] == ["61", None]
+    text = run("dump", "--codec", "pkt-line", stdin=b"0000").output.decode()
+    assert "size 4, length 0, special formats.PktLine.FLUSH" in text
+
+
+def test_dump_limits_the_bytes_of_a_part() -> None:
+    stdin = formats.erlang2.encode(b"x" * 100)
+    text = run("dump", "--bytes", "20", "--codec", "u16be", stdin=stdin).output.decode()
+    assert text.count("78") == 20
+    assert "80 more bytes" in text
+
+
+def test_dump_skips_bytes_before_the_first_frame() -> None:
+    result = run("dump", "--json", "--skip", "4", "--codec", "u8", stdin=b"junk\1a\2bc")
+    assert [(found["offset"], found["size"]) for found in objects(result)] == [(4, 2), (6, 3)]
+
+
+@pytest.mark.parametrize(
+    ("codec", "message", "parts"),
+    [
+        (Codec.uint(2, "little", magic=b"\2", length_offset=3, trailer=b"\3"), b"ablead", None),
+        (Codec.uint(4, length_offset=1, length_adjustment=-4), b"Qselect", None),
+        (Codec.struct("!Q"), b"", None),
+        (Codec.digits(4, base=16, length_includes="frame"), b"abc", None),
+        (Codec.text(b":", trailer=b","), b"abc", None),
+        (Codec.varint(length_offset=1), b"\x10" + b"x" * 300, None),
+        (Codec.headers("Size"), b"{}", None),
+        (formats.zmtp, b"\0abc", "header"),
+        (formats.giop, b"\1\2\0\1body", "header"),
+    ],
+    ids=str,
+)
+def test_the_parts_of_a_frame_are_its_bytes(codec: Codec, message: bytes, parts: object) -> None:
+    frame = codec.encode(message)
+    found = dissect(codec, frame, message)
+    assert [part.start for part in found] == [0, *(part.stop for part in found[:-1])]
+    assert found[-1].stop == len(frame)
+    if parts is None:
+        own = b"".join(frame[p.start : p.stop] for p in found if p.name in ("lead", "rest"))
+        assert own == message
+        (length,) = (part for part in found if part.name == "length")
+        assert length.declared is not None
+    else:
+        assert "header" in {part.name for part in found}
+
+
+@pytest.mark.parametrize(
+    ("codec", "stream", "start", "bad"),
+    [
+        (CODEC, FRAMES + b"\xab\xce\x05xxxx", 16, 17),  # magic
+        (CODEC, FRAMES + b"\xab\xcd\x05hello!rest", 16, 24),  # trailer
+        ("digits4", b"0001a00x5hello", 5, 7),
+        ("u32be", b"\0\0\0\1aGET / HTTP/1.1", 5, 8),
+        ("digits4", b"0001a0005he", 5, 11),  # the end
+    ],
+)
+def test_a_bad_place_is_shown_with_the_bytes_around_it(
+    codec: str, stream: bytes, start: int, bad: int
+) -> None:
+    result = run("dump", "--codec", codec, stdin=stream)
+    assert result.status == 1
+    assert result.errors.count("\n") == 1
+    text = result.output.decode()
+    assert f"begins at byte {start} (^^)" in text
+    assert f"byte {bad}" in text[text.index("begins at") :]
+    row, marks = text.splitlines()[-2:]
+    if row.startswith("  0000") and "^^" in marks:
+        column = marks.index("^^")
+        assert row[column : column + 2] == f"{stream[start]:02x}"
+        if bad < len(stream):
+            column = marks.index("!!")
+            assert row[column : column + 2] == f"{stream[bad]:02x}"
+
+
+def test_the_bytes_around_a_bad_place_span_rows() -> None:
+    good = formats.ascii4.encode(b"x" * 200)
+    stream = good + b"ab\xffd" + bytes(range(100))
+    text = run("dump", "--codec", "digits4", "--bytes", "0", stdin=stream).output.decode()
+    shown = text[text.index("begins at") :]
+    assert f"{len(good) // 16 * 16:08x}" in shown
+    assert "61 62 ff 64" in shown or "61 62 ff" in shown
+
+
+def test_the_shown_frames_do_not_depend_on_the_chunks() -> None:
+    whole = run_process("dump", "--codec", CODEC, stdin=FRAMES * 3)
+    with started("dump", "--codec", CODEC) as process:
+        for byte in FRAMES * 3:
+            process.type(bytes([byte]))
+        process.close_input()
+        assert process.wait() == whole.status == 0
+        assert process.output == whole.output
+
+
+def test_dump_reads_a_socket() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            conn, _ = server.accept()
+            with conn:
+                conn.sendall(FRAMES)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        result = run("dump", "--json", "--codec", CODEC, "--connect", address)
+        thread.join()
+    assert [found["size"] for found in objects(result)] == [9, 7]
+    result = run("dump", "--codec", CODEC, "--connect", address)
+    assert (result.status, result.errors.count("\n")) == (1, 1)
+
+
+# --- captures -------------------------------------------------------------------------------------
+
+UP = [b"0005hel", b"lo00", b"03bye"]
+DOWN = [b"0002", b"ok0004good"]
+
+
+def messages(result: Result, number: int = 0) -> dict[str, list[bytes]]:
+    found: dict[str, list[bytes]] = {}
+    for one in objects(result):
+        if one["stream"] == number:
+            found.setdefault(one["source"], []).append(bytes.fromhex(one["message"]))
+    return found
+
+
+EXPECTED = {"10.0.0.1:50000": [b"hello", b"bye"], "10.0.0.2:80": [b"ok", b"good"]}
+
+
+@pytest.mark.parametrize(
+    "capture",
+    [
+        pcap(conversation(UP, DOWN)),
+        pcap(conversation(UP, DOWN), order=">"),
+        pcap(conversation(UP, DOWN), nano=True),
+        pcap(map(ethernet, conversation(UP, DOWN)), link=1),
+        pcap((ethernet(p, vlan=True) for p in conversation(UP, DOWN)), link=1),
+        pcap((bytes(4) + p for p in conversation(UP, DOWN)), link=0),
+        pcap((bytes(14) + b"\x08\0" + p for p in conversation(UP, DOWN)), link=113),
+        pcap((b"\x08\0" + bytes(18) + p for p in conversation(UP, DOWN)), link=276),
+        pcapng(conversation(UP, DOWN)),
+        pcapng(conversation(UP, DOWN), order=">"),
+        pcapng(map(ethernet, conversation(UP, DOWN)), link=1),
+    ],
+    ids=["pcap", "big", "nano", "eth", "vlan", "null", "sll", "sll2", "ng", "ng-big", "ng-eth"],
+)
+def test_a_capture_is_put_together_each_direction_for_itself(capture: bytes) -> None:
+    result = run("dump", "--json", "--codec", "digits4", stdin=capture)
+    assert (result.status, result.errors) == (0, "")
+    assert messages(result) == EXPECTED
+
+
+def test_ipv6_and_sequence_numbers_that_start_again() -> None:
+    client, server = ("2001:db8::1", 4000), ("2001:db8::2", 5000)
+    packets = conversation(UP, DOWN, client, server, start=2**32 - 5)
+    result = run("dump", "--json", "--codec", "digits4", stdin=pcap(packets))
+    assert messages(result) == {
+        "[2001:db8::1]:4000": [b"hello", b"bye"],
+        "[2001:db8::2]:5000": [b"ok", b"good"],
+    }
+
+
+def test_segments_out_of_order_and_again() -> None:
+    codec, r = formats.ascii4, random.Random(1)
+    sent = [r.randbytes(r.randrange(200)) for _ in range(100)]
+    stream = codec.encode_many(sent)
+    cuts = sorted(r.sample(range(1, len(stream)), 60))
+    pieces = [(a, stream[a:b]) for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+    for seed in range(10):
+        r = random.Random(seed)
+        # Each piece up to three places early or late, some twice, some with bytes of the next one.
+        order = sorted(range(len(pieces)), key=lambda place: place + r.randrange(4))
+        packets = [tcp(CLIENT, SERVER, 99, flags=SYN)]
+        for place in order:
+            at, data = pieces[place]
+            longer = stream[at : at + len(data) + r.choice([0, 0, 7])]
+            packets += [tcp(CLIENT, SERVER, 100 + at, longer)] * r.choice([1, 1, 2])
+        packets.append(tcp(CLIENT, SERVER, 100 + len(stream), flags=FIN))
+        packets.append(tcp(CLIENT, SERVER, 100, pieces[0][1]))  # late, after the end
+        result = run("dump", "--json", "--codec", "digits4", stdin=pcap(packets))
+        assert result.status == 0, result.errors
+        assert messages(result)["10.0.0.1:50000"] == sent
+
+
+def test_the_same_ports_again_are_another_connection() -> None:
+    packets = conversation(UP, DOWN) + conversation([b"0001x"], [], start=777_000)
+    result = run("dump", "--json", "--codec", "digits4", stdin=pcap(packets))
+    assert messages(result, 0) == EXPECTED
+    assert messages(result, 1) == {"10.0.0.1:50000": [b"x"]}
+
+
+def test_a_broken_stream_does_not_end_the_others() -> None:
+    packets = conversation([b"0001aGET /"], [b"0002ok"]) + conversation(
+        UP, DOWN, ("10.0.0.3", 1), start=5000
+    )
+    result = run("dump", "--json", "--codec", "digits4", stdin=pcap(packets))
+    assert result.status == 1
+    assert messages(result, 0) == {"10.0.0.1:50000": [b"a"], "10.0.0.2:80": [b"ok"]}
+    assert len(messages(result, 1)["10.0.0.3:1"]) == 2
+    assert "10.0.0.1:50000 > 10.0.0.2:80" in result.errors
+    assert result.errors.count("\n") == 1
+
+
+def test_a_lost_segment_is_reported_with_its_place() -> None:
+    packets = [
+        tcp(CLIENT, SERVER, 99, flags=SYN),
+        tcp(CLIENT, SERVER, 100, b"0005hello"),
+        tcp(CLIENT, SERVER, 120, b"0003bye"),
+        tcp(CLIENT, SERVER, 127, flags=RST),
+    ]
+    result = run("dump", "--json", "--codec", "digits4", stdin=pcap(packets))
+    assert result.status == 1
+    assert messages(result)["10.0.0.1:50000"] == [b"hello"]
+    assert "lacks 11 bytes of the stream at offset 9" in result.errors
+
+
+def test_a_packet_that_was_cut_short_is_a_lost_part() -> None:
+    packets = [
+        tcp(CLIENT, SERVER, 99, flags=SYN),
+        tcp(CLIENT, SERVER, 100, b"0005hello0003bye", cut=7),
+        tcp(CLIENT, SERVER, 116, b"", flags=FIN),
+    ]
+    result = run("dump", "--json", "--codec", "digits4", stdin=pcap(packets))
+    assert messages(result)["10.0.0.1:50000"] == [b"hello"]
+    assert "lacks 7 bytes of the stream at offset 9" in result.errors
+
+
+def test_only_the_connections_of_a_port() -> None:
+    packets = conversation([b"GET /"], [], server=("10.0.0.2", 81)) + conversation(UP, DOWN)
+    result = run("dump", "--json", "--port", "80", "--codec", "digits4", stdin=pcap(packets))
+    assert result.status == 0
+    assert messages(result) == EXPECTED
+
+
+def test_a_capture_without_its_beginning_is_read_from_the_first_segment() -> None:
+    packets = [tcp(CLIENT, SERVER, 500, b"0005hello"), tcp(CLIENT, SERVER, 509, flags=FIN)]
+    result = run("dump", "--codec", "digits4", stdin=pcap(packets))
+    assert result.status == 0
+    assert "(from the middle)" in result.output.decode()
+
+
+def test_a_damaged_capture_is_one_line() -> None:
+    good = pcapng(conversation(UP, DOWN))
+    classic = pcap(conversation(UP, DOWN))
+    for damaged in (
+        good[:-5],
+        classic[:-5],
+        classic[:30],
+        classic[:20] + b"\xff\0\0\0" + classic[24:],  # the link type
+        classic[:32] + b"\xff\xff\xff\xff" + classic[36:],  # a packet's size
+        good[:32] + b"\xff\xff\xff\xff" + good[36:],
+    ):
+        result = run("dump", "--codec", "digits4", stdin=damaged)
+        assert result.status == 1
+        assert result.errors.count("\n") == 1
+        assert result.errors.startswith("framecodec: ")
+
+
+def test_random_damage_to_a_capture_is_never_a_traceback() -> None:
+    r = random.Random(5)
+    for capture in (pcap(conversation(UP, DOWN)), pcapng(conversation(UP, DOWN))):
+        for _ in range(150):
+            damaged = bytearray(capture)
+            for _ in range(r.randrange(1, 4)):
+                damaged[r.randrange(4, len(damaged))] = r.randrange(256)
+            assert run("dump", "--codec", "digits4", stdin=bytes(damaged)).status in (0, 1)
+
+
+def test_a_capture_can_be_read_as_a_raw_stream() -> None:
+    result = run("dump", "--raw", "--codec", "u8", stdin=pcap([]))
+    assert result.status == 1  # not a stream of this codec, and not read as a capture
+
+
+# --- terminals ------------------------------------------------------------------------------------
+
+ESCAPE = re.compile(rb"\x1b\[[0-9;]*m")
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+@pytest.mark.parametrize("color", [True, False])
+def test_dump_in_a_terminal_fits_its_width(columns: int, color: bool, tmp_path: Path) -> None:
+    file = tmp_path / "stream"
+    file.write_bytes(FRAMES + formats.erlang1.encode(b"x"))
+    arguments = ("dump", "--codec", CODEC, str(file))
+    with started(*arguments, terminal=columns, color=color) as process:
+        assert process.wait() == 1  # the last frame has another magic
+        output = process.output
+    assert bool(re.search(rb"\x1b\[[0-9;]*3[0-9]", output)) == color  # bold is not a colour
+    lines = [line for line in ESCAPE.sub(b"", output).split(b"\r\n") if b"framecodec:" not in line]
+    assert max(map(len, lines)) <= columns
+    assert b"68 65 6c 6c 6f" in output
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_bar_shows_the_progress_in_a_long_file_while_a_person_watches(
+    watched: bool, tmp_path: Path
+) -> None:
+    file = tmp_path / "long"
+    codec = "u32be,max=32MiB"
+    file.write_bytes((b"\1\0\0\0" + b"x" * (1 << 24)) * 2)
+    decode = f"{sys.executable} -m framecodec decode --codec {codec} {file} > {os.devnull}"
+    command = ["sh", "-c", decode]
+    with started_command(command, terminal=80 if watched else None) as process:
+        assert process.wait() == 0
+    assert (b"decode" in process.output) == watched

@@ -1,0 +1,125 @@
+"""``framecodec wireshark``: the dissector, run by tshark on captures."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from framecodec import Codec, formats, parse_codec
+from framecodec.cli.common import CommandError
+from framecodec.cli.wireshark import dissector
+from tests.helpers.command import run
+from tests.helpers.packets import SERVER, conversation, ethernet, pcap
+
+pytest.importorskip("rich", reason="the extra cli is not installed")
+
+TSHARK = shutil.which("tshark")
+needs_tshark = pytest.mark.skipif(
+    TSHARK is None, reason="tshark is not installed (tests/interop/install.sh installs it)"
+)
+
+
+def dissect(codec: Codec, stream: bytes, tmp_path: Path, seed: int = 0) -> list[list[str]]:
+    """Return the values of the fields of each frame that tshark finds in a stream.
+
+    The stream is cut into segments at random places.
+    """
+    assert TSHARK is not None
+    r = random.Random(seed)
+    cuts = sorted(r.sample(range(1, len(stream)), min(12, len(stream) - 1)))
+    pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+    capture, script = tmp_path / "capture.pcap", tmp_path / "dissector.lua"
+    capture.write_bytes(pcap(map(ethernet, conversation(pieces, [])), link=1))
+    script.write_text(dissector(codec, "mine", [SERVER[1]]))
+    names = ("size", "length", "magic", "lead", "rest", "trailer")
+    fields = [option for name in names for option in ("-e", f"mine.{name}")]
+    command = [TSHARK, "-X", f"lua_script:{script}", "-r", str(capture), "-Y", "mine"]
+    command += ["-T", "fields", "-E", "separator=|", "-E", "occurrence=a", *fields]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "Lua" not in done.stderr, done.stderr
+    rows = [line.split("|") for line in done.stdout.splitlines()]
+    # Frames of one packet are in one row, each field a list.
+    return [
+        [value for row in rows for value in row[column].split(",") if value] for column in range(6)
+    ]
+
+
+@needs_tshark
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "notation",
+    [
+        "u32be",
+        "u16le,offset=2,includes=frame",
+        "u8,magic=%AB%CD,offset=3,adjustment=1,trailer=%0A",
+        "u24be,adjustment=6",
+        "i32be,offset=1,adjustment=-4",
+        "u64le",
+        "struct:!I",
+        "digits4",
+        "hex4,includes=frame",
+        "varint",
+        "varint,offset=1",
+        "text,end=%3A,trailer=%2C",
+        "text,end=%0D%0A,base=16",
+        "headers",
+    ],
+)
+def test_tshark_finds_the_frames(notation: str, tmp_path: Path) -> None:
+    codec, r = parse_codec(notation), random.Random(7)
+    messages = [r.randbytes(r.choice([8, 20, 130, 200])) for _ in range(12)]
+    frames = [codec.encode(message) for message in messages]
+    sizes, lengths, magics, leads, rests, trailers = dissect(codec, b"".join(frames), tmp_path)
+    assert [int(size) for size in sizes] == [len(frame) for frame in frames]
+    assert len(lengths) == len(frames)
+    magic, trailer = codec.parameters["magic"], codec.parameters["trailer"]
+    assert magics == [magic.hex()] * (len(frames) if magic else 0)
+    assert trailers == [trailer.hex()] * (len(frames) if trailer else 0)
+    lead = 0
+    if codec.parameters.get("length_offset"):
+        lead = codec.parameters["length_offset"] - len(magic)
+        assert leads == [message[:lead].hex() for message in messages]
+    assert rests == [message[lead:].hex() for message in messages]
+
+
+@needs_tshark
+@pytest.mark.slow
+def test_tshark_shows_special_values(tmp_path: Path) -> None:
+    stream = formats["pkt-line"].encode(b"ab") + b"0000" + formats["pkt-line"].encode(b"hello")
+    sizes, lengths, *_ = dissect(formats["pkt-line"], stream, tmp_path)
+    assert sizes == ["6", "4", "9"]
+    assert lengths == ["6", "0", "9"]
+
+
+@needs_tshark
+@pytest.mark.slow
+def test_tshark_marks_what_is_not_a_frame(tmp_path: Path) -> None:
+    stream = formats.ascii4.encode(b"good") + b"GET / HTTP/1.1\r\n"
+    sizes, *_ = dissect(formats.ascii4, stream, tmp_path)
+    assert sizes == ["8"]
+
+
+def test_the_command_prints_the_dissector() -> None:
+    result = run("wireshark", "--codec", "kafka", "--port", "9092", "--port", "9093")
+    assert (result.status, result.errors) == (0, "")
+    text = result.output.decode()
+    assert text == dissector(formats.kafka, "framed", [9092, 9093])
+    assert "dissect_tcp_pdus" in text
+    assert ":add(9092, proto)" in text
+
+
+@pytest.mark.parametrize("name", ["", "Big", "a b", "a\nb", "1a", '"'])
+def test_a_bad_name_is_refused(name: str) -> None:
+    with pytest.raises(CommandError, match="is not a name"):
+        dissector(Codec.uint(4), name)
+
+
+def test_a_codec_of_functions_is_refused_in_one_line() -> None:
+    result = run("wireshark", "--codec", "giop")
+    assert (result.status, result.output, result.errors.count("\n")) == (1, b"", 1)
+    assert "custom" in result.errors
+    assert run("wireshark", "--codec", "u8", "--port", "70000").status == 2

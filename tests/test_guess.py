@@ -1,0 +1,265 @@
+"""`framecodec.guess` and the command: what explains a capture, held to figures."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import framecodec
+from framecodec import Codec, Guess, formats, guess, parse_codec
+from tests.helpers.command import run, run_process, started
+from tests.helpers.format_captures import repeated, varied
+from tests.helpers.packets import conversation, pcap
+
+FRAMES = 24
+
+
+def text(r: random.Random, size: int) -> bytes:
+    return bytes(r.choices(b"etaoin shrdlu,.\n", k=size))
+
+
+def capture(codec: Codec, seed: int = 0, count: int = FRAMES) -> bytes:
+    r = random.Random(seed)
+    lead = max(0, (codec.parameters["length_offset"] or 0) - len(codec.parameters["magic"]))
+    return codec.encode_many(r.randbytes(lead) + text(r, r.randrange(8, 150)) for _ in range(count))
+
+
+def rank(found: list[Guess], data: bytes, codec: Codec) -> int | None:
+    """Return the place of the first guess that reads the same messages as a codec."""
+    messages = codec.split(data)
+    for place, one in enumerate(found):
+        if one.codec.split(data) == messages:
+            return place
+    return None
+
+
+@pytest.mark.parametrize(
+    "notation",
+    [
+        "u8",
+        "u16le",
+        "u32be",
+        "u32le,includes=frame",
+        "u64be",
+        "u24be,offset=1",
+        "u16be,offset=2,includes=frame",
+        "u32be,offset=1,adjustment=-4",
+        "u16le,magic=%AB%CD",
+        "u16be,magic=%AB%CD,offset=3,trailer=%0D%0A",
+        "digits4",
+        "digits6,includes=frame",
+        "hex4",
+        "varint",
+        "varint,offset=1",
+        "text,end=%3A,trailer=%2C",
+        "text,end=%0A",
+        "text,end=%0D%0A,base=16,trailer=%0D%0A",
+        "headers",
+        "headers,name=Size",
+    ],
+)
+def test_a_shape_without_a_name_is_found(notation: str) -> None:
+    codec = parse_codec(notation)
+    data = capture(codec)
+    found = guess(data)
+    assert rank(found, data, codec) == 0
+    assert found[0].frames == FRAMES
+    assert (found[0].explained, found[0].left, found[0].complete) == (len(data), 0, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [repeated, varied])
+def test_the_protocols_of_the_catalogue_are_found(
+    make: Callable[[str, int, int], list[bytes]],
+) -> None:
+    first, third = [], []
+    for name, codec in formats.items():
+        data = b"".join(make(name, FRAMES, 0))
+        place = rank(guess(data), data, codec)
+        if place != 0:
+            first.append(name)
+        if place is None or place > 2:
+            third.append(name)
+    assert len(first) <= 0.1 * len(formats), first
+    # Captures of a few short frames again and again are explained by much.
+    assert len(third) <= (0.05 if make is repeated else 0) * len(formats), third
+
+
+NAMED = ["kafka", "postgres", "mqtt", "amqp", "tls", "lsp", "netstring", "bgp", "bitcoin", "http2"]
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_known_protocol_is_named(name: str) -> None:
+    data = b"".join(varied(name, FRAMES, 1))
+    assert name in guess(data)[0].names
+
+
+@pytest.mark.slow
+def test_random_bytes_are_nothing() -> None:
+    claims = []
+    for seed in range(1000):
+        r = random.Random(seed)
+        data = r.randbytes(r.choice([100, 300, 1000, 3000]))
+        if seed % 100 == 0:
+            data = r.randbytes(100_000)
+        if found := guess(data):
+            claims.append((seed, len(data), str(found[0].codec), found[0].bits))
+    assert not claims
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"x",
+        bytes(10_000),
+        b"\xff" * 5000,
+        b"ab" * 5000,
+        random.Random(0).randbytes(20_000),
+        Path(__file__).read_bytes(),
+        Codec.uint(4).encode(b"one frame"),
+    ],
+    ids=["empty", "byte", "zeros", "ones", "period", "random", "source", "one"],
+)
+def test_what_has_no_frames_is_nothing(data: bytes) -> None:
+    assert guess(data) == []
+
+
+def test_a_capture_that_ends_inside_a_frame() -> None:
+    data = capture(Codec.uint(4))[:-3]
+    best = guess(data)[0]
+    assert str(best.codec) == "u32be"
+    assert (best.frames, best.complete) == (FRAMES - 1, False)
+    assert best.explained + best.left == len(data)
+    assert best.left > 0
+
+
+@pytest.mark.parametrize(
+    ("greeting", "name"),
+    [
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "http2"),
+        (b"AMQP\0\0\x09\x01", "amqp"),
+        (b"SSH-2.0-OpenSSH_9.2p1\r\n", "ssh"),
+        (b"\x13BitTorrent protocol" + bytes(48), "bittorrent"),
+    ],
+)
+def test_frames_after_a_greeting(greeting: bytes, name: str) -> None:
+    data = greeting + b"".join(varied(name, FRAMES, 2))
+    best = guess(data)[0]
+    assert best.offset == len(greeting)
+    assert best.codec.split(data[best.offset :])[0] == formats[name].split(data[best.offset :])[0]
+
+
+def test_a_guess_is_plain_data() -> None:
+    import pickle
+
+    (best, *_) = found = guess(capture(formats.kafka))
+    assert isinstance(best, Guess)
+    assert best.bits > 50
+    assert pickle.loads(pickle.dumps(found)) == found
+    assert guess(memoryview(bytearray(capture(formats.kafka)))) == found
+    assert guess(capture(formats.kafka), limit=1) == found[:1]
+    with pytest.raises(TypeError):
+        guess("text")  # type: ignore[arg-type]
+
+
+def test_the_function_is_loaded_when_it_is_used() -> None:
+    import subprocess
+    import sys
+
+    program = (
+        "import sys, framecodec; before = 'framecodec._guess' in sys.modules; "
+        "framecodec.guess(b''); print(before, 'framecodec._guess' in sys.modules, "
+        "'guess' in dir(framecodec))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30
+    )
+    assert done.stdout.split() == ["False", "True", "True"]
+    assert framecodec.guess is guess
+
+
+def test_damaged_captures_raise_nothing() -> None:
+    for seed in range(30):
+        r = random.Random(seed)
+        name = r.choice(list(formats))
+        data = bytearray(b"".join(varied(name, 10, seed)))
+        for _ in range(r.randrange(5)):
+            data[r.randrange(len(data))] = r.randrange(256)
+        for one in guess(data[: r.randrange(1, len(data))]):
+            assert one.frames >= 4
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def needs_rich() -> None:
+    pytest.importorskip("rich", reason="the extra cli is not installed")
+
+
+@pytest.mark.usefixtures("needs_rich")
+def test_the_command_shows_guesses_and_evidence(tmp_path: Path) -> None:
+    file = tmp_path / "capture"
+    file.write_bytes(capture(formats.postgres))
+    result = run_process("guess", str(file))
+    assert (result.status, result.errors) == (0, "")
+    lines = result.output.decode().splitlines()
+    assert lines[0].startswith("A guess, for ")
+    assert re.search(
+        r"offset=1,adjustment=-4 +postgres +24 +0 +1 in 10\^\d+", result.output.decode()
+    )
+    assert lines[-1].startswith("See the frames: framecodec dump --codec ")
+
+
+@pytest.mark.usefixtures("needs_rich")
+def test_the_command_says_none_on_random_bytes() -> None:
+    result = run("guess", stdin=random.Random(1).randbytes(5000))
+    assert (result.status, result.errors) == (1, "")
+    assert result.output.startswith(b"none: ")
+    assert run("guess", "--json", stdin=random.Random(1).randbytes(5000)) == (1, b"", "")
+
+
+@pytest.mark.usefixtures("needs_rich")
+def test_the_command_prints_objects() -> None:
+    data = capture(formats.mqtt)
+    result = run("guess", "--json", "--limit", "3", stdin=data)
+    rows = [json.loads(line) for line in result.output.splitlines()]
+    assert 1 <= len(rows) <= 3
+    assert "mqtt" in rows[0]["names"]
+    assert parse_codec(rows[0]["codec"]).split(data)[1] == rows[0]["explained"] == len(data)
+
+
+@pytest.mark.usefixtures("needs_rich")
+def test_the_command_reads_captures() -> None:
+    up, down = capture(formats.kafka, 1), capture(formats.ascii4, 2)
+    pieces = [[data[at : at + 300] for at in range(0, len(data), 300)] for data in (up, down)]
+    stdin = pcap(conversation(*pieces))
+    result = run("guess", "--json", "--limit", "1", stdin=stdin)
+    rows = [json.loads(line) for line in result.output.splitlines()]
+    assert [(row["source"], row["frames"]) for row in rows] == [
+        ("10.0.0.1:50000", FRAMES),
+        ("10.0.0.2:80", FRAMES),
+    ]
+    assert "kafka" in rows[0]["names"]
+    assert rows[1]["codec"] == "digits4"
+    assert run("guess", stdin=pcap([])).status == 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("needs_rich")
+@pytest.mark.parametrize("columns", [80, 200])
+@pytest.mark.parametrize("color", [True, False])
+def test_the_command_in_a_terminal(columns: int, color: bool, tmp_path: Path) -> None:
+    file = tmp_path / "capture"
+    file.write_bytes(capture(formats.kafka))
+    with started("guess", str(file), terminal=columns, color=color) as process:
+        assert process.wait() == 0
+    lines = re.sub(rb"\x1b\[[0-9;]*m", b"", process.output).decode().splitlines()
+    assert max(map(len, lines)) <= columns
+    assert any("kafka" in line for line in lines)
