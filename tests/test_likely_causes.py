@@ -320,6 +320,14 @@ def test_a_wrong_trailer_or_magic_is_not_blamed_on_the_length(engine: ModuleType
         assert str(caught.value).startswith("invalid frame at stream offset 0: wrong "), stream
 
 
+def test_a_format_that_is_http_is_not_suspected_to_be_http(engine: ModuleType) -> None:
+    for stream in (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", b"GET / HTTP/1.1\r\nHo"):
+        text = first_error(engine.Splitter(formats.http1), [stream])
+        assert text.startswith(("invalid frame", "incomplete frame"))
+    text = first_error(engine.Splitter(formats.http1), [TLS])
+    assert text.startswith(r"b'\x16' may be the start of TLS or a binary length; ")
+
+
 def honest_frames() -> Iterator[tuple[Codec, bytes]]:
     for codec in (
         Codec.uint(1),

@@ -71,13 +71,21 @@ def likely_cause(data: bytes, layout: Layout | None = None, received: int | None
     if layout.kind == HEADERS:
         return _other_than_text(data)
     if received is not None:
-        has_number = layout.kind in (UINT, VARINT)
+        has_number = layout.kind in (UINT, VARINT) and _counts_bytes(layout)
         return _other_frames(data, layout, received) if has_number else ""
     if layout.kind == UINT:
-        return _other_number(data, layout) or _start_of(data, 0)
+        cause = _other_number(data, layout) if _counts_bytes(layout) else ""
+        return cause or _start_of(data, 0)
     if layout.kind in (DIGITS, TEXT):
         return _other_than_digits(data, layout)
     return _start_of(data, 0)
+
+
+def _counts_bytes(layout: Layout) -> bool:
+    """Return whether all of the length field is a number of bytes."""
+    # Not every version of a layout has all of these attributes.
+    attributes = (("unit", 1), ("mask", 0), ("wider", ()))
+    return all(getattr(layout, name, neutral) == neutral for name, neutral in attributes)
 
 
 # --- other protocols ------------------------------------------------------------------------------
@@ -98,13 +106,15 @@ def _may_be_another_protocol(data: bytes, layout: Layout, waiting: bool) -> bool
     """Return whether the first bytes cannot be a valid frame's magic or lead."""
     if layout.magic and data.startswith(layout.magic):
         return False
+    if layout.kind == CUSTOM:  # a parse() that refuses later bytes has accepted these
+        return not waiting and len(data) <= 8
     if _TLS.match(data):
         return layout.field_offset != 3  # where a record of TLS has its length
     if not waiting:
         return True
     # The lead of a valid frame may look like anything; a binary length is seldom printable.
     text = re.match(rb"[\t\r\n -~]+(\x00\r)?", data)
-    return layout.kind != CUSTOM and text is not None and text.end() > layout.field_offset
+    return text is not None and text.end() > layout.field_offset
 
 
 def _start_of(data: bytes, position: int) -> str:
