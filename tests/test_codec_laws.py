@@ -69,12 +69,12 @@ def test_encode_writes_the_parts_that_the_codec_names(
     engine: ModuleType, data: st.DataObject
 ) -> None:
     codec = data.draw(codecs())
-    parameters = codec.parameters
+    has = codec.parameters
     for message in data.draw(some_messages(codec)):
         frame = engine.Encoder(codec).encode(message)
-        assert frame.startswith(parameters["magic"])
+        assert frame.startswith(has["magic"])
         if isinstance(message, bytes):
-            assert frame.endswith(parameters["trailer"])
+            assert frame.endswith(has["trailer"])
         # The reference, which knows no layout, reads the same message out of it.
         outcome = expect(codec, frame)
         assert outcome.error is None

@@ -37,23 +37,23 @@ def random_codec(rng: random.Random) -> Codec:
         kind = rng.choice(
             ["uint", "uint", "struct", "digits", "varint", "text", "headers", "custom"]
         )
-        parameters = random_parameters(kind, rng)
+        has = random_parameters(kind, rng)
         try:
-            codec: Codec = getattr(Codec, kind)(**parameters)
+            codec: Codec = getattr(Codec, kind)(**has)
         except ValueError:
             continue
         return codec
 
 
 def random_parameters(kind: str, rng: random.Random) -> dict[str, Any]:
-    parameters: dict[str, Any] = {
+    has: dict[str, Any] = {
         "magic": rng.choice((b"", b"", b"M", rng.randbytes(rng.randint(0, 5)))),
         "trailer": rng.choice((b"", b"", b"\r\n", rng.randbytes(rng.randint(0, 5)))),
         "max_message_size": rng.choice((None, 0, 1, 2**70, rng.randint(0, 300), 2**16, 2**24)),
     }
     if kind == "custom":
         return {
-            **parameters,
+            **has,
             "parse": parse_tagged,
             "build": build_tagged,
             "max_header": rng.randint(2, 9),
@@ -61,13 +61,13 @@ def random_parameters(kind: str, rng: random.Random) -> dict[str, Any]:
     if rng.random() < 0.3:
         keys = rng.sample([*range(12), *NUMBERS], rng.randint(1, 4))
         objects = rng.sample(OBJECTS, len(keys))
-        parameters["specials"] = dict(zip(keys, objects, strict=True))
+        has["specials"] = dict(zip(keys, objects, strict=True))
     elif rng.random() < 0.4 and kind != "headers":
-        parameters["length_offset"] = len(parameters["magic"]) + rng.randint(0, 5)
+        has["length_offset"] = len(has["magic"]) + rng.randint(0, 5)
     if kind in ("uint", "struct", "digits") and rng.random() < 0.3:
-        parameters["length_includes"] = "frame"
+        has["length_includes"] = "frame"
     elif rng.random() < 0.4:
-        parameters["length_adjustment"] = rng.choice((rng.randint(-9, 9), rng.choice(NUMBERS)))
+        has["length_adjustment"] = rng.choice((rng.randint(-9, 9), rng.choice(NUMBERS)))
     own: dict[str, dict[str, Any]] = {
         "uint": {
             "width": rng.randint(1, 8),
@@ -88,7 +88,7 @@ def random_parameters(kind: str, rng: random.Random) -> dict[str, Any]:
         },
         "headers": {"name": rng.choice(("L", "Content-Length")), "max_header": rng.randint(6, 80)},
     }
-    return parameters | own[kind]
+    return has | own[kind]
 
 
 def random_stream(codec: Codec, rng: random.Random, seed: int) -> bytes:

@@ -280,8 +280,8 @@ def _check(world: World, codec: Codec, raw: bool, skip: bool) -> None:
     assert world.detached is not None
     assert not world.detached.strip(BYTE)
     delivered = 0
-    parameters = codec.parameters
-    trailer, magic = len(parameters["trailer"]), len(parameters["magic"])
+    has = codec.parameters
+    trailer, magic = len(has["trailer"]), len(has["magic"])
     for message in world.messages:
         if message is None:
             delivered += 1
@@ -289,7 +289,7 @@ def _check(world: World, codec: Codec, raw: bool, skip: bool) -> None:
         assert not message.strip(BYTE)
         header = 3 if codec.parameters.get("width") == 3 else 1
         delivered += len(message) + (0 if raw else header + trailer + magic)
-    if not (skip and parameters["max_message_size"] == 50):
+    if not (skip and has["max_message_size"] == 50):
         assert delivered == offset, f"delivered {delivered} bytes of {offset}"
         assert len(world.detached) == taken - offset
 

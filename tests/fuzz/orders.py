@@ -968,7 +968,7 @@ def _simpler_choices(program: Program) -> Iterator[Program]:
         yield replace(program, raw=False)
     if program.skip:
         yield replace(program, skip=False)
-    parameters = program.codec.parameters
+    has = program.codec.parameters
     for name, plain in (
         ("magic", b""),
         ("trailer", b""),
@@ -978,10 +978,10 @@ def _simpler_choices(program: Program) -> Iterator[Program]:
         ("length_includes", "rest"),
         ("max_message_size", None),
     ):
-        if parameters[name] != plain:
+        if has[name] != plain:
             with contextlib.suppress(ValueError, TypeError):
                 yield replace(program, codec=program.codec.replace(**{name: plain}), source="")
-    if isinstance(parse := parameters.get("parse"), Parser):
+    if isinstance(parse := has.get("parse"), Parser):
         for change in ({"look_ahead": 0}, {"early": False}, {"leads": False}, {"trick": ""}):
             if replace(parse, **change) != parse:  # type: ignore[arg-type]
                 changed = replace(parse, **change)  # type: ignore[arg-type]

@@ -179,28 +179,28 @@ def match_constant(frame: bytes, pos: int, constant: bytes) -> int:
 
 def read_header(codec: Codec, frame: bytes) -> tuple[int, int, bytes, int]:
     """The field's value, the header's size, the lead, and how many bytes decide that."""
-    parameters = codec.parameters
-    magic_stop = match_constant(frame, 0, parameters["magic"])
-    pos = magic_stop if parameters["length_offset"] is None else parameters["length_offset"]
+    has = codec.parameters
+    magic_stop = match_constant(frame, 0, has["magic"])
+    pos = magic_stop if has["length_offset"] is None else has["length_offset"]
     if codec.kind == "custom":
-        return ask_parse(frame, pos, parameters["parse"], parameters["max_header"])
+        return ask_parse(frame, pos, has["parse"], has["max_header"])
     if codec.kind == "uint":
-        order = sys.byteorder if parameters["byteorder"] == "native" else parameters["byteorder"]
-        value, stop = read_binary(frame, pos, parameters["width"], order, parameters["signed"])
+        order = sys.byteorder if has["byteorder"] == "native" else has["byteorder"]
+        value, stop = read_binary(frame, pos, has["width"], order, has["signed"])
     elif codec.kind == "struct":
-        size = struct.calcsize(parameters["fmt"])
+        size = struct.calcsize(has["fmt"])
         if len(frame) < pos + size:
             raise Short
-        (value,), stop = struct.unpack(parameters["fmt"], frame[pos : pos + size]), pos + size
+        (value,), stop = struct.unpack(has["fmt"], frame[pos : pos + size]), pos + size
     elif codec.kind == "digits":
-        value, stop = read_digits(frame, pos, parameters["width"], parameters["base"])
+        value, stop = read_digits(frame, pos, has["width"], has["base"])
     elif codec.kind == "varint":
-        value, stop = read_varint(frame, pos, parameters["max_width"])
+        value, stop = read_varint(frame, pos, has["max_width"])
     elif codec.kind == "text":
-        signed = any(special < 0 for special in parameters["specials"] or ())
-        value, stop = read_text(frame, pos, parameters["end"], parameters["base"], signed)
+        signed = any(special < 0 for special in has["specials"] or ())
+        value, stop = read_text(frame, pos, has["end"], has["base"], signed)
     else:
-        value, stop = read_headers(frame, pos, parameters["name"], parameters["max_header"])
+        value, stop = read_headers(frame, pos, has["name"], has["max_header"])
     return value, stop, frame[magic_stop:pos], stop
 
 
@@ -209,11 +209,11 @@ def read_header(codec: Codec, frame: bytes) -> tuple[int, int, bytes, int]:
 
 def expect(codec: Codec, data: bytes, *, raw: bool = False, skip: bool = False) -> Outcome:
     """The outcome of a stream that ends after `data`."""
-    parameters = codec.parameters
+    has = codec.parameters
     specials, trailer, limit = (
-        parameters["specials"] or {},
-        parameters["trailer"],
-        parameters["max_message_size"],
+        has["specials"] or {},
+        has["trailer"],
+        has["max_message_size"],
     )
     if limit is None:  # a custom lead beside the largest rest is beyond what counts can hold
         limit = 2**64 - 1 if codec.kind == "custom" else math.inf
@@ -231,8 +231,8 @@ def expect(codec: Codec, data: bytes, *, raw: bool = False, skip: bool = False) 
                     (outcome.stream_offset, outcome.stream_offset, len(outcome.messages))
                 )
                 continue
-            rest_size = value + parameters["length_adjustment"]
-            if parameters["length_includes"] == "frame":
+            rest_size = value + has["length_adjustment"]
+            if has["length_includes"] == "frame":
                 rest_size = value - size - len(trailer)
             if rest_size < 0 or value < 0:
                 raise Bad(size)

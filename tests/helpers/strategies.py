@@ -53,7 +53,7 @@ def descriptions(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
         st.sampled_from(["uint", "struct", "digits", "varint", "text", "headers", "custom"])
     )
     magic = draw(small_bytes)
-    parameters: dict[str, Any] = {
+    has: dict[str, Any] = {
         "magic": magic,
         "trailer": draw(small_bytes),
         "max_message_size": draw(
@@ -61,46 +61,46 @@ def descriptions(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
         ),
     }
     if kind == "custom":
-        parameters |= {
+        has |= {
             "parse": parse_tagged,
             "build": build_tagged,
             "max_header": draw(st.integers(2, 9)),
         }
-        return kind, parameters
-    parameters["length_adjustment"] = draw(st.one_of(st.just(0), st.integers(-9, 9), numbers))
+        return kind, has
+    has["length_adjustment"] = draw(st.one_of(st.just(0), st.integers(-9, 9), numbers))
     if draw(st.integers(0, 2)) == 0:
-        parameters["specials"] = draw(specials(numbers))
+        has["specials"] = draw(specials(numbers))
     elif kind != "headers" and draw(st.booleans()):
-        parameters["length_offset"] = len(magic) + draw(st.integers(0, 4))
+        has["length_offset"] = len(magic) + draw(st.integers(0, 4))
     if kind == "uint":
-        parameters["width"] = draw(st.integers(1, 8))
-        parameters["byteorder"] = draw(st.sampled_from(["big", "little", "native"]))
-        parameters["signed"] = draw(st.booleans())
+        has["width"] = draw(st.integers(1, 8))
+        has["byteorder"] = draw(st.sampled_from(["big", "little", "native"]))
+        has["signed"] = draw(st.booleans())
     elif kind == "struct":
-        parameters["fmt"] = draw(st.sampled_from(STRUCT_FORMATS))
+        has["fmt"] = draw(st.sampled_from(STRUCT_FORMATS))
     elif kind == "digits":
-        parameters["width"] = draw(st.one_of(st.integers(1, 8), st.integers(15, 21)))
-        parameters["base"] = draw(st.sampled_from([10, 16]))
+        has["width"] = draw(st.one_of(st.integers(1, 8), st.integers(15, 21)))
+        has["base"] = draw(st.sampled_from([10, 16]))
     elif kind == "varint":
-        parameters["max_width"] = draw(st.integers(1, 10))
+        has["max_width"] = draw(st.integers(1, 10))
     elif kind == "text":
-        parameters["end"] = draw(
+        has["end"] = draw(
             st.sampled_from([b":", b"\r\n", b" ", b"\0", b"::", b"a", b";1", b"\xff"])
         )
-        parameters["base"] = draw(st.sampled_from([10, 16]))
+        has["base"] = draw(st.sampled_from([10, 16]))
     else:
-        parameters["name"] = draw(st.sampled_from(["L", "Content-Length", "x-Size"]))
-        parameters["max_header"] = draw(st.integers(6, 60))
+        has["name"] = draw(st.sampled_from(["L", "Content-Length", "x-Size"]))
+        has["max_header"] = draw(st.integers(6, 60))
     if kind in ("uint", "struct", "digits") and draw(st.integers(0, 2)) == 0:
-        parameters |= {"length_includes": "frame", "length_adjustment": 0}
-    return kind, parameters
+        has |= {"length_includes": "frame", "length_adjustment": 0}
+    return kind, has
 
 
 def make(description: tuple[str, dict[str, Any]]) -> Codec | None:
     """The codec; None where the description is refused as it should be, with a reason."""
-    kind, parameters = description
+    kind, has = description
     try:
-        return getattr(Codec, kind)(**parameters)  # type: ignore[no-any-return]
+        return getattr(Codec, kind)(**has)  # type: ignore[no-any-return]
     except ValueError:
         return None
 
