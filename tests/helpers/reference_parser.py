@@ -210,11 +210,7 @@ def read_header(codec: Codec, frame: bytes) -> tuple[int, int, bytes, int]:
 def expect(codec: Codec, data: bytes, *, raw: bool = False, skip: bool = False) -> Outcome:
     """The outcome of a stream that ends after `data`."""
     has = codec.parameters
-    specials, trailer, limit = (
-        has["specials"] or {},
-        has["trailer"],
-        has["max_message_size"],
-    )
+    specials, trailer, limit = has["specials"] or {}, has["trailer"], has["max_message_size"]
     if limit is None:  # a custom lead beside the largest rest is beyond what counts can hold
         limit = 2**64 - 1 if codec.kind == "custom" else math.inf
     outcome, oversized = Outcome(), False
