@@ -9,6 +9,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import framecodec.asyncio
 from framecodec import Codec, FrameError, formats
@@ -16,6 +18,7 @@ from framecodec._error_texts import message_too_slow, message_took_too_long, no_
 from framecodec._likely_causes import SAMPLE_SIZE, likely_cause
 from framecodec.errors import MessageTimeoutError
 from tests.helpers.event_loops import run
+from tests.helpers.strategies import codecs
 
 HTTP = b"GET /index.html HTTP/1.1\r\nHost: example.org\r\nUser-Agent: test\r\n\r\n"
 TLS = bytes.fromhex("16030102000100") + b"\x01\xfc\x03\x03" + bytes(range(64))
@@ -411,3 +414,21 @@ def test_a_skipped_frame_has_its_header_as_sample(engine: ModuleType) -> None:
 def test_nothing_is_guessed_from_nothing() -> None:
     assert likely_cause(b"") == ""
     assert likely_cause(b"", Codec.uint(4).layout, 0) == ""
+
+
+OPENINGS = st.sampled_from([HTTP, TLS, SSH, PROXY_1, PROXY_2, JSON, b"02", b"0005", b"5:", b""])
+
+
+@given(codecs(), OPENINGS, st.binary(max_size=40), st.integers(1, 200), st.booleans())
+def test_likely_cause_ends_and_returns_a_clause_for_any_bytes(
+    codec: Codec, opening: bytes, noise: bytes, repeat: int, waiting: bool
+) -> None:
+    data = ((opening + noise) * repeat)[:SAMPLE_SIZE]
+    cause = likely_cause(data, codec.layout, len(data) + repeat - 1 if waiting else None)
+    assert cause.isprintable()
+    assert len(cause) < 120
+
+
+def test_likely_cause_ends_where_another_reading_gives_frames_without_bytes() -> None:
+    codec = Codec.uint(2, length_adjustment=-7)
+    assert likely_cause(b"05:" * 20, codec.layout, 60) == ""

@@ -275,7 +275,7 @@ def _count_frames(data: bytes, received: int, magic: bytes, read: _Read) -> tupl
     pos = frames = 0
     while pos < received and pos < len(data):
         found = read(data, pos)
-        if found is None or not data.startswith(magic, pos):
+        if found is None or found[1] <= 0 or not data.startswith(magic, pos):
             return 0, False
         if pos + found[1] > received:
             break
@@ -306,7 +306,7 @@ def _other_than_digits(data: bytes, layout: Layout) -> str:
     if layout.base == 10 and last in b"abcdefABCDEF" and not int(digits):
         return f"{last!r} is a digit with base=16"
     if layout.kind == DIGITS and int(digits):
-        return f"read with {len(digits)} digits the length is {int(digits)}"
+        return f"read with {len(digits)} digits the length is {int(digits, layout.base)}"
     return ""
 
 
