@@ -174,8 +174,8 @@ def declared_too_large(
     limited_by = "max_message_size" if limit < MAX_VALUE else "64 bits"
     return MessageTooLargeError(
         f"message too large: {size} bytes, the limit is {limit} ({limited_by}); the frame at "
-        f"stream offset {stream_offset} begins {show(header)}; raise the limit if the peer may "
-        "send such messages, else check that it uses the same codec",
+        f"stream offset {stream_offset} begins {show(header)}; check that the peer uses the "
+        "same codec, or raise the limit if it may send such messages",
         size=size,
         limit=limit,
         stream_offset=stream_offset,
