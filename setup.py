@@ -27,7 +27,7 @@ elif importlib.util.find_spec("Cython") is None:  # without it setuptools looks 
 if obstacle and REQUIRE:
     sys.exit(f"FRAMECODEC_REQUIRE_EXTENSIONS is set, but no compiled engine is built: {obstacle}.")
 
-names = ["_encoder", "_splitter", "_socket_io", "asyncio._fast_path"]
+names = ["_encoder", "_splitter", "sockets._fast_path", "asyncio._fast_path"]
 if sys.platform == "linux":  # it waits with epoll; elsewhere its twin in Python is used
     names.append("serving._messages_loop")
 extensions = [

@@ -27,9 +27,9 @@ class Clock:
     """The clock of the time limits, which a test can set forward."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._real = time_limits._now
+        self._real = time_limits.monotonic
         self._added = 0.0
-        monkeypatch.setattr(time_limits, "_now", self.now)
+        monkeypatch.setattr(time_limits, "monotonic", self.now)
 
     def now(self) -> float:
         return self._real() + self._added
@@ -46,7 +46,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def fire(protocol: Any) -> None:
     """Let the timer fire now."""
-    timer = protocol._timer
+    timer = protocol._peer_timer
     if timer._handle is not None:
         timer._handle.cancel()
     timer._on_timer()

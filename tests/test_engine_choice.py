@@ -22,7 +22,7 @@ import framecodec
 from framecodec import _engine
 
 PACKAGE = Path(framecodec.__file__).parent
-NAMES = ["_encoder", "_splitter", "_socket_io", "asyncio._fast_path"]
+NAMES = ["_encoder", "_splitter", "sockets._fast_path", "asyncio._fast_path"]
 FREE_THREADED_BUILD = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 WITH_GIL = ("-X", "gil=1") if FREE_THREADED_BUILD else ()
 
@@ -36,7 +36,7 @@ from framecodec import splitter
 engines = {
     framecodec.Splitter.__module__,
     framecodec.asyncio.stream.fast_path.__name__,
-    framecodec.sockets._socket_io.__name__,
+    framecodec.sockets.connection._fast_path.__name__,
 }
 used = {"Python" if name.endswith("_py") else "compiled" for name in engines}
 print(framecodec.ACCELERATED, *used, splitter.FALLBACK_REASON, sep="|")
@@ -196,7 +196,7 @@ def test_import_of_a_module_that_raises_warns_once_with_the_error(
 def test_import_is_ended_by_an_interruption(package: Path, raised: str) -> None:
     remove_compiled(package)
     for name in NAMES:
-        stand_in(package, name, f"raise {raised}" if name == "_socket_io" else "")
+        stand_in(package, name, f"raise {raised}" if name == "sockets._fast_path" else "")
     done = run(package, SHOW_ENGINE, *WITH_GIL)
     assert done.returncode != 0
     assert done.stderr.splitlines()[-1] == raised

@@ -31,11 +31,10 @@ LAYERS = [
     {"_likely_causes.py": "guesses why a peer's bytes are not the frames that the codec expects"},
     {"_error_texts.py": "the texts of errors that several modules raise"},
     {
-        "_batch.py": "the messages of one receive, taken out one by one",
+        "_states.py": "the states of a connection's two directions",
         "_shapes.py": "parse and build functions of the formats whose shape needs code",
         "_text_shapes.py": "the same of text protocols: HTTP, RESP, STOMP, NATS, memcached",
-        "_socket_face.py": "the part of a socket's interface that all wrappers share",
-        "_waiting.py": "wait for a socket until a deadline",
+        "sockets/waiting.py": "wait for a socket until a deadline",
         "serving/log.py": "what the servers log",
         "asyncio/waiters.py": "futures that tasks wait for: until the peer takes more, or the end",
     },
@@ -69,12 +68,11 @@ LAYERS = [
         "_inbox.py": "the receive side of a connection: messages, its end, the peer's time limits",
         "_catalogue.py": "the class of the catalogue and its rows",
         "_outbox.py": "messages that were accepted for sending and are still unsent",
-        "datagrams.py": "`DatagramSocket`: messages in datagrams",
+        "_datagrams.py": "messages in datagrams: pack, split, largest size",
     },
     {"_formats/": "the rows of the catalogue: name, codec, description, specification"},
     {"catalogue.py": "`formats`: the known protocols, a table"},
     {
-        "_transfer.py": "messages that are never in memory as a whole: files, large buffers",
         "notation.py": "`parse_codec` and `format_codec`: a codec as one line of text",
     },
     {
@@ -84,13 +82,23 @@ LAYERS = [
         "asyncio/time_limits.py": "the timer of a peer with time limits",
         "asyncio/tls.py": "the upgrade of a stream to TLS",
         "asyncio/transport.py": "the transport that a protocol's user sees",
-        "_socket_io.pyx": "the fast path of a message through a socket, compiled",
-        "_socket_io_py.py": "the same in Python",
+        "sockets/_fast_path.pyx": "the fast path of a message through a socket, compiled",
+        "sockets/_fast_path_py.py": "the same in Python",
+        "sockets/base.py": "the part of a socket's interface that all wrappers share",
     },
     {
         "asyncio/sending.py": "the send side: messages → batch → outbox → transport",
-        "sockets.py": "connections on blocking sockets",
+        "sockets/datagrams.py": "`DatagramSocket`",
+        "sockets/wire.py": "one system call, plain or TLS, and what to wait for after it",
     },
+    {"sockets/receiving.py": "the slow path of receiving: waits, limits, failures"},
+    {"sockets/files.py": "messages from and to files, and into buffers of the caller"},
+    {"sockets/sending.py": "the slow path of sending: waits, unsent bytes"},
+    {"sockets/connection.py": "`FrameSocket`"},
+    {"sockets/connecting.py": "`connect`; addresses"},
+    {"sockets/listener.py": "`listen`, `Listener`; files of Unix sockets"},
+    {"sockets/__init__.py": "the public names for blocking sockets"},
+    {"datagrams.py": "the public name of `DatagramSocket`"},
     {
         "asyncio/back_pressure.py": "sends that wait while the peer is slow",
         "asyncio/protocol.py": "`FrameProtocol`: what the event loop calls",
@@ -132,13 +140,16 @@ EXCEPTIONS = {
     ("codec", "notation"),  # str(codec) is the notation, which uses codecs
     # The engine is chosen once for all modules, by their names.
     ("_engine", "asyncio._fast_path_py"),
-    ("_engine", "_socket_io_py"),
+    ("_engine", "sockets._fast_path_py"),
     # For annotations only: an object refers to the one that owns it.
     ("asyncio.back_pressure", "asyncio.protocol"),
     ("asyncio.sending", "asyncio.protocol"),
     ("asyncio.tls", "asyncio.stream"),
     ("asyncio.transport", "asyncio.protocol"),
     ("asyncio.transport", "asyncio.sending"),
+    ("sockets.files", "sockets.receiving"),
+    ("sockets.wire", "sockets.files"),
+    ("sockets.wire", "sockets.sending"),
 }
 
 

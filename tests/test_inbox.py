@@ -258,14 +258,6 @@ def test_message_timeout_does_not_count_time_in_which_the_owner_does_not_receive
     assert inbox.is_overdue(101.5)
 
 
-def test_message_timeout_counts_also_while_no_caller_waits() -> None:
-    inbox = new_inbox(message_timeout=2.0)
-    inbox.resume(0.0)
-    inbox.stop_waiting(0.0)
-    receive(inbox, b"\0", 1.0)
-    assert inbox.deadline() == 3.0
-
-
 def test_check_limits_says_how_far_the_message_came() -> None:
     inbox = new_inbox(message_timeout=2.0)
     inbox.resume(0.0)
@@ -326,13 +318,24 @@ def test_idle_timeout_adds_up_over_several_waits() -> None:
     assert (caught.value.timeout, caught.value.stream_offset) == (0.3, 0)
 
 
-def test_idle_timeout_counts_only_while_a_caller_waits() -> None:
+def test_idle_timeout_counts_only_while_the_owner_receives() -> None:
     inbox = new_inbox(idle_timeout=0.5)
-    inbox.resume(0.0)
-    inbox.stop_waiting(0.25)
     assert inbox.deadline() is None
-    inbox.wait(8.0)
+    inbox.resume(0.0)
+    inbox.pause(0.25)
+    assert not inbox.receiving
+    assert inbox.deadline() is None
+    inbox.resume(8.0)
+    assert inbox.receiving
     assert inbox.deadline() == 8.25
+
+
+def test_a_byte_that_arrives_while_the_owner_does_not_receive_starts_nothing() -> None:
+    inbox = new_inbox(message_timeout=2.0, idle_timeout=0.5)
+    receive(inbox, b"\0", 1.0)
+    assert inbox.deadline() is None
+    inbox.resume(9.0)
+    assert inbox.deadline() == 11.0
 
 
 def test_idle_timeout_starts_again_with_each_byte_and_not_inside_a_message() -> None:
@@ -365,7 +368,7 @@ def test_the_limits_hold_for_a_direct_message() -> None:
     assert (caught.value.stream_offset, caught.value.header) == (7, b"\0\x09")
 
 
-def test_the_stopwatch_of_the_quiet_runs_after_a_direct_message() -> None:
+def test_idle_timeout_starts_after_a_direct_message() -> None:
     inbox = new_inbox(message_timeout=2.0, idle_timeout=1.0)
     inbox.resume(0.0)
     receive(inbox, b"\0\x09xx", 1.0)

@@ -310,6 +310,36 @@ def test_message_timeout_without_a_layout_names_other_protocols() -> None:
     assert str(message_took_too_long(0.5, 4, 0, b"\0\0\0\1")).startswith("message too slow: 4 ")
 
 
+def test_frame_socket_time_out_names_the_likely_cause_first(engine_in_use: ModuleType) -> None:
+    for limits in ({}, {"message_timeout": 60.0}):
+        ours, theirs = socket.socketpair()
+        with theirs, framecodec.FrameSocket(ours, Codec.uint(2), **limits) as conn:
+            conn.settimeout(0.01)
+            with pytest.raises(TimeoutError, match=r"^no whole message within 0\.01 s; "):
+                conn.recv()
+            theirs.sendall(struct.pack("<H", 5) + HELLO)
+            for _ in range(2):
+                with pytest.raises(TimeoutError) as caught:
+                    conn.recv()
+                text = "read little-endian the length is 5; no whole message within 0.01 s: "
+                assert str(caught.value).startswith(f"{text}7 of 1282 bytes of the frame arrived")
+                assert caught.value.errno is None
+            theirs.sendall(bytes(1275))
+            assert conn.recv() == HELLO + bytes(1275)
+
+
+def test_frame_socket_message_timeout_names_the_likely_cause_first(
+    engine_in_use: ModuleType,
+) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs, framecodec.FrameSocket(ours, Codec.uint(2), message_timeout=0.01) as conn:
+        theirs.sendall(HTTP)
+        with pytest.raises(
+            MessageTimeoutError, match=r"^the peer seems to speak HTTP; message too"
+        ):
+            conn.recv()
+
+
 def test_a_wrong_trailer_or_magic_is_not_blamed_on_the_length(engine: ModuleType) -> None:
     for codec, stream in (
         (Codec.uint(4, trailer=b"T"), b"\0\0\0\x05helloX"),

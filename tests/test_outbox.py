@@ -7,7 +7,7 @@ import random
 import pytest
 
 from framecodec import Codec, MessageTooLargeError
-from framecodec._outbox import _MOST_BUFFERS, GATHER_SIZE, Outbox
+from framecodec._outbox import _BUFFER_LIMIT, GATHER_SIZE, Outbox
 
 CODEC = Codec.uint(4)
 LARGE = bytes(range(256)) * 64  # 16 KiB
@@ -26,13 +26,13 @@ def drain(outbox: Outbox, sizes: list[int]) -> bytes:
     return left
 
 
-def test_an_empty_outbox_has_no_buffers() -> None:
+def test_buffers_of_an_empty_outbox() -> None:
     outbox = Outbox(CODEC)
     assert outbox.size == 0
     assert outbox.buffers() == []
 
 
-def test_small_messages_are_joined_into_one_buffer() -> None:
+def test_buffers_join_small_messages() -> None:
     outbox = Outbox(CODEC)
     outbox.put(b"one")
     outbox.put_many([b"two", bytearray(b"three"), b""])
@@ -53,7 +53,7 @@ def test_put_many_takes_the_list_as_it_was_when_a_build_changes_it() -> None:
     assert drain(outbox, [10**6]) == b"".join(bytes([len(m) // 256]) + m for m in sent)
 
 
-def test_a_large_message_is_gathered_and_not_copied() -> None:
+def test_buffers_refer_to_a_large_message() -> None:
     outbox = Outbox(CODEC)
     outbox.put_many([b"one", LARGE, b"two"])
     buffers = outbox.buffers()
@@ -65,7 +65,7 @@ def test_a_large_message_is_gathered_and_not_copied() -> None:
     assert buffers[1] is LARGE
 
 
-def test_a_trailer_joins_what_follows() -> None:
+def test_buffers_join_a_trailer_with_the_next_frame() -> None:
     codec = Codec.text(b":", trailer=b",")
     outbox = Outbox(codec)
     outbox.put_many([LARGE, b"x"])
@@ -74,7 +74,7 @@ def test_a_trailer_joins_what_follows() -> None:
 
 @pytest.mark.parametrize("size", [GATHER_SIZE - 1, GATHER_SIZE, GATHER_SIZE + 1])
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_what_leaves_is_what_encode_makes(size: int, kind: type) -> None:
+def test_buffers_are_the_bytes_of_encode(size: int, kind: type) -> None:
     message = random.Random(size).randbytes(size)
     outbox = Outbox(CODEC)
     outbox.put(kind(message))
@@ -84,7 +84,7 @@ def test_what_leaves_is_what_encode_makes(size: int, kind: type) -> None:
 
 
 @pytest.mark.parametrize("cut", range(0, 33))
-def test_bytes_that_left_are_dropped_at_every_cut(cut: int) -> None:
+def test_sent_drops_bytes_at_every_cut(cut: int) -> None:
     outbox = Outbox(CODEC)
     outbox.put(b"hello")
     outbox.put_many([b"", b"four", b"seven77"])
@@ -96,7 +96,7 @@ def test_bytes_that_left_are_dropped_at_every_cut(cut: int) -> None:
     assert all(outbox.buffers())
 
 
-def test_messages_put_behind_a_cut_frame_follow_it() -> None:
+def test_put_after_a_cut_frame_follows_it() -> None:
     outbox = Outbox(CODEC)
     outbox.put(b"first")
     outbox.sent(2)
@@ -104,7 +104,7 @@ def test_messages_put_behind_a_cut_frame_follow_it() -> None:
     assert b"".join(outbox.buffers()) == CODEC.encode(b"first")[2:] + CODEC.encode(b"second")
 
 
-def test_an_invalid_message_among_many_takes_none_of_them() -> None:
+def test_put_many_takes_none_if_one_is_invalid() -> None:
     codec = Codec.uint(4, max_message_size=8000)
     outbox = Outbox(codec)
     outbox.put(b"before")
@@ -118,7 +118,7 @@ def test_an_invalid_message_among_many_takes_none_of_them() -> None:
     assert outbox.size == 10
 
 
-def test_special_objects_are_put_among_messages() -> None:
+def test_put_takes_specials() -> None:
     codec = Codec.text(b"\r\n", magic=b"$", trailer=b"\r\n", specials={-1: None})
     outbox = Outbox(codec)
     outbox.put_many([b"a", None, LARGE])
@@ -126,15 +126,15 @@ def test_special_objects_are_put_among_messages() -> None:
     assert b"".join(outbox.buffers()) == codec.encode_many([b"a", None, LARGE, None])
 
 
-def test_there_are_never_more_buffers_than_one_system_call_takes() -> None:
+def test_buffers_are_never_more_than_one_system_call_takes() -> None:
     outbox = Outbox(CODEC)
     messages = [bytes([n % 256]) * GATHER_SIZE for n in range(2000)]
     outbox.put_many(messages)
-    assert len(outbox.buffers()) <= _MOST_BUFFERS
+    assert len(outbox.buffers()) <= _BUFFER_LIMIT
     assert drain(outbox, [5_000_000]) == CODEC.encode_many(messages)
 
 
-def test_a_borrowed_message_may_change_after_own() -> None:
+def test_own_copies_a_borrowed_message() -> None:
     message = bytearray(LARGE)
     outbox = Outbox(CODEC)
     outbox.put(message)
@@ -146,7 +146,7 @@ def test_a_borrowed_message_may_change_after_own() -> None:
     assert b"".join(outbox.buffers()) == CODEC.encode_many([LARGE, LARGE])[5:]
 
 
-def test_own_copies_nothing_that_cannot_change() -> None:
+def test_own_does_not_copy_immutable_messages() -> None:
     outbox = Outbox(CODEC)
     outbox.put(LARGE)
     outbox.put(bytearray(LARGE))
@@ -155,7 +155,7 @@ def test_own_copies_nothing_that_cannot_change() -> None:
 
 
 @pytest.mark.parametrize("count", [-1, 10])
-def test_more_than_is_held_cannot_leave(count: int) -> None:
+def test_sent_refuses_more_than_is_held(count: int) -> None:
     outbox = Outbox(CODEC)
     outbox.put(b"hello")
     with pytest.raises(ValueError, match="9 bytes are held"):
@@ -163,7 +163,7 @@ def test_more_than_is_held_cannot_leave(count: int) -> None:
     assert outbox.size == 9
 
 
-def test_random_messages_and_random_cuts_lose_nothing() -> None:
+def test_outbox_loses_nothing_with_random_messages_and_cuts() -> None:
     rng = random.Random(1)
     outbox = Outbox(CODEC)
     put, left = b"", b""

@@ -164,7 +164,7 @@ def test_the_environment_chooses_the_python_engine(value: str) -> None:
 def test_missing_extensions_leave_the_python_engine() -> None:
     compiled = [
         f"framecodec.{name}"
-        for name in ("_encoder", "_splitter", "_socket_io", "asyncio._fast_path")
+        for name in ("_encoder", "_splitter", "sockets._fast_path", "asyncio._fast_path")
     ]
     printed = python(f"import sys; sys.modules |= dict.fromkeys({compiled}); " + SHOW_ENGINE)
     assert printed == f"False {ENGINES['python']}"

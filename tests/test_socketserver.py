@@ -144,7 +144,7 @@ all_servers = pytest.mark.parametrize(
 
 
 @all_servers
-def test_a_message_is_answered(server_class: type[Any]) -> None:
+def test_handle_message_returns_the_reply(server_class: type[Any]) -> None:
     with serving(server_class) as server, server.connect() as client:
         for message in (b"hello", b"byebye", bytes(range(256)) * 30):
             client.send(message)
@@ -152,7 +152,7 @@ def test_a_message_is_answered(server_class: type[Any]) -> None:
 
 
 @all_servers
-def test_no_reply_is_sent_where_there_is_none(server_class: type[Any]) -> None:
+def test_handle_message_may_return_none(server_class: type[Any]) -> None:
     with serving(server_class) as server, server.connect() as client:
         client.send(b"")
         client.send(b"next")
@@ -160,9 +160,7 @@ def test_no_reply_is_sent_where_there_is_none(server_class: type[Any]) -> None:
 
 
 @all_servers
-def test_the_class_says_the_shape_of_the_frames(
-    server_class: type[Any], engine_in_use: ModuleType
-) -> None:
+def test_codec_of_the_class_is_used(server_class: type[Any], engine_in_use: ModuleType) -> None:
     class Digits(Shout):
         codec = Codec.digits(4)
 
@@ -190,7 +188,7 @@ def test_handle_may_be_overridden_and_use_the_frames(server_class: type[Any]) ->
 
 
 @all_servers
-def test_recv_gives_messages_and_then_the_end(server_class: type[Any]) -> None:
+def test_recv_returns_messages_and_then_raises_the_end(server_class: type[Any]) -> None:
     class Two(FrameRequestHandler):
         codec = Codec.uint(2)
 
@@ -209,13 +207,13 @@ def test_recv_gives_messages_and_then_the_end(server_class: type[Any]) -> None:
 
 
 @all_servers
-def test_a_handler_that_fails_ends_its_own_connection_alone(server_class: type[Any]) -> None:
+def test_handle_message_that_fails_ends_its_connection_only(server_class: type[Any]) -> None:
     class Together(Shout):
         codec = Codec.uint(4)
 
     with serving(server_class, Together) as server:
         with server.connect() as client:
-            client.send_many([b"before", b"fail", b"behind"])
+            client.send_many([b"before", b"fail", b"after"])
             assert client.recv() == b"BEFORE"  # what was answered is sent all the same
             assert isinstance(server.error(), LookupError)
             if server.type == socket.SOCK_STREAM:
@@ -227,7 +225,7 @@ def test_a_handler_that_fails_ends_its_own_connection_alone(server_class: type[A
 
 
 @all_servers
-def test_many_clients_at_once_get_their_own_answers(server_class: type[Any]) -> None:
+def test_handler_answers_many_clients_at_once(server_class: type[Any]) -> None:
     def talk(number: int) -> int:
         with server.connect() as client:
             for step in range(10):
@@ -240,7 +238,7 @@ def test_many_clients_at_once_get_their_own_answers(server_class: type[Any]) -> 
 
 
 @all_servers
-def test_a_handler_without_an_answer_says_what_is_missing(server_class: type[Any]) -> None:
+def test_handle_message_that_is_missing_raises(server_class: type[Any]) -> None:
     with serving(server_class, FrameRequestHandler) as server, server.connect() as client:
         client.send(b"hello")
         error = server.error()
@@ -252,7 +250,7 @@ def test_a_handler_without_an_answer_says_what_is_missing(server_class: type[Any
 
 
 @streams
-def test_large_messages_come_and_go_whole(server_class: type[Any]) -> None:
+def test_handler_takes_large_messages(server_class: type[Any]) -> None:
     class Digest(FrameRequestHandler):
         def handle_message(self, message: bytes) -> bytes:
             return hashlib.sha256(message).digest() + message
@@ -267,7 +265,7 @@ def test_large_messages_come_and_go_whole(server_class: type[Any]) -> None:
 
 
 @streams
-def test_many_messages_of_one_connection_are_answered_in_order(server_class: type[Any]) -> None:
+def test_handler_answers_messages_in_order(server_class: type[Any]) -> None:
     count = 5000
     messages = [b"message %d" % number * (number % 7) for number in range(1, count)]
     with serving(server_class) as server, server.connect() as client:
@@ -279,7 +277,7 @@ def test_many_messages_of_one_connection_are_answered_in_order(server_class: typ
 
 
 @streams
-def test_a_client_that_ends_its_own_direction_gets_every_answer(server_class: type[Any]) -> None:
+def test_handler_answers_a_client_that_ended_its_direction(server_class: type[Any]) -> None:
     with serving(server_class) as server, server.connect() as client:
         client.send_many([b"one", b"two"])
         client.shutdown(socket.SHUT_WR)
@@ -287,7 +285,7 @@ def test_a_client_that_ends_its_own_direction_gets_every_answer(server_class: ty
 
 
 @streams
-def test_a_reply_leaves_before_the_next_message_is_handled(server_class: type[Any]) -> None:
+def test_reply_is_sent_before_the_next_message_is_handled(server_class: type[Any]) -> None:
     seen = threading.Event()
 
     class Waiting(FrameRequestHandler):
@@ -305,7 +303,7 @@ def test_a_reply_leaves_before_the_next_message_is_handled(server_class: type[An
 
 @streams
 @pytest.mark.parametrize("together", [True, False])
-def test_handling_a_message_may_receive_and_send_others(
+def test_handle_message_may_receive_and_send_others(
     server_class: type[Any], together: bool
 ) -> None:
     class Storing(FrameRequestHandler):
@@ -339,7 +337,7 @@ BROKEN = {
 
 @streams
 @pytest.mark.parametrize("how", BROKEN)
-def test_a_broken_client_is_reported_and_the_next_one_served(
+def test_handle_error_gets_a_broken_client(
     server_class: type[Any], how: str, engine_in_use: ModuleType
 ) -> None:
     data, expected = BROKEN[how]
@@ -364,7 +362,7 @@ def test_a_broken_client_is_reported_and_the_next_one_served(
 
 
 @streams
-def test_a_client_that_speaks_another_protocol_is_refused(server_class: type[Any]) -> None:
+def test_handle_error_gets_a_client_of_another_protocol(server_class: type[Any]) -> None:
     class Digits(Shout):
         codec = Codec.digits(4)
 
@@ -378,7 +376,7 @@ def test_a_client_that_speaks_another_protocol_is_refused(server_class: type[Any
 @pytest.mark.parametrize(
     "server_class", [socketserver.TCPServer, socketserver.ThreadingTCPServer], ids=name_of
 )
-def test_a_client_that_resets_the_connection_ends_it_alone(server_class: type[Any]) -> None:
+def test_handle_error_gets_a_reset(server_class: type[Any]) -> None:
     with serving(server_class) as server:
         client = server.connect()
         client.send(b"hello")
@@ -392,7 +390,7 @@ def test_a_client_that_resets_the_connection_ends_it_alone(server_class: type[An
 
 
 @streams
-def test_slow_clients_are_cut_off(server_class: type[Any]) -> None:
+def test_message_timeout_of_the_class_cuts_off_slow_clients(server_class: type[Any]) -> None:
     class Strict(Shout):
         message_timeout = 0.05
 
@@ -404,7 +402,7 @@ def test_slow_clients_are_cut_off(server_class: type[Any]) -> None:
 
 
 @streams
-def test_quiet_clients_are_cut_off(server_class: type[Any]) -> None:
+def test_idle_timeout_of_the_class_cuts_off_quiet_clients(server_class: type[Any]) -> None:
     class Strict(Shout):
         idle_timeout = 0.05
 
@@ -415,7 +413,7 @@ def test_quiet_clients_are_cut_off(server_class: type[Any]) -> None:
 
 
 @streams
-def test_a_client_that_does_not_read_is_given_up(server_class: type[Any]) -> None:
+def test_timeout_of_the_class_ends_a_client_that_does_not_read(server_class: type[Any]) -> None:
     class Impatient(FrameRequestHandler):
         def handle_message(self, message: bytes) -> bytes:
             assert isinstance(self.frames, FrameSocket)
@@ -430,7 +428,7 @@ def test_a_client_that_does_not_read_is_given_up(server_class: type[Any]) -> Non
 
 
 @streams
-def test_the_connection_is_that_of_a_frame_socket(server_class: type[Any]) -> None:
+def test_frames_has_the_methods_of_a_frame_socket(server_class: type[Any]) -> None:
     seen: list[Any] = []
 
     class Look(FrameRequestHandler):
@@ -457,7 +455,7 @@ def test_the_connection_is_that_of_a_frame_socket(server_class: type[Any]) -> No
 
 
 @datagrams
-def test_without_a_codec_the_empty_datagram_is_a_message(server_class: type[Any]) -> None:
+def test_handle_message_gets_an_empty_datagram(server_class: type[Any]) -> None:
     class Length(FrameRequestHandler):
         def handle_message(self, message: bytes) -> bytes:
             return b"%d" % len(message)
@@ -468,7 +466,7 @@ def test_without_a_codec_the_empty_datagram_is_a_message(server_class: type[Any]
 
 
 @datagrams
-def test_every_message_of_a_datagram_is_answered(server_class: type[Any]) -> None:
+def test_handle_message_gets_every_message_of_a_datagram(server_class: type[Any]) -> None:
     class Framed(Shout):
         codec = Codec.uint(1)
 
@@ -478,7 +476,7 @@ def test_every_message_of_a_datagram_is_answered(server_class: type[Any]) -> Non
 
 
 @datagrams
-def test_messages_in_front_of_bad_bytes_are_answered(
+def test_handle_message_gets_messages_before_bad_bytes(
     server_class: type[Any], engine_in_use: ModuleType
 ) -> None:
     class Framed(Shout):
@@ -496,7 +494,7 @@ def test_messages_in_front_of_bad_bytes_are_answered(
 
 
 @datagrams
-def test_what_the_server_did_not_read_of_a_datagram_is_an_error(server_class: type[Any]) -> None:
+def test_handle_error_gets_a_truncated_datagram(server_class: type[Any]) -> None:
     class Length(FrameRequestHandler):
         def handle_message(self, message: bytes) -> bytes:
             return b"%d" % len(message)
@@ -514,7 +512,7 @@ def test_what_the_server_did_not_read_of_a_datagram_is_an_error(server_class: ty
                 assert error.address == client.getsockname()
 
 
-def test_the_largest_datagram_of_udp_is_not_taken_for_cut_short() -> None:
+def test_handle_message_gets_the_largest_datagram_of_udp() -> None:
     class Length(FrameRequestHandler):
         def handle_message(self, message: bytes) -> bytes:
             return b"%d" % len(message)
@@ -524,7 +522,7 @@ def test_the_largest_datagram_of_udp_is_not_taken_for_cut_short() -> None:
         assert client.recv() == b"65507"
 
 
-def test_a_unix_datagram_above_any_of_udp_that_was_cut_is_an_error() -> None:
+def test_handle_error_gets_a_truncated_unix_datagram() -> None:
     with serving(socketserver.UnixDatagramServer) as server, server.connect() as client:
         server.server.max_packet_size = 80_000
         client.send(b"x" * 90_000)
@@ -532,7 +530,7 @@ def test_a_unix_datagram_above_any_of_udp_that_was_cut_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("server_class", DATAGRAM_SERVERS[2:], ids=name_of)
-def test_a_sender_without_a_name_cannot_be_answered(server_class: type[Any]) -> None:
+def test_getpeername_raises_for_a_sender_without_a_name(server_class: type[Any]) -> None:
     with serving(server_class) as server:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as nameless:
             nameless.sendto(b"hello", server.address)
@@ -555,7 +553,7 @@ def test_frames_give_the_address_of_the_sender(server_class: type[Any]) -> None:
         assert client.recv() == repr(client.getsockname()).encode()
 
 
-def test_an_iteration_over_a_bad_datagram_raises() -> None:
+def test_iteration_over_a_bad_datagram_raises() -> None:
     raised: list[FrameError] = []
 
     class Each(FrameRequestHandler):
@@ -597,7 +595,7 @@ with Server(("127.0.0.1", 0), Who) as server:
 """
 
 
-def test_each_connection_may_have_a_process() -> None:
+def test_handler_works_in_forking_servers() -> None:
     def talk(number: int) -> bytes:
         with framecodec.connect(("127.0.0.1", port), timeout=TIMEOUT) as client:
             processes = set()

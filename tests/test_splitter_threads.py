@@ -31,7 +31,7 @@ def _threads_that_take_turns_often() -> Iterator[None]:
 
 
 def in_threads(count: int, work: Callable[[int], None]) -> None:
-    """Run the work in `count` threads at once; the first failure is the test's."""
+    """Run the work in that many threads at once; the first failure is the test's."""
     failures: list[BaseException] = []
     barrier = threading.Barrier(count)
 
@@ -53,9 +53,7 @@ def in_threads(count: int, work: Callable[[int], None]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["uint", "digits", "tagged"])
-def test_feed_from_many_threads_returns_each_whole_frame_once(
-    engine: ModuleType, kind: str
-) -> None:
+def test_feed_of_whole_frames_from_many_threads(engine: ModuleType, kind: str) -> None:
     codec = {
         "uint": Codec.uint(2, trailer=b"\n"),
         "digits": Codec.digits(4),
@@ -83,8 +81,8 @@ def test_feed_from_many_threads_returns_each_whole_frame_once(
     assert Counter(chain(*found)) == Counter(chain(*sent))
 
 
-def test_feed_from_many_threads_counts_every_byte(engine: ModuleType) -> None:
-    # In any order, every byte is a message of one, or a length, or pending.
+def test_feed_of_any_bytes_from_many_threads_loses_none(engine: ModuleType) -> None:
+    # Whichever thread is first: every byte is a message of one, or a length, or pending.
     splitter = engine.Splitter(Codec.uint(1))
     fed, got = [0] * 4, [0] * 4
 
@@ -142,9 +140,9 @@ def test_splitter_survives_every_call_from_every_thread(engine: ModuleType) -> N
 
 @pytest.mark.skipif(not hasattr(gc, "callbacks"), reason="no calls at a garbage collection")
 @pytest.mark.parametrize("way", ["feed", "feed_eof", "detach"])
-def test_splitter_refuses_or_completes_a_call_inside_another(engine: ModuleType, way: str) -> None:
-    # A garbage collection may come at any allocation. What it calls takes the place of another
-    # thread here, at the same points of every run.
+def test_splitter_refuses_or_serves_a_call_inside_another(engine: ModuleType, way: str) -> None:
+    # A garbage collection may come at any allocation. Its callback is the other thread here:
+    # it comes at the same places, and each time.
     for allocations in range(1, 60):
         splitter = engine.Splitter(Codec.uint(1, max_message_size=1))
         slipped_in: list[bytes] = []
@@ -204,7 +202,7 @@ def test_splitters_of_one_codec_are_independent(engine: ModuleType) -> None:
     in_threads(4, work)
 
 
-def test_feed_while_another_thread_parses_waits_or_is_refused(engine: ModuleType) -> None:
+def test_splitter_lets_a_call_wait_while_another_thread_parses(engine: ModuleType) -> None:
     inside, go_on = threading.Event(), threading.Event()
 
     def parse(view: memoryview) -> tuple[int, int]:
@@ -237,7 +235,7 @@ def test_feed_while_another_thread_parses_waits_or_is_refused(engine: ModuleType
     assert splitter.pending == 0
 
 
-def test_encode_serves_many_threads(engine: ModuleType) -> None:
+def test_encode_in_many_threads(engine: ModuleType) -> None:
     codec = Codec.text(trailer=b",", specials={7: None})
     encoder = engine.Encoder(codec)
 
@@ -251,7 +249,7 @@ def test_encode_serves_many_threads(engine: ModuleType) -> None:
     in_threads(4, work)
 
 
-def test_encode_many_accepts_a_list_that_changes(engine: ModuleType) -> None:
+def test_encode_many_survives_a_list_that_changes(engine: ModuleType) -> None:
     encoder = engine.Encoder(Codec.uint(1))
     shared: list[Any] = [b"a", b"bc", bytearray(b"d")] * 10
     stop = threading.Event()
@@ -273,7 +271,7 @@ def test_encode_many_accepts_a_list_that_changes(engine: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("scenario", stress_threads.SCENARIOS)
-def test_splitter_survives_a_short_stress(scenario: str, engine_in_use: ModuleType) -> None:
+def test_stress_threads_finds_nothing_wrong(scenario: str, engine_in_use: ModuleType) -> None:
     rounds, _, wrong = stress_threads.stress(stress_threads.SCENARIOS[scenario], 0.2)
     assert rounds
     assert not wrong

@@ -24,11 +24,11 @@ __all__ = [
     "FALLBACK_REASON",
     "asyncio_fast_path",
     "encoder",
-    "socket_io",
+    "sockets_fast_path",
     "splitter",
 ]
 
-_NAMES = ("_encoder", "_splitter", "_socket_io", "asyncio._fast_path")
+_NAMES = ("_encoder", "_splitter", "sockets._fast_path", "asyncio._fast_path")
 
 # Whether the compiled modules declare that they need no GIL (Py_mod_gil). Where one does not,
 # loading it switches the GIL on for the whole program.
@@ -122,15 +122,15 @@ def _load_compiled() -> tuple[list[ModuleType] | None, str | None]:
 
 if TYPE_CHECKING:
     from . import _encoder_py as encoder
-    from . import _socket_io_py as socket_io
     from . import _splitter_py as splitter
     from .asyncio import _fast_path_py as asyncio_fast_path
+    from .sockets import _fast_path_py as sockets_fast_path
 
     ACCELERATED: bool
     FALLBACK_REASON: str | None
 else:
     _modules, FALLBACK_REASON = _load_compiled()
     ACCELERATED = _modules is not None
-    encoder, splitter, socket_io, asyncio_fast_path = _modules or [
+    encoder, splitter, sockets_fast_path, asyncio_fast_path = _modules or [
         _import(f"{name}_py") for name in _NAMES
     ]

@@ -428,54 +428,10 @@ def no_such_span(count: int) -> IndexError:
 # --- sockets --------------------------------------------------------------------------------------
 
 
-def stream_ended() -> EOFError:
-    """Return the error about a connection that the peer closed between two frames."""
-    return EOFError("the peer closed the connection; the last frame was whole")
-
-
 def connection_closed() -> ConnectionAbortedError:
     """Return the error about a call after `close` or `detach`."""
     return ConnectionAbortedError(
         errno.ECONNABORTED, "the connection was closed or detached on this side"
-    )
-
-
-def connection_reset() -> ConnectionResetError:
-    """Return the error about a peer that reset the connection."""
-    return ConnectionResetError(errno.ECONNRESET, "the peer reset the connection")
-
-
-def count_lost(done: str) -> ConnectionAbortedError:
-    """Return the error about a failed call after which the number of moved bytes is unknown."""
-    return ConnectionAbortedError(
-        errno.ECONNABORTED,
-        f"an earlier call failed (out of memory, or a signal handler raised) after bytes were "
-        f"{done}, and their number is lost; close the connection",
-    )
-
-
-def interrupted_in_tls() -> ConnectionAbortedError:
-    """Return the error about a TLS record that was half read or half written."""
-    return ConnectionAbortedError(
-        errno.ECONNABORTED,
-        "an earlier call failed (out of memory, or a signal handler raised) inside a TLS record, "
-        "and its progress is lost; close the connection",
-    )
-
-
-def lost_while_cutting() -> ConnectionAbortedError:
-    """Return the error about messages that a signal handler made the Python engine lose."""
-    return ConnectionAbortedError(
-        errno.ECONNABORTED,
-        "a signal handler raised while the Python engine parsed received bytes, and messages are "
-        "lost; close the connection (signal handlers do not interrupt the compiled engine)",
-    )
-
-
-def still_arriving() -> BlockingIOError:
-    """Return the error about a call that must not wait while the peer sends without a pause."""
-    return BlockingIOError(
-        errno.EAGAIN, "no whole message yet, and the peer sends without a pause; call again"
     )
 
 
@@ -504,11 +460,6 @@ def another_thread_is_inside(timeout: float) -> OSError:
     return refusal
 
 
-def nobody_connected(timeout: float) -> TimeoutError:
-    """Return the error about a listener to which no peer connected."""
-    return TimeoutError(f"no connection within {timeout:g} s")
-
-
 def in_use(what: str) -> RuntimeError:
     """Return the error about a signal handler that calls what it interrupted."""
     return RuntimeError(
@@ -516,134 +467,9 @@ def in_use(what: str) -> RuntimeError:
     )
 
 
-def not_a_stream_socket(sock: object) -> Exception:
-    """Return the error about an argument that is not a stream socket."""
-    found = getattr(sock, "type", None)
-    if found is None:
-        return TypeError(f"a connected stream socket is required, not {type(sock).__name__!r}")
-    return ValueError(
-        f"a stream socket is required, not one of type {found!r}; DatagramSocket is for datagrams"
-    )
-
-
-def bad_address(address: object) -> TypeError:
-    """Return the error about an argument that is not an address."""
-    return TypeError(
-        "an address is (host, port), (host, port, flowinfo, scope_id) or the path of a Unix "
-        f"socket, not {address!r:.80}"
-    )
-
-
 def bad_seconds(name: str, seconds: object) -> ValueError:
     """Return the error about an argument that is not a time."""
     return ValueError(f"{name} must be a positive number of seconds or None, not {seconds!r}")
-
-
-def no_unix_sockets() -> OSError:
-    """Return the error about a path as address where Unix sockets do not exist."""
-    return OSError(errno.EAFNOSUPPORT, "this system has no Unix sockets; use (host, port)")
-
-
-def unsent(size: int) -> RuntimeError:
-    """Return the error about `detach` before all messages are sent."""
-    return RuntimeError(f"{size} bytes of accepted messages are unsent; call flush() first")
-
-
-def stream_unfinished() -> RuntimeError:
-    """Return the error about a call between the two halves of a large message."""
-    return RuntimeError(
-        "a message is half received; call recv_file() or recv_into() again to finish it"
-    )
-
-
-def tls_half_close() -> OSError:
-    """Return the error about the end of one direction of a TLS connection."""
-    return OSError(
-        errno.EOPNOTSUPP,
-        "TLS cannot end one direction alone; send a last message that says so, or call close()",
-    )
-
-
-def buffer_too_small(size: int, capacity: int) -> ValueError:
-    """Return the error about a message that does not fit the caller's buffer."""
-    return ValueError(
-        f"buffer too small: the message has {size} bytes, the buffer {capacity}; nothing is lost, "
-        "call again with a larger buffer"
-    )
-
-
-def buffer_is_readonly(buffer: object) -> TypeError:
-    """Return the error about an argument that is not a writable buffer."""
-    return TypeError(f"a writable buffer is required, not {type(buffer).__name__!r}")
-
-
-def special_is_no_file(special: object) -> ValueError:
-    """Return the error about a special, which has no bytes."""
-    return ValueError(f"the next message is {special!r}, which has no bytes; use recv()")
-
-
-def file_would_block() -> BlockingIOError:
-    """Return the error about a file that takes no more bytes now."""
-    return BlockingIOError(errno.EAGAIN, "the file takes no more bytes now; nothing is lost")
-
-
-def not_a_binary_file(file: object) -> TypeError:
-    """Return the error about an argument that is not a binary file."""
-    return TypeError(f"a file opened in binary mode is required, not {type(file).__name__!r}")
-
-
-def bad_port(port: int) -> OverflowError:
-    """Return the error about a port, of the same type as that of a socket's methods."""
-    return OverflowError(f"port must be 0-65535, not {port}")
-
-
-def negative_size(size: int) -> ValueError:
-    """Return the error about a negative size."""
-    return ValueError(f"size must be 0 or more, not {size}")
-
-
-def file_has_not(size: int, available: int) -> ValueError:
-    """Return the error about a file that is shorter than the caller says."""
-    return ValueError(
-        f"file too short: it has {available} bytes from its position on, not {size} (size)"
-    )
-
-
-def file_too_short(missing: int) -> OSError:
-    """Return the error about a file that lost bytes while it was sent."""
-    return OSError(
-        errno.EIO,
-        f"the file became shorter while it was sent: {missing} bytes that its frame announced are "
-        "missing; close the connection, nothing more can be sent on it",
-    )
-
-
-def moved(error: FrameError, base: int) -> FrameError:
-    """Return the same error, for a stream that began `base` bytes earlier."""
-    offset = error.stream_offset or 0
-    error.args = tuple(
-        arg.replace(f"stream offset {offset}", f"stream offset {offset + base}", 1)
-        if isinstance(arg, str)
-        else arg
-        for arg in error.args
-    )
-    error.stream_offset = offset + base
-    return error
-
-
-def not_a_datagram_socket(sock: object) -> Exception:
-    """Return the error about an argument that is not a datagram socket."""
-    found = getattr(sock, "type", None)
-    if found is None:
-        return TypeError(f"a datagram socket is required, not {type(sock).__name__!r}")
-    return ValueError(
-        f"a datagram socket is required, not one of type {found!r}; FrameSocket is for streams"
-    )
-
-
-def bad_max_size(max_size: object) -> ValueError:
-    """Return the error about an argument that is not a datagram's size."""
-    return ValueError(f"max_size must be at least 1, not {max_size!r}")
 
 
 def datagram_too_large(size: int, largest: int, message: object) -> MessageTooLargeError:
@@ -673,11 +499,6 @@ def nameless_sender() -> ValueError:
         "the datagram came from a Unix socket without a name; its sender must bind() one before "
         "it can be answered"
     )
-
-
-def receiving_ended() -> EOFError:
-    """Return the error about a receive after the receiving direction was shut down."""
-    return EOFError("receiving was shut down on this side")
 
 
 def datagram_truncated(received: int, size: int | None) -> TruncatedDatagramError:

@@ -12,18 +12,12 @@ How
 
     The first failure sticks. `take` gives the messages before it, then raises it every time.
 
-    Two stopwatches measure the peer. That of the message runs while a frame is unfinished and the
-    owner receives. That of the quiet runs between two frames while the owner receives and a caller
-    waits for a message. `pause` and `resume` say whether the owner receives, `stop_waiting` and
-    `wait` whether a caller waits::
+    One stopwatch measures the peer: while a frame is unfinished it counts the time of the message,
+    between two frames the quiet. It runs only while the owner receives, from `resume` to `pause`::
 
-        pending bytes   receiving   waiting   stopwatch that runs
-        yes             yes         -         message
-        no              yes         yes       quiet
-        otherwise                             none
-
-    A received byte sets the stopwatch of the quiet to 0, the first byte of a frame that of the
-    message.
+        received bytes        limit              set to 0 by
+        an unfinished frame   message_timeout    the first byte of a frame
+        only whole frames     idle_timeout       every byte
 
 Fast paths
     Without limits (`has_limits`), an owner may call ``splitter.get_room`` and
@@ -37,12 +31,19 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Protocol, final
 
 from . import _error_texts, errors
+from ._kept_headers import frames_as_travelled
 from .splitter import Splitter
 
 if TYPE_CHECKING:
     from .codec import Codec
 
-__all__ = ["NEED_DATA", "DirectMessage", "Inbox", "ReadyMessages", "check_seconds"]
+__all__ = [
+    "NEED_DATA",
+    "DirectMessage",
+    "Inbox",
+    "ReadyMessages",
+    "check_seconds",
+]
 
 
 @final
@@ -94,62 +95,31 @@ class DirectMessage(Protocol):
 
 
 @final
-class _Stopwatch:
-    """Seconds, counted while it runs."""
-
-    __slots__ = ("_seconds", "_started_at")
-
-    def __init__(self) -> None:
-        self._seconds = 0.0  # of earlier runs
-        self._started_at: float | None = None  # None: it does not run
-
-    def restart(self, now: float) -> None:
-        """Set it to 0; it runs if it ran."""
-        self._seconds = 0.0
-        if self._started_at is not None:
-            self._started_at = now
-
-    def run(self, running: bool, now: float) -> None:
-        """Start or stop it."""
-        if running:
-            if self._started_at is None:
-                self._started_at = now
-        elif self._started_at is not None:
-            self._seconds += now - self._started_at
-            self._started_at = None
-
-    def deadline(self, limit: float | None) -> float | None:
-        """Return when it will have counted `limit` seconds, or None if it does not run."""
-        if limit is None or self._started_at is None:
-            return None
-        return self._started_at + limit - self._seconds
-
-
-@final
 class Inbox:
     """The ready messages and unfinished bytes of one connection.
 
     Args:
         codec: The shape of the frames.
         ready: The queue for ready messages; None where the owner delivers them itself.
-        message_timeout: Seconds from a message's first byte to its last in which the connection is
-            received from; None for no limit.
-        idle_timeout: Seconds without a byte between two messages while a caller waits to receive;
+        message_timeout: Seconds from a message's first byte to its last in which the owner
+            receives; None for no limit.
+        idle_timeout: Seconds without a byte between two messages in which the owner receives;
             several waits add up. None for no limit.
         on_oversize: As for `Splitter`.
+        keep_headers: As for `Splitter`.
 
     Raises:
         TypeError, ValueError: An argument is invalid.
     """
 
     __slots__ = (
+        "_counted",
+        "_keep_headers",
         "_last_position",
+        "_limit",
         "_message_offset",
-        "_message_watch",
         "_on_oversize",
-        "_quiet_watch",
-        "_receiving",
-        "_waiting",
+        "_started_at",
         "codec",
         "direct",
         "failure",
@@ -157,6 +127,7 @@ class Inbox:
         "idle_timeout",
         "message_timeout",
         "ready",
+        "receiving",
         "splitter",
     )
 
@@ -168,9 +139,12 @@ class Inbox:
         message_timeout: float | None = None,
         idle_timeout: float | None = None,
         on_oversize: Literal["raise", "skip"] = "raise",
+        keep_headers: bool = False,
     ) -> None:
         self.codec = codec
-        self.splitter = Splitter(codec, on_oversize=on_oversize)
+        self._keep_headers = keep_headers
+        self._on_oversize = on_oversize
+        self.splitter = self.new_splitter(0)
         self.ready = ready
         self.failure: BaseException | None = None
         """The reason why receiving ended, or None; set it by `fail`."""
@@ -179,12 +153,13 @@ class Inbox:
         self.message_timeout = check_seconds("message_timeout", message_timeout)
         self.idle_timeout = check_seconds("idle_timeout", idle_timeout)
         self.has_limits = message_timeout is not None or idle_timeout is not None
-        self._on_oversize = on_oversize
-        self._receiving = True
-        self._waiting = True
-        self._message_watch = _Stopwatch()
-        self._quiet_watch = _Stopwatch()
-        self._message_offset = -1  # of the unfinished frame that the stopwatch measures
+        self.receiving = False
+        """Whether the owner receives: from `resume` to `pause`."""
+        # The stopwatch, and what it measures.
+        self._started_at = 0.0  # while it runs
+        self._counted = 0.0  # seconds of earlier runs
+        self._limit = self.idle_timeout
+        self._message_offset = -1  # of the unfinished frame; -1 between two frames
         self._last_position: int | None = None  # up to which an overdue peer may still send
 
     # --- received bytes ---------------------------------------------------------------------------
@@ -240,10 +215,19 @@ class Inbox:
         if self.failure is None:
             self.failure = error.with_traceback(None)  # whose frames hold what was received
 
+    def new_splitter(self, stream_offset: int) -> Splitter:
+        """Return a splitter as this inbox needs it, for the stream from this position on."""
+        return Splitter(
+            self.codec,
+            on_oversize=self._on_oversize,
+            stream_offset=stream_offset,
+            keep_headers=self._keep_headers,
+        )
+
     def drop_unfinished(self) -> None:
         """Release the memory of an unfinished message: the connection has ended."""
         if self.splitter.pending:
-            self.splitter = Splitter(self.codec, on_oversize=self._on_oversize)
+            self.splitter = self.new_splitter(self.splitter.stream_offset)
 
     # --- what a receive gives ---------------------------------------------------------------------
 
@@ -269,50 +253,40 @@ class Inbox:
     # --- the peer's time --------------------------------------------------------------------------
 
     def pause(self, now: float) -> None:
-        """Stop both stopwatches: the owner does not receive."""
-        self._receiving = False
-        self._run_watches(now)
+        """Stop the stopwatch: the owner does not receive."""
+        if self.receiving:
+            self.receiving = False
+            self._counted += now - self._started_at
 
     def resume(self, now: float) -> None:
-        """Let the stopwatches run: the owner receives. A new inbox has not started them yet."""
-        self._receiving = True
-        self._run_watches(now)
-
-    def stop_waiting(self, now: float) -> None:
-        """Stop the stopwatch of the quiet: no caller waits for a message."""
-        self._waiting = False
-        self._run_watches(now)
-
-    def wait(self, now: float) -> None:
-        """Let the stopwatch of the quiet run: a caller waits for a message."""
-        self._waiting = True
-        self._run_watches(now)
+        """Let the stopwatch run: the owner receives."""
+        if not self.receiving:
+            self.receiving = True
+            self._started_at = now
 
     def note_arrival(self, now: float) -> None:
-        """Set the stopwatches after bytes were received. `buffer_updated` does it."""
-        self._quiet_watch.restart(now)
-        offset = self.splitter.stream_offset if self._in_message() else -1
-        if self.direct is None and offset != self._message_offset:
-            self._message_offset = offset
-            self._last_position = None
-            self._message_watch.restart(now)
-        self._run_watches(now)
-
-    def _in_message(self) -> bool:
-        return self.direct is not None or self.splitter.pending > 0
-
-    def _run_watches(self, now: float) -> None:
-        in_message = self._in_message()
-        self._message_watch.run(self._receiving and in_message, now)
-        self._quiet_watch.run(self._receiving and self._waiting and not in_message, now)
+        """Set the stopwatch after bytes were received. `buffer_updated` does it."""
+        if self.direct is not None:
+            return
+        splitter = self.splitter
+        offset = -1
+        if splitter.pending:
+            offset = splitter.stream_offset
+            if offset == self._message_offset:
+                return
+            self._limit = self.message_timeout
+        else:
+            self._limit = self.idle_timeout
+        self._message_offset = offset
+        self._last_position = None
+        self._counted = 0.0
+        self._started_at = now
 
     def deadline(self) -> float | None:
         """Return when the peer's time is over, or None if no limit runs."""
-        if not self.has_limits or self.failure is not None:
+        if self._limit is None or not self.receiving or self.failure is not None:
             return None
-        if self._in_message():
-            return self._message_watch.deadline(self.message_timeout)
-        return self._quiet_watch.deadline(self.idle_timeout)
+        return self._started_at + self._limit - self._counted
 
     def is_overdue(self, now: float) -> bool:
         """Return whether the peer's time is over. It is not cut off before `check_limits`."""
@@ -358,13 +332,22 @@ class Inbox:
 
     # --- handing over -----------------------------------------------------------------------------
 
-    def detach(self) -> bytes:
+    def detach(
+        self, messages: list[Any] | None = None, headers: list[bytes] | None = None
+    ) -> bytes:
         """Return the bytes that were received and not delivered as messages, as they travelled.
 
         The inbox is of no use afterwards.
+
+        Args:
+            messages: The ready messages; None for those of the queue.
+            headers: The items of ``Splitter.headers`` for these messages, if the splitter keeps
+                headers.
         """
-        ready = [] if self.ready is None else self.ready.unread()
-        return self.codec.encode_many(ready) + self.splitter.detach()
+        if messages is None:
+            messages = [] if self.ready is None else self.ready.unread()
+        unfinished = self.splitter.detach()
+        return frames_as_travelled(self.codec, messages, headers, unfinished) + unfinished
 
 
 def check_seconds(name: str, seconds: float | None) -> float | None:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import _error_texts
+from ._custom_header import read_header
 from ._layout import HasLayout, Layout, layout_of
 from .splitter import Encoder, Splitter
 
-__all__ = ["frame_as_travelled"]
+__all__ = ["frame_as_travelled", "frames_as_travelled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +51,51 @@ def frame_as_travelled(codec: HasLayout | Layout, message: Any, header: bytes | 
         raise _error_texts.parse_changed_its_answer(0)
     rest: bytes = message[len(message) - rest_size :]
     return header + rest + layout.trailer
+
+
+def frames_as_travelled(
+    codec: HasLayout, messages: list[Any], headers: list[bytes] | None, following: bytes
+) -> bytes:
+    """Return the frames of successive delivered messages, byte for byte.
+
+    Args:
+        codec: The codec.
+        messages: The messages that the splitter returned.
+        headers: Their items of `Splitter.headers`; None for a canonical codec.
+        following: The received bytes that follow these frames: ``parse`` of a custom codec may have
+            looked at them.
+
+    Raises:
+        InvalidFrameError: As `frame_as_travelled`.
+    """
+    layout = layout_of(codec)
+    if headers is None:
+        encoded: bytes = Encoder(codec).encode_many(messages)
+        return encoded
+    frames: list[bytes] = []
+    for message, header in zip(reversed(messages), reversed(headers), strict=True):
+        if layout.parse is None:
+            frame = frame_as_travelled(codec, message, header)
+        else:
+            frame = _custom_frame(layout, message, header, following)
+            following = frame + following[: layout.max_header]
+        frames.append(frame)
+    frames.reverse()
+    return b"".join(frames)
+
+
+def _custom_frame(layout: Layout, message: bytes, header: bytes, following: bytes) -> bytes:
+    """Return a frame of a custom codec: only ``parse`` can tell how much of it is the lead."""
+    shown_size = len(layout.magic) + layout.max_header
+    rest = message
+    for _ in range(2):  # the first time with a guess of what ``parse`` saw after the header
+        frame = header + rest + layout.trailer
+        parsed = read_header(layout, (frame + following)[:shown_size], 0)
+        if parsed is None or parsed[0] != len(header):
+            break
+        lead = parsed[2]
+        if message.startswith(lead) and parsed[1] == len(message) - len(lead):
+            if len(rest) == parsed[1]:
+                return frame
+            rest = message[len(lead) :]
+    raise _error_texts.parse_changed_its_answer(0)

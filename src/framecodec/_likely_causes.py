@@ -219,11 +219,11 @@ def _other_readings(data: bytes, layout: Layout) -> Iterator[tuple[str, _Read]]:
     """Yield the other readings, the likeliest first: a text with a place for the length."""
     offset, trailer_size = layout.field_offset, len(layout.trailer)
 
-    def binary(little: bool, width: int, adjustment: int) -> _Read:
+    def binary(little: bool, width: int, adjustment: int, least: int = 1) -> _Read:
         def read(data: bytes, pos: int) -> tuple[int, int] | None:
             field = data[pos + offset : pos + offset + width]
             value = int.from_bytes(field, "little" if little else "big")
-            if len(field) < width or not 0 < value + adjustment <= layout.rest_max:
+            if len(field) < width or not least <= value + adjustment <= layout.rest_max:
                 return None
             return value, offset + width + value + adjustment + trailer_size
 
@@ -255,10 +255,12 @@ def _other_readings(data: bytes, layout: Layout) -> Iterator[tuple[str, _Read]]:
                 binary(little, width, _adjustment(layout, width)),
             )
         overhead = offset + layout.field_width + trailer_size
-        if not layout.counts_frame and overhead >= 4:  # fewer missing bytes may be chance
+        if not layout.counts_frame and overhead >= 4:
+            # Of a small message, as many bytes may be missing by chance.
+            adjustment = layout.adjustment - overhead
             yield (
                 'the length {} may count the whole frame (length_includes="frame")',
-                binary(layout.little, layout.field_width, layout.adjustment - overhead),
+                binary(layout.little, layout.field_width, adjustment, least=overhead),
             )
     run = _ASCII_DIGITS.match(data, offset)
     if run is not None:

@@ -1,27 +1,26 @@
-"""What was accepted for sending and has not left yet; sans-I/O, one for every way to wait.
+"""The send side of a connection: messages that were accepted and are unsent, without I/O.
 
 What an outbox must do
-    Take messages, give buffers for one system call, drop what that call took, keep the rest. It
-    knows no socket: `FrameSocket` hands the buffers to ``sendmsg``, the asyncio classes to
+    Take messages, give buffers for one system call, drop what that call sent, keep the rest. It has
+    no socket: `FrameSocket` gives the buffers to ``sendmsg``, the asyncio classes to
     ``writelines``.
 
 How
-    Small frames wait in a list and are joined when buffers are wanted: copying 64 bytes is cheaper
-    than telling the kernel where they lie. A message from `GATHER_SIZE` up is never copied: it is a
-    buffer of its own, and its header joins the small frames in front of it::
+    Small frames are in a list and are joined when buffers are needed: copying 64 bytes is cheaper
+    than one more buffer in a system call. A message from `GATHER_SIZE` up is never copied: it is
+    one buffer, and its header joins the small frames before it::
 
         put:      [small] [small] [header of a large one] [large] [trailer] [small] ...
         buffers:  [------------ one `bytes` ------------] [large] [--- one `bytes` ---] ...
 
-    A large message of a mutable type is only borrowed from the caller: right while a blocking call
-    lasts. Whoever keeps it for longer calls `own` first.
+    A large message of a mutable type is only borrowed from the caller, which is right while a
+    blocking call lasts. An owner that keeps it for longer calls `own` first.
 
-An outbox is not thread-safe; its owner holds a lock or lives in an event loop. But it may be
-interrupted by a signal handler that raises. CPython runs those after calls and at loops, so the
-lines that must happen together contain no call, and a system call's result is kept by the same
-C-level step that makes it: ``outbox.left += map(sock.sendmsg, (buffers,))``, then `settle`.
-Nor do those lines allocate, but for the first of them: memory may run out anywhere, and then either
-all of them were done or none.
+An outbox is not thread-safe: its owner holds a lock or lives in an event loop. But a signal handler
+that raises may interrupt it. CPython runs handlers after calls and at loops, so lines that must
+happen together contain no call, and the same C-level step makes a system call and stores its
+result: ``outbox.sent_counts.extend(map(sock.sendmsg, (buffers,)))``, then `drop_sent`. Of such
+lines only the first allocates: if memory runs out, all of them were done or none.
 """
 
 from __future__ import annotations
@@ -39,25 +38,25 @@ if TYPE_CHECKING:
 
 __all__ = ["GATHER_SIZE", "Outbox"]
 
-# From this size up, in bytes, naming a message's place to the kernel is cheaper than copying it.
+# From this size up, in bytes, one more buffer in a system call is cheaper than a copy.
 GATHER_SIZE = 4096
 
 
-def _most_buffers() -> int:
+def _buffer_limit() -> int:
     try:
-        most = os.sysconf("SC_IOV_MAX")
+        limit = os.sysconf("SC_IOV_MAX")
     except (AttributeError, ValueError, OSError):  # Windows has no sysconf, others not this name
-        most = -1
-    return most if most > 0 else 16  # 16 is what POSIX promises at least
+        limit = -1
+    return limit if limit > 0 else 16  # POSIX promises at least 16
 
 
-# As many buffers as one system call takes.
-_MOST_BUFFERS = _most_buffers()
+# One system call takes at most this many buffers.
+_BUFFER_LIMIT = _buffer_limit()
 
 
 @final
 class Outbox:
-    """The bytes of one connection that were accepted and have not left.
+    """The unsent bytes of one connection.
 
     Args:
         codec: The shape of the frames.
@@ -69,7 +68,7 @@ class Outbox:
         "_frame_parts",
         "_parts",
         "borrows",
-        "left",
+        "sent_counts",
         "size",
         "small",
     )
@@ -78,18 +77,18 @@ class Outbox:
         self._encode = codec.encode
         self._encode_small = codec._encoder.encode_small
         self._frame_parts = codec.frame_parts
-        self._parts: deque[Any] = deque()  # buffers that are ready to leave, ...
+        self._parts: deque[Any] = deque()  # buffers that are ready to be sent, ...
         self.small: list[Buffer] = []
-        """... and behind them small frames that are still to be joined."""
+        """... and after them small frames that are not joined yet."""
         self.borrows = False
-        """Some part is memory that its owner may change."""
+        """Whether some part is memory that its owner may change."""
         self.size = 0
         """Bytes held."""
-        self.left: list[int] = []
-        """Bytes that have left, a number a system call, and are still to be dropped by `settle`."""
+        self.sent_counts: list[int] = []
+        """Bytes that were sent, a number for each system call, and that `drop_sent` will drop."""
 
     def put(self, message: object, /) -> None:
-        """Takes one message.
+        """Take one message.
 
         Raises:
             FrameError, TypeError, BufferError: As `Codec.encode`; nothing was taken.
@@ -100,7 +99,7 @@ class Outbox:
             self._put_frames([self._frame_parts(message)])
 
     def put_many(self, messages: Iterable[object], /) -> None:
-        """Takes many messages, all or none.
+        """Take many messages, all or none.
 
         Raises:
             FrameError, TypeError, BufferError: As `Codec.encode`, about the first message that is
@@ -123,7 +122,7 @@ class Outbox:
         )
 
     def put_bytes(self, data: bytes, /) -> None:
-        """Takes bytes that are encoded already: frames, or the header of one that follows."""
+        """Take encoded bytes: frames, or the header of a frame whose rest follows."""
         size = self.size + len(data)
         if data:
             self.small += (data,)
@@ -166,37 +165,37 @@ class Outbox:
             self.small = small
 
     def buffers(self) -> list[Any]:
-        """What to send next: `bytes` and `memoryview` objects, none of them empty, as many as one
-        system call takes. Empty where nothing is held.
+        """Return what to send next, at most as many buffers as one system call takes.
 
-        The first buffer begins with the same bytes until `sent` drops them (TLS wants that).
+        The buffers are `bytes` and `memoryview` objects and not empty. There are none if nothing is
+        held. The first one begins with the same bytes until `sent` drops them (TLS needs that).
         """
-        self.settle()
+        self.drop_sent()
         self._join_small()
-        if len(self._parts) <= _MOST_BUFFERS:
+        if len(self._parts) <= _BUFFER_LIMIT:
             return list(self._parts)
-        return list(islice(self._parts, _MOST_BUFFERS))
+        return list(islice(self._parts, _BUFFER_LIMIT))
 
     def sent(self, count: int, /) -> None:
-        """Drops bytes that have left, from the front.
+        """Drop bytes that were sent, from the front.
 
         Args:
             count: Bytes, at most `size`.
         """
         if not 0 <= count <= self.size:
             raise ValueError(f"sent({count}): {self.size} bytes are held")
-        self.left += (count,)
-        self.settle()
+        self.sent_counts += (count,)
+        self.drop_sent()
 
-    def settle(self) -> None:
-        """Drops what `left` says has left."""
-        left, parts = self.left, self._parts
-        if left:
+    def drop_sent(self) -> None:
+        """Drop the bytes that `sent_counts` counts."""
+        counts, parts = self.sent_counts, self._parts
+        if counts:
             self._join_small()
-        while left:
-            count = left[0]
+        while counts:
+            count = counts[0]
             if not count:
-                del left[0]
+                del counts[0]
                 continue
             part = parts[0]
             size = len(part)
@@ -205,28 +204,28 @@ class Outbox:
                 held = self.size - count
                 parts[0] = rest
                 self.size = held
-                del left[0]
+                del counts[0]
             else:
                 held, count = self.size - size, count - size
                 del parts[0]
                 self.size = held
-                left[0] = count
+                counts[0] = count
         if not self.size:
             self.borrows = False
 
     def own(self) -> None:
-        """Copies what is borrowed, so that the owner of a mutable message may change it again."""
+        """Copy what is borrowed, so that the owner of a mutable message may change it again."""
         if self.borrows:
-            # No generator: one that is closed without memory prints that its error is ignored.
+            # A list, because a generator that is closed without memory prints an ignored error.
             self._parts = deque(
                 [part if _is_immutable(part) else bytes(part) for part in self._parts]
             )
             self.borrows = False
 
     def clear(self) -> None:
-        """Drops everything."""
+        """Drop everything."""
         empty: tuple[deque[Any], list[Buffer], list[int]] = (deque(), [], [])
-        self._parts, self.small, self.left = empty
+        self._parts, self.small, self.sent_counts = empty
         self.borrows = False
         self.size = 0
 
@@ -236,5 +235,5 @@ def _join(small: list[Any]) -> Any:
 
 
 def _is_immutable(part: bytes | memoryview) -> bool:
-    # A read-only view of a bytearray is not immutable: what counts is whose memory it is.
+    # A read-only view of a bytearray is not immutable: its owner can change it.
     return isinstance(part, bytes) or type(part.obj) is bytes

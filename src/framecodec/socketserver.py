@@ -1,8 +1,8 @@
 """Whole messages for the servers of the standard library's `socketserver`.
 
-A handler class says what is answered; the server class says how connections are waited for and
-served: one after the other, in threads, in processes, over TCP, Unix sockets or UDP. The handler
-finds out what kind of socket it was given, so that one class serves all of them.
+A handler class defines the answers; the server class defines how connections are served: one after
+the other, in threads, in processes, over TCP, Unix sockets or UDP. The handler checks which kind of
+socket it was given, so that one class serves all of them.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from socketserver import BaseRequestHandler
 from typing import Any, ClassVar, NoReturn
 
 from . import _error_texts, errors
+from ._datagrams import largest_payload, split_datagram
 from .codec import Codec
-from .datagrams import DatagramSocket, largest_payload, split_datagram
-from .sockets import DEFAULT_CODEC, FrameSocket
+from .sockets.connection import DEFAULT_CODEC, FrameSocket
+from .sockets.datagrams import DatagramSocket
 
 __all__ = ["FrameRequestHandler"]
 
 
 class FrameRequestHandler(BaseRequestHandler):
-    """Serves one connection of a `socketserver` server, or one datagram.
+    """The handler of one connection of a `socketserver` server, or of one datagram.
 
     Override `handle_message`, which is called with every message and returns the reply or None::
 
@@ -36,24 +37,24 @@ class FrameRequestHandler(BaseRequestHandler):
 
     Or override `handle`, and use `frames` as on any connection.
 
-    A connection ends with the peer's clean end of the stream. What a peer does wrong (a frame that
-    is none, a message that is too large or too slow, a connection that breaks) raises out of
-    `handle`, ends this connection alone, and is reported by the server's ``handle_error``.
+    A connection ends with the peer's clean end of the stream. A peer's error (an invalid frame, a
+    message that is too large or too slow, a connection that breaks) is raised out of `handle`,
+    ends this connection only, and the server's ``handle_error`` reports it.
 
     Over UDP a request is one datagram, and as with `DatagramSocket` that is one message, or with a
     codec any number of whole frames. A `socketserver.UDPServer` reads 8192 bytes of a datagram and
-    silently drops the rest: set its ``max_packet_size`` to 65507 (no datagram of UDP is larger)
-    where messages may be longer. What fills it to the last byte is taken for cut short.
+    silently drops the rest: set its ``max_packet_size`` to 65507 (no datagram of UDP is larger) if
+    messages may be longer. A datagram that fills it to the last byte counts as truncated.
     """
 
     codec: ClassVar[Codec | None] = None
     """The shape of the frames. None: ``Codec.uint(4)`` on a stream; a datagram is a message."""
 
     message_timeout: ClassVar[float | None] = None
-    """Seconds that one message may take from its first byte to its last."""
+    """Seconds that one message may take from its first byte to its last; None: no limit."""
 
     idle_timeout: ClassVar[float | None] = None
-    """Seconds that a connection may be quiet between two messages."""
+    """Seconds that a connection may be quiet between two messages; None: no limit."""
 
     timeout: ClassVar[float | None] = None
     """Seconds that any one call may take, sending included; None: any time."""
@@ -62,10 +63,10 @@ class FrameRequestHandler(BaseRequestHandler):
     """Whether TCP sends every reply at once."""
 
     frames: FrameSocket | DatagramReply
-    """The connection; over datagrams, a stand-in whose `send` answers the sender."""
+    """The connection; for a datagram, an object whose `send` answers the sender."""
 
     def setup(self) -> None:
-        """Makes `frames`."""
+        """Make `frames`."""
         if isinstance(self.request, tuple):
             data, sock = self.request
             self.frames = DatagramReply(data, sock, self.client_address, self.codec, self.server)
@@ -83,22 +84,22 @@ class FrameRequestHandler(BaseRequestHandler):
         )
 
     def handle(self) -> None:
-        """Answers every message until the clean end of the stream.
+        """Answer every message until the clean end of the stream.
 
-        A reply leaves before the next message is handled, so `handle_message` may receive and
+        A reply is sent before the next message is handled, so `handle_message` may receive and
         send by `frames`, too.
         """
         for message in self.frames:
             reply = self.handle_message(message)
             if reply is not None:
                 self.frames.send(reply)
-            del message, reply  # a connection that rests holds neither
+            del message, reply  # a connection that waits keeps neither
 
     def handle_message(self, message: Any) -> Any:
-        """Answers one message; to be overridden.
+        """Answer one message; override it.
 
         Args:
-            message: What the peer sent.
+            message: The peer's message.
 
         Returns:
             The reply, or None for no reply.
@@ -106,18 +107,18 @@ class FrameRequestHandler(BaseRequestHandler):
         raise NotImplementedError(f"{type(self).__name__} has no handle_message()")
 
     def finish(self) -> None:
-        """Nothing to do: the server shuts the connection down and closes it."""
+        """Do nothing: the server shuts the connection down and closes it."""
 
 
 class DatagramReply:
-    """One received datagram with the face of a connection: its messages, then the end.
+    """One received datagram with the interface of a connection: its messages, then the end.
 
     Args:
         data: The datagram.
         sock: The server's socket.
-        address: Where the datagram came from, and where replies go.
+        address: The sender, to which replies are sent.
         codec: The shape of the frames in it; None: it is one message.
-        server: The server, which says how much of a datagram it reads.
+        server: The server, whose ``max_packet_size`` limits how much of a datagram it reads.
     """
 
     def __init__(
@@ -130,11 +131,11 @@ class DatagramReply:
     ) -> None:
         self._socket = DatagramSocket(sock, codec, max_size=1)  # to send only
         self._address = address
-        most = getattr(server, "max_packet_size", None)
+        limit = getattr(server, "max_packet_size", None)
         largest = largest_payload(sock)
         messages: list[Any] = []
         failures: tuple[errors.FrameError, ...]
-        if most is not None and most <= len(data) and (largest is None or len(data) < largest):
+        if limit is not None and limit <= len(data) and (largest is None or len(data) < largest):
             failures = (_error_texts.datagram_truncated(len(data), None),)
         else:
             messages, failures = split_datagram(data, codec)
@@ -144,29 +145,29 @@ class DatagramReply:
         self._errors = iter(failures)
 
     def recv(self) -> Any:
-        """The datagram's next message.
+        """Return the datagram's next message.
 
         Raises:
-            As `recv_many`.
+            EOFError, FrameError: As `recv_many`.
         """
         for message in self._messages:
             return message
         self._end()
 
     def recv_many(self) -> list[Any]:
-        """The datagram's messages.
+        """Return the datagram's messages.
 
         Raises:
-            EOFError: They were given already, or there are none.
-            TruncatedDatagramError: The server read only the datagram's first ``max_packet_size``
-                bytes, as far as one can tell.
-            FrameError: The datagram does not hold whole frames; raised behind the messages in
-                front of the bad bytes.
+            EOFError: They were returned already, or there are none.
+            TruncatedDatagramError: The datagram fills the server's ``max_packet_size``, so its end
+                may be missing.
+            FrameError: The datagram has bytes that are not a whole frame. The messages before them
+                are returned first.
         """
         return [*self._messages] or self._end()
 
     def __iter__(self) -> Iterator[Any]:
-        """The datagram's messages."""
+        """Iterate over the datagram's messages."""
         yield from self._messages
         for error in self._errors:
             try:
@@ -180,30 +181,30 @@ class DatagramReply:
                 raise error
             finally:
                 del error  # which holds this frame: a cycle
-        raise _error_texts.stream_ended()
+        raise EOFError("the datagram has no more messages")
 
     def send(self, message: object, /) -> None:
-        """Answers with one message, in one datagram.
+        """Answer with one message, in one datagram.
 
         Raises:
-            ValueError: The sender is a Unix socket without a name, which nobody can answer.
-            As `DatagramSocket.send_to`.
+            ValueError: The sender is a Unix socket without a name and cannot be answered.
+            FrameError, TypeError, BufferError, OSError: As `DatagramSocket.send_to`.
         """
         self._socket.send_to(message, self.getpeername())
 
     def send_many(self, messages: Iterable[object], /) -> None:
-        """Answers with many messages.
+        """Answer with many messages.
 
         Raises:
-            As `send`.
+            ValueError, FrameError, TypeError, BufferError, OSError: As `send`.
         """
         self._socket.send_many_to(messages, self.getpeername())
 
     def getpeername(self) -> Any:
-        """Where the datagram came from.
+        """Return the sender's address.
 
         Raises:
-            ValueError: From nowhere that could be answered.
+            ValueError: The sender has no name and cannot be answered.
         """
         if not self._address:
             raise _error_texts.nameless_sender()

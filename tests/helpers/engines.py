@@ -12,8 +12,10 @@ import framecodec._inbox
 import framecodec.asyncio
 import framecodec.codec
 import framecodec.sockets
-from framecodec import _socket_io_py
-from framecodec.asyncio import _fast_path_py
+import framecodec.sockets.connection
+import framecodec.sockets.wire
+from framecodec.asyncio import _fast_path_py as asyncio_fast_path_py
+from framecodec.sockets import _fast_path_py as sockets_fast_path_py
 
 __all__ = ["ENGINES", "codecs_use"]
 
@@ -27,10 +29,11 @@ def codecs_use(engine: ModuleType) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("Encoder", "Splitter", "scan"):
             patch.setattr(framecodec.codec, name, getattr(engine, name))
-        for module in (framecodec._inbox, framecodec.asyncio.datagrams, framecodec.sockets):
+        for module in (framecodec._inbox, framecodec.asyncio.datagrams):
             patch.setattr(module, "Splitter", engine.Splitter)
         if engine.__name__ == ENGINES["python"]:
-            patch.setattr(framecodec.sockets, "_socket_io", _socket_io_py)
+            for module in (framecodec.sockets.connection, framecodec.sockets.wire):
+                patch.setattr(module, "_fast_path", sockets_fast_path_py)
             for module in (framecodec.asyncio.sending, framecodec.asyncio.stream):
-                patch.setattr(module, "fast_path", _fast_path_py)
+                patch.setattr(module, "fast_path", asyncio_fast_path_py)
         yield

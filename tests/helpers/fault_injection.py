@@ -8,7 +8,7 @@ Two ways to make a fault:
 * `interrupted_at` raises inside the code under test as a signal handler does, at the nth of the
   moments at which CPython would run one: when a function begins, and when a call of C has returned.
 
-`TALLY` counts faults and bytes; ``python -m tests.test_socket_faults`` prints it.
+`TALLY` counts faults and bytes; ``python -m tests.test_sockets_faults`` prints it.
 """
 
 from __future__ import annotations
@@ -280,7 +280,7 @@ def stream_pair(kind: str = "socketpair") -> Iterator[tuple[socket.socket, socke
             if kind == "tcp":
                 server = socket.create_server(("127.0.0.1", 0))
                 address: Any = server.getsockname()
-            else:  # not pytest's path, which may be longer than the system takes
+            else:  # a separate path: pytest's may be longer than the system takes
                 address = stack.enter_context(tempfile.TemporaryDirectory()) + "/socket"
                 server = socket.socket(socket.AF_UNIX)
                 server.bind(address)

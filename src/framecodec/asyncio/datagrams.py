@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import _error_texts
 from .._bytes_like import view_bytes
+from .._datagrams import largest_payload, pack_frames, split_datagram
 from ..codec import Codec
-from ..datagrams import largest_payload, pack_frames, split_datagram
 from ..splitter import Splitter
 from .waiters import LARGE, QueuedSend, SendQueue, Waiters
 

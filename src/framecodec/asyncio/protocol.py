@@ -105,11 +105,11 @@ class FrameProtocol(asyncio.BufferedProtocol):
     __slots__ = (
         "__weakref__",
         "_inbox",
+        "_peer_timer",
         "_read_size",
         "_receiving",
         "_receiving_failed",
         "_sending",
-        "_timer",
         "codec",
     )
 
@@ -130,7 +130,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self._inbox = inbox = Inbox(
             codec, message_timeout=message_timeout, idle_timeout=idle_timeout
         )
-        self._timer = (
+        self._peer_timer = (
             PeerTimer(inbox, self._end_receiving, receiving=self._always_receives)
             if inbox.has_limits
             else None
@@ -263,8 +263,8 @@ class FrameProtocol(asyncio.BufferedProtocol):
         if isinstance(transport, ProtocolTransport):  # super() in an overridden connection_made()
             return (transport,)
         self._sending.begin(transport)
-        if self._timer is not None:
-            self._timer.start()
+        if self._peer_timer is not None:
+            self._peer_timer.start()
         return (self._sending.transport,)
 
     def _pause(self) -> tuple[()] | None:
@@ -278,7 +278,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         if not sending.lost:
             sending.lost = True
             sending.batch.fast_size = 0
-            self._stop_timer()
+            self._stop_peer_timer()
             if isinstance(exc, OSError):
                 exc.with_traceback(None)  # the transport's frames would keep what they sent
             try:
@@ -291,10 +291,10 @@ class FrameProtocol(asyncio.BufferedProtocol):
             self._inbox.drop_unfinished()
         return (sending.error,)
 
-    def _stop_timer(self) -> None:
+    def _stop_peer_timer(self) -> None:
         """End the time limits: the connection has ended, or this side has closed it."""
-        if self._timer is not None:
-            self._timer.stop()
+        if self._peer_timer is not None:
+            self._peer_timer.stop()
 
     def _hand_over(self, protocol: asyncio.BaseProtocol) -> None:
         """Let another protocol continue with the connection; for this one it has ended."""
@@ -308,13 +308,13 @@ class FrameProtocol(asyncio.BufferedProtocol):
 
     def _pause_reading(self) -> None:
         self._sending.raw_transport.pause_reading()
-        if self._timer is not None:
-            self._timer.set_reading(False)
+        if self._peer_timer is not None:
+            self._peer_timer.set_reading(False)
 
     def _resume_reading(self) -> None:
         self._sending.raw_transport.resume_reading()
-        if self._timer is not None:
-            self._timer.set_reading(True)
+        if self._peer_timer is not None:
+            self._peer_timer.set_reading(True)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return memory for the transport to read into.
@@ -358,8 +358,8 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self._receiving = False
         if splitter.error is not None:
             self._fail_receiving(splitter.error)
-        elif self._timer is not None:
-            self._timer.note_arrival()
+        elif self._peer_timer is not None:
+            self._peer_timer.note_arrival()
 
     def _deliver(self, messages: list[Any]) -> None:
         sending = self._sending

@@ -421,7 +421,7 @@ class SendSide:
         """Close the transport when it has all messages."""
         if self.closing or self.lost:
             return
-        self._protocol._stop_timer()
+        self._protocol._stop_peer_timer()
         if self.busy:
             self.closing = True  # the call that is in progress closes when all is written
             return

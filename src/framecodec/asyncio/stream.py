@@ -206,15 +206,15 @@ class StreamProtocol(FrameProtocol):
         if self._reading_paused:  # an error in release_head() may have left it so
             self._resume_when_low()
         self._waiter = waiter = asyncio.get_running_loop().create_future()
-        if self._timer is not None:
-            self._timer.set_receiving(True)
+        if self._peer_timer is not None:
+            self._peer_timer.start_waiting()
         return waiter
 
     def stop_waiting(self) -> None:
         """End the wait of a recv, also one that was cancelled or that did not start."""
         self._waiter = None
-        if self._timer is not None:
-            self._timer.set_receiving(False)
+        if self._peer_timer is not None:
+            self._peer_timer.stop_waiting(bool(self.batches))
 
     # No call separates the lines that belong together, and none of them allocates: a signal handler
     # that raises, or a garbage collection that receives, finds each batch in one place.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from time import monotonic
 from typing import final
 
 from .._inbox import Inbox
@@ -16,10 +17,6 @@ __all__ = ["PeerTimer"]
 _QUIET_ITERATIONS = 3
 
 
-def _now() -> float:
-    return asyncio.get_running_loop().time()
-
-
 @final
 class PeerTimer:
     """Tell an inbox the time, and end receiving when the peer is too slow.
@@ -30,10 +27,11 @@ class PeerTimer:
     Args:
         inbox: The receive side, with limits.
         end: Called with the failure when the peer's time is over.
-        receiving: Whether the connection is received from before `set_receiving` is called.
+        receiving: Whether the connection is received from before `start_waiting` is called.
     """
 
     __slots__ = (
+        "_arrived_at",
         "_end",
         "_fires_at",
         "_handle",
@@ -52,6 +50,7 @@ class PeerTimer:
         self._receiving = receiving
         self._reading = True
         self._started = False
+        self._arrived_at = 0.0  # the time at which bytes were received last
         self._handle: asyncio.Handle | None = None  # a timer, or a check in the next iteration
         self._fires_at = 0.0  # the time of the timer; 0 for a check
         self._quiet_iterations = 0  # since the peer is overdue
@@ -59,7 +58,7 @@ class PeerTimer:
     def start(self) -> None:
         """Start: there is a connection."""
         self._started = True
-        self._update()
+        self.set_reading(True)
 
     def stop(self) -> None:
         """Stop: the connection has ended."""
@@ -68,40 +67,45 @@ class PeerTimer:
             self._handle.cancel()
             self._handle = None
 
-    def set_receiving(self, receiving: bool) -> None:
-        """Say whether the connection is received from; other time is not the peer's."""
-        self._receiving = receiving
-        self._update()
-
     def set_reading(self, reading: bool) -> None:
         """Say whether the transport reads; other time is not the peer's."""
         self._reading = reading
-        self._update()
+        if reading and self._receiving:
+            self.start_waiting()
+        elif self._started:
+            self._inbox.pause(monotonic())
+
+    def start_waiting(self) -> None:
+        """Count time from now on: a task waits to receive."""
+        self._receiving = True
+        if self._reading and self._started:
+            now = monotonic()
+            self._inbox.resume(now)
+            self._arm(now)
+
+    def stop_waiting(self, has_message: bool) -> None:
+        """Count no time: no task waits to receive.
+
+        Args:
+            has_message: Whether the wait has ended with a message. Then the time since its arrival
+                was not the peer's.
+        """
+        self._receiving = False
+        if self._started:
+            self._inbox.pause(self._arrived_at if has_message else monotonic())
 
     def note_arrival(self) -> None:
         """Take notice of received bytes that were parsed."""
         self._quiet_iterations = 0
         if self._started:
-            now = _now()
+            self._arrived_at = now = monotonic()
             self._inbox.note_arrival(now)
-            self._arm(now)
-
-    def _update(self) -> None:
-        if self._started:
-            now = _now()
-            if self._receiving and self._reading:
-                self._inbox.resume(now)
-            else:
-                self._inbox.pause(now)
             self._arm(now)
 
     def _arm(self, now: float) -> None:
         """Start the timer, or move it if it would fire too late."""
-        deadline = self._inbox.deadline()
-        if deadline is None or not self._started:
-            return
-        earlier = self._handle
-        if earlier is not None and self._fires_at <= deadline:
+        deadline, earlier = self._inbox.deadline(), self._handle
+        if deadline is None or (earlier is not None and self._fires_at <= deadline):
             return
         # In this order: a signal handler that raises leaves one timer too many, and never none.
         loop = asyncio.get_running_loop()
@@ -119,7 +123,7 @@ class PeerTimer:
         self._handle = None
         if not self._started:
             return
-        inbox, now = self._inbox, _now()
+        inbox, now = self._inbox, monotonic()
         if not inbox.is_overdue(now):
             self._arm(now)
             return

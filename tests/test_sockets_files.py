@@ -66,7 +66,9 @@ def meanwhile(work: Callable[[], Any]) -> Iterator[None]:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", CODECS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_file_is_one_message_and_becomes_a_file(kind: str, name: str, size: int) -> None:
+def test_send_file_sends_one_message_and_recv_file_writes_it(
+    kind: str, name: str, size: int
+) -> None:
     data = os.urandom(size) or (b"t" if name == "a lead" else b"")
     with two(kind, CODECS[name]) as (one, other), tempfile.TemporaryFile() as file:
         file.write(b"before" + data)
@@ -88,7 +90,7 @@ def test_a_file_is_one_message_and_becomes_a_file(kind: str, name: str, size: in
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", CODECS)
-def test_a_message_is_received_into_a_buffer(name: str, size: int) -> None:
+def test_recv_into_fills_a_buffer(name: str, size: int) -> None:
     data = os.urandom(size) or (b"t" if name == "a lead" else b"")
     with two("socketpair", CODECS[name]) as (one, other):
         with meanwhile(lambda: one.send_many([b"first", data, data, b"last"])):
@@ -105,7 +107,7 @@ def test_a_message_is_received_into_a_buffer(name: str, size: int) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 100, 65_536, 70_000, 1_000_000])
 @pytest.mark.parametrize("name", CODECS)
-def test_a_message_that_a_buffer_has_no_room_for_stays_for_recv_too(name: str, size: int) -> None:
+def test_recv_into_keeps_a_message_too_large_for_the_buffer(name: str, size: int) -> None:
     data = b"t" + os.urandom(size)
     with two("socketpair", CODECS[name]) as (one, other):
         with meanwhile(lambda: one.send_many([data, data, b"last"])):
@@ -117,7 +119,7 @@ def test_a_message_that_a_buffer_has_no_room_for_stays_for_recv_too(name: str, s
             assert other.recv_into(bytearray(4)) == 4
 
 
-def test_what_is_no_plain_file_is_read_by_its_own_read() -> None:
+def test_send_file_reads_other_objects_by_their_read_method() -> None:
     data = os.urandom(100_000)
     packed = io.BytesIO(gzip.compress(data))
     with two("socketpair", CODECS["uint"]) as (one, other), gzip.open(packed) as file:
@@ -129,7 +131,7 @@ def test_what_is_no_plain_file_is_read_by_its_own_read() -> None:
             assert other.recv() == data[:50_000]
 
 
-def test_a_part_of_a_file_is_sent_and_no_more_than_it_has() -> None:
+def test_send_file_sends_a_part_and_not_more_than_the_file_has() -> None:
     data = os.urandom(20_000)
     with two("socketpair", CODECS["uint"]) as (one, other), tempfile.TemporaryFile() as file:
         file.write(data)
@@ -145,7 +147,7 @@ def test_a_part_of_a_file_is_sent_and_no_more_than_it_has() -> None:
 
 
 @pytest.mark.parametrize("size", [-1, -5000])
-def test_a_size_below_nothing_is_refused_for_every_kind_of_file(size: int) -> None:
+def test_send_file_refuses_a_negative_size(size: int) -> None:
     with two("TCP", Codec.uint(4)) as (one, other), tempfile.TemporaryFile() as file:
         for source in (file, io.BytesIO(bytes(6000))):
             with pytest.raises(ValueError, match=f"size must be 0 or more, not {size}"):
@@ -154,7 +156,7 @@ def test_a_size_below_nothing_is_refused_for_every_kind_of_file(size: int) -> No
         assert other.recv() == b"next"
 
 
-def test_a_file_is_limited_as_a_message_is() -> None:
+def test_send_file_has_the_limits_of_a_message() -> None:
     codec = Codec.uint(4, max_message_size=10_000)
     with two("socketpair", codec) as (one, other), tempfile.TemporaryFile() as file:
         file.truncate(10_001)
@@ -165,7 +167,7 @@ def test_a_file_is_limited_as_a_message_is() -> None:
         assert other.recv() == b"ok"
 
 
-def test_an_unfinished_file_leaves_ahead_of_the_next_message_though_it_was_closed() -> None:
+def test_send_sends_an_unfinished_file_before_the_message() -> None:
     data = os.urandom(3_000_000)
     with two("socketpair", CODECS["a trailer"]) as (one, other):
         with tempfile.TemporaryFile() as file:
@@ -183,7 +185,7 @@ def test_an_unfinished_file_leaves_ahead_of_the_next_message_though_it_was_close
         assert one.pending_send == 0
 
 
-def test_a_file_that_shrinks_under_way_ends_sending_with_a_clear_error() -> None:
+def test_send_file_ends_sending_if_the_file_shrinks() -> None:
     with two("socketpair", CODECS["uint"]) as (one, other), tempfile.TemporaryFile() as file:
         file.truncate(3_000_000)
         one.setblocking(False)
@@ -205,9 +207,7 @@ def test_a_file_that_shrinks_under_way_ends_sending_with_a_clear_error() -> None
 
 @pytest.mark.parametrize("way", ["file", "buffer"])
 @pytest.mark.parametrize("name", CODECS)
-def test_a_receive_into_a_file_or_buffer_goes_on_after_a_time_out_anywhere(
-    name: str, way: str
-) -> None:
+def test_recv_file_continues_after_a_time_out_anywhere(name: str, way: str) -> None:
     codec = CODECS[name].replace()
     data = os.urandom(200_000)
     stream = codec.encode(data)
@@ -230,7 +230,7 @@ def test_a_receive_into_a_file_or_buffer_goes_on_after_a_time_out_anywhere(
         assert (file.getvalue() if way == "file" else buffer) == data
 
 
-def test_a_place_that_cannot_be_written_is_refused_before_a_message_is_touched() -> None:
+def test_recv_file_refuses_a_target_that_cannot_be_written() -> None:
     with two("TCP", Codec.uint(4)) as (one, other):
         one.send(b"whole")
         for place in ("a path", io.StringIO(), object()):
@@ -245,7 +245,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_a_message_is_touched()
                 one.send_file(source)
 
 
-def test_recv_is_refused_while_a_message_is_half_way_to_a_file() -> None:
+def test_recv_is_refused_while_a_message_is_half_received() -> None:
     with stream_pair() as (peer, sock), FrameSocket(sock, Codec.uint(4)) as conn:
         conn.settimeout(0.01)
         peer.sendall(Codec.uint(4).encode(bytes(200_000))[:100_000])
@@ -260,7 +260,7 @@ def test_recv_is_refused_while_a_message_is_half_way_to_a_file() -> None:
 
 
 @pytest.mark.parametrize("cut", [2, 4, 100, 90_000, 200_006])
-def test_an_end_inside_a_file_is_an_incomplete_frame(cut: int) -> None:
+def test_recv_file_raises_an_end_inside_the_message(cut: int) -> None:
     codec = CODECS["a trailer"].replace()
     stream = codec.encode(bytes(200_000))
     with stream_pair() as (peer, sock), FrameSocket(sock, codec) as conn:
@@ -280,7 +280,7 @@ def test_an_end_inside_a_file_is_an_incomplete_frame(cut: int) -> None:
             conn.recv()
 
 
-def test_a_wrong_trailer_behind_a_file_is_an_invalid_frame() -> None:
+def test_recv_file_verifies_the_trailer() -> None:
     codec = CODECS["a trailer"].replace()
     with stream_pair() as (peer, sock), FrameSocket(sock, codec) as conn:
         conn.settimeout(TIMEOUT)
@@ -289,7 +289,7 @@ def test_a_wrong_trailer_behind_a_file_is_an_invalid_frame() -> None:
             conn.recv_file(io.BytesIO())
 
 
-def test_a_file_is_never_held_in_memory() -> None:
+def test_send_file_does_not_hold_the_file_in_memory() -> None:
     size = 64 << 20
     codec = Codec.uint(4, max_message_size=None)
     with two("tcp", codec) as (one, other), tempfile.TemporaryFile() as file:
@@ -307,7 +307,9 @@ def test_a_file_is_never_held_in_memory() -> None:
 # --- signals whose handlers raise -----------------------------------------------------------------
 
 
-def test_a_file_whose_header_was_never_taken_was_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_send_file_has_not_begun_if_the_header_was_not_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with two("socketpair", CODECS["uint"]) as (one, other), tempfile.TemporaryFile() as file:
         file.write(bytes(5000))
         file.seek(0)

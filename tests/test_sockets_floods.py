@@ -78,7 +78,7 @@ def call(conn: FrameSocket, method: str) -> Any:
     [("recv", "large"), ("recv_many", "large"), ("iteration", "large"), ("recv", "small")],
 )
 @pytest.mark.parametrize("name", CODECS)
-def test_a_time_out_holds(name: str, method: str, kind: str) -> None:
+def test_recv_keeps_its_time_out_in_a_flood(name: str, method: str, kind: str) -> None:
     with flooded(name, kind) as conn:
         conn.settimeout(0.05)
         for _ in range(2):
@@ -88,7 +88,7 @@ def test_a_time_out_holds(name: str, method: str, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", CODECS)
-def test_a_socket_that_does_not_wait_returns(name: str, kind: str) -> None:
+def test_recv_without_waiting_returns_in_a_flood(name: str, kind: str) -> None:
     with flooded(name, kind) as conn:
         conn.setblocking(False)
         for _ in range(3):
@@ -98,7 +98,7 @@ def test_a_socket_that_does_not_wait_returns(name: str, kind: str) -> None:
 
 @pytest.mark.parametrize("timeout", [None, TIMEOUT, 0.0])
 @pytest.mark.parametrize("name", CODECS)
-def test_a_message_timeout_holds(name: str, timeout: float | None) -> None:
+def test_message_timeout_holds_in_a_flood(name: str, timeout: float | None) -> None:
     with flooded(name, message_timeout=0.05) as conn:
         conn.settimeout(timeout)
         for _ in range(2):
@@ -116,7 +116,9 @@ def until_it_would_not_block(conn: FrameSocket) -> None:
 @pytest.mark.parametrize("timeout", [None, TIMEOUT])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", CODECS)
-def test_the_handler_of_a_signal_runs(name: str, kind: str, timeout: float | None) -> None:
+def test_recv_lets_signal_handlers_run_in_a_flood(
+    name: str, kind: str, timeout: float | None
+) -> None:
     runs: list[None] = []
 
     def handle(*_: object) -> None:
@@ -150,7 +152,7 @@ class Endless(socket.socket):
 
 
 @pytest.mark.parametrize("way", ["file", "buffer"])
-def test_a_message_timeout_holds_past_the_splitter(way: str) -> None:
+def test_message_timeout_holds_for_recv_file_in_a_flood(way: str) -> None:
     codec = Codec.uint(4, max_message_size=2**30)
     with stream_pair() as (peer, sock):
         endless = Endless(sock.family, sock.type, sock.proto, sock.detach())
@@ -175,7 +177,7 @@ class Zeros(io.RawIOBase):
         return len(buffer)
 
 
-def test_a_time_out_of_a_send_holds_where_the_peer_takes_everything() -> None:
+def test_send_file_keeps_its_time_out_if_the_peer_takes_everything() -> None:
     codec = Codec.uint(8, max_message_size=None)
     with stream_pair() as (peer, sock), FrameSocket(sock, codec) as conn:
         conn.settimeout(0.03)

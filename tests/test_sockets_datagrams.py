@@ -51,7 +51,7 @@ def two_sockets(kind: str) -> Iterator[tuple[socket.socket, socket.socket]]:
     with contextlib.ExitStack() as stack:
         family = {"udp4": socket.AF_INET, "udp6": socket.AF_INET6, "unix": socket.AF_UNIX}[kind]
         left, right = (stack.enter_context(socket.socket(family, socket.SOCK_DGRAM)) for _ in "12")
-        if kind == "unix":  # a path of its own: pytest's may be longer than the system takes
+        if kind == "unix":  # a separate path: pytest's may be longer than the system takes
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             addresses: list[Any] = [f"{folder}/left", f"{folder}/right"]
         else:
@@ -108,7 +108,7 @@ def in_thread(call: Callable[[], Any]) -> Callable[[], Any]:
 # --- a message is a datagram ----------------------------------------------------------------------
 
 
-def test_a_message_is_a_datagram_the_empty_one_included(kind: str) -> None:
+def test_recv_returns_a_datagram_the_empty_one_included(kind: str) -> None:
     messages = [b"hello", b"", b"byebye", b"", bytes(range(256)) * 8]
     with pair(kind) as (left, right):
         for message in messages:
@@ -116,7 +116,7 @@ def test_a_message_is_a_datagram_the_empty_one_included(kind: str) -> None:
         assert [right.recv() for _ in messages] == messages
 
 
-def test_both_directions_are_alike(kind: str) -> None:
+def test_send_works_in_both_directions(kind: str) -> None:
     with pair(kind) as (left, right):
         for number in range(50):
             left.send(b"%d" % number)
@@ -124,7 +124,7 @@ def test_both_directions_are_alike(kind: str) -> None:
             assert left.recv() == b"%d!" % number
 
 
-def test_without_a_codec_many_messages_are_as_many_datagrams(kind: str) -> None:
+def test_send_many_without_a_codec_sends_a_datagram_each(kind: str) -> None:
     with pair(kind) as (left, right):
         left.send_many(message for message in (b"one", b"", b"three"))
         assert right.recv_many() == [b"one"]
@@ -133,7 +133,7 @@ def test_without_a_codec_many_messages_are_as_many_datagrams(kind: str) -> None:
 
 
 @pytest.mark.parametrize("codec", [None, Codec.uint(2)], ids=["none", "uint"])
-def test_every_bytes_like_object_is_a_message(codec: Codec | None) -> None:
+def test_send_takes_every_bytes_like_object(codec: Codec | None) -> None:
     with pair("socketpair", codec) as (left, right):
         for message in (
             bytearray(b"mutable"),
@@ -146,7 +146,7 @@ def test_every_bytes_like_object_is_a_message(codec: Codec | None) -> None:
 
 
 @pytest.mark.parametrize("message", ["text", 5, None, memoryview(b"abcdef")[::2]])
-def test_what_is_no_bytes_is_refused_and_nothing_sent(message: object) -> None:
+def test_send_refuses_other_objects_and_sends_nothing(message: object) -> None:
     with pair("socketpair") as (left, right):
         with pytest.raises((TypeError, BufferError)):
             left.send(message)
@@ -157,7 +157,7 @@ def test_what_is_no_bytes_is_refused_and_nothing_sent(message: object) -> None:
             right.recv()
 
 
-def test_a_message_that_was_delivered_never_changes() -> None:
+def test_recv_returns_a_message_that_never_changes() -> None:
     # The buffer that datagrams are read into is used again for the next one.
     with pair("socketpair") as (left, right):
         left.send_many([b"first", b"later"])
@@ -168,7 +168,7 @@ def test_a_message_that_was_delivered_never_changes() -> None:
 # --- any number of frames in a datagram -----------------------------------------------------------
 
 
-def test_with_a_codec_messages_share_a_datagram(kind: str, engine_in_use: ModuleType) -> None:
+def test_send_many_with_a_codec_shares_a_datagram(kind: str, engine_in_use: ModuleType) -> None:
     with pair(kind, Codec.digits(4)) as (left, right):
         left.send_many([b"hello", b"", b"byebye"])
         left.send(b"alone")
@@ -182,9 +182,7 @@ def test_with_a_codec_messages_share_a_datagram(kind: str, engine_in_use: Module
 
 
 @pytest.mark.parametrize("name", [name for name, codec in CODECS.items() if sample_messages(codec)])
-def test_messages_of_every_codec_come_out_as_they_went_in(
-    name: str, engine_in_use: ModuleType
-) -> None:
+def test_datagram_socket_works_with_every_codec(name: str, engine_in_use: ModuleType) -> None:
     codec = CODECS[name].replace()
     messages = sample_messages(codec)
     with pair("socketpair", codec) as (left, right):
@@ -219,7 +217,7 @@ def changing_codec(messages: list[bytes]) -> Codec:
     return Codec.custom(parse, build)
 
 
-def test_special_objects_travel_too(engine_in_use: ModuleType) -> None:
+def test_send_takes_specials(engine_in_use: ModuleType) -> None:
     flush = formats.PktLine.FLUSH
     with pair("socketpair", formats.pkt_line.replace()) as (left, right):
         left.send(flush)
@@ -227,7 +225,7 @@ def test_special_objects_travel_too(engine_in_use: ModuleType) -> None:
         assert [right.recv(), *right.recv_many()] == [flush, b"line", flush]
 
 
-def test_nothing_to_send_is_no_datagram(kind: str) -> None:
+def test_send_many_of_nothing_sends_no_datagram(kind: str) -> None:
     for codec in (None, Codec.uint(2)):
         with pair(kind, codec) as (left, right):
             left.send_many([])
@@ -235,14 +233,14 @@ def test_nothing_to_send_is_no_datagram(kind: str) -> None:
             assert right.recv() == b"next"
 
 
-def test_a_datagram_without_a_frame_is_stepped_over(kind: str, engine_in_use: ModuleType) -> None:
+def test_recv_skips_a_datagram_without_a_frame(kind: str, engine_in_use: ModuleType) -> None:
     with pair(kind, Codec.uint(2)) as (left, right):
         for data in (b"", b"", Codec.uint(2).encode(b"here")):
             left.socket.send(data)
         assert right.recv() == b"here"
 
 
-def test_datagrams_without_a_frame_do_not_put_off_the_timeout() -> None:
+def test_recv_keeps_its_time_out_with_datagrams_without_a_frame() -> None:
     stop = threading.Event()
 
     def knock(sock: socket.socket) -> None:
@@ -263,9 +261,7 @@ def test_datagrams_without_a_frame_do_not_put_off_the_timeout() -> None:
             thread.join()
 
 
-def test_messages_that_do_not_fit_together_take_several_datagrams(
-    kind: str, engine_in_use: ModuleType
-) -> None:
+def test_send_many_takes_several_datagrams(kind: str, engine_in_use: ModuleType) -> None:
     codec = Codec.uint(2)
     messages = [bytes([number]) * 20_000 for number in range(7)]
     with pair(kind, codec) as (left, right):
@@ -283,7 +279,7 @@ def test_messages_that_do_not_fit_together_take_several_datagrams(
 
 
 @pytest.mark.parametrize("udp", LARGEST)
-def test_the_largest_datagram_passes_and_one_byte_more_is_refused(udp: str) -> None:
+def test_send_takes_the_largest_datagram_and_not_one_byte_more(udp: str) -> None:
     largest = LARGEST[udp]
     with pair(udp) as (left, right):
         left.send(b"x" * largest)
@@ -302,7 +298,7 @@ def test_the_largest_datagram_passes_and_one_byte_more_is_refused(udp: str) -> N
 
 
 @pytest.mark.parametrize("udp", LARGEST)
-def test_with_a_codec_the_frame_counts(udp: str, engine_in_use: ModuleType) -> None:
+def test_send_with_a_codec_counts_the_frame(udp: str, engine_in_use: ModuleType) -> None:
     codec = Codec.uint(4, trailer=b";")
     largest_message = LARGEST[udp] - 5
     with pair(udp, codec) as (left, right):
@@ -314,7 +310,7 @@ def test_with_a_codec_the_frame_counts(udp: str, engine_in_use: ModuleType) -> N
 
 
 @pytest.mark.parametrize("unix", ["unix", "socketpair"])
-def test_what_the_system_refuses_as_too_large_is_said_alike(unix: str) -> None:
+def test_send_raises_one_error_for_each_limit_of_the_system(unix: str) -> None:
     with pair(unix) as (left, right):
         size = left.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) + 1
         with pytest.raises(MessageTooLargeError, match="SO_SNDBUF") as caught:
@@ -324,7 +320,7 @@ def test_what_the_system_refuses_as_too_large_is_said_alike(unix: str) -> None:
         assert right.recv() == b"next"
 
 
-def test_a_message_above_the_codecs_limit_is_refused_both_ways(engine_in_use: ModuleType) -> None:
+def test_max_message_size_holds_both_ways(engine_in_use: ModuleType) -> None:
     wide, narrow = Codec.uint(2), Codec.uint(2, max_message_size=3)
     with two_sockets("socketpair") as (one, other):
         left, right = DatagramSocket(one, wide), DatagramSocket(other, narrow)
@@ -342,7 +338,7 @@ def test_a_message_above_the_codecs_limit_is_refused_both_ways(engine_in_use: Mo
 
 
 @pytest.mark.parametrize("codec", [None, Codec.uint(2)], ids=["none", "uint"])
-def test_a_datagram_that_was_cut_short_is_an_error(kind: str, codec: Codec | None) -> None:
+def test_max_size_makes_a_truncated_datagram_an_error(kind: str, codec: Codec | None) -> None:
     header = 2 if codec else 0
     with pair(kind, codec, max_size=8) as (left, right):
         sent = [b"6bytes", b"9 bytes..", b"x" * 1000, b"after"]
@@ -358,19 +354,19 @@ def test_a_datagram_that_was_cut_short_is_an_error(kind: str, codec: Codec | Non
         assert right.recv() == b"after"
 
 
-def test_a_datagram_of_just_max_size_is_whole(kind: str) -> None:
+def test_max_size_allows_a_datagram_of_just_this_size(kind: str) -> None:
     with pair(kind, max_size=8) as (left, right):
         left.send(b"8 bytes!")
         assert right.recv() == b"8 bytes!"
 
 
-def test_every_datagram_of_udp_fits_by_default() -> None:
+def test_max_size_fits_every_datagram_of_udp_by_default() -> None:
     with pair("udp6") as (left, right):
         left.send(b"x" * LARGEST["udp6"])
         assert len(right.recv()) == LARGEST["udp6"]
 
 
-# What stands behind two whole frames, and which error it is.
+# Bytes after two whole frames, and the type of their error.
 BAD = {
     "a cut header": (b"\xab\x00", IncompleteFrameError, "header"),
     "a cut rest": (b"\xab\x00\x05hell", IncompleteFrameError, "rest"),
@@ -383,7 +379,7 @@ BAD = {
 
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("good", [0, 2])
-def test_bytes_that_are_no_frame_are_an_error_behind_the_messages(
+def test_recv_raises_bad_bytes_after_the_messages(
     bad: str, good: int, kind: str, engine_in_use: ModuleType
 ) -> None:
     codec = Codec.uint(2, magic=b"\xab", trailer=b";", max_message_size=1000)
@@ -401,7 +397,7 @@ def test_bytes_that_are_no_frame_are_an_error_behind_the_messages(
         assert right.recv() == b"next"  # the error was that datagram's alone
 
 
-def test_messages_that_come_together_are_given_before_what_is_wrong_behind_them() -> None:
+def test_recv_many_returns_messages_before_bad_bytes() -> None:
     codec = Codec.uint(1)
     with pair("socketpair", codec) as (left, right):
         left.socket.send(b"\x01a\x01b\x05cut")
@@ -415,7 +411,7 @@ def test_messages_that_come_together_are_given_before_what_is_wrong_behind_them(
         assert right.recv_many() == [b"next"]
 
 
-def test_an_iteration_raises_what_is_wrong_and_does_not_take_it_for_the_end() -> None:
+def test_iteration_raises_bad_bytes() -> None:
     with pair("socketpair", Codec.uint(1)) as (left, right):
         left.socket.send(b"\x01a\x05cut")
         left.send(b"b")
@@ -426,7 +422,7 @@ def test_an_iteration_raises_what_is_wrong_and_does_not_take_it_for_the_end() ->
         assert arrived == [b"a", b"b"]
 
 
-def test_an_error_says_who_sent_the_datagram(engine_in_use: ModuleType) -> None:
+def test_errors_have_the_address_of_the_sender(engine_in_use: ModuleType) -> None:
     with two_sockets("udp4") as (one, other):
         right = DatagramSocket(other, Codec.uint(2), max_size=9)
         for data in (b"\x00\x05cut", b"x" * 10):
@@ -438,7 +434,7 @@ def test_an_error_says_who_sent_the_datagram(engine_in_use: ModuleType) -> None:
             assert (str(copy), copy.address) == (str(caught.value), caught.value.address)
 
 
-def test_the_other_shape_of_frames_is_an_error_and_no_message(engine_in_use: ModuleType) -> None:
+def test_recv_raises_frames_of_another_shape(engine_in_use: ModuleType) -> None:
     with two_sockets("socketpair") as (one, other):
         left, right = DatagramSocket(one, Codec.struct("<I")), DatagramSocket(other, Codec.uint(4))
         left.send(b"hello")
@@ -451,9 +447,7 @@ def test_the_other_shape_of_frames_is_an_error_and_no_message(engine_in_use: Mod
 
 @pytest.mark.parametrize(("family", "host"), [("AF_INET", "127.0.0.1"), ("AF_INET6", "::1")])
 @pytest.mark.parametrize("codec", [None, Codec.uint(2)], ids=["none", "uint"])
-def test_a_server_answers_each_client_at_its_address(
-    family: str, host: str, codec: Codec | None
-) -> None:
+def test_send_to_answers_each_client(family: str, host: str, codec: Codec | None) -> None:
     def new() -> DatagramSocket:
         sock = DatagramSocket(socket.socket(getattr(socket, family), socket.SOCK_DGRAM), codec)
         sock.settimeout(TIMEOUT)
@@ -478,7 +472,7 @@ def test_a_server_answers_each_client_at_its_address(
             assert [client.recv(), client.recv()] == [b"more", b"still more"]
 
 
-def test_every_message_of_a_datagram_has_its_address(engine_in_use: ModuleType) -> None:
+def test_recv_from_gives_the_address_for_every_message(engine_in_use: ModuleType) -> None:
     with two_sockets("udp4") as (one, other):
         left, right = DatagramSocket(one, Codec.uint(2)), DatagramSocket(other, Codec.uint(2))
         left.send_many([b"a", b"b"])
@@ -488,7 +482,7 @@ def test_every_message_of_a_datagram_has_its_address(engine_in_use: ModuleType) 
         ]
 
 
-def test_paths_are_addresses() -> None:
+def test_send_to_takes_paths() -> None:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         server, client, nameless = (
@@ -508,13 +502,13 @@ def test_paths_are_addresses() -> None:
         nameless.send(b"who?")
         assert server.recv_from() == (b"who?", None)
         with pytest.raises(OSError, match=r"."):
-            server.send_to(b"to nobody", None)
+            server.send_to(b"to no address", None)
         with pytest.raises(FileNotFoundError) as caught:
             client.send_to(b"hello", folder / "nowhere")
         assert caught.value.message_started is False
 
 
-def test_a_socket_that_is_not_connected_needs_an_address() -> None:
+def test_send_needs_a_connected_socket() -> None:
     with DatagramSocket(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
         with pytest.raises(OSError, match=r".") as caught:
             sock.send(b"where to?")
@@ -528,7 +522,7 @@ def send_until_refused(sock: DatagramSocket) -> None:
         time.sleep(0.001)
 
 
-def test_a_port_where_nobody_receives_is_said_and_not_for_good() -> None:
+def test_send_raises_connection_refused_once() -> None:
     # ICMP's "port unreachable" comes back as an error of a later call, sending or receiving.
     with two_sockets("udp4") as (one, other):
         port = other.getsockname()
@@ -546,16 +540,16 @@ def test_a_port_where_nobody_receives_is_said_and_not_for_good() -> None:
             again.bind(port)
             with contextlib.suppress(ConnectionRefusedError):  # of the sends just now
                 sock.send(b"may be lost")
-            sock.send(b"somebody is there")
+            sock.send(b"a socket is there")
             again.settimeout(TIMEOUT)
-            while (data := again.recv(100)) != b"somebody is there":
+            while (data := again.recv(100)) != b"a socket is there":
                 assert data == b"may be lost"
 
 
 # --- waiting --------------------------------------------------------------------------------------
 
 
-def test_a_timeout_loses_nothing(kind: str) -> None:
+def test_recv_loses_nothing_to_a_time_out(kind: str) -> None:
     with pair(kind) as (left, right):
         right.settimeout(0.01)
         for _ in range(3):
@@ -568,7 +562,7 @@ def test_a_timeout_loses_nothing(kind: str) -> None:
 
 
 @pytest.mark.parametrize("codec", [None, Codec.uint(2)], ids=["none", "uint"])
-def test_a_socket_that_does_not_wait_says_so(kind: str, codec: Codec | None) -> None:
+def test_recv_without_waiting_raises(kind: str, codec: Codec | None) -> None:
     with pair(kind, codec) as (left, right):
         right.setblocking(False)
         with pytest.raises(BlockingIOError):
@@ -584,7 +578,7 @@ def test_a_socket_that_does_not_wait_says_so(kind: str, codec: Codec | None) -> 
         assert right.getblocking() is False
 
 
-def test_a_selector_tells_when_a_message_is_there(kind: str) -> None:
+def test_fileno_works_with_selectors(kind: str) -> None:
     with pair(kind) as (left, right), selectors.DefaultSelector() as selector:
         selector.register(right, selectors.EVENT_READ)
         right.setblocking(False)
@@ -596,7 +590,7 @@ def test_a_selector_tells_when_a_message_is_there(kind: str) -> None:
 
 
 def full(left: DatagramSocket) -> int:
-    """Fills what a Unix datagram socket has room for; returns how many messages it took."""
+    """Fill a Unix datagram socket's buffer; return how many messages it took."""
     count = 0
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -605,7 +599,7 @@ def full(left: DatagramSocket) -> int:
     return count
 
 
-def test_a_full_socket_says_how_many_messages_have_left() -> None:
+def test_send_many_to_a_full_socket_counts_messages() -> None:
     with pair("socketpair") as (left, right):
         left.setblocking(False)
         messages = [b"%d" % number for number in range(1000)]
@@ -625,7 +619,7 @@ def test_a_full_socket_says_how_many_messages_have_left() -> None:
         left.flush()
 
 
-def test_a_full_socket_with_a_codec_counts_messages_and_not_datagrams() -> None:
+def test_send_many_with_a_codec_counts_messages_and_not_datagrams() -> None:
     with pair("socketpair", Codec.uint(2)) as (left, right):
         left.setblocking(False)
         left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * 1024)
@@ -641,7 +635,7 @@ def test_a_full_socket_with_a_codec_counts_messages_and_not_datagrams() -> None:
             right.recv()
 
 
-def test_a_send_with_a_timeout_says_that_nothing_was_sent() -> None:
+def test_send_with_a_time_out_has_sent_nothing() -> None:
     with pair("socketpair") as (left, right):
         left.setblocking(False)
         count = full(left)
@@ -655,8 +649,8 @@ def test_a_send_with_a_timeout_says_that_nothing_was_sent() -> None:
             right.recv()
 
 
-def test_a_send_to_a_full_socket_takes_its_time_and_no_more() -> None:
-    # Not connected: the system calls it writable, and cannot say when the other one has room.
+def test_send_to_a_full_socket_keeps_its_time_out() -> None:
+    # Not connected: the system calls it writable, and cannot tell when the other one has space.
     sent: list[bytes] = []
 
     def send_until_full() -> None:
@@ -690,9 +684,9 @@ def test_a_send_to_a_full_socket_takes_its_time_and_no_more() -> None:
 )
 @pytest.mark.skipif(
     sys.gettrace() is not None,
-    reason="a trace function is a place for a signal handler where otherwise there is none",
+    reason="a trace function adds a moment for a signal handler",
 )
-def test_an_interruption_loses_no_message_and_doubles_none() -> None:
+def test_recv_loses_and_doubles_nothing_after_an_interruption() -> None:
     class Interrupted(Exception):
         pass
 
@@ -737,7 +731,7 @@ def test_an_interruption_loses_no_message_and_doubles_none() -> None:
     assert interruptions
 
 
-def test_a_signal_handler_may_receive_too() -> None:
+def test_recv_in_a_signal_handler_works() -> None:
     with pair("socketpair") as (left, right):
         inside: list[bytes] = []
 
@@ -759,9 +753,7 @@ def test_a_signal_handler_may_receive_too() -> None:
 
 @pytest.mark.parametrize("timeout", [None, TIMEOUT], ids=["blocking", "timed"])
 @pytest.mark.parametrize("end", ["close", "shutdown"])
-def test_a_thread_that_waits_is_woken_by_the_end(
-    kind: str, timeout: float | None, end: str
-) -> None:
+def test_close_wakes_a_thread_that_waits(kind: str, timeout: float | None, end: str) -> None:
     with pair(kind) as (_, right):
         right.settimeout(timeout)
         results = [in_thread(right.recv) for _ in range(3)]
@@ -775,7 +767,7 @@ def test_a_thread_that_waits_is_woken_by_the_end(
         assert [type(result()) for result in results] == [wanted] * 3
 
 
-def test_a_thread_that_waits_on_a_socket_without_a_peer_is_woken_too() -> None:
+def test_close_wakes_a_thread_on_a_socket_without_a_peer() -> None:
     for _ in range(20):
         sock = DatagramSocket(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         sock.bind(("127.0.0.1", 0))
@@ -785,7 +777,7 @@ def test_a_thread_that_waits_on_a_socket_without_a_peer_is_woken_too() -> None:
         assert result() == []  # an iteration ends without an error
 
 
-def test_one_thread_sends_while_another_receives() -> None:
+def test_send_and_recv_in_two_threads() -> None:
     count = 3000
     with pair("socketpair", Codec.uint(4)) as ends:
 
@@ -804,7 +796,7 @@ def test_one_thread_sends_while_another_receives() -> None:
 
 
 @pytest.mark.parametrize("codec", [None, Codec.uint(2)], ids=["none", "uint"])
-def test_many_threads_send_and_receive_each_message_once(codec: Codec | None) -> None:
+def test_recv_in_many_threads_gives_each_message_once(codec: Codec | None) -> None:
     senders, receivers, count = 4, 4, 600
     with pair("socketpair", codec) as (left, right):
 
@@ -827,7 +819,7 @@ def test_many_threads_send_and_receive_each_message_once(codec: Codec | None) ->
 # --- the end, and handing over --------------------------------------------------------------------
 
 
-def test_after_close_every_call_says_so(kind: str) -> None:
+def test_close_lets_later_calls_raise(kind: str) -> None:
     with pair(kind) as (left, right):
         left.send(b"too late")
         right.close()
@@ -840,7 +832,7 @@ def test_after_close_every_call_says_so(kind: str) -> None:
         assert "closed" in repr(right)
 
 
-def test_what_arrived_before_a_shutdown_is_delivered_and_then_the_end(kind: str) -> None:
+def test_shutdown_delivers_what_arrived_before(kind: str) -> None:
     with pair(kind) as (left, right):
         for message in (b"one", b"two"):
             left.send(message)
@@ -851,7 +843,7 @@ def test_what_arrived_before_a_shutdown_is_delivered_and_then_the_end(kind: str)
                 right.recv()
 
 
-def test_a_hand_over_gives_what_was_not_delivered(engine_in_use: ModuleType) -> None:
+def test_detach_returns_what_was_not_delivered(engine_in_use: ModuleType) -> None:
     codec = Codec.digits(2)
     with pair("socketpair", codec) as (left, right):
         left.send_many([b"mine", b"yours", b"yours too"])
@@ -867,14 +859,14 @@ def test_a_hand_over_gives_what_was_not_delivered(engine_in_use: ModuleType) -> 
         assert sock.fileno() >= 0
 
 
-def test_a_socket_is_closed_with_its_block() -> None:
+def test_with_block_closes_the_socket() -> None:
     with two_sockets("socketpair") as (one, _):
         with DatagramSocket(one) as sock:
             assert str(sock.fileno()) in repr(sock)
         assert one.fileno() == -1
 
 
-def test_no_descriptor_is_left_behind() -> None:
+def test_close_leaves_no_descriptor_open() -> None:
     def count() -> int:
         return len(os.listdir("/proc/self/fd"))
 
@@ -890,7 +882,7 @@ def test_no_descriptor_is_left_behind() -> None:
 # --- what it is made of ---------------------------------------------------------------------------
 
 
-def test_a_stream_socket_is_refused() -> None:
+def test_datagram_socket_refuses_a_stream_socket() -> None:
     with (
         socket.socket(socket.AF_INET, socket.SOCK_STREAM) as stream,
         pytest.raises(ValueError, match="FrameSocket is for streams"),
@@ -900,7 +892,7 @@ def test_a_stream_socket_is_refused() -> None:
         DatagramSocket("127.0.0.1")  # type: ignore[arg-type]
 
 
-def test_arguments_are_checked_when_it_is_made() -> None:
+def test_datagram_socket_checks_its_arguments() -> None:
     with two_sockets("socketpair") as (one, _):
         with pytest.raises(TypeError, match=r"framecodec\.Codec"):
             DatagramSocket(one, "u16")  # type: ignore[arg-type]
@@ -908,7 +900,7 @@ def test_arguments_are_checked_when_it_is_made() -> None:
             DatagramSocket(one, max_size=0)
 
 
-def test_it_has_what_a_socket_has(kind: str) -> None:
+def test_datagram_socket_has_the_methods_of_a_socket(kind: str) -> None:
     with pair(kind, Codec.uint(2)) as (left, right):
         assert left.fileno() == left.socket.fileno()
         assert left.getsockname() == left.socket.getsockname()
@@ -919,21 +911,21 @@ def test_it_has_what_a_socket_has(kind: str) -> None:
         assert left.closed is False
 
 
-def test_the_names_of_the_rooms_above_are_the_same_class() -> None:
+def test_datagram_socket_has_three_import_paths() -> None:
     import framecodec.sockets
 
     assert framecodec.sockets.DatagramSocket is DatagramSocket
 
 
 @pytest.mark.parametrize("timeout", [-1.0, float("nan")])
-def test_a_timeout_that_is_none_is_refused(timeout: float) -> None:
+def test_settimeout_refuses_an_invalid_time_out(timeout: float) -> None:
     with pair("socketpair") as (left, _):
         with pytest.raises(ValueError, match="out of range"):
             left.settimeout(timeout)
         assert left.gettimeout() == TIMEOUT
 
 
-def test_a_side_that_ended_its_sending_still_receives() -> None:
+def test_recv_works_after_shutdown_of_sending() -> None:
     with pair("socketpair") as (left, right):
         left.shutdown(socket.SHUT_WR)
         with pytest.raises(BrokenPipeError) as caught:

@@ -1,4 +1,4 @@
-"""Limits for a slow peer: for one message from first byte to last, and for the quiet between."""
+"""Time limits for the peer: for one message, and for the quiet between two messages."""
 
 # ruff: noqa: SIM117
 
@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import io
 import select
+import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,7 +25,9 @@ CODEC = Codec.uint(2)
 
 @pytest.mark.parametrize("timeout", [None, TIMEOUT])
 @pytest.mark.parametrize("sent", [1, 2, 4])
-def test_a_peer_that_stops_inside_a_message_is_cut_off(sent: int, timeout: float | None) -> None:
+def test_message_timeout_cuts_off_a_peer_that_stops_inside_a_message(
+    sent: int, timeout: float | None
+) -> None:
     frame = CODEC.encode(b"hello")
     with stream_pair() as (peer, sock):
         conn = FrameSocket(sock, CODEC, message_timeout=0.03)
@@ -32,13 +36,13 @@ def test_a_peer_that_stops_inside_a_message_is_cut_off(sent: int, timeout: float
             peer.sendall(frame + frame[:sent])
             assert conn.recv() == b"hello"
             for _ in range(2):
-                with pytest.raises(MessageTimeoutError, match=f"{sent} bytes") as caught:
+                with pytest.raises(MessageTimeoutError, match=f"{sent} of 7 bytes") as caught:
                     conn.recv()
             assert caught.value.stream_offset == len(frame)
             assert caught.value.timeout == 0.03
 
 
-def test_a_peer_that_drips_is_cut_off_though_each_byte_comes_in_time() -> None:
+def test_message_timeout_cuts_off_a_peer_that_drips() -> None:
     with stream_pair() as (peer, sock), FrameSocket(sock, CODEC, message_timeout=0.1) as conn:
         conn.settimeout(TIMEOUT)
         stop = threading.Event()
@@ -58,8 +62,8 @@ def test_a_peer_that_drips_is_cut_off_though_each_byte_comes_in_time() -> None:
             thread.join(TIMEOUT)
 
 
-def test_time_that_the_receiver_spends_elsewhere_is_not_the_peers() -> None:
-    large = bytes(1_000_000)  # more than there is room for on the way
+def test_message_timeout_does_not_count_time_between_calls() -> None:
+    large = bytes(1_000_000)  # more than the kernel holds
     codec = Codec.uint(4)
     with stream_pair() as (peer, sock), FrameSocket(sock, codec, message_timeout=0.1) as conn:
         conn.settimeout(TIMEOUT)
@@ -73,7 +77,7 @@ def test_time_that_the_receiver_spends_elsewhere_is_not_the_peers() -> None:
         thread.join(TIMEOUT)
 
 
-def test_a_quiet_connection_is_not_cut_off_by_the_limit_of_a_message() -> None:
+def test_message_timeout_does_not_count_between_messages() -> None:
     with stream_pair() as (peer, sock), FrameSocket(sock, CODEC, message_timeout=0.01) as conn:
         conn.settimeout(0.05)
         for _ in range(2):
@@ -85,7 +89,7 @@ def test_a_quiet_connection_is_not_cut_off_by_the_limit_of_a_message() -> None:
 
 
 @pytest.mark.parametrize("timeout", [None, TIMEOUT])
-def test_a_peer_that_says_nothing_is_idle(timeout: float | None) -> None:
+def test_idle_timeout_cuts_off_a_quiet_peer(timeout: float | None) -> None:
     with stream_pair() as (peer, sock), FrameSocket(sock, CODEC, idle_timeout=0.03) as conn:
         conn.settimeout(timeout)
         peer.sendall(CODEC.encode(b"hello"))
@@ -99,7 +103,7 @@ def test_a_peer_that_says_nothing_is_idle(timeout: float | None) -> None:
         assert peer.recv(100) == CODEC.encode(b"goodbye")
 
 
-def test_a_selector_is_told_how_long_to_wait_and_the_next_receive_raises() -> None:
+def test_seconds_left_is_the_time_out_for_a_selector() -> None:
     with stream_pair() as (peer, sock):
         conn = FrameSocket(sock, CODEC, message_timeout=0.03, idle_timeout=TIMEOUT)
         with conn:
@@ -122,7 +126,7 @@ def test_a_selector_is_told_how_long_to_wait_and_the_next_receive_raises() -> No
 
 
 @pytest.mark.parametrize("way", ["file", "buffer"])
-def test_the_limit_of_a_message_holds_on_its_way_to_a_file(way: str) -> None:
+def test_message_timeout_holds_for_recv_file_and_recv_into(way: str) -> None:
     codec = Codec.uint(4)
     with stream_pair() as (peer, sock), FrameSocket(sock, codec, message_timeout=0.05) as conn:
         conn.settimeout(TIMEOUT)
@@ -135,7 +139,7 @@ def test_the_limit_of_a_message_holds_on_its_way_to_a_file(way: str) -> None:
             conn.recv()
 
 
-def test_limits_come_with_connections_and_listeners() -> None:
+def test_listen_and_connect_take_time_limits() -> None:
     from framecodec import connect, listen
 
     with listen(("127.0.0.1", 0), idle_timeout=0.03) as listener:
@@ -145,3 +149,96 @@ def test_limits_come_with_connections_and_listeners() -> None:
             one.send(b"too late")
             with pytest.raises(IdleTimeoutError):
                 other.recv()
+
+
+def test_idle_timeout_adds_up_over_several_calls_and_not_between_them() -> None:
+    with stream_pair() as (_, sock), FrameSocket(sock, CODEC, idle_timeout=0.3) as conn:
+        conn.settimeout(0.125)
+        for _ in range(2):
+            with pytest.raises(TimeoutError, match="nothing is lost"):
+                conn.recv()
+            time.sleep(0.2)  # time in which no call receives does not count
+        with pytest.raises(IdleTimeoutError):
+            conn.recv()
+
+
+def test_message_timeout_adds_up_over_several_calls_and_not_between_them() -> None:
+    with stream_pair() as (peer, sock), FrameSocket(sock, CODEC, message_timeout=0.3) as conn:
+        conn.settimeout(0.125)
+        peer.sendall(b"\0")
+        for _ in range(2):
+            with pytest.raises(TimeoutError, match="nothing is lost"):
+                conn.recv()
+            time.sleep(0.2)
+        with pytest.raises(MessageTimeoutError):
+            conn.recv()
+
+
+class HeldUp(socket.socket):
+    """A socket after whose first receive the program is held up, until its peer has sent the rest.
+
+    It gives at most as many bytes at a time as `piece`.
+    """
+
+    piece = 6
+    after_first: Callable[[], None] | None = None
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+        with memoryview(buffer) as view:
+            count = super().recv_into(view[: self.piece], 0, flags)
+        if self.after_first is not None:
+            after_first, self.after_first, self.piece = self.after_first, None, 10_000
+            after_first()
+        return count
+
+
+@pytest.mark.parametrize("way", ["recv", "file", "buffer"])
+def test_message_timeout_reads_what_the_kernel_holds_before_it_decides(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = Codec.uint(4)
+    now = [1000.0]
+
+    def clock() -> float:
+        now[0] += 0.004
+        return now[0]
+
+    for name in ("receiving", "wire", "waiting"):
+        monkeypatch.setattr(f"framecodec.sockets.{name}.monotonic", clock)
+    message = bytes(range(250)) * 600
+    wire = codec.encode(message)
+    with stream_pair() as (peer, sock):
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        held_up = HeldUp(sock.family, sock.type, sock.proto, sock.detach())
+        with FrameSocket(held_up, codec, message_timeout=0.1) as conn:
+
+            def hold_up() -> None:
+                peer.sendall(wire[6:])
+                now[0] += 10.0
+
+            held_up.after_first = hold_up
+            peer.sendall(wire[:6])
+            file, buffer = io.BytesIO(), bytearray(len(message))
+            if way == "recv":
+                received = conn.recv()
+            elif way == "file":
+                conn.recv_file(file)
+                received = file.getvalue()
+            else:
+                conn.recv_into(buffer)
+                received = bytes(buffer)
+            assert received == message
+
+
+def test_seconds_left_runs_while_the_caller_waits_in_a_selector() -> None:
+    with stream_pair() as (peer, sock), FrameSocket(sock, CODEC, message_timeout=0.1) as conn:
+        conn.settimeout(TIMEOUT)
+        peer.sendall(CODEC.encode(b"one") + b"\0")
+        assert conn.recv() == b"one"
+        assert 0 < (conn.seconds_left or 0) <= 0.1
+        for _ in range(1000):
+            if not conn.seconds_left:
+                break
+            select.select([conn], [], [], conn.seconds_left)
+        with pytest.raises(MessageTimeoutError):
+            conn.recv()

@@ -1,6 +1,6 @@
 """A fault at every byte of a stream, and at every moment: nothing is lost, no frame is torn.
 
-``python -m tests.test_socket_faults`` runs this file and prints what it injected.
+``python -m tests.test_sockets_faults`` runs this file and prints what it injected.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def codec_named(name: str) -> Codec:
 
 
 def received(conn: FrameSocket, count: int) -> tuple[list[Any], int]:
-    """So many messages, and how many failures were raised on the way."""
+    """Return that many messages, and how many failures were raised meanwhile."""
     messages: list[Any] = []
     failures = 0
     while len(messages) < count:
@@ -81,7 +81,7 @@ def wire_of(sock: socket.socket) -> bytes:
 @pytest.mark.parametrize("timeout", TIMEOUTS)
 @pytest.mark.parametrize("fault", PASSING)
 @pytest.mark.parametrize("name", CODECS)
-def test_a_fault_at_any_byte_of_what_arrives_loses_nothing(
+def test_recv_loses_nothing_to_a_fault_at_any_byte(
     name: str, fault: str, timeout: float | None
 ) -> None:
     codec = codec_named(name)
@@ -97,7 +97,7 @@ def test_a_fault_at_any_byte_of_what_arrives_loses_nothing(
                 peer.shutdown(socket.SHUT_WR)
                 messages, _ = received(conn, len(MESSAGES))
                 TALLY.account(messages, MESSAGES)
-                for _ in range(2):  # the plan's faults behind the last byte
+                for _ in range(2):  # the plan's faults after the last byte
                     with contextlib.suppress(*PASSING_ERRORS, EOFError):
                         conn.recv()
                 with pytest.raises(EOFError, match="the last frame was whole"):
@@ -108,9 +108,7 @@ def test_a_fault_at_any_byte_of_what_arrives_loses_nothing(
 @pytest.mark.parametrize("method", ["recv", "recv_many", "iteration"])
 @pytest.mark.parametrize("timeout", [0.0, 0.001])
 @pytest.mark.parametrize("name", CODECS)
-def test_a_peer_that_pauses_at_any_byte_loses_nothing(
-    name: str, timeout: float, method: str
-) -> None:
+def test_recv_loses_nothing_to_a_pause_at_any_byte(name: str, timeout: float, method: str) -> None:
     """The system's own time-outs and would-blocks, which the compiled short way meets too."""
     codec = codec_named(name)
     stream = codec.encode_many(MESSAGES)
@@ -134,7 +132,7 @@ def test_a_peer_that_pauses_at_any_byte_loses_nothing(
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_a_peer_that_closes_at_any_byte_ends_in_an_error_that_counts_right(name: str) -> None:
+def test_recv_counts_right_if_the_peer_closes_at_any_byte(name: str) -> None:
     codec = codec_named(name)
     stream = codec.encode_many(MESSAGES)
     ends = [len(codec.encode_many(MESSAGES[:count])) for count in range(len(MESSAGES) + 1)]
@@ -161,7 +159,7 @@ def test_a_peer_that_closes_at_any_byte_ends_in_an_error_that_counts_right(name:
 
 
 @pytest.mark.parametrize("name", ["uint", "headers"])
-def test_a_reset_at_any_byte_is_told_after_the_messages_before_it(name: str) -> None:
+def test_recv_raises_a_reset_after_the_messages_before_it(name: str) -> None:
     codec = codec_named(name)
     stream = codec.encode_many(MESSAGES)
     ends = [len(codec.encode_many(MESSAGES[:count])) for count in range(len(MESSAGES) + 1)]
@@ -182,7 +180,7 @@ def test_a_reset_at_any_byte_is_told_after_the_messages_before_it(name: str) -> 
 
 @pytest.mark.parametrize("size", [5, 70_000])  # by one system call and nothing around it, or not
 @pytest.mark.parametrize("arrived", [b"", b"\0\0"])
-def test_a_reset_that_only_a_send_was_told_of_is_no_clean_end(size: int, arrived: bytes) -> None:
+def test_recv_raises_a_reset_that_only_a_send_was_told(size: int, arrived: bytes) -> None:
     with stream_pair("tcp") as (peer, sock), FrameSocket(sock, codec_named("uint")) as conn:
         conn.settimeout(0.05)
         peer.sendall(arrived)
@@ -226,7 +224,7 @@ def sent(conn: FrameSocket, messages: list[bytes]) -> None:
 @pytest.mark.parametrize("timeout", TIMEOUTS)
 @pytest.mark.parametrize("fault", PASSING)
 @pytest.mark.parametrize("name", ["uint", "netstring", "headers"])
-def test_a_fault_at_any_byte_of_what_leaves_tears_no_frame(
+def test_send_tears_no_frame_after_a_fault_at_any_byte(
     name: str, fault: str, timeout: float | None
 ) -> None:
     codec = codec_named(name)
@@ -245,7 +243,7 @@ def test_a_fault_at_any_byte_of_what_leaves_tears_no_frame(
 
 
 @pytest.mark.parametrize("fault", PASSING)
-def test_a_fault_at_any_byte_of_many_messages_sends_all_or_none_of_them(fault: str) -> None:
+def test_send_many_sends_all_or_none_after_a_fault_at_any_byte(fault: str) -> None:
     codec = codec_named("netstring")
     stream = codec.encode_many(MESSAGES)
     for offset in range(len(stream) + 1):
@@ -267,7 +265,7 @@ def test_a_fault_at_any_byte_of_many_messages_sends_all_or_none_of_them(fault: s
 
 
 @pytest.mark.parametrize("offset", range(0, 28, 3))
-def test_a_peer_that_resets_during_a_send_gets_a_prefix_and_no_other_frame(offset: int) -> None:
+def test_send_to_a_peer_that_resets_gives_it_a_prefix_of_the_frames(offset: int) -> None:
     codec = codec_named("uint")
     stream = codec.encode_many(MESSAGES)
     broken = [lambda: BrokenPipeError(32, "gone")] * 100
@@ -283,7 +281,7 @@ def test_a_peer_that_resets_during_a_send_gets_a_prefix_and_no_other_frame(offse
         TALLY.account(wire_of(peer), stream[:offset])
 
 
-def test_a_full_buffer_refuses_whole_messages_and_keeps_the_begun_one() -> None:
+def test_send_to_a_full_buffer_keeps_a_begun_message_only() -> None:
     """Random sizes through a small buffer of the system's own, on the compiled short way too."""
     rng = random.Random(4)
     codec = codec_named("uint")
@@ -331,7 +329,7 @@ def uninterrupted_engine(engine_in_use: ModuleType) -> None:
 @pytest.mark.parametrize("method", ["recv", "recv_many", "iteration"])
 @pytest.mark.parametrize("timeout", TIMEOUTS)
 @pytest.mark.parametrize("name", ["uint", "netstring", "hexadecimal"])
-def test_an_interruption_at_any_moment_of_a_receive_loses_nothing(
+def test_recv_loses_nothing_to_an_interruption_at_any_moment(
     name: str, timeout: float | None, method: str
 ) -> None:
     codec = codec_named(name)
@@ -374,7 +372,7 @@ def test_an_interruption_at_any_moment_of_a_receive_loses_nothing(
 
 @pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("timeout", [None, TIMEOUT])
-def test_an_interruption_at_any_moment_of_a_send_tears_no_frame(
+def test_send_tears_no_frame_at_an_interruption_at_any_moment(
     timeout: float | None, large: bool
 ) -> None:
     codec = codec_named("netstring")
@@ -411,7 +409,7 @@ def test_an_interruption_at_any_moment_of_a_send_tears_no_frame(
 @pytest.mark.c_extension
 @pytest.mark.parametrize("timeout", [None, TIMEOUT])
 @pytest.mark.parametrize("name", ["uint", "netstring", "hexadecimal"])
-def test_a_signal_at_any_byte_loses_nothing(name: str, timeout: float | None) -> None:
+def test_recv_loses_nothing_to_a_signal_at_any_byte(name: str, timeout: float | None) -> None:
     """Real signals, into the system call or wherever else they find the thread."""
     codec = codec_named(name)
     stream = codec.encode_many(MESSAGES)
@@ -461,7 +459,7 @@ def test_a_signal_at_any_byte_loses_nothing(name: str, timeout: float | None) ->
 @pytest.mark.c_extension
 @pytest.mark.parametrize("way", ["file", "buffer"])
 @pytest.mark.parametrize("seed", range(4))
-def test_a_receive_past_the_splitter_goes_on_after_any_signal(way: str, seed: int) -> None:
+def test_recv_file_continues_after_any_signal(way: str, seed: int) -> None:
     rng = random.Random(seed)
     sent = [rng.randbytes(rng.choice([10, 70_000, 700_000])) for _ in range(20)]
     armed: list[bool] = []

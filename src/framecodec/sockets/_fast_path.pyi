@@ -1,12 +1,13 @@
-# The docstrings are those of the twin, _socket_io_py.
+# The docstrings are those of the twin, _fast_path_py.
 from collections.abc import Iterator
 from socket import socket
 from typing import Any, final
 
 from typing_extensions import Buffer
 
-from .codec import Codec
-from .splitter import Splitter
+from .._states import ReceiveState, SendState
+from ..codec import Codec
+from ..splitter import Splitter
 
 __all__ = ["Batch", "Guard", "HeldSignals", "Lock", "Receiver", "Sender"]
 
@@ -34,7 +35,7 @@ class HeldSignals:
 
 @final
 class Batch:
-    def __new__(cls, messages: list[Any], frames: list[bytes] | None = None) -> Batch: ...
+    def __new__(cls, messages: list[Any], headers: list[Any] | None = None) -> Batch: ...
     @property
     def take(self) -> Iterator[Any]: ...
     @property
@@ -43,7 +44,7 @@ class Batch:
     @property
     def first(self) -> Any: ...
     def rest(self) -> list[Any]: ...
-    def frames(self) -> list[bytes]: ...
+    def headers(self) -> list[Any]: ...
     def __iter__(self) -> Batch: ...
     def __next__(self) -> Any: ...
     def __len__(self) -> int: ...
@@ -51,8 +52,7 @@ class Batch:
 @final
 class Receiver:
     ready: Batch
-    may_read: bool
-    broken: bool
+    state: ReceiveState
     def __new__(cls, sock: socket, lock: Lock) -> Receiver: ...
     def use(self, splitter: Splitter | None, size: int, flags: int, timeout: float) -> None: ...
     def fetch(self) -> None: ...
@@ -61,10 +61,8 @@ class Receiver:
 
 @final
 class Sender:
-    clear: bool
-    broken: bool
-    sending: bool
-    left: tuple[Buffer, ...]
+    state: SendState
+    unsent: tuple[Buffer, ...]
     def __new__(cls, sock: socket, lock: Lock, codec: Codec) -> Sender: ...
-    def use(self, flags: int) -> None: ...
+    def use(self, flags: int | None) -> None: ...
     def send(self, message: object, /) -> bool: ...

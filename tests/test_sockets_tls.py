@@ -1,4 +1,4 @@
-"""The same face over real TLS, with certificates made here."""
+"""The same interface over real TLS, with certificates made here."""
 
 # ruff: noqa: SIM117
 
@@ -60,7 +60,7 @@ def tls_pair(contexts: tuple[Any, Any], kind: str = "tcp") -> Iterator[tuple[Any
 
 @pytest.mark.parametrize("kind", ["tcp", "socketpair"])
 @pytest.mark.parametrize("timeout", [None, TIMEOUT])
-def test_messages_of_every_size_arrive_whole(contexts: Any, kind: str, timeout: Any) -> None:
+def test_tls_keeps_messages_of_every_size_whole(contexts: Any, kind: str, timeout: Any) -> None:
     messages = [os.urandom(size) for size in (0, 1, 100, 4096, 16_384, 70_000, 2_000_000)]
     with tls_pair(contexts, kind) as (left, right):
         with FrameSocket(left) as one, FrameSocket(right) as other:
@@ -78,7 +78,7 @@ def test_messages_of_every_size_arrive_whole(contexts: Any, kind: str, timeout: 
             thread.join(TIMEOUT)
 
 
-def test_both_ways_at_once_over_one_connection(contexts: Any) -> None:
+def test_tls_works_both_ways_at_once(contexts: Any) -> None:
     rng = random.Random(7)
     messages = [rng.randbytes(rng.choice([10, 5000, 100_000])) for _ in range(60)]
     with tls_pair(contexts) as (left, right):
@@ -101,7 +101,7 @@ def test_both_ways_at_once_over_one_connection(contexts: Any) -> None:
             assert found == {"one": messages, "other": messages}
 
 
-def test_a_call_that_would_wait_raises_both_kinds_of_error_and_loses_nothing(contexts: Any) -> None:
+def test_tls_recv_that_would_wait_raises_both_kinds_of_error(contexts: Any) -> None:
     with tls_pair(contexts) as (left, right):
         with FrameSocket(left) as one, FrameSocket(right) as other:
             one.setblocking(False)
@@ -123,7 +123,7 @@ def test_a_call_that_would_wait_raises_both_kinds_of_error_and_loses_nothing(con
             thread.join(TIMEOUT)
 
 
-def test_messages_that_tls_holds_decrypted_are_found_without_a_readable_socket(
+def test_tls_recv_finds_decrypted_messages(
     contexts: Any,
 ) -> None:
     messages = [b"%d" % number * 50 for number in range(400)]
@@ -133,7 +133,7 @@ def test_messages_that_tls_holds_decrypted_are_found_without_a_readable_socket(
             assert [other.recv() for _ in messages] == messages
 
 
-def test_files_go_through_tls(contexts: Any) -> None:
+def test_tls_send_file_and_recv_file(contexts: Any) -> None:
     data = os.urandom(1_000_000)
     with tls_pair(contexts) as (left, right), tempfile.TemporaryFile() as file:
         file.write(data)
@@ -148,7 +148,7 @@ def test_files_go_through_tls(contexts: Any) -> None:
             assert (copy.getvalue(), buffer) == (data, data)
 
 
-def test_a_clean_close_is_a_clean_end(contexts: Any) -> None:
+def test_tls_clean_close_is_a_clean_end(contexts: Any) -> None:
     with tls_pair(contexts) as (left, right), FrameSocket(right) as other:
         with FrameSocket(left) as one:
             one.send(b"last")
@@ -156,7 +156,7 @@ def test_a_clean_close_is_a_clean_end(contexts: Any) -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 2, 6])
-def test_an_end_without_the_goodbye_of_tls_is_judged_by_the_frames(contexts: Any, cut: int) -> None:
+def test_tls_end_without_a_goodbye_depends_on_the_frames(contexts: Any, cut: int) -> None:
     frame = Codec.uint(4).encode(b"hello")
     with tls_pair(contexts) as (left, right), FrameSocket(right) as other:
         left.sendall(frame + frame[:cut])
@@ -167,7 +167,7 @@ def test_an_end_without_the_goodbye_of_tls_is_judged_by_the_frames(contexts: Any
         assert isinstance(caught.value, IncompleteFrameError) == bool(cut)
 
 
-def test_close_wakes_who_waits_and_a_half_close_is_refused(contexts: Any) -> None:
+def test_tls_close_wakes_a_thread_and_a_half_close_is_refused(contexts: Any) -> None:
     with tls_pair(contexts) as (left, _), FrameSocket(left) as one:
         with pytest.raises(OSError, match="one direction"):
             one.shutdown(socket.SHUT_WR)
@@ -187,7 +187,7 @@ def test_close_wakes_who_waits_and_a_half_close_is_refused(contexts: Any) -> Non
         assert isinstance(found[0], ConnectionAbortedError)
 
 
-def test_starttls_hands_the_socket_over_and_goes_on_encrypted(contexts: Any) -> None:
+def test_tls_starttls_after_detach(contexts: Any) -> None:
     with stream_pair("tcp") as (left, right):
         right.settimeout(TIMEOUT)
         one, other = FrameSocket(left), FrameSocket(right, read_ahead=False)
@@ -209,7 +209,7 @@ def test_starttls_hands_the_socket_over_and_goes_on_encrypted(contexts: Any) -> 
             assert other.recv() == b"secret"
 
 
-def test_a_tls_server_under_selectors_waits_for_whole_messages(contexts: Any) -> None:
+def test_tls_under_selectors_waits_for_whole_messages(contexts: Any) -> None:
     frame = Codec.uint(4).encode(b"in many records")
     with tls_pair(contexts) as (left, right), FrameSocket(right) as other:
         other.setblocking(False)
@@ -222,7 +222,7 @@ def test_a_tls_server_under_selectors_waits_for_whole_messages(contexts: Any) ->
         assert found == [b"in many records"]
 
 
-def test_a_clean_end_sticks_and_is_told_again(contexts: Any) -> None:
+def test_tls_clean_end_sticks(contexts: Any) -> None:
     with tls_pair(contexts) as (left, right), FrameSocket(right) as other:
         with FrameSocket(left) as one:
             one.send_many([b"hello", b"byebye"])
@@ -236,7 +236,7 @@ def test_a_clean_end_sticks_and_is_told_again(contexts: Any) -> None:
 
 @pytest.mark.parametrize("way", ["file", "buffer"])
 @pytest.mark.parametrize("at", [4, 1004, 500_000, 1_000_004])
-def test_a_large_message_that_is_cut_off_is_no_clean_end(contexts: Any, way: str, at: int) -> None:
+def test_tls_end_inside_a_large_message_is_an_error(contexts: Any, way: str, at: int) -> None:
     stream = Codec.uint(4).encode(bytes(1_000_000)) + b"T"
     codec = Codec.uint(4, trailer=b"T")
     with tls_pair(contexts) as (left, right), FrameSocket(right, codec) as other:
@@ -275,7 +275,7 @@ def numbered_messages(seed: int) -> list[bytes]:
 
 @needs_signals_to_threads
 @pytest.mark.parametrize("seed", range(3))
-def test_a_handler_that_raises_while_tls_sends_spoils_no_frame(contexts: Any, seed: int) -> None:
+def test_tls_send_tears_no_frame_if_a_handler_raises(contexts: Any, seed: int) -> None:
     sent, whole, none, got = numbered_messages(seed), [], [], []
     armed: list[bool] = []
     interruptions = 0
@@ -293,7 +293,7 @@ def test_a_handler_that_raises_while_tls_sends_spoils_no_frame(contexts: Any, se
                 except Interruption as interruption:
                     armed.clear()
                     interruptions += 1
-                    # It does not say where it came before the call or behind it.
+                    # It has no such attribute if it came before or after the call.
                     started = getattr(interruption, "message_started", None)
                     if started is not None:
                         (whole if started else none).append(message)
@@ -307,7 +307,7 @@ def test_a_handler_that_raises_while_tls_sends_spoils_no_frame(contexts: Any, se
 
 @needs_signals_to_threads
 @pytest.mark.parametrize("seed", range(3))
-def test_a_handler_that_raises_while_tls_receives_loses_nothing(contexts: Any, seed: int) -> None:
+def test_tls_recv_loses_nothing_if_a_handler_raises(contexts: Any, seed: int) -> None:
     sent = numbered_messages(seed)
     armed: list[bool] = []
     got: list[bytes] = []
@@ -337,8 +337,8 @@ def test_a_handler_that_raises_while_tls_receives_loses_nothing(contexts: Any, s
     assert interruptions
 
 
-class RaisingBehind:
-    """The C-level object of a TLS connection, where a handler raises behind the next call."""
+class RaisingAfter:
+    """The C-level object of a TLS connection, where a handler raises after the next call."""
 
     def __init__(self, tls: Any, kind: type[BaseException]) -> None:
         self._tls = tls
@@ -356,15 +356,15 @@ class RaisingBehind:
 
 @pytest.mark.parametrize("kind", [Interruption, MemoryError])
 @pytest.mark.parametrize("direction", ["send", "recv", "recv_into"])
-def test_where_nobody_knows_how_far_tls_went_nothing_follows(
+def test_tls_ends_both_directions_if_its_progress_is_unknown(
     contexts: Any, direction: str, kind: type[BaseException]
 ) -> None:
     with tls_pair(contexts) as (left, right), FrameSocket(left) as one, FrameSocket(right) as other:
         other.send(b"hello")
-        if direction == "recv_into":  # behind what the splitter has taken
+        if direction == "recv_into":  # after the bytes that the splitter has taken
             other.send(bytes(1_000_000))
             assert one.recv() == b"hello"
-        one._tls = RaisingBehind(one._tls, kind)
+        one._wire.tls = RaisingAfter(one._wire.tls, kind)
         one.settimeout(TIMEOUT)
         call = {
             "send": lambda: one.send(b"hello"),

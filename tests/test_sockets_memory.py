@@ -49,9 +49,7 @@ def new_codec(name: str) -> Codec:
 @pytest.mark.parametrize("timeout", [None, TIMEOUT, 0.0])
 @pytest.mark.parametrize("way", ["recv", "iteration"])
 @pytest.mark.parametrize("name", CODECS)
-def test_a_delivered_message_has_no_reference_but_its_receivers(
-    name: str, way: str, timeout: float | None
-) -> None:
+def test_recv_keeps_no_reference_to_the_message(name: str, way: str, timeout: float | None) -> None:
     codec = new_codec(name)
     with stream_pair() as (peer, sock), FrameSocket(sock, codec) as conn:
         conn.settimeout(timeout)
@@ -64,7 +62,7 @@ def test_a_delivered_message_has_no_reference_but_its_receivers(
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_recv_many_gives_its_messages_away(name: str) -> None:
+def test_recv_many_keeps_no_reference_to_its_messages(name: str) -> None:
     codec = new_codec(name)
     with stream_pair() as (peer, sock), FrameSocket(sock, codec) as conn:
         peer.sendall(codec.encode_many([b"first", b"second", b"third"]))
@@ -91,7 +89,7 @@ def take(conn: FrameSocket, way: str) -> int:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", ["uint", "trailer", "lead", "hexadecimal", "headers"])
-def test_a_connection_that_rests_after_a_large_message_is_small(name: str, way: str) -> None:
+def test_frame_socket_is_small_again_after_a_large_message(name: str, way: str) -> None:
     codec = new_codec(name)
     frame = codec.encode(bytes(4 * MIB))
     with stream_pair() as (peer, sock), FrameSocket(sock, codec) as conn:
@@ -111,7 +109,7 @@ def test_a_connection_that_rests_after_a_large_message_is_small(name: str, way: 
 
 
 @pytest.mark.parametrize("name", ["uint", "headers"])
-def test_an_iteration_that_waits_holds_no_message(name: str) -> None:
+def test_iteration_that_waits_holds_no_message(name: str) -> None:
     codec = new_codec(name)
     with stream_pair() as (peer, sock), FrameSocket(sock, codec) as conn:
         conn.settimeout(0.0)
@@ -139,7 +137,7 @@ def sends() -> dict[str, Callable[[FrameSocket, Any], None]]:
 @pytest.mark.parametrize("size", [10, 5000, 3 * MIB])
 @pytest.mark.parametrize("way", sends())
 @pytest.mark.parametrize("name", ["uint", "trailer", "lead", "headers"])
-def test_a_sent_message_is_not_held(name: str, way: str, size: int) -> None:
+def test_send_keeps_no_reference_to_a_sent_message(name: str, way: str, size: int) -> None:
     codec = new_codec(name)
     for kind in (bytes, _Array):
         message: Any = kind(size)
@@ -161,7 +159,7 @@ def read_to_end(sock: socket.socket) -> None:
         pass
 
 
-def test_a_message_that_was_begun_is_dropped_when_its_end_has_left() -> None:
+def test_flush_drops_a_message_after_its_end() -> None:
     message = bytes(8 * MIB)
     with stream_pair() as (peer, sock), FrameSocket(sock, new_codec("uint")) as conn:
         conn.settimeout(0.0)
@@ -179,7 +177,7 @@ def test_a_message_that_was_begun_is_dropped_when_its_end_has_left() -> None:
         reader.join(TIMEOUT)
 
 
-def test_a_closed_connection_does_not_hold_what_its_error_saw() -> None:
+def test_close_drops_the_frames_of_the_failure() -> None:
     def receive(conn: FrameSocket) -> weakref.ref[_Array]:
         seen = _Array(10)
         try:  # pytest.raises() would make a cycle
@@ -203,7 +201,7 @@ def test_a_closed_connection_does_not_hold_what_its_error_saw() -> None:
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets here")
 @pytest.mark.parametrize("codec", [None, Codec.uint(2)])
 @pytest.mark.parametrize("way", ["recv", "recv_from", "recv_many", "iteration"])
-def test_a_delivered_datagram_is_not_held(codec: Codec | None, way: str) -> None:
+def test_datagram_socket_keeps_no_delivered_datagram(codec: Codec | None, way: str) -> None:
     left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with left, DatagramSocket(right, codec and codec.replace()) as conn:
         conn.settimeout(TIMEOUT)
@@ -220,7 +218,7 @@ def test_a_delivered_datagram_is_not_held(codec: Codec | None, way: str) -> None
             assert conn.pending_messages == 1
 
 
-def test_a_server_that_waits_for_the_next_message_does_not_hold_the_last() -> None:
+def test_frame_request_handler_does_not_hold_the_last_message() -> None:
     held: list[int] = []
     seen: list[int] = []
 

@@ -1,4 +1,4 @@
-"""Waiting for one socket: until it can be read or written, or a point in time."""
+"""Wait for a socket until a deadline."""
 
 from __future__ import annotations
 
@@ -11,9 +11,20 @@ __all__ = ["READ", "WRITE", "wait"]
 
 READ, WRITE = 1, 2
 
+_LONGEST_POLL = 2_000_000  # seconds; the kernel takes the time as an int of milliseconds
+
 
 def wait(sock: socket.socket, event: int, deadline: float | None) -> bool:
-    """Waits until the socket can be read or written; False where the deadline passed."""
+    """Wait until the socket can be read or written.
+
+    Args:
+        sock: The socket.
+        event: `READ` or `WRITE`.
+        deadline: The time of `time.monotonic` when the wait ends; None waits for ever.
+
+    Returns:
+        False if the deadline passed.
+    """
     while True:
         seconds = None if deadline is None else max(0.0, deadline - monotonic())
         if _poll(sock, event, seconds):
@@ -27,8 +38,7 @@ if hasattr(select, "poll"):
     def _poll(sock: socket.socket, event: int, seconds: float | None) -> bool:
         poll = select.poll()
         poll.register(sock, select.POLLIN if event == READ else select.POLLOUT)
-        # A month at most: the system takes an int of milliseconds.
-        milliseconds = None if seconds is None else math.ceil(min(seconds, 2_000_000) * 1000)
+        milliseconds = None if seconds is None else math.ceil(min(seconds, _LONGEST_POLL) * 1000)
         return bool(poll.poll(milliseconds))
 
 else:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from framecodec import Codec, DatagramSocket, FrameSocket, IncompleteFrameError
+from framecodec._states import SendState
 from tests.helpers.cpython_internals import needs_cpython_3_11
 from tests.helpers.fault_injection import (
     TIMEOUT,
@@ -104,7 +105,7 @@ def receive_rest(conn: FrameSocket, messages: list[Any]) -> BaseException | None
     ("name", "timeout"),
     [*(("uint", timeout) for timeout in TIMEOUTS), *((name, TIMEOUT) for name in CODECS)],
 )
-def test_a_receive_loses_nothing_or_says_so_for_ever(
+def test_recv_loses_nothing_or_raises_for_ever(
     engine_in_use: ModuleType, name: str, timeout: float | None, method: str
 ) -> None:
     codec = CODECS[name].replace()
@@ -120,7 +121,7 @@ def test_a_receive_loses_nothing_or_says_so_for_ever(
                 call(conn, method, messages)
                 if conn.pending_messages:
                     call(conn, method, messages)
-            assert lock_is_free(conn._read_lock)
+            assert lock_is_free(conn._receiving.lock)
             peer.sendall(codec.encode_many(SECOND))
             conn.settimeout(TIMEOUT)
             failure = receive_rest(conn, messages)
@@ -147,7 +148,7 @@ def feed(peer: socket.socket, wire: bytes) -> None:
 @pytest.mark.parametrize("size", [7, 900_000])
 @pytest.mark.parametrize("name", ["uint", "netstring", "headers"])
 @pytest.mark.parametrize("way", ["file", "buffer"])
-def test_a_receive_past_the_splitter_resumes_or_says_that_it_cannot(
+def test_recv_file_resumes_or_raises_that_it_cannot(
     engine_in_use: ModuleType, way: str, name: str, size: int
 ) -> None:
     codec = CODECS[name].replace()
@@ -168,14 +169,18 @@ def test_a_receive_past_the_splitter_resumes_or_says_that_it_cannot(
                 receive = partial(conn.recv_file, file)
             with interrupted_after_opcode(moment) as passed, contextlib.suppress(Interruption):
                 done = receive()
-            assert lock_is_free(conn._read_lock)
+            assert lock_is_free(conn._receiving.lock)
             found = b""
             try:
                 # At its very end the call may have finished although it was interrupted.
-                if done is None and conn._stream is None and size == len(file.getvalue()):
+                if (
+                    done is None
+                    and conn._receiving.inbox.direct is None
+                    and size == len(file.getvalue())
+                ):
                     done = size
                 if done is None and way == "buffer" and bytes(buffer) == message:
-                    done = size if conn._stream is None else receive()
+                    done = size if conn._receiving.inbox.direct is None else receive()
                 if done is None:
                     done = receive()
                 found = conn.recv()
@@ -212,7 +217,7 @@ def sends(tmp_file: io.BufferedReader) -> dict[str, Callable[[FrameSocket], None
 @pytest.mark.parametrize("way", sends(None))  # type: ignore[arg-type]
 @pytest.mark.parametrize("timeout", [None, TIMEOUT, 0.0])
 @pytest.mark.parametrize("name", ["uint", "netstring"])
-def test_a_send_tears_no_frame(name: str, timeout: float | None, way: str, tmp_path: Any) -> None:
+def test_send_tears_no_frame(name: str, timeout: float | None, way: str, tmp_path: Any) -> None:
     codec = CODECS[name].replace()
     (tmp_path / "file").write_bytes(b"x" * 300_000)
     sizes = {"send small": 5}.get(way, 300_000)
@@ -234,7 +239,7 @@ def test_a_send_tears_no_frame(name: str, timeout: float | None, way: str, tmp_p
                         sends(file)[way](conn)
                     except (Interruption, BlockingIOError) as error:
                         taken = getattr(error, "message_started", None)
-                assert lock_is_free(conn._write_lock)
+                assert lock_is_free(conn._sending.lock)
                 conn.settimeout(TIMEOUT)
                 dead = False
                 try:
@@ -262,7 +267,7 @@ def test_a_send_tears_no_frame(name: str, timeout: float | None, way: str, tmp_p
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets here")
 @pytest.mark.parametrize("codec", [None, Codec.uint(2)])
 @pytest.mark.parametrize("method", ["recv", "recv_many", "recv_from", "iteration"])
-def test_a_datagram_is_not_lost(codec: Codec | None, method: str) -> None:
+def test_datagram_socket_loses_no_datagram(codec: Codec | None, method: str) -> None:
     codec = codec and codec.replace()
     left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     expected = [b"one", b"two", b"three", b"four"]
@@ -292,7 +297,7 @@ def test_a_datagram_is_not_lost(codec: Codec | None, method: str) -> None:
 
 
 @pytest.mark.parametrize("timeout", [TIMEOUT, 0.0])
-def test_a_guard_that_is_interrupted_is_not_taken(timeout: float) -> None:
+def test_flush_releases_its_lock(timeout: float) -> None:
     with stream_pair() as (_, sock), FrameSocket(sock, Codec.uint(4)) as conn:
         conn.settimeout(timeout)
         moment = 0
@@ -300,14 +305,14 @@ def test_a_guard_that_is_interrupted_is_not_taken(timeout: float) -> None:
             moment += 1
             with interrupted_after_opcode(moment) as passed, contextlib.suppress(Interruption):
                 conn.flush()
-            assert lock_is_free(conn._write_lock)
-            assert not conn._sender.sending
+            assert lock_is_free(conn._sending.lock)
+            assert conn._sender.state is SendState.IDLE
             if moment > passed[0]:
                 break
         assert moment > 1
 
 
-def test_an_end_inside_a_frame_is_still_told_after_an_interruption() -> None:
+def test_recv_raises_an_end_inside_a_frame_after_an_interruption() -> None:
     codec = CODECS["uint"].replace()
     moment = 0
     while True:
@@ -329,7 +334,7 @@ def test_an_end_inside_a_frame_is_still_told_after_an_interruption() -> None:
 @needs_signals_to_threads
 @pytest.mark.c_extension
 @pytest.mark.parametrize("mode", ["wb", "w+b"])
-def test_a_buffered_file_gets_each_byte_once_after_any_signal(
+def test_recv_file_writes_each_byte_once_after_any_signal(
     engine_in_use: ModuleType, mode: str, tmp_path: Any
 ) -> None:
     if engine_in_use.__name__.endswith("_py"):
@@ -357,7 +362,7 @@ def test_a_buffered_file_gets_each_byte_once_after_any_signal(
 
 
 @pytest.mark.parametrize("mode", ["wb", "w+b", "r+b"])
-def test_a_buffered_file_is_as_after_its_own_write(mode: str, tmp_path: Any) -> None:
+def test_recv_file_leaves_a_buffered_file_as_its_write_does(mode: str, tmp_path: Any) -> None:
     (tmp_path / "file").write_bytes(b"0123456789")
     with stream_pair() as (left, right), FrameSocket(left) as one, FrameSocket(right) as other:
         one.send_many([b"hello", b"world"])
@@ -400,7 +405,7 @@ class Unsure(io.BytesIO):
         return super().read(size)
 
 
-def test_where_a_file_does_not_say_what_it_wrote_the_receiving_ends() -> None:
+def test_recv_file_ends_receiving_if_the_written_count_is_unknown() -> None:
     with stream_pair() as (left, right), FrameSocket(left) as one, FrameSocket(right) as other:
         one.send(b"hello")
         file = Unsure()
@@ -412,7 +417,7 @@ def test_where_a_file_does_not_say_what_it_wrote_the_receiving_ends() -> None:
         assert file.getvalue() == b"h"
 
 
-def test_where_a_file_does_not_say_what_it_read_the_sending_ends() -> None:
+def test_send_file_ends_sending_if_the_read_count_is_unknown() -> None:
     codec = CODECS["netstring"].replace()
     with stream_pair() as (left, right), FrameSocket(left, codec) as one:
         right.setblocking(False)

@@ -1,4 +1,4 @@
-"""Several threads at one connection: whole frames always, and nobody is left waiting."""
+"""Several threads use one connection: frames stay whole, and no thread waits for ever."""
 
 # ruff: noqa: SIM117
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("engine_in_use")
 
 
 def run(*work: Callable[[], Any]) -> list[BaseException]:
-    """Runs each in a thread of its own; what they raised."""
+    """Run each function in a separate thread; return what they raised."""
     failures: list[BaseException] = []
 
     def guarded(job: Callable[[], Any]) -> None:
@@ -39,7 +39,7 @@ def run(*work: Callable[[], Any]) -> list[BaseException]:
 
 @pytest.mark.parametrize("timeout", [None, TIMEOUT])
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_sends_while_another_receives(kind: str, timeout: float | None) -> None:
+def test_send_and_recv_in_two_threads(kind: str, timeout: float | None) -> None:
     messages = [bytes([n % 256]) * (n * 37 % 9000) for n in range(200)]
     with stream_pair(kind) as (left, right):
         with FrameSocket(left) as one, FrameSocket(right) as other:
@@ -59,7 +59,7 @@ def test_one_sends_while_another_receives(kind: str, timeout: float | None) -> N
 
 
 @pytest.mark.parametrize("size", [20, 5000, 100_000])
-def test_frames_of_many_senders_are_whole_and_each_senders_in_order(size: int) -> None:
+def test_send_from_many_threads_keeps_frames_whole_and_in_order(size: int) -> None:
     senders, count = 6, 40 if size < 10_000 else 10
     with stream_pair() as (left, right):
         with FrameSocket(left) as one, FrameSocket(right) as other:
@@ -87,7 +87,7 @@ def test_frames_of_many_senders_are_whole_and_each_senders_in_order(size: int) -
                 ]
 
 
-def test_many_receivers_share_the_messages_and_each_goes_to_one() -> None:
+def test_recv_in_many_threads_gives_each_message_to_one() -> None:
     messages = [b"%d" % n for n in range(400)]
     with stream_pair() as (left, right):
         with FrameSocket(left) as one, FrameSocket(right) as other:
@@ -134,14 +134,14 @@ def test_close_wakes_both_directions_at_once() -> None:
         assert all(isinstance(error, OSError) for error in failures)
 
 
-def test_who_waits_for_another_threads_call_waits_no_longer_than_the_time_out() -> None:
+def test_recv_waits_for_another_thread_until_its_time_out() -> None:
     with stream_pair() as (_, sock), FrameSocket(sock) as conn:
         conn.settimeout(0.05)
         failures = run(conn.recv, conn.recv, conn.recv)
         assert [type(error) for error in failures] == [TimeoutError] * 3
 
 
-def test_shutdown_in_one_thread_ends_the_receive_of_the_peer_cleanly() -> None:
+def test_shutdown_in_one_thread_ends_the_peers_recv_cleanly() -> None:
     with stream_pair() as (left, right):
         with FrameSocket(left) as one, FrameSocket(right, Codec.uint(4)) as other:
             found: list[bytes] = []

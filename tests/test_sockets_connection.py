@@ -1,4 +1,4 @@
-"""Whole messages over stream sockets of every kind: what chapter and verse of the face promise."""
+"""`FrameSocket`, `connect` and `listen`: whole messages over stream sockets of every kind."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def folder() -> Iterator[Path]:
 # --- messages -------------------------------------------------------------------------------------
 
 
-def test_messages_arrive_whole_and_in_order_both_ways(pair: Any) -> None:
+def test_send_many_and_recv_many_keep_messages_whole_and_in_order(pair: Any) -> None:
     one, other = pair
     messages = [b"", b"hello", "你好".encode(), bytes(5000), b"x" * 70_000]
     one.send(messages[0])
@@ -77,7 +77,7 @@ def test_messages_arrive_whole_and_in_order_both_ways(pair: Any) -> None:
     assert found == messages
 
 
-def test_a_message_of_the_largest_size_goes_through_both_ways_at_once(pair: Any) -> None:
+def test_send_of_the_largest_message_both_ways_at_once(pair: Any) -> None:
     message = os.urandom(1 << 20) * 16
     found: list[bytes] = []
 
@@ -93,7 +93,7 @@ def test_a_message_of_the_largest_size_goes_through_both_ways_at_once(pair: Any)
 
 @pytest.mark.parametrize("make", [bytes, bytearray, memoryview])
 @pytest.mark.parametrize("size", [0, 1, 4095, 4096, 50_000])
-def test_any_bytes_like_object_is_a_message(half: Any, make: Any, size: int) -> None:
+def test_send_takes_any_bytes_like_object(half: Any, make: Any, size: int) -> None:
     peer, conn = half
     message = os.urandom(size)
     conn.send(make(message))
@@ -103,7 +103,7 @@ def test_any_bytes_like_object_is_a_message(half: Any, make: Any, size: int) -> 
 
 
 @pytest.mark.parametrize("name", list(CODECS))
-def test_every_codec_works_over_a_socket(name: str) -> None:
+def test_frame_socket_works_with_every_codec(name: str) -> None:
     codec = CODECS[name].replace()
     messages = list(sample_messages(codec))
     with stream_pair() as (left, right):
@@ -118,7 +118,7 @@ def test_every_codec_works_over_a_socket(name: str) -> None:
     assert found == messages
 
 
-def test_specials_are_delivered_as_their_objects() -> None:
+def test_recv_returns_specials_as_their_objects() -> None:
     codec = formats.pkt_line
     flush = formats.PktLine.FLUSH
     with stream_pair() as (left, right), FrameSocket(left, codec) as one:
@@ -129,14 +129,14 @@ def test_specials_are_delivered_as_their_objects() -> None:
             assert list(other) == [b"a", flush, flush]
 
 
-def test_the_codec_that_is_meant_where_none_is_named() -> None:
+def test_frame_socket_has_a_default_codec() -> None:
     with stream_pair() as (peer, sock), FrameSocket(sock) as conn:
         assert conn.codec == Codec.uint(4)
         conn.send(b"hello")
         assert peer.recv(100) == b"\0\0\0\5hello"
 
 
-def test_what_is_no_message_is_refused_and_nothing_is_sent(half: Any) -> None:
+def test_send_refuses_an_invalid_message_and_sends_nothing(half: Any) -> None:
     peer, conn = half
     for wrong in ("text", 5, None, [b"x"]):
         with pytest.raises(TypeError):
@@ -155,7 +155,7 @@ def test_what_is_no_message_is_refused_and_nothing_is_sent(half: Any) -> None:
 # --- ends and errors ------------------------------------------------------------------------------
 
 
-def test_a_clean_end_is_told_by_each_way_of_receiving(half: Any) -> None:
+def test_recv_raises_a_clean_end_in_each_way(half: Any) -> None:
     peer, conn = half
     peer.sendall(b"\0\0\0\1a\0\0\0\1b")
     peer.close()
@@ -169,7 +169,7 @@ def test_a_clean_end_is_told_by_each_way_of_receiving(half: Any) -> None:
         assert not isinstance(caught.value, IncompleteFrameError)
 
 
-def test_an_end_inside_a_frame_is_an_error_for_the_iteration_too(half: Any) -> None:
+def test_iteration_raises_an_end_inside_a_frame(half: Any) -> None:
     peer, conn = half
     peer.sendall(b"\0\0\0\1a\0\0\0\5b")
     peer.close()
@@ -182,7 +182,7 @@ def test_an_end_inside_a_frame_is_an_error_for_the_iteration_too(half: Any) -> N
     assert pickle.loads(pickle.dumps(error)).args == error.args
 
 
-def test_a_broken_frame_is_told_after_the_messages_before_it_and_sticks() -> None:
+def test_recv_raises_a_broken_frame_after_the_messages_for_ever() -> None:
     with stream_pair() as (peer, sock), FrameSocket(sock, Codec.digits(2)) as conn:
         conn.settimeout(TIMEOUT)
         peer.sendall(b"01a01b0x02cd")
@@ -191,11 +191,11 @@ def test_a_broken_frame_is_told_after_the_messages_before_it_and_sticks() -> Non
             with pytest.raises(InvalidFrameError) as caught:
                 receive()
             assert caught.value.stream_offset == 6
-        conn.send(b"sending goes on")
-        assert peer.recv(100) == b"15sending goes on"
+        conn.send(b"sending works!!")
+        assert peer.recv(100) == b"15sending works!!"
 
 
-def test_an_oversized_message_is_refused_or_skipped() -> None:
+def test_on_oversize_refuses_or_skips_a_message() -> None:
     codec = Codec.uint(1, max_message_size=3)
     for on_oversize, expected in (("raise", [b"a"]), ("skip", [b"a", b"b"])):
         with stream_pair() as (peer, sock):
@@ -210,7 +210,7 @@ def test_an_oversized_message_is_refused_or_skipped() -> None:
                 assert found == expected
 
 
-def test_wrong_arguments_are_refused() -> None:
+def test_frame_socket_refuses_wrong_arguments() -> None:
     for wrong in (5, None, object()):
         with pytest.raises(TypeError, match="stream socket"):
             FrameSocket(wrong)  # type: ignore[arg-type]
@@ -238,7 +238,7 @@ def test_wrong_arguments_are_refused() -> None:
 # --- waiting --------------------------------------------------------------------------------------
 
 
-def test_time_outs_are_those_of_the_socket_until_set(half: Any) -> None:
+def test_gettimeout_is_that_of_the_socket_until_set(half: Any) -> None:
     _, conn = half
     assert conn.gettimeout() == TIMEOUT
     conn.setblocking(False)
@@ -249,7 +249,7 @@ def test_time_outs_are_those_of_the_socket_until_set(half: Any) -> None:
         assert other.gettimeout() == TIMEOUT
 
 
-def test_a_call_that_would_wait_raises_and_loses_nothing(half: Any) -> None:
+def test_recv_that_would_wait_raises_and_loses_nothing(half: Any) -> None:
     peer, conn = half
     for timeout, kind in ((0.0, BlockingIOError), (0.01, TimeoutError)):
         conn.settimeout(timeout)
@@ -262,7 +262,7 @@ def test_a_call_that_would_wait_raises_and_loses_nothing(half: Any) -> None:
             assert conn.recv() == b"y"
 
 
-def test_an_unfinished_send_is_finished_by_flush_or_ahead_of_the_next(half: Any) -> None:
+def test_flush_or_the_next_send_finishes_a_message(half: Any) -> None:
     peer, conn = half
     large = os.urandom(3 << 20)
     for finish in ("flush", "send"):
@@ -289,7 +289,7 @@ def test_an_unfinished_send_is_finished_by_flush_or_ahead_of_the_next(half: Any)
         assert wire == Codec.uint(4).encode_many([large, b"next"] if finish == "send" else [large])
 
 
-def test_a_borrowed_message_may_change_after_a_send_that_failed(half: Any) -> None:
+def test_send_copies_a_borrowed_message_if_it_fails(half: Any) -> None:
     peer, conn = half
     message = bytearray(os.urandom(3 << 20))
     copy = bytes(message)
@@ -305,7 +305,7 @@ def test_a_borrowed_message_may_change_after_a_send_that_failed(half: Any) -> No
     thread.join(TIMEOUT)
 
 
-def test_many_clients_are_served_by_one_thread_with_selectors() -> None:
+def test_fileno_works_with_selectors() -> None:
     clients = 20
     with listen(("127.0.0.1", 0)) as listener, selectors.DefaultSelector() as selector:
         listener.setblocking(False)
@@ -350,7 +350,7 @@ def test_many_clients_are_served_by_one_thread_with_selectors() -> None:
 # --- closing and handing over ---------------------------------------------------------------------
 
 
-def test_close_may_be_called_twice_and_every_call_after_it_says_so(half: Any) -> None:
+def test_close_may_be_called_twice_and_later_calls_raise(half: Any) -> None:
     peer, conn = half
     peer.sendall(b"\0\0\0\1a\0\0\0\1b")
     assert conn.recv() == b"a"
@@ -400,12 +400,12 @@ DETACHED = {
         b"Content-Length: 3\r\n\r\none",
         b"X: y\r\ncontent-length:  2\r\n\r\nab",
     ),
-    "a tail that is no frame": (Codec.digits(2), b"03one", b"03two0"),
+    "a tail that is not a frame": (Codec.digits(2), b"03one", b"03two0"),
 }
 
 
 @pytest.mark.parametrize("name", DETACHED)
-def test_detach_gives_the_socket_and_what_was_read_as_it_travelled(name: str) -> None:
+def test_detach_returns_the_socket_and_the_unread_bytes(name: str) -> None:
     codec, first, unread = DETACHED[name]
     with stream_pair() as (peer, sock):
         conn = FrameSocket(sock, codec.replace())
@@ -426,7 +426,7 @@ def test_detach_gives_the_socket_and_what_was_read_as_it_travelled(name: str) ->
         assert found.fileno() >= 0
 
 
-def test_detach_gives_whole_frames_back_after_a_broken_one_too() -> None:
+def test_detach_returns_whole_frames_after_a_broken_one() -> None:
     with stream_pair() as (peer, sock):
         conn = FrameSocket(sock, Codec.digits(2))
         peer.sendall(b"03oneEHLO there")
@@ -436,7 +436,7 @@ def test_detach_gives_whole_frames_back_after_a_broken_one_too() -> None:
         assert conn.detach()[1] == b"EHLO there"
 
 
-def test_detach_with_bytes_that_have_not_left_is_refused(half: Any) -> None:
+def test_detach_with_unsent_bytes_is_refused(half: Any) -> None:
     _, conn = half
     conn.setblocking(False)
     with pytest.raises(BlockingIOError):
@@ -446,7 +446,7 @@ def test_detach_with_bytes_that_have_not_left_is_refused(half: Any) -> None:
 
 
 @pytest.mark.parametrize("name", DETACHED)
-def test_without_reading_ahead_nothing_behind_the_frame_is_taken(name: str) -> None:
+def test_read_ahead_off_takes_nothing_after_the_frame(name: str) -> None:
     codec, first, unread = DETACHED[name]
     with stream_pair() as (peer, sock):
         conn = FrameSocket(sock, codec.replace(), read_ahead=False)
@@ -457,7 +457,7 @@ def test_without_reading_ahead_nothing_behind_the_frame_is_taken(name: str) -> N
         assert sock.recv(1000) == unread
 
 
-def test_reading_ahead_may_be_ended_and_begun(half: Any) -> None:
+def test_read_ahead_may_be_switched(half: Any) -> None:
     peer, conn = half
     assert conn.read_ahead
     conn.read_ahead = False
@@ -469,7 +469,7 @@ def test_reading_ahead_may_be_ended_and_begun(half: Any) -> None:
     assert conn.pending_messages == 1
 
 
-def test_what_a_socket_has_a_connection_has(half: Any) -> None:
+def test_frame_socket_has_the_methods_of_a_socket(half: Any) -> None:
     peer, conn = half
     assert conn.fileno() == conn.socket.fileno()
     assert conn.getsockname() == peer.getpeername()
@@ -487,7 +487,7 @@ def test_what_a_socket_has_a_connection_has(half: Any) -> None:
 # --- connecting and listening ---------------------------------------------------------------------
 
 
-def test_a_client_and_a_server_talk_as_in_the_documentation() -> None:
+def test_connect_and_listen_work_as_documented() -> None:
     with listen(("127.0.0.1", 0), Codec.digits(4)) as listener:
 
         def serve() -> None:
@@ -510,7 +510,7 @@ def test_a_client_and_a_server_talk_as_in_the_documentation() -> None:
 
 
 @pytest.mark.parametrize("make", [str, Path, os.fsencode])
-def test_a_unix_socket_is_made_replaced_and_removed(folder: Path, make: Any) -> None:
+def test_listen_makes_replaces_and_removes_a_unix_socket(folder: Path, make: Any) -> None:
     path = folder / "socket"
     with listen(make(path)) as listener:
         assert stat.S_ISSOCK(path.stat().st_mode)
@@ -520,7 +520,7 @@ def test_a_unix_socket_is_made_replaced_and_removed(folder: Path, make: Any) -> 
         with pytest.raises(OSError, match="in use"):
             listen(path)
         listener.setblocking(False)
-        with pytest.raises(BlockingIOError):  # whoever looked has not called
+        with pytest.raises(BlockingIOError):  # the probe has not connected
             listener.accept()
     assert not path.exists()
     with socket.socket(socket.AF_UNIX) as abandoned:
@@ -530,7 +530,7 @@ def test_a_unix_socket_is_made_replaced_and_removed(folder: Path, make: Any) -> 
     assert not path.exists()
 
 
-def test_a_file_that_is_no_socket_is_not_replaced(folder: Path) -> None:
+def test_listen_does_not_replace_another_file(folder: Path) -> None:
     path = folder / "file"
     path.write_bytes(b"precious")
     with pytest.raises(OSError, match="in use"):
@@ -538,7 +538,7 @@ def test_a_file_that_is_no_socket_is_not_replaced(folder: Path) -> None:
     assert path.read_bytes() == b"precious"
 
 
-def test_a_path_that_another_listener_took_over_is_left_to_it(folder: Path) -> None:
+def test_close_does_not_remove_the_path_of_another_listener(folder: Path) -> None:
     path = folder / "socket"
     first = listen(path)
     path.unlink()
@@ -547,7 +547,7 @@ def test_a_path_that_another_listener_took_over_is_left_to_it(folder: Path) -> N
         assert path.exists()
 
 
-def test_ipv6_addresses_of_two_and_of_four_parts() -> None:
+def test_connect_takes_ipv6_addresses_of_two_and_of_four_parts() -> None:
     if not socket.has_ipv6:
         pytest.skip("no IPv6 here")
     try:
@@ -562,7 +562,7 @@ def test_ipv6_addresses_of_two_and_of_four_parts() -> None:
                 assert one.recv() == b"hello"
 
 
-def test_what_is_no_address_is_refused() -> None:
+def test_connect_refuses_an_invalid_address() -> None:
     for wrong in (5, None, ("127.0.0.1",), ["127.0.0.1", 0], ("a", 1, 2)):
         with pytest.raises(TypeError, match="an address is"):
             connect(wrong)
@@ -570,16 +570,16 @@ def test_what_is_no_address_is_refused() -> None:
             listen(wrong)
 
 
-def test_connecting_to_nobody_raises_what_the_system_says(folder: Path) -> None:
+def test_connect_raises_the_error_of_the_system(folder: Path) -> None:
     with listen(("127.0.0.1", 0)) as listener:
         address = listener.address
     with pytest.raises(ConnectionRefusedError):
         connect(address, timeout=TIMEOUT)
     with pytest.raises(FileNotFoundError):
-        connect(folder / "nobody", timeout=TIMEOUT)
+        connect(folder / "unused", timeout=TIMEOUT)
 
 
-def test_a_wrong_codec_leaves_no_socket_behind() -> None:
+def test_connect_with_a_wrong_codec_leaves_no_socket_open() -> None:
     with listen(("127.0.0.1", 0)) as listener:
         with pytest.raises(TypeError):
             connect(listener.address, "u32be", timeout=TIMEOUT)  # type: ignore[arg-type]
@@ -587,7 +587,7 @@ def test_a_wrong_codec_leaves_no_socket_behind() -> None:
             connect(listener.address, message_timeout=0)
 
 
-def test_accept_waits_as_the_listener_is_told() -> None:
+def test_accept_keeps_its_time_out() -> None:
     with listen(("127.0.0.1", 0)) as listener:
         listener.settimeout(0.01)
         assert listener.gettimeout() == 0.01
@@ -606,9 +606,7 @@ def test_accept_waits_as_the_listener_is_told() -> None:
 
 @pytest.mark.parametrize("timeout", [None, TIMEOUT])
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
-def test_closing_a_listener_wakes_who_accepts(
-    kind: str, timeout: float | None, folder: Path
-) -> None:
+def test_close_wakes_a_thread_in_accept(kind: str, timeout: float | None, folder: Path) -> None:
     listener = listen(("127.0.0.1", 0) if kind == "tcp" else folder / "socket")
     listener.settimeout(timeout)
     found: list[Any] = []
@@ -620,7 +618,7 @@ def test_closing_a_listener_wakes_who_accepts(
     assert found == [[]]
 
 
-def test_two_listeners_share_a_port_where_they_are_told_to() -> None:
+def test_listen_with_reuse_port_shares_a_port() -> None:
     if not hasattr(socket, "SO_REUSEPORT"):
         pytest.skip("no SO_REUSEPORT here")
     with listen(("127.0.0.1", 0), reuse_port=True) as one:
@@ -630,7 +628,7 @@ def test_two_listeners_share_a_port_where_they_are_told_to() -> None:
             listen(one.address)
 
 
-def test_the_public_names_are_the_modules() -> None:
+def test_public_names_are_those_of_the_modules() -> None:
     assert framecodec.FrameSocket is FrameSocket
     assert framecodec.connect is connect
 
@@ -644,19 +642,19 @@ def test_the_public_names_are_the_modules() -> None:
         ((("127.0.0.1", 0),), {"idle_timeout": "soon"}, TypeError),
     ],
 )
-def test_listen_refuses_at_once_what_no_connection_could_have(
+def test_listen_refuses_invalid_options_at_once(
     arguments: Any, options: Any, error: type[Exception]
 ) -> None:
     with pytest.raises(error):
         listen(*arguments, **options)
 
 
-def test_connect_refuses_a_port_that_there_is_not() -> None:
+def test_connect_refuses_an_invalid_port() -> None:
     with pytest.raises(OverflowError, match="0-65535, not 70000"):
         connect(("127.0.0.1", 70_000))
 
 
-def test_a_socket_is_handed_over_with_any_time_out_and_then_is_somebody_elses(
+def test_detach_sets_the_time_out_and_gives_up_the_socket(
     half: tuple[socket.socket, FrameSocket],
 ) -> None:
     peer, conn = half
@@ -672,7 +670,66 @@ def test_a_socket_is_handed_over_with_any_time_out_and_then_is_somebody_elses(
         assert sock.gettimeout() == 7
 
 
-def test_a_send_takes_one_time_out_for_what_was_held_and_what_is_new(
+SKIPPING = {
+    "uint": Codec.uint(2, max_message_size=100),
+    "netstring": Codec.text(b":", trailer=b",", max_message_size=100),
+    "hexadecimal": Codec.digits(4, base=16, max_message_size=100),
+    "headers": Codec.headers(max_message_size=100),
+    "custom": Codec.custom(
+        lambda view: (2, int.from_bytes(view[:2], "big")) if len(view) >= 2 else None,
+        lambda message: len(message).to_bytes(2, "big"),
+        max_message_size=100,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SKIPPING)
+def test_detach_under_skip_returns_all_that_was_not_discarded(name: str) -> None:
+    codec = SKIPPING[name].replace()
+    small = [codec.encode(message) for message in (b"one", b"", b"three")]
+    large = codec.replace(max_message_size=None).encode(bytes(120))
+    header_size = len(large) - 120 - len(codec.layout.trailer)
+    before, wire = b"".join(small[:2]), b"".join([*small[:2], large, *small[2:]])
+    for size in range(len(small[0]), len(wire) + 1):
+        with stream_pair() as (peer, sock):
+            conn = FrameSocket(sock, codec, on_oversize="skip")
+            conn.settimeout(TIMEOUT)
+            peer.sendall(wire[:size])
+            assert conn.recv() == b"one"
+            _, unread = conn.detach()
+        if size < len(before) + header_size:
+            expected = wire[len(small[0]) : size]
+        else:  # the large frame is discarded as far as it arrived
+            expected = before[len(small[0]) :] + wire[len(before + large) : size]
+        assert unread == expected, size
+
+
+@pytest.mark.parametrize("upper", [b"000A", b"000a"])
+def test_detach_returns_frames_as_they_travelled(upper: bytes) -> None:
+    codec = SKIPPING["hexadecimal"].replace()
+    wire = codec.encode(b"one") + upper + bytes(10) + b"00Ff" + b"half"
+    with stream_pair() as (peer, sock):
+        conn = FrameSocket(sock, codec.replace(max_message_size=1000))
+        conn.settimeout(TIMEOUT)
+        peer.sendall(wire)
+        assert conn.recv() == b"one"
+        assert conn.pending_messages == 1
+        assert conn.detach()[1] == wire[7:]
+
+
+def test_detach_lets_every_later_call_raise() -> None:
+    with stream_pair() as (_, sock):
+        conn = FrameSocket(sock)
+        assert (conn.closed, conn.fileno()) == (False, sock.fileno())
+        assert conn.detach() == (sock, b"")
+        assert (conn.closed, conn.fileno()) == (True, -1)
+        for call in (conn.recv, conn.flush, conn.recv_many, lambda: conn.send(b"x"), conn.detach):
+            with pytest.raises(ConnectionAbortedError, match="closed or detached"):
+                call()
+        assert sock.fileno() >= 0
+
+
+def test_send_has_one_time_out_for_held_and_new_bytes(
     half: tuple[socket.socket, FrameSocket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     peer, conn = half
@@ -688,7 +745,7 @@ def test_a_send_takes_one_time_out_for_what_was_held_and_what_is_new(
         conn.send(bytes(5_000_000))
     conn.settimeout(TIMEOUT)
     before = conn.pending_send
-    monkeypatch.setattr("framecodec.sockets._wait", drain_the_peer)
+    monkeypatch.setattr("framecodec.sockets.sending.wait", drain_the_peer)
     conn.send(bytes(5_000_000))
     assert before > 0
     assert len(deadlines) > before // (1 << 20) + 1
@@ -696,8 +753,8 @@ def test_a_send_takes_one_time_out_for_what_was_held_and_what_is_new(
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers here")
-def test_a_signal_handler_that_closes_the_connection_lets_no_byte_go_elsewhere() -> None:
-    """Its descriptor's number may stand for another socket at once."""
+def test_close_in_a_signal_handler_sends_no_byte_to_another_socket() -> None:
+    """Another socket may get its descriptor's number at once."""
     others: list[socket.socket] = []
 
     def send_until_it_is_closed() -> None:
@@ -727,7 +784,7 @@ def test_a_signal_handler_that_closes_the_connection_lets_no_byte_go_elsewhere()
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers here")
-def test_an_interruption_leaves_no_send_inside_and_no_lock_taken(engine: ModuleType) -> None:
+def test_send_that_is_interrupted_releases_its_lock(engine: ModuleType) -> None:
     if engine.__name__.endswith("_py"):
         pytest.skip("the Python engine is Python code")
 

@@ -1,4 +1,4 @@
-"""The short way through a socket, in both twins: what it does, and what it leaves alone."""
+"""The fast path of a message through a socket, in both twins."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 
 from framecodec import Codec, Splitter
-from framecodec._batch import _SharedTake
+from framecodec._states import ReceiveState, SendState
 from framecodec.errors import InvalidFrameError, MessageTooLargeError
+from framecodec.sockets._fast_path_py import _SharedTake
 from tests.helpers.fault_injection import Interruption
 
 CODEC = Codec.uint(2)
@@ -29,13 +30,16 @@ DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)
 
 @pytest.fixture(params=["python", pytest.param("compiled", marks=pytest.mark.c_extension)])
 def io(request: pytest.FixtureRequest) -> ModuleType:
-    names = {"python": "framecodec._socket_io_py", "compiled": "framecodec._socket_io"}
+    names = {
+        "python": "framecodec.sockets._fast_path_py",
+        "compiled": "framecodec.sockets._fast_path",
+    }
     return importlib.import_module(names[request.param])
 
 
 @pytest.fixture
 def compiled_io() -> ModuleType:
-    return importlib.import_module("framecodec._socket_io")
+    return importlib.import_module("framecodec.sockets._fast_path")
 
 
 @pytest.fixture
@@ -49,7 +53,6 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
 def sender_of(io: ModuleType, sock: socket.socket, flags: int = DONTWAIT) -> Any:
     sender = io.Sender(sock, io.Lock(), CODEC)
     sender.use(flags)
-    sender.clear = True
     return sender
 
 
@@ -79,7 +82,7 @@ needs_masks = pytest.mark.skipif(
 
 @needs_masks
 @pytest.mark.usefixtures("raising_handler")
-def test_a_signal_that_comes_meanwhile_waits(io: ModuleType) -> None:
+def test_held_signals_delay_a_signal(io: ModuleType) -> None:
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     passed = False
     held = io.HeldSignals()
@@ -91,7 +94,7 @@ def test_a_signal_that_comes_meanwhile_waits(io: ModuleType) -> None:
         finally:
             for _ in held.release:
                 break
-        time.sleep(0)  # behind a call at the latest
+        time.sleep(0)  # after a call at the latest
     except Interruption:
         assert passed
     else:
@@ -100,7 +103,7 @@ def test_a_signal_that_comes_meanwhile_waits(io: ModuleType) -> None:
 
 
 @needs_masks
-def test_another_thread_has_its_signals_as_before(io: ModuleType) -> None:
+def test_held_signals_restore_the_mask_of_another_thread(io: ModuleType) -> None:
     masks: list[set[int]] = []
 
     def work() -> None:
@@ -120,7 +123,7 @@ def test_another_thread_has_its_signals_as_before(io: ModuleType) -> None:
 # --- the lock -------------------------------------------------------------------------------------
 
 
-def test_a_lock_is_its_owners_until_it_was_released_as_often_as_taken(io: ModuleType) -> None:
+def test_lock_is_reentrant(io: ModuleType) -> None:
     lock = io.Lock()
     tried: list[bool] = []
 
@@ -145,7 +148,7 @@ def test_a_lock_is_its_owners_until_it_was_released_as_often_as_taken(io: Module
     assert attempt_elsewhere()
 
 
-def test_a_lock_is_not_released_by_who_does_not_have_it(io: ModuleType) -> None:
+def test_lock_is_released_by_its_owner_only(io: ModuleType) -> None:
     lock = io.Lock()
     with pytest.raises(RuntimeError, match="un-acquired"):
         lock.release()
@@ -169,7 +172,7 @@ def test_a_lock_is_not_released_by_who_does_not_have_it(io: ModuleType) -> None:
     lock.release()
 
 
-def test_threads_take_turns(io: ModuleType) -> None:
+def test_lock_lets_one_thread_in_at_a_time(io: ModuleType) -> None:
     lock, inside, most, total = io.Lock(), 0, 0, 0
 
     def work() -> None:
@@ -191,12 +194,16 @@ def test_threads_take_turns(io: ModuleType) -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers here")
-def test_a_signal_interrupts_who_waits_for_a_lock(io: ModuleType) -> None:
+def test_lock_wait_is_interrupted_by_a_signal(io: ModuleType) -> None:
     class Interruption(Exception):
         pass
 
+    armed = [True]
+
     def interrupt(*_: object) -> None:
-        raise Interruption
+        if armed:
+            armed.clear()
+            raise Interruption
 
     lock, taken, done = io.Lock(), threading.Event(), threading.Event()
 
@@ -209,9 +216,9 @@ def test_a_signal_interrupts_who_waits_for_a_lock(io: ModuleType) -> None:
     thread.start()
     assert taken.wait(10)
     before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
     try:
         with pytest.raises(Interruption):
+            signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
             lock.acquire()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -225,7 +232,7 @@ def test_a_signal_interrupts_who_waits_for_a_lock(io: ModuleType) -> None:
 # --- the receiver ---------------------------------------------------------------------------------
 
 
-def test_what_is_ready_is_delivered_first_and_in_order(io: ModuleType, ends: Any) -> None:
+def test_receiver_delivers_ready_messages_first_and_in_order(io: ModuleType, ends: Any) -> None:
     receiver = receiver_of(io, ends[1])
     receiver.ready = io.Batch([b"one", b"two"])
     ends[0].sendall(CODEC.encode(b"three"))
@@ -233,15 +240,13 @@ def test_what_is_ready_is_delivered_first_and_in_order(io: ModuleType, ends: Any
     assert next(receiver) == b"two"
 
 
-def test_a_receiver_that_may_not_read_or_knows_no_splitter_reads_nothing(
-    io: ModuleType, ends: Any
-) -> None:
+def test_receiver_reads_nothing_if_busy_or_without_a_splitter(io: ModuleType, ends: Any) -> None:
     frame = CODEC.encode(b"hello")
     ends[0].sendall(frame)
     receiver = receiver_of(io, ends[1])
-    receiver.may_read = False
+    receiver.state = ReceiveState.BUSY
     assert list(receiver) == []
-    receiver.may_read = True
+    receiver.state = ReceiveState.READY
     receiver.use(None, 0, 0, 0.0)
     assert list(receiver) == []
     assert ends[1].recv(100) == frame
@@ -249,7 +254,7 @@ def test_a_receiver_that_may_not_read_or_knows_no_splitter_reads_nothing(
 
 @pytest.mark.c_extension
 @pytest.mark.skipif(not DONTWAIT, reason="no call can be made non-blocking here")
-def test_one_receive_brings_what_is_there(compiled_io: ModuleType, ends: Any) -> None:
+def test_receiver_gives_all_messages_of_one_receive(compiled_io: ModuleType, ends: Any) -> None:
     receiver = receiver_of(compiled_io, ends[1])
     assert list(receiver) == []  # it would block
     stream = CODEC.encode_many([b"one", b"", b"three"])
@@ -257,7 +262,7 @@ def test_one_receive_brings_what_is_there(compiled_io: ModuleType, ends: Any) ->
     assert list(receiver) == [b"one", b""]
     ends[0].sendall(stream[-1:])
     assert list(receiver) == [b"three"]
-    assert receiver.may_read
+    assert receiver.state is ReceiveState.READY
     ends[0].close()
     assert list(receiver) == []  # the end is for others to tell
     assert ends[1].recv(1) == b""
@@ -265,7 +270,7 @@ def test_one_receive_brings_what_is_there(compiled_io: ModuleType, ends: Any) ->
 
 @pytest.mark.c_extension
 @pytest.mark.skipif(not DONTWAIT, reason="no call can be made non-blocking here")
-def test_an_error_of_the_stream_is_raised_behind_its_messages(
+def test_receiver_raises_an_error_after_the_messages_before_it(
     compiled_io: ModuleType, ends: Any
 ) -> None:
     receiver = compiled_io.Receiver(ends[1], compiled_io.Lock())
@@ -279,7 +284,7 @@ def test_an_error_of_the_stream_is_raised_behind_its_messages(
 
 @pytest.mark.c_extension
 @pytest.mark.skipif(not DONTWAIT, reason="no call can be made non-blocking here")
-def test_what_the_system_refuses_is_an_os_error(compiled_io: ModuleType) -> None:
+def test_receiver_and_sender_raise_os_errors(compiled_io: ModuleType) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         sock = socket.create_connection(server.getsockname(), 10)
         peer, _ = server.accept()
@@ -293,8 +298,8 @@ def test_what_the_system_refuses_is_an_os_error(compiled_io: ModuleType) -> None
                 next(receiver)
             with pytest.raises(BrokenPipeError):
                 sender.send(b"hello")
-            assert receiver.may_read
-            assert not sender.sending
+            assert receiver.state is ReceiveState.READY
+            assert sender.state is SendState.IDLE
         with pytest.raises(OSError, match="descriptor"):
             next(receiver)
         with pytest.raises(OSError, match="descriptor"):
@@ -303,7 +308,7 @@ def test_what_the_system_refuses_is_an_os_error(compiled_io: ModuleType) -> None
 
 @pytest.mark.c_extension
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers here")
-def test_signals_interrupt_a_receive_that_waits_and_lose_nothing(
+def test_receiver_loses_nothing_to_signals_while_it_waits(
     compiled_io: ModuleType, ends: Any
 ) -> None:
     receiver = receiver_of(compiled_io, ends[1], flags=0)
@@ -328,7 +333,7 @@ def test_signals_interrupt_a_receive_that_waits_and_lose_nothing(
 
 @pytest.mark.c_extension
 @pytest.mark.skipif(not DONTWAIT, reason="no call can be made non-blocking here")
-def test_a_receiver_waits_for_a_whole_message_and_no_longer_than_it_may(
+def test_receiver_waits_for_a_whole_message_until_its_time_out(
     compiled_io: ModuleType, ends: Any
 ) -> None:
     receiver = compiled_io.Receiver(ends[1], compiled_io.Lock())
@@ -338,7 +343,7 @@ def test_a_receiver_waits_for_a_whole_message_and_no_longer_than_it_may(
         ends[0].sendall(bytes([byte]))
         with pytest.raises(TimeoutError, match=r"within 0\.05 s"):
             next(receiver)
-        assert receiver.may_read
+        assert receiver.state is ReceiveState.READY
     receiver.use(None, 0, 0, 0.0)
     splitter = Splitter(CODEC)
     receiver.use(splitter, 65536, DONTWAIT, 10.0)
@@ -351,33 +356,31 @@ def test_a_receiver_waits_for_a_whole_message_and_no_longer_than_it_may(
 # --- the sender -----------------------------------------------------------------------------------
 
 
-def test_a_small_message_leaves_in_one_call(io: ModuleType, ends: Any) -> None:
+def test_sender_sends_a_small_message_in_one_call(io: ModuleType, ends: Any) -> None:
     sender = sender_of(io, ends[1])
     assert sender.send(b"hello")
     assert sender.send(b"")
     assert ends[0].recv(100) == CODEC.encode_many([b"hello", b""])
-    assert sender.clear
-    assert not sender.sending
-    assert sender.left == ()
+    assert sender.state is SendState.IDLE
+    assert sender.unsent == ()
 
 
 @pytest.mark.skipif(not hasattr(socket.socket, "sendmsg"), reason="no sendmsg here")
 @pytest.mark.parametrize("codec", [CODEC, Codec.uint(4, length_offset=3)])
-def test_a_large_message_leaves_in_one_call(io: ModuleType, ends: Any, codec: Codec) -> None:
+def test_sender_sends_a_large_message_in_one_call(io: ModuleType, ends: Any, codec: Codec) -> None:
     sender = io.Sender(ends[1], io.Lock(), codec)
     sender.use(DONTWAIT)
-    sender.clear = True
     message = bytes(range(256)) * 16
     assert sender.send(message)
-    assert sender.clear
-    assert sender.left == ()
+    assert sender.state is SendState.IDLE
+    assert sender.unsent == ()
     assert ends[0].recv(10_000) == codec.encode(message)
 
 
 @pytest.mark.parametrize("taken", [1, 3, 4, 5, 5000])
-def test_what_one_call_did_not_take_of_a_large_message_is_kept(taken: int) -> None:
+def test_sender_keeps_what_one_call_did_not_send(taken: int) -> None:
     class Reluctant:
-        """As a socket with room for so many bytes."""
+        """As a socket with space for that many bytes."""
 
         def send(self, data: bytes, flags: int) -> int:
             raise AssertionError
@@ -385,50 +388,44 @@ def test_what_one_call_did_not_take_of_a_large_message_is_kept(taken: int) -> No
         def sendmsg(self, buffers: list[bytes], ancillary: tuple[()], flags: int) -> int:
             return taken
 
-    python_io = importlib.import_module("framecodec._socket_io_py")
+    python_io = importlib.import_module("framecodec.sockets._fast_path_py")
     sender = python_io.Sender(Reluctant(), python_io.Lock(), Codec.uint(4))
-    sender.clear = True
+    sender.use(0)
     message = bytes(range(250)) * 24
     assert sender.send(message)
-    assert not sender.clear
-    assert b"".join(sender.left) == Codec.uint(4).encode(message)[taken:]
+    assert sender.state is SendState.HELD
+    assert b"".join(sender.unsent) == Codec.uint(4).encode(message)[taken:]
 
 
-def test_what_is_of_three_parts_or_no_bytes_or_not_next_is_left_to_the_caller(
-    io: ModuleType, ends: Any
-) -> None:
+def test_sender_leaves_other_messages_to_the_slow_path(io: ModuleType, ends: Any) -> None:
     with_trailer = io.Sender(ends[1], io.Lock(), Codec.uint(2, trailer=b"."))
     with_trailer.use(DONTWAIT)
-    with_trailer.clear = True
     assert not with_trailer.send(bytes(4096))
-    assert with_trailer.clear
+    assert with_trailer.state is SendState.IDLE
     sender = sender_of(io, ends[1])
     assert not sender.send(bytearray(4))
     assert not sender.send("text")
-    sender.sending = True  # as where a signal handler sends while a send is inside
+    sender.state = SendState.BUSY  # as if a signal handler interrupted a call that sends
     assert not sender.send(b"hello")
-    sender.sending = False
-    sender.clear = False
+    sender.state = SendState.HELD
     assert not sender.send(b"hello")
     ends[1].close()
     assert ends[0].recv(100) == b""
 
 
-def test_a_message_that_is_invalid_raises_and_nothing_is_sent(io: ModuleType, ends: Any) -> None:
+def test_sender_sends_nothing_of_an_invalid_message(io: ModuleType, ends: Any) -> None:
     sender = io.Sender(ends[1], io.Lock(), Codec.uint(1, max_message_size=3))
     sender.use(0)
-    sender.clear = True
     with pytest.raises(MessageTooLargeError):
         sender.send(b"four")
     assert sender.send(b"hey")
     assert ends[0].recv(100) == b"\3hey"
 
 
-def test_a_sender_whose_lock_is_taken_sends_nothing(io: ModuleType, ends: Any) -> None:
+def test_sender_sends_nothing_if_its_lock_is_taken(io: ModuleType, ends: Any) -> None:
     lock = io.Lock()
     sender = io.Sender(ends[1], lock, CODEC)
     sender.use(0)
-    sender.clear = True
     answers: list[bool] = []
     with lock:
         thread = threading.Thread(target=lambda: answers.append(sender.send(b"hello")))
@@ -438,15 +435,13 @@ def test_a_sender_whose_lock_is_taken_sends_nothing(io: ModuleType, ends: Any) -
 
 
 @pytest.mark.skipif(not DONTWAIT, reason="no call can be made non-blocking here")
-def test_where_the_buffer_is_full_whole_frames_are_refused_and_the_begun_one_is_kept(
-    io: ModuleType, ends: Any
-) -> None:
+def test_sender_keeps_the_begun_frame_if_the_buffer_is_full(io: ModuleType, ends: Any) -> None:
     ends[1].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
     sender = sender_of(io, ends[1])
     message, taken = bytes(range(250)) * 12, 0
     while sender.send(message):
         taken += 1
-        if sender.left:
+        if sender.unsent:
             break
         assert taken < 10_000
     assert not sender.send(message)
@@ -454,52 +449,49 @@ def test_where_the_buffer_is_full_whole_frames_are_refused_and_the_begun_one_is_
     wire = b""
     while select.select([ends[0]], [], [], 0)[0]:
         wire += ends[0].recv(1 << 20)
-    assert wire + b"".join(sender.left) == CODEC.encode_many([message] * taken)
+    assert wire + b"".join(sender.unsent) == CODEC.encode_many([message] * taken)
 
 
 @pytest.mark.skipif(not DONTWAIT, reason="no call can be made non-blocking here")
 @pytest.mark.parametrize("codec", [Codec.uint(4), Codec.uint(4, length_offset=3)])
-def test_a_large_message_that_does_not_fit_is_begun_and_its_end_kept(
-    io: ModuleType, codec: Codec
-) -> None:
+def test_sender_begins_a_large_message_and_keeps_its_end(io: ModuleType, codec: Codec) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         sock = socket.create_connection(server.getsockname(), 10)
         peer, _ = server.accept()
     with sock, peer:
         sender = io.Sender(sock, io.Lock(), codec)
         sender.use(DONTWAIT)
-        sender.clear = True
         message = bytes(range(256)) * 65_000
         assert sender.send(message)
-        left = b"".join(sender.left)
-        assert not sender.clear
+        unsent = b"".join(sender.unsent)
+        assert sender.state is SendState.HELD
         assert not sender.send(b"next")
         frame = codec.encode(message)
-        assert 0 < len(left) < len(frame)
+        assert 0 < len(unsent) < len(frame)
         peer.settimeout(10)
         wire = b""
-        while len(wire) < len(frame) - len(left):
+        while len(wire) < len(frame) - len(unsent):
             wire += peer.recv(1 << 20)
-        assert wire + left == frame
+        assert wire + unsent == frame
 
 
 # --- batches --------------------------------------------------------------------------------------
 
 
-def test_a_batch_gives_each_message_once_and_holds_none_that_it_gave(io: ModuleType) -> None:
+def test_batch_gives_each_message_once_and_keeps_none(io: ModuleType) -> None:
     messages = [b"one".upper(), b"two".upper(), b"three".upper()]
-    frames = [b"1".center(5), b"2".center(5), b"3".center(5)]
-    watched = [*messages, *frames]
+    headers = [b"1".center(5), b"2".center(5), b"3".center(5)]
+    watched = [*messages, *headers]
     before = [sys.getrefcount(each) for each in watched]
-    batch = io.Batch(list(messages), list(frames))
+    batch = io.Batch(list(messages), list(headers))
     assert len(batch) == 3
     assert batch.first is messages[0]
     assert batch.rest() == messages
-    assert batch.frames() == frames
+    assert batch.headers() == headers
     assert next(iter(batch)) is messages[0]
     assert next(batch.take) is messages[1]
     assert len(batch) == 1
-    assert (batch.rest(), batch.frames()) == (messages[2:], frames[2:])
+    assert (batch.rest(), batch.headers()) == (messages[2:], headers[2:])
     assert list(batch.take_all) == [messages[2:]]
     assert list(batch.take_all) == [[]]
     assert list(batch) == []
@@ -507,13 +499,13 @@ def test_a_batch_gives_each_message_once_and_holds_none_that_it_gave(io: ModuleT
     with pytest.raises(IndexError):
         batch.first  # noqa: B018
     assert io.Batch([b"one"]).rest() == [b"one"]
-    with pytest.raises(ValueError, match="2 messages"):
+    with pytest.raises(ValueError, match="1 headers for 2 messages"):
         io.Batch([b"one", b"two"], [b"1"])
     with pytest.raises(TypeError):
-        io.Batch([b"one"]).frames()
+        io.Batch([b"one"]).headers()
 
 
-def test_threads_take_each_message_of_a_batch_once(io: ModuleType) -> None:
+def test_batch_gives_each_message_to_one_thread(io: ModuleType) -> None:
     batch = io.Batch([bytes([i & 255, i >> 8]) for i in range(20_000)])
     taken: list[list[bytes]] = [[] for _ in range(4)]
 
@@ -529,7 +521,7 @@ def test_threads_take_each_message_of_a_batch_once(io: ModuleType) -> None:
     assert found == sorted(bytes([i & 255, i >> 8]) for i in range(20_000))
 
 
-def test_without_the_gil_a_queue_that_another_thread_emptied_is_an_end() -> None:
+def test_shared_take_ends_if_another_thread_emptied_the_queue() -> None:
     """The step that only a build without the GIL makes, with the other thread's part in between."""
     queue = deque([b"one", b"two"])
     first, second = _SharedTake(queue), _SharedTake(queue)
@@ -541,12 +533,12 @@ def test_without_the_gil_a_queue_that_another_thread_emptied_is_an_end() -> None
     assert list(first) == []
 
 
-def test_batches_are_shared_out_without_the_gil(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("framecodec._batch._HAS_GIL", False)
-    python_io = importlib.import_module("framecodec._socket_io_py")
+def test_batch_is_shared_between_threads_without_the_gil(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("framecodec.sockets._fast_path_py._HAS_GIL", False)
+    python_io = importlib.import_module("framecodec.sockets._fast_path_py")
     batch = python_io.Batch([b"one", b"two", b"three"], [b"1", b"2", b"3"])
     assert next(batch.take) == b"one"
-    assert batch.frames() == [b"2", b"3"]
+    assert batch.headers() == [b"2", b"3"]
     assert list(batch.take_all) == [[b"two", b"three"]]
     assert list(batch) == []
 
@@ -556,9 +548,7 @@ def test_batches_are_shared_out_without_the_gil(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.c_extension
 @pytest.mark.parametrize("name", ["Batch", "Guard", "Receiver", "Sender"])
-def test_no_compiled_object_is_made_without_what_it_needs(
-    compiled_io: ModuleType, name: str
-) -> None:
+def test_compiled_classes_refuse_missing_arguments(compiled_io: ModuleType, name: str) -> None:
     kind = getattr(compiled_io, name)
     with pytest.raises(TypeError):
         kind.__new__(kind)
@@ -604,9 +594,7 @@ class Forged:
 
 
 @pytest.mark.c_extension
-def test_a_compiled_receiver_writes_to_a_compiled_splitter_alone(
-    compiled_io: ModuleType, ends: Any
-) -> None:
+def test_receiver_refuses_other_splitters(compiled_io: ModuleType, ends: Any) -> None:
     receiver = compiled_io.Receiver(ends[0], compiled_io.Lock())
     python = importlib.import_module("framecodec._splitter_py")
     for splitter in (Forged(), object(), 1, python.Splitter(CODEC)):
@@ -642,7 +630,7 @@ def test_internal_objects_are_neither_copied_nor_pickled(
     assert not hasattr(made, "__reduce_cython__")
 
 
-def test_signals_are_not_held_twice_and_released_once(io: ModuleType) -> None:
+def test_held_signals_are_held_once_and_released_once(io: ModuleType) -> None:
     if not hasattr(signal, "pthread_sigmask"):
         pytest.skip("no signals are held here")
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())

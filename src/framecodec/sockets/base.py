@@ -1,0 +1,133 @@
+"""The part of a socket's interface that all wrappers share, and a close that wakes a thread."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, NoReturn, Self, TypeAlias
+
+from .. import _error_texts
+from .._states import SocketState
+
+__all__ = ["SocketWrapper", "locked_to_close", "mark_started"]
+
+_Socket: TypeAlias = socket.socket  # for a class that has an attribute `socket`
+
+
+class SocketWrapper(abc.ABC):
+    """A wrapper that owns a socket and has its own time-out."""
+
+    __slots__ = ("_sock", "_state", "_timeout")
+
+    _sock: _Socket
+    _state: SocketState
+    _timeout: float | None
+
+    @property
+    def socket(self) -> _Socket:
+        """The socket underneath."""
+        return self._sock
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` or `detach` was called."""
+        return self._state is not SocketState.OPEN
+
+    def _check_open(self) -> None:
+        if self._state is not SocketState.OPEN:
+            raise _error_texts.connection_closed()
+
+    @abc.abstractmethod
+    def settimeout(self, timeout: float | None) -> None:
+        """Set the seconds that a call may take.
+
+        Args:
+            timeout: Seconds; None waits for ever, 0 does not wait.
+        """
+
+    def gettimeout(self) -> float | None:
+        """Return the seconds that a call may take; None means any time."""
+        return self._timeout
+
+    def setblocking(self, flag: bool) -> None:
+        """Set the time-out to None (True) or to 0 (False)."""
+        self.settimeout(None if flag else 0.0)
+
+    def getblocking(self) -> bool:
+        """Return whether calls wait."""
+        return self._timeout != 0
+
+    def fileno(self) -> int:
+        """Return the descriptor, for `selectors`; -1 after `close` or `detach`."""
+        return self._sock.fileno() if self._state is SocketState.OPEN else -1
+
+    def getpeername(self) -> Any:
+        """Return the address of the other side, if the socket is connected."""
+        return self._sock.getpeername()
+
+    def getsockname(self) -> Any:
+        """Return the address of this side."""
+        return self._sock.getsockname()
+
+    def getsockopt(self, level: int, option: int, size: int = 0, /) -> Any:
+        """Return a socket option, as `socket.socket.getsockopt`."""
+        return self._sock.getsockopt(level, option, size)
+
+    def setsockopt(self, level: int, option: int, value: Any, /) -> None:
+        """Set a socket option, as `socket.socket.setsockopt`."""
+        self._sock.setsockopt(level, option, value)
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Close the socket."""
+
+    def __reduce__(self) -> NoReturn:
+        raise _error_texts.not_copied(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+@contextlib.contextmanager
+def locked_to_close(*locks: Any, wake: Callable[[], None]) -> Iterator[bool]:
+    """Take locks before their socket is closed, and wake the thread that holds one.
+
+    After the close another file may get the descriptor's number, so every thread must have left
+    the socket before.
+
+    Args:
+        locks: Reentrant locks of calls on the socket.
+        wake: Ends the system call in which a thread waits. It is not called if no thread does: for
+            a socket that other processes share, it would end their connection.
+
+    Yields:
+        Whether all locks were free.
+    """
+    were_free = True
+    for lock in locks:
+        if not lock.acquire(blocking=False):
+            were_free = False
+            with contextlib.suppress(OSError):
+                wake()
+            lock.acquire()
+    try:
+        yield were_free
+    finally:
+        for lock in locks:
+            lock.release()
+
+
+def mark_started(error: BaseException, started: bool) -> None:
+    """Store in an error whether the message of the failed call is held, to be sent later."""
+    error.message_started = started  # type: ignore[attr-defined]

@@ -1,0 +1,568 @@
+"""Messages that are never in memory as a whole: files, and buffers of the caller."""
+
+from __future__ import annotations
+
+import errno
+import io
+import mmap
+import os
+import stat
+from collections.abc import Iterable
+from time import monotonic
+from typing import TYPE_CHECKING, Any, final
+
+from .. import _error_texts, errors
+from .._custom_header import read_header
+from .._outbox import GATHER_SIZE
+from .._states import ReceiveState
+
+if TYPE_CHECKING:
+    from ..codec import Codec
+    from .receiving import ReceiveSide
+
+__all__ = [
+    "IncomingMessage",
+    "OutgoingFile",
+    "TargetFile",
+    "check_binary_file",
+    "file_too_short",
+    "recv_file",
+    "recv_into",
+]
+
+# Bytes read from a file at a time, if the kernel does not copy from it by itself.
+_CHUNK_SIZE = 256 * 1024
+
+# Bytes asked of one receive into a buffer of the caller.
+_DIRECT_READ_SIZE = 1024 * 1024
+
+NO_BYTES = memoryview(b"")
+
+# Python 3.11 calls a Python function to look up a member of an Enum class.
+_READY, _BUSY, _LOST = ReceiveState.READY, ReceiveState.BUSY, ReceiveState.LOST
+_HALF_DELIVERED = ReceiveState.HALF_DELIVERED
+
+# Files whose read() and write() move nothing if a signal handler interrupts them. (Python's
+# buffered files run handlers after each of the system calls that they make.)
+_CERTAIN = (io.BytesIO, io.FileIO)
+
+
+def check_binary_file(file: Any, method: str) -> None:
+    """Raise a TypeError if an object is not a file opened in binary mode, with this method."""
+    if isinstance(file, io.TextIOBase) or not hasattr(file, method):
+        raise TypeError(f"a file opened in binary mode is required, not {type(file).__name__!r}")
+
+
+# --- receiving ------------------------------------------------------------------------------------
+
+
+@final
+class TargetFile:
+    """A file to write to in such a way that every written byte is counted.
+
+    Args:
+        file: The user's file. Bytes that its buffer holds are written first.
+
+    Attributes:
+        write: Writes bytes and returns their number, or None if the file would block.
+        certain: Whether an interrupted `write` has written nothing.
+    """
+
+    __slots__ = ("_moved", "certain", "write")
+
+    def __init__(self, file: Any) -> None:
+        self._moved: Any = None
+        if type(file) in (io.BufferedWriter, io.BufferedRandom) and type(file.raw) is io.FileIO:
+            file.flush()
+            self._moved = file if type(file) is io.BufferedRandom else None
+            file = file.raw
+        self.write = file.write
+        self.certain = type(file) in _CERTAIN
+
+    def close(self) -> None:
+        """Show the user's file where the written bytes end; the file stays open."""
+        if self._moved is not None:
+            self._moved.tell()  # which asks the kernel: the file's own position is out of date
+
+
+@final
+class IncomingMessage:
+    """A message that is received without the splitter: into a file, or into a caller's buffer."""
+
+    __slots__ = (
+        "buffer",
+        "chunk",
+        "frame_size",
+        "header",
+        "in_trailer",
+        "lead",
+        "missing",
+        "offset",
+        "size",
+        "trailer",
+        "unfinished",
+    )
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        chunk: memoryview = NO_BYTES,
+        missing: int = 0,
+        trailer: bytes = b"",
+        header: bytes = b"",
+        lead: bytes | None = b"",
+        offset: int = 0,
+        frame_size: int = 0,
+        buffer: memoryview = NO_BYTES,
+    ) -> None:
+        self.size = size
+        """Bytes of the message."""
+        self.chunk = chunk
+        """Bytes of it that were received and not delivered."""
+        self.missing = missing
+        """Bytes that were not received: of the rest, later of the trailer."""
+        self.trailer = trailer
+        self.in_trailer = False
+        self.header = header
+        self.lead = lead
+        """None is not known before `join`."""
+        self.offset = offset
+        """The stream position of its frame."""
+        self.frame_size = frame_size
+        self.buffer = buffer
+        """Memory to receive into."""
+        self.unfinished: bytes | None = None
+        """Bytes that the splitter gave up, until `join`."""
+
+    def join(self, lead: bytes) -> None:
+        """Turn the bytes that the splitter gave up into the message's first bytes."""
+        if self.unfinished is None:
+            return
+        chunk = memoryview(lead + self.unfinished[len(self.header) :])
+        size = self.size + (len(lead) if self.lead is None else 0)
+        self.chunk = chunk
+        self.size = size
+        self.lead = lead
+        self.unfinished = None
+
+    def unread(self) -> bytes:
+        """Return the received bytes of the frame, as they travelled; none was delivered yet."""
+        return self.header + bytes(self.chunk[len(self.lead or b"") :])
+
+    def received(self) -> int:
+        """Return how many bytes of the frame were received."""
+        return self.frame_size - self.missing - (0 if self.in_trailer else len(self.trailer))
+
+    def incomplete(self) -> errors.IncompleteFrameError:
+        """Return the error for a stream that ends inside this message."""
+        where = "trailer" if self.in_trailer else "rest"
+        return _error_texts.incomplete(
+            where, self.received(), self.frame_size, self.offset, self.header
+        )
+
+
+def recv_file(side: ReceiveSide, file: Any) -> int:
+    """Receive a message into a file, as `FrameSocket.recv_file`."""
+    check_binary_file(file, "write")
+    receiver, inbox = side.receiver, side.inbox
+    with side.guard:
+        message = _begin(side)
+        receiver.state = _BUSY
+        try:
+            target = TargetFile(file)
+            try:
+                _copy_to_file(side, message, target)
+            finally:
+                target.close()
+            return _finish(side, message)
+        finally:
+            if receiver.state is _BUSY:
+                receiver.state = _READY if inbox.direct is None else _HALF_DELIVERED
+            if inbox.receiving:
+                side.stop_clock()
+
+
+def recv_into(side: ReceiveSide, buffer: Any) -> int:
+    """Receive a message into a buffer, as `FrameSocket.recv_into`."""
+    receiver, inbox = side.receiver, side.inbox
+    with side.guard, memoryview(buffer) as whole, whole.cast("B") as target:
+        if target.readonly:
+            raise TypeError(f"a writable buffer is required, not {type(buffer).__name__!r}")
+        message = _begin(side, len(target))
+        receiver.state = _BUSY
+        try:
+            _fill_buffer(side, message, target)
+            return _finish(side, message)
+        finally:
+            if receiver.state is _BUSY:
+                receiver.state = _READY if inbox.direct is None else _HALF_DELIVERED
+            if inbox.receiving:
+                side.stop_clock()
+
+
+def _begin(side: ReceiveSide, capacity: int | None = None) -> IncomingMessage:
+    """Return the message that an earlier call has begun, or the next one.
+
+    Args:
+        side: Where it comes from.
+        capacity: The largest size of the message; None for any size.
+    """
+    begun = side.inbox.direct
+    if begun is None:
+        side.stops_at_large = side.on_oversize == "raise"
+        try:
+            side.fill()
+        finally:
+            side.stops_at_large = False
+        message = (_take_ready if side.receiver.ready else _divert)(side, capacity)
+    elif side.receiver.state is not _HALF_DELIVERED or side.wire.torn:
+        side.refuse()
+    else:
+        assert isinstance(begun, IncomingMessage)
+        message = begun
+        _join(side, message)
+        _check_capacity(message.size, capacity)
+    return message
+
+
+def _take_ready(side: ReceiveSide, capacity: int | None) -> IncomingMessage:
+    """Take a message that is whole and ready."""
+    first = side.receiver.ready.first
+    if not isinstance(first, bytes):
+        raise ValueError(f"the next message is {first!r}, which has no bytes; use recv()")
+    _check_capacity(len(first), capacity)
+    message = IncomingMessage(size=len(first), chunk=memoryview(first))
+    side.intake.take_first(side.receiver, side.inbox, message)
+    return message
+
+
+def _divert(side: ReceiveSide, capacity: int | None) -> IncomingMessage:
+    """Take the pending frame from the splitter; another splitter gets what follows it."""
+    inbox, layout = side.inbox, side.inbox.codec.layout
+    old = inbox.splitter
+    header, received, offset = old.pending_header, old.pending, old.stream_offset
+    frame_size = received + old.bytes_needed
+    lead: bytes | None
+    if layout.parse is not None:
+        parsed = read_header(layout, header, offset)
+        lead = None if parsed is None else parsed[2]
+    else:
+        lead = header[len(layout.magic) : len(layout.magic) + layout.lead_size]
+    message = IncomingMessage(
+        size=len(lead or b"") + frame_size - len(header) - len(layout.trailer),
+        missing=frame_size - received - len(layout.trailer),
+        trailer=layout.trailer,
+        header=header,
+        lead=lead,
+        offset=offset,
+        frame_size=frame_size,
+        buffer=memoryview(bytearray(side.read_size)),
+    )
+    _check_capacity(message.size, capacity)
+    receiver, splitter = side.receiver, inbox.new_splitter(offset + frame_size)
+    side.use_fast_path(False)
+    get_buffer = side.get_buffer(splitter)
+    receiver.state = _BUSY
+    try:
+        side.intake.divert(
+            inbox, receiver, message, splitter, get_buffer, side.read_size, side.wire
+        )
+    except MemoryError:  # perhaps after the splitter gave its bytes up
+        receiver.state = _LOST
+        raise
+    finally:
+        if receiver.state is _BUSY:
+            receiver.state = _READY
+    _join(side, message)
+    if lead is None:
+        _check_capacity_for_lead(side, message, capacity)
+    return message
+
+
+def _join(side: ReceiveSide, message: IncomingMessage) -> None:
+    """Store the first bytes of a message that was taken from the splitter."""
+    lead = message.lead
+    if lead is None and message.unfinished is not None:
+        # parse() looks further than the header, which the splitter has given back by now.
+        layout = side.inbox.codec.layout
+        seen = message.unfinished[: len(layout.magic) + layout.max_header]
+        parsed = read_header(layout, seen, message.offset)
+        if parsed is None or parsed[0] != len(message.header):
+            side.end(_error_texts.parse_changed_its_answer(message.offset))
+        lead = parsed[2]
+    message.join(lead or b"")
+
+
+def _check_capacity(size: int, capacity: int | None) -> None:
+    if capacity is not None and size > capacity:
+        raise ValueError(
+            f"buffer too small: the message has {size} bytes, the buffer {capacity}; nothing is "
+            "lost, call again with a larger buffer"
+        )
+
+
+def _check_capacity_for_lead(
+    side: ReceiveSide, message: IncomingMessage, capacity: int | None
+) -> None:
+    """Check the size of a message whose lead only the bytes after its header could give.
+
+    A message that is too large becomes the splitter's again.
+    """
+    try:
+        _check_capacity(message.size, capacity)
+    except ValueError:
+        splitter = side.inbox.new_splitter(message.offset)
+        splitter.feed(message.unread())
+        side.intake.give_back(
+            side.inbox,
+            side.receiver,
+            splitter,
+            side.get_buffer(splitter),
+            side.read_size,
+            side.wire,
+        )
+        side.use_fast_path()
+        raise
+
+
+def _copy_to_file(side: ReceiveSide, message: IncomingMessage, file: TargetFile) -> None:
+    while not message.in_trailer:
+        while message.chunk:
+            _write_chunk(side, message, file)
+        if not message.missing:
+            return
+        _receive(side, message, message.buffer[: message.missing])
+
+
+def _write_chunk(side: ReceiveSide, message: IncomingMessage, file: TargetFile) -> None:
+    try:
+        could_write = side.wire.write_chunk(message, file.write)
+    except BaseException as error:  # perhaps after bytes were written
+        interrupted = not (file.certain or isinstance(error, Exception))
+        if interrupted or isinstance(error, MemoryError):
+            side.receiver.state = _LOST
+        raise
+    if not could_write:
+        raise BlockingIOError(errno.EAGAIN, "the file takes no more bytes now; nothing is lost")
+
+
+def _fill_buffer(side: ReceiveSide, message: IncomingMessage, target: memoryview) -> None:
+    while not message.in_trailer and (message.chunk or message.missing):
+        position = message.size - message.missing - len(message.chunk)
+        if message.chunk:
+            target[position : position + len(message.chunk)] = message.chunk
+            message.chunk = NO_BYTES
+            continue
+        stop = position + min(message.missing, _DIRECT_READ_SIZE)
+        with target[position:stop] as view:
+            _receive(side, message, view, keep=False)
+
+
+def _receive(
+    side: ReceiveSide, message: IncomingMessage, view: memoryview, *, keep: bool = True
+) -> None:
+    """Receive into `view` once. The message counts the bytes."""
+    wire = side.wire
+    deadline = wire.deadline()
+    while True:
+        try:
+            if wire.tls is None:
+                has_bytes = wire.receive_direct(message, view, keep)
+            else:
+                has_bytes = wire.call_tls(wire.receive_direct, message, view, keep)
+        except OSError as error:
+            event = side.event_after(error)
+        except MemoryError:  # perhaps after bytes were received
+            side.receiver.state = _LOST
+            raise
+        else:
+            if not has_bytes:
+                side.end(None)
+            if message.missing:  # a peer that never pauses may be late
+                side.check_limits(drained=False)
+            return
+        side.wait(event, deadline)
+
+
+def _finish(side: ReceiveSide, message: IncomingMessage) -> int:
+    """Receive and verify the trailer; return the message's size."""
+    if not message.in_trailer:
+        message.missing = len(message.trailer)
+        message.in_trailer = True
+    while message.missing or message.chunk:
+        _verify_trailer(side, message)
+        message.chunk = NO_BYTES
+        if message.missing:
+            _receive(side, message, memoryview(bytearray(message.missing)))
+    side.use_fast_path()
+    side.inbox.direct = None
+    if side.inbox.has_limits:
+        side.inbox.note_arrival(monotonic())
+    return message.size
+
+
+def _verify_trailer(side: ReceiveSide, message: IncomingMessage) -> None:
+    """Compare the received part of the trailer."""
+    trailer, found = message.trailer, bytes(message.chunk)
+    position = len(trailer) - message.missing - len(found)
+    for index, byte in enumerate(found, position):
+        if byte != trailer[index]:
+            bad = trailer[:index] + bytes([byte])
+            side.end(_error_texts.wrong_trailer(trailer, bad, message.offset, message.header))
+
+
+# --- sending --------------------------------------------------------------------------------------
+
+
+def file_too_short(missing: int) -> OSError:
+    """Return the error of a file that ends before the size that its frame has announced."""
+    return OSError(
+        errno.EIO,
+        f"the file became shorter while it was sent: {missing} bytes that its frame announced are "
+        "missing; close the connection, nothing more can be sent on it",
+    )
+
+
+def _file_has_not(size: int, available: int) -> ValueError:
+    return ValueError(
+        f"file too short: it has {available} bytes from its position on, not {size} (size)"
+    )
+
+
+@final
+class OutgoingFile:
+    """A message from a file, and how much of it is unsent."""
+
+    __slots__ = (
+        "chunk",
+        "end",
+        "file",
+        "fileno",
+        "header",
+        "owned",
+        "position",
+        "read_some",
+        "sendfile",
+        "trailer",
+        "trailer_size",
+        "unsent",
+    )
+
+    def __init__(
+        self, file: Any, fileno: int, position: int, unsent: int, header: bytes, trailer: bytes
+    ) -> None:
+        self.file = file
+        self.fileno = fileno
+        """The descriptor of a regular file; -1 if only `file` can be read."""
+        self.position = position
+        self.unsent = unsent
+        """Bytes of the file that are neither sent nor in the outbox."""
+        self.end = position + unsent
+        self.header = header
+        self.trailer = (trailer,) if trailer else ()
+        self.trailer_size = len(trailer)
+        self.chunk: bytes | None = None
+        """Bytes that were read and are not in the outbox yet."""
+        self.sendfile: Any = getattr(os, "sendfile", None) if fileno >= 0 else None
+        self.owned = False
+        """Whether `close` closes the descriptor."""
+        # At most one system call, of which a signal handler loses nothing.
+        self.read_some = file.read1 if type(file) is io.BufferedReader else file.read
+
+    @classmethod
+    def open(cls, file: Any, size: int | None, codec: Codec) -> OutgoingFile | bytes:
+        """Return a message from a file, or bytes if the message is small.
+
+        Raises:
+            TypeError, ValueError, FrameError: As `FrameSocket.send_file`.
+        """
+        check_binary_file(file, "read")
+        if size is not None and size < 0:
+            raise ValueError(f"size must be 0 or more, not {size}")
+        # Not every object with a fileno() gives the bytes of that descriptor: gzip does not.
+        if isinstance(getattr(file, "raw", file), io.FileIO):
+            fileno = file.fileno()
+            status = os.fstat(fileno)
+            if stat.S_ISREG(status.st_mode) and hasattr(os, "pread"):
+                if file.writable():
+                    file.flush()
+                    status = os.fstat(fileno)
+                return cls._open_regular(file, fileno, size, status.st_size, codec)
+        if size is None:
+            return bytes(file.read())
+        return cls._open_readable(file, size, codec)
+
+    @classmethod
+    def _open_regular(
+        cls, file: Any, fileno: int, size: int | None, file_size: int, codec: Codec
+    ) -> OutgoingFile | bytes:
+        position = file.tell()
+        available = max(0, file_size - position)
+        if size is None:
+            size = available
+        elif not 0 <= size <= available:
+            raise _file_has_not(size, available)
+        if size < GATHER_SIZE:
+            return bytes(file.read(size))
+        # The codec sees the message as a memory map, of which it reads only a few pages.
+        aligned = position - position % mmap.ALLOCATIONGRANULARITY
+        message = memoryview(
+            mmap.mmap(fileno, position - aligned + size, access=mmap.ACCESS_READ, offset=aligned)
+        )[position - aligned :]
+        return cls._around(file, fileno, position, message, codec)
+
+    @classmethod
+    def _open_readable(cls, file: Any, size: int, codec: Codec) -> OutgoingFile | bytes:
+        layout = codec.layout
+        if size < GATHER_SIZE or layout.build is not None:
+            data = bytearray()
+            while len(data) < size and (chunk := file.read(size - len(data))):
+                data += chunk
+            if len(data) < size:
+                raise _file_has_not(size, len(data))
+            return bytes(data)
+        message = mmap.mmap(-1, size)  # only the lead is written; other pages take no memory
+        message[: layout.lead_size] = file.read(layout.lead_size)
+        return cls._around(file, -1, 0, memoryview(message), codec)
+
+    @classmethod
+    def _around(
+        cls, file: Any, fileno: int, position: int, message: memoryview, codec: Codec
+    ) -> OutgoingFile:
+        parts = codec.frame_parts(message)
+        header, trailer = bytes(parts[0]), codec.layout.trailer
+        unsent = sum(memoryview(part).nbytes for part in parts) - len(header) - len(trailer)
+        return cls(file, fileno, position + len(message) - unsent, unsent, header, trailer)
+
+    def read(self) -> Iterable[bytes]:
+        """Return an iterator whose step reads one piece."""
+        size = min(self.unsent, _CHUNK_SIZE)
+        if self.fileno < 0:
+            return map(self.read_some, (size,))
+        return map(os.pread, (self.fileno,), (size,), (self.position,))
+
+    def loses(self, error: BaseException) -> bool:
+        """Return whether a `read` that has failed in this way may have lost bytes."""
+        if self.fileno >= 0:
+            return False  # a regular file is read at a position
+        raw = self.file.raw if type(self.file) is io.BufferedReader else self.file
+        certain = type(raw) in _CERTAIN
+        return isinstance(error, MemoryError) or not (certain or isinstance(error, Exception))
+
+    def move_position(self) -> None:
+        """Move the user's file to the end of the message."""
+        if self.fileno >= 0 and not self.owned:
+            self.file.seek(self.end)
+
+    def own(self) -> None:
+        """Keep the file open even if the user closes it."""
+        if self.fileno >= 0 and not self.owned:
+            self.fileno = os.dup(self.fileno)
+            self.owned = True
+
+    def close(self) -> None:
+        """Close the descriptor if it is owned."""
+        if self.owned:
+            self.owned = False
+            os.close(self.fileno)

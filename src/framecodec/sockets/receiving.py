@@ -1,0 +1,367 @@
+"""The slow path of receiving: calls that wait, the peer's limits, the end of the stream."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, final
+
+from .. import _error_texts, errors
+from .._inbox import Inbox
+from .._states import ReceiveState
+from . import _fast_path_py
+from .waiting import READ, wait
+from .wire import Intake, Wire, is_time_out
+
+if TYPE_CHECKING:
+    from ..codec import Codec
+
+__all__ = ["LARGE_SIZE", "ReceiveSide", "count_lost", "timed_out"]
+
+_READY, _BUSY = ReceiveState.READY, ReceiveState.BUSY
+_HALF_DELIVERED, _FAILED = ReceiveState.HALF_DELIVERED, ReceiveState.FAILED
+_LOST, _CLOSED = ReceiveState.LOST, ReceiveState.CLOSED
+
+# Bytes asked of one receive. More than this gains nothing that could be measured. A Unix socket
+# gives more at a time than TCP does.
+_READ_SIZE = 128 * 1024
+_UNIX_READ_SIZE = 256 * 1024
+
+# recv_file() and recv_into() receive a message without the splitter if more than this is missing.
+LARGE_SIZE = 64 * 1024
+
+
+def timed_out(what: str, timeout: float | None) -> TimeoutError:
+    """Return the error of a call whose time-out passed."""
+    return _error_texts.timed_out(what, timeout or 0.0)
+
+
+def count_lost(wire: Wire, done: str) -> OSError:
+    """Return the error of a direction in which the number of moved bytes is unknown."""
+    if wire.tls is None:
+        return ConnectionAbortedError(
+            errno.ECONNABORTED,
+            "an earlier call failed (out of memory, or a signal handler raised) after bytes were "
+            f"{done}, and their number is lost; close the connection",
+        )
+    return ConnectionAbortedError(
+        errno.ECONNABORTED,
+        "an earlier call failed (out of memory, or a signal handler raised) inside a TLS record, "
+        "and its progress is lost; close the connection",
+    )
+
+
+@final
+class ReceiveSide:
+    """All that a connection needs to receive.
+
+    Args:
+        wire: The socket.
+        codec: The shape of the frames.
+        fast_path: The twin of the fast path for this socket.
+        message_timeout: As for `Inbox`.
+        idle_timeout: As for `Inbox`.
+        on_oversize: As for `Splitter`.
+        read_ahead: As for `FrameSocket`.
+    """
+
+    __slots__ = (
+        "fast_path",
+        "guard",
+        "inbox",
+        "intake",
+        "lock",
+        "on_oversize",
+        "read_ahead",
+        "read_size",
+        "receiver",
+        "stops_at_large",
+        "wire",
+    )
+
+    def __init__(
+        self,
+        wire: Wire,
+        codec: Codec,
+        fast_path: Any,
+        *,
+        message_timeout: float | None,
+        idle_timeout: float | None,
+        on_oversize: Literal["raise", "skip"],
+        read_ahead: bool,
+    ) -> None:
+        self.wire = wire
+        self.inbox = Inbox(
+            codec,
+            message_timeout=message_timeout,
+            idle_timeout=idle_timeout,
+            on_oversize=on_oversize,
+            keep_headers=True,
+        )
+        self.on_oversize = on_oversize
+        self.fast_path = fast_path
+        self.lock = fast_path.Lock()
+        self.guard: Any = self.lock
+        """The lock as a context manager that waits no longer than the time-out."""
+        self.receiver: _fast_path_py.Receiver = fast_path.Receiver(wire.sock, self.lock)
+        """The fast path. It has the ready messages and the state."""
+        self.intake = Intake()
+        self.read_ahead = read_ahead
+        is_unix = wire.sock.family == getattr(socket, "AF_UNIX", None)
+        self.read_size = _UNIX_READ_SIZE if is_unix else _READ_SIZE
+        self.stops_at_large = False
+        """Receiving stops before a large message, which a call receives without the splitter."""
+
+    # --- how to receive ---------------------------------------------------------------------------
+
+    def use_splitter(self) -> None:
+        """Receive into the inbox's splitter, with the wire's time-out, from now on."""
+        self.intake.use(self.inbox.splitter, self.get_buffer(), self.read_size, self.wire)
+        self.use_fast_path()
+
+    def get_buffer(self, splitter: Any = None) -> Any:
+        """Return the function that gives a splitter's memory."""
+        splitter = splitter or self.inbox.splitter
+        if self.read_ahead:
+            return splitter.get_room
+
+        def get_exact_buffer(size: int) -> memoryview:
+            # No more than what belongs to the pending frame for certain.
+            buffer: memoryview = splitter.get_buffer(size)
+            return buffer[: min(splitter.bytes_needed, size)]
+
+        return get_exact_buffer
+
+    def use_fast_path(self, enabled: bool = True) -> None:
+        """Let the fast path receive, if it can do so by itself."""
+        wire, inbox = self.wire, self.inbox
+        if enabled and wire.tls is None and self.read_ahead and not inbox.has_limits:
+            timeout = -1.0 if wire.timeout is None else wire.timeout
+            self.receiver.use(inbox.splitter, self.read_size, wire.read_flags, timeout)
+        else:
+            self.receiver.use(None, 0, 0, 0.0)
+
+    # --- the slow path ----------------------------------------------------------------------------
+
+    def fill(self) -> None:
+        """Receive until a message is ready, or raise. The caller holds the lock."""
+        receiver = self.receiver
+        if receiver.state is not _READY or self.wire.torn:
+            self.refuse()
+        if receiver.ready:  # another thread has received
+            return
+        receiver.state = _BUSY
+        try:
+            if self.intake.parsing:
+                self._end_parsing()
+            if self.intake.arrived:
+                self.intake.deliver(receiver)
+            elif not (self.stops_at_large and self._is_large()):
+                self._receive_or_wait()
+        finally:
+            if receiver.state is _BUSY:
+                receiver.state = _READY
+            if self.inbox.receiving:
+                self.stop_clock()
+
+    def stop_clock(self) -> None:
+        """Stop the peer's time until the next call that waits.
+
+        It runs on if the time-out is 0: calls never wait then, the caller waits in between.
+        """
+        if self.wire.timeout != 0:
+            self.inbox.pause(monotonic())
+
+    def _end_parsing(self) -> None:
+        """Find out what became of bytes that the Python engine had when a handler raised."""
+        if self.inbox.splitter.error is None:
+            self.end(
+                ConnectionAbortedError(
+                    errno.ECONNABORTED,
+                    "a signal handler raised while the Python engine parsed received bytes, and "
+                    "messages are lost; close the connection (signal handlers do not interrupt "
+                    "the compiled engine)",
+                )
+            )
+        self.intake.parsing = False  # the splitter raises its error again
+
+    def _receive_or_wait(self) -> None:
+        deadline: float | None = None
+        watch = self._note_chunk if self.inbox.has_limits or self.stops_at_large else None
+        while True:
+            event = 0
+            arrived: bool | None = False
+            try:
+                if self.wire.tls is None:
+                    arrived = self.intake.receive(self.receiver, watch)
+                else:
+                    arrived = self.wire.call_tls(self.intake.receive, self.receiver, watch)
+            except OSError as error:
+                event = self.event_after(error)
+            except errors.FrameError as error:
+                self.end(error)
+            except MemoryError:  # perhaps after bytes were received
+                self.receiver.state = _LOST
+                raise
+            if arrived is None:
+                self.end(None)
+            if arrived:
+                if self.inbox.has_limits:
+                    self.inbox.note_arrival(monotonic())
+                return
+            if deadline is None:
+                deadline = self.wire.deadline()
+            if event:
+                self.wait(event, deadline)
+            else:  # the peer never pauses
+                self.check_limits(drained=False)
+                self._check_deadline(deadline)
+
+    def _note_chunk(self) -> bool:
+        """Set the peer's time; return whether a message begins that is too large to go on."""
+        if self.inbox.has_limits:
+            now = monotonic()
+            self.inbox.note_arrival(now)
+            self.inbox.resume(now)
+        return self.stops_at_large and self._is_large()
+
+    def _is_large(self) -> bool:
+        return self.inbox.splitter.bytes_needed > LARGE_SIZE
+
+    def event_after(self, error: OSError) -> int:
+        """Return the event to wait for after a receive that failed; raise if waiting is no use."""
+        wire = self.wire
+        try:
+            if wire.would_block(error):
+                self.check_limits(drained=True)
+            event = wire.event_after(error, READ)
+            if event:
+                return event
+            if wire.is_end_of_stream(error):
+                self.end(None)
+            if is_time_out(error):  # one that was set on the socket itself
+                raise error
+            self.end(error)
+        finally:
+            del error  # which holds this frame: a cycle
+
+    def wait(self, event: int, deadline: float | None) -> None:
+        """Wait for the socket or the peer's limit, at most until the call's deadline."""
+        limit = self.inbox.deadline()
+        limit_first = limit is not None and (deadline is None or limit < deadline)
+        if wait(self.wire.sock, event, limit if limit_first else deadline):
+            return
+        if self.receiver.state is _CLOSED:
+            raise _error_texts.connection_closed()
+        if not limit_first:
+            raise self.timed_out()
+        # Else the next attempt to receive shows what the kernel holds now.
+
+    def check_limits(self, *, drained: bool) -> None:
+        """Raise if the peer's time is over. From now on it runs until the call ends.
+
+        Args:
+            drained: Whether the kernel held no bytes when a call tried to receive.
+        """
+        inbox = self.inbox
+        if inbox.has_limits:
+            now = monotonic()
+            inbox.resume(now)
+            inbox.check_limits(now, drained=drained)
+            if inbox.failure is not None:
+                self.end(inbox.failure)
+
+    def _check_deadline(self, deadline: float | None) -> None:
+        """End a call that has always found bytes, and no whole message, when its time is over."""
+        wire = self.wire
+        if wire.timeout == 0:
+            # A selector does not show what TLS has decrypted already.
+            if wire.tls is None or not wire.tls.pending():
+                raise BlockingIOError(
+                    errno.EAGAIN,
+                    "no whole message yet, and the peer sends without a pause; call again",
+                )
+        elif deadline is not None and monotonic() >= deadline:
+            raise self.timed_out()
+
+    def timed_out(self) -> TimeoutError:
+        """Return the error of a call during which no message became whole."""
+        pending = self.inbox.splitter._pending_frame()
+        return _error_texts.no_whole_message(self.wire.timeout or 0.0, pending)
+
+    # --- failures ---------------------------------------------------------------------------------
+
+    def fail_fast_path(self, error: BaseException) -> NoReturn:
+        """Raise what the fast path has raised. All but a time-out ends receiving for good."""
+        try:
+            if is_time_out(error) and self.receiver.state is not _CLOSED:
+                # The fast path's own error has no number; it does not say how much arrived.
+                raise error if getattr(error, "errno", None) else self.timed_out() from None
+            self.end(error)
+        finally:
+            del error  # which holds this frame: a cycle
+
+    def end(self, error: BaseException | None) -> NoReturn:
+        """End receiving for good and raise its failure.
+
+        Args:
+            error: What ended it; None is the end of the stream.
+        """
+        inbox = self.inbox
+        if self.receiver.state is _CLOSED:
+            error = None
+            raise _error_texts.connection_closed() from None
+        if error is not None:
+            inbox.fail(error)
+        else:
+            inbox.feed_eof()
+        if self.wire.was_reset and isinstance(inbox.failure, EOFError):
+            # The kernel reports a reset once; the end that it shows now is not the peer's.
+            inbox.failure = ConnectionResetError(errno.ECONNRESET, "the peer reset the connection")
+        self.receiver.state = _FAILED
+        error = None  # which holds this frame: a cycle
+        inbox.raise_failure()
+
+    def refuse(self) -> NoReturn:
+        """Raise the reason why no call may receive."""
+        state = self.receiver.state
+        if state is _CLOSED:
+            raise _error_texts.connection_closed()
+        if self.inbox.failure is not None:
+            self.inbox.raise_failure()
+        if state is _LOST or self.wire.torn:
+            self.end(count_lost(self.wire, "received"))
+        if state is _HALF_DELIVERED:
+            raise half_received()
+        raise _error_texts.in_use("recv()")
+
+    # --- handing over -----------------------------------------------------------------------------
+
+    def check_detach(self) -> None:
+        """Raise if the unread bytes are not certain, or belong to a call that has begun."""
+        state = self.receiver.state
+        if self.inbox.direct is not None:
+            raise half_received()
+        if state is _LOST or self.wire.torn or self.intake.parsing:
+            raise count_lost(self.wire, "received")
+        if state not in (_READY, _FAILED):
+            raise _error_texts.in_use("detach()")
+
+    def detach(self) -> bytes:
+        """Return the received bytes that were not delivered, as they travelled."""
+        intake, batch = self.intake, self.receiver.ready
+        messages = [*batch.rest(), *intake.arrived]
+        headers = None
+        if self.inbox.splitter.headers is not None:
+            headers = [*(batch.headers() if batch else ()), *(intake.headers or ())]
+        unread = self.inbox.detach(messages, headers)
+        intake.clear(self.receiver)
+        return unread
+
+
+def half_received() -> RuntimeError:
+    """Return the error of a call that may not interrupt recv_file() or recv_into()."""
+    return RuntimeError(
+        "a message is half received; call recv_file() or recv_into() again to finish it"
+    )
