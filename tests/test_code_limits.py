@@ -29,7 +29,6 @@ class serving/_messages_loop.pyx MessageLoop
 class serving/_messages_loop_py.py MessageLoop
 nesting serving/threads.py _accept_all
 class _splitter.pyx Splitter
-nesting sockets/_fast_path_py.py _count
 nesting _guess/shapes.py _binary_chains
 nesting _guess/shapes.py _digits_chains
 nesting cli/talk.py _listen_to_datagrams

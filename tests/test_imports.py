@@ -33,8 +33,8 @@ LAYERS = [
     {
         "_states.py": "the states of a connection's two directions",
         "_shapes.py": "parse and build functions of the formats whose shape needs code",
-        "_text_shapes.py": "the same of text protocols: HTTP, RESP, STOMP, NATS, memcached",
         "sockets/waiting.py": "wait for a socket until a deadline",
+        "_text_shapes.py": "the same of text protocols: HTTP, RESP, STOMP, NATS, memcached",
         "serving/log.py": "what the servers log",
         "asyncio/waiters.py": "futures that tasks wait for: until the peer takes more, or the end",
     },

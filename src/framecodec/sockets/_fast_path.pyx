@@ -456,6 +456,7 @@ cdef class Receiver:
         cdef Py_buffer* buffer
         cdef Py_ssize_t count
         cdef int fd, flags = self._flags
+        cdef bint unstored = False
         cdef double now, deadline = 0.0
         cdef list messages
         if self.state is not READY:  # this signal handler interrupted a call that receives
@@ -470,16 +471,14 @@ cdef class Receiver:
                     count = _recv(fd, buffer.buf, buffer.len, flags)
                 if count > 0:
                     memory = None
-                    if self.state is RECEIVING:
-                        self.state = RECEIVED_LOST  # until the bytes are stored
+                    unstored = True  # until the messages are in the batch
                     messages = self._buffer_updated(count)
                     if messages:
                         if self._keeper is None:
                             self._ready = Batch.__new__(Batch, messages)
                         else:
                             self._ready = Batch.__new__(Batch, messages, self._keeper.headers)
-                    if self.state is RECEIVED_LOST:
-                        self.state = RECEIVING
+                    unstored = False
                     if messages:
                         return 0
                     # A peer that never pauses must not delay a signal handler or a deadline.
@@ -506,7 +505,7 @@ cdef class Receiver:
                     PyErr_SetFromErrno(OSError)
         finally:
             if self.state is RECEIVING:
-                self.state = READY
+                self.state = RECEIVED_LOST if unstored else READY
 
     cdef int _wait(self, double deadline) except -1:
         cdef double remaining

