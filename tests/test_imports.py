@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -269,6 +270,14 @@ def test_the_page_about_the_architecture_has_the_table_of_layers() -> None:
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])
     assert before
     assert rest.partition(MARKS[1])[0] == table(), "run python -m tests.test_imports"
+
+
+def test_the_page_about_the_architecture_names_modules_that_exist() -> None:
+    named = set(re.findall(r"`([\w/]+\.(?:pyx|pxd|py))`", PAGE.read_text(encoding="utf-8")))
+    assert {"sockets/receiving.py", "asyncio/stream.py"} <= named
+    folders = [ROOT, PACKAGE, PACKAGE / "asyncio", PACKAGE / "sockets"]
+    for name in named:
+        assert any((folder / name).exists() for folder in folders), name
 
 
 if __name__ == "__main__":
