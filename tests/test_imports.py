@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,7 @@ LAYERS = [
         "_layout.py": "a frame's shape as plain numbers, for the engines",
         "errors.py": "the exceptions that users catch",
     },
+    {"_likely_causes.py": "guesses why a peer's bytes are not the frames that the codec expects"},
     {"_error_texts.py": "the texts of errors that several modules raise"},
     {
         "_states.py": "the states of a connection's two directions",
@@ -270,6 +272,14 @@ def test_the_page_about_the_architecture_has_the_table_of_layers() -> None:
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])
     assert before
     assert rest.partition(MARKS[1])[0] == table(), "run python -m tests.test_imports"
+
+
+def test_the_page_about_the_architecture_names_modules_that_exist() -> None:
+    named = set(re.findall(r"`([\w/]+\.(?:pyx|pxd|py))`", PAGE.read_text(encoding="utf-8")))
+    assert {"sockets/receiving.py", "asyncio/stream.py"} <= named
+    folders = [ROOT, PACKAGE, PACKAGE / "asyncio", PACKAGE / "sockets"]
+    for name in named:
+        assert any((folder / name).exists() for folder in folders), name
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from framecodec import InvalidFrameError, formats
 
 # First bytes that make a message of any bytes after them.
 LEADS = {
-    "oncrpc-fragment": st.sampled_from([b"\x00", b"\x80"]),
     "zmtp": st.sampled_from([b"\x00", b"\x01", b"\x04"]),
     "websocket": st.sampled_from([b"\x81\x00", b"\x82\x80abcd"]),
     "fastcgi": st.sampled_from([b"\x06\x00\x01\x00\x00"]),
@@ -19,7 +18,6 @@ LEADS = {
         [b"l\x01\x00\x01\x01" + bytes(7), b"B\x01\x00\x01\x00\x00\x00\x01" + bytes(4)]
     ),
     "ber": st.sampled_from([b"\x30", b"\x1f\x81\x00"]),
-    "ldap": st.just(b"\x30"),
     "esphome": st.sampled_from([b"\x07", b"\x82\x01"]),
     "multiprocessing": st.just(b""),
 }
@@ -48,7 +46,6 @@ def test_parse_names_what_it_found_in_an_invalid_header() -> None:
 @pytest.mark.parametrize(
     ("name", "message", "reason"),
     [
-        ("oncrpc-fragment", b"\x01a", "its first byte must be 0x80 .* or 0 .*, not 0x1"),
         ("zmtp", b"\x02a", r"flags 0, 1 \(more\) or 4 \(command\), not 0x2"),
         ("websocket", b"\x81\x01", "mask bit, 0 or 0x80, not 0x1"),
         ("websocket", b"\x81\x80abc", "its mask bit is set, but it has no 4-byte masking key"),

@@ -26,7 +26,6 @@ __all__ = [
     "build_fastcgi",
     "build_giop",
     "build_multiprocessing",
-    "build_oncrpc_fragment",
     "build_websocket",
     "build_x11",
     "build_zmtp",
@@ -38,7 +37,6 @@ __all__ = [
     "parse_fastcgi",
     "parse_giop",
     "parse_multiprocessing",
-    "parse_oncrpc_fragment",
     "parse_websocket",
     "parse_x11",
     "parse_zmtp",
@@ -82,25 +80,6 @@ def build_multiprocessing(message: memoryview) -> bytes:
     if len(message) > 0x7FFFFFFF:
         return _INT32.pack(-1) + _UINT64.pack(len(message))
     return _INT32.pack(len(message))
-
-
-# ONC-RPC: the top bit marks the last fragment of a record, the other 31 bits are the length.
-def parse_oncrpc_fragment(view: memoryview) -> tuple[int, int, bytes] | None:
-    if len(view) < 4:
-        return None
-    value = int.from_bytes(view[:4], "big")
-    return 4, value & 0x7FFFFFFF, b"\x80" if value >> 31 else b"\x00"
-
-
-def build_oncrpc_fragment(message: memoryview) -> tuple[bytes, int]:
-    _check_lead(message, 1)
-    _check_size(message, 0x80000000)
-    if message[0] not in (0x00, 0x80):
-        raise _error_texts.unsayable_message(
-            "its first byte must be 0x80 (last fragment) or 0 (more fragments follow), "
-            f"not {message[0]:#x}"
-        )
-    return (message[0] << 24 | len(message) - 1).to_bytes(4, "big"), 1
 
 
 # ZMTP: a flags byte (MORE 1, LONG 2, COMMAND 4), then 1 or, with LONG, 8 bytes of length.

@@ -29,6 +29,10 @@ class Catalogue(Mapping[str, Codec]):
     """struct.pack('i', n): an int in the size and byte order of this machine"""
     netstring: Codec
     """decimal digits and a colon before, a comma after: 5:hello,"""
+    bson: Codec
+    """BSON documents: the elements, without length and final zero; raw=True gives documents"""
+    avro: Codec
+    """buffers of Avro RPC; an empty one ends a message"""
     protobuf: Codec
     """protobuf messages after a varint (writeDelimitedTo, protodelim)"""
     erlang1: Codec
@@ -43,12 +47,22 @@ class Catalogue(Mapping[str, Codec]):
     """multiprocessing.connection: an int, or -1 and 8 bytes from 2 GiB up"""
     native_messaging: Codec
     """browser extensions to their hosts; to the browser at most 1 MiB"""
+    sasl_buffer: Codec
+    """what each side sends after SASL negotiated a security layer (LDAP, IMAP, AMQP)"""
     kafka: Codec
     """requests and responses"""
     thrift: Codec
     """the framed transport"""
+    rsocket: Codec
+    """over TCP: stream id (4), type and flags (2), data"""
+    zookeeper: Codec
+    """requests, responses and events"""
+    jdwp: Codec
+    """Java debuggers, after the handshake: id (4), flags, command (2) or error (2), data"""
     grpc: Codec
     """compressed flag, then the message; inside HTTP/2 data"""
+    grpc_web: Codec
+    """flags (compressed 1, trailers 0x80), then the message or the trailers"""
     oncrpc: Codec
     """records of one fragment (NFS, rpcbind); several are refused, see oncrpc-fragment"""
     oncrpc_fragment: Codec
@@ -65,10 +79,16 @@ class Catalogue(Mapping[str, Codec]):
     """order, type, flags, version, serial, length of the fields, fields, body"""
     postgres: Codec
     """type byte, body; after the startup"""
+    postgres_ssl_answer: Codec
+    """the byte that answers an SSLRequest or a GSSENCRequest: S, G or N; E begins an error"""
     postgres_startup: Codec
     """a connection's first message: StartupMessage, SSLRequest, CancelRequest"""
     mysql: Codec
     """sequence number, payload; one of 0xFFFFFF bytes continues in the next packet"""
+    mysql_packet: Codec
+    """single packets: sequence number, payload; one of 0xFFFFFF bytes continues in the next"""
+    mysql_compressed: Codec
+    """after the login, if compression was negotiated: sequence number, size before (3), payload"""
     mongodb: Codec
     """request id, response to, opcode (4 bytes each), body"""
     cassandra: Codec
@@ -81,20 +101,44 @@ class Catalogue(Mapping[str, Codec]):
     """Redis: a whole value as it travelled, nested too; all but the last string within 1 MiB"""
     memcached: Codec
     """the binary protocol: magic 0x80 or 0x81 and 7 more bytes, opaque (4), CAS (8), body"""
+    couchbase: Codec
+    """as memcached, with data types and flexible frames"""
     memcached_text: Codec
     """commands and answers: a line, and its data if it announces some; without the last CR LF"""
     tds: Codec
     """SQL Server: type, status, SPID (2), packet id, window, data"""
+    drda: Codec
+    """DB2, Derby: D0, format, correlation id (2), data"""
+    tns: Codec
+    """Oracle Net up to version 314, and CONNECT: checksum (2), type, flags, checksum (2), data"""
+    tns_315: Codec
+    """Oracle Net from version 315 on, after ACCEPT: type, flags, checksum (2), data"""
+    elasticsearch: Codec
+    """the transport between nodes: header and content; None is a ping"""
+    aerospike: Codec
+    """version (2), type, data"""
     amqp: Codec
     """AMQP 0-9-1 (RabbitMQ), after the protocol header: type, channel (2), payload"""
     amqp1: Codec
     """AMQP 1.0, after the protocol header: data offset, type, channel (2), body"""
+    amqp_header: Codec
+    """what opens AMQP of every version: protocol id, major, minor, revision"""
     mqtt: Codec
     """type and flags, then the packet"""
     zmtp: Codec
     """ZeroMQ, after the greeting: flags (more 1, command 4), body"""
+    zmtp_greeting: Codec
+    """what opens ZMTP 3: signature (10), version (2), mechanism (20), as-server, filler (31)"""
+    zmtp1: Codec
+    """ZeroMQ 2: flags (more 1), body; no greeting but an empty first frame"""
     nats: Codec
     """a line, and its payload if it announces one; without the last CR LF"""
+    gearman: Codec
+    """magic (4: NUL and REQ or RES), type (4), arguments"""
+    nsq: Codec
+    """from nsqd: frame type (4: 0 response, 1 error, 2 message), data"""
+    pulsar: Codec
+    """size of the command (4), command, payload"""
     stomp: Codec
     """a whole frame up to its NUL; a line end between two frames is a heart-beat"""
     smpp: Codec
@@ -107,12 +151,16 @@ class Catalogue(Mapping[str, Codec]):
     """over TCP or TLS: code, identifier, authenticator (16), attributes"""
     ldap: Codec
     """LDAP messages: the tag 0x30, then the contents"""
+    c1222: Codec
+    """meters (ANSI C12.22): the tag 0x60, then the ACSE elements"""
     ber: Codec
-    """ASN.1 values: identifier, contents; any definite length (SNMP over TCP, Kerberos)"""
+    """ASN.1 values: identifier, contents; any definite length (SNMP over TCP)"""
     tls: Codec
     """records: type, version (2), fragment"""
     http2: Codec
     """after the preface: type, flags, stream (4), payload"""
+    http2_preface: Codec
+    """what a client sends before its first frame"""
     http_chunk: Codec
     """chunks without extensions; an empty one is the end, without trailer fields"""
     http1: Codec
@@ -123,10 +171,24 @@ class Catalogue(Mapping[str, Codec]):
     """type, request id (2), padding length, reserved, content, padding"""
     uwsgi: Codec
     """modifier1, modifier2, variables"""
+    ajp13: Codec
+    """servlet containers: 12 34 to the container, AB from it, then the data"""
     dns: Codec
     """over TCP and TLS"""
+    kerberos: Codec
+    """over TCP: a KRB message"""
+    openvpn: Codec
+    """over TCP: opcode and key id, data"""
+    pptp: Codec
+    """control: message type (2: 1), cookie (4), control type (2), reserved (2), data"""
+    ldp: Codec
+    """label distribution: version (2: 1), LSR id (4), label space (2), messages"""
+    tacacs: Codec
+    """TACACS+: version, type, sequence number, flags, session id (4), body"""
+    skinny: Codec
+    """telephones of Cisco (SCCP): header version (4), message id (4), data"""
     rtp: Codec
-    """RTP and RTCP over a stream"""
+    """RTP and RTCP over a stream; STUN in ICE over TCP"""
     rtsp: Codec
     """interleaved binary data: channel, data; requests and responses are text"""
     bgp: Codec
@@ -143,18 +205,46 @@ class Catalogue(Mapping[str, Codec]):
     """after the version lines, before NEWKEYS: padding length, payload, padding"""
     ssh_agent: Codec
     """type, contents"""
+    mtproto_intermediate: Codec
+    """Telegram, the intermediate transport, after ee ee ee ee"""
     tpkt: Codec
     """ISO transport on TCP (RDP, S7, H.323): reserved byte (0), TPDU"""
+    socks5_greeting: Codec
+    """what a client opens with: the methods that it offers"""
+    socks5_method: Codec
+    """the server's answer to the greeting: a method, or ff for none"""
     smb: Codec
     """direct TCP: a 0 (NetBIOS: the packet type), SMB message"""
     pkt_line: Codec
     """git; 0000, 0001, 0002 are members of formats.PktLine"""
+    adb: Codec
+    """Android: command (4), two arguments (4 each), checksum (4), inverse of the command, data"""
+    adb_host: Codec
+    """requests to the adb server, and its answers after OKAY or FAIL"""
     tfrecord: Codec
     """files of TensorFlow: masked CRC of the length (4), data, masked CRC of the data (4)"""
     docker: Codec
-    """attach and logs: stream (0, 1, 2), three zeros, output"""
+    """attach and logs, without a terminal: stream (0 to 3), three zeros, output"""
     modbus: Codec
     """Modbus/TCP: transaction id (2), protocol id (2), unit id, PDU"""
+    ads: Codec
+    """Beckhoff TwinCAT (AMS/TCP): AMS header (32), data"""
+    fins: Codec
+    """Omron (FINS/TCP): command (4), error code (4), FINS frame"""
+    doip: Codec
+    """diagnostics of cars: version, its inverse, payload type (2), payload"""
+    hart_ip: Codec
+    """version, message type, message id, status, sequence number (2), body"""
+    knx: Codec
+    """KNXnet/IP over TCP: service type (2), body"""
+    hislip: Codec
+    """instruments: message type, control code, parameter (4), payload"""
+    zabbix: Codec
+    """monitoring: flags (1, compressed 2), size before compression (4), data"""
+    dlms: Codec
+    """meters, the wrapper over TCP: version (2: 1), source (2), destination (2), APDU"""
+    someip: Codec
+    """cars: message id (4), request id (4), version 1, interface, type, return code, payload"""
     iec104: Codec
     """telecontrol: control field (4), ASDU"""
     dnp3: Codec
@@ -171,12 +261,16 @@ class Catalogue(Mapping[str, Codec]):
     """the native API, encrypted: handshake and data frames"""
     x11: Codec
     """requests of little-endian clients, BIG-REQUESTS too: opcode, data byte, rest"""
+    x11_setup: Codec
+    """what opens a little-endian client: the sizes of two names that follow (2 each, at 6)"""
     i3_ipc: Codec
     """i3 and sway: type (4), JSON"""
     bitcoin: Codec
     """main network: command (12), checksum (4), payload"""
     bittorrent: Codec
     """after the handshake: id, payload; an empty message keeps the connection alive"""
+    bittorrent_handshake: Codec
+    """what opens a connection: reserved (8), info hash (20), peer id (20)"""
     minecraft: Codec
     """Java Edition without compression: packet id, data"""
     rcon: Codec

@@ -18,7 +18,7 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "9p",
-        Codec.uint(4, "little", length_includes="frame"),
+        Codec.uint(4, "little", length_includes="frame", min_message_size=3),
         "type, tag (2), body",
         "Plan 9 manual, intro(5)",
     ),
@@ -39,6 +39,18 @@ ROWS: tuple[Format, ...] = (
         "gitprotocol-common(5), 'pkt-line Format'; gitprotocol-v2(5), 'Packet-Line Framing'",
     ),
     Format(
+        "adb",
+        Codec.uint(4, "little", length_offset=12, length_adjustment=8),
+        "Android: command (4), two arguments (4 each), checksum (4), inverse of the command, data",
+        "Android Open Source Project, adb, protocol.txt",
+    ),
+    Format(
+        "adb-host",
+        Codec.digits(4, base=16, max_message_size=0xFFFF),
+        "requests to the adb server, and its answers after OKAY or FAIL",
+        "Android Open Source Project, adb, OVERVIEW.TXT",
+    ),
+    Format(
         "tfrecord",
         Codec.uint(8, "little", length_adjustment=8),
         "files of TensorFlow: masked CRC of the length (4), data, masked CRC of the data (4)",
@@ -46,19 +58,75 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "docker",
-        Codec.uint(4, length_offset=4),
-        "attach and logs: stream (0, 1, 2), three zeros, output",
+        Codec.uint(4, length_offset=4, constants={1: b"\x00\x00\x00"}),
+        "attach and logs, without a terminal: stream (0 to 3), three zeros, output",
         "Docker Engine API, 'Attach to a container', 'Stream format'",
     ),
     Format(
         "modbus",
-        Codec.uint(2, length_offset=4, max_message_size=258),
+        Codec.uint(
+            2, length_offset=4, constants={2: b"\x00\x00"}, min_message_size=6, max_message_size=259
+        ),
         "Modbus/TCP: transaction id (2), protocol id (2), unit id, PDU",
         "Modbus Messaging on TCP/IP Implementation Guide 1.0b, section 3.1.3",
     ),
     Format(
+        "ads",
+        Codec.uint(4, "little", magic=b"\x00\x00", min_message_size=32),
+        "Beckhoff TwinCAT (AMS/TCP): AMS header (32), data",
+        "Beckhoff Information System, 'AMS/TCP packet'",
+    ),
+    Format(
+        "fins",
+        Codec.uint(4, magic=b"FINS", constants={8: b"\x00\x00\x00"}, min_message_size=8),
+        "Omron (FINS/TCP): command (4), error code (4), FINS frame",
+        "OMRON W421, 'FINS/TCP', 'FINS/TCP Header'",
+    ),
+    Format(
+        "doip",
+        Codec.uint(4, length_offset=4),
+        "diagnostics of cars: version, its inverse, payload type (2), payload",
+        "ISO 13400-2, section 9.2",
+    ),
+    Format(
+        "hart-ip",
+        Codec.uint(2, length_offset=6, length_includes="frame"),
+        "version, message type, message id, status, sequence number (2), body",
+        "FieldComm HCF_SPEC-085, 'HART-IP message header'",
+    ),
+    Format(
+        "knx",
+        Codec.uint(2, magic=b"\x06\x10", length_offset=4, length_includes="frame"),
+        "KNXnet/IP over TCP: service type (2), body",
+        "KNX Standard 03_08_02, 'KNXnet/IP frame'",
+    ),
+    Format(
+        "hislip",
+        Codec.uint(8, magic=b"HS", length_offset=8),
+        "instruments: message type, control code, parameter (4), payload",
+        "IVI-6.1, section 2.3",
+    ),
+    Format(
+        "zabbix",
+        Codec.uint(4, "little", magic=b"ZBXD", length_offset=5, length_adjustment=4),
+        "monitoring: flags (1, compressed 2), size before compression (4), data",
+        "Zabbix documentation, 'Header and data length'",
+    ),
+    Format(
+        "dlms",
+        Codec.uint(2, length_offset=6, constants={0: b"\x00\x01"}),
+        "meters, the wrapper over TCP: version (2: 1), source (2), destination (2), APDU",
+        "IEC 62056-47, section 5.3",
+    ),
+    Format(
+        "someip",
+        Codec.uint(4, length_offset=4, constants={12: b"\x01"}, min_message_size=12),
+        "cars: message id (4), request id (4), version 1, interface, type, return code, payload",
+        "AUTOSAR, 'SOME/IP Protocol Specification', section 4.1",
+    ),
+    Format(
         "iec104",
-        Codec.uint(1, magic=b"\x68", max_message_size=253),
+        Codec.uint(1, magic=b"\x68", min_message_size=4, max_message_size=253),
         "telecontrol: control field (4), ASDU",
         "IEC 60870-5-104, section 5.1",
     ),
@@ -76,7 +144,9 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "enip",
-        Codec.uint(2, "little", length_offset=2, length_adjustment=20),
+        Codec.uint(
+            2, "little", length_offset=2, length_adjustment=20, constants={1: b"\x00", 20: bytes(4)}
+        ),
         "EtherNet/IP: command (2), session, status, context (8), options, data",
         "ODVA, The CIP Networks Library, volume 2, section 2-3",
     ),
@@ -111,6 +181,12 @@ ROWS: tuple[Format, ...] = (
         "X Window System Protocol, chapter 1, 'Requests'; BIG-REQUESTS extension",
     ),
     Format(
+        "x11-setup",
+        Codec.fixed(12, constants={0: b"l", 2: b"\x0b\x00\x00\x00"}),
+        "what opens a little-endian client: the sizes of two names that follow (2 each, at 6)",
+        "X Window System Protocol, chapter 8, 'Connection Setup'",
+    ),
+    Format(
         "i3-ipc",
         Codec.uint(4, "native", magic=b"i3-ipc", length_adjustment=4),
         "i3 and sway: type (4), JSON",
@@ -137,14 +213,20 @@ ROWS: tuple[Format, ...] = (
         "BEP 3, 'peer messages'",
     ),
     Format(
+        "bittorrent-handshake",
+        Codec.fixed(48, magic=b"\x13BitTorrent protocol"),
+        "what opens a connection: reserved (8), info hash (20), peer id (20)",
+        "BEP 3, 'peer protocol'",
+    ),
+    Format(
         "minecraft",
-        Codec.varint(max_width=3),
+        Codec.varint(max_width=3, min_message_size=1),
         "Java Edition without compression: packet id, data",
         "Minecraft Wiki, 'Java Edition protocol/Packets', 'Packet format'",
     ),
     Format(
         "rcon",
-        Codec.uint(4, "little", signed=True, max_message_size=4096),
+        Codec.uint(4, "little", signed=True, min_message_size=10, max_message_size=4096),
         "Source servers: id (4), type (4), text and two zeros",
         "Valve Developer Community, 'Source RCON Protocol'",
     ),

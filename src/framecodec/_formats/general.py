@@ -29,14 +29,41 @@ ROWS: tuple[Format, ...] = (
         "D. J. Bernstein, Netstrings (1997-02-01)",
     ),
     Format(
+        "bson",
+        Codec.uint(4, "little", signed=True, length_includes="frame", trailer=b"\x00"),
+        "BSON documents: the elements, without length and final zero; raw=True gives documents",
+        "BSON 1.1, 'Specification'",
+    ),
+    Format(
+        "avro",
+        Codec.uint(4),
+        "buffers of Avro RPC; an empty one ends a message",
+        "Apache Avro 1.11, 'Message Framing'",
+    ),
+    Format(
         "protobuf",
         Codec.varint(),
         "protobuf messages after a varint (writeDelimitedTo, protodelim)",
         "Protocol Buffers, Encoding, 'Base 128 Varints'; 'Techniques', streaming",
     ),
-    Format("erlang1", Codec.uint(1), "{packet, 1}", "Erlang/OTP, inet:setopts/2, option packet"),
-    Format("erlang2", Codec.uint(2), "{packet, 2}", "Erlang/OTP, inet:setopts/2, option packet"),
-    Format("erlang4", Codec.uint(4), "{packet, 4}", "Erlang/OTP, inet:setopts/2, option packet"),
+    Format(
+        "erlang1",
+        Codec.uint(1),
+        "{packet, 1}",
+        "Erlang/OTP, inet:setopts/2, option packet",
+    ),
+    Format(
+        "erlang2",
+        Codec.uint(2),
+        "{packet, 2}",
+        "Erlang/OTP, inet:setopts/2, option packet",
+    ),
+    Format(
+        "erlang4",
+        Codec.uint(4),
+        "{packet, 4}",
+        "Erlang/OTP, inet:setopts/2, option packet",
+    ),
     Format(
         "iso8583",
         Codec.uint(2),
@@ -54,5 +81,11 @@ ROWS: tuple[Format, ...] = (
         Codec.uint(4, "native"),
         "browser extensions to their hosts; to the browser at most 1 MiB",
         "Chrome for Developers, Native messaging, 'Native messaging protocol'",
+    ),
+    Format(
+        "sasl-buffer",
+        Codec.uint(4),
+        "what each side sends after SASL negotiated a security layer (LDAP, IMAP, AMQP)",
+        "RFC 4422, section 3.7",
     ),
 )

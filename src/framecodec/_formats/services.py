@@ -27,10 +27,34 @@ ROWS: tuple[Format, ...] = (
         "Apache Thrift, thrift-rpc.md, 'Framed vs. unframed transport'",
     ),
     Format(
+        "rsocket",
+        Codec.uint(3, min_message_size=6),
+        "over TCP: stream id (4), type and flags (2), data",
+        "RSocket protocol 1.0, 'Framing Protocol'",
+    ),
+    Format(
+        "zookeeper",
+        Codec.uint(4, signed=True),
+        "requests, responses and events",
+        "Apache ZooKeeper, zookeeper.jute; ClientCnxnSocket",
+    ),
+    Format(
+        "jdwp",
+        Codec.uint(4, length_includes="frame", min_message_size=7),
+        "Java debuggers, after the handshake: id (4), flags, command (2) or error (2), data",
+        "Java Debug Wire Protocol, 'JDWP Packets'",
+    ),
+    Format(
         "grpc",
         Codec.uint(4, length_offset=1),
         "compressed flag, then the message; inside HTTP/2 data",
         "gRPC over HTTP2, 'Length-Prefixed-Message'",
+    ),
+    Format(
+        "grpc-web",
+        Codec.uint(4, length_offset=1),
+        "flags (compressed 1, trailers 0x80), then the message or the trailers",
+        "gRPC Web, PROTOCOL-WEB.md",
     ),
     Format(
         "oncrpc",
@@ -41,7 +65,7 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "oncrpc-fragment",
-        Codec.custom(_shapes.parse_oncrpc_fragment, _shapes.build_oncrpc_fragment, max_header=4),
+        Codec.uint(4, length_mask=0x7FFFFFFF),
         "fragments of records: 0x80 for the last one or 0, then its bytes",
         "RFC 5531, section 11",
     ),
@@ -83,8 +107,16 @@ ROWS: tuple[Format, ...] = (
         "PostgreSQL documentation, 'Frontend/Backend Protocol', 'Message Formats'",
     ),
     Format(
+        "postgres-ssl-answer",
+        Codec.fixed(1),
+        "the byte that answers an SSLRequest or a GSSENCRequest: S, G or N; E begins an error",
+        "PostgreSQL documentation, 'SSL Session Encryption'",
+    ),
+    Format(
         "postgres-startup",
-        Codec.uint(4, signed=True, length_includes="frame", max_message_size=10_000),
+        Codec.uint(
+            4, signed=True, length_includes="frame", min_message_size=4, max_message_size=10_000
+        ),
         "a connection's first message: StartupMessage, SSLRequest, CancelRequest",
         "PostgreSQL documentation, 'Frontend/Backend Protocol', 'Message Formats'",
     ),
@@ -95,8 +127,28 @@ ROWS: tuple[Format, ...] = (
         "MySQL Source Code Documentation, 'Client/Server Protocol', 'MySQL Packets'",
     ),
     Format(
+        "mysql-packet",
+        Codec.uint(3, "little", length_adjustment=1),
+        "single packets: sequence number, payload; one of 0xFFFFFF bytes continues in the next",
+        "MySQL Source Code Documentation, 'Client/Server Protocol', 'MySQL Packets'",
+    ),
+    Format(
+        "mysql-compressed",
+        Codec.uint(3, "little", length_adjustment=4),
+        "after the login, if compression was negotiated: sequence number, size before (3), payload",
+        "MySQL Source Code Documentation, 'Compressed Packet'",
+    ),
+    Format(
         "mongodb",
-        Codec.uint(4, "little", signed=True, length_includes="frame", max_message_size=48_000_000),
+        Codec.uint(
+            4,
+            "little",
+            signed=True,
+            length_includes="frame",
+            constants={14: b"\x00\x00"},
+            min_message_size=12,
+            max_message_size=48_000_000,
+        ),
         "request id, response to, opcode (4 bytes each), body",
         "MongoDB manual, 'MongoDB Wire Protocol', 'Standard Message Header'",
     ),
@@ -128,9 +180,15 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "memcached",
-        Codec.uint(4, length_offset=8, length_adjustment=12),
+        Codec.uint(4, length_offset=8, length_adjustment=12, constants={5: b"\x00"}),
         "the binary protocol: magic 0x80 or 0x81 and 7 more bytes, opaque (4), CAS (8), body",
         "memcached, BinaryProtocolRevamped, 'Packet Structure'",
+    ),
+    Format(
+        "couchbase",
+        Codec.uint(4, length_offset=8, length_adjustment=12),
+        "as memcached, with data types and flexible frames",
+        "Couchbase, kv_engine/docs/BinaryProtocol.md",
     ),
     Format(
         "memcached-text",
@@ -145,9 +203,39 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "tds",
-        Codec.uint(2, length_offset=2, length_includes="frame"),
+        Codec.uint(2, length_offset=2, length_includes="frame", min_message_size=6),
         "SQL Server: type, status, SPID (2), packet id, window, data",
         "MS-TDS, section 2.2.3.1",
+    ),
+    Format(
+        "drda",
+        Codec.uint(2, length_includes="frame", constants={2: b"\xd0"}, min_message_size=4),
+        "DB2, Derby: D0, format, correlation id (2), data",
+        "DRDA V5 volume 3, 'DSS' (data stream structures)",
+    ),
+    Format(
+        "tns",
+        Codec.uint(2, length_includes="frame", min_message_size=6),
+        "Oracle Net up to version 314, and CONNECT: checksum (2), type, flags, checksum (2), data",
+        "Oracle Net Services; dissector packet-tns.c of Wireshark",
+    ),
+    Format(
+        "tns-315",
+        Codec.uint(4, length_includes="frame", min_message_size=4),
+        "Oracle Net from version 315 on, after ACCEPT: type, flags, checksum (2), data",
+        "Oracle Net Services; dissector packet-tns.c of Wireshark",
+    ),
+    Format(
+        "elasticsearch",
+        Codec.uint(4, signed=True, magic=b"ES", specials={-1: None}),
+        "the transport between nodes: header and content; None is a ping",
+        "Elasticsearch, org.elasticsearch.transport.TcpHeader",
+    ),
+    Format(
+        "aerospike",
+        Codec.uint(6, length_offset=2, constants={0: b"\x02"}),
+        "version (2), type, data",
+        "Aerospike, as_proto of the C client",
     ),
     # Messaging.
     Format(
@@ -158,9 +246,15 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "amqp1",
-        Codec.uint(4, length_includes="frame"),
+        Codec.uint(4, length_includes="frame", min_message_size=4),
         "AMQP 1.0, after the protocol header: data offset, type, channel (2), body",
         "OASIS AMQP 1.0, part 2, section 2.3.1",
+    ),
+    Format(
+        "amqp-header",
+        Codec.fixed(4, magic=b"AMQP"),
+        "what opens AMQP of every version: protocol id, major, minor, revision",
+        "OASIS AMQP 1.0, part 2, section 2.2; AMQP 0-9-1, section 4.2.2",
     ),
     Format(
         "mqtt",
@@ -175,6 +269,18 @@ ROWS: tuple[Format, ...] = (
         "ZeroMQ RFC 23 (ZMTP 3.0), 'Framing'; RFC 37 (ZMTP 3.1)",
     ),
     Format(
+        "zmtp-greeting",
+        Codec.fixed(64, constants={0: b"\xff", 9: b"\x7f\x03"}),
+        "what opens ZMTP 3: signature (10), version (2), mechanism (20), as-server, filler (31)",
+        "ZeroMQ RFC 23 (ZMTP 3.0), 'Greeting'",
+    ),
+    Format(
+        "zmtp1",
+        Codec.uint(1, wider={255: "u64be"}, wider_than_needed="accept", min_message_size=1),
+        "ZeroMQ 2: flags (more 1), body; no greeting but an empty first frame",
+        "ZeroMQ RFC 13 (ZMTP 1.0), 'Framing'",
+    ),
+    Format(
         "nats",
         Codec.custom(
             _text_shapes.parse_nats,
@@ -186,6 +292,24 @@ ROWS: tuple[Format, ...] = (
         "NATS documentation, 'Client Protocol'",
     ),
     Format(
+        "gearman",
+        Codec.uint(4, length_offset=8, constants={0: b"\x00RE"}),
+        "magic (4: NUL and REQ or RES), type (4), arguments",
+        "Gearman, 'Protocol', 'Binary Packet'",
+    ),
+    Format(
+        "nsq",
+        Codec.uint(4, signed=True, constants={4: b"\x00\x00\x00"}, min_message_size=4),
+        "from nsqd: frame type (4: 0 response, 1 error, 2 message), data",
+        "NSQ documentation, 'TCP Protocol Spec'",
+    ),
+    Format(
+        "pulsar",
+        Codec.uint(4, min_message_size=4),
+        "size of the command (4), command, payload",
+        "Apache Pulsar, 'Pulsar binary protocol specification', 'Framing'",
+    ),
+    Format(
         "stomp",
         Codec.custom(
             _text_shapes.parse_stomp, _text_shapes.build_stomp, max_header=_text_shapes.LONGEST_TEXT
@@ -195,38 +319,46 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "smpp",
-        Codec.uint(4, length_includes="frame"),
+        Codec.uint(4, length_includes="frame", min_message_size=12),
         "command id, status, sequence number (4 bytes each), body",
         "SMPP 3.4, section 3.2",
     ),
     Format(
         "stun",
-        Codec.uint(2, length_offset=2, length_adjustment=16),
+        Codec.uint(2, length_offset=2, length_adjustment=16, constants={4: b"\x21\x12\xa4\x42"}),
         "over TCP: type (2), cookie (4), transaction id (12), attributes",
         "RFC 8489, sections 5 and 6.2.2",
     ),
     Format(
         "diameter",
-        Codec.uint(3, magic=b"\x01", length_includes="frame"),
+        Codec.uint(3, magic=b"\x01", length_includes="frame", min_message_size=16),
         "flags, command code (3), application id and two more ids (4 each), AVPs",
         "RFC 6733, section 3",
     ),
     Format(
         "radius",
-        Codec.uint(2, length_offset=2, length_includes="frame", max_message_size=4094),
+        Codec.uint(
+            2, length_offset=2, length_includes="frame", min_message_size=18, max_message_size=4094
+        ),
         "over TCP or TLS: code, identifier, authenticator (16), attributes",
         "RFC 2865, section 3; RFC 6613, section 2.6",
     ),
     Format(
         "ldap",
-        _BER,
+        Codec.ber(length_offset=1, constants={0: b"\x30"}, max_width=8, min_message_size=6),
         "LDAP messages: the tag 0x30, then the contents",
         "RFC 4511, section 5.1",
     ),
     Format(
+        "c1222",
+        Codec.ber(length_offset=1, constants={0: b"\x60"}),
+        "meters (ANSI C12.22): the tag 0x60, then the ACSE elements",
+        "ANSI C12.22-2012, section 5.3; RFC 6142, section 3",
+    ),
+    Format(
         "ber",
         _BER,
-        "ASN.1 values: identifier, contents; any definite length (SNMP over TCP, Kerberos)",
+        "ASN.1 values: identifier, contents; any definite length (SNMP over TCP)",
         "ITU-T X.690, section 8.1",
     ),
 )

@@ -7,10 +7,12 @@ import json
 from typing import Any
 
 from .. import Codec
-from .._layout import CUSTOM, DIGITS, HEADERS, TEXT, UINT, Layout
+from .._layout import BCD, BER, CUSTOM, DIGITS, FIXED, HEADERS, TEXT, UINT, VARINT, Layout
 from ..catalogue import Format, formats
 
 __all__ = ["add_commands", "draw"]
+
+_OTHER_KINDS = {BCD: "bcd", BER: "ber", VARINT: "varint"}
 
 
 def add_commands(commands: argparse._SubParsersAction[Any]) -> None:
@@ -89,8 +91,10 @@ def draw(codec: Codec) -> str:
     parts = [_draw_constant(layout.magic)] if layout.magic else []
     if layout.lead_size:
         parts.append(f"<{layout.lead_size}>")
-    parts.append(_draw_length(layout))
-    parts.append("<rest>")
+    if layout.kind == FIXED:
+        parts.append(f"<{layout.size}>")
+    else:
+        parts += [_draw_length(layout), "<rest>"]
     if layout.trailer:
         parts.append(_draw_constant(layout.trailer))
     return " ".join(parts)
@@ -115,7 +119,7 @@ def _draw_length(layout: Layout) -> str:
         order = "" if layout.field_width == 1 else "le" if layout.little else "be"
         sign = "i" if layout.signed else "u"
         return f"<{sign}{8 * layout.field_width}{order}{counts}>"
-    return f"<varint{counts}>"
+    return f"<{_OTHER_KINDS[layout.kind]}{counts}>"
 
 
 def _draw_constant(constant: bytes) -> str:
