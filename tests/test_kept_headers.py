@@ -158,10 +158,12 @@ def test_stream_offset_moves_all_offsets_and_nothing_else(engine: ModuleType, na
                 splitter.feed_eof()
             except FrameError as raised:
                 error = raised
-            assert error is not None
-            assert error.stream_offset == splitter.stream_offset
-            text = str(error).replace(f"stream offset {error.stream_offset}", "stream offset N")
-            assert "stream offset N" in text
+            text = ""
+            if name not in ("fixed", "fixed, constant"):  # whose frames may be any bytes
+                assert error is not None
+                assert error.stream_offset == splitter.stream_offset
+                text = str(error).replace(f"stream offset {error.stream_offset}", "stream offset N")
+                assert "stream offset N" in text
             outcomes.append((messages, type(error), text, splitter.stream_offset - offset))
         assert outcomes[0] == outcomes[1]
 

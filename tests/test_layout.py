@@ -58,10 +58,10 @@ def test_layout_numbers_fit_their_c_types(codec: Codec) -> None:
     low, span = layout.quick_range
     assert 0 <= low <= low + span <= MAX_VALUE
     # What the compiled engine adds without a thought: a size of a frame from quick values.
-    largest_rest = low + span + layout.adjustment
-    assert low + span < sys.maxsize
+    largest_rest = (low + span) * layout.unit + layout.adjustment
+    assert (low + span) * layout.unit < sys.maxsize
     assert 0 <= largest_rest <= LARGEST_SIZE
-    extra = layout.field_offset + 20 + len(layout.end) + len(layout.trailer)
+    extra = layout.longest_header + len(layout.trailer) + layout.align
     assert largest_rest + extra <= sys.maxsize
     assert -sys.maxsize <= layout.adjustment <= sys.maxsize
 

@@ -52,6 +52,31 @@ NOTATIONS: dict[str, Codec] = {
     "u32be,max=1000": Codec.uint(4, max_message_size=1000),
     "u32be,max=100000000000000000000001": Codec.uint(4, max_message_size=10**23 + 1),
     "u32be,max=1000000000000000000000000GiB": Codec.uint(4, max_message_size=10**24 * 1024**3),
+    "bcd2": Codec.digits(2, base="bcd"),
+    "ber4": Codec.ber(),
+    "ber8,max=1KiB": Codec.ber(max_width=8, max_message_size=1024),
+    "fixed16": Codec.fixed(16),
+    "fixed188,magic=G,constants=3:%10,align=4": Codec.fixed(
+        188, magic=b"G", constants={3: b"\x10"}, align=4
+    ),
+    "text,leading_zeros=yes,max_digits=6": Codec.text(leading_zeros=True, max_digits=6),
+    "u32be,mask=0x7fffffff": Codec.uint(4, length_mask=0x7FFFFFFF),
+    "u8,offset=1,mask=0x7f,wider=126:u16be;127:u64be": Codec.uint(
+        1, length_offset=1, length_mask=0x7F, wider={126: "u16be", 127: "u64be"}
+    ),
+    "u8,wider=255:u32le,wider_than_needed=accept": Codec.uint(
+        1, wider={255: "u32le"}, wider_than_needed="accept"
+    ),
+    "u16be,offset=2,unit=4,constants=0:%80%01;4:ok%3B,min=8": Codec.uint(
+        2,
+        length_offset=2,
+        length_unit=4,
+        constants={0: b"\x80\1", 4: b"ok;"},
+        min_message_size=8,
+    ),
+    "u16be,offset=2,align=4,min=1KiB": Codec.uint(
+        2, length_offset=2, align=4, min_message_size=1024
+    ),
     "zmtp": formats.zmtp,
     "zmtp,max=1KiB": formats.zmtp.replace(max_message_size=1024),
     "giop,magic=PIOG": formats.giop.replace(magic=b"PIOG"),

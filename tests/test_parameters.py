@@ -20,6 +20,9 @@ KINDS = {
     "text": lambda **given: Codec.text(**given),
     "headers": lambda **given: Codec.headers(**given),
     "custom": lambda **given: Codec.custom(parse_tagged, build_tagged, **given),
+    "ber": lambda **given: Codec.ber(**given),
+    "packed digits": lambda **given: Codec.digits(2, base="bcd", **given),
+    "fixed": lambda **given: Codec.fixed(2, **given),
 }
 
 # --- errors of the constructors -------------------------------------------------------------------
@@ -61,6 +64,31 @@ KINDS = {
         ({"specials": {0: None, 1: None}}, ValueError, "1 and 0 both mean None"),
         ({"specials": {2**64: None}}, ValueError, "18446744073709551616|no meaning"),
         ({"unknown": 1}, TypeError, "unknown"),
+        ({"length_unit": 0}, ValueError, "length_unit must be from 1"),
+        ({"length_unit": 2.0}, TypeError, "length_unit must be an int"),
+        ({"length_mask": 0}, ValueError, "length_mask must be from 1"),
+        ({"length_mask": "7"}, TypeError, "length_mask must be an int"),
+        ({"wider": [126]}, TypeError, "wider must be a mapping"),
+        ({"wider": {"1": "u8"}}, TypeError, "field value in wider must be an int, not '1'"),
+        ({"wider": {1: 2}}, TypeError, "field in wider must be a str, not 2"),
+        ({"wider": {1: "u16"}}, ValueError, "u8, u16be, .* not 'u16'"),
+        ({"wider": {1: "i16be"}}, ValueError, "u8, u16be, .* not 'i16be'"),
+        ({"wider_than_needed": "maybe"}, ValueError, '"invalid" or "accept", not \'maybe\''),
+        ({"wider_than_needed": "accept"}, ValueError, "no meaning"),
+        ({"constants": b"ab"}, TypeError, "constants must be a mapping"),
+        ({"constants": {"0": b"a"}}, TypeError, "constant's offset must be an int, not '0'"),
+        ({"constants": {-1: b"a"}}, ValueError, "constant's offset must be from 0"),
+        ({"constants": {0: "a"}}, TypeError, "a constant must be bytes, not 'a'"),
+        ({"constants": {0: b""}}, ValueError, "a constant must have 1 to"),
+        ({"constants": {n: b"a" for n in range(17)}}, ValueError, "constants can have 16 items"),
+        ({"align": 0}, ValueError, "align must be from 1"),
+        ({"align": True}, TypeError, "align must be an int"),
+        ({"min_message_size": -1}, ValueError, "min_message_size must be at least 0"),
+        (
+            {"min_message_size": 3, "max_message_size": 2},
+            ValueError,
+            "min_message_size=3 .*max_message_size=2",
+        ),
     ],
 )
 def test_common_parameters_are_checked_by_every_constructor(
@@ -76,7 +104,7 @@ def test_specials_exclude_a_lead(kind: str) -> None:
         KINDS[kind](specials={0: None}, length_offset=3)
 
 
-@pytest.mark.parametrize("kind", ["varint", "text", "headers", "custom"])
+@pytest.mark.parametrize("kind", ["varint", "text", "headers", "custom", "ber", "fixed"])
 def test_length_includes_frame_needs_a_field_of_fixed_width(kind: str) -> None:
     with pytest.raises(ValueError, match=rf'length_includes="frame".*Codec\.{kind}'):
         KINDS[kind](length_includes="frame")
@@ -113,6 +141,70 @@ def test_length_includes_frame_needs_a_field_of_fixed_width(kind: str) -> None:
         (lambda: Codec.digits(4, base=16.0), (TypeError, ValueError), "base"),
         (lambda: Codec.varint(max_width=0), ValueError, "max_width must be from 1 to 10"),
         (lambda: Codec.varint(max_width=11), ValueError, "max_width must be from 1 to 10"),
+        (lambda: Codec.ber(max_width=0), ValueError, "max_width must be from 1 to 8"),
+        (lambda: Codec.ber(max_width=9), ValueError, "max_width must be from 1 to 8"),
+        (lambda: Codec.fixed(0), ValueError, "size must be from 1"),
+        (lambda: Codec.fixed("4"), TypeError, "size must be an int"),
+        (lambda: Codec.fixed(4, max_message_size=3), ValueError, "size=4 .*max_message_size=3"),
+        (lambda: Codec.fixed(4, min_message_size=5), ValueError, "size=4 .*min_message_size=5"),
+        (lambda: Codec.fixed(2**24 + 1), ValueError, "max_message_size=16777216"),
+        (lambda: Codec.fixed(4, length_offset=2), ValueError, "length_offset has no meaning"),
+        (lambda: Codec.fixed(4, length_unit=2), ValueError, "length_unit has no meaning"),
+        (lambda: Codec.digits(33, base="bcd"), ValueError, "width must be from 1 to 32"),
+        (lambda: Codec.text(leading_zeros=1), TypeError, "leading_zeros must be a bool"),
+        (lambda: Codec.text(max_digits=0), ValueError, "max_digits must be from 1"),
+        (lambda: Codec.text(max_digits=1, min_message_size=10), ValueError, "no message fits"),
+        (lambda: Codec.uint(1, length_mask=0x100), ValueError, "0x100 has bits outside"),
+        (lambda: Codec.uint(1, signed=True, length_mask=1), ValueError, "unsigned"),
+        (lambda: Codec.varint(length_mask=0x7F), ValueError, "length_mask has no meaning"),
+        (lambda: Codec.digits(4, wider={1: "u8"}), ValueError, "wider has no meaning"),
+        (lambda: Codec.uint(1, wider={256: "u16be"}), ValueError, "cannot hold the value 256"),
+        (
+            lambda: Codec.uint(1, length_mask=0x7F, wider={128: "u16be"}),
+            ValueError,
+            "cannot hold the value 128.*length_mask=0x7f",
+        ),
+        (
+            lambda: Codec.uint(1, wider={254: "u16be"}, length_includes="frame"),
+            ValueError,
+            "length_includes",
+        ),
+        (
+            lambda: Codec.uint(1, wider={254: "u16be"}, specials={254: None}),
+            ValueError,
+            "254 is in wider and in specials",
+        ),
+        (lambda: Codec.uint(1, signed=True, wider={1: "u8"}), ValueError, "unsigned"),
+        (
+            lambda: Codec.uint(1, specials={0: None}, length_mask=0x7F),
+            ValueError,
+            "length_mask=127 makes a lead",
+        ),
+        (lambda: Codec.uint(1, specials={0: None}, align=2), ValueError, "specials exclude align"),
+        (lambda: Codec.uint(2, magic=b"ab", constants={1: b"x"}), ValueError, "the magic"),
+        (
+            lambda: Codec.uint(2, length_offset=3, constants={0: b"xx", 1: b"y"}),
+            ValueError,
+            "another constant",
+        ),
+        (lambda: Codec.uint(2, constants={1: b"x"}), ValueError, "length field.* 0 to 1"),
+        (
+            lambda: Codec.uint(2, length_offset=2, constants={1: b"xy"}),
+            ValueError,
+            "overlaps the length field",
+        ),
+        (lambda: Codec.varint(constants={1: b"x"}), ValueError, "fixed width"),
+        (
+            lambda: Codec.uint(1, wider={255: "u16be"}, constants={1: b"x"}),
+            ValueError,
+            "fixed width",
+        ),
+        (
+            lambda: Codec.uint(1, constants={1: b"abc"}, max_message_size=2),
+            ValueError,
+            "no message fits.*constants",
+        ),
+        (lambda: Codec.struct("!HH"), ValueError, "length_offset .*length_adjustment"),
         (lambda: Codec.text(end=b""), ValueError, "end must have 1 to"),
         (lambda: Codec.text(end=bytes(100)), ValueError, "end must have 1 to"),
         (
@@ -213,7 +305,9 @@ def test_constructors_refuse_unknown_parameters_and_list_their_own() -> None:
         Codec.varint(maxwidth=5, lenght_offset=1)
     assert str(caught.value) == (
         "Codec.varint() has no parameter lenght_offset, maxwidth; it has max_width, length_offset, "
-        "length_adjustment, length_includes, magic, trailer, specials, max_message_size"
+        "length_adjustment, length_includes, length_unit, length_mask, wider, "
+        "wider_than_needed, magic, trailer, constants, specials, align, min_message_size, "
+        "max_message_size"
     )
 
 

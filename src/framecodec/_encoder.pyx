@@ -15,23 +15,33 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SI
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memcmp, memset
 
 from ._numbers cimport (
+    BCD,
+    BER,
     CUSTOM,
     DIGITS,
+    FIXED,
     HEADERS,
     LARGEST_SIZE,
     Shape,
     TEXT,
     UINT,
     VARINT,
+    WideField,
     bytes_at,
     copy,
     numbers_of,
+    padding_of,
+    shape_holds,
     shape_in,
     store,
+    store_bcd,
+    store_ber,
     store_digits,
     store_varint,
+    wide_field_for,
 )
 
 from . import _error_texts
@@ -113,7 +123,8 @@ cdef class Encoder:
         self._shape = shape_in(self._numbers)
         self._special_values = layout.special_values
         self._bytes_are_special = layout.bytes_are_special
-        self._plain = layout.plain and not layout.adjustment and not layout.specials
+        self._plain = layout.plain and layout.rest_min == 0 and not layout.adjustment
+        self._plain = self._plain and not layout.specials
 
     def encode(self, message, /):
         """Return the frame of a message.
@@ -128,8 +139,8 @@ cdef class Encoder:
                 its size.
             TypeError, BufferError: `message` is not a contiguous bytes-like object.
         """
-        cdef uint64_t value
         cdef Py_ssize_t size, frame_size
+        cdef const uint8_t* data
         cdef uint8_t* p
         cdef bytes frame
         if PyBytes_CheckExact(message):
@@ -140,11 +151,11 @@ cdef class Encoder:
                 store(p, size, self._shape.width, self._shape.little)
                 copy(p + self._shape.width, <const uint8_t*>PyBytes_AS_STRING(message), size)
                 return frame
-            frame_size = self._try_frame_size(size, &value)
+            data = <const uint8_t*>PyBytes_AS_STRING(message)
+            frame_size = self._try_frame_size(data, size)
             if frame_size:
                 frame = PyBytes_FromStringAndSize(NULL, frame_size)
-                p = <uint8_t*>PyBytes_AS_STRING(frame)
-                self._write_frame(p, <const uint8_t*>PyBytes_AS_STRING(message), size, value)
+                self._write_frame(<uint8_t*>PyBytes_AS_STRING(frame), data, size)
                 return frame
         return b"".join(self.frame_parts(message))
 
@@ -223,27 +234,23 @@ cdef class Encoder:
         """Return the same for all other shapes."""
         cdef Py_ssize_t total = 0
         cdef Py_ssize_t i, frame_size
-        cdef uint64_t value
         cdef PyObject* message
         for i in range(count):
             message = PyList_GET_ITEM(batch, i)
             if not _is_bytes(message) or _bytes_size(message) > largest:
                 return -1
-            frame_size = self._try_frame_size(_bytes_size(message), &value)
+            frame_size = self._try_frame_size(bytes_at(message), _bytes_size(message))
             if not frame_size or total > LARGEST_SIZE - frame_size:
                 return -1
             total += frame_size
         return total
 
     cdef void _write(self, uint8_t* p, list batch, Py_ssize_t count) noexcept:
-        cdef Py_ssize_t i, size
-        cdef uint64_t value
+        cdef Py_ssize_t i
         cdef PyObject* message
         for i in range(count):
             message = PyList_GET_ITEM(batch, i)
-            size = _bytes_size(message)
-            value = size - self._shape.lead_size - self._shape.adjustment
-            p += self._write_frame(p, bytes_at(message), size, value)
+            p += self._write_frame(p, bytes_at(message), _bytes_size(message))
 
     cdef bytes _encode_any(self, list messages):
         cdef list parts = []
@@ -259,7 +266,7 @@ cdef class Encoder:
         Raises:
             FrameError, TypeError, BufferError: As for `encode`.
         """
-        cdef Py_ssize_t size, carried
+        cdef Py_ssize_t size, carried, padding
         if self._special_values and (self._bytes_are_special or not PyBytes_CheckExact(message)):
             special = self._special_value(message)
             if special is not None:
@@ -268,77 +275,154 @@ cdef class Encoder:
         size = len(data)
         if self._shape.kind == CUSTOM:
             self._check_size(size)
+            if size < self._layout.min_message_size:
+                raise _error_texts.message_too_small(size, self._layout.min_message_size)
             header, carried = build_header(self._layout, memoryview(data))
         else:
-            carried = self._shape.lead_size
+            carried = self._shape.message_lead
             value = self._field_value(size)
-            header = self._layout.magic + bytes(data[:carried]) + self._field(value)
-        parts = [header]
+            start = bytes(data[: self._layout.message_prefix])
+            self._check_start(start)
+            header = self._header(start, value)
+        parts = [header] if header else []
         if carried < size:
             parts.append(data if not carried else memoryview(data)[carried:])
         if self._shape.trailer_size:
             parts.append(self._layout.trailer)
+        padding = padding_of(self._shape, len(header) + size - carried + self._shape.trailer_size)
+        if padding:
+            parts.append(bytes(padding))
         return parts
 
     # --- the fast path: one pass that measures, one that writes -----------------------------------
 
-    cdef inline Py_ssize_t _try_frame_size(self, Py_ssize_t size, uint64_t* value) noexcept:
-        """Return the frame's size for a `bytes` message of a size, or 0 for the slow path."""
-        cdef Py_ssize_t needed = size - self._shape.lead_size - self._shape.adjustment
+    cdef inline Py_ssize_t _try_frame_size(
+        self, const uint8_t* message, Py_ssize_t size
+    ) noexcept:
+        """Return the frame's size for a `bytes` message, or 0 for the slow path."""
+        cdef const Shape* shape = self._shape
+        cdef Py_ssize_t needed = size - shape.message_lead - shape.adjustment
+        if size < shape.message_lead or needed < 0:
+            return 0
+        if shape.unit != 1:
+            if needed % shape.unit:
+                return 0
+            needed //= shape.unit
         if (
-            size < self._shape.lead_size
-            or needed < 0
-            or <uint64_t>needed - self._shape.quick_low > self._shape.quick_span
-            or self._shape.kind >= HEADERS
+            <uint64_t>needed - shape.quick_low > shape.quick_span
+            or shape.kind >= HEADERS
             or self._bytes_are_special
         ):
             return 0
-        value[0] = <uint64_t>needed
-        size += self._shape.magic_size + self._shape.trailer_size
-        return size + self._field_size(<uint64_t>needed)
+        if shape.constant_count or shape.kept_size:
+            if not self._fits(message):
+                return 0
+        if shape.wide_count or <uint64_t>needed & ~shape.mask:
+            if (
+                not shape_holds(shape, <uint64_t>needed)
+                and wide_field_for(shape, <uint64_t>needed) == NULL
+            ):
+                return 0
+        size += shape.magic_size + shape.trailer_size - shape.kept_size
+        size += self._field_size(<uint64_t>needed)
+        return size + padding_of(shape, size)
+
+    cdef bint _fits(self, const uint8_t* message) noexcept:
+        """Return whether a message has the constants, and no bits of the length field."""
+        cdef const Shape* shape = self._shape
+        cdef int i
+        for i in range(shape.constant_count):
+            if memcmp(
+                message + shape.constants[i].position,
+                shape.constants[i].data,
+                shape.constants[i].size,
+            ):
+                return False
+        for i in range(shape.kept_size):
+            if message[shape.lead_size + i] & ~shape.kept_bits[i]:
+                return False
+        return True
 
     cdef inline Py_ssize_t _field_size(self, uint64_t value) noexcept:
+        cdef const Shape* shape = self._shape
+        cdef const WideField* wide
         cdef Py_ssize_t size = 1
-        if self._shape.kind == UINT or self._shape.kind == DIGITS:
-            return self._shape.width
-        if self._shape.kind == VARINT:
+        if shape.kind == UINT:
+            wide = wide_field_for(shape, value)
+            return shape.width if wide == NULL else shape.width + wide.width
+        if shape.kind == DIGITS or shape.kind == BCD:
+            return shape.width
+        if shape.kind == FIXED:
+            return 0
+        if shape.kind == VARINT:
             while value > 0x7F:
                 value >>= 7
                 size += 1
             return size
-        while value >= <uint64_t>self._shape.base:
-            value //= self._shape.base
+        if shape.kind == BER:
+            if value > 0x7F:
+                while value:
+                    value >>= 8
+                    size += 1
+            return size
+        while value >= <uint64_t>shape.base:
+            value //= shape.base
             size += 1
-        return size + self._shape.end_size
+        return size + shape.end_size
 
     cdef inline Py_ssize_t _write_frame(
-        self, uint8_t* frame, const uint8_t* message, Py_ssize_t size, uint64_t value
+        self, uint8_t* frame, const uint8_t* message, Py_ssize_t size
     ) noexcept:
         """Write a frame that was measured; return its size."""
+        cdef const Shape* shape = self._shape
         cdef uint8_t* p = frame
-        cdef Py_ssize_t field_size
-        if self._shape.magic_size:
-            copy(p, self._shape.magic, self._shape.magic_size)
-            p += self._shape.magic_size
-        if self._shape.lead_size:
-            copy(p, message, self._shape.lead_size)
-            p += self._shape.lead_size
+        cdef Py_ssize_t field_size, padding
+        cdef uint64_t value = <uint64_t>(size - shape.message_lead - shape.adjustment)
+        if shape.unit != 1:
+            value //= <uint64_t>shape.unit
+        if shape.magic_size:
+            copy(p, shape.magic, shape.magic_size)
+            p += shape.magic_size
+        if shape.lead_size:
+            copy(p, message, shape.lead_size)
+            p += shape.lead_size
         field_size = self._field_size(value)
-        if self._shape.kind == UINT:
-            store(p, value, self._shape.width, self._shape.little)
-        elif self._shape.kind == VARINT:
+        if shape.kind == UINT:
+            self._write_uint(p, message, value)
+        elif shape.kind == VARINT:
             store_varint(p, value)
-        else:
-            store_digits(p, value, field_size - self._shape.end_size, self._shape.base)
-            if self._shape.end_size:
-                copy(p + field_size - self._shape.end_size, self._shape.end, self._shape.end_size)
+        elif shape.kind == BER:
+            store_ber(p, value, field_size)
+        elif shape.kind == BCD:
+            store_bcd(p, value, field_size)
+        elif shape.kind != FIXED:
+            store_digits(p, value, field_size - shape.end_size, shape.base)
+            if shape.end_size:
+                copy(p + field_size - shape.end_size, shape.end, shape.end_size)
         p += field_size
-        copy(p, message + self._shape.lead_size, size - self._shape.lead_size)
-        p += size - self._shape.lead_size
-        if self._shape.trailer_size:
-            copy(p, self._shape.trailer, self._shape.trailer_size)
-            p += self._shape.trailer_size
-        return p - frame
+        copy(p, message + shape.message_lead, size - shape.message_lead)
+        p += size - shape.message_lead
+        if shape.trailer_size:
+            copy(p, shape.trailer, shape.trailer_size)
+            p += shape.trailer_size
+        padding = padding_of(shape, p - frame)
+        if padding:
+            memset(p, 0, padding)
+        return p - frame + padding
+
+    cdef inline void _write_uint(
+        self, uint8_t* p, const uint8_t* message, uint64_t value
+    ) noexcept:
+        cdef const Shape* shape = self._shape
+        cdef const WideField* wide = wide_field_for(shape, value)
+        cdef int i
+        if wide == NULL:
+            store(p, value, shape.width, shape.little)
+        else:
+            store(p, wide.key, shape.width, shape.little)
+            store(p + shape.width, value, wide.width, wide.little)
+        for i in range(shape.kept_size):
+            p[shape.kept[i]] |= message[shape.lead_size + i]
 
     # --- the slow path ----------------------------------------------------------------------------
 
@@ -363,32 +447,79 @@ cdef class Encoder:
 
     cdef object _field_value(self, Py_ssize_t size):
         """Return the field's value for a message of a size."""
-        if size < self._shape.lead_size:
-            raise _error_texts.shorter_than_lead(size, self._shape.lead_size)
+        layout = self._layout
+        if size < self._shape.message_lead:
+            raise _error_texts.shorter_than_lead(size, self._shape.message_lead)
+        if self._shape.kind == FIXED and size != layout.size + self._shape.message_lead:
+            raise _error_texts.message_of_other_size(size, layout.size + self._shape.message_lead)
         self._check_size(size)
-        rest_size = size - self._shape.lead_size
+        if size < layout.min_message_size:
+            raise _error_texts.message_too_small(size, layout.min_message_size)
+        rest_size = size - self._shape.message_lead
         value = rest_size - self._shape.adjustment
         if value < 0:
             raise _error_texts.unsayable_length(value, rest_size)
-        if value in self._layout.specials:
-            raise _error_texts.length_is_special(value, self._layout.specials[value])
+        if value % layout.unit:
+            raise _error_texts.not_in_units(rest_size, layout.adjustment, layout.unit)
+        value //= layout.unit
+        if value in layout.specials and not layout.wide_for(value):
+            raise _error_texts.length_is_special(value, layout.specials[value])
+        if not (layout.holds(value) or layout.wide_for(value)):
+            raise _error_texts.length_not_held(value, layout.mask)
         return value
+
+    cdef int _check_start(self, bytes start) except -1:
+        """Raise if a message's start has other constants, or bits where the length is."""
+        layout = self._layout
+        for offset, constant in layout.constants:
+            position = layout.message_position(offset)
+            found = start[position : position + len(constant)]
+            if found != constant:
+                raise _error_texts.message_without_constant(position, constant, found)
+        if layout.kept:
+            mask = layout.mask.to_bytes(layout.field_width, layout.byteorder)
+            for index, pos in enumerate(layout.kept, layout.lead_size):
+                if start[index] & mask[pos]:
+                    raise _error_texts.length_bits_in_message(index, start[index], mask[pos])
+        return 0
+
+    cdef bytes _header(self, bytes start, value):
+        """Return the magic, the lead and the length field."""
+        layout = self._layout
+        field = bytearray(self._field(value))
+        for index, pos in enumerate(layout.kept, layout.lead_size):
+            field[pos] |= start[index]
+        return layout.magic + start[: layout.lead_size] + bytes(field)
 
     cdef bytes _field(self, value):
         """Return the length field of a value."""
+        layout = self._layout
         if self._shape.kind == UINT:
-            layout = self._layout
-            return value.to_bytes(self._shape.width, layout.byteorder, signed=layout.signed)
+            width, order = self._shape.width, layout.byteorder
+            wide = layout.wide_for(value)
+            if wide:
+                field = wide.key.to_bytes(width, order)
+                return field + value.to_bytes(wide.width, "little" if wide.little else "big")
+            return value.to_bytes(width, order, signed=layout.signed)
+        if self._shape.kind == FIXED:
+            return b""
         if self._shape.kind == VARINT:
-            field = bytearray()
+            varint = bytearray()
             while value > 0x7F:
-                field.append(value & 0x7F | 0x80)
+                varint.append(value & 0x7F | 0x80)
                 value >>= 7
-            field.append(value)
-            return bytes(field)
+            varint.append(value)
+            return bytes(varint)
+        if self._shape.kind == BER:
+            if value < 0x80:
+                return bytes([value])
+            size = (value.bit_length() + 7) // 8
+            return bytes([0x80 | size]) + value.to_bytes(size, "big")
         digits = f"{value:x}" if self._shape.base == 16 else str(value)
         if self._shape.kind == DIGITS:
             return digits.zfill(self._shape.width).encode()
+        if self._shape.kind == BCD:
+            return bytes.fromhex(digits.zfill(2 * self._shape.width))
         if self._shape.kind == TEXT:
-            return digits.encode() + self._layout.end
-        return f"{self._layout.name}: {value}\r\n\r\n".encode()
+            return digits.encode() + layout.end
+        return f"{layout.name}: {value}\r\n\r\n".encode()

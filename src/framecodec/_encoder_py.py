@@ -17,7 +17,19 @@ from typing import TYPE_CHECKING, Any, final
 from . import _error_texts
 from ._bytes_like import view_bytes
 from ._custom_header import build_header
-from ._layout import CUSTOM, DIGITS, TEXT, UINT, VARINT, HasLayout, Layout, layout_of
+from ._layout import (
+    BCD,
+    BER,
+    CUSTOM,
+    DIGITS,
+    FIXED,
+    TEXT,
+    UINT,
+    VARINT,
+    HasLayout,
+    Layout,
+    layout_of,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -123,20 +135,27 @@ class Encoder:
         try:
             if layout.kind == CUSTOM:
                 self._check_size(size)
+                if size < layout.min_message_size:
+                    raise _error_texts.message_too_small(size, layout.min_message_size)
                 header, carried = build_header(layout, memoryview(data))
             else:
-                carried = layout.lead_size
+                carried = layout.message_lead
                 value = self._field_value(size)
-                header = layout.magic + bytes(data[:carried]) + self._field(value)
+                start = bytes(data[: layout.message_prefix])
+                self._check_start(start)
+                header = self._header(start, value)
         except BaseException:
             if data is not message:
                 data.release()  # the traceback would hold it
             raise
-        parts: list[Any] = [header]
+        parts: list[Any] = [header] if header else []
         if carried < size:
             parts.append(data if not carried else memoryview(data)[carried:])
         if layout.trailer:
             parts.append(layout.trailer)
+        padding = layout.padding(len(header) + size - carried + len(layout.trailer))
+        if padding:
+            parts.append(bytes(padding))
         return parts
 
     def _special_value(self, message: Hashable) -> int | None:
@@ -158,32 +177,77 @@ class Encoder:
     def _field_value(self, size: int) -> int:
         """Return the field's value for a message of a size."""
         layout = self._layout
-        if size < layout.lead_size:
-            raise _error_texts.shorter_than_lead(size, layout.lead_size)
+        if size < layout.message_lead:
+            raise _error_texts.shorter_than_lead(size, layout.message_lead)
+        if layout.kind == FIXED and size != layout.size + layout.message_lead:
+            raise _error_texts.message_of_other_size(size, layout.size + layout.message_lead)
         self._check_size(size)
-        rest_size = size - layout.lead_size
+        if size < layout.min_message_size:
+            raise _error_texts.message_too_small(size, layout.min_message_size)
+        rest_size = size - layout.message_lead
         value = rest_size - layout.adjustment
         if value < 0:
             raise _error_texts.unsayable_length(value, rest_size)
-        if value in layout.specials:
+        if value % layout.unit:
+            raise _error_texts.not_in_units(rest_size, layout.adjustment, layout.unit)
+        value //= layout.unit
+        if value in layout.specials and not layout.wide_for(value):
             raise _error_texts.length_is_special(value, layout.specials[value])
+        if not (layout.holds(value) or layout.wide_for(value)):
+            raise _error_texts.length_not_held(value, layout.mask)
         return value
+
+    def _check_start(self, start: bytes) -> None:
+        """Raise if a message's start has other constants, or bits where the length is."""
+        layout = self._layout
+        for offset, constant in layout.constants:
+            position = layout.message_position(offset)
+            found = start[position : position + len(constant)]
+            if found != constant:
+                raise _error_texts.message_without_constant(position, constant, found)
+        if layout.kept:
+            mask = layout.mask.to_bytes(layout.field_width, layout.byteorder)
+            for index, pos in enumerate(layout.kept, layout.lead_size):
+                if start[index] & mask[pos]:
+                    raise _error_texts.length_bits_in_message(index, start[index], mask[pos])
+
+    def _header(self, start: bytes, value: int) -> bytes:
+        """Return the magic, the lead and the length field."""
+        layout = self._layout
+        field = bytearray(self._field(value))
+        for index, pos in enumerate(layout.kept, layout.lead_size):
+            field[pos] |= start[index]
+        return layout.magic + start[: layout.lead_size] + bytes(field)
 
     def _field(self, value: int) -> bytes:
         """Return the length field of a value."""
         layout = self._layout
         if layout.kind == UINT:
-            return value.to_bytes(layout.field_width, layout.byteorder, signed=layout.signed)
+            width, order = layout.field_width, layout.byteorder
+            wide = layout.wide_for(value)
+            if wide:
+                field = wide.key.to_bytes(width, order)
+                return field + value.to_bytes(wide.width, "little" if wide.little else "big")
+            return value.to_bytes(width, order, signed=layout.signed)
+        if layout.kind == FIXED:
+            return b""
         if layout.kind == VARINT:
-            field = bytearray()
+            varint = bytearray()
             while value > 0x7F:
-                field.append(value & 0x7F | 0x80)
+                varint.append(value & 0x7F | 0x80)
                 value >>= 7
-            field.append(value)
-            return bytes(field)
+            varint.append(value)
+            return bytes(varint)
+        if layout.kind == BER:
+            if value < 0x80:
+                return bytes([value])
+            size = (value.bit_length() + 7) // 8
+            return bytes([0x80 | size]) + value.to_bytes(size, "big")
         digits = f"{value:x}" if layout.base == 16 else str(value)
         if layout.kind == DIGITS:
             return digits.zfill(layout.field_width).encode()
+        if layout.kind == BCD:
+            return bytes.fromhex(digits.zfill(2 * layout.field_width))
         if layout.kind == TEXT:
             return digits.encode() + layout.end
         return f"{layout.name}: {value}\r\n\r\n".encode()
@@ -192,11 +256,10 @@ class Encoder:
 def _packer(layout: Layout) -> Callable[[int], bytes] | None:
     """Return a function that makes the header of the commonest shape: a length and a rest."""
     if (
-        layout.kind != UINT
+        not layout.plain
         or layout.field_width not in STRUCT_FORMATS
-        or layout.field_offset
+        or layout.rest_min
         or layout.adjustment
-        or layout.trailer
         or layout.specials
     ):
         return None

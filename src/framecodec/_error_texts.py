@@ -113,8 +113,75 @@ def varint_not_shortest(stream_offset: int, header: bytes) -> InvalidFrameError:
     )
 
 
+def too_many_digits(max_digits: int, stream_offset: int, header: bytes) -> InvalidFrameError:
+    return invalid_frame(
+        f"the length has more than {max_digits} digits (max_digits)", stream_offset, header
+    )
+
+
+def not_packed_decimal(position: int, stream_offset: int, header: bytes) -> InvalidFrameError:
+    return invalid_frame(
+        f"the byte 0x{header[position]:02x} at byte {position} of the frame is not two packed"
+        " decimal digits",
+        stream_offset,
+        header,
+    )
+
+
+def bad_ber_length(max_width: int, stream_offset: int, header: bytes) -> InvalidFrameError:
+    if header[-1] == 0x80:
+        reason = "the length has the indefinite form (0x80), only the definite one is read"
+    else:
+        reason = (
+            f"the length begins with 0x{header[-1]:02x}; a length of more than 127 begins with "
+            f"0x81 to 0x{0x80 + max_width:02x} (max_width={max_width})"
+        )
+    return invalid_frame(reason, stream_offset, header)
+
+
+def wider_than_needed(value: int, stream_offset: int, header: bytes) -> InvalidFrameError:
+    return invalid_frame(
+        f"the length {value} is in a wider field than it needs "
+        '(wider_than_needed="accept" reads it)',
+        stream_offset,
+        header,
+    )
+
+
+def wrong_constant(
+    offset: int, constant: bytes, stream_offset: int, header: bytes
+) -> InvalidFrameError:
+    return invalid_frame(
+        f"bytes {offset} to {offset + len(constant) - 1} of a frame are {show(constant)}, "
+        f"found {show(header[offset:])}",
+        stream_offset,
+        header,
+    )
+
+
+def rest_before_constant(
+    rest_size: int, least: int, stream_offset: int, header: bytes
+) -> InvalidFrameError:
+    return invalid_frame(
+        f"the length leaves {rest_size} bytes after it, and the constants of the codec need at "
+        f"least {least}",
+        stream_offset,
+        header,
+    )
+
+
+def declared_too_small(
+    size: int, least: int, stream_offset: int, header: bytes
+) -> InvalidFrameError:
+    return invalid_frame(
+        f"it declares a message of {size} bytes, the smallest has {least} (min_message_size)",
+        stream_offset,
+        header,
+    )
+
+
 def negative_length(
-    value: int, adjustment: int, stream_offset: int, header: bytes
+    value: int, unit: int, adjustment: int, stream_offset: int, header: bytes
 ) -> InvalidFrameError:
     """Return the error about a length that leaves less than nothing for the rest."""
     if value < 0:
@@ -122,7 +189,7 @@ def negative_length(
     else:
         reason = (
             f"the length {value} is too small: with the adjustment {adjustment} "
-            f"it leaves {value + adjustment} bytes"
+            f"it leaves {value * unit + adjustment} bytes"
         )
     return invalid_frame(reason, stream_offset, header)
 
@@ -328,6 +395,44 @@ def unsayable_length(value: int, rest_size: int) -> InvalidFrameError:
     return InvalidFrameError(
         f"message too short: its {rest_size} bytes after the length field need the length {value}, "
         "which is negative (length_adjustment)"
+    )
+
+
+def message_too_small(size: int, least: int) -> InvalidFrameError:
+    return InvalidFrameError(
+        f"message too small: {size} bytes, the smallest has {least} (min_message_size)"
+    )
+
+
+def message_of_other_size(size: int, expected: int) -> InvalidFrameError:
+    return InvalidFrameError(
+        f"a message of {size} bytes; all messages of this codec have {expected}"
+    )
+
+
+def not_in_units(rest_size: int, adjustment: int, unit: int) -> InvalidFrameError:
+    return InvalidFrameError(
+        f"the length counts units of {unit} bytes (length_unit), and {rest_size - adjustment} "
+        "bytes to count are not a multiple; pad the message"
+    )
+
+
+def length_not_held(value: int, mask: int) -> InvalidFrameError:
+    reason = f"which has bits outside length_mask={mask:#x}" if mask else "which is in wider"
+    return InvalidFrameError(f"the message needs the length {value}, {reason}")
+
+
+def length_bits_in_message(position: int, byte: int, mask: int) -> InvalidFrameError:
+    return InvalidFrameError(
+        f"byte {position} of the message travels in the length field, where the bits 0x{mask:02x} "
+        f"belong to the length: they must be 0, the byte is 0x{byte:02x}"
+    )
+
+
+def message_without_constant(position: int, constant: bytes, found: bytes) -> InvalidFrameError:
+    return InvalidFrameError(
+        f"bytes {position} to {position + len(constant) - 1} of a message are {show(constant)}, "
+        f"found {show(found)}"
     )
 
 

@@ -1,12 +1,14 @@
-"""The length fields: one function for each kind that reads a whole one, and one that knows errors.
+"""The length fields: for each kind a function that reads a whole one, and one that raises errors.
 
-A reader of the fast path, `READ_FIELD`, takes ``(layout, data, pos)`` and returns the field's value
-and the position after it, or None for everything that is not whole and ordinary.
+A reader of the fast path, `reader_of(layout)`, takes ``(layout, data, pos)``. It returns the value
+and the position after the field, or None for everything that is not whole and ordinary.
 
 A parser of the slow path, `PARSE_FIELD`, takes ``(layout, header, stream_offset)``: the frame from
 its first byte on, as far as it arrived. It returns the header's size and the field's value, or None
 if more bytes are needed. It checks the bytes in the order of arrival, and raises an
 `InvalidFrameError` at the first wrong one, so that the error does not depend on the chunks.
+
+`check_constants`, `check_lead_constants` and `check_rest_size` are the other checks of a header.
 """
 
 from __future__ import annotations
@@ -16,9 +18,31 @@ from collections.abc import Callable
 
 from . import _error_texts
 from ._encoder_py import STRUCT_FORMATS, struct_format
-from ._layout import CUSTOM, DIGITS, HEADERS, MAX_VALUE, TEXT, UINT, VARINT, Layout
+from ._layout import (
+    BCD,
+    BER,
+    CUSTOM,
+    DIGITS,
+    FIXED,
+    HEADERS,
+    MAX_VALUE,
+    TEXT,
+    UINT,
+    VARINT,
+    Layout,
+)
 
-__all__ = ["PARSE_FIELD", "READ_FIELD", "Reader", "common_size", "unpacker"]
+__all__ = [
+    "PARSE_FIELD",
+    "Reader",
+    "check_constants",
+    "check_lead_constants",
+    "check_rest_size",
+    "common_size",
+    "reader_of",
+    "skip_frames",
+    "unpacker",
+]
 
 Reader = Callable[[Layout, bytes, int], tuple[int, int] | None]
 Parser = Callable[[Layout, bytearray, int], tuple[int, int] | None]
@@ -35,6 +59,26 @@ def _read_uint(layout: Layout, data: bytes, pos: int) -> tuple[int, int] | None:
     if stop > len(data):
         return None
     return int.from_bytes(data[pos:stop], layout.byteorder), stop
+
+
+def _read_wide(layout: Layout, data: bytes, pos: int) -> tuple[int, int] | None:
+    """Read a field with a mask, or with wider ones after it."""
+    stop = pos + layout.field_width
+    if stop > len(data):
+        return None
+    value = int.from_bytes(data[pos:stop], layout.byteorder)
+    if layout.mask:
+        value &= layout.mask
+    for wide in layout.wider:
+        if wide.key == value:
+            wide_stop = stop + wide.width
+            if wide_stop > len(data):
+                return None
+            value = int.from_bytes(data[stop:wide_stop], "little" if wide.little else "big")
+            if layout.wider_strict and (value < wide.least or layout.holds(value)):
+                return None
+            return value, wide_stop
+    return value, stop
 
 
 def _read_digits(layout: Layout, data: bytes, pos: int) -> tuple[int, int] | None:
@@ -54,25 +98,55 @@ def _read_varint(layout: Layout, data: bytes, pos: int) -> tuple[int, int] | Non
 
 def _read_text(layout: Layout, data: bytes, pos: int) -> tuple[int, int] | None:
     end = layout.end
-    stop = data.find(end, pos, pos + 20 + len(end))
-    if stop < 0 or (data[pos] == 0x30 and stop > pos + 1):
+    stop = data.find(end, pos, pos + layout.max_digits + len(end))
+    if stop < 0 or (data[pos] == 0x30 and stop > pos + 1 and not layout.leading_zeros):
         return None
     value = _to_int(data[pos:stop], layout.base)
     return None if value is None else (value, stop + len(end))
+
+
+def _read_bcd(layout: Layout, data: bytes, pos: int) -> tuple[int, int] | None:
+    stop = pos + layout.field_width
+    digits = data[pos:stop].hex()
+    return (int(digits), stop) if stop <= len(data) and digits.isdigit() else None
+
+
+def _read_ber(layout: Layout, data: bytes, pos: int) -> tuple[int, int] | None:
+    if pos >= len(data):
+        return None
+    size = data[pos] - 0x80
+    if size < 0:
+        return size + 0x80, pos + 1
+    stop = pos + 1 + size
+    if not 0 < size < layout.field_width or stop > len(data):
+        return None
+    return int.from_bytes(data[pos + 1 : stop], "big"), stop
+
+
+def _read_fixed(layout: Layout, data: bytes, pos: int) -> tuple[int, int] | None:
+    return layout.size, pos
 
 
 def _read_nothing(layout: Layout, data: bytes, pos: int) -> None:
     return None
 
 
-READ_FIELD: dict[int, Reader] = {
+_READ_FIELD: dict[int, Reader] = {
     UINT: _read_uint,
     DIGITS: _read_digits,
     VARINT: _read_varint,
     TEXT: _read_text,
+    BCD: _read_bcd,
+    BER: _read_ber,
+    FIXED: _read_fixed,
     HEADERS: _read_nothing,
     CUSTOM: _read_nothing,
 }
+
+
+def reader_of(layout: Layout) -> Reader:
+    """Return the reader of a layout's length field."""
+    return _read_wide if layout.mask or layout.wider else _READ_FIELD[layout.kind]
 
 
 def unpacker(layout: Layout) -> Callable[[bytes, int], tuple[int]] | None:
@@ -89,15 +163,27 @@ def unpacker(layout: Layout) -> Callable[[bytes, int], tuple[int]] | None:
 
 
 def _parse_uint(layout: Layout, header: bytearray, stream_offset: int) -> tuple[int, int] | None:
-    if len(header) < layout.header_size:
+    pos, stop = layout.field_offset, layout.field_offset + layout.field_width
+    if len(header) < stop:
         return None
-    field = header[layout.field_offset : layout.header_size]
-    return layout.header_size, int.from_bytes(field, layout.byteorder, signed=layout.signed)
+    value = int.from_bytes(header[pos:stop], layout.byteorder, signed=layout.signed)
+    if layout.mask:
+        value &= layout.mask
+    wide = next((wide for wide in layout.wider if wide.key == value), None)
+    if wide is None:
+        return stop, value
+    pos, stop = stop, stop + wide.width
+    if len(header) < stop:
+        return None
+    value = int.from_bytes(header[pos:stop], "little" if wide.little else "big")
+    if layout.wider_strict and (value < wide.least or layout.holds(value)):
+        raise _error_texts.wider_than_needed(value, stream_offset, bytes(header[:stop]))
+    return stop, value
 
 
 def _parse_digits(layout: Layout, header: bytearray, stream_offset: int) -> tuple[int, int] | None:
     value = 0
-    for pos in range(layout.field_offset, len(header)):
+    for pos in range(layout.field_offset, min(len(header), layout.header_size)):
         digit = _digit(header[pos], layout.base)
         if digit < 0:
             raise _error_texts.not_a_digit(
@@ -106,7 +192,7 @@ def _parse_digits(layout: Layout, header: bytearray, stream_offset: int) -> tupl
         value = value * layout.base + digit
         if value > MAX_VALUE:
             raise _error_texts.length_over_64_bits(stream_offset, bytes(header[: pos + 1]))
-    return (layout.header_size, value) if len(header) == layout.header_size else None
+    return (layout.header_size, value) if len(header) >= layout.header_size else None
 
 
 def _parse_varint(layout: Layout, header: bytearray, stream_offset: int) -> tuple[int, int] | None:
@@ -138,7 +224,11 @@ def _parse_text(layout: Layout, header: bytearray, stream_offset: int) -> tuple[
         digit = _digit(header[pos], layout.base)
         if digit < 0:
             break
-        if (pos > first_pos and not value) or (negative and not digit and not value):
+        if pos - first_pos == layout.max_digits:
+            seen = bytes(header[: pos + 1])
+            raise _error_texts.too_many_digits(layout.max_digits, stream_offset, seen)
+        leading = pos > first_pos and not value and not layout.leading_zeros
+        if leading or (negative and not digit and not value):
             raise _error_texts.leading_zero(stream_offset, bytes(header[: pos + 1]))
         value = value * layout.base + digit
         if value > MAX_VALUE:
@@ -159,12 +249,112 @@ def _parse_text(layout: Layout, header: bytearray, stream_offset: int) -> tuple[
     )
 
 
+def _parse_bcd(layout: Layout, header: bytearray, stream_offset: int) -> tuple[int, int] | None:
+    value = 0
+    for pos in range(layout.field_offset, min(len(header), layout.header_size)):
+        tens, ones = header[pos] >> 4, header[pos] & 15
+        if tens > 9 or ones > 9:
+            raise _error_texts.not_packed_decimal(pos, stream_offset, bytes(header[: pos + 1]))
+        value = value * 100 + 10 * tens + ones
+        if value > MAX_VALUE:
+            raise _error_texts.length_over_64_bits(stream_offset, bytes(header[: pos + 1]))
+    return (layout.header_size, value) if len(header) >= layout.header_size else None
+
+
+def _parse_ber(layout: Layout, header: bytearray, stream_offset: int) -> tuple[int, int] | None:
+    pos = layout.field_offset
+    if len(header) <= pos:
+        return None
+    if header[pos] < 0x80:
+        return pos + 1, header[pos]
+    size = header[pos] - 0x80
+    if not 0 < size < layout.field_width:
+        seen = bytes(header[: pos + 1])
+        raise _error_texts.bad_ber_length(layout.field_width - 1, stream_offset, seen)
+    stop = pos + 1 + size
+    return (stop, int.from_bytes(header[pos + 1 : stop], "big")) if len(header) >= stop else None
+
+
+def _parse_fixed(layout: Layout, header: bytearray, stream_offset: int) -> tuple[int, int]:
+    return layout.field_offset, layout.size
+
+
 PARSE_FIELD: dict[int, Parser] = {
     UINT: _parse_uint,
     DIGITS: _parse_digits,
     VARINT: _parse_varint,
     TEXT: _parse_text,
+    BCD: _parse_bcd,
+    BER: _parse_ber,
+    FIXED: _parse_fixed,
 }
+
+
+# --- constants and sizes --------------------------------------------------------------------------
+
+
+def check_lead_constants(layout: Layout, header: bytearray, stream_offset: int) -> None:
+    """Check the constants in the lead, as far as the header arrived."""
+    for pos, constant in layout.constants:
+        if pos < layout.field_offset:
+            _check_constant(header, pos, constant, stream_offset)
+
+
+def check_constants(
+    layout: Layout, header: bytearray, header_size: int, stream_offset: int
+) -> bytes:
+    """Check the constants in the rest; return its gathered bytes, up to the last constant."""
+    if not layout.prefix_size:
+        return b""
+    for pos, constant in layout.constants:
+        if pos >= header_size:
+            _check_constant(header, pos, constant, stream_offset)
+    return bytes(header[header_size : layout.prefix_size])
+
+
+def _check_constant(header: bytearray, pos: int, constant: bytes, stream_offset: int) -> None:
+    found = header[pos : pos + len(constant)]
+    right = common_size(found, constant)
+    if right < len(found):
+        seen = bytes(header[: pos + right + 1])
+        raise _error_texts.wrong_constant(pos, constant, stream_offset, seen)
+
+
+def check_rest_size(
+    layout: Layout, header: bytes, value: int, lead_size: int, stream_offset: int
+) -> int:
+    """Return the size of the rest, which may be too large; raise if it is too small."""
+    rest_size = value * layout.unit + layout.adjustment
+    if rest_size < 0 and value >= 0 and layout.counts_frame:
+        least = len(header) + len(layout.trailer)
+        raise _error_texts.smaller_than_frame(value, least, stream_offset, header)
+    if rest_size < 0 or value < 0:
+        raise _error_texts.negative_length(
+            value, layout.unit, layout.adjustment, stream_offset, header
+        )
+    if lead_size + rest_size < layout.min_message_size:
+        raise _error_texts.declared_too_small(
+            lead_size + rest_size, layout.min_message_size, stream_offset, header
+        )
+    if len(header) + rest_size < layout.prefix_size:
+        least = layout.prefix_size - len(header)
+        raise _error_texts.rest_before_constant(rest_size, least, stream_offset, header)
+    return rest_size
+
+
+def skip_frames(layout: Layout, data: bytes, pos: int, count: int) -> int:
+    """Return where the next frame begins after `count` frames that a fast path took.
+
+    An interruption can come after the delivery of a message and before it is counted.
+    """
+    read_field = reader_of(layout)
+    for _ in range(count):
+        found = read_field(layout, data, pos + layout.field_offset)
+        assert found is not None
+        value, rest_pos = found
+        stop = rest_pos + value * layout.unit + layout.adjustment + len(layout.trailer)
+        pos = stop + layout.padding(stop - pos)
+    return pos
 
 
 # --- digits and bytes -----------------------------------------------------------------------------

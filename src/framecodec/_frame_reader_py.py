@@ -21,6 +21,7 @@ How
     header     `_header`: its bytes so far, maybe none
     rest       `_header` whole; `_pieces`, `_piece`: the message so far
     trailer    `_header` and message whole; `_trailer_pos` bytes of the trailer matched
+    padding    `_header` whole, the message delivered; `_padding`: the padding so far
     =========  =====================================================================
 
     `_stream_offset + _pending` is always the position in the stream up to which bytes were taken:
@@ -35,14 +36,32 @@ from typing import Any
 
 from . import _error_texts
 from ._custom_header import read_header
-from ._fields_py import PARSE_FIELD, READ_FIELD, common_size, unpacker
+from ._fields_py import (
+    PARSE_FIELD,
+    check_constants,
+    check_lead_constants,
+    check_rest_size,
+    common_size,
+    reader_of,
+    skip_frames,
+    unpacker,
+)
 from ._header_block import read_lines
-from ._layout import CUSTOM, HEADERS, TEXT, VARINT, Layout
+from ._layout import CUSTOM, HEADERS, Layout
+from ._likely_causes import SAMPLE_SIZE
 from ._spans_py import Spans
 
-__all__ = ["IN_HEADER", "IN_REST", "IN_TRAILER", "SLICE_SIZE", "FrameReader"]
+__all__ = [
+    "IN_HEADER",
+    "IN_PADDING",
+    "IN_REST",
+    "IN_TRAILER",
+    "SLICE_SIZE",
+    "FrameReader",
+    "describe_pending",
+]
 
-IN_HEADER, IN_REST, IN_TRAILER = range(3)
+IN_HEADER, IN_REST, IN_TRAILER, IN_PADDING = range(4)
 
 # Other buffers than bytes are taken in slices of this size, so that no large one is copied whole.
 SLICE_SIZE = 64 * 1024
@@ -69,6 +88,8 @@ class FrameReader:
         "_lead_size",
         "_line_pos",
         "_magic",
+        "_padding",
+        "_padding_size",
         "_parsed",
         "_pending",
         "_pending_lead",
@@ -108,7 +129,7 @@ class FrameReader:
         low, span = layout.quick_range
         self._quick_low = low
         self._quick_high = low + span
-        self._read_field = READ_FIELD[layout.kind]
+        self._read_field = reader_of(layout)
         self._unpack = unpacker(layout) if layout.plain and not raw else None
 
         # The pending frame.
@@ -116,9 +137,7 @@ class FrameReader:
         self._stream_offset = stream_offset  # of its first byte
         self._pending = 0  # bytes of it that were taken
         self._header = bytearray()  # its header, as far as it was taken
-        self._header_limit = (
-            layout.header_size or self._longest_header()
-        )  # size up to which to gather it
+        self._header_limit = layout.longest_header  # how many bytes to gather
         self._line_pos = 0  # HEADERS: where the first line that was not parsed begins
         self._parsed = -1  # HEADERS: the length in the lines parsed, or -1
         self._whole_size = 0  # past the header: bytes of the whole frame
@@ -128,6 +147,8 @@ class FrameReader:
         self._pieces: list[bytes] = []  # the message (raw: the frame) so far, up to ...
         self._piece = bytearray()  # ... its last, small pieces
         self._trailer_pos = 0  # bytes of the trailer that matched
+        self._padding_size = 0  # past the header: bytes of the padding
+        self._padding = b""  # after the message: bytes that align the next frame
 
         self._skipped = 0  # oversized frames discarded
         # The headers of the messages of the last call, if they are kept.
@@ -152,6 +173,7 @@ class FrameReader:
             pos = self._read_header(data, pos, messages)
             pos = self._read_rest(data, pos)
             pos = self._read_trailer(data, pos, messages)
+            pos = self._read_padding(data, pos, messages)
 
     # --- the fast path: ordinary frames that are whole in the chunk -------------------------------
 
@@ -192,7 +214,7 @@ class FrameReader:
         except struct.error:  # the chunk ends in a header: cheaper than to compare for every frame
             pass
         except BaseException:
-            pos = self._skip_frames(data, first_pos, len(messages) - count)
+            pos = skip_frames(self._layout, data, first_pos, len(messages) - count)
             raise
         finally:
             try:
@@ -216,15 +238,21 @@ class FrameReader:
             magic_size, trailer_size, lead_size = len(magic), len(trailer), self._lead_size
             read_field, layout = self._read_field, self._layout
             field_offset = magic_size + lead_size
+            unit, kept, prefix_size = layout.unit, layout.kept, layout.prefix_size
+            more = bool(layout.constants) or layout.align > 1
             while True:
                 found = read_field(layout, data, pos + field_offset)
                 if found is None:
                     break
                 value, rest_pos = found
-                rest_stop = rest_pos + value + adjustment
+                rest_stop = rest_pos + value * unit + adjustment
                 stop = rest_stop + trailer_size
                 if stop > size or value > high or value < low:
                     break
+                if more:
+                    stop += layout.padding(stop - pos)
+                    if stop > size or not layout.has_constants(data, pos):
+                        break
                 if not data.startswith(magic, pos) or not data.startswith(trailer, rest_stop):
                     break
                 if scanned is not None:
@@ -235,9 +263,10 @@ class FrameReader:
                 elif raw:
                     append(data[pos:stop])
                 elif keep_header is not None:
-                    lead = data[pos + magic_size : pos + magic_size + lead_size]
-                    keep_header(data[pos:rest_pos])
-                    append(lead + data[rest_pos:rest_stop])
+                    keep_header(data[pos : max(rest_pos, pos + prefix_size)])
+                    append(layout.lead_of(data, pos) + data[rest_pos:rest_stop])
+                elif kept:
+                    append(layout.lead_of(data, pos) + data[rest_pos:rest_stop])
                 elif lead_size:
                     lead_pos = pos + magic_size
                     append(data[lead_pos : lead_pos + lead_size] + data[rest_pos:rest_stop])
@@ -245,7 +274,7 @@ class FrameReader:
                     append(data[rest_pos:rest_stop])
                 pos = stop
         except BaseException:
-            pos = self._skip_frames(data, first_pos, len(messages) - count)
+            pos = skip_frames(self._layout, data, first_pos, len(messages) - count)
             raise
         finally:
             try:
@@ -255,19 +284,6 @@ class FrameReader:
             self._counting = False
         return pos
 
-    def _skip_frames(self, data: bytes, pos: int, count: int) -> int:
-        """Return where the next frame begins after `count` frames that a fast path took.
-
-        An interruption can come after the delivery of a message and before it is counted.
-        """
-        offset = len(self._magic) + self._lead_size
-        for _ in range(count):
-            found = self._read_field(self._layout, data, pos + offset)
-            assert found is not None
-            value, rest_pos = found
-            pos = rest_pos + value + self._adjustment + len(self._trailer)
-        return pos
-
     # --- the slow path: one frame, part by part ---------------------------------------------------
 
     def _read_header(self, data: bytes, pos: int, messages: list[Any]) -> int:
@@ -275,9 +291,8 @@ class FrameReader:
         if self._phase != IN_HEADER:
             return pos
         header = self._header
-        piece = data[
-            pos : pos + min(self._header_limit - len(header), max(_FIRST_HEADER_STEP, len(header)))
-        ]
+        step = min(self._header_limit - len(header), max(_FIRST_HEADER_STEP, len(header)))
+        piece = data[pos : pos + step]
         past_magic = len(header) >= len(self._magic)
         # Here as below: calls that can fail or be interrupted come first, then counts are stored,
         # so that no byte is counted without being kept or the reverse.
@@ -311,9 +326,17 @@ class FrameReader:
                 )
             return 0
         header_size, value, lead = found
+        is_special = self._layout.is_special(header_size, value)
+        rest_size, more_lead = 0, b""
+        if not is_special:
+            rest_size = self._check_rest_size(header_size, value, len(lead))
+            more_lead = check_constants(self._layout, header, header_size, self._stream_offset)
+            if header_size + len(more_lead) < self._layout.prefix_size:
+                return 0
+        header_size += len(more_lead)
         surplus = self._drop_surplus(header_size, in_chunk)
         header = self._header
-        if value in self._layout.specials:
+        if is_special:
             special = self._layout.specials[value]
             delivered: tuple[Any, ...] = ()
             if self._spans is None:
@@ -324,17 +347,21 @@ class FrameReader:
                 raise _error_texts.scan_of_special(special, self._stream_offset)
             self._end_frame(messages, delivered)
             return surplus
-        rest_size = self._check_rest_size(value, len(lead))
         if self._spans is not None:
             if lead and not self._raw:
                 raise _error_texts.scan_with_lead()
             self._skipping = True  # its bytes are not needed, as those of a skipped frame
+        rest_size -= len(more_lead)
+        lead += more_lead
         whole_size = header_size + rest_size + len(self._trailer)
+        padding_size = self._layout.padding(whole_size)
+        whole_size += padding_size
         lead_size = len(lead)
         if not self._skipping:
             self._piece += header if self._raw else lead
             self._pending_lead = lead_size
         self._whole_size = whole_size
+        self._padding_size = padding_size
         self._rest_left = rest_size
         self._phase = IN_REST
         return surplus
@@ -363,6 +390,8 @@ class FrameReader:
             raise _error_texts.wrong_magic(magic, offset, bytes(header[: right + 1]))
         if len(header) < len(magic):
             return None
+        if layout.constants:
+            check_lead_constants(layout, header, offset)
         if layout.kind == HEADERS:
             self._line_pos, self._parsed, complete = read_lines(
                 header, max(self._line_pos, len(magic)), self._parsed, layout.name, offset
@@ -375,25 +404,19 @@ class FrameReader:
         if found is None:
             return None
         header_size, value = found
-        return header_size, value, bytes(header[len(magic) : layout.field_offset])
+        return header_size, value, layout.lead_of(header, 0)
 
-    def _check_rest_size(self, value: int, lead_size: int) -> int:
+    def _check_rest_size(self, header_size: int, value: int, lead_size: int) -> int:
         """Return the size of the rest; raise or begin to skip if the frame is not allowed."""
-        layout, offset = self._layout, self._stream_offset
-        header = bytes(self._header)
-        rest_size = value + self._adjustment
-        if rest_size < 0 and value >= 0 and layout.counts_frame:
-            least = len(header) + len(self._trailer)
-            raise _error_texts.smaller_than_frame(value, least, offset, header)
-        if rest_size < 0 or value < 0:
-            raise _error_texts.negative_length(value, self._adjustment, offset, header)
-        if lead_size + rest_size > layout.message_max:
+        header = bytes(self._header[:header_size])
+        size = check_rest_size(self._layout, header, value, lead_size, self._stream_offset)
+        if lead_size + size > self._layout.message_max:
             if not self._skip:
                 raise _error_texts.declared_too_large(
-                    lead_size + rest_size, layout.message_max, offset, header
+                    lead_size + size, self._layout.message_max, self._stream_offset, header
                 )
             self._skipping = True
-        return rest_size
+        return size
 
     def _read_rest(self, data: bytes, pos: int) -> int:
         """Keep the chunk's bytes of the rest, or discard them if the frame is skipped."""
@@ -437,20 +460,39 @@ class FrameReader:
             self._deliver(messages)
         return pos
 
+    def _read_padding(self, data: bytes, pos: int, messages: list[Any]) -> int:
+        """Take the padding; a message is delivered before it, a raw frame with it."""
+        if self._phase != IN_PADDING:
+            return pos
+        taken = min(len(data) - pos, self._whole_size - self._pending)
+        stop, pending = pos + taken, self._pending + taken
+        padding = self._padding + data[pos:stop]
+        self._padding, self._pending = padding, pending
+        if pending == self._whole_size:
+            if self._raw or self._spans is not None:
+                self._deliver(messages)
+            else:
+                self._end_frame(messages, ())
+        return stop
+
     def _deliver(self, messages: list[Any]) -> None:
         """Make the message, once, from its pieces."""
-        if self._spans is not None:
+        padding = self._whole_size - self._pending
+        if padding and (self._raw or self._spans is not None):
+            self._phase = IN_PADDING
+        elif self._spans is not None:
             start, stop = self._stream_offset, self._stream_offset + self._pending
             if not self._raw:
-                start += len(self._header)
-                stop -= len(self._trailer)
+                prefix_size = self._layout.prefix_size
+                start += self._layout.header_size if prefix_size else len(self._header)
+                stop -= len(self._trailer) + len(self._padding)
             self._spans.add(start, stop)
             self._end_frame(messages, ())
         elif self._skipping:
             self._end_frame(messages, (), skipped=1)
         else:
-            trailer = self._trailer if self._raw else b""
-            self._end_frame(messages, (b"".join([*self._pieces, self._piece, trailer]),))
+            end = (self._trailer + self._padding) if self._raw else b""
+            self._end_frame(messages, (b"".join([*self._pieces, self._piece, end]),))
 
     def _end_frame(self, messages: list[Any], delivered: tuple[Any, ...], skipped: int = 0) -> None:
         """Deliver a frame's message, if it has one, and prepare for the next frame."""
@@ -463,8 +505,13 @@ class FrameReader:
         # so that no message is delivered and also kept.
         headers += kept
         messages += delivered
-        self._stream_offset = offset
         self._skipped = skipped
+        if self._phase == IN_TRAILER and self._pending < self._whole_size:
+            self._piece = piece
+            self._pieces = pieces
+            self._phase = IN_PADDING
+            return
+        self._stream_offset = offset
         self._header = header
         self._piece = piece
         self._pieces = pieces
@@ -475,11 +522,33 @@ class FrameReader:
         self._skipping = False
         self._pending_lead = 0
         self._trailer_pos = 0
+        self._padding = b""
 
-    def _longest_header(self) -> int:
-        layout = self._layout
-        if layout.kind == VARINT:
-            return layout.field_offset + layout.field_width
-        if layout.kind == TEXT:  # a sign, digits up to the one that is too many, the end mark
-            return layout.field_offset + 1 + 21 + len(layout.end)
-        return len(layout.magic) + layout.max_header
+
+def describe_pending(reader: FrameReader) -> _error_texts.PendingFrame:
+    """Describe the pending frame, for the text of an error about what is missing of it."""
+    where, needed = "header", None
+    header = bytes(reader._header)
+    sample = [header]
+    if reader._phase != IN_HEADER:
+        where = "rest" if reader._phase == IN_REST else "trailer"
+        needed = reader._whole_size
+        if not reader._skipping and reader._phase != IN_PADDING:
+            if reader._raw:  # the message begins with the header
+                sample.clear()
+            lead_size, left = 0 if reader._raw else reader._pending_lead, SAMPLE_SIZE
+            for piece in (*reader._pieces, reader._piece):
+                if left > 0:
+                    sample.append(bytes(piece[lead_size : lead_size + left]))
+                    left -= len(sample[-1])
+                lead_size = 0
+            sample.append(reader._trailer[: reader._trailer_pos])
+    return _error_texts.PendingFrame(
+        reader._layout,
+        where,
+        reader._pending,
+        needed,
+        reader._stream_offset,
+        header,
+        b"".join(sample)[:SAMPLE_SIZE],
+    )

@@ -13,7 +13,7 @@ from typing import Any
 
 from . import _error_texts
 from ._custom_header import read_header
-from ._layout import HasLayout, Layout, layout_of
+from ._layout import CUSTOM, HasLayout, Layout, layout_of
 from .splitter import Encoder, Splitter
 
 __all__ = ["frame_as_travelled", "frames_as_travelled"]
@@ -39,18 +39,21 @@ def frame_as_travelled(codec: HasLayout | Layout, message: Any, header: bytes | 
     if isinstance(codec, Layout):
         codec = _Described(codec)
     if header is None:
-        frame: bytes = Encoder(codec).encode(message)
-        return frame
+        encoded: bytes = Encoder(codec).encode(message)
+        return encoded
     layout = layout_of(codec)
-    # The header says how much of the message travelled after it.
-    splitter = Splitter(codec)
-    if splitter.feed(header):  # a special value, or neither a rest nor a trailer
-        return header
-    rest_size = splitter.bytes_needed - len(layout.trailer)
-    if rest_size > len(message) or splitter.pending != len(header):
-        raise _error_texts.parse_changed_its_answer(0)
-    rest: bytes = message[len(message) - rest_size :]
-    return header + rest + layout.trailer
+    lead_size = layout.message_prefix
+    if layout.kind == CUSTOM or layout.specials:
+        splitter = Splitter(codec)
+        if splitter.feed(header):  # a special value, or neither a rest nor a trailer
+            return header
+        if layout.kind == CUSTOM:  # the header says how much of the message travelled after it
+            rest_size = splitter.bytes_needed - len(layout.trailer)
+            if rest_size > len(message) or splitter.pending != len(header):
+                raise _error_texts.parse_changed_its_answer(0)
+            lead_size = len(message) - rest_size
+    rest: bytes = message[lead_size:]
+    return _padded(layout, header + rest + layout.trailer)
 
 
 def frames_as_travelled(
@@ -96,6 +99,10 @@ def _custom_frame(layout: Layout, message: bytes, header: bytes, following: byte
         lead = parsed[2]
         if message.startswith(lead) and parsed[1] == len(message) - len(lead):
             if len(rest) == parsed[1]:
-                return frame
+                return _padded(layout, frame)
             rest = message[len(lead) :]
     raise _error_texts.parse_changed_its_answer(0)
+
+
+def _padded(layout: Layout, frame: bytes) -> bytes:
+    return frame + bytes(layout.padding(len(frame)))

@@ -8,7 +8,9 @@ and add::
             |------- header_size -----------|
     message:         [ lead ]                [ rest ]
 
-    rest size = field value + adjustment
+    rest size = field value * unit + adjustment
+
+With a mask, some bytes of the length field are also part of the message, at the end of its lead.
 """
 
 from __future__ import annotations
@@ -16,11 +18,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 __all__ = [
+    "BCD",
+    "BER",
     "CUSTOM",
     "DIGITS",
+    "FIXED",
     "HEADERS",
     "LARGEST_SIZE",
     "MAX_VALUE",
@@ -30,6 +35,7 @@ __all__ = [
     "VARINT",
     "HasLayout",
     "Layout",
+    "Wide",
     "layout_of",
 ]
 
@@ -38,8 +44,11 @@ UINT = 0  # binary, fixed width
 DIGITS = 1  # ASCII digits, fixed width
 VARINT = 2  # LEB128
 TEXT = 3  # ASCII digits up to an end mark
-HEADERS = 4  # a block of "Name: value" lines
-CUSTOM = 5  # the user's parse() and build()
+BCD = 4  # packed decimal digits, fixed width
+BER = 5  # X.690 definite length
+FIXED = 6  # no length field: all messages have one size
+HEADERS = 7  # a block of "Name: value" lines
+CUSTOM = 8  # the user's parse() and build()
 
 MAX_VALUE = 2**64 - 1  # the largest value of any length field
 
@@ -47,11 +56,24 @@ MAX_VALUE = 2**64 - 1  # the largest value of any length field
 # sizes of ordinary frames without a check for overflow.
 LARGEST_SIZE = sys.maxsize // 2
 
-# Stored for "no limit": more than any 64-bit length with an adjustment can declare.
-NO_LIMIT = 2**66
+# Stored for "no limit": more than any 64-bit length with a unit and an adjustment can declare.
+NO_LIMIT = 2**100
 
 Parse = Callable[[memoryview], Any]
 Build = Callable[[memoryview], Any]
+
+
+class Wide(NamedTuple):
+    """A wider length that follows the length field directly, where the field has the value `key`.
+
+    It is longer than needed if it is less than `least`, the smallest value that no narrower one
+    holds, and the length field itself can hold it.
+    """
+
+    key: int
+    width: int  # in bytes
+    little: bool
+    least: int
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -65,16 +87,28 @@ class Layout:
     magic: bytes = b""
     trailer: bytes = b""
     field_offset: int = 0  # where the length field starts, from the frame's first byte
-    field_width: int = 0  # UINT, DIGITS: exact; VARINT: the longest form; others 0
+    # UINT, DIGITS, BCD: exact; VARINT, BER: the longest form; others 0
+    field_width: int = 0
     max_header: int = 0  # HEADERS, CUSTOM: the longest header without the magic
     little: bool = False  # UINT: least significant byte first
     signed: bool = False  # UINT: two's complement, negative values are invalid
     base: int = 10  # DIGITS, TEXT: 10 or 16
     end: bytes = b""  # TEXT: the end mark
+    leading_zeros: bool = False  # TEXT: leading zeros are read
+    max_digits: int = 20  # TEXT: the most digits
     name: str = ""  # HEADERS: the name of the header that holds the length
-    adjustment: int = 0  # rest size = field value + adjustment
+    adjustment: int = 0  # rest size = field value * unit + adjustment
+    unit: int = 1  # the field counts units of this many bytes
+    mask: int = 0  # UINT: the bits of the field that hold the length; 0: all
+    wider: tuple[Wide, ...] = ()  # UINT: narrowest first
+    wider_strict: bool = True  # a wider length that is longer than needed is invalid
+    size: int = 0  # FIXED: of the message
+    constants: tuple[tuple[int, bytes], ...] = ()  # frame offset, bytes; by offset
+    align: int = 1  # zero bytes follow until the frame's size is a multiple of this
     counts_frame: bool = False  # the field counts the whole frame; used only in an error's text
-    field_max: int = MAX_VALUE  # the largest value that the field can hold
+    plain_max: int = MAX_VALUE  # the largest value of the length field itself
+    field_max: int = MAX_VALUE  # the same, or of the widest length in `wider`
+    min_message_size: int = 0
     max_message_size: int = NO_LIMIT
     specials: Mapping[int, Hashable] = field(default_factory=dict)  # field value -> object
     parse: Parse | None = None  # CUSTOM
@@ -85,7 +119,15 @@ class Layout:
     lead_size: int = field(
         init=False
     )  # bytes between magic and field; CUSTOM: 0, parse() returns it
-    header_size: int = field(init=False)  # magic, lead and length field; 0 if the size varies
+    # Magic, lead and length field; 0 if the size varies, or there is nothing before the rest.
+    header_size: int = field(init=False)
+    kept: tuple[int, ...] = field(init=False)  # bytes of the field that are also in the message
+    message_lead: int = field(init=False)  # bytes of the lead and of these
+    longest_header: int = field(init=False)  # how many bytes the slow path gathers
+    message_prefix: int = field(init=False)  # bytes of the lead, or up to the last constant
+    # Frame offset of the last constant's end, if that is in the rest; else 0. The slow path reads
+    # the bytes up to there with the header.
+    prefix_size: int = field(init=False)
     rest_min: int = field(init=False)  # the smallest rest; a field's value is never negative
     rest_max: int = field(init=False)  # the largest rest that both the limit and the field allow
     message_max: int = field(init=False)  # the largest message
@@ -93,6 +135,7 @@ class Layout:
     bytes_are_special: bool = field(init=False)  # a special object can equal a message
     quick_range: tuple[int, int] = field(init=False)  # see _quick_range
     plain: bool = field(init=False)  # UINT, and nothing in the frame but the field and the rest
+    extended: bool = field(init=False)  # a unit, a mask, wider fields, constants or padding
     # Each message has one possible frame, the one that the encoder writes.
     canonical: bool = field(init=False)
     # The same as a C structure (_numbers.pxd), made when the compiled engine first needs it.
@@ -100,34 +143,116 @@ class Layout:
 
     def __post_init__(self) -> None:
         lead_size = 0 if self.kind == CUSTOM else self.field_offset - len(self.magic)
-        fixed = self.kind in (UINT, DIGITS)
-        rest_max = min(self.max_message_size - lead_size, self.field_max + self.adjustment)
+        fixed = self.kind in (UINT, DIGITS, BCD, FIXED) and not self.wider
+        header_size = self.field_offset + self.field_width if fixed else 0
+        kept = self._kept_bytes()
+        message_lead = lead_size + len(kept)
+        last_constant = max((pos + len(constant) for pos, constant in self.constants), default=0)
+        prefix_size = last_constant if last_constant > self.field_offset else 0
+        rest_min = max(0, self.adjustment, self.min_message_size - message_lead)
+        rest_max = min(
+            self.max_message_size - message_lead, self.field_max * self.unit + self.adjustment
+        )
+        if self.kind == FIXED:
+            rest_min = rest_max = self.size
+        extended = self._is_extended()
         special_values = {special: value for value, special in self.specials.items()}
         for name, value in (
             ("byteorder", "little" if self.little else "big"),
             ("lead_size", lead_size),
-            ("header_size", self.field_offset + self.field_width if fixed else 0),
-            ("rest_min", max(0, self.adjustment)),
+            ("header_size", header_size),
+            ("kept", kept),
+            ("message_lead", message_lead),
+            ("longest_header", max(self._longest_header(), prefix_size)),
+            ("message_prefix", max(message_lead, prefix_size - header_size + message_lead)),
+            ("prefix_size", prefix_size),
+            ("rest_min", max(rest_min, prefix_size - header_size)),
             ("rest_max", rest_max),
-            ("message_max", rest_max + lead_size),
+            ("message_max", rest_max + message_lead),
             ("special_values", special_values),
-            ("canonical", self.kind < HEADERS and self.base == 10),
-            ("plain", self.kind == UINT and not (lead_size or self.magic or self.trailer)),
+            ("canonical", self._is_canonical()),
+            ("extended", extended),
+            ("plain", self.kind == UINT and not (self.field_offset or self.trailer or extended)),
             ("bytes_are_special", any(isinstance(s, bytes | memoryview) for s in special_values)),
         ):
             object.__setattr__(self, name, value)
         object.__setattr__(self, "quick_range", self._quick_range())
 
-    def _quick_range(self) -> tuple[int, int]:
-        """Return ``(low, span)``: the field values ``low .. low + span`` of ordinary frames.
+    def message_position(self, frame_offset: int) -> int:
+        """Return where a byte of the lead or the rest is in the message."""
+        if frame_offset < self.field_offset:
+            return frame_offset - len(self.magic)
+        return frame_offset - self.header_size + self.message_lead
 
-        Each of them declares a rest within the limit whose size fits a C integer, and is not a
+    def is_special(self, header_size: int, value: int) -> bool:
+        """Return whether a field's value means a special object; a wider length never does."""
+        if value not in self.specials:
+            return False
+        return not self.wider or header_size == self.field_offset + self.field_width
+
+    def lead_of(self, data: bytes | bytearray, pos: int) -> bytes:
+        """Return the start of the message whose frame begins at `pos`: all before the rest."""
+        field_pos = pos + self.field_offset
+        lead = bytes(data[pos + len(self.magic) : field_pos])
+        if not self.kept:
+            return lead
+        mask = self.mask.to_bytes(self.field_width, self.byteorder)
+        return lead + bytes(data[field_pos + index] & ~mask[index] for index in self.kept)
+
+    def has_constants(self, data: bytes, pos: int) -> bool:
+        """Return whether the whole frame at `pos` has the constants."""
+        return all(data.startswith(constant, pos + at) for at, constant in self.constants)
+
+    def holds(self, value: int) -> bool:
+        """Return whether the length field itself holds a length, without a wider one."""
+        if value > self.plain_max or (self.mask and value & ~self.mask):
+            return False
+        return all(value != wide.key for wide in self.wider)
+
+    def wide_for(self, value: int) -> Wide | None:
+        """Return the narrowest wider field for a length, or None if the length field holds it."""
+        if not self.wider or self.holds(value):
+            return None
+        return next((wide for wide in self.wider if not value >> 8 * wide.width), None)
+
+    def padding(self, frame_size: int) -> int:
+        """Return how many bytes follow a frame of a size to align it."""
+        return -frame_size % self.align
+
+    def _longest_header(self) -> int:
+        if self.kind in (HEADERS, CUSTOM):
+            return len(self.magic) + self.max_header
+        if self.kind == TEXT:  # a sign, digits up to the one that is too many, the end mark
+            return self.field_offset + 1 + self.max_digits + 1 + len(self.end)
+        widest = max((wide.width for wide in self.wider), default=0)
+        return self.field_offset + self.field_width + widest
+
+    def _kept_bytes(self) -> tuple[int, ...]:
+        if not self.mask:
+            return ()
+        mask = self.mask.to_bytes(self.field_width, "little" if self.little else "big")
+        return tuple(pos for pos, byte in enumerate(mask) if byte != 0xFF)
+
+    def _is_canonical(self) -> bool:
+        if self.kind in (BER, HEADERS, CUSTOM):
+            return False
+        return self.base == 10 and not self.leading_zeros and self.wider_strict
+
+    def _is_extended(self) -> bool:
+        return bool(self.mask or self.wider or self.constants or self.unit > 1 or self.align > 1)
+
+    def _quick_range(self) -> tuple[int, int]:
+        """Return ``(low, span)``: the lengths ``low .. low + span`` of ordinary frames.
+
+        Each of them declares a rest within the limits whose size fits a C integer, and is not a
         special value, so that the engines' fast path needs one comparison. Specials can leave
         several such ranges: this is the widest one, and the slow path reads all other values. The
         span is -1 if no value is ordinary.
         """
-        first = self.rest_min - self.adjustment
-        last = min(self.rest_max, LARGEST_SIZE) - self.adjustment
+        if self.kind == FIXED:
+            return self.size, 0 if self.rest_min <= self.rest_max <= LARGEST_SIZE else -1
+        first = -((self.adjustment - self.rest_min) // self.unit)
+        last = (min(self.rest_max, LARGEST_SIZE) - self.adjustment) // self.unit
         low, span = first, -1
         for value in sorted({v for v in self.specials if first <= v <= last} | {last + 1}):
             if value - 1 - first > span:

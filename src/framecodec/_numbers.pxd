@@ -25,16 +25,38 @@ cdef enum:
     DIGITS = 1
     VARINT = 2
     TEXT = 3
-    HEADERS = 4
-    CUSTOM = 5
+    BCD = 4
+    BER = 5
+    FIXED = 6
+    HEADERS = 7
+    CUSTOM = 8
+
+    # As many as a codec can have: see _parameters.py.
+    MOST_CONSTANTS = 16
+    MOST_WIDE_FIELDS = 8
+
+
+cdef struct WideField:
+    uint64_t key
+    uint64_t least  # a smaller value is longer than needed
+    int width
+    bint little
+
+
+cdef struct Constant:
+    Py_ssize_t offset  # in the frame
+    Py_ssize_t position  # in the message
+    Py_ssize_t size
+    const uint8_t* data
 
 
 cdef struct Shape:
     # The numbers of a Layout that the loops need. The pointers are into the layout's own bytes.
     int kind
-    int width  # of the field: UINT, DIGITS exact; VARINT the longest
+    int width  # of the field: UINT, DIGITS, BCD exact; VARINT, BER the longest
     int base
     bint little
+    bint extended  # a unit, a mask, wider fields, constants or padding
     bint plain  # UINT, and nothing in the frame but the field and the rest
     const uint8_t* magic
     const uint8_t* trailer
@@ -47,7 +69,23 @@ cdef struct Shape:
     Py_ssize_t header_size  # 0 where it varies
     Py_ssize_t adjustment
     Py_ssize_t message_max  # at most LARGEST_SIZE
-    uint64_t quick_low  # field values low .. low + span are ordinary: see Layout
+    Py_ssize_t unit  # rest size = value * unit + adjustment
+    Py_ssize_t align
+    Py_ssize_t prefix_size  # 0, or where the last constant in the rest ends
+    Py_ssize_t message_lead  # bytes of the message before the rest: the lead, and kept bytes
+    uint64_t mask  # UINT: the bits that hold the length
+    uint64_t plain_max  # the largest value of the length field itself; FIXED: the size
+    int kept_size  # UINT with a mask: bytes of the field that are also in the message
+    uint8_t kept[8]  # their positions in the field ...
+    uint8_t kept_bits[8]  # ... and their bits outside the mask
+    int wide_count
+    bint wider_strict
+    WideField wide[8]  # MOST_WIDE_FIELDS
+    int constant_count
+    Constant constants[16]  # MOST_CONSTANTS
+    bint leading_zeros
+    int max_digits
+    uint64_t quick_low  # lengths low .. low + span are ordinary: see Layout
     uint64_t quick_span
 
 
@@ -80,6 +118,7 @@ cdef inline int fill_shape(Shape* shape, layout) except -1:
     shape.base = layout.base
     shape.little = layout.little
     shape.plain = layout.plain
+    shape.extended = layout.extended
     shape.magic = _address(layout.magic)
     shape.trailer = _address(layout.trailer)
     shape.end = _address(layout.end)
@@ -90,6 +129,29 @@ cdef inline int fill_shape(Shape* shape, layout) except -1:
     shape.field_offset = layout.field_offset
     shape.header_size = layout.header_size
     shape.adjustment = layout.adjustment
+    shape.unit = layout.unit
+    shape.align = layout.align
+    shape.prefix_size = layout.prefix_size
+    shape.message_lead = layout.message_lead
+    shape.plain_max = layout.size if layout.kind == FIXED else layout.plain_max
+    shape.wider_strict = layout.wider_strict
+    shape.leading_zeros = layout.leading_zeros
+    shape.max_digits = layout.max_digits
+    shape.mask = layout.mask or <uint64_t>0xFFFFFFFFFFFFFFFF
+    if layout.mask:
+        mask = layout.mask.to_bytes(layout.field_width, layout.byteorder)
+        for pos in layout.kept:
+            shape.kept[shape.kept_size] = pos
+            shape.kept_bits[shape.kept_size] = 0xFF ^ <int>mask[pos]
+            shape.kept_size += 1
+    for wide in layout.wider:
+        shape.wide[shape.wide_count] = WideField(wide.key, wide.least, wide.width, wide.little)
+        shape.wide_count += 1
+    for offset, constant in layout.constants:
+        shape.constants[shape.constant_count] = Constant(
+            offset, layout.message_position(offset), len(constant), _address(constant)
+        )
+        shape.constant_count += 1
     shape.message_max = min(layout.message_max, LARGEST_SIZE)
     shape.quick_low = low
     shape.quick_span = span & <uint64_t>0xFFFFFFFFFFFFFFFF
@@ -202,6 +264,52 @@ cdef inline void store_digits(
         digit = value % base
         value //= base
         p[i] = c'0' + digit if digit < 10 else c'a' + digit - 10
+
+
+cdef inline void store_ber(uint8_t* p, uint64_t value, Py_ssize_t size) noexcept nogil:
+    if size == 1:
+        p[0] = value & 0x7F
+    else:
+        p[0] = 0x80 | <uint8_t>(size - 1)
+        store(p + 1, value, <int>size - 1, False)
+
+
+cdef inline void store_bcd(uint8_t* p, uint64_t value, Py_ssize_t width) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef int pair
+    for i in range(width - 1, -1, -1):
+        pair = value % 100
+        value //= 100
+        p[i] = <uint8_t>(pair // 10 << 4 | pair % 10)
+
+
+cdef inline bint shape_holds(const Shape* shape, uint64_t value) noexcept nogil:
+    """Return whether the length field itself holds a length, without a wider one."""
+    cdef int i
+    if value > shape.plain_max or value & ~shape.mask:
+        return False
+    for i in range(shape.wide_count):
+        if value == shape.wide[i].key:
+            return False
+    return True
+
+
+cdef inline const WideField* wide_field_for(const Shape* shape, uint64_t value) noexcept nogil:
+    """Return the narrowest wider field for a length, or NULL if the length field holds it."""
+    cdef int i
+    if not shape.wide_count or shape_holds(shape, value):
+        return NULL
+    for i in range(shape.wide_count):
+        if shape.wide[i].width == 8 or not value >> 8 * shape.wide[i].width:
+            return &shape.wide[i]
+    return NULL
+
+
+cdef inline Py_ssize_t padding_of(const Shape* shape, Py_ssize_t frame_size) noexcept nogil:
+    """Return how many bytes follow a frame of a size to align it."""
+    if shape.align <= 1 or not frame_size % shape.align:
+        return 0
+    return shape.align - frame_size % shape.align
 
 
 cdef inline int digit_value(uint8_t byte, int base) noexcept nogil:

@@ -11,8 +11,11 @@ from typing import Any, Literal, TypedDict
 
 from ._bytes_like import view_bytes
 from ._layout import (
+    BCD,
+    BER,
     CUSTOM,
     DIGITS,
+    FIXED,
     HEADERS,
     LARGEST_SIZE,
     MAX_VALUE,
@@ -21,6 +24,7 @@ from ._layout import (
     UINT,
     VARINT,
     Layout,
+    Wide,
 )
 
 __all__ = [
@@ -40,6 +44,17 @@ _LARGEST_CONSTANT = 1024
 _LARGEST_DIGITS = 64
 _LARGEST_END = 16
 _LARGEST_HEADER = 1024 * 1024
+_LARGEST_UNIT = 2**32
+_LARGEST_ALIGN = 64 * 1024
+_MOST_CONSTANTS = 16
+_MOST_WIDE_FIELDS = 8
+
+# Parameters that only some kinds have. For the others they must have their defaults.
+_NEED_LENGTH = (
+    *("length_offset", "length_adjustment", "length_unit", "length_mask", "wider"),
+    *("specials", "wider_than_needed"),
+)
+_NEED_BINARY_LENGTH = ("length_mask", "wider", "wider_than_needed")
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -50,9 +65,16 @@ class CommonParameters(TypedDict, total=False):
     length_offset: int | None
     length_adjustment: int
     length_includes: Literal["rest", "frame"]
+    length_unit: int
+    length_mask: int | None
+    wider: Mapping[int, str] | None
+    wider_than_needed: Literal["invalid", "accept"]
     magic: bytes
     trailer: bytes
+    constants: Mapping[int, bytes] | None
     specials: Mapping[int, Hashable] | None
+    align: int
+    min_message_size: int
     max_message_size: int | None
 
 
@@ -60,9 +82,16 @@ COMMON_DEFAULTS: CommonParameters = {
     "length_offset": None,
     "length_adjustment": 0,
     "length_includes": "rest",
+    "length_unit": 1,
+    "length_mask": None,
+    "wider": None,
+    "wider_than_needed": "invalid",
     "magic": b"",
     "trailer": b"",
+    "constants": None,
     "specials": None,
+    "align": 1,
+    "min_message_size": 0,
     "max_message_size": DEFAULT_MAX_MESSAGE_SIZE,
 }
 
@@ -122,11 +151,27 @@ def _make_plain(parameters: dict[str, Any]) -> None:
         if offset == magic_size:
             parameters["length_offset"] = None
 
+    _check_int(parameters, "length_unit", 1, _LARGEST_UNIT)
+    _check_int(parameters, "align", 1, _LARGEST_ALIGN)
+    least = _check_int(parameters, "min_message_size", 0, None)
     if parameters["max_message_size"] is not None:
-        _check_int(parameters, "max_message_size", 0, None)
+        most = _check_int(parameters, "max_message_size", 0, None)
+        if least > most:
+            raise ValueError(f"min_message_size={least} is larger than max_message_size={most}")
 
     if parameters["specials"] is not None:
         parameters["specials"] = _check_specials(parameters["specials"])
+    if parameters["constants"] is not None:
+        parameters["constants"] = _check_constants(parameters["constants"])
+    if parameters["length_mask"] is not None:
+        _check_int(parameters, "length_mask", 1, MAX_VALUE)
+    if parameters["wider"] is not None:
+        parameters["wider"] = _check_wider(parameters["wider"])
+    if parameters["wider_than_needed"] not in ("invalid", "accept"):
+        raise ValueError(
+            'wider_than_needed must be "invalid" or "accept", '
+            f"not {parameters['wider_than_needed']!r}"
+        )
 
 
 def _check_bytes(name: str, value: Any) -> bytes:
@@ -167,6 +212,45 @@ def _check_specials(specials: object) -> Mapping[int, Hashable] | None:
     return MappingProxyType(plain) if plain else None
 
 
+def _check_constants(constants: object) -> Mapping[int, bytes] | None:
+    if not isinstance(constants, Mapping):
+        raise TypeError(f"constants must be a mapping, not {constants!r}")
+    plain: dict[int, bytes] = {}
+    for key, value in constants.items():
+        offset = _check_int({"a constant's offset": key}, "a constant's offset", 0, _LARGEST_OFFSET)
+        plain[offset] = _check_bytes("a constant", value)
+        if not 1 <= len(plain[offset]) <= _LARGEST_CONSTANT:
+            raise ValueError(
+                f"a constant must have 1 to {_LARGEST_CONSTANT} bytes, not {len(plain[offset])}"
+            )
+    if len(plain) > _MOST_CONSTANTS:
+        raise ValueError(f"constants can have {_MOST_CONSTANTS} items, not {len(plain)}")
+    return MappingProxyType(dict(sorted(plain.items()))) if plain else None
+
+
+_WIDE_FIELD = re.compile(r"u(8|16|24|32|40|48|56|64)(be|le|native)?")
+
+
+def _check_wider(wider: object) -> Mapping[int, str] | None:
+    if not isinstance(wider, Mapping):
+        raise TypeError(f"wider must be a mapping, not {wider!r}")
+    plain: dict[int, str] = {}
+    for key, value in wider.items():
+        if not isinstance(key, int) or isinstance(key, bool):
+            raise TypeError(f"a field value in wider must be an int, not {key!r}")
+        if not isinstance(value, str):
+            raise TypeError(f"a field in wider must be a str, not {value!r}")
+        match = _WIDE_FIELD.fullmatch(value)
+        if not match or (match[2] is None and match[1] != "8"):
+            raise ValueError(
+                f"a field in wider must be u8, u16be, u32le, u64native or similar, not {value!r}"
+            )
+        plain[int(key)] = str(value)
+    if len(plain) > _MOST_WIDE_FIELDS:
+        raise ValueError(f"wider can have {_MOST_WIDE_FIELDS} items, not {len(plain)}")
+    return MappingProxyType(plain) if plain else None
+
+
 def _check_base(parameters: dict[str, Any]) -> int:
     base = _check_int(parameters, "base", -MAX_VALUE, None)
     if base not in (10, 16):
@@ -176,15 +260,15 @@ def _check_base(parameters: dict[str, Any]) -> int:
 
 def _check_includes_rest(parameters: Mapping[str, Any], kind: str) -> None:
     if parameters["length_includes"] == "frame":
-        raise ValueError(
-            'length_includes="frame" needs a length field of fixed width; '
-            f"the width of that of Codec.{kind}() varies"
-        )
+        found = f"the width of that of Codec.{kind}() varies"
+        if kind == "fixed":
+            found = "Codec.fixed() has no length field"
+        raise ValueError(f'length_includes="frame" needs a length field of fixed width; {found}')
 
 
 def _check_unused(parameters: Mapping[str, Any], kind: str, names: Iterable[str]) -> None:
     for name in names:
-        if parameters[name]:
+        if parameters[name] != COMMON_DEFAULTS[name]:  # type: ignore[literal-required]
             raise ValueError(f"{name} has no meaning for Codec.{kind}(); remove it")
 
 
@@ -210,34 +294,98 @@ def _struct_layout(parameters: dict[str, Any]) -> Layout:
     order, code = (fmt[0], fmt[1:]) if fmt[:1] in "@=<>!" and fmt else ("@", fmt)
     codes = "bBhHiIlLqQnN" if order == "@" else "bBhHiIlLqQ"
     if len(code) != 1 or code not in codes:
+        hint = ""
+        if len(code) > 1:
+            hint = (
+                ". For a header of several fields, describe its length field alone:"
+                " length_offset counts the bytes before it, length_adjustment those after it"
+            )
         raise ValueError(
-            f'fmt must be one integer in struct notation, such as "!I" or "i", not {fmt!r}'
+            f'fmt must be one integer in struct notation, such as "!I" or "i", not {fmt!r}{hint}'
         )
     little = order == "<" or (order in "@=" and sys.byteorder == "little")
     return _binary_layout(parameters, struct.calcsize(fmt), little, code.islower())
 
 
 def _binary_layout(parameters: dict[str, Any], width: int, little: bool, signed: bool) -> Layout:
-    bits = 8 * width - signed
+    full = 2 ** (8 * width) - 1
+    mask = parameters["length_mask"] or full
+    if mask > full:
+        raise ValueError(f"length_mask={mask:#x} has bits outside the field of {width} bytes")
+    if mask == full:
+        parameters["length_mask"] = None
+    elif signed:
+        raise ValueError("length_mask needs an unsigned field; remove it, or the sign")
+    plain_max = min(mask, 2 ** (8 * width - signed) - 1)
+    wider = _wider_layout(parameters, mask, signed)
     return _fixed_layout(
         parameters,
         kind=UINT,
         field_width=width,
         little=little,
         signed=signed,
-        field_max=2**bits - 1,
+        mask=0 if mask == full else mask,
+        wider=wider,
+        wider_strict=parameters["wider_than_needed"] == "invalid",
+        plain_max=plain_max,
+        field_max=max(plain_max, *(2 ** (8 * wide.width) - 1 for wide in wider), 0),
+    )
+
+
+def _wider_layout(parameters: dict[str, Any], mask: int, signed: bool) -> tuple[Wide, ...]:
+    wider: Mapping[int, str] = parameters["wider"] or {}
+    if not wider:
+        if parameters["wider_than_needed"] != "invalid":
+            raise ValueError('wider_than_needed="accept" has no meaning without wider')
+        return ()
+    if signed:
+        raise ValueError("wider needs an unsigned field; remove it, or the sign")
+    if parameters["length_includes"] == "frame":
+        raise ValueError(
+            'length_includes="frame" needs a length field of fixed width; with wider it varies'
+        )
+    fields = []
+    for key, field in wider.items():
+        if key < 0 or key & mask != key:
+            raise ValueError(
+                f"wider: the length field cannot hold the value {key}"
+                + ("" if parameters["length_mask"] is None else f" (length_mask={mask:#x})")
+            )
+        if key in (parameters["specials"] or ()):
+            raise ValueError(f"the field value {key} is in wider and in specials; remove one")
+        bits, order = _WIDE_FIELD.fullmatch(field).groups()  # type: ignore[union-attr]
+        little = order == "le" or (order == "native" and sys.byteorder == "little")
+        fields.append((int(bits) // 8, key, little))
+    fields.sort(key=lambda wide: wide[0])
+    return tuple(
+        Wide(key, width, little, max((2 ** (8 * w) for w, _, _ in fields if w < width), default=0))
+        for width, key, little in fields
     )
 
 
 def _digits_layout(parameters: dict[str, Any]) -> Layout:
+    if parameters["base"] == "bcd":
+        return _bcd_layout(parameters)
     width = _check_int(parameters, "width", 1, _LARGEST_DIGITS)
     base = _check_base(parameters)
+    _check_unused(parameters, "digits", _NEED_BINARY_LENGTH)
     return _fixed_layout(
         parameters,
         kind=DIGITS,
         field_width=width,
         base=base,
+        plain_max=min(base**width - 1, MAX_VALUE),
         field_max=min(base**width - 1, MAX_VALUE),
+    )
+
+
+def _bcd_layout(parameters: dict[str, Any]) -> Layout:
+    parameters["base"] = "bcd"
+    width = _check_int(parameters, "width", 1, _LARGEST_DIGITS // 2)
+    _check_unused(parameters, "digits", _NEED_BINARY_LENGTH)
+    largest = min(100**width - 1, MAX_VALUE)
+    return _fixed_layout(
+        parameters, kind=BCD, field_width=width, plain_max=largest, field_max=largest
     )
 
 
@@ -253,16 +401,49 @@ def _fixed_layout(parameters: dict[str, Any], *, field_width: int, **more: Any) 
 def _varint_layout(parameters: dict[str, Any]) -> Layout:
     max_width = _check_int(parameters, "max_width", 1, 10)
     _check_includes_rest(parameters, "varint")
+    _check_unused(parameters, "varint", _NEED_BINARY_LENGTH)
+    largest = min(2 ** (7 * max_width) - 1, MAX_VALUE)
     return Layout(
         **_common_layout(parameters),
         kind=VARINT,
         field_width=max_width,
-        field_max=min(2 ** (7 * max_width) - 1, MAX_VALUE),
+        plain_max=largest,
+        field_max=largest,
     )
+
+
+def _ber_layout(parameters: dict[str, Any]) -> Layout:
+    max_width = _check_int(parameters, "max_width", 1, 8)
+    _check_includes_rest(parameters, "ber")
+    _check_unused(parameters, "ber", _NEED_BINARY_LENGTH)
+    largest = 2 ** (8 * max_width) - 1
+    return Layout(
+        **_common_layout(parameters),
+        kind=BER,
+        field_width=1 + max_width,
+        plain_max=largest,
+        field_max=largest,
+    )
+
+
+def _size_layout(parameters: dict[str, Any]) -> Layout:
+    size = _check_int(parameters, "size", 1, LARGEST_SIZE)
+    _check_includes_rest(parameters, "fixed")
+    _check_unused(parameters, "fixed", _NEED_LENGTH)
+    least, most = parameters["min_message_size"], parameters["max_message_size"]
+    if size < least:
+        raise ValueError(f"size={size} is less than min_message_size={least}")
+    if most is not None and size > most:
+        raise ValueError(f"size={size} is more than max_message_size={most}")
+    return Layout(**_common_layout(parameters), kind=FIXED, size=size)
 
 
 def _text_layout(parameters: dict[str, Any]) -> Layout:
     base = _check_base(parameters)
+    if not isinstance(parameters["leading_zeros"], bool):
+        raise TypeError(f"leading_zeros must be a bool, not {parameters['leading_zeros']!r}")
+    max_digits = _check_int(parameters, "max_digits", 1, _LARGEST_DIGITS)
+    _check_unused(parameters, "text", _NEED_BINARY_LENGTH)
     end: bytes = parameters["end"]
     _check_includes_rest(parameters, "text")
     if not 1 <= len(end) <= _LARGEST_END:
@@ -272,7 +453,17 @@ def _text_layout(parameters: dict[str, Any]) -> Layout:
             f"end={end!r} begins with a character that a base {base} length can contain; "
             "use another end mark"
         )
-    return Layout(**_common_layout(parameters), kind=TEXT, base=base, end=end)
+    largest = min(base**max_digits - 1, MAX_VALUE)
+    return Layout(
+        **_common_layout(parameters),
+        kind=TEXT,
+        base=base,
+        end=end,
+        leading_zeros=parameters["leading_zeros"],
+        max_digits=max_digits,
+        plain_max=largest,
+        field_max=largest,
+    )
 
 
 def _headers_layout(parameters: dict[str, Any]) -> Layout:
@@ -286,7 +477,7 @@ def _headers_layout(parameters: dict[str, Any]) -> Layout:
         )
     max_header = _check_int(parameters, "max_header", 1, _LARGEST_HEADER)
     _check_includes_rest(parameters, "headers")
-    _check_unused(parameters, "headers", ("length_offset",))
+    _check_unused(parameters, "headers", ("length_offset", "constants", *_NEED_BINARY_LENGTH))
     layout = Layout(**_common_layout(parameters), kind=HEADERS, name=name, max_header=max_header)
     value = max(layout.rest_max - layout.adjustment, *layout.specials, 0)
     largest = len(f"{name}: {value}\r\n\r\n")
@@ -310,7 +501,7 @@ def _custom_layout(parameters: dict[str, Any]) -> Layout:
             )
     max_header = _check_int(parameters, "max_header", 1, _LARGEST_HEADER)
     _check_includes_rest(parameters, "custom")
-    _check_unused(parameters, "custom", ("length_offset", "length_adjustment", "specials"))
+    _check_unused(parameters, "custom", ("constants", *_NEED_LENGTH))
     return Layout(
         **_common_layout(parameters),
         kind=CUSTOM,
@@ -328,6 +519,10 @@ def _common_layout(parameters: Mapping[str, Any]) -> dict[str, Any]:
         "trailer": parameters["trailer"],
         "field_offset": len(magic) if offset is None else offset,
         "adjustment": parameters["length_adjustment"],
+        "unit": parameters["length_unit"],
+        "constants": tuple((parameters["constants"] or {}).items()),
+        "align": parameters["align"],
+        "min_message_size": parameters["min_message_size"],
         "specials": parameters["specials"] or {},
         "max_message_size": NO_LIMIT if limit is None else limit,
     }
@@ -339,7 +534,9 @@ _KINDS: dict[str, tuple[tuple[str, ...], Callable[[dict[str, Any]], Layout]]] = 
     "struct": (("fmt",), _struct_layout),
     "digits": (("width", "base"), _digits_layout),
     "varint": (("max_width",), _varint_layout),
-    "text": (("end", "base"), _text_layout),
+    "ber": (("max_width",), _ber_layout),
+    "fixed": (("size",), _size_layout),
+    "text": (("end", "base", "leading_zeros", "max_digits"), _text_layout),
     "headers": (("name", "max_header"), _headers_layout),
     "custom": (("parse", "build", "max_header"), _custom_layout),
 }
@@ -356,12 +553,16 @@ def _check_layout(layout: Layout, parameters: Mapping[str, Any]) -> Layout:
             f"magic and trailer can have at most {_LARGEST_CONSTANT} bytes each, "
             f"not {len(layout.magic)} and {len(layout.trailer)}"
         )
-    if layout.specials and layout.lead_size:
+    if layout.specials and layout.message_lead:
+        cause = "length_offset" if layout.lead_size else "length_mask"
         raise ValueError(
             "specials exclude a lead, because a special frame has no message bytes; "
-            f"length_offset={layout.field_offset} makes a lead of {layout.lead_size} bytes: "
-            "remove specials or length_offset"
+            f"{cause}={parameters[cause]} makes a lead of {layout.message_lead} bytes: "
+            f"remove specials or {cause}"
         )
+    if layout.specials and layout.align > 1:
+        raise ValueError("specials exclude align; remove one of them")
+    _check_constant_places(layout)
     _check_special_values(layout)
     if layout.quick_range[1] < 0:
         left = "only special values" if layout.specials else "no size"
@@ -369,16 +570,38 @@ def _check_layout(layout: Layout, parameters: Mapping[str, Any]) -> Layout:
     return layout
 
 
+def _check_constant_places(layout: Layout) -> None:
+    stop, field_stop = len(layout.magic), layout.field_offset + layout.field_width
+    for offset, constant in layout.constants:
+        if offset < stop:
+            what = "the magic" if stop == len(layout.magic) else "another constant"
+            raise ValueError(f"the constant at offset {offset} overlaps {what}")
+        stop = offset + len(constant)
+        if stop <= layout.field_offset or layout.kind == FIXED:
+            continue
+        if not layout.header_size:
+            raise ValueError(
+                f"the constant at offset {offset} is not in the lead, which ends at "
+                f"{layout.field_offset}; a constant after the length field needs a field of fixed "
+                "width"
+            )
+        if offset < field_stop:
+            raise ValueError(
+                f"the constant at offset {offset} overlaps the length field, "
+                f"which is at {layout.field_offset} to {field_stop - 1}"
+            )
+
+
 def _check_special_values(layout: Layout) -> None:
     if layout.kind == UINT:
-        field_min = -layout.field_max - 1 if layout.signed else 0
+        field_min = -layout.plain_max - 1 if layout.signed else 0
     else:
         field_min = -MAX_VALUE if layout.kind == TEXT else 0
     for value in layout.specials:
-        if not field_min <= value <= layout.field_max:
+        if not field_min <= value <= layout.plain_max:
             raise ValueError(
                 f"special value {value} does not fit the length field, "
-                f"which holds {field_min} to {layout.field_max}"
+                f"which holds {field_min} to {layout.plain_max}"
             )
 
 
@@ -386,9 +609,16 @@ def _limits_text(layout: Layout, parameters: Mapping[str, Any]) -> str:
     """Return the parameters that limit a message's size, as the caller wrote them."""
     named = [
         f"{name}={parameters[name]!r}"
-        for name in ("width", "fmt", "max_width", "length_offset", "length_adjustment")
+        for name in ("width", "fmt", "max_width", "max_digits", "length_offset")
         if parameters.get(name)
     ]
+    named += [
+        f"{name}={parameters[name]!r}"
+        for name in ("length_adjustment", "length_unit", "length_mask", "constants")
+        if parameters[name] != COMMON_DEFAULTS[name]
+    ]
+    if layout.min_message_size:
+        named.append(f"min_message_size={layout.min_message_size}")
     if layout.counts_frame:
         named.append('length_includes="frame"')
         named += [

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, SupportsIndex, final
 from . import _error_texts, errors
 from ._bytes_like import view_bytes
 from ._encoder_py import Encoder as Encoder  # this module offers a whole engine
-from ._frame_reader_py import IN_HEADER, IN_REST, SLICE_SIZE, FrameReader
+from ._frame_reader_py import IN_HEADER, IN_PADDING, SLICE_SIZE, FrameReader, describe_pending
 from ._layout import HasLayout, layout_of
-from ._likely_causes import SAMPLE_SIZE
 from ._spans_py import Spans
 
 if TYPE_CHECKING:
@@ -315,31 +314,7 @@ class Splitter(FrameReader):
 
     def _pending_frame(self) -> _error_texts.PendingFrame:
         """Describe the pending frame, for the text of an error about what is missing of it."""
-        where, needed = "header", None
-        header = bytes(self._header)
-        sample = [header]
-        if self._phase != IN_HEADER:
-            where = "rest" if self._phase == IN_REST else "trailer"
-            needed = self._whole_size
-            if not self._skipping:
-                if self._raw:  # the message begins with the header
-                    sample.clear()
-                lead_size, left = 0 if self._raw else self._pending_lead, SAMPLE_SIZE
-                for piece in (*self._pieces, self._piece):
-                    if left > 0:
-                        sample.append(bytes(piece[lead_size : lead_size + left]))
-                        left -= len(sample[-1])
-                    lead_size = 0
-                sample.append(self._trailer[: self._trailer_pos])
-        return _error_texts.PendingFrame(
-            self._layout,
-            where,
-            self._pending,
-            needed,
-            self._stream_offset,
-            header,
-            b"".join(sample)[:SAMPLE_SIZE],
-        )
+        return describe_pending(self)
 
     @property
     def pending(self) -> int:
@@ -354,8 +329,11 @@ class Splitter(FrameReader):
         """
         with self._lock:  # the numbers belong together
             if self._phase != IN_HEADER and self._error is None:
+                missing = self._whole_size - self._pending
+                if self._phase != IN_PADDING and not self._raw:
+                    missing -= self._padding_size  # the message comes before it
                 # At least 1 also for a finalizer that asks while a message is delivered.
-                return max(1, self._whole_size - self._pending)
+                return max(1, missing)
             return max(1, self._layout.header_size - len(self.pending_header))
 
     @property
@@ -479,17 +457,20 @@ class Splitter(FrameReader):
             return b""
         if self._lost:
             raise _error_texts.unfinished_lost()
+        if self._phase == IN_PADDING and not self._raw:  # its message is delivered
+            return self._padding + self._not_taken
         parts: list[Any] = [*self._pieces, self._piece]
         if not self._raw or self._phase == IN_HEADER:
             parts[0] = memoryview(parts[0])[self._pending_lead :]
             parts.insert(0, self._header)
-        return b"".join([*parts, self._trailer[: self._trailer_pos], self._not_taken])
+        end = self._trailer[: self._trailer_pos]
+        return b"".join([*parts, end, self._padding, self._not_taken])
 
 
 def scan(codec: HasLayout, data: Buffer, *, raw: bool = False) -> Spans:
     """Find all whole frames at the start of a buffer; see `Codec.scan`."""
     layout = layout_of(codec)
-    if not raw and layout.lead_size:
+    if not raw and layout.message_lead:
         raise _error_texts.scan_with_lead()
     view = view_bytes(data)
     splitter = Splitter(codec, raw=raw)

@@ -40,19 +40,32 @@ class Codec:
 
     So ``decode(encode(m)) == m`` for every shape.
 
-    Make one with a constructor: `uint`, `struct`, `digits`, `varint`, `text`, `headers` or
-    `custom`. All of them take these keyword parameters:
+    Make one with a constructor: `uint`, `struct`, `digits`, `varint`, `ber`, `text`, `headers`,
+    `fixed` or `custom`. All of them take these keyword parameters, as far as they have a meaning:
 
     Args:
         length_offset: Where the length field starts, in bytes from the frame's first byte. The
             bytes between the magic and the field are the lead. Default: directly after the magic.
-        length_adjustment: The rest has the field's value plus this many bytes.
+        length_adjustment: The rest has the field's value times `length_unit` plus this many bytes.
         length_includes: What the field counts: ``"rest"``, or ``"frame"`` for the whole frame with
             length field, magic and trailer (then `length_adjustment` must be 0).
+        length_unit: The field counts units of this many bytes. A message of another size than a
+            multiple cannot be encoded.
+        length_mask: For `uint` and `struct`: the bits of the field that hold the length. A byte of
+            the field with other bits is also part of the message, at the end of the lead, with the
+            bits of the length 0.
+        wider: For `uint` and `struct`: a mapping from field values to fields (``"u16be"``) that
+            follow directly and hold the length instead. `encode` takes the shortest form.
+        wider_than_needed: ``"invalid"``, or ``"accept"`` to read a longer form than the shortest.
         magic: Constant bytes that begin every frame. Written and verified.
         trailer: Constant bytes that end every frame. Written and verified.
+        constants: A mapping from frame offsets to bytes that every frame has there, in the lead or
+            at the start of the rest. They are part of the message; others are invalid.
         specials: A mapping from field values to hashable objects. A frame with such a value has no
             rest and no trailer; its message is the object.
+        align: Zero bytes follow every frame until its size is a multiple of this many bytes. Their
+            values are not verified.
+        min_message_size: The smallest message in bytes, in both directions.
         max_message_size: The largest message in bytes, in both directions; None for no limit.
 
     Raises:
@@ -112,13 +125,14 @@ class Codec:
 
     @classmethod
     def digits(
-        cls, width: int, *, base: Literal[10, 16] = 10, **common: Unpack[CommonParameters]
+        cls, width: int, *, base: Literal[10, 16, "bcd"] = 10, **common: Unpack[CommonParameters]
     ) -> Codec:
         """Return a codec whose length is `width` ASCII digits: ``str(n).zfill(width)``.
 
         Args:
             width: Digits of the field, with leading zeros, 1 to 64.
             base: 10 or 16. Hexadecimal digits are written in lower case and read in both cases.
+                "bcd": packed decimal, `width` bytes of two digits each, most significant first.
             **common: See `Codec`.
         """
         return cls._make("digits", {"width": width, "base": base}, common)
@@ -136,24 +150,51 @@ class Codec:
         return cls._make("varint", {"max_width": max_width}, common)
 
     @classmethod
+    def ber(cls, *, max_width: int = 4, **common: Unpack[CommonParameters]) -> Codec:
+        """Return a codec whose length is in the definite form of X.690 (BER, DER).
+
+        One byte holds a length up to 127. Longer ones follow a byte 0x81 to 0x88, which says their
+        number of bytes, big-endian. The shortest form is written, longer ones are read, too. The
+        indefinite form, 0x80, is invalid.
+
+        Args:
+            max_width: The most bytes after the first one, 1 to 8.
+            **common: See `Codec`. `length_includes` must be ``"rest"``.
+        """
+        return cls._make("ber", {"max_width": max_width}, common)
+
+    @classmethod
+    def fixed(cls, size: int, **common: Unpack[CommonParameters]) -> Codec:
+        """Return a codec whose messages all have the same size. There is no length field.
+
+        Args:
+            size: Bytes of each message, at least 1.
+            **common: See `Codec`. `magic`, `trailer`, `constants` and `align` have a meaning.
+        """
+        return cls._make("fixed", {"size": size}, common)
+
+    @classmethod
     def text(
         cls,
         end: bytes = b":",
         *,
         base: Literal[10, 16] = 10,
+        leading_zeros: bool = False,
+        max_digits: int = 20,
         **common: Unpack[CommonParameters],
     ) -> Codec:
         """Return a codec whose length is ASCII digits up to an end mark, as in netstrings.
 
-        A leading zero is invalid.
-
         Args:
             end: The end mark, 1 to 16 bytes.
             base: 10 or 16. Hexadecimal digits are written in lower case and read in both cases.
+            leading_zeros: Read lengths with leading zeros, which are invalid otherwise.
+            max_digits: The most digits, leading zeros included, 1 to 64.
             **common: See `Codec`. `length_includes` must be ``"rest"``. A special value may be
                 negative: ``{-1: None}`` reads and writes ``-1``.
         """
-        return cls._make("text", {"end": end, "base": base}, common)
+        own = {"end": end, "base": base, "leading_zeros": leading_zeros, "max_digits": max_digits}
+        return cls._make("text", own, common)
 
     @classmethod
     def headers(
@@ -287,7 +328,10 @@ class Codec:
         if not messages:
             splitter.feed_eof()
             raise _error_texts.incomplete("header", 0, None, 0, b"")
-        raw = Splitter(self, raw=True).feed(frame)[0]
+        frames = Splitter(self, raw=True).feed(frame)
+        if not frames:  # the padding is not whole
+            splitter.feed_eof()
+        raw = frames[0]
         raise _error_texts.bytes_after_frame(
             memoryview(frame).nbytes - len(raw), self._header_of(raw)
         )
@@ -323,6 +367,9 @@ class Codec:
         error = splitter.error
         if error is not None and not isinstance(error, errors.FrameError):
             raise error  # an interruption, or no memory: the caller still has the bytes
+        if self.layout.align > 1 and splitter.pending:
+            # A message is delivered before its padding, but a frame is whole with it.
+            del messages[len(Splitter(self, raw=True).feed(data)) :]
         return messages, splitter.stream_offset
 
     def scan(self, data: Buffer, /, *, raw: bool = False) -> Spans:
@@ -410,9 +457,13 @@ class Codec:
         return size
 
     def _key(self) -> tuple[Any, ...]:
-        values = dict(self.parameters)
-        specials = values.pop("specials")
-        return (self.kind, *values.values(), specials and frozenset(specials.items()))
+        return (
+            self.kind,
+            *(
+                frozenset(value.items()) if isinstance(value, Mapping) else value
+                for value in self.parameters.values()
+            ),
+        )
 
     def __eq__(self, other: object) -> bool:
         return self._key() == other._key() if isinstance(other, Codec) else NotImplemented
@@ -431,7 +482,7 @@ class Codec:
         arguments = []
         for name, value in self.parameters.items():
             shown = getattr(value, "__qualname__", None) or repr(value)
-            if name == "specials" and value is not None:
+            if isinstance(value, Mapping):
                 shown = repr(dict(value))
             if name == "width" or defaults[name] is inspect.Parameter.empty:
                 arguments.append(shown)
@@ -446,9 +497,10 @@ class Codec:
         return format_codec(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        parameters = dict(self.parameters)
-        if parameters["specials"] is not None:
-            parameters["specials"] = dict(parameters["specials"])
+        parameters = {
+            name: dict(value) if isinstance(value, Mapping) else value
+            for name, value in self.parameters.items()
+        }
         return _unpickle, (self.kind, parameters)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:

@@ -3,9 +3,11 @@
 The heads::
 
 u8 u16be u24le u32native i32be     Codec.uint: u or i for signed, bits, byte order
-digits4 hex4                       Codec.digits, base 10 or 16
+digits4 hex4 bcd2                  Codec.digits, base 10, 16 or "bcd"
 struct:!I                          Codec.struct
 varint text headers                Codec.varint, Codec.text, Codec.headers
+ber4                               Codec.ber, with its max_width
+fixed16                            Codec.fixed
 postgres                           a name of the catalogue
 """
 
@@ -25,18 +27,22 @@ __all__ = ["format_codec", "parse_codec"]
 # --- reading --------------------------------------------------------------------------------------
 
 _UINT = re.compile(r"([ui])([0-9]{1,3})(be|le|native)?")
-_DIGITS = re.compile(r"(digits|hex)([0-9]{1,3})")
+_DIGITS = re.compile(r"(digits|hex|bcd)([0-9]{1,3})")
+_BER = re.compile(r"ber([0-9]{1,3})")
+_FIXED = re.compile(r"fixed([0-9]{1,18})")
+_BASES: dict[str, Any] = {"digits": 10, "hex": 16, "bcd": "bcd"}
 _DECIMAL = re.compile(r"-?[0-9]{1,1000}")  # Python itself refuses more than 4300
 _ORDERS = {"be": "big", "le": "little", "native": "native"}
 _UNITS = {"GiB": 1024**3, "MiB": 1024**2, "KiB": 1024}
 
 _HEADS = (
     *("u8", "u16be", "u16le", "u24be", "u24le", "u32be", "u32le", "u32native", "u64be", "u64le"),
-    *("i32be", "i32le", "i32native", "digits4", "hex4", "struct:!I", "varint", "text", "headers"),
+    *("i32be", "i32le", "i32native", "digits4", "hex4", "bcd2", "struct:!I", "varint", "ber4"),
+    *("text", "headers", "fixed16"),
 )
 _POSSIBLE_HEADS = (
-    "a head is u8, u16be, u24le, u32native, i32be or similar, digits4, hex4, struct:!I, "
-    "varint, text, headers, or the name of a format"
+    "a head is u8, u16be, u24le, u32native, i32be or similar, digits4, hex4, bcd2, struct:!I, "
+    "varint, ber4, text, headers, fixed16, or the name of a format"
 )
 
 
@@ -47,22 +53,27 @@ def parse_codec(text: str) -> Codec:
     head                     codec
     ======================== ===========================================================
     ``u8 u16be u24le i32be`` `Codec.uint`; ``i`` is signed; ``be``, ``le`` or ``native``
-    ``digits4``, ``hex4``    `Codec.digits`, base 10 and 16
+    ``digits4 hex4 bcd2``    `Codec.digits`, base 10, 16 and "bcd"
     ``struct:!I``            `Codec.struct`
     ``varint``               `Codec.varint`; key ``max_width``
-    ``text``                 `Codec.text`; keys ``end``, ``base``
+    ``ber4``                 `Codec.ber`, with its ``max_width``
+    ``fixed16``              `Codec.fixed`
+    ``text``                 `Codec.text`; keys ``end``, ``base``, ``leading_zeros`` (yes or no),
+                             ``max_digits``
     ``headers``              `Codec.headers`; keys ``name``, ``max_header``
     ``kafka``, ``9p``, ...   the format of that name; keys change its parameters
     ======================== ===========================================================
 
     All heads take these keys, as far as the codec has the parameter: ``offset``, ``adjustment``,
-    ``includes`` (rest or frame), ``magic``, ``trailer``, ``specials`` and ``max`` (a number of
-    bytes, which ``KiB``, ``MiB`` or ``GiB`` may follow, or ``none``). The names of the Python
-    parameters are keys, too.
+    ``includes`` (rest or frame), ``unit``, ``mask``, ``wider``, ``wider_than_needed`` (invalid or
+    accept), ``magic``, ``trailer``, ``constants``, ``specials``, ``align``, ``min`` and ``max`` (a
+    number of bytes, which ``KiB``, ``MiB`` or ``GiB`` may follow, or for ``max`` ``none``). The
+    names of the Python parameters are keys, too.
 
     Bytes are written as printable ASCII characters; ``%``, ``,``, ``;``, ``=``, the space and all
     other bytes as ``%`` and two hexadecimal digits: ``end=%0D%0A``. Specials are pairs of a field
-    value and a Python literal, written the same way: ``specials=-1:None;0:'nothing'``.
+    value and a Python literal, written the same way: ``specials=-1:None;0:'nothing'``. So are the
+    pairs of ``wider``, ``wider=126:u16be;127:u64be``, and of ``constants``: ``constants=4:%21%12``.
 
     >>> parse_codec("u16le,offset=2,includes=frame")
     Codec.uint(2, byteorder='little', length_offset=2, length_includes='frame')
@@ -118,8 +129,14 @@ def _read_head(head: str) -> tuple[Callable[..., Codec], tuple[str, ...]]:
             "struct"
         )
     if match := _DIGITS.fullmatch(head):
-        base = 16 if match[1] == "hex" else 10
-        return _with(Codec.digits, width=int(match[2]), base=base), _allowed_keys("digits")
+        return (
+            _with(Codec.digits, width=int(match[2]), base=_BASES[match[1]]),
+            _allowed_keys("digits"),
+        )
+    if match := _BER.fullmatch(head):
+        return _with(Codec.ber, max_width=int(match[1])), _allowed_keys("ber")
+    if match := _FIXED.fullmatch(head):
+        return _with(Codec.fixed, size=int(match[1])), _allowed_keys("fixed")
     if match := _UINT.fullmatch(head):
         bits, order = int(match[2]), match[3]
         if bits % 8 or not 8 <= bits <= 64:
@@ -173,17 +190,57 @@ def _read_includes(text: str) -> str:
     return text
 
 
-def _read_specials(text: str) -> dict[int, Hashable]:
-    specials: dict[int, Hashable] = {}
+def _read_mask(text: str) -> int:
+    if re.fullmatch("0[xX][0-9A-Fa-f]{1,16}", text):
+        return int(text, 16)
+    return _read_int(text)
+
+
+def _read_size(text: str) -> int:
+    size = _read_max(text)
+    if size is None:
+        raise ValueError("none is not a size")
+    return size
+
+
+def _read_wider_than_needed(text: str) -> str:
+    if text not in ("invalid", "accept"):
+        raise ValueError(f"{text!r:.40} is neither invalid nor accept")
+    return text
+
+
+def _read_bool(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise ValueError(f"{text!r:.40} is neither yes nor no")
+    return text == "yes"
+
+
+def _read_pairs(text: str, what: str) -> dict[int, str]:
+    pairs: dict[int, str] = {}
     for pair in text.split(";") if text else ():
-        value_text, colon, literal = pair.partition(":")
+        key_text, colon, value = pair.partition(":")
         if not colon:
-            raise ValueError(f"{pair!r} is not value:object")
-        value = _read_int(value_text.strip())
-        if value in specials:
-            raise ValueError(f"{value} is given twice")
-        specials[value] = _read_literal(_unquote_text(literal.strip()))
-    return specials
+            raise ValueError(f"{pair!r} is not {what}")
+        key = _read_int(key_text.strip())
+        if key in pairs:
+            raise ValueError(f"{key} is given twice")
+        pairs[key] = value.strip()
+    return pairs
+
+
+def _read_wider(text: str) -> dict[int, str]:
+    return _read_pairs(text, "value:field")
+
+
+def _read_constants(text: str) -> dict[int, bytes]:
+    return {offset: _unquote(value) for offset, value in _read_pairs(text, "offset:bytes").items()}
+
+
+def _read_specials(text: str) -> dict[int, Hashable]:
+    return {
+        value: _read_literal(_unquote_text(literal))
+        for value, literal in _read_pairs(text, "value:object").items()
+    }
 
 
 def _read_literal(text: str) -> Any:
@@ -270,7 +327,12 @@ def _head_of(codec: Codec) -> str | None:
     if codec.kind == "struct":
         return f"struct:{parameters['fmt']}"
     if codec.kind == "digits":
-        return f"{'hex' if parameters['base'] == 16 else 'digits'}{parameters['width']}"
+        name = {base: name for name, base in _BASES.items()}[parameters["base"]]
+        return f"{name}{parameters['width']}"
+    if codec.kind == "ber":
+        return f"ber{parameters['max_width']}"
+    if codec.kind == "fixed":
+        return f"fixed{parameters['size']}"
     return None if codec.kind == "custom" else codec.kind
 
 
@@ -297,6 +359,8 @@ def _defaults(codec: Codec) -> Mapping[str, Any]:
         return Codec.struct("B").parameters
     if codec.kind == "digits":
         return Codec.digits(1).parameters
+    if codec.kind == "fixed":
+        return Codec.fixed(1).parameters
     default: Codec = getattr(Codec, codec.kind)()
     return default.parameters
 
@@ -318,6 +382,14 @@ def _write_max(size: int | None) -> str:
         if size and not size % unit_size and (size < 1024 * unit_size or unit == "GiB"):
             return f"{size // unit_size}{unit}"
     return str(size)
+
+
+def _write_wider(wider: Mapping[int, str] | None) -> str:
+    return ";".join(f"{key}:{field}" for key, field in (wider or {}).items())
+
+
+def _write_constants(constants: Mapping[int, bytes] | None) -> str:
+    return ";".join(f"{offset}:{_quote(value)}" for offset, value in (constants or {}).items())
 
 
 def _write_specials(specials: Mapping[int, Hashable] | None) -> str | None:
@@ -349,28 +421,45 @@ _KEYS: dict[str, tuple[str, Callable[[str], Any], Callable[[Any], str | None]]] 
     "max_width": ("max_width", _read_int, str),
     "end": ("end", _unquote, _quote),
     "base": ("base", _read_int, str),
+    "leading_zeros": ("leading_zeros", _read_bool, lambda value: "yes" if value else "no"),
+    "max_digits": ("max_digits", _read_int, str),
     "name": ("name", _unquote_text, _quote_text),
     "max_header": ("max_header", _read_int, str),
     "offset": ("length_offset", _read_int, str),
     "adjustment": ("length_adjustment", _read_int, str),
     "includes": ("length_includes", _read_includes, str),
+    "unit": ("length_unit", _read_int, str),
+    "mask": ("length_mask", _read_mask, lambda mask: None if mask is None else f"{mask:#x}"),
+    "wider": ("wider", _read_wider, _write_wider),
+    "wider_than_needed": ("wider_than_needed", _read_wider_than_needed, str),
     "magic": ("magic", _unquote, _quote),
     "trailer": ("trailer", _unquote, _quote),
+    "constants": ("constants", _read_constants, _write_constants),
     "specials": ("specials", _read_specials, _write_specials),
+    "align": ("align", _read_int, str),
+    "min": ("min_message_size", _read_size, _write_max),
     "max": ("max_message_size", _read_max, _write_max),
 }
 
 _KEY_OF = {parameter: key for key, (parameter, _, _) in _KEYS.items()}
 
-_BINARY_KEYS = ("offset", "adjustment", "includes", "magic", "trailer", "specials", "max")
+_FIXED_WIDTH_KEYS = ("offset", "adjustment", "includes", "magic", "trailer", "specials", "max")
+_VARYING_KEYS = ("offset", "adjustment", "magic", "trailer", "specials", "max")
+_MORE_KEYS = ("unit", "constants", "align", "min")
+_BINARY_KEYS = (*_FIXED_WIDTH_KEYS, "mask", "wider", "wider_than_needed", *_MORE_KEYS)
 _ALLOWED_KEYS = {
     "uint": _BINARY_KEYS,
     "struct": _BINARY_KEYS,
-    "digits": _BINARY_KEYS,
-    "varint": ("max_width", "offset", "adjustment", "magic", "trailer", "specials", "max"),
-    "text": ("end", "base", "offset", "adjustment", "magic", "trailer", "specials", "max"),
-    "headers": ("name", "max_header", "adjustment", "magic", "trailer", "specials", "max"),
-    "custom": ("max_header", "magic", "trailer", "max"),
+    "digits": (*_FIXED_WIDTH_KEYS, *_MORE_KEYS),
+    "varint": ("max_width", *_VARYING_KEYS, *_MORE_KEYS),
+    "ber": (*_VARYING_KEYS, *_MORE_KEYS),
+    "text": ("end", "base", *_VARYING_KEYS, "leading_zeros", "max_digits", *_MORE_KEYS),
+    "headers": (
+        *("name", "max_header", "adjustment", "magic", "trailer", "specials", "max"),
+        *("unit", "align", "min"),
+    ),
+    "fixed": ("magic", "trailer", "max", "constants", "align", "min"),
+    "custom": ("max_header", "magic", "trailer", "max", "align", "min"),
 }
 
 

@@ -35,7 +35,10 @@ def random_codec(rng: random.Random) -> Codec:
     """A codec; descriptions that are refused are drawn again."""
     while True:
         kind = rng.choice(
-            ["uint", "uint", "struct", "digits", "varint", "text", "headers", "custom"]
+            [
+                *("uint", "uint", "uint", "struct", "digits", "varint", "text", "headers"),
+                *("custom", "ber", "fixed"),
+            ]
         )
         has = random_parameters(kind, rng)
         try:
@@ -51,6 +54,14 @@ def random_parameters(kind: str, rng: random.Random) -> dict[str, Any]:
         "trailer": rng.choice((b"", b"", b"\r\n", rng.randbytes(rng.randint(0, 5)))),
         "max_message_size": rng.choice((None, 0, 1, 2**70, rng.randint(0, 300), 2**16, 2**24)),
     }
+    if rng.random() < 0.2:
+        has["align"] = rng.choice((2, 3, 4, 8))
+    if rng.random() < 0.2:
+        has["min_message_size"] = rng.randint(0, 9)
+    if kind == "fixed":
+        offset = len(has["magic"]) + rng.randint(0, 3)
+        constants = rng.choice((None, {offset: rng.randbytes(rng.randint(1, 3))}))
+        return {**has, "size": rng.randint(1, 40), "constants": constants}
     if kind == "custom":
         return {
             **has,
@@ -68,6 +79,18 @@ def random_parameters(kind: str, rng: random.Random) -> dict[str, Any]:
         has["length_includes"] = "frame"
     elif rng.random() < 0.4:
         has["length_adjustment"] = rng.choice((rng.randint(-9, 9), rng.choice(NUMBERS)))
+    if rng.random() < 0.3:
+        has["length_unit"] = rng.choice((2, 3, 4, 8, 1000))
+    if kind != "headers" and rng.random() < 0.25:
+        offsets = rng.sample(range(len(has["magic"]), len(has["magic"]) + 12), rng.randint(1, 2))
+        has["constants"] = {pos: rng.randbytes(rng.randint(1, 2)) for pos in offsets}
+    if kind in ("uint", "struct") and rng.random() < 0.25:
+        has["length_mask"] = rng.choice((0x7F, 0x7FFF, 0x7FFFFFFF, 0xFF00, rng.randrange(1, 2**16)))
+    if kind in ("uint", "struct") and rng.random() < 0.25:
+        fields = rng.sample(("u8", "u16be", "u16le", "u24be", "u32native", "u64be"), 2)
+        keys = rng.sample((1, 2, 100, 126, 127, 253, 254, 255), 2)
+        has["wider"] = dict(zip(keys, fields, strict=True))
+        has["wider_than_needed"] = rng.choice(("invalid", "accept"))
     own: dict[str, dict[str, Any]] = {
         "uint": {
             "width": rng.randint(1, 8),
@@ -77,10 +100,13 @@ def random_parameters(kind: str, rng: random.Random) -> dict[str, Any]:
         "struct": {"fmt": rng.choice(("", *"@=<>!")) + rng.choice("bBhHiIlLqQ")},
         "digits": {
             "width": rng.choice((1, 2, 4, 9, 16, 17, 19, 20, 30)),
-            "base": rng.choice((10, 16)),
+            "base": rng.choice((10, 16, "bcd")),
         },
         "varint": {"max_width": rng.randint(1, 10)},
+        "ber": {"max_width": rng.randint(1, 8)},
         "text": {
+            "leading_zeros": rng.random() < 0.3,
+            "max_digits": rng.choice((20, 20, 1, 3, 25)),
             "end": rng.choice(
                 (b":", b"\r\n", b" ", b"\0", b"::", b"x0", b"\xff", rng.randbytes(3))
             ),

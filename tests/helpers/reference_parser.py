@@ -81,14 +81,64 @@ def read_digits(frame: bytes, pos: int, width: int, base: int) -> tuple[int, int
     return int(frame[pos : pos + width], base), pos + width
 
 
-def read_text(frame: bytes, pos: int, end: bytes, base: int, signed: bool) -> tuple[int, int]:
+def read_packed(frame: bytes, pos: int, width: int) -> tuple[int, int]:
+    for stop in range(pos + 1, min(pos + width, len(frame)) + 1):
+        digits = frame[pos:stop].hex()
+        if not digits.isdecimal() or int(digits) >= 2**64:
+            raise Bad(stop)
+    if len(frame) < pos + width:
+        raise Short
+    return int(frame[pos : pos + width].hex()), pos + width
+
+
+def read_ber(frame: bytes, pos: int, max_width: int) -> tuple[int, int]:
+    if len(frame) <= pos:
+        raise Short
+    if frame[pos] < 128:
+        return frame[pos], pos + 1
+    if not 129 <= frame[pos] <= 128 + max_width:
+        raise Bad(pos + 1)
+    stop = pos + 1 + frame[pos] - 128
+    if len(frame) < stop:
+        raise Short
+    return int.from_bytes(frame[pos + 1 : stop], "big"), stop
+
+
+def read_wider(codec: Codec, frame: bytes, value: int, stop: int, plain_max: int) -> Any:
+    """The value, the position after it, and whether it is that of the length field itself."""
+    has = codec.parameters
+    wider = has["wider"] or {}
+    if value not in wider:
+        return value, stop, True
+
+    def parts(field: str) -> tuple[int, Any]:
+        bits, order = re.fullmatch(r"u(\d+)(.*)", field).groups()  # type: ignore[union-attr]
+        orders = {"le": "little", "native": sys.byteorder}
+        return int(bits) // 8, orders.get(order, "big")
+
+    width, order = parts(wider[value])
+    value, stop = read_binary(frame, stop, width, order, False)
+    mask = plain_max if has["length_mask"] is None else has["length_mask"]
+    in_field = value <= plain_max and not value & ~mask and value not in wider
+    narrower = any(
+        value < 256 ** parts(field)[0] for field in wider.values() if parts(field)[0] < width
+    )
+    if has["wider_than_needed"] == "invalid" and (in_field or narrower):
+        raise Bad(stop)
+    return value, stop, False
+
+
+def read_text(
+    frame: bytes, pos: int, end: bytes, base: int, signed: bool, has: Any
+) -> tuple[int, int]:
     for stop in range(pos + 1, len(frame) + 1):
         number = frame[pos:stop]
         sign = b"-" if signed and number[:1] == b"-" else b""
         after = number[len(sign) :].lstrip(alphabet(base))
         digits = number[len(sign) : len(number) - len(after)]
         value = int(digits or b"0", base)
-        zero_leads = digits[:1] == b"0" and (len(digits) > 1 or sign)
+        zero_leads = digits[:1] == b"0" and ((len(digits) > 1 and not has["leading_zeros"]) or sign)
+        zero_leads = zero_leads or len(digits) > has["max_digits"]
         if value >= 2**64 or zero_leads or (after and not digits) or not end.startswith(after):
             raise Bad(stop)
         if after == end:
@@ -170,20 +220,26 @@ def ask_parse(frame: bytes, pos: int, parse: Any, max_header: int) -> tuple[int,
 
 def match_constant(frame: bytes, pos: int, constant: bytes) -> int:
     for index, byte in enumerate(constant):
-        if pos + index == len(frame):
+        if pos + index >= len(frame):
             raise Short
         if frame[pos + index] != byte:
             raise Bad(pos + index + 1)
     return pos + len(constant)
 
 
-def read_header(codec: Codec, frame: bytes) -> tuple[int, int, bytes, int]:
-    """The field's value, the header's size, the lead, and how many bytes decide that."""
+def read_header(codec: Codec, frame: bytes) -> tuple[int, int, bytes, int, bool]:
+    """The length, the header's size, the lead, how many bytes decide that; can it be special."""
     has = codec.parameters
     magic_stop = match_constant(frame, 0, has["magic"])
     pos = magic_stop if has["length_offset"] is None else has["length_offset"]
     if codec.kind == "custom":
-        return ask_parse(frame, pos, has["parse"], has["max_header"])
+        return *ask_parse(frame, pos, has["parse"], has["max_header"]), False
+    for offset, constant in (has["constants"] or {}).items():
+        if offset < pos:
+            match_constant(frame, offset, constant)
+    if codec.kind == "fixed":
+        return has["size"], pos, b"", pos, False
+    plain = True
     if codec.kind == "uint":
         order = sys.byteorder if has["byteorder"] == "native" else has["byteorder"]
         value, stop = read_binary(frame, pos, has["width"], order, has["signed"])
@@ -192,16 +248,33 @@ def read_header(codec: Codec, frame: bytes) -> tuple[int, int, bytes, int]:
         if len(frame) < pos + size:
             raise Short
         (value,), stop = struct.unpack(has["fmt"], frame[pos : pos + size]), pos + size
+    elif codec.kind == "ber":
+        value, stop = read_ber(frame, pos, has["max_width"])
+    elif codec.kind == "digits" and has["base"] == "bcd":
+        value, stop = read_packed(frame, pos, has["width"])
     elif codec.kind == "digits":
         value, stop = read_digits(frame, pos, has["width"], has["base"])
     elif codec.kind == "varint":
         value, stop = read_varint(frame, pos, has["max_width"])
     elif codec.kind == "text":
         signed = any(special < 0 for special in has["specials"] or ())
-        value, stop = read_text(frame, pos, has["end"], has["base"], signed)
+        value, stop = read_text(frame, pos, has["end"], has["base"], signed, has)
     else:
         value, stop = read_headers(frame, pos, has["name"], has["max_header"])
-    return value, stop, frame[magic_stop:pos], stop
+    lead = frame[magic_stop:pos]
+    if codec.kind in ("uint", "struct"):
+        width = stop - pos
+        if has["length_mask"] is not None:
+            value &= has["length_mask"]
+            little = sys.byteorder == "little"
+            if codec.kind == "uint":
+                little = {"big": False, "little": True}.get(has["byteorder"], little)
+            elif has["fmt"][0] in "<>!":
+                little = has["fmt"][0] == "<"
+            mask = has["length_mask"].to_bytes(width, "little" if little else "big")
+            lead += bytes(frame[pos + i] & ~mask[i] for i in range(width) if mask[i] != 255)
+        value, stop, plain = read_wider(codec, frame, value, stop, 256**width - 1)
+    return value, stop, lead, stop, plain
 
 
 # --- the stream -----------------------------------------------------------------------------------
@@ -211,25 +284,26 @@ def expect(codec: Codec, data: bytes, *, raw: bool = False, skip: bool = False) 
     """The outcome of a stream that ends after `data`."""
     has = codec.parameters
     specials, trailer, limit = has["specials"] or {}, has["trailer"], has["max_message_size"]
+    constants = (has["constants"] or {}).items()
     if limit is None:  # a custom lead beside the largest rest is beyond what counts can hold
         limit = 2**64 - 1 if codec.kind == "custom" else math.inf
-    outcome, oversized = Outcome(), False
+    outcome, oversized, in_padding = Outcome(), False, False
     while outcome.stream_offset < len(data):
         frame = data[outcome.stream_offset :]
         where, header, needed, oversized, seen = "header", frame, None, False, 0
         try:
-            value, size, lead, seen = read_header(codec, frame)
+            value, size, lead, seen, plain = read_header(codec, frame)
             header = frame[:size]
-            if value in specials:
+            if plain and value in specials:
                 outcome.messages.append(header if raw else specials[value])
                 outcome.stream_offset += size
                 outcome.steps.append(
                     (outcome.stream_offset, outcome.stream_offset, len(outcome.messages))
                 )
                 continue
-            rest_size = value + has["length_adjustment"]
+            rest_size = value * has["length_unit"] + has["length_adjustment"]
             if has["length_includes"] == "frame":
-                rest_size = value - size - len(trailer)
+                rest_size = value * has["length_unit"] - size - len(trailer)
             if rest_size < 0 or value < 0:
                 raise Bad(size)
             message_size = len(lead) + rest_size
@@ -239,12 +313,27 @@ def expect(codec: Codec, data: bytes, *, raw: bool = False, skip: bool = False) 
                 outcome.attributes = {"size": message_size, "limit": limit, "header": header}
                 outcome.decided = outcome.stream_offset + seen
                 break
-            needed, rest_stop = size + rest_size + len(trailer), size + rest_size
+            if message_size < has["min_message_size"]:
+                raise Bad(size)
+            prefix = max([pos + len(constant) for pos, constant in constants if pos >= size] + [0])
+            if prefix > size + rest_size:
+                raise Bad(size)
+            header = frame
+            for pos, constant in constants:
+                if pos >= size:
+                    match_constant(frame, pos, constant)
+            header = frame[: max(size, prefix)]
+            seen = max(seen, prefix)
+            rest_stop = size + rest_size
+            needed = rest_stop + len(trailer)
+            needed += -needed % has["align"]
             where = "rest"
             if len(frame) < rest_stop:
                 raise Short
             where = "trailer"
             stop = match_constant(frame, rest_stop, trailer)
+            if raw and len(frame) < needed:
+                raise Short
         except Bad as bad:
             outcome.error = InvalidFrameError
             outcome.attributes = {"header": header[: bad.args[0]]}
@@ -266,11 +355,29 @@ def expect(codec: Codec, data: bytes, *, raw: bool = False, skip: bool = False) 
         if oversized:
             outcome.skipped += 1
         else:
-            outcome.messages.append(frame[:stop] if raw else lead + frame[size:rest_stop])
-        certain = outcome.stream_offset + max(seen, stop)
-        outcome.stream_offset += stop
+            outcome.messages.append(frame[:needed] if raw else lead + frame[size:rest_stop])
+        certain = outcome.stream_offset + max(seen, needed if raw else stop)
+        if len(frame) < needed:  # the message is delivered before its padding
+            in_padding = True
+            outcome.steps.append((certain, outcome.stream_offset, len(outcome.messages)))
+            outcome.error = IncompleteFrameError
+            outcome.attributes = {
+                "where": where,
+                "received": len(frame),
+                "needed": needed,
+                "header": header,
+            }
+            break
+        outcome.stream_offset += needed
         outcome.steps.append((certain, outcome.stream_offset, len(outcome.messages)))
+        if stop < needed and not raw:
+            del outcome.steps[-1]
+            start = outcome.stream_offset - needed
+            outcome.steps.append((certain, start, len(outcome.messages)))
+            outcome.steps.append((start + needed, start + needed, len(outcome.messages)))
     outcome.unread = data[outcome.stream_offset :] if not (oversized and skip) else b""
+    if in_padding:  # the message is delivered, and the padding so far is unread
+        outcome.unread = outcome.unread[stop:]
     if outcome.decided is not None and outcome.steps:  # it is not looked for any earlier
         outcome.decided = max(outcome.decided, max(step[0] for step in outcome.steps))
     if outcome.error and issubclass(outcome.error, FrameError):

@@ -21,6 +21,7 @@ __all__ = [
     "parse_tagged",
     "sample_messages",
     "streams",
+    "suited",
 ]
 
 
@@ -139,6 +140,75 @@ CODECS: dict[str, Codec] = {
     "headers, all": Codec.headers(
         "L", magic=b">", trailer=b"<", specials={5: None}, length_adjustment=1, max_message_size=20
     ),
+    # units, masks, wider fields
+    "unit": Codec.uint(1, length_unit=4, max_message_size=20),
+    "unit, adjusted, lead": Codec.uint(
+        2, "little", length_unit=3, length_adjustment=-2, length_offset=2, max_message_size=20
+    ),
+    "unit, frame": Codec.uint(1, length_unit=2, length_includes="frame", trailer=b";"),
+    "unit, digits": Codec.digits(2, length_unit=5, specials={1: None}, max_message_size=30),
+    "unit, varint": Codec.varint(length_unit=130, max_message_size=300),
+    "mask": Codec.uint(4, length_mask=0x7FFFFFFF, max_message_size=20),
+    "mask, little": Codec.uint(
+        2, "little", length_mask=0x0FF0, length_offset=1, magic=b"", max_message_size=300
+    ),
+    "mask, holes": Codec.struct(">H", length_mask=0x1F05, trailer=b".", max_message_size=300),
+    "mask, frame": Codec.uint(1, length_mask=0x3F, length_includes="frame", magic=b"K"),
+    "mask, native": Codec.struct("=I", length_mask=0x00FFFF0F, max_message_size=300),
+    "wider": Codec.uint(1, wider={254: "u16le", 255: "u32be"}, max_message_size=300),
+    "wider, websocket": Codec.uint(
+        1, length_offset=1, length_mask=0x7F, wider={126: "u16be", 127: "u64be"}
+    ),
+    "wider, accept": Codec.uint(
+        1, wider={4: "u8", 3: "u16be", 2: "u24le"}, wider_than_needed="accept", max_message_size=9
+    ),
+    "wider, one of two": Codec.uint(
+        1, wider={250: "u8", 251: "u16be"}, trailer=b"!", specials={0: None, 9: Mark.PING}
+    ),
+    "wider, unit": Codec.uint(
+        1, length_unit=2, length_adjustment=1, wider={3: "u16be"}, max_message_size=20
+    ),
+    # constants, padding, smallest sizes
+    "constants in the lead": Codec.uint(
+        1, length_offset=5, magic=b"A", constants={1: b"b", 3: b"\0\0"}, max_message_size=9
+    ),
+    "constants in the rest": Codec.uint(
+        2, constants={2: b"\0", 4: b"ok"}, max_message_size=20, trailer=b"."
+    ),
+    "constants on both sides": Codec.digits(
+        1, base=16, length_offset=1, constants={0: b"#", 3: b"=", 4: b":"}, max_message_size=9
+    ),
+    "constants, mask, kept": Codec.uint(
+        1, length_mask=0x3F, constants={2: b"\x21"}, length_adjustment=1, max_message_size=9
+    ),
+    "align": Codec.uint(1, align=4, max_message_size=9),
+    "align, all": Codec.uint(
+        1, length_offset=2, magic=b"#", trailer=b"\r\n", align=5, max_message_size=9
+    ),
+    "align, text": Codec.text(align=3, trailer=b",", max_message_size=20),
+    "align, headers": Codec.headers("L", align=8, max_message_size=20),
+    "smallest": Codec.uint(1, min_message_size=3, max_message_size=5),
+    "smallest, lead": Codec.varint(min_message_size=3, length_offset=2, max_message_size=5),
+    "smallest, custom": Codec.custom(
+        parse_tagged, build_tagged, min_message_size=3, max_message_size=9, align=2
+    ),
+    # packed digits, BER, fixed sizes, more text
+    "packed": Codec.digits(1, base="bcd", max_message_size=20),
+    "packed, adjusted": Codec.digits(
+        2, base="bcd", magic=b"p", length_adjustment=-1, specials={0: None}, max_message_size=300
+    ),
+    "packed, large": Codec.digits(12, base="bcd", max_message_size=None),
+    "ber": Codec.ber(max_message_size=300),
+    "ber, lead": Codec.ber(length_offset=1, max_width=2, trailer=b"", max_message_size=300),
+    "ber, wide": Codec.ber(max_width=8, specials={5: None}, max_message_size=None),
+    "fixed": Codec.fixed(3),
+    "fixed, all": Codec.fixed(4, magic=b"F", trailer=b"!", constants={2: b"x"}, align=4),
+    "fixed, constant": Codec.fixed(2, constants={1: b"\n"}),
+    "text, leading zeros": Codec.text(leading_zeros=True, max_message_size=200),
+    "text, few digits": Codec.text(max_digits=2, trailer=b","),
+    "text, zeros, digits": Codec.text(
+        b"; ", base=16, leading_zeros=True, max_digits=4, specials={-1: None}
+    ),
     # custom
     "tagged": Codec.custom(parse_tagged, build_tagged, max_message_size=300),
     "tagged, magic, trailer": Codec.custom(
@@ -157,12 +227,37 @@ def sample_messages(codec: Codec, seed: int = 0) -> list[Any]:
         message = rng.choice((b"", b"\x40", b"\0", b"\xff")) + rng.randbytes(size)
         if codec.kind == "custom":
             message = b"\x40" + message
+        message = suited(codec, message[:size])
+        size = len(message)
         try:
             codec.encode(message[:size])
         except (FrameError, ValueError):
             continue
         found.append(message[:size])
     return found
+
+
+def suited(codec: Codec, message: bytes) -> bytes:
+    """The message with the codec's constants, zeros for the bits of its length, in whole units."""
+    has, layout = codec.parameters, codec.layout
+    if codec.kind == "fixed":
+        message = (message * has["size"])[: has["size"]] or bytes(has["size"])
+    unit = has["length_unit"]
+    if unit > 1:
+        message = message.ljust(layout.message_lead, b"u")
+        to_count = len(message) - layout.message_lead - layout.adjustment
+        message += b"u" * (-to_count % unit)
+    changed = bytearray(message)
+    for offset, constant in (has["constants"] or {}).items():
+        pos = layout.message_position(offset)
+        if pos < len(changed):
+            changed[pos : pos + len(constant)] = constant
+    if has["length_mask"] is not None:
+        mask = has["length_mask"].to_bytes(layout.field_width, layout.byteorder)
+        for index, pos in enumerate(layout.kept, layout.lead_size):
+            if index < len(changed):
+                changed[index] &= ~mask[pos] & 0xFF
+    return bytes(changed)
 
 
 def streams(codec: Codec, *, size: int, count: int, seed: int = 0) -> Iterator[bytes]:

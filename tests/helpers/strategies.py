@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from framecodec import Codec, FrameError
-from tests.helpers.sample_codecs import Mark, build_tagged, parse_tagged
+from tests.helpers.sample_codecs import Mark, build_tagged, parse_tagged, suited
 
 __all__ = ["codecs", "cut_streams", "descriptions", "make", "some_messages"]
 
@@ -50,7 +50,9 @@ def specials(numbers: st.SearchStrategy[int]) -> st.SearchStrategy[dict[int, Any
 def descriptions(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     """A constructor's name and parameters, whether or not they make sense together."""
     kind = draw(
-        st.sampled_from(["uint", "struct", "digits", "varint", "text", "headers", "custom"])
+        st.sampled_from(
+            ["uint", "struct", "digits", "varint", "text", "headers", "custom", "ber", "fixed"]
+        )
     )
     magic = draw(small_bytes)
     has: dict[str, Any] = {
@@ -60,6 +62,13 @@ def descriptions(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
             st.one_of(st.none(), st.integers(0, 40), st.sampled_from([255, 256, 2**24, 2**70]))
         ),
     }
+    has["align"] = draw(st.sampled_from([1, 1, 1, 4, 7]))
+    has["min_message_size"] = draw(st.sampled_from([0, 0, 0, 1, 5]))
+    if kind == "fixed":
+        offset = len(magic) + draw(st.integers(0, 3))
+        constants = draw(st.one_of(st.none(), st.binary(min_size=1, max_size=2)))
+        has["size"] = draw(st.integers(1, 20))
+        return kind, has | ({} if constants is None else {"constants": {offset: constants}})
     if kind == "custom":
         has |= {
             "parse": parse_tagged,
@@ -72,6 +81,17 @@ def descriptions(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
         has["specials"] = draw(specials(numbers))
     elif kind != "headers" and draw(st.booleans()):
         has["length_offset"] = len(magic) + draw(st.integers(0, 4))
+    has["length_unit"] = draw(st.sampled_from([1, 1, 1, 2, 4, 10]))
+    if kind in ("uint", "struct") and draw(st.integers(0, 3)) == 0:
+        has["length_mask"] = draw(st.sampled_from([0x7F, 0x0F, 0xFFF0, 0x7FFFFFFF]))
+    if kind in ("uint", "struct") and draw(st.integers(0, 3)) == 0:
+        has["wider"] = draw(
+            st.sampled_from([{126: "u16be", 127: "u64be"}, {5: "u8"}, {3: "u32le", 4: "u16be"}])
+        )
+        has["wider_than_needed"] = draw(st.sampled_from(["invalid", "accept"]))
+    if kind != "headers" and draw(st.integers(0, 3)) == 0:
+        offset = len(magic) + draw(st.integers(0, 6))
+        has["constants"] = {offset: draw(st.binary(min_size=1, max_size=2))}
     if kind == "uint":
         has["width"] = draw(st.integers(1, 8))
         has["byteorder"] = draw(st.sampled_from(["big", "little", "native"]))
@@ -80,7 +100,9 @@ def descriptions(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
         has["fmt"] = draw(st.sampled_from(STRUCT_FORMATS))
     elif kind == "digits":
         has["width"] = draw(st.one_of(st.integers(1, 8), st.integers(15, 21)))
-        has["base"] = draw(st.sampled_from([10, 16]))
+        has["base"] = draw(st.sampled_from([10, 16, "bcd"]))
+    elif kind == "ber":
+        has["max_width"] = draw(st.integers(1, 8))
     elif kind == "varint":
         has["max_width"] = draw(st.integers(1, 10))
     elif kind == "text":
@@ -88,6 +110,8 @@ def descriptions(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
             st.sampled_from([b":", b"\r\n", b" ", b"\0", b"::", b"a", b";1", b"\xff"])
         )
         has["base"] = draw(st.sampled_from([10, 16]))
+        has["leading_zeros"] = draw(st.booleans())
+        has["max_digits"] = draw(st.sampled_from([20, 20, 1, 3, 30]))
     else:
         has["name"] = draw(st.sampled_from(["L", "Content-Length", "x-Size"]))
         has["max_header"] = draw(st.integers(6, 60))
@@ -128,11 +152,12 @@ def some_messages(draw: st.DrawFn, codec: Codec) -> list[Any]:
 
 
 def _tries(codec: Codec) -> st.SearchStrategy[Any]:
-    low = codec.layout.lead_size + codec.layout.rest_min
+    low = codec.layout.message_lead + codec.layout.rest_min
     high = max(low, min(codec.layout.message_max, low + 40))
     plain = st.binary(min_size=low, max_size=high)
     if codec.kind == "custom":
         plain = st.builds(lambda tag, rest: tag + rest, st.sampled_from([b"\x40", b"\x50"]), plain)
+    plain = plain.map(lambda message: suited(codec, message))
     objects = list((codec.parameters["specials"] or {}).values())
     return st.one_of(plain, st.sampled_from(objects)) if objects else plain
 
