@@ -29,6 +29,7 @@ class serving/_messages_loop.pyx MessageLoop
 class serving/_messages_loop_py.py MessageLoop
 nesting serving/threads.py _accept_all
 class _splitter.pyx Splitter
+class codec.py Codec
 nesting _guess/shapes.py _binary_chains
 nesting _guess/shapes.py _digits_chains
 nesting cli/talk.py _listen_to_datagrams

@@ -48,9 +48,18 @@ from ._fields_py import (
 )
 from ._header_block import read_lines
 from ._layout import CUSTOM, HEADERS, Layout
+from ._likely_causes import SAMPLE_SIZE
 from ._spans_py import Spans
 
-__all__ = ["IN_HEADER", "IN_PADDING", "IN_REST", "IN_TRAILER", "SLICE_SIZE", "FrameReader"]
+__all__ = [
+    "IN_HEADER",
+    "IN_PADDING",
+    "IN_REST",
+    "IN_TRAILER",
+    "SLICE_SIZE",
+    "FrameReader",
+    "describe_pending",
+]
 
 IN_HEADER, IN_REST, IN_TRAILER, IN_PADDING = range(4)
 
@@ -514,3 +523,32 @@ class FrameReader:
         self._pending_lead = 0
         self._trailer_pos = 0
         self._padding = b""
+
+
+def describe_pending(reader: FrameReader) -> _error_texts.PendingFrame:
+    """Describe the pending frame, for the text of an error about what is missing of it."""
+    where, needed = "header", None
+    header = bytes(reader._header)
+    sample = [header]
+    if reader._phase != IN_HEADER:
+        where = "rest" if reader._phase == IN_REST else "trailer"
+        needed = reader._whole_size
+        if not reader._skipping and reader._phase != IN_PADDING:
+            if reader._raw:  # the message begins with the header
+                sample.clear()
+            lead_size, left = 0 if reader._raw else reader._pending_lead, SAMPLE_SIZE
+            for piece in (*reader._pieces, reader._piece):
+                if left > 0:
+                    sample.append(bytes(piece[lead_size : lead_size + left]))
+                    left -= len(sample[-1])
+                lead_size = 0
+            sample.append(reader._trailer[: reader._trailer_pos])
+    return _error_texts.PendingFrame(
+        reader._layout,
+        where,
+        reader._pending,
+        needed,
+        reader._stream_offset,
+        header,
+        b"".join(sample)[:SAMPLE_SIZE],
+    )

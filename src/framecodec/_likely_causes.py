@@ -83,9 +83,7 @@ def likely_cause(data: bytes, layout: Layout | None = None, received: int | None
 
 def _counts_bytes(layout: Layout) -> bool:
     """Return whether all of the length field is a number of bytes."""
-    # Not every version of a layout has all of these attributes.
-    attributes = (("unit", 1), ("mask", 0), ("wider", ()))
-    return all(getattr(layout, name, neutral) == neutral for name, neutral in attributes)
+    return layout.unit == 1 and not layout.mask and not layout.wider
 
 
 # --- other protocols ------------------------------------------------------------------------------

@@ -609,7 +609,7 @@ cdef class Splitter:
             where = "rest" if self._phase == IN_REST else "trailer"
             needed = self._pending + self._missing()
             needed += self._layout.padding(needed)
-            if not self._skipping:
+            if not self._skipping and self._phase != IN_PADDING:
                 if self._message != NULL:
                     lead_size = 0 if self._raw else self._pending_lead
                     if self._raw:  # the message begins with the header

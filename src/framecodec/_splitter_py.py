@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, SupportsIndex, final
 from . import _error_texts, errors
 from ._bytes_like import view_bytes
 from ._encoder_py import Encoder as Encoder  # this module offers a whole engine
-from ._frame_reader_py import IN_HEADER, IN_PADDING, IN_REST, SLICE_SIZE, FrameReader
+from ._frame_reader_py import IN_HEADER, IN_PADDING, SLICE_SIZE, FrameReader, describe_pending
 from ._layout import HasLayout, layout_of
-from ._likely_causes import SAMPLE_SIZE
 from ._spans_py import Spans
 
 if TYPE_CHECKING:
@@ -315,31 +314,7 @@ class Splitter(FrameReader):
 
     def _pending_frame(self) -> _error_texts.PendingFrame:
         """Describe the pending frame, for the text of an error about what is missing of it."""
-        where, needed = "header", None
-        header = bytes(self._header)
-        sample = [header]
-        if self._phase != IN_HEADER:
-            where = "rest" if self._phase == IN_REST else "trailer"
-            needed = self._whole_size
-            if not self._skipping:
-                if self._raw:  # the message begins with the header
-                    sample.clear()
-                lead_size, left = 0 if self._raw else self._pending_lead, SAMPLE_SIZE
-                for piece in (*self._pieces, self._piece):
-                    if left > 0:
-                        sample.append(bytes(piece[lead_size : lead_size + left]))
-                        left -= len(sample[-1])
-                    lead_size = 0
-                sample.append(self._trailer[: self._trailer_pos])
-        return _error_texts.PendingFrame(
-            self._layout,
-            where,
-            self._pending,
-            needed,
-            self._stream_offset,
-            header,
-            b"".join(sample)[:SAMPLE_SIZE],
-        )
+        return describe_pending(self)
 
     @property
     def pending(self) -> int:
