@@ -224,7 +224,7 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Check types: mypy --strict, and the stubs against the compiled modules."""
     files = enter_copy(session)
-    install_wheel(session, "testing")
+    install_wheel(session, "testing,cli")
     install_group(session, "dev")
     stubs = [name.removeprefix("src/")[:-4] for name in files if name.endswith(".pyi")]
     allowed = Path(".ci/stubtest-allowed.txt").absolute()

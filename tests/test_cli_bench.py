@@ -142,6 +142,7 @@ def test_formats_tells_more_about_one() -> None:
         ["send", "file", ":1"],
         ["receive", ":1"],
         ["bench", ":1"],
+        ["proxy", "--listen", ":1", "--to", ":1"],
         ["wireshark", "--codec", "u8"],
     ],
 )

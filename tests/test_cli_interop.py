@@ -124,13 +124,17 @@ def test_mosquitto(tmp_path: Path) -> None:
 
     published = [b"\x30" + text(b"topic") + b"z" * (17 * size) for size in range(30)]
     file = tmp_path / "capture.pcapng"
-    with serving(command) as port, recorded(port, file), connected(port) as sock:
-        with FrameSocket(sock, formats.mqtt) as conn:
-            conn.send(b"\x10" + text(b"MQTT") + b"\x04\x02\x00\x3c" + text(b"framecodec"))
-            conn.send(b"\x82\x00\x01" + text(b"topic") + b"\x00")
-            conn.send_many(published)
-            answers = [conn.recv() for _ in range(2 + len(published))]
-            conn.send(b"\xe0")
+    with (
+        serving(command) as port,
+        recorded(port, file),
+        connected(port) as sock,
+        FrameSocket(sock, formats.mqtt) as conn,
+    ):
+        conn.send(b"\x10" + text(b"MQTT") + b"\x04\x02\x00\x3c" + text(b"framecodec"))
+        conn.send(b"\x82\x00\x01" + text(b"topic") + b"\x00")
+        conn.send_many(published)
+        answers = [conn.recv() for _ in range(2 + len(published))]
+        conn.send(b"\xe0")
     streams = dumped(file, "mqtt")
     assert [m for (_, source), m in streams.items() if source == f"127.0.0.1:{port}"] == [answers]
     assert answers[2:] == published

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
@@ -283,6 +284,16 @@ def test_close_resets_open_connections_and_refuses_new_ones(server: socket.socke
         assert "closed" in repr(ends.proxy)
 
 
+def test_close_passes_on_the_end_of_a_client_that_has_closed(server: socket.socket) -> None:
+    for _ in range(20):
+        with Ends(server, delay=1000.0) as ends:
+            ends.client.sendall(b"hello, and good bye")
+            assert ends.upstream.recv(1)
+            ends.client.close()
+            ends.proxy.close()
+            assert b"hello, and good bye".endswith(read_to_end(ends.upstream))
+
+
 def test_close_is_not_for_the_observer(server: socket.socket) -> None:
     errors: list[BaseException] = []
     seen = threading.Event()
@@ -473,6 +484,53 @@ def test_ChunkingProxy_refuses_invalid_arguments(
         ChunkingProxy(("127.0.0.1", 1), **options)
 
 
+def test_ChunkingProxy_leaves_nothing_open_if_it_cannot_start(
+    server: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    with pytest.raises(RuntimeError, match="new thread"):
+        ChunkingProxy(server.getsockname(), sizes=(1, 7))
+
+    def fail_to_open() -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(socket, "socketpair", fail_to_open)
+    with pytest.raises(OSError, match="too many"):
+        ChunkingProxy(server.getsockname(), sizes=(1, 7))
+
+
+def test_ChunkingProxy_survives_a_lack_of_descriptors(server: socket.socket) -> None:
+    class Failing:
+        def __init__(self, listener: Any) -> None:
+            self.listener = listener
+            self.failures = 3
+
+        def accept(self) -> Any:
+            self.failures -= 1
+            if self.failures >= 0:
+                raise OSError(errno.EMFILE, "too many open files")
+            return self.listener.accept()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.listener, name)
+
+    with ChunkingProxy(server.getsockname(), sizes=(1, 7)) as proxy:
+        proxy._listener = failing = Failing(proxy._listener)
+        assert connect_and_read_hello(proxy.address, server) == b"h"
+        assert failing.failures == -1
+
+
+def connect_and_read_hello(address: Any, server: socket.socket) -> bytes:
+    with socket.create_connection(address, TIMEOUT) as client:
+        client.sendall(b"hello")
+        upstream, _ = server.accept()
+        with upstream:
+            return upstream.recv(1)
+
+
 def test_ChunkingProxy_survives_a_lack_of_threads(
     server: socket.socket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -488,8 +546,4 @@ def test_ChunkingProxy_survives_a_lack_of_threads(
                 connect_and_read(proxy.address)
         assert threading.Thread.start is start
         assert "cannot start a thread" in caplog.text
-        with socket.create_connection(proxy.address, TIMEOUT) as client:
-            client.sendall(b"hello")
-            upstream, _ = server.accept()
-            with upstream:
-                assert upstream.recv(1) == b"h"
+        assert connect_and_read_hello(proxy.address, server) == b"h"

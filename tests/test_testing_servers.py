@@ -90,7 +90,28 @@ def serve_by_asyncio(codec: Codec) -> Iterator[Any]:
         thread.join(TIMEOUT)
 
 
+@contextlib.contextmanager
+def serve(codec: Codec) -> Iterator[Any]:
+    def handler(conn: framecodec.FrameSocket) -> None:
+        for message in conn:
+            conn.send(message)
+
+    with framecodec.serve(handler, ("127.0.0.1", 0), codec=codec) as server:
+        yield server.address
+
+
+@contextlib.contextmanager
+def serve_messages(codec: Codec) -> Iterator[Any]:
+    def handle(conn: Any, messages: list[Any]) -> list[Any]:
+        return messages
+
+    with framecodec.serve_messages(handle, ("127.0.0.1", 0), codec=codec) as server:
+        yield server.address
+
+
 SERVERS = {
+    "serve": serve,
+    "serve_messages": serve_messages,
     "threads": serve_by_threads,
     "socketserver": serve_by_socketserver,
     "asyncio": serve_by_asyncio,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -40,9 +41,10 @@ def test_verify_codec_accepts_every_codec(engine: ModuleType, data: st.DataObjec
 
 
 def found_by(strategy: st.SearchStrategy[Any], wanted: Any) -> Any:
-    return hypothesis.find(
-        strategy, wanted, settings=settings(max_examples=500, derandomize=True, database=None)
+    quick = settings(
+        max_examples=500, derandomize=True, database=None, phases=[hypothesis.Phase.generate]
     )
+    return hypothesis.find(strategy, wanted, settings=quick)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +85,48 @@ def build_never(message: memoryview) -> bytes:
 def test_messages_raise_if_no_message_is_found() -> None:
     with pytest.raises(ValueError, match=r"no message was found that Codec\.custom"):
         messages(Codec.custom(parse_never, build_never))
+
+
+@pytest.mark.parametrize("call", [codecs, lambda: messages(Codec.uint())])
+def test_strategies_raise_without_Hypothesis(
+    monkeypatch: pytest.MonkeyPatch, call: Callable[[], object]
+) -> None:
+    monkeypatch.setitem(sys.modules, "hypothesis", None)
+    with pytest.raises(ImportError, match=r'pip install "framecodec\[testing\]"') as caught:
+        call()
+    assert caught.value.name == "hypothesis"
+
+
+def parse_odd(view: memoryview) -> tuple[int, int] | None:
+    """Read a header that trying whole messages does not find: five bytes that depend on a sum."""
+    for pos, byte in enumerate(view[:4]):
+        if byte != 7 * pos + 3:
+            raise ValueError("a wrong byte")
+    return (5, 0) if len(view) >= 5 else None
+
+
+def build_odd(message: memoryview) -> tuple[bytes, int]:
+    raise InvalidFrameError("its messages are those that parse_odd reads")
+
+
+def parse_magic(view: memoryview) -> tuple[int, int, bytes] | None:
+    for byte, wanted in zip(view, b"magic", strict=False):
+        if byte != wanted:
+            raise ValueError("a wrong byte")
+    return (6, view[5], bytes(view[:5])) if len(view) >= 6 else None
+
+
+def build_magic(message: memoryview) -> tuple[bytes, int]:
+    if message[:5] != b"magic" or len(message) > 260:
+        raise InvalidFrameError("a message begins with the word magic")
+    return bytes([*message[:5], len(message) - 5]), 5
+
+
+def test_messages_are_found_byte_by_byte() -> None:
+    strategy = messages(Codec.custom(parse_magic, build_magic), max_size=9)
+    assert found_by(strategy, lambda message: len(message) > 5).startswith(b"magic")
+    with pytest.raises(ValueError, match="no message was found"):
+        messages(Codec.custom(parse_odd, build_odd))
 
 
 def test_strategies_name_what_to_install_where_Hypothesis_is_missing() -> None:

@@ -42,18 +42,18 @@ def frame_as_travelled(codec: HasLayout | Layout, message: Any, header: bytes | 
         encoded: bytes = Encoder(codec).encode(message)
         return encoded
     layout = layout_of(codec)
-    if layout.kind == CUSTOM:
-        found = read_header(layout, header, 0)
-        if found is None or found[0] != len(header) or found[1] + len(found[2]) != len(message):
-            raise _error_texts.parse_changed_its_answer(0)
-        lead_size = len(found[2])
-    elif layout.specials and Splitter(codec).feed(header):
-        return header  # the whole frame
-    else:
-        lead_size = layout.message_prefix
+    lead_size = layout.message_prefix
+    if layout.kind == CUSTOM or layout.specials:
+        splitter = Splitter(codec)
+        if splitter.feed(header):  # a special value, or neither a rest nor a trailer
+            return header
+        if layout.kind == CUSTOM:  # the header says how much of the message travelled after it
+            rest_size = splitter.bytes_needed - len(layout.trailer)
+            if rest_size > len(message) or splitter.pending != len(header):
+                raise _error_texts.parse_changed_its_answer(0)
+            lead_size = len(message) - rest_size
     rest: bytes = message[lead_size:]
-    frame = header + rest + layout.trailer
-    return frame + bytes(layout.padding(len(frame)))
+    return _padded(layout, header + rest + layout.trailer)
 
 
 def frames_as_travelled(
@@ -99,6 +99,10 @@ def _custom_frame(layout: Layout, message: bytes, header: bytes, following: byte
         lead = parsed[2]
         if message.startswith(lead) and parsed[1] == len(message) - len(lead):
             if len(rest) == parsed[1]:
-                return frame
+                return _padded(layout, frame)
             rest = message[len(lead) :]
     raise _error_texts.parse_changed_its_answer(0)
+
+
+def _padded(layout: Layout, frame: bytes) -> bytes:
+    return frame + bytes(layout.padding(len(frame)))

@@ -225,6 +225,7 @@ def _build_line(
 # A command, headers and an empty line, whose ends are LF or CR LF; the body: as long as the header
 # content-length says, else up to the first NUL; a NUL. A line end between frames is a heart-beat.
 _STOMP_COMMAND = re.compile(rb"[A-Z]{3,12}")
+_STOMP_COMMAND_START = re.compile(rb"[A-Z]{1,12}\r?")
 _STOMP_BLOCK_END = re.compile(rb"\n\r?\n")
 
 
@@ -235,8 +236,12 @@ def parse_stomp(view: memoryview) -> Parsed:
         if end < 0 and len(data) > 1:
             raise ValueError("a CR between two frames without an LF")
         return None if end < 0 else (end + 1, 0, data[: end + 1])
-    command = data.partition(b"\n")[0].removesuffix(b"\r")
-    if not (_STOMP_COMMAND.fullmatch(command) or (len(data) < 13 and command.isupper())):
+    command, line_end, _ = data.partition(b"\n")
+    if line_end:
+        is_command = _STOMP_COMMAND.fullmatch(command.removesuffix(b"\r"))
+    else:
+        is_command = _STOMP_COMMAND_START.fullmatch(command)
+    if not is_command:
         raise ValueError(f"{command[:20]!r} is not a command of STOMP")
     block = _STOMP_BLOCK_END.search(data)
     if block is None:

@@ -34,6 +34,8 @@ class TinySplitter:
         self.raw = raw
         self.on_oversize = on_oversize
         self.held = b""
+        self.skipped_header = b""
+        self.to_skip = self.dropped = 0  # bytes of the frame that is skipped
         self.stream_offset = 0
         self.skipped = 0
         self.error: FrameError | None = None
@@ -41,10 +43,12 @@ class TinySplitter:
 
     @property
     def pending(self) -> int:
-        return len(self.held)
+        return self.dropped + len(self.held)
 
     @property
     def bytes_needed(self) -> int:
+        if self.to_skip:
+            return self.to_skip
         if len(self.held) < 5:
             return 5 - len(self.held)
         return max(1, 6 + int.from_bytes(self.held[1:5], "big") - len(self.held))
@@ -65,6 +69,8 @@ class TinySplitter:
 
     def take(self) -> list[Any] | None:
         """Return the next message in a list; an empty list for a skipped frame, None for none."""
+        if self.to_skip:
+            return self.skip()
         if self.held[:1] not in (b"", MAGIC):
             raise InvalidFrameError(f"no magic at {self.stream_offset}", **self.place(1))
         if len(self.held) < 5:
@@ -75,19 +81,37 @@ class TinySplitter:
             limit = self.codec.max_message_size
             text = f"too large: {size}"
             raise MessageTooLargeError(text, size=size, limit=limit, **self.place(5))
+        if is_oversized:
+            self.to_skip, self.skipped_header = size + 6, self.held[:5]
+            return self.skip()
         if len(self.held) < size + 6:
             return None
         if self.held[size + 5 : size + 6] != END:
             raise InvalidFrameError(f"no end at {self.stream_offset}", **self.place(5))
         frame, self.held = self.held[: size + 6], self.held[size + 6 :]
         self.stream_offset += len(frame)
-        self.skipped += is_oversized
-        if is_oversized:
-            return []
         return [frame if self.raw else frame[5:-1]]
 
+    def skip(self) -> list[Any] | None:
+        """Drop bytes of an oversized frame, but not the end mark before it is checked."""
+        size = min(len(self.held), self.to_skip - 1)
+        self.held = self.held[size:]
+        self.dropped += size
+        self.to_skip -= size
+        if self.to_skip > 1 or not self.held:
+            return None
+        if self.held[:1] != END:
+            raise InvalidFrameError(f"no end at {self.stream_offset}", **self.place(5))
+        self.held = self.held[1:]
+        self.stream_offset += self.dropped + 1
+        self.to_skip = self.dropped = 0
+        self.skipped_header = b""
+        self.skipped += 1
+        return []
+
     def place(self, size: int) -> dict[str, Any]:
-        return {"stream_offset": self.stream_offset, "header": self.held[:size]}
+        header = (self.skipped_header or self.held)[:size]
+        return {"stream_offset": self.stream_offset, "header": header}
 
     def get_buffer(self, sizehint: int = -1) -> memoryview:
         if self.error is not None:
@@ -100,9 +124,9 @@ class TinySplitter:
         return self.feed(self.buffer[:count])
 
     def feed_eof(self) -> None:
-        if self.error is None and self.held:
+        if self.error is None and self.pending:
             self.error = IncompleteFrameError(
-                f"{len(self.held)} bytes", received=len(self.held), **self.place(5)
+                f"{self.pending} bytes", received=self.pending, **self.place(5)
             )
         if self.error is not None:
             raise self.error
@@ -411,6 +435,77 @@ class Allocates(TinySplitter):
         return super().take()
 
 
+@broken("keeps the frame that it skips", Promise.MEMORY)
+class KeepsSkipped(TinySplitter):
+    def feed(self, data: Any) -> list[Any]:
+        self.__dict__.setdefault("all", []).append(data)
+        return super().feed(data) if len(data) < 2**15 else super().feed(bytes(bytearray(data)))
+
+    def skip(self) -> list[Any] | None:
+        self.__dict__.setdefault("skipped_bytes", bytearray()).extend(self.held)
+        return super().skip()
+
+
+@broken("has an empty buffer", Promise.BUFFERS)
+class EmptyBuffer(TinySplitter):
+    def get_buffer(self, sizehint: int = -1) -> memoryview:
+        super().get_buffer()
+        return memoryview(b"")
+
+
+@broken("has no buffer in the middle of a frame", Promise.BUFFERS)
+class NoBuffer(TinySplitter):
+    def get_buffer(self, sizehint: int = -1) -> memoryview:
+        if self.held:
+            raise ValueError("not now")
+        return super().get_buffer()
+
+
+@broken("raises another error for a second end", Promise.STICKY)
+class EndsDifferently(TinySplitter):
+    def feed_eof(self) -> None:
+        try:
+            super().feed_eof()
+        except IncompleteFrameError:
+            self.error = InvalidFrameError("ended already")
+            raise
+
+
+@broken("raises at the end and keeps no error", Promise.STICKY)
+class KeepsNoError(TinySplitter):
+    def feed_eof(self) -> None:
+        try:
+            super().feed_eof()
+        finally:
+            if isinstance(self.error, IncompleteFrameError):
+                self.error = None
+
+
+@broken("is a ValueError after an error", Promise.STICKY)
+class OtherErrors(TinySplitter):
+    def get_buffer(self, sizehint: int = -1) -> memoryview:
+        if self.error is not None:
+            raise ValueError("no buffer")
+        return super().get_buffer()
+
+
+@broken("is a frame error of another kind after an error", Promise.STICKY)
+class OtherFrameErrors(TinySplitter):
+    def feed_eof(self) -> None:
+        if self.error is not None:
+            raise IncompleteFrameError("the end")
+        super().feed_eof()
+
+
+@broken("raises after the last byte of a good frame", Promise.PROMPT)
+class RaisesAfterGood(TinySplitter):
+    def feed(self, data: Any) -> list[Any]:
+        messages = super().feed(data)
+        if messages and not self.held:
+            self.error = InvalidFrameError("what now?")
+        return messages
+
+
 @broken("leaves the end mark out of raw frames", Promise.RAW)
 class ShortensRawFrames(TinySplitter):
     def take(self) -> list[Any] | None:
@@ -523,6 +618,50 @@ class DecodesShort(TinyCodec):
 class CountsTooMuch(TinyCodec):
     def split(self, data: bytes) -> tuple[list[Any], int]:
         return super().split(data)[0], len(data)
+
+
+@broken("splits nothing if a frame is cut off", Promise.SCANNING)
+class SplitsWholeOnly(TinyCodec):
+    def split(self, data: bytes) -> tuple[list[Any], int]:
+        messages, consumed = super().split(data)
+        if consumed < len(data):
+            raise InvalidFrameError("more bytes follow")
+        return messages, consumed
+
+
+@broken("does not scan whole frames", Promise.SCANNING)
+class ScansMessagesOnly(TinyCodec):
+    def scan(self, data: bytes, *, raw: bool = False) -> Any:
+        if raw:
+            raise ValueError("raw must be False")
+        return super().scan(data)
+
+
+@broken("encodes to a bytearray", Promise.ENCODING)
+class EncodesToBytearray(TinyCodec):
+    def encode(self, message: Any) -> Any:
+        return bytearray(super().encode(message))
+
+
+@broken("refuses bytearrays", Promise.ENCODING)
+class RefusesBytearrays(TinyCodec):
+    def encode(self, message: Any) -> bytes:
+        if isinstance(message, bytearray):
+            raise InvalidFrameError("bytes only")
+        return super().encode(message)
+
+
+@broken("refuses a message with different errors", Promise.ENCODING)
+class RefusesDifferently(TinyCodec):
+    def encode(self, message: Any) -> bytes:
+        if message == b"a":
+            raise MessageTooLargeError("not this one")
+        return super().encode(message)
+
+    def frame_parts(self, message: Any) -> list[Any]:
+        if message == b"a":
+            raise InvalidFrameError("not this one")
+        return super().frame_parts(message)
 
 
 @broken("does not find the last frame", Promise.SCANNING)

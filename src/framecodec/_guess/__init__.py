@@ -14,7 +14,7 @@ How it works
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from math import log2
 from typing import TYPE_CHECKING
@@ -36,6 +36,7 @@ _CATALOGUE_SAMPLE = 64 * 1024 * 1024  # bytes for the codecs of the catalogue
 _THRESHOLD = 18.0  # bits that a framing must save beyond its own description
 _RIVAL = 0.5  # of the best framing's bits; a framing with less is not mentioned
 _FRAMINGS = 4
+_FULLY_TRIED = 24  # framings; others look worse at a quick look, and are not in the catalogue
 _QUICK_COLUMNS = 10
 _QUICK_FRAMES = 48
 
@@ -84,20 +85,18 @@ def guess(data: Buffer, /, *, limit: int = 10) -> list[Guess]:
         TypeError, BufferError: `data` is not a contiguous bytes-like object.
     """
     capture = bytes(memoryview(data).cast("B")) if not isinstance(data, bytes) else data
-    for start in _beginnings(capture):
-        framings = _framings(capture, start)
-        if framings:
-            return _guesses(capture, framings, limit)
-    return []
+    found = [framings for start in _beginnings(capture) if (framings := _framings(capture, start))]
+    best = max(found, key=lambda framings: framings[0].bits, default=[])
+    return _guesses(capture, best, limit)
 
 
 def _beginnings(data: bytes) -> Iterator[int]:
-    """Yield where the first frame can be: after a known greeting, else at the first byte."""
+    """Yield where the first frame can be: at the first byte, or after a known greeting."""
+    yield 0
     for preface in PREFACES:
         found = preface.match(data)
         if found is not None:
             yield found.end()
-    yield 0
 
 
 # --- framings -------------------------------------------------------------------------------------
@@ -127,12 +126,12 @@ def _framings(data: bytes, start: int) -> list[_Framing]:
             _framing_of(found, starts).rows.extend(same)
     background = Background(data[start : start + _SAMPLE])
     candidates = list(found.values())
-    if len(candidates) > 40:
+    if len(candidates) > _FULLY_TRIED:
         for framing in candidates:
             quick = framing.starts[: _QUICK_FRAMES + 1]
             framing.bits = columns_gain(data, quick, background, _QUICK_COLUMNS)
-        candidates.sort(key=lambda framing: -framing.bits)
-        del candidates[40:]
+        candidates.sort(key=lambda framing: (not framing.rows, -framing.bits))
+        del candidates[_FULLY_TRIED:]
     for framing in candidates:
         framing.bits = _bits(data, framing, background, len(found))
     candidates = [framing for framing in candidates if framing.bits > _THRESHOLD]
@@ -158,10 +157,15 @@ def _key(codec: Codec) -> tuple[object, ...]:
         return _key(same)
     if parameters.get("length_offset") == len(parameters.get("magic", b"")):
         parameters["length_offset"] = None
-    return kind, *(
-        (name, repr(value) if isinstance(value, Mapping) else value)
-        for name, value in sorted(parameters.items())
-    )
+    return kind, *((name, _hashable(value)) for name, value in sorted(parameters.items()))
+
+
+def _hashable(value: object) -> Hashable:
+    try:
+        hash(value)
+    except TypeError:
+        return repr(value)
+    return value
 
 
 def _struct_as_uint(codec: Codec) -> Codec | None:
@@ -312,7 +316,7 @@ def _count(data: bytes, framing: _Framing, codec: Codec, names: Iterable[str]) -
     try:
         spans = codec.scan(memoryview(data)[start:], raw=True)
         frames, explained = len(spans), spans.consumed
-    except (FrameError, ValueError):
+    except (FrameError, ValueError, TypeError):
         return None
     left = len(data) - start - explained
     sample = framing.starts[-1] - start

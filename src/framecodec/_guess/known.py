@@ -36,7 +36,7 @@ _SIGNS = {
     "multiprocessing": rb"....(?:\x80[\x02-\x05]|#)",
     "mysql": rb"...[\0-\x20]",
     "native-messaging": rb"....[\[{\"0-9tfn-]",
-    "opcua": rb"(?:HEL|ACK|ERR|RHE|MSG|OPN|CLO)[FCA]",
+    "opcua": rb"(?:[H]EL|ACK|ERR|RHE|MSG|OPN|CLO)[FCA]",
     "openflow": rb"[\x01-\x06][\0-\x23]",
     "postgres": rb"[A-Za-z0-9]\0",
     "postgres-startup": rb"....(?:\0\x03\0[\0\x02]|\x04\xd2\x16)",

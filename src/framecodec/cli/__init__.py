@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from .. import ACCELERATED, FrameError, __version__
-from . import convert, demo, dump, formats, guessing, load, talk, transfer, wireshark
+from . import convert, demo, dump, formats, guessing, load, proxy, talk, transfer, wireshark
 from .common import CommandError
 
 __all__ = ["main"]
@@ -35,6 +35,7 @@ _FAMILIES = (
     talk,
     transfer,
     load,
+    proxy,
     wireshark,
 )
 

@@ -16,8 +16,8 @@ class Part:
     """A part of a frame.
 
     Attributes:
-        name: ``"magic"``, ``"lead"``, ``"length"``, ``"header"``, ``"rest"``, ``"check"`` or
-            ``"trailer"``.
+        name: ``"magic"``, ``"lead"``, ``"length"``, ``"header"``, ``"rest"``, ``"check"``,
+            ``"trailer"`` or ``"padding"``.
         start: Its first byte, counted from the frame's first byte.
         stop: The byte after its last one.
         declared: The number that a length field says; None for other parts.
@@ -38,33 +38,11 @@ def dissect(codec: Codec, frame: bytes, message: object) -> list[Part]:
         message: What `Codec.decode` returns for it.
     """
     parameters = codec.parameters
-    magic = len(parameters.get("magic") or b"")
-    size = len(frame)
-    if not isinstance(message, bytes):  # a special value: a header without anything after it
-        trailer = check = 0
-        rest = 0
-    else:
-        trailer = len(parameters.get("trailer") or b"")
-        check = _check_size(parameters)
-        rest = len(message)
-    lead = 0
     read = _READ_LENGTH.get(codec.kind)
-    if read is not None:
-        offset = parameters.get("length_offset")
-        lead = 0 if offset is None else offset - magic
-        rest = max(0, rest - lead)
-    elif codec.kind == "custom":
-        rest = _common_end(frame[: size - trailer], message)
-    stop = size - trailer - check
-    header = stop - rest
-    sizes = [
-        ("magic", magic),
-        ("lead", lead),
-        ("length" if read else "header", header - magic - lead),
-        ("rest", rest),
-        ("check", check),
-        ("trailer", trailer),
-    ]
+    if read is None:
+        sizes = _sizes_by_message(frame, message, parameters)
+    else:
+        sizes = _sizes_by_field(codec.kind, frame, message, parameters)
     parts, at = [], 0
     for name, count in sizes:
         if count > 0:
@@ -75,15 +53,72 @@ def dissect(codec: Codec, frame: bytes, message: object) -> list[Part]:
     return parts
 
 
+_Sizes = list[tuple[str, int]]
+
+
+def _sizes_by_field(kind: str, frame: bytes, message: object, parameters: Any) -> _Sizes:
+    """Return the parts' sizes, for a length field at an offset."""
+    magic = len(parameters.get("magic") or b"")
+    offset = parameters.get("length_offset")
+    lead = 0 if offset is None else offset - magic
+    if not isinstance(message, bytes):  # a special value: a header without anything after it
+        return [("magic", magic), ("lead", lead), ("length", len(frame) - magic - lead)]
+    trailer, check = len(parameters.get("trailer") or b""), _check_size(parameters)
+    rest = max(0, len(message) - lead - _kept_bytes(parameters))
+    field = len(frame) - magic - lead - rest - check - trailer
+    padding = 0
+    width = _field_width(kind, frame[magic + lead :], parameters)
+    if width is not None and (parameters.get("align") or 1) > 1:
+        field, padding = width, field - width
+    after = [("rest", rest), ("check", check)]
+    if check and parameters["check"].position == "front":
+        after.reverse()
+    ends = [("trailer", trailer), ("padding", padding)]
+    return [("magic", magic), ("lead", lead), ("length", field), *after, *ends]
+
+
+def _sizes_by_message(frame: bytes, message: object, parameters: Any) -> _Sizes:
+    """Return the parts' sizes, for a header whose inside is not known: from the message's place."""
+    magic = len(parameters.get("magic") or b"")
+    if not isinstance(message, bytes):
+        return [("magic", magic), ("header", len(frame) - magic)]
+    trailer, check = len(parameters.get("trailer") or b""), _check_size(parameters)
+    start = frame.find(message, magic)
+    if start < 0:  # bytes of the message are before the length, or changed
+        stop = len(frame) - trailer - check
+        start = stop - _common_end(frame[:stop], message)
+    else:
+        stop = start + len(message)
+        trailer = len(frame) - stop - check
+    own = [("magic", magic), ("header", start - magic), ("rest", stop - start)]
+    return [*own, ("check", check), ("trailer", trailer)]
+
+
+def _kept_bytes(parameters: Any) -> int:
+    """Return how many bytes of a masked length field are in the message, too."""
+    mask, width = parameters.get("length_mask"), parameters.get("width") or 8
+    if mask is None:
+        return 0
+    return sum((mask >> 8 * place) & 0xFF != 0xFF for place in range(width))
+
+
+def _field_width(kind: str, field: bytes, parameters: Any) -> int | None:
+    """Return the bytes of a length field of fixed width; None for other kinds."""
+    if kind == "struct":
+        import struct
+
+        return struct.calcsize(parameters["fmt"])
+    width: int | None = parameters.get("width") if kind in ("uint", "digits") else None
+    return width
+
+
 def _check_size(parameters: Any) -> int:
     check = parameters.get("check")
     return 0 if check is None else check.width + len(check.before)
 
 
-def _common_end(frame: bytes, message: object) -> int:
+def _common_end(frame: bytes, message: bytes) -> int:
     """Return how many bytes at the end of a frame are also at the end of its message."""
-    if not isinstance(message, bytes):
-        return 0
     low, high = 0, min(len(frame), len(message))
     while low < high:  # comparing slices is faster than comparing bytes one by one
         middle = (low + high + 1) // 2

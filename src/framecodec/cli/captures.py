@@ -14,6 +14,7 @@ import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from .common import CommandError
 
@@ -193,8 +194,8 @@ class Direction:
     """
 
     number: int
-    source: tuple[str, int]
-    target: tuple[str, int]
+    source: Any
+    target: Any
     from_start: bool
     _next: int = -1  # the sequence number of the next byte
     _end: int = -1  # the sequence number after the last byte

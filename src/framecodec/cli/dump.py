@@ -27,7 +27,7 @@ from .common import (
 )
 from .convert import frame_object
 
-__all__ = ["add_commands"]
+__all__ = ["JsonReport", "Report", "Stream", "TextReport", "add_commands", "complain"]
 
 _AROUND = 16  # bytes that are shown before and after a bad place
 _KEPT = 4096  # bytes of the stream that are kept to show them
@@ -39,6 +39,7 @@ _STYLES = {
     "length": "bold yellow",
     "header": "yellow",
     "check": "green",
+    "padding": "dim",
     "trailer": "blue",
 }
 
@@ -83,7 +84,7 @@ def _count(text: str) -> int:
 
 
 def _dump(arguments: argparse.Namespace) -> int:
-    show = _JsonReport() if arguments.json else _TextReport(arguments.codec, arguments.bytes)
+    show = JsonReport() if arguments.json else TextReport(arguments.codec, arguments.bytes)
     if arguments.connect is not None:
         with open_socket(arguments.connect) as sock:
             return _dump_stream(arguments.codec, chunks(sock), show, arguments.skip)
@@ -133,7 +134,7 @@ class _Reader:
 # --- streams --------------------------------------------------------------------------------------
 
 
-class _Stream:
+class Stream:
     """One stream of bytes and its position.
 
     Args:
@@ -176,8 +177,8 @@ class _Stream:
         self._splitter.feed_eof()
 
 
-def _dump_stream(codec: Codec, data: Iterable[bytes], show: _Report, skip: int) -> int:
-    stream = _Stream(codec, skip=skip)
+def _dump_stream(codec: Codec, data: Iterable[bytes], show: Report, skip: int) -> int:
+    stream = Stream(codec, skip=skip)
     try:
         for chunk in data:
             for frame in stream.feed(chunk):
@@ -191,13 +192,13 @@ def _dump_stream(codec: Codec, data: Iterable[bytes], show: _Report, skip: int) 
     return 0
 
 
-def _dump_capture(codec: Codec, found: Iterable[Piece], show: _Report, skip: int) -> int:
-    streams: dict[Direction, _Stream | None] = {}  # None: the rest of it cannot be read
+def _dump_capture(codec: Codec, found: Iterable[Piece], show: Report, skip: int) -> int:
+    streams: dict[Direction, Stream | None] = {}  # None: the rest of it cannot be read
     status = 0
     for piece in found:
         direction = piece.direction
         if direction not in streams:
-            streams[direction] = _Stream(codec, direction, skip=skip)
+            streams[direction] = Stream(codec, direction, skip=skip)
         stream = streams[direction]
         if stream is None:
             continue
@@ -214,14 +215,15 @@ def _dump_capture(codec: Codec, found: Iterable[Piece], show: _Report, skip: int
                 stream.feed_eof()
         except FrameError as error:
             show.broken(stream, error)
-            _complain(stream, error)
+            complain(stream, error)
             streams[direction] = None
             status = 1
     show.end()
     return status
 
 
-def _complain(stream: _Stream, error: FrameError) -> None:
+def complain(stream: Stream, error: FrameError) -> None:
+    """Print an error of one stream of several."""
     show = _name(stream.direction) if stream.direction else ""
     print(f"framecodec: {show}: {escape_controls(str(error))}", file=sys.stderr)
 
@@ -235,16 +237,14 @@ def _name(direction: Direction) -> str:
 # --- reports --------------------------------------------------------------------------------------
 
 
-class _Report:
+class Report:
     """What is printed."""
 
-    def frame(
-        self, stream: _Stream, index: int, offset: int, frame: bytes, message: object
-    ) -> None:
+    def frame(self, stream: Stream, index: int, offset: int, frame: bytes, message: object) -> None:
         """Print a frame."""
         raise NotImplementedError
 
-    def broken(self, stream: _Stream, error: FrameError) -> None:
+    def broken(self, stream: Stream, error: FrameError) -> None:
         """Print the bytes around a bad place."""
 
     def end(self) -> None:
@@ -256,10 +256,11 @@ class _Report:
             sys.stdout.flush()
 
 
-class _JsonReport(_Report):
-    def frame(
-        self, stream: _Stream, index: int, offset: int, frame: bytes, message: object
-    ) -> None:
+class JsonReport(Report):
+    """An object a line."""
+
+    def frame(self, stream: Stream, index: int, offset: int, frame: bytes, message: object) -> None:
+        """Print an object."""
         found = frame_object(index, offset, len(frame), message)
         if (direction := stream.direction) is not None:
             found["stream"] = direction.number
@@ -268,7 +269,14 @@ class _JsonReport(_Report):
         write(json.dumps(found) + "\n")
 
 
-class _TextReport(_Report):
+class TextReport(Report):
+    """Frames part by part, for people.
+
+    Args:
+        codec: The shape of the frames.
+        limit: The most bytes of a part that are shown; None for all.
+    """
+
     def __init__(self, codec: Codec, limit: int | None) -> None:
         self._codec = codec
         self._limit = limit
@@ -279,9 +287,8 @@ class _TextReport(_Report):
         self._shown: Direction | None = None  # the stream of the last frame
         self._frames = self._bytes = 0
 
-    def frame(
-        self, stream: _Stream, index: int, offset: int, frame: bytes, message: object
-    ) -> None:
+    def frame(self, stream: Stream, index: int, offset: int, frame: bytes, message: object) -> None:
+        """Print the parts of a frame."""
         self._announce(stream)
         parts = dissect(self._codec, frame, message)
         said = [f", length {part.declared}" for part in parts if part.declared is not None]
@@ -296,7 +303,7 @@ class _TextReport(_Report):
         self._frames += 1
         self._bytes += len(frame)
 
-    def _announce(self, stream: _Stream) -> None:
+    def _announce(self, stream: Stream) -> None:
         if stream.direction is not None and stream.direction is not self._shown:
             self._shown = stream.direction
             write(self._paint(_name(stream.direction), "bold") + "\n")
@@ -313,7 +320,8 @@ class _TextReport(_Report):
         if stop < part.stop:
             yield f"            {name:<7} ... {part.stop - stop} more bytes\n"
 
-    def broken(self, stream: _Stream, error: FrameError) -> None:
+    def broken(self, stream: Stream, error: FrameError) -> None:
+        """Print the bytes around a bad place."""
         self._announce(stream)
         start, bad = _bad_place(self._codec, stream, error)
         if isinstance(error, IncompleteFrameError):
@@ -338,7 +346,7 @@ class _TextReport(_Report):
                 write(self._context_row(stream, at, first, end, start, bad))
 
     def _context_row(
-        self, stream: _Stream, at: int, first: int, end: int, start: int, bad: int
+        self, stream: Stream, at: int, first: int, end: int, start: int, bad: int
     ) -> str:
         cells, marks, text = [], [], []
         for place in range(at, at + 16):
@@ -352,11 +360,12 @@ class _TextReport(_Report):
         return row + (f"            {self._paint(line, 'bold red')}\n" if line else "")
 
     def end(self) -> None:
+        """Print the sum."""
         plural = "" if self._frames == 1 else "s"
         write(f"{self._frames} frame{plural}, {self._bytes} bytes\n")
 
 
-def _bad_place(codec: Codec, stream: _Stream, error: FrameError) -> tuple[int, int]:
+def _bad_place(codec: Codec, stream: Stream, error: FrameError) -> tuple[int, int]:
     """Return the position of the bad frame's first byte, and of the first byte that is wrong."""
     start = stream.offset
     if isinstance(error, IncompleteFrameError):

@@ -376,6 +376,8 @@ def _datagram_socket(address: Any, codec: Codec | None, *, listening: bool) -> D
             flags = socket.AI_PASSIVE if listening else 0
             found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=flags)
             family, where = found[0][0], found[0][4]
+        elif not hasattr(socket, "AF_UNIX"):
+            raise CommandError("this system has no Unix sockets")
         else:
             family = socket.AF_UNIX
         sock = socket.socket(family, socket.SOCK_DGRAM)
@@ -459,7 +461,6 @@ class _Server:
         if kind == "connected":
             conn, name = value
             self._connections[conn] = name
-            self._screen.note(f"{name} connected")
             if self._lines_ended:
                 self._end_sending(conn)
         elif kind == "line":
@@ -514,6 +515,7 @@ class _Server:
                     self._events.put(("end", (conn, error)))
                 return
         self._events.put(("connected", (conn, name)))
+        self._screen.note(f"{name} connected")  # lines go to it from now on
         _receive(conn, self._screen, self._events.put, echo=self._arguments.echo, once=False)
 
 

@@ -73,7 +73,12 @@ def _filler(size: int) -> bytes:
 
 
 def _prepare_buffer(splitter: Any, data: bytes) -> _Prepared:
-    with memoryview(splitter.get_buffer(-1)) as view:
+    try:
+        buffer = memoryview(splitter.get_buffer(-1))
+    except Exception as error:
+        text = f"get_buffer() raised {describe_error(error)}"
+        raise Problem(Promise.BUFFERS, text) from error
+    with buffer as view:
         if not len(view):
             raise Problem(Promise.BUFFERS, "get_buffer() returned an empty buffer")
         size = min(len(view), len(data))

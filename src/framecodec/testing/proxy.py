@@ -218,9 +218,11 @@ class ChunkingProxy:
                 sock.setblocking(False)
                 if sock.family != getattr(socket, "AF_UNIX", None):
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if _run(pumps, self._stop_reader):
-                client.close()
-                upstream.close()
+            _run(pumps, self._stop_reader)
+            if not any(pump.broken for pump in pumps):
+                for pump in pumps:
+                    if pump.done:  # the target has seen the end already
+                        pump.target.close()
         except OSError as error:
             _logger.info("%r has reset connection %d: %s", self, number, error)
         finally:
@@ -332,6 +334,17 @@ class _Pump:
         self.observed -= count
         return True
 
+    def stop(self) -> None:
+        """Pass on an end of the source that is there already; the proxy closes now."""
+        while self.wants_to_read():
+            count = len(self.waiting)
+            self.read()
+            if len(self.waiting) == count and not self.at_end:
+                return  # the source is still open
+        while self.at_end and not self.done and not self.is_blocked:
+            self.not_before = 0.0
+            self.write()
+
     def _finish(self) -> None:
         self.done = True
         if not self.broken:
@@ -340,8 +353,8 @@ class _Pump:
                 self.target.shutdown(socket.SHUT_WR)
 
 
-def _run(pumps: list[_Pump], stop: socket.socket) -> bool:
-    """Relay until both directions have ended; return whether they ended without a reset."""
+def _run(pumps: list[_Pump], stop: socket.socket) -> None:
+    """Relay until both directions have ended or the proxy closes."""
     with selectors.DefaultSelector() as selector:
         selector.register(stop, selectors.EVENT_READ)
         interest: dict[socket.socket, int] = {}
@@ -352,12 +365,14 @@ def _run(pumps: list[_Pump], stop: socket.socket) -> bool:
                 if pump.broken and pump.at_end:
                     other.broken = other.done = True
             if all(pump.done for pump in pumps):
-                return not any(pump.broken for pump in pumps)
+                return
             _register(selector, pumps, interest)
             timeout = max(0.0, min(times) - time.monotonic()) if times else None
             ready = {key.fileobj: events for key, events in selector.select(timeout)}
             if stop in ready:
-                return False
+                for pump in pumps:
+                    pump.stop()
+                return
             for pump in pumps:
                 if ready.get(pump.source, 0) & selectors.EVENT_READ:
                     pump.read()

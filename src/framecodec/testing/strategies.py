@@ -15,14 +15,17 @@ from ..errors import FrameError
 
 __all__ = ["codecs", "messages"]
 
+_LONGEST_SEARCH = 100  # bytes of a frame that is made byte by byte
 _LARGEST_SEED = 300  # bytes; of a message that is found by trying
 
 # Messages that trying does not find: with a checksum, several fixed bytes, or lines of text.
 _EXAMPLES = [
     b"+OK\r\n",
-    b"PING\r\n",
-    b"PUB subject 5\r\nhello\r\n",
-    b"set key 0 0 5\r\nhello\r\n",
+    b"$5\r\nhello\r\n",
+    b"*1\r\n$4\r\nPING\r\n",
+    b"PING",
+    b"PUB subject 5\r\nhello",
+    b"set key 0 0 5\r\nhello",
     b"CONNECT\n\n\0",
     b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
@@ -154,7 +157,7 @@ def _search(codec: Codec) -> Iterator[Any]:
     """Yield messages of frames that are made byte by byte, without the bytes that are errors."""
     rng = random.Random(0)
     count = 0
-    for _ in range(30):
+    for _ in range(10):
         for message in _grow(codec, rng):
             yield message
             count += 1
@@ -164,7 +167,7 @@ def _search(codec: Codec) -> Iterator[Any]:
 
 def _grow(codec: Codec, rng: random.Random) -> list[Any]:
     data = b""
-    while len(data) < 2 * _LARGEST_SEED:
+    while len(data) < _LONGEST_SEARCH:
         choices = [*rng.sample([0, 1, 2, 4], 4), *rng.sample(range(256), 256)]
         for byte in choices:
             splitter = codec.splitter()

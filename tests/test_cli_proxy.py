@@ -1,0 +1,104 @@
+"""``framecodec proxy``: bytes pass unchanged, frames of both directions are logged."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+import framecodec
+from framecodec import Codec
+from tests.helpers.command import run, started
+
+pytest.importorskip("rich", reason="the extra cli is not installed")
+
+ANY = "127.0.0.1:0"
+
+
+@pytest.fixture
+def upstream() -> Iterator[str]:
+    """Serve one connection that answers in capitals; give its address."""
+    with framecodec.listen(("127.0.0.1", 0), Codec.digits(4)) as listener:
+
+        def serve() -> None:
+            with listener.accept() as conn:
+                for message in conn:
+                    conn.send(message.upper())
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        thread.join(20)
+
+
+def connect(address: str) -> framecodec.FrameSocket:
+    host, _, port = address.rpartition(":")
+    conn = framecodec.connect((host, int(port)), Codec.digits(4))
+    conn.settimeout(20)
+    return conn
+
+
+def test_frames_pass_unchanged_and_are_shown(upstream: str) -> None:
+    arguments = ("proxy", "--listen", ANY, "--to", upstream, "--sizes", "1-3", "--dump")
+    with started(*arguments, "--codec", "digits4") as proxy:
+        with connect(proxy.address()) as conn:
+            for message in (b"hello", b"byebye" * 20):
+                conn.send(message)
+                assert conn.recv() == message.upper()
+        proxy.read_until(b"frame 1 at 9: size 124")
+        proxy.read_until(b"BYEBYE")
+        proxy.interrupt()
+        assert proxy.wait() == 130
+    assert b"tcp 0, " in proxy.output
+    assert f" > {upstream}".encode() in proxy.output
+    assert b"Traceback" not in proxy.output
+
+
+def test_the_log_as_objects(upstream: str) -> None:
+    arguments = ("proxy", "--listen", ANY, "--to", upstream, "--dump", "--json")
+    with started(*arguments, "--codec", "digits4") as proxy:
+        with connect(proxy.address()) as conn:
+            conn.send(b"hello")
+            assert conn.recv() == b"HELLO"
+        proxy.read_until(b"48454c4c4f")
+        rows = [json.loads(line) for line in proxy.output.splitlines() if line.startswith(b"{")]
+    assert [(row["index"], row["offset"], row["size"]) for row in rows] == [(0, 0, 9)] * 2
+    assert {row["source"] == upstream: row["message"] for row in rows} == {
+        False: b"hello".hex(),
+        True: b"HELLO".hex(),
+    }
+
+
+def test_a_broken_stream_is_reported_and_still_passed_on() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        arguments = ("proxy", "--listen", ANY, "--to", address, "--dump", "--codec", "digits4")
+        with started(*arguments) as proxy:
+            host, _, port = proxy.address().rpartition(":")
+            with socket.create_connection((host, int(port)), timeout=20) as client:
+                conn, _ = server.accept()
+                with conn:
+                    client.sendall(b"0002okGET / HTTP/1.1")
+                    client.shutdown(socket.SHUT_WR)
+                    received = b""
+                    while chunk := conn.recv(1000):
+                        received += chunk
+            assert received == b"0002okGET / HTTP/1.1"
+            proxy.read_until(b"begins at byte 6")
+            proxy.read_until(b"framecodec: tcp 0")
+
+
+def test_bad_usage_is_one_line() -> None:
+    for arguments in (
+        ["--listen", ANY],
+        ["--listen", ANY, "--to", ANY, "--sizes", "7-1"],
+        ["--listen", ANY, "--to", ANY, "--sizes", "0-1"],
+        ["--listen", ANY, "--to", ANY, "--delay", "-1"],
+    ):
+        result = run("proxy", *arguments)
+        assert (result.status, result.output, result.errors.count("\n")) == (2, b"", 1)
+    result = run("proxy", "--listen", "192.0.2.1:1", "--to", ANY)
+    assert (result.status, result.output, result.errors.count("\n")) == (1, b"", 1)
