@@ -54,7 +54,7 @@ def _entry(contender: Contender, family: str, size: int, block_size: int) -> Ent
 
     sender: Sender | None = None
     frame_size = contender.request_size(messages_of(0)[0])
-    said: dict[str, object] = {}
+    result: dict[str, object] = {}
 
     def setup(number: int, times: int, *, keep: bool = False) -> tuple[Sender, Messages, int]:
         nonlocal sender
@@ -90,11 +90,11 @@ def _entry(contender: Contender, family: str, size: int, block_size: int) -> Ent
 
     try:
         for variant in range(VARIANTS):
-            said = run(*setup(variant, 1, keep=True))
-            check(said)
+            result = run(*setup(variant, 1, keep=True))
+            check(result)
             if contender.greeting == "none":  # a WebSocket client masks what it sends, at random
                 right = hashlib.sha256(contender.wire(messages_of(variant))).hexdigest()
-                expect(said["sha256"] == right, name, "other bytes than the frames")
+                expect(result["sha256"] == right, name, "other bytes than the frames")
     finally:
         close()
     units = len(messages_of(0))

@@ -179,6 +179,21 @@ PICTURES = (
 )
 
 
+SERVER_OF_REFERENCE = "tokio-util"
+SERVERS = (
+    "C by hand",
+    "serve_messages",
+    "tokio-util",
+    "FrameProtocol, uvloop",
+    "FrameStream, uvloop",
+    "FrameSocket, selectors",
+    "serve",
+    "Protocol by hand, uvloop",
+    "uvloop streams",
+    "asyncio streams",
+)
+
+
 def _draw(results: list[Result], folder: Path) -> Iterator[Path]:
     """Draw throughput over message size, both logarithmic, one line a contender."""
     try:
@@ -190,6 +205,7 @@ def _draw(results: list[Result], folder: Path) -> Iterator[Path]:
     matplotlib.rcParams["svg.hashsalt"] = "framecodec"
     import matplotlib.pyplot as plt
 
+    yield from _draw_servers(results, plt, folder)
     found = Results(results)
     for question, axes, title in PICTURES:
         cases = sorted(found.find(question, **axes), key=lambda result: result.axes["size"])
@@ -228,6 +244,41 @@ def _draw(results: list[Result], folder: Path) -> Iterator[Path]:
             figure.savefig(folder / f"{name}.{suffix}", dpi=150, metadata=metadata)
         plt.close(figure)
         yield folder / f"{name}.svg"
+
+
+def _draw_servers(results: list[Result], plt: Any, folder: Path) -> Iterator[Path]:
+    """Draw the rates of the servers as bars, one group a load, in multiples of tokio-util's."""
+    loads = [
+        result
+        for result in Results(results).find("server")
+        if "figure" not in result.axes and SERVER_OF_REFERENCE in result.samples
+    ]
+    if not loads:
+        return
+    figure, plots = plt.subplots(
+        1, len(loads), figsize=(3.2 * len(loads), 5.4), layout="constrained", sharey=True
+    )
+    plots = list(plots) if len(loads) > 1 else [plots]
+    names = [name for name in SERVERS if any(name in load.samples for load in loads)]
+    for plot, load in zip(plots, loads, strict=True):
+        ratios = [
+            load.ratio(SERVER_OF_REFERENCE, name) if name in load.samples else 0.0 for name in names
+        ]
+        colours = ["#d62728" if load.roles.get(name) == "ours" else "#7f7f7f" for name in names]
+        bars = plot.barh(names, ratios, color=colours)
+        plot.bar_label(bars, [f"{ratio:.2f}" if ratio else "" for ratio in ratios], padding=2)
+        plot.axvline(1, color="black", linewidth=0.8)
+        plot.set_title(load.label.removeprefix("echo ").replace(", ", "\n"), fontsize=10)
+        plot.margins(x=0.18)
+        for side in ("top", "right"):
+            plot.spines[side].set_visible(False)
+    plots[0].invert_yaxis()
+    figure.suptitle(f"Replies a second of echo servers, as multiples of {SERVER_OF_REFERENCE}'s")
+    for suffix in ("svg", "png"):
+        metadata = {"Date": None} if suffix == "svg" else None
+        figure.savefig(folder / f"servers.{suffix}", dpi=150, metadata=metadata)
+    plt.close(figure)
+    yield folder / "servers.svg"
 
 
 def _name_lines(plot: Any, ends: list[tuple[float, str, str]], first: int) -> None:

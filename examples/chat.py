@@ -3,8 +3,8 @@
     python examples/chat.py listen [PORT]       (0: any free one; it is printed)
     python examples/chat.py connect [PORT]
 
-Whoever ends the input (Ctrl-D) says goodbye: his side sends no more, and the chat ends when the
-other side has ended too.
+The end of the input (Ctrl-D) ends the sending direction; the chat ends when the other side has
+ended its own too.
 """
 
 import contextlib
@@ -27,10 +27,10 @@ def meet():
 
 
 def send_what_is_typed(conn):
-    # A file of its own: Python may end while this thread still waits for a line.
+    # Another file object than sys.stdin: Python may end while this thread still waits for a line.
     with open(0, encoding="utf-8", closefd=False) as typed, contextlib.suppress(OSError):
         for line in typed:
-            conn.send(line.strip().encode())  # an OSError where nobody is there any more
+            conn.send(line.strip().encode())  # an OSError if the other side is gone
         conn.shutdown(socket.SHUT_WR)
 
 

@@ -17,7 +17,7 @@ port = int(sys.argv[1]) if len(sys.argv) > 1 else 6000
 
 
 def serve(conn, replies):
-    """Goes on as far as it can without waiting; returns the replies that are still to be taken."""
+    """Continue without waiting as far as possible; return the replies that are still unsent."""
     try:
         if not replies:
             conn.flush()

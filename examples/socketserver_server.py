@@ -18,7 +18,7 @@ port = int(sys.argv[1]) if len(sys.argv) > 1 else 6000
 
 class Shout(FrameRequestHandler):
     codec = Codec.digits(4)
-    message_timeout = 10.0  # seconds; whoever drips bytes is cut off
+    message_timeout = 10.0  # seconds; a client that sends more slowly is disconnected
 
     def handle_message(self, message):
         return message.upper()

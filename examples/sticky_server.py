@@ -17,7 +17,7 @@ with socket.create_server(("127.0.0.1", port)) as listener:
     print("listening on port", listener.getsockname()[1], flush=True)
 
     conn, _ = listener.accept()
-    with conn:  # before: where one message ends, nobody can see
+    with conn:  # before: no one can see where a message ends
         conn.sendall(b"hello")
         conn.sendall(b"byebye")
 

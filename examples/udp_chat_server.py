@@ -3,9 +3,9 @@
     python examples/udp_chat_server.py [PORT [PATIENCE]]      (0: any free one; it is printed)
     python examples/udp_chat_client.py [PORT]
 
-Whoever ends a line with ``goodbye`` ends the chat; the server then waits for the next client.
-Anybody else who calls meanwhile is told to come back, unless the partner, who may be gone without a
-word, has said nothing for PATIENCE seconds (60).
+A line ``goodbye`` ends the chat; the server then waits for the next client.
+Another client that calls meanwhile is told to come back, unless the partner has said nothing for
+PATIENCE seconds (60): it may be gone without a word.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ with (
             if monotonic() - answered < patience:
                 chat.send_to(b"busy, goodbye", address)
                 continue
-            print("they are silent, and somebody else calls", flush=True)
+            print("they are silent, and another client calls", flush=True)
         partner = address
         text = message.decode()
         print("they say", text, flush=True)

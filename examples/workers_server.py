@@ -35,7 +35,8 @@ def work(port, number, all_listen):
     conns = weakref.WeakSet()
     with framecodec.listen(("127.0.0.1", port), reuse_port=True) as listener:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
-        # Whoever has called is still accepted; where nobody has, that is a BlockingIOError.
+        # Clients that have connected are still accepted; without one, accept() raises a
+        # BlockingIOError.
         signal.signal(signal.SIGTERM, lambda *_: listener.setblocking(False))
         threading.Thread(target=end_with_parent, daemon=True).start()
         all_listen.wait()
@@ -45,7 +46,7 @@ def work(port, number, all_listen):
                 threading.Thread(target=serve, args=[conn, name]).start()
     for conn in list(conns):
         with contextlib.suppress(OSError):
-            conn.shutdown(socket.SHUT_RD)  # behind what has arrived stands now the end
+            conn.shutdown(socket.SHUT_RD)  # the end follows what has arrived
     # The process ends when its threads have.
 
 

@@ -272,14 +272,14 @@ def test_send_does_not_copy_a_large_message(loop: str) -> None:
 
 @LOOPS
 def test_protocol_reports_a_slow_peer_and_keeps_accepted_messages(loop: str) -> None:
-    told: list[str] = []
+    events: list[str] = []
 
     class Sender(FrameProtocol):
         def pause_writing(self) -> None:
-            told.append("pause")
+            events.append("pause")
 
         def resume_writing(self) -> None:
-            told.append("resume")
+            events.append("resume")
 
     async def main() -> None:
         ours, theirs = socket.socketpair()
@@ -289,7 +289,7 @@ def test_protocol_reports_a_slow_peer_and_keeps_accepted_messages(loop: str) -> 
         for message in messages:
             protocol.send(message)
         await asyncio.sleep(0.05)
-        assert told == ["pause"]
+        assert events == ["pause"]
         protocol.transport.close()
         received: list[Any] = []
         splitter = framecodec.Splitter(Codec.uint(4))

@@ -48,11 +48,11 @@ def new_loop(kind: str) -> asyncio.AbstractEventLoop:
 def looping(kind: str) -> Iterator[tuple[asyncio.AbstractEventLoop, list[Any]]]:
     """A loop that can be run again after something has stopped it, and what its exception handler
     was told."""
-    told: list[Any] = []
+    reported: list[Any] = []
     loop = new_loop(kind)
-    loop.set_exception_handler(lambda _, context: told.append(context))
+    loop.set_exception_handler(lambda _, context: reported.append(context))
     try:
-        yield loop, told
+        yield loop, reported
     finally:
         for _ in range(3):
             loop.call_soon(loop.stop)
@@ -144,7 +144,7 @@ def test_protocol_ends_with_an_error_of_the_splitter_after_the_messages(
     engine_in_use: ModuleType,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with looping(loop) as (here, told), caplog.at_level(logging.ERROR):
+    with looping(loop) as (here, reported), caplog.at_level(logging.ERROR):
         ours, theirs = socket.socketpair()
 
         async def main() -> Recorder:
@@ -166,7 +166,7 @@ def test_protocol_ends_with_an_error_of_the_splitter_after_the_messages(
             here.run_until_complete(bounded(end(protocol)))
             assert protocol.received == [b"message"] * ahead
             assert protocol.lost == [error]
-            assert told == []
+            assert reported == []
             theirs.settimeout(TIMEOUT)
             answers = b"".join(iter(lambda: theirs.recv(100), b""))
             assert answers == (U1.encode(b"answer") if ahead else b"")
@@ -180,7 +180,7 @@ def test_protocol_ends_with_an_error_of_the_splitter_after_the_messages(
 def test_recv_raises_an_error_of_the_splitter_after_the_messages_and_sending_continues(
     loop: str, error: BaseException, ahead: int, engine_in_use: ModuleType
 ) -> None:
-    with looping(loop) as (here, told):
+    with looping(loop) as (here, reported):
         ours, theirs = socket.socketpair()
         received: list[Any] = []
 
@@ -214,7 +214,7 @@ def test_recv_raises_an_error_of_the_splitter_after_the_messages_and_sending_con
 
             here.run_until_complete(part())
             assert theirs.recv(100) == U1.encode(b"last word")
-            assert told == []
+            assert reported == []
 
 
 # --- signal handlers that raise -------------------------------------------------------------------
@@ -519,7 +519,9 @@ def test_send_without_memory_sends_or_not_or_ends_the_connection(
 
     async def main() -> None:
         complaints: list[Any] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, told: complaints.append(told))
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _, reported: complaints.append(reported)
+        )
         failed = [await trial(number) for number in range(1, MOST_ALLOCATIONS)]
         assert any(failed) or name == "small"  # which allocates next to nothing
         assert name == "fills the turn" or not any(failed[-5:])

@@ -173,7 +173,7 @@ def test_without_standard_output_a_command_still_runs(
     add_command: Callable[[Callable[[Any], int]], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdout", None)
-    add_command(lambda _: print("nobody reads this") or 0)
+    add_command(lambda _: print("no one reads this") or 0)
     assert cli.main(["try"]) == 0
 
 

@@ -43,7 +43,10 @@ def test_every_example_of_a_page_runs_as_it_is_printed(page: Path) -> None:
     assert runner.summarize(verbose=False).failed == 0, "".join(report)
 
 
-@pytest.mark.parametrize("name", ["codecs.md", "formats.md", "sockets.md", "testing.md"])
+@pytest.mark.parametrize(
+    "name",
+    ["codecs.md", "formats.md", "messages-do-not-arrive.md", "sockets.md", "testing.md"],
+)
 def test_a_page_with_examples_has_them(name: str) -> None:
     assert len(list(examples(ROOT / "docs" / name))) >= 10
 

@@ -1,4 +1,4 @@
-"""The way out, in both engines: frames, their parts, and what cannot be said."""
+"""Encoding, in both engines: frames, their parts, and messages that have no frame."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_the_text_says_whether_the_limit_or_the_field_is_in_the_way(engine: Modu
 
 
 @pytest.mark.parametrize(
-    ("codec", "message", "said"),
+    ("codec", "message", "text"),
     [
         (Codec.uint(1, length_offset=3), b"ab", "2 bytes.* 3 bytes"),
         (Codec.uint(1, magic=b"M", length_offset=2), b"", "0 bytes.* 1 bytes"),
@@ -205,12 +205,12 @@ def test_the_text_says_whether_the_limit_or_the_field_is_in_the_way(engine: Modu
     ],
 )
 def test_a_message_that_has_no_frame_is_invalid(
-    engine: ModuleType, codec: Codec, message: bytes, said: str
+    engine: ModuleType, codec: Codec, message: bytes, text: str
 ) -> None:
     encoder = engine.Encoder(codec)
     for call in (encoder.encode, encoder.frame_parts, lambda m: encoder.encode_many([m])):
         for form in (message, bytearray(message)):
-            with pytest.raises(InvalidFrameError, match=said) as caught:
+            with pytest.raises(InvalidFrameError, match=text) as caught:
                 call(form)
             assert caught.value.stream_offset is None
 

@@ -119,13 +119,13 @@ def check_python_engine(found: list[str], warnings: list[str], reason: str) -> N
 
 
 @pytest.mark.c_extension
-def test_the_compiled_engine_is_used_by_all_modules_and_needs_no_reason(package: Path) -> None:
+def test_engine_is_the_compiled_one_in_all_modules_without_a_reason(package: Path) -> None:
     found, warnings = choice(package, *WITH_GIL, "-W", "error")
     assert found == ["True", "compiled", "None"]
     assert warnings == []
 
 
-def test_this_process_has_a_reason_exactly_where_the_python_engine_is_in_use() -> None:
+def test_fallback_reason_exists_exactly_if_the_python_engine_is_in_use() -> None:
     assert (_engine.FALLBACK_REASON is None) is framecodec.ACCELERATED
     assert framecodec.splitter.FALLBACK_REASON == _engine.FALLBACK_REASON
 
@@ -133,14 +133,14 @@ def test_this_process_has_a_reason_exactly_where_the_python_engine_is_in_use() -
 # --- a choice: no warning -------------------------------------------------------------------------
 
 
-def test_where_no_compiled_module_is_installed_nothing_warns(package: Path) -> None:
+def test_import_without_compiled_modules_does_not_warn(package: Path) -> None:
     remove_compiled(package)
     found, warnings = choice(package, "-W", "error")
     assert found == ["False", "Python", "the compiled modules are not installed"]
     assert warnings == []
 
 
-def test_the_variable_chooses_the_python_engine_without_a_look_at_the_modules(
+def test_no_extensions_variable_chooses_the_python_engine_without_loading_the_modules(
     package: Path,
 ) -> None:
     remove_compiled(package)
@@ -156,7 +156,7 @@ def test_the_variable_chooses_the_python_engine_without_a_look_at_the_modules(
 
 @pytest.mark.c_extension
 @pytest.mark.parametrize("name", NAMES)
-def test_a_damaged_file_is_named_in_one_warning(package: Path, name: str) -> None:
+def test_import_of_a_damaged_module_warns_once_and_names_it(package: Path, name: str) -> None:
     compiled_file(package, name).write_bytes(b"\x7fELF no library")
     found, warnings = choice(package, *WITH_GIL)
     check_python_engine(found, warnings, f"framecodec.{name} cannot be loaded (ImportError: ")
@@ -164,7 +164,7 @@ def test_a_damaged_file_is_named_in_one_warning(package: Path, name: str) -> Non
 
 @pytest.mark.c_extension
 @pytest.mark.parametrize("name", NAMES)
-def test_one_missing_module_is_named_in_one_warning(package: Path, name: str) -> None:
+def test_import_with_one_module_missing_warns_once_and_names_it(package: Path, name: str) -> None:
     compiled_file(package, name).unlink()
     found, warnings = choice(package, *WITH_GIL)
     check_python_engine(found, warnings, f"these are not installed: framecodec.{name}")
@@ -181,7 +181,7 @@ def test_one_missing_module_is_named_in_one_warning(package: Path, name: str) ->
         "RuntimeWarning('the GIL has been enabled')",
     ],
 )
-def test_whatever_a_module_raises_is_told_in_one_warning(
+def test_import_of_a_module_that_raises_warns_once_with_the_error(
     package: Path, name: str, raised: str
 ) -> None:
     remove_compiled(package)
@@ -193,7 +193,7 @@ def test_whatever_a_module_raises_is_told_in_one_warning(
 
 
 @pytest.mark.parametrize("raised", ["MemoryError", "KeyboardInterrupt"])
-def test_what_is_no_fault_of_the_module_ends_the_import(package: Path, raised: str) -> None:
+def test_import_is_ended_by_an_interruption(package: Path, raised: str) -> None:
     remove_compiled(package)
     for name in NAMES:
         stand_in(package, name, f"raise {raised}" if name == "sockets._fast_path" else "")
@@ -202,7 +202,7 @@ def test_what_is_no_fault_of_the_module_ends_the_import(package: Path, raised: s
     assert done.stderr.splitlines()[-1] == raised
 
 
-def test_a_user_who_makes_warnings_errors_gets_the_fault_and_its_cause(package: Path) -> None:
+def test_import_with_warnings_as_errors_raises_the_fault_and_its_cause(package: Path) -> None:
     remove_compiled(package)
     for name in NAMES:
         stand_in(package, name, "raise ImportError('undefined symbol')")
@@ -212,7 +212,7 @@ def test_a_user_who_makes_warnings_errors_gets_the_fault_and_its_cause(package: 
     assert done.stderr.splitlines()[-1].startswith("RuntimeWarning: framecodec uses its Python")
 
 
-def test_the_warning_can_be_ignored_by_its_module(package: Path) -> None:
+def test_import_warning_can_be_ignored_by_its_module(package: Path) -> None:
     remove_compiled(package)
     for name in NAMES:
         stand_in(package, name, "raise ImportError('undefined symbol')")
@@ -241,7 +241,7 @@ interpreters.destroy(made)
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="CPython's sub-interpreters")
 @pytest.mark.skipif(sys.version_info[:2] == (3, 12), reason="3.12 crashes at the exit")
 @pytest.mark.parametrize("main_first", [False, True])
-def test_a_sub_interpreter_has_the_compiled_engine_or_says_why_not(
+def test_import_in_a_sub_interpreter_has_the_compiled_engine_or_a_reason(
     package: Path, main_first: bool
 ) -> None:
     call = "run_string" if sys.version_info < (3, 13) else "exec"
@@ -266,7 +266,7 @@ SWITCHED_OFF = "import sys; sys._is_gil_enabled = lambda: False\n"
 SWITCHED_ON = "import sys; sys._is_gil_enabled = lambda: True\n"
 
 
-def test_without_the_gil_the_modules_that_need_it_are_not_loaded(package: Path) -> None:
+def test_import_without_the_gil_loads_no_module_that_needs_it(package: Path) -> None:
     remove_compiled(package)
     for name in NAMES:
         stand_in(package, name, "raise SystemError('loaded')")
@@ -277,7 +277,7 @@ def test_without_the_gil_the_modules_that_need_it_are_not_loaded(package: Path) 
     assert warnings == []
 
 
-def test_where_something_switched_the_gil_on_the_compiled_engine_is_used(package: Path) -> None:
+def test_import_after_the_gil_was_switched_on_uses_the_compiled_engine(package: Path) -> None:
     remove_compiled(package)
     for name in NAMES:
         stand_in(package, name)
@@ -286,7 +286,7 @@ def test_where_something_switched_the_gil_on_the_compiled_engine_is_used(package
     assert warnings == []
 
 
-def test_without_the_gil_and_without_compiled_modules_the_reason_is_the_latter(
+def test_fallback_reason_without_gil_and_modules_is_the_missing_modules(
     package: Path,
 ) -> None:
     remove_compiled(package)
@@ -296,7 +296,7 @@ def test_without_the_gil_and_without_compiled_modules_the_reason_is_the_latter(
 
 @pytest.mark.skipif(not FREE_THREADED_BUILD, reason="a free-threaded build of Python")
 @pytest.mark.parametrize("options", [(), ("-X", "gil=0")])
-def test_an_import_leaves_the_gil_off(package: Path, options: tuple[str, ...]) -> None:
+def test_import_leaves_the_gil_off(package: Path, options: tuple[str, ...]) -> None:
     code = SHOW_ENGINE + "\nprint(sys._is_gil_enabled())"
     done = run(package, code, "-W", "error", *options)
     assert done.returncode == 0, done.stderr
@@ -307,7 +307,7 @@ def test_an_import_leaves_the_gil_off(package: Path, options: tuple[str, ...]) -
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_stub_of_a_compiled_module_declares_what_its_python_twin_has(name: str) -> None:
+def test_stub_of_a_compiled_module_declares_what_its_python_twin_has(name: str) -> None:
     # A type checker is shown the twin (see _engine.py) and compares only the stub with the module.
     twin = importlib.import_module(f"framecodec.{name}_py")
     stub = ast.parse(in_package(PACKAGE, name, ".pyi").read_text(encoding="utf-8"))
@@ -337,3 +337,38 @@ def test_the_stub_of_a_compiled_module_declares_what_its_python_twin_has(name: s
             class_name != "CompletedAwaitable"
         ):  # whose arguments the standard library gives by position
             assert own == methods, class_name
+
+
+# --- the loop of serve_messages() -----------------------------------------------------------------
+
+SHOW_LOOP = """
+import framecodec
+from framecodec.serving import messages
+with framecodec.serve_messages(lambda conn, messages: messages, ("127.0.0.1", 0)) as server:
+    with framecodec.connect(server.address, timeout=10) as conn:
+        conn.send(b"a")
+        assert conn.recv() == b"a"
+print(messages._loop_module.__name__)
+"""
+
+
+@pytest.mark.c_extension
+@pytest.mark.skipif(sys.platform != "linux", reason="the compiled loop needs epoll")
+def test_the_compiled_loop_is_used_on_linux(package: Path) -> None:
+    done = run(package, SHOW_LOOP, *WITH_GIL, "-W", "error")
+    assert done.stdout == "framecodec.serving._messages_loop\n", done.stderr
+
+
+@pytest.mark.c_extension
+@pytest.mark.skipif(sys.platform != "linux", reason="the compiled loop needs epoll")
+def test_a_missing_compiled_loop_is_replaced_with_one_warning(package: Path) -> None:
+    compiled_file(package, "serving._messages_loop").unlink()
+    done = run(package, SHOW_LOOP, *WITH_GIL)
+    assert done.stdout == "framecodec.serving._messages_loop_py\n", done.stderr
+    (warning,) = [line for line in done.stderr.splitlines() if "Warning:" in line]
+    assert "serve_messages() is slower" in warning
+
+
+def test_the_python_engine_uses_the_python_loop(package: Path) -> None:
+    done = run(package, SHOW_LOOP, "-W", "error", FRAMECODEC_NO_EXTENSIONS="1")
+    assert done.stdout == "framecodec.serving._messages_loop_py\n", done.stderr

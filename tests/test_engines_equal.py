@@ -16,7 +16,7 @@ import pytest
 
 from framecodec import Codec, FrameError
 from tests.helpers.chunking import by_buffer, byte_by_byte, hand_overs, random_cuts
-from tests.helpers.observe import encodings, story, told
+from tests.helpers.observe import observe_encoder, observe_splitter, outcome_of
 from tests.helpers.sample_codecs import CODECS, Mark, sample_messages, streams
 
 pytestmark = pytest.mark.c_extension
@@ -70,7 +70,7 @@ def test_they_tell_the_same_story_of_every_stream(both_engines: Engines, name: s
         hand_over = list(hand_overs.values())[number % len(hand_overs)]
         for pieces in ([stream], byte_by_byte(stream), *random_cuts(stream, 2, number)):
             python, compiled = (
-                story(engine, codec, pieces, ways, hand_over) for engine in both_engines
+                observe_splitter(engine, codec, pieces, ways, hand_over) for engine in both_engines
             )
             assert python == compiled
 
@@ -91,7 +91,7 @@ def test_they_encode_the_same_and_refuse_in_the_same_words(
         numpy.arange(6, dtype="u2"),
         numpy.arange(6, dtype="u1").reshape(2, 3).T,
     ]
-    python, compiled = (encodings(engine.Encoder(codec), messages) for engine in both_engines)
+    python, compiled = (observe_encoder(engine.Encoder(codec), messages) for engine in both_engines)
     assert python == compiled
 
 
@@ -101,7 +101,7 @@ def test_they_scan_the_same(both_engines: Engines, name: str, raw: bool) -> None
     codec = CODECS[name]
     for stream in streams(codec, size=80, count=20, seed=7):
         python, compiled = (
-            told(seen_of_spans, engine, codec, stream, raw) for engine in both_engines
+            outcome_of(seen_of_spans, engine, codec, stream, raw) for engine in both_engines
         )
         assert python == compiled
 
@@ -116,7 +116,10 @@ def seen_of_spans(engine: ModuleType, codec: Codec, stream: bytes, raw: bool) ->
         repr(spans),
         (array.shape, array.dtype, array.tolist(), array.flags.writeable),
         [bytes(span) for span in spans[::-1]],
-        *(told(lambda i: bytes(spans[i]), i) for i in (0, -1, 1000, -1000, 10**30, "0", 0.5, None)),
+        *(
+            outcome_of(lambda i: bytes(spans[i]), i)
+            for i in (0, -1, 1000, -1000, 10**30, "0", 0.5, None)
+        ),
     )
 
 
@@ -159,7 +162,7 @@ BAD_CALLS: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", BAD_CALLS)
 def test_they_refuse_a_bad_call_in_the_same_words(both_engines: Engines, name: str) -> None:
-    python, compiled = (told(BAD_CALLS[name], engine) for engine in both_engines)
+    python, compiled = (outcome_of(BAD_CALLS[name], engine) for engine in both_engines)
     assert isinstance(python, tuple)
     assert issubclass(python[0], Exception)
     assert python == compiled
@@ -200,5 +203,7 @@ def test_a_large_stream_by_buffer_comes_to_the_same(both_engines: Engines) -> No
     stream = codec.encode_many(messages) + b"\xff\xff\xff\xff"
     for size in (700, 40_000, 65_536):
         pieces = [stream[start : start + size] for start in range(0, len(stream), size)]
-        python, compiled = (story(engine, codec, pieces, {}, by_buffer) for engine in both_engines)
+        python, compiled = (
+            observe_splitter(engine, codec, pieces, {}, by_buffer) for engine in both_engines
+        )
         assert python == compiled

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import pathlib
 import pickle
 import re
 from types import ModuleType
@@ -29,7 +30,7 @@ FAMILY = [
 ]
 
 
-def test_the_family_is_what_is_documented() -> None:
+def test_errors_have_the_documented_base_classes() -> None:
     assert issubclass(FrameError, Exception)
     assert issubclass(IncompleteFrameError, EOFError)
     assert issubclass(errors.MessageTimeoutError, TimeoutError)
@@ -41,7 +42,7 @@ def test_the_family_is_what_is_documented() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILY, ids=lambda family: family.__name__)
-def test_an_error_can_be_made_from_a_text_alone(family: type[FrameError]) -> None:
+def test_errors_can_be_made_from_a_text_alone(family: type[FrameError]) -> None:
     # By tests of users, and by pickle.
     error = family("what happened")
     assert str(error) == "what happened"
@@ -112,7 +113,7 @@ def alike(error: FrameError, other: FrameError) -> bool:
     )
 
 
-def test_a_text_says_what_where_and_in_one_line(engine: ModuleType) -> None:
+def test_errors_say_what_and_where_in_one_line(engine: ModuleType) -> None:
     for error in raised(engine):
         text = str(error)
         assert 20 < len(text) < 400
@@ -125,16 +126,14 @@ def test_a_text_says_what_where_and_in_one_line(engine: ModuleType) -> None:
             assert str(error.limit) in text
 
 
-def test_the_header_is_never_more_than_the_header(engine: ModuleType) -> None:
+def test_errors_have_no_more_than_the_header(engine: ModuleType) -> None:
     for error in raised(engine):
         assert type(error.header) is bytes
         assert len(error.header) <= 8192
 
 
 def test_error_texts_are_all_used() -> None:
-    # A text that nothing raises is a text that nobody tests.
-    import pathlib
-
+    # A text that nothing raises is a text that no test sees.
     package = pathlib.Path(errors.__file__).parent
     used = "\n".join(
         path.read_text(encoding="utf-8")
@@ -153,7 +152,7 @@ def test_error_texts_are_all_used() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "kind", "said"),
+    ("data", "kind", "text"),
     [
         ("text", TypeError, "not 'str'; encode the text first"),
         (5, TypeError, "not 'int'"),
@@ -161,8 +160,8 @@ def test_error_texts_are_all_used() -> None:
         (memoryview(b"abcd")[::2], BufferError, "not contiguous"),
     ],
 )
-def test_what_is_not_bytes_is_refused_in_the_same_words_everywhere(
-    engine_in_use: ModuleType, data: Any, kind: type[Exception], said: str
+def test_bytes_like_arguments_are_refused_with_the_same_text_everywhere(
+    engine_in_use: ModuleType, data: Any, kind: type[Exception], text: str
 ) -> None:
     codec = Codec.uint(2)
     for call in (
@@ -174,7 +173,7 @@ def test_what_is_not_bytes_is_refused_in_the_same_words_everywhere(
         codec.scan,
         codec.splitter().feed,
     ):
-        with pytest.raises(kind, match=said):
+        with pytest.raises(kind, match=text):
             call(data)
     assert not issubclass(kind, FrameError)
     assert issubclass(InvalidFrameError, FrameError)

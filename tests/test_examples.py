@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow  # each test starts one to five Python processes
 
 EXAMPLES = ROOT / "examples"
 
-# name: what the server prints behind its port, what the client prints
+# name: what the server prints after its port, what the client prints
 OUTPUT = {
     "greeting": ("the client says 再见\n", "the server says 你好\n"),
     "sticky": ("", "before: b'hello' b'byeb'\nafter: b'hello' b'byebye'\n"),
@@ -49,7 +49,7 @@ OUTPUT_OF_CLIENTS = {
     ),
 }
 
-# What has a test of its own below.
+# These have their own tests below.
 OTHERS = {
     "asyncio_chat",
     "asyncio_files",
@@ -185,7 +185,7 @@ def test_a_client_that_stops_holds_up_nobody_in_a_server_of_one_thread() -> None
             half.sendall(b"\0\0\0\5hel")  # and no more
             deaf.settimeout(0)
             asked = 0
-            while True:  # until it is asked for no more, as nobody reads the replies
+            while True:  # until it takes no more requests, because the replies are not read
                 try:
                     deaf.send(large)
                     asked += 1
@@ -242,8 +242,8 @@ def test_nothing_that_is_typed_in_the_chat_is_lost_where_they_say_nothing() -> N
             for number in range(1000):
                 say(other, str(number))
             assert finish(other) == ""
-        told = [f"they say {number}" for number in range(1000)]
-        assert finish(one).splitlines() == [*told, "they have left"]
+        expected = [f"they say {number}" for number in range(1000)]
+        assert finish(one).splitlines() == [*expected, "they have left"]
 
 
 @pytest.mark.parametrize("how", ["closed", "reset", "cut off"])
@@ -258,7 +258,11 @@ def test_the_chat_ends_without_a_word_of_error_where_nobody_listens_any_more(how
                     conn.socket.sendall(b"\0\0\0\5hel")
             assert heard(chat) == "they have left"
             with contextlib.suppress(BrokenPipeError):  # it has ended
-                for line in ("the first one is told", "that nobody is there", "and the last one"):
+                for line in (
+                    "the first one is told",
+                    "that the client is gone",
+                    "and the last one",
+                ):
                     say(chat, line)
             chat.wait()  # its input is still open
             assert finish(chat) == ""
@@ -269,7 +273,7 @@ def test_ctrl_c_ends_a_chat_without_a_word_of_error() -> None:
     chat = EXAMPLES / "chat.py"
     with running(chat, "listen", "0", typed=True) as one:
         printed_port(one)
-        assert interrupted(one) == ""  # nobody has called
+        assert interrupted(one) == ""  # no client has connected
     with running(chat, "listen", "0", typed=True) as one:
         port = printed_port(one)
         with running(chat, "connect", port, typed=True) as other:
@@ -335,7 +339,7 @@ def test_a_partner_over_udp_who_went_without_a_word_holds_up_nobody_for_ever() -
         say(server, "anybody there?")
         with running(EXAMPLES / "udp_chat_client.py", port, typed=True) as client:
             say(client, "me too")
-            assert heard(server) == "they are silent, and somebody else calls"
+            assert heard(server) == "they are silent, and another client calls"
             assert heard(server) == "they say me too"
             say(server, "goodbye")
             assert finish(client) == "they say goodbye\n"
@@ -445,7 +449,7 @@ def test_workers_do_not_outlive_their_parent() -> None:
         except ConnectionError:
             return
         time.sleep(0.01)
-    raise AssertionError("somebody still listens")
+    raise AssertionError("a process still listens")
 
 
 # --- in an event loop -----------------------------------------------------------------------------
@@ -481,7 +485,7 @@ def test_what_one_says_in_the_asyncio_chat_all_others_hear_in_order() -> None:
             assert [heard(client) for _ in range(100)] == [f"they say 你好 {n}" for n in range(100)]
         say(clients[2], "goodbye")
         assert [heard(client) for client in clients[:2]] == ["they say goodbye"] * 2
-        for client in reversed(clients):  # nobody hears his own words, or anything else
+        for client in reversed(clients):  # no client gets its own lines, or any others
             client.stdin.close()
             client.stdin = None
             assert finish(client) == ""

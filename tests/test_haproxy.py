@@ -1,4 +1,4 @@
-"""As a server is deployed: worker processes that share a port, behind HAProxy in TCP mode.
+"""A server as it is deployed: HAProxy in TCP mode, and worker processes that share a port.
 
 HAProxy is Debian's package of that name; ``tests/interop/install.sh`` installs it. Where it is not
 installed, the tests are skipped.
@@ -38,7 +38,7 @@ frontend messages
     default_backend workers
 
 backend workers
-    server workers 127.0.0.1:{behind}
+    server workers 127.0.0.1:{worker_port}
 """
 
 
@@ -53,11 +53,11 @@ def deployed(tmp_path: Path) -> Iterator[Deployed]:
     configuration = tmp_path / "haproxy.cfg"
 
     def command(port: int) -> list[str]:
-        configuration.write_text(CONFIGURATION.format(port=port, behind=behind))
+        configuration.write_text(CONFIGURATION.format(port=port, worker_port=worker_port))
         return [haproxy, "-q", "-db", "-f", str(configuration)]
 
     with running(ROOT / "examples" / "workers_server.py", "0", str(WORKERS)) as server:
-        behind = printed_port(server)
+        worker_port = printed_port(server)
         with processes.serving(command) as port:
             yield Deployed(("127.0.0.1", port), server)
         server.terminate()

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,7 @@ LAYERS = [
         "_layout.py": "a frame's shape as plain numbers, for the engines",
         "errors.py": "the exceptions that users catch",
     },
+    {"_likely_causes.py": "guesses why a peer's bytes are not the frames that the codec expects"},
     {"_error_texts.py": "the texts of errors that several modules raise"},
     {
         "_states.py": "the states of a connection's two directions",
@@ -110,10 +112,11 @@ LAYERS = [
         "socketserver.py": "connections of the standard library's `socketserver`",
     },
     {
+        "serving/_message_steps_py.py": "what that loop does for one connection, in Python",
         "serving/_messages_loop.pyx": "the loop of `serve_messages`, compiled, with epoll",
-        "serving/_messages_loop_py.py": "the same in Python, with `selectors`",
         "serving/threads.py": "`serve`: a thread for each connection",
     },
+    {"serving/_messages_loop_py.py": "the loop of `serve_messages` in Python, with `selectors`"},
     {"serving/messages.py": "`serve_messages`: one thread for all connections"},
     {"serving/__init__.py": "the public names of the blocking servers"},
     {"_guess/": "`guess`: the codecs that explain a capture"},
@@ -141,6 +144,7 @@ EXCEPTIONS = {
     ("_engine", "asyncio._fast_path_py"),
     ("_engine", "sockets._fast_path_py"),
     # For annotations only: an object refers to the one that owns it.
+    ("serving._message_steps_py", "serving._messages_loop_py"),
     ("asyncio.back_pressure", "asyncio.protocol"),
     ("asyncio.sending", "asyncio.protocol"),
     ("asyncio.tls", "asyncio.stream"),
@@ -268,6 +272,14 @@ def test_the_page_about_the_architecture_has_the_table_of_layers() -> None:
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])
     assert before
     assert rest.partition(MARKS[1])[0] == table(), "run python -m tests.test_imports"
+
+
+def test_the_page_about_the_architecture_names_modules_that_exist() -> None:
+    named = set(re.findall(r"`([\w/]+\.(?:pyx|pxd|py))`", PAGE.read_text(encoding="utf-8")))
+    assert {"sockets/receiving.py", "asyncio/stream.py"} <= named
+    folders = [ROOT, PACKAGE, PACKAGE / "asyncio", PACKAGE / "sockets"]
+    for name in named:
+        assert any((folder / name).exists() for folder in folders), name
 
 
 if __name__ == "__main__":

@@ -267,7 +267,7 @@ def test_check_limits_says_how_far_the_message_came() -> None:
     inbox.check_limits(3.0, drained=True)
     assert inbox.deadline() is None  # it has failed
     assert inbox.take() == b"one"
-    with pytest.raises(MessageTimeoutError, match="4 bytes") as caught:
+    with pytest.raises(MessageTimeoutError, match="4 of 7 bytes") as caught:
         inbox.take()
     assert (caught.value.timeout, caught.value.stream_offset) == (2.0, 5)
     assert caught.value.header == b"\0\5"

@@ -302,7 +302,7 @@ def test_memcached_stores_and_finds_in_its_binary_protocol() -> None:
         conn.send_many([request(0x00, b"key"), request(0x00, b"none"), request(0x0A)])
         found, missing, noop = conn.recv(), conn.recv(), conn.recv()
         assert found[:2] + found[6:8] == b"\x81\x00\x00\x00"
-        assert found[20 + 4 :] == value  # behind the flags
+        assert found[20 + 4 :] == value  # after the flags
         assert missing[6:8] == b"\x00\x01"  # key not found
         assert (noop[:2], len(noop)) == (b"\x81\x0a", 20)
 
@@ -348,9 +348,9 @@ def postgres_port() -> Iterator[int]:
     folder = tempfile.mkdtemp(prefix="framecodec-postgres-")
     try:
         if os.geteuid() == 0:
-            user = next(
-                (found for found in pwd.getpwall() if found.pw_name in ("postgres", "nobody")), None
-            )
+            accounts = {entry.pw_name: entry for entry in pwd.getpwall()}
+            unprivileged = (entry for entry in accounts.values() if entry.pw_uid == 65_534)
+            user = accounts.get("postgres") or next(unprivileged, None)
             if user is None:
                 pytest.skip("no unprivileged user to run PostgreSQL as")
             os.chown(folder, user.pw_uid, user.pw_gid)

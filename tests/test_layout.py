@@ -23,7 +23,7 @@ sizes = st.integers(0, 40)
     field_max=sizes,
     specials=st.sets(st.integers(0, 40), max_size=6),
 )
-def test_the_quick_range_is_the_widest_without_special_values(
+def test_layout_quick_range_is_the_widest_without_special_values(
     first: int, limit: int, field_max: int, specials: set[int]
 ) -> None:
     layout = Layout(
@@ -53,7 +53,7 @@ def test_the_quick_range_is_the_widest_without_special_values(
 
 
 @given(codecs())
-def test_every_number_fits_the_c_type_that_holds_it(codec: Codec) -> None:
+def test_layout_numbers_fit_their_c_types(codec: Codec) -> None:
     layout = codec.layout
     low, span = layout.quick_range
     assert 0 <= low <= low + span <= MAX_VALUE
@@ -89,12 +89,12 @@ def test_every_number_fits_the_c_type_that_holds_it(codec: Codec) -> None:
         (Codec.struct("N"), {"field_width": 8, "little": sys.byteorder == "little"}),
     ],
 )
-def test_the_arithmetic_by_example(codec: Codec, expected: dict[str, Any]) -> None:
+def test_layout_arithmetic_by_example(codec: Codec, expected: dict[str, Any]) -> None:
     found = {name: getattr(codec.layout, name) for name in expected}
     assert found == expected
 
 
-def test_a_layout_is_frozen() -> None:
+def test_layout_is_frozen() -> None:
     layout = Codec.uint(2).layout
     with pytest.raises(dataclasses.FrozenInstanceError):
         layout.adjustment = 1  # type: ignore[misc]

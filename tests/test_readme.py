@@ -1,4 +1,4 @@
-"""The README is true: its programs run as they stand there, its examples give what they show."""
+"""The README is true: its programs run as printed, its examples give what they show."""
 
 from __future__ import annotations
 
@@ -95,14 +95,14 @@ def serving(program: Path, port: int) -> Iterator[None]:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         yield
-        assert server.poll() is None  # it goes on serving
+        assert server.poll() is None  # it still serves
 
 
 def test_the_server_and_the_client_run_as_they_stand_there(tmp_path: Path) -> None:
     port = free_port(PORT)
     for name, program in ("server.py", SERVER), ("client.py", CLIENT):
         assert program.count(str(PORT)) == 1
-        # As it stands there, except where something else on this machine has its port.
+        # As printed, except where another program on this machine has its port.
         text = program.replace(str(PORT), str(port))
         (tmp_path / name).write_text(text, encoding="utf-8")
     with serving(tmp_path / "server.py", port):
@@ -181,7 +181,7 @@ def test_the_commands_of_the_text_run() -> None:
     mentioned = {
         text
         for text in re.findall(r"`framecodec ([^`]+)`", README)
-        if text != "demo"  # it has a test file of its own
+        if text != "demo"  # it has its own test file
     }
     assert mentioned == {"--version", "formats"}
     for text in mentioned:

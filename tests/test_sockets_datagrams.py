@@ -300,13 +300,13 @@ def test_send_takes_the_largest_datagram_and_not_one_byte_more(udp: str) -> None
 @pytest.mark.parametrize("udp", LARGEST)
 def test_send_with_a_codec_counts_the_frame(udp: str, engine_in_use: ModuleType) -> None:
     codec = Codec.uint(4, trailer=b";")
-    most = LARGEST[udp] - 5
+    largest_message = LARGEST[udp] - 5
     with pair(udp, codec) as (left, right):
-        left.send(b"x" * most)
-        assert right.recv() == b"x" * most
+        left.send(b"x" * largest_message)
+        assert right.recv() == b"x" * largest_message
         with pytest.raises(MessageTooLargeError) as caught:
-            left.send(b"x" * (most + 1))
-        assert (caught.value.size, caught.value.limit) == (most + 1, most)
+            left.send(b"x" * (largest_message + 1))
+        assert (caught.value.size, caught.value.limit) == (largest_message + 1, largest_message)
 
 
 @pytest.mark.parametrize("unix", ["unix", "socketpair"])

@@ -36,7 +36,7 @@ def test_message_timeout_cuts_off_a_peer_that_stops_inside_a_message(
             peer.sendall(frame + frame[:sent])
             assert conn.recv() == b"hello"
             for _ in range(2):
-                with pytest.raises(MessageTimeoutError, match=f"{sent} bytes") as caught:
+                with pytest.raises(MessageTimeoutError, match=f"{sent} (of 7 )?bytes") as caught:
                     conn.recv()
             assert caught.value.stream_offset == len(frame)
             assert caught.value.timeout == 0.03

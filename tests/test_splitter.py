@@ -256,7 +256,7 @@ def test_a_wrong_trailer_is_decided_at_its_first_wrong_byte(engine: ModuleType, 
 
 
 @pytest.mark.parametrize(
-    ("value", "adjustment", "said"),
+    ("value", "adjustment", "text"),
     [
         (0, -1, "adjustment -1"),
         (3, -4, "leaves -1 bytes"),
@@ -264,10 +264,10 @@ def test_a_wrong_trailer_is_decided_at_its_first_wrong_byte(engine: ModuleType, 
     ],
 )
 def test_a_length_below_zero_after_the_adjustment_is_invalid(
-    engine: ModuleType, value: int, adjustment: int, said: str
+    engine: ModuleType, value: int, adjustment: int, text: str
 ) -> None:
     codec = Codec.uint(8, length_adjustment=adjustment, max_message_size=None)
-    with pytest.raises(InvalidFrameError, match=said):
+    with pytest.raises(InvalidFrameError, match=text):
         engine.Splitter(codec).feed(value.to_bytes(8, "big"))
 
 

@@ -106,7 +106,7 @@ libraries = pytest.mark.parametrize(
 
 
 @libraries
-def test_messages_of_all_sizes_cross_and_the_end_is_an_eof_error(library: Any) -> None:
+def test_trio_and_anyio_send_and_recv_messages_of_all_sizes(library: Any) -> None:
     messages = [b"", b"hello", bytes(65535), *(b"%d" % number for number in range(1000))]
 
     async def test(here: Any, there: Any, start_soon: Any) -> None:
@@ -129,7 +129,7 @@ def test_messages_of_all_sizes_cross_and_the_end_is_an_eof_error(library: Any) -
 
 
 @libraries
-def test_a_cancelled_recv_loses_nothing_at_any_byte(library: Any) -> None:
+def test_trio_and_anyio_cancelled_recv_loses_nothing_at_any_byte(library: Any) -> None:
     async def test(here: Any, there: Any, start_soon: Any) -> None:
         right = library.stream(there, CODEC)
         wire = CODEC.encode(b"hello")
@@ -145,7 +145,7 @@ def test_a_cancelled_recv_loses_nothing_at_any_byte(library: Any) -> None:
 
 
 @libraries
-def test_sends_of_many_tasks_leave_whole_frames(library: Any) -> None:
+def test_trio_and_anyio_sends_of_many_tasks_are_whole_frames(library: Any) -> None:
     async def test(here: Any, there: Any, start_soon: Any) -> None:
         left, right = library.stream(here, CODEC), library.stream(there, CODEC)
         batches = [[bytes([number]) * 60_000] * 10 for number in range(8)]
@@ -166,7 +166,7 @@ def test_sends_of_many_tasks_leave_whole_frames(library: Any) -> None:
     ],
     ids=["cut", "too large"],
 )
-def test_a_broken_frame_is_raised_behind_the_messages_and_again(
+def test_trio_and_anyio_recv_raises_a_broken_frame_after_the_messages(
     library: Any, wire: bytes, error: type[Exception]
 ) -> None:
     async def test(wire: bytes, here: Any, there: Any, start_soon: Any) -> None:

@@ -22,7 +22,7 @@ TIMEOUT = 10.0  # seconds
 MESSAGES = [b"hello", b"byebye", "你好".encode(), b"", b"x" * 3000, b"0005hello"]
 
 
-# --- the tutorials' code, as it stands there ------------------------------------------------------
+# --- the tutorials' code, unchanged ---------------------------------------------------------------
 
 
 def send_with_digits(conn: socket.socket, message: bytes) -> None:

@@ -81,7 +81,7 @@ def read_stream(
     return messages, None, splitter
 
 
-def test_every_format_has_its_file_of_vectors() -> None:
+def test_formats_have_one_file_of_vectors_each() -> None:
     assert set(FILES) == set(formats)
     for name, file in FILES.items():
         assert file["format"] == name
@@ -91,7 +91,7 @@ def test_every_format_has_its_file_of_vectors() -> None:
 
 
 @pytest.mark.parametrize(("name", "vector"), vectors("valid"))
-def test_a_stream_holds_its_messages_however_it_is_cut(
+def test_feed_of_vectors_returns_their_messages_for_any_chunking(
     engine: ModuleType, name: str, vector: dict[str, Any]
 ) -> None:
     codec, stream = formats[name], read_bytes(vector["stream"])
@@ -104,7 +104,9 @@ def test_a_stream_holds_its_messages_however_it_is_cut(
 
 
 @pytest.mark.parametrize(("name", "vector"), vectors("valid"))
-def test_raw_frames_are_the_stream(engine: ModuleType, name: str, vector: dict[str, Any]) -> None:
+def test_raw_frames_of_vectors_are_the_stream(
+    engine: ModuleType, name: str, vector: dict[str, Any]
+) -> None:
     stream = read_bytes(vector["stream"])
     for pieces in ([stream], byte_by_byte(stream)):
         frames, error, _ = read_stream(engine, formats[name], pieces, raw=True)
@@ -114,7 +116,7 @@ def test_raw_frames_are_the_stream(engine: ModuleType, name: str, vector: dict[s
 
 
 @pytest.mark.parametrize(("name", "vector"), vectors("valid"))
-def test_messages_encode_to_the_stream(
+def test_encode_many_of_vectors_returns_the_stream(
     engine: ModuleType, name: str, vector: dict[str, Any]
 ) -> None:
     codec, stream = formats[name], read_bytes(vector["stream"])
@@ -134,7 +136,7 @@ def test_messages_encode_to_the_stream(
 
 
 @pytest.mark.parametrize(("name", "vector"), vectors("invalid"))
-def test_a_broken_stream_fails_alike_however_it_is_cut(
+def test_feed_of_broken_vectors_raises_the_same_for_any_chunking(
     engine: ModuleType, name: str, vector: dict[str, Any]
 ) -> None:
     codec, stream = formats[name], read_bytes(vector["stream"])
@@ -156,7 +158,7 @@ def test_a_broken_stream_fails_alike_however_it_is_cut(
 
 
 @pytest.mark.parametrize(("name", "vector"), vectors("unencodable"))
-def test_what_a_format_cannot_say_is_refused(
+def test_encode_of_impossible_vectors_is_refused(
     engine: ModuleType, name: str, vector: dict[str, Any]
 ) -> None:
     encoder, message = engine.Encoder(formats[name]), read_bytes(vector["message"])

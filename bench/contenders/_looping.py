@@ -82,10 +82,10 @@ class AwaitBatches(_InLoop):
 
     def run(self, count: int) -> bytes:
         async def receive() -> bytes:
-            recv_many, left = self._recv_many, count
-            while left > 0:
+            recv_many, remaining = self._recv_many, count
+            while remaining > 0:
                 messages = await recv_many()
-                left -= len(messages)
+                remaining -= len(messages)
                 for message in messages:  # noqa: B007 - the user's loop
                     pass
             return message

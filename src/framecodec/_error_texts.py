@@ -9,9 +9,12 @@ use is written where it is raised.
 from __future__ import annotations
 
 import errno
+from typing import NamedTuple
 
-from ._layout import MAX_VALUE
+from ._layout import MAX_VALUE, Layout
+from ._likely_causes import likely_cause
 from .errors import (
+    FrameError,
     IdleTimeoutError,
     IncompleteFrameError,
     InvalidFrameError,
@@ -238,8 +241,8 @@ def declared_too_large(
     limited_by = "max_message_size" if limit < MAX_VALUE else "64 bits"
     return MessageTooLargeError(
         f"message too large: {size} bytes, the limit is {limit} ({limited_by}); the frame at "
-        f"stream offset {stream_offset} begins {show(header)}; raise the limit if the peer may "
-        "send such messages, else check that it uses the same codec",
+        f"stream offset {stream_offset} begins {show(header)}; check that the peer uses the "
+        "same codec, or raise the limit if it may send such messages",
         size=size,
         limit=limit,
         stream_offset=stream_offset,
@@ -247,10 +250,80 @@ def declared_too_large(
     )
 
 
+def add_likely_cause(error: FrameError, layout: Layout) -> None:
+    """Put the likely cause of a bad frame before the text of its error, if one is likely.
+
+    An engine calls this once for each error about a received frame.
+    """
+    cause = likely_cause(error.header, layout)
+    if cause:
+        error.args = (f"{cause}; {error}",)
+
+
+class PendingFrame(NamedTuple):
+    """What arrived of a frame that is not complete, as a splitter describes it."""
+
+    layout: Layout
+    where: str  # the part that the next missing byte belongs to: header, rest or trailer
+    received: int  # bytes
+    needed: int | None  # bytes of the whole frame; None where the header is incomplete
+    stream_offset: int  # of its first byte
+    header: bytes  # as far as it arrived
+    sample: bytes  # its first bytes as they travelled, at most SAMPLE_SIZE of them
+
+    def cause(self) -> str:
+        """Return the likely cause that no more arrives, to be put before a text."""
+        cause = likely_cause(self.sample, self.layout, self.received)
+        return f"{cause}; " if cause else ""
+
+    def part(self) -> str:
+        """Return how much arrived, as "6 of 9 bytes of the frame"."""
+        return _part_of(self.received, self.needed)
+
+    def begins(self) -> str:
+        """Return the frame's first bytes for the end of a text."""
+        return _begins(self.sample)
+
+
+def incomplete_frame(pending: PendingFrame) -> IncompleteFrameError:
+    """Return the error about a stream that ended inside a frame."""
+    return IncompleteFrameError(
+        f"{pending.cause()}incomplete frame at stream offset {pending.stream_offset}: the stream "
+        f"ended inside the {pending.where} after {pending.part()}{pending.begins()}",
+        where=pending.where,
+        received=pending.received,
+        needed=pending.needed,
+        stream_offset=pending.stream_offset,
+        header=pending.header,
+    )
+
+
+def message_too_slow(timeout: float, pending: PendingFrame) -> MessageTimeoutError:
+    """Return the error about a message whose last byte came too late."""
+    return MessageTimeoutError(
+        f"{pending.cause()}message too slow: {pending.part()} at stream offset "
+        f"{pending.stream_offset} arrived, the whole frame is allowed {timeout:g} s "
+        f"(message_timeout){pending.begins()}",
+        timeout=timeout,
+        stream_offset=pending.stream_offset,
+        header=pending.header,
+    )
+
+
+def no_whole_message(timeout: float, pending: PendingFrame) -> TimeoutError:
+    """Return the error about a receive during which no message became whole."""
+    if not pending.received:
+        return timed_out("no whole message", timeout)
+    return TimeoutError(
+        f"{pending.cause()}no whole message within {timeout:g} s: {pending.part()} arrived"
+        f"{pending.begins()}; nothing is lost, the next call continues"
+    )
+
+
 def incomplete(
     where: str, received: int, needed: int | None, stream_offset: int, header: bytes
 ) -> IncompleteFrameError:
-    """Return the error about a stream that ended inside a frame."""
+    """Return the error about a stream that ended inside a frame of unknown layout."""
     return IncompleteFrameError(
         f"incomplete frame at stream offset {stream_offset}: the stream ended inside the "
         f"{where} after {_part_of(received, needed)}{_begins(header)}",
@@ -265,9 +338,11 @@ def incomplete(
 def message_took_too_long(
     timeout: float, received: int, stream_offset: int, header: bytes
 ) -> MessageTimeoutError:
-    """Return the error about a message whose last byte came too late."""
+    """Return the error about a message of unknown size whose last byte came too late."""
+    cause = likely_cause(header)
+    cause = f"{cause}; " if cause else ""
     return MessageTimeoutError(
-        f"message too slow: {received} bytes of the frame at stream offset {stream_offset} "
+        f"{cause}message too slow: {received} bytes of the frame at stream offset {stream_offset} "
         f"arrived, the whole frame is allowed {timeout:g} s (message_timeout){_begins(header)}",
         timeout=timeout,
         stream_offset=stream_offset,
@@ -286,14 +361,13 @@ def idle_too_long(timeout: float, stream_offset: int) -> IdleTimeoutError:
 
 
 def _part_of(received: int, needed: int | None) -> str:
-    """Return how much of a frame arrived, as "6 of 9 bytes of the frame"."""
     if needed is None:
-        return f"{received} bytes of the frame, whose size is not known yet"
+        return f"{received} bytes of a frame of unknown size"
     return f"{received} of {needed} bytes of the frame"
 
 
-def _begins(header: bytes) -> str:
-    return f" (frame begins {show(header)})" if header else ""
+def _begins(data: bytes) -> str:
+    return f" (frame begins {show(data)})" if data else ""
 
 
 # --- sending --------------------------------------------------------------------------------------

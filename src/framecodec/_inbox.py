@@ -314,8 +314,9 @@ class Inbox:
         if direct is not None:
             received, offset, header = direct.received(), direct.offset, direct.header
         elif splitter.pending:
-            received, offset = splitter.pending, splitter.stream_offset
-            header = splitter.pending_header
+            limit, pending = self.message_timeout or 0.0, splitter._pending_frame()
+            self.fail(_error_texts.message_too_slow(limit, pending))
+            return
         else:
             limit = self.idle_timeout or 0.0
             self.fail(_error_texts.idle_too_long(limit, splitter.stream_offset))

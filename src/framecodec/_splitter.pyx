@@ -86,6 +86,7 @@ from ._custom_header import read_header
 from ._encoder import Encoder  # no-cython-lint: this module offers a whole engine
 from ._header_block import read_lines
 from ._layout import layout_of
+from ._likely_causes import SAMPLE_SIZE
 
 __all__ = ["Spans", "Splitter", "scan"]
 
@@ -559,16 +560,9 @@ cdef class Splitter:
         self._check_usable()
         if not self._pending:
             return
-        where, needed = "header", None
-        if self._phase != IN_HEADER:
-            where = "rest" if self._phase == IN_REST else "trailer"
-            needed = self._pending + self._missing()
-            needed += self._layout.padding(needed)
         self._busy = True  # another thread, or a garbage collection, may come in here
         try:
-            error = _error_texts.incomplete(
-                where, self._pending, needed, self._stream_offset, self._header_bytes()
-            )
+            error = _error_texts.incomplete_frame(self._pending_frame())
             self._fail(error, NULL, 0, 0)
         finally:
             self._busy = False
@@ -605,6 +599,35 @@ cdef class Splitter:
         raise _error_texts.not_copied(self)
 
     # --- its state --------------------------------------------------------------------------------
+
+    def _pending_frame(self):
+        """Describe the pending frame, for the text of an error about what is missing of it."""
+        cdef Py_ssize_t lead_size
+        where, needed = "header", None
+        header = sample = self._header_bytes()
+        if self._phase != IN_HEADER:
+            where = "rest" if self._phase == IN_REST else "trailer"
+            needed = self._pending + self._missing()
+            needed += self._layout.padding(needed)
+            if not self._skipping:
+                if self._message != NULL:
+                    lead_size = 0 if self._raw else self._pending_lead
+                    if self._raw:  # the message begins with the header
+                        sample = b""
+                    sample += bytes_of(
+                        bytes_at(self._message) + lead_size,
+                        min(self._filled - lead_size, <Py_ssize_t>SAMPLE_SIZE),
+                    )
+                sample += self._layout.trailer[: self._trailer_pos]
+        return _error_texts.PendingFrame(
+            self._layout,
+            where,
+            self._pending,
+            needed,
+            self._stream_offset,
+            header,
+            sample[:SAMPLE_SIZE],
+        )
 
     @property
     def pending(self):
@@ -713,7 +736,12 @@ cdef class Splitter:
         """Make the error sticky; busy until then, because another thread may run."""
         cdef int64_t taken
         try:
-            _raise_what_is_set()
+            try:
+                _raise_what_is_set()
+            except BaseException as raised:  # also one that Cython caught for lack of memory
+                if isinstance(raised, errors.FrameError):
+                    _error_texts.add_likely_cause(raised, self._layout)
+                raise
         except BaseException as error:
             # Below 0 where it happened among the bytes of earlier chunks that parse() looked at.
             taken = self._stream_offset + self._pending - taken_before
@@ -1895,8 +1923,11 @@ def scan(codec, data, *, raw=False):
     PyObject_GetBuffer(view, &buffer, PyBUF_SIMPLE)
     try:
         _consume(splitter, <const uint8_t*>buffer.buf, buffer.len, [])
-    except errors.FrameError:
+    except BaseException as error:
+        if not isinstance(error, errors.FrameError):
+            raise
         if not spans._count:
+            _error_texts.add_likely_cause(error, layout)
             raise
     finally:
         PyBuffer_Release(&buffer)

@@ -16,6 +16,7 @@ from ._bytes_like import view_bytes
 from ._encoder_py import Encoder as Encoder  # this module offers a whole engine
 from ._frame_reader_py import IN_HEADER, IN_PADDING, IN_REST, SLICE_SIZE, FrameReader
 from ._layout import HasLayout, layout_of
+from ._likely_causes import SAMPLE_SIZE
 from ._spans_py import Spans
 
 if TYPE_CHECKING:
@@ -270,13 +271,7 @@ class Splitter(FrameReader):
     def _end_stream(self) -> None:
         if not self._pending:
             return
-        where, needed = "header", None
-        if self._phase != IN_HEADER:
-            where = "rest" if self._phase == IN_REST else "trailer"
-            needed = self._whole_size
-        error = _error_texts.incomplete(
-            where, self._pending, needed, self._stream_offset, bytes(self._header)
-        )
+        error = _error_texts.incomplete_frame(self._pending_frame())
         self._fail(error, b"", 0)
         raise error
 
@@ -317,6 +312,34 @@ class Splitter(FrameReader):
         raise _error_texts.not_copied(self)
 
     # --- its state --------------------------------------------------------------------------------
+
+    def _pending_frame(self) -> _error_texts.PendingFrame:
+        """Describe the pending frame, for the text of an error about what is missing of it."""
+        where, needed = "header", None
+        header = bytes(self._header)
+        sample = [header]
+        if self._phase != IN_HEADER:
+            where = "rest" if self._phase == IN_REST else "trailer"
+            needed = self._whole_size
+            if not self._skipping:
+                if self._raw:  # the message begins with the header
+                    sample.clear()
+                lead_size, left = 0 if self._raw else self._pending_lead, SAMPLE_SIZE
+                for piece in (*self._pieces, self._piece):
+                    if left > 0:
+                        sample.append(bytes(piece[lead_size : lead_size + left]))
+                        left -= len(sample[-1])
+                    lead_size = 0
+                sample.append(self._trailer[: self._trailer_pos])
+        return _error_texts.PendingFrame(
+            self._layout,
+            where,
+            self._pending,
+            needed,
+            self._stream_offset,
+            header,
+            b"".join(sample)[:SAMPLE_SIZE],
+        )
 
     @property
     def pending(self) -> int:
@@ -395,11 +418,15 @@ class Splitter(FrameReader):
         try:
             if self._headers is not None:
                 self._headers = []
-            if isinstance(data, bytes):
-                self._consume(data, messages)
-            else:
-                for pos in range(0, len(data), SLICE_SIZE):
-                    self._consume(bytes(data[pos : pos + SLICE_SIZE]), messages)
+            try:
+                if isinstance(data, bytes):
+                    self._consume(data, messages)
+                else:
+                    for pos in range(0, len(data), SLICE_SIZE):
+                        self._consume(bytes(data[pos : pos + SLICE_SIZE]), messages)
+            except errors.FrameError as bad_frame:
+                _error_texts.add_likely_cause(bad_frame, self._layout)
+                raise
         except BaseException as error:
             # Whatever it is, an interruption in parse() too: messages first, then the error.
             self._take_failed(error, data, pos, taken_before)
@@ -439,7 +466,7 @@ class Splitter(FrameReader):
         self._pending += len(chunk) - taken
         if self._keeps_bytes():
             if taken >= 0:
-                self._not_taken = bytes(chunk[taken:])
+                self._not_taken = bytes(chunk[taken:]) if chunk else b""
             else:
                 stop = len(self._surplus_bytes) - pos
                 self._not_taken = self._surplus_bytes[stop + taken : stop] + chunk
@@ -481,6 +508,8 @@ def scan(codec: HasLayout, data: Buffer, *, raw: bool = False) -> Spans:
             splitter._consume(bytes(view[pos : pos + SLICE_SIZE]), [])
     except BaseException as error:
         if not spans or not isinstance(error, errors.FrameError):
+            if isinstance(error, errors.FrameError):
+                _error_texts.add_likely_cause(error, layout)
             view.release()  # the traceback would hold it
             raise
     spans._consumed = splitter.stream_offset

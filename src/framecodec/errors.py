@@ -40,11 +40,11 @@ class FrameError(Exception):
 
 
 class MessageTooLargeError(FrameError):
-    """A message is larger than the codec allows, or than its length field can say.
+    """A message is larger than the codec allows, or than its length field can hold.
 
     Attributes:
         size: The message's size, in bytes, as declared by its header or as given to ``encode``.
-        limit: The largest size, in bytes, that would have passed; 0 where only the system knows.
+        limit: The largest allowed size, in bytes; 0 if only the system knows it.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class MessageTooLargeError(FrameError):
 
 
 class InvalidFrameError(FrameError):
-    """Bytes that are no frame of this codec: a length that is not one, a wrong magic or trailer."""
+    """Bytes are not a frame of the codec: an invalid length, a wrong magic or trailer."""
 
 
 class IncompleteFrameError(FrameError, EOFError):
@@ -71,7 +71,7 @@ class IncompleteFrameError(FrameError, EOFError):
     Attributes:
         where: The part that the next missing byte belongs to: "header", "rest" or "trailer".
         received: Bytes of the frame that arrived.
-        needed: Bytes of the whole frame; None where the header is too short to tell.
+        needed: Bytes of the whole frame; None if the header is incomplete.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class TruncatedDatagramError(FrameError):
 
     Attributes:
         received: Bytes of it that were read.
-        size: Bytes it had; None where the system does not tell.
+        size: Bytes it had; None if the system does not report it.
     """
 
     def __init__(self, message: str = "", *, received: int = 0, size: int | None = None) -> None:

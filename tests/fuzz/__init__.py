@@ -18,7 +18,7 @@ from typing import Any
 
 from framecodec import Codec, FrameError
 from tests.helpers.chunking import hand_overs, random_cuts
-from tests.helpers.observe import encodings, story
+from tests.helpers.observe import observe_encoder, observe_splitter
 from tests.helpers.reference_parser import check, expect
 from tests.helpers.sample_codecs import Mark, build_tagged, damaged, parse_tagged, sample_messages
 
@@ -144,7 +144,9 @@ def run_case(engines: list[ModuleType], seed: int) -> str:
 
     choices = {"raw": raw, "on_oversize": "skip" if skip else "raise"}
     for pieces in ways:
-        same(story(engine, codec, pieces, choices, hand_overs[name]) for engine in engines)
+        same(
+            observe_splitter(engine, codec, pieces, choices, hand_overs[name]) for engine in engines
+        )
 
     messages = [
         *sample_messages(codec, seed)[:6],
@@ -152,7 +154,7 @@ def run_case(engines: list[ModuleType], seed: int) -> str:
         bytearray(rng.randint(0, 40)),
         rng.choice((None, "text", 5, [], Mark.PING)),
     ]
-    same(encodings(engine.Encoder(codec), messages) for engine in engines)
+    same(observe_encoder(engine.Encoder(codec), messages) for engine in engines)
     for message in messages:
         for engine in engines:
             try:
@@ -163,8 +165,8 @@ def run_case(engines: list[ModuleType], seed: int) -> str:
     return f"{codec.kind}, {outcome.error.__name__ if outcome.error else 'whole'}"
 
 
-def same(stories: Any) -> None:
-    first, *others = stories
+def same(observations: Any) -> None:
+    first, *others = observations
     for other in others:
         for step, (one, two) in enumerate(zip(first, other, strict=True)):
             assert one == two, f"step {step}: {one!r} and {two!r}"

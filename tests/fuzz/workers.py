@@ -166,16 +166,16 @@ def run_cases(
                 case, ran, well, *sums = worker.read()
                 totals = (totals[0] + sums[0], totals[1] + sums[1])
                 with os.fdopen(worker.reader, "rb") as pipe:
-                    said = pipe.read().decode(errors="replace").rstrip("\0")
+                    output = pipe.read().decode(errors="replace").rstrip("\0")
                 worker.shared.close()
                 done += ran
-                if well and not said:
+                if well and not output:
                     continue
                 if not well:
                     done += 1
                     failure = Failure(case, _reason(status, hung), True)
                 else:
-                    failure = Failure(case, said.partition(" ")[2], False)
+                    failure = Failure(case, output.partition(" ")[2], False)
                 failures.append(failure)
                 report(failure)
                 if len(failures) < most_failures:
@@ -225,16 +225,16 @@ def in_a_child(run: Callable[[], str], seconds: float = 20.0) -> tuple[str, str]
         finally:
             os._exit(status)
     os.close(writer)
-    said, end = b"", time.monotonic() + seconds
+    output, end = b"", time.monotonic() + seconds
     with os.fdopen(reader, "rb") as pipe:
         while select.select([pipe], [], [], max(0, end - time.monotonic()))[0]:
             piece = os.read(pipe.fileno(), 65_536)
             if not piece:
                 break
-            said += piece
+            output += piece
         else:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             return "", "hung"
     _, status = os.waitpid(pid, 0)
-    return said.decode(errors="replace"), _reason(status, False) if status else ""
+    return output.decode(errors="replace"), _reason(status, False) if status else ""

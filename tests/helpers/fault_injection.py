@@ -125,15 +125,15 @@ class FaultySocket(socket.socket):
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
         with memoryview(buffer) as view:
-            most = self._room(self._reading, self.bytes_read, len(view))
-            count = super().recv_into(view[:most], 0, flags)
+            limit = self._bytes_allowed(self._reading, self.bytes_read, len(view))
+            count = super().recv_into(view[:limit], 0, flags)
         self.bytes_read += count
         return count
 
     def send(self, data: Any, flags: int = 0, /) -> int:  # type: ignore[override]
         with memoryview(data) as view:
-            most = self._room(self._writing, self.bytes_written, len(view))
-            count = super().send(view[:most], flags)
+            limit = self._bytes_allowed(self._writing, self.bytes_written, len(view))
+            count = super().send(view[:limit], flags)
         self.bytes_written += count
         return count
 
@@ -142,7 +142,7 @@ class FaultySocket(socket.socket):
     ) -> int:
         return self.send(b"".join(buffers), flags)
 
-    def _room(self, plan: dict[int, list[Any]], position: int, size: int) -> int:
+    def _bytes_allowed(self, plan: dict[int, list[Any]], position: int, size: int) -> int:
         """How many bytes may move now; raises where the plan has a failure for this place."""
         if plan.get(position):
             raise plan[position].pop(0)()

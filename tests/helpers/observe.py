@@ -1,4 +1,4 @@
-"""All that can be seen of a splitter or an encoder, as plain data: for comparing the engines."""
+"""All that a caller can see of a splitter or an encoder, as plain data, to compare the engines."""
 
 from __future__ import annotations
 
@@ -7,38 +7,41 @@ from typing import Any
 
 from framecodec import Codec
 
-__all__ = ["encodings", "story", "told"]
+__all__ = ["observe_encoder", "observe_splitter", "outcome_of"]
 
 
-def told(call: Any, *arguments: Any) -> Any:
-    """What a call returns, or all that can be seen of what it raises."""
+def outcome_of(call: Any, *arguments: Any) -> Any:
+    """Return what a call returns, or all that a caller can see of what it raises."""
     try:
         return call(*arguments)
     except Exception as error:
         return type(error), str(error), error.args, {**vars(error)}
 
 
-def encodings(encoder: Any, messages: list[Any]) -> list[Any]:
-    """All that can be seen of an encoder that is given these messages."""
+def observe_encoder(encoder: Any, messages: list[Any]) -> list[Any]:
+    """Return all that a caller can see of an encoder and these messages."""
     return [
-        told(encoder.encode_many, messages),
-        told(encoder.encode_many, tuple(messages)),
-        *(told(encoder.encode, message) for message in messages),
-        *(told(lambda m: [bytes(part) for part in encoder.frame_parts(m)], m) for m in messages),
+        outcome_of(encoder.encode_many, messages),
+        outcome_of(encoder.encode_many, tuple(messages)),
+        *(outcome_of(encoder.encode, message) for message in messages),
+        *(
+            outcome_of(lambda m: [bytes(part) for part in encoder.frame_parts(m)], m)
+            for m in messages
+        ),
     ]
 
 
-def story(
+def observe_splitter(
     engine: ModuleType, codec: Codec, pieces: list[bytes], ways: dict[str, Any], hand_over: Any
 ) -> list[Any]:
-    """All that can be seen of a splitter while it takes a stream to its end."""
+    """Return all that a caller can see of a splitter while it takes a stream to its end."""
     splitter = engine.Splitter(codec, **ways)
     seen: list[Any] = []
     for piece in [*pieces, b""]:
-        seen.append(told(hand_over, splitter, piece))
+        seen.append(outcome_of(hand_over, splitter, piece))
         seen.append(visible(splitter))
     for call in (splitter.feed_eof, splitter.feed_eof, splitter.detach, splitter.detach):
-        seen.append(told(call))
+        seen.append(outcome_of(call))
         seen.append(visible(splitter))
     return seen
 

@@ -47,7 +47,7 @@ class Outcome:
 
 
 class Bad(Exception):
-    """The frame is invalid; its first so many bytes decide that."""
+    """The frame is invalid; the argument is how many of its first bytes decide that."""
 
 
 class Broken(Exception):
@@ -58,7 +58,7 @@ class Short(Exception):
     """More bytes are wanted."""
 
 
-# --- length fields: value and the position behind, or Bad, or Short -------------------------------
+# --- length fields: value and the position after it, or Bad, or Short -----------------------------
 
 
 def read_binary(frame: bytes, pos: int, width: int, order: Any, signed: bool) -> tuple[int, int]:
@@ -134,14 +134,14 @@ def read_text(
     for stop in range(pos + 1, len(frame) + 1):
         number = frame[pos:stop]
         sign = b"-" if signed and number[:1] == b"-" else b""
-        behind = number[len(sign) :].lstrip(alphabet(base))
-        digits = number[len(sign) : len(number) - len(behind)]
+        after = number[len(sign) :].lstrip(alphabet(base))
+        digits = number[len(sign) : len(number) - len(after)]
         value = int(digits or b"0", base)
         zero_leads = digits[:1] == b"0" and ((len(digits) > 1 and not has["leading_zeros"]) or sign)
         zero_leads = zero_leads or len(digits) > has["max_digits"]
-        if value >= 2**64 or zero_leads or (behind and not digits) or not end.startswith(behind):
+        if value >= 2**64 or zero_leads or (after and not digits) or not end.startswith(after):
             raise Bad(stop)
-        if behind == end:
+        if after == end:
             return (-value if sign else value), stop
     raise Short
 

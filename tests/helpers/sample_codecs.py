@@ -261,7 +261,7 @@ def suited(codec: Codec, message: bytes) -> bytes:
 
 
 def streams(codec: Codec, *, size: int, count: int, seed: int = 0) -> Iterator[bytes]:
-    """So many different streams of at most this size."""
+    """Yield `count` different streams of at most `size` bytes."""
     rng = random.Random(f"{codec!r} {seed}")
     known = sample_messages(codec, seed)
     seen: set[bytes] = set()

@@ -70,7 +70,11 @@ def descriptions(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
         has["size"] = draw(st.integers(1, 20))
         return kind, has | ({} if constants is None else {"constants": {offset: constants}})
     if kind == "custom":
-        has |= {"parse": parse_tagged, "build": build_tagged, "max_header": draw(st.integers(2, 9))}
+        has |= {
+            "parse": parse_tagged,
+            "build": build_tagged,
+            "max_header": draw(st.integers(2, 9)),
+        }
         return kind, has
     has["length_adjustment"] = draw(st.one_of(st.just(0), st.integers(-9, 9), numbers))
     if draw(st.integers(0, 2)) == 0:

@@ -22,7 +22,7 @@ def running(*arguments: str | Path, typed: bool = False) -> Iterator[subprocess.
 
     Args:
         arguments: The program and its arguments.
-        typed: Whether it has an input, to which one writes by `say`; else there is none.
+        typed: Whether it has an input, to which `say` writes.
     """
     process = subprocess.Popen(
         [sys.executable, *map(str, arguments)],

@@ -26,7 +26,7 @@ SERVER_FOLDERS = ("/usr/sbin", "/usr/local/sbin", *sorted(glob("/usr/lib/postgre
 
 
 def find(command: str) -> str:
-    """The path of a program; skips the test where there is none."""
+    """Return the path of a program; skip the test if it is not installed."""
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), *SERVER_FOLDERS))
     found = shutil.which(command, path=path)
     if found is None:
@@ -38,15 +38,15 @@ def find(command: str) -> str:
 def running(
     arguments: Sequence[str], *, stop: signal.Signals = signal.SIGTERM, **options: Any
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is ended with the block; what it said is shown where the block fails."""
+    """Start a process and end it with the block; if the block fails, show what it printed."""
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(arguments, stderr=errors, **options)
         try:
             yield process
         except BaseException as error:
             errors.seek(0)
-            said = errors.read()[-2000:].decode(errors="replace")
-            error.add_note(f"{arguments[0]} (exit {process.poll()}) said: {said}")
+            output = errors.read()[-2000:].decode(errors="replace")
+            error.add_note(f"{arguments[0]} (exit {process.poll()}) printed: {output}")
             raise
         finally:
             for stream in (process.stdin, process.stdout):
@@ -72,7 +72,7 @@ def read_line(process: subprocess.Popen[bytes]) -> str:
 
 @contextlib.contextmanager
 def serving(command: Callable[[int], Sequence[str]], **options: Any) -> Iterator[int]:
-    """A server that wants to be told its port, and the port that it got.
+    """Start a server that takes its port as an argument; yield the port.
 
     Args:
         command: From a port, the arguments that start the server there.

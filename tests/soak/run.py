@@ -1,4 +1,4 @@
-"""The soak: client and server threads, each connection a conversation of its own.
+"""The soak: client and server threads, each connection with its own conversation.
 
 A client sends messages of random sizes, in random ways, and expects each of them back. On the way
 there is a relay that cuts the stream at random, pauses, and ends some connections in mid-frame:
@@ -166,7 +166,7 @@ def _converse(
     ok = echoed == messages[: len(echoed)] and came_back == messages[: len(came_back)]
     if whole:
         ok = ok and len(came_back) == len(messages) == accepted
-    elif not encrypted:  # just the frames that lie ahead of the cut
+    elif not encrypted:  # just the frames before the cut
         assert cut is not None
         ok = ok and echoed == codec.split(codec.encode_many(messages)[:cut])[0]
     with lock:
@@ -188,8 +188,8 @@ def _relay(
     carried = 0
     with contextlib.suppress(OSError):
         while cut is None or carried < cut:
-            most = rng.choice([1, 3, 100, 5000, 100_000])
-            data = source.recv(most if cut is None else min(most, cut - carried))
+            limit = rng.choice([1, 3, 100, 5000, 100_000])
+            data = source.recv(limit if cut is None else min(limit, cut - carried))
             if not data:
                 break
             sink.sendall(data)

@@ -21,18 +21,18 @@ enum { HEADER = 4, SIZE = 256 * 1024, LIMIT = 16 << 20, EVENTS = 256 };
 struct connection {
     int fd;
     char *in, *out;
-    size_t in_size, in_room, out_start, out_size, out_room;
+    size_t in_size, in_capacity, out_start, out_size, out_capacity;
 };
 
-static int grow(char **memory, size_t *room, size_t wanted)
+static int grow(char **memory, size_t *capacity, size_t wanted)
 {
-    if (wanted <= *room)
+    if (wanted <= *capacity)
         return 0;
     char *larger = realloc(*memory, wanted);
     if (!larger)
         return -1;
     *memory = larger;
-    *room = wanted;
+    *capacity = wanted;
     return 0;
 }
 
@@ -55,7 +55,7 @@ static int flush(struct connection *c, int epoll)
 
 static int receive(struct connection *c, int epoll)
 {
-    if (grow(&c->in, &c->in_room, c->in_size + SIZE) < 0)
+    if (grow(&c->in, &c->in_capacity, c->in_size + SIZE) < 0)
         return -1;
     ssize_t found = recv(c->fd, c->in + c->in_size, SIZE, MSG_DONTWAIT);
     if (found < 0)
@@ -72,7 +72,7 @@ static int receive(struct connection *c, int epoll)
             return -1;
         if (c->in_size - position < HEADER + (size_t)size)
             break;
-        if (grow(&c->out, &c->out_room, c->out_size + HEADER + size) < 0)
+        if (grow(&c->out, &c->out_capacity, c->out_size + HEADER + size) < 0)
             return -1;
         uint32_t header = htonl(size);
         memcpy(c->out + c->out_size, &header, HEADER);

@@ -10,6 +10,11 @@ Threads
     The loop holds the GIL except in epoll_wait(). Code between two calls that can run Python code
     is therefore not interrupted by other threads, and needs no lock.
 
+Errors
+    If no memory is left for a traceback, an `except` clause of Cython drops a reference to nothing
+    and crashes. This module has no such clause: a step that may fail is called through a pointer to
+    a function that does not raise, and `_take_error` takes its exception. (`finally` is safe.)
+
 Memory
     Every receive writes into memory that an object of this module or the splitter owns, and whose
     size is given to the kernel. A connection that a handler closes stays alive while a method of
@@ -20,14 +25,14 @@ cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_SetFromErrno
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_RawFree, PyMem_RawMalloc
+from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.ref cimport Py_XDECREF
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.math cimport INFINITY, ceil
 from libc.stdint cimport uint32_t
 
-import socket
-import struct
 from collections import deque
 
 from .. import _error_texts, errors
@@ -86,6 +91,13 @@ cdef extern from *:
 
 cdef extern from "Python.h":
     Py_buffer* PyMemoryView_GET_BUFFER(object) noexcept
+    void PyErr_Fetch(PyObject** type, PyObject** value, PyObject** traceback) noexcept
+    void PyErr_NormalizeException(
+        PyObject** type, PyObject** value, PyObject** traceback
+    ) noexcept
+    int PyException_SetTraceback(PyObject* error, PyObject* traceback) noexcept
+    PyObject* _set_from_errno "PyErr_SetFromErrno" (PyObject* type) noexcept
+    PyObject* PyExc_OSError
 
 cdef enum:
     C_READ_SIZE = 131072
@@ -95,6 +107,7 @@ cdef enum:
     LARGE_REPLY = 16384  # a reply that is not copied into its frame
     FEW_REPLIES = 16  # where large replies are looked for
     MAX_PARTS = 64  # of one system call
+    KEPT_SIZE = 4194304
     MAX_EVENTS = 256
     OPEN = 0
     FINISHING = 1
@@ -107,19 +120,42 @@ cdef double FINISH_TIME = 30.0
 cdef double SCAN_PAUSE = 0.02
 
 cdef tuple PHASES = ("open", "finishing", "lingering", "closed")
-cdef bytes RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+cdef void _keep_freed_memory() noexcept:
+    """Let the allocator keep some MiB that are freed.
+
+    At first glibc gives memory back where 128 KiB at the heap's end are free, which the messages of
+    one receive are: then each receive faults its pages in again (a fifth of the time for messages
+    of 64 KiB). It adapts when a larger block is freed.
+    """
+    PyMem_RawFree(PyMem_RawMalloc(KEPT_SIZE))
 
 
 cdef inline bint _would_block() noexcept:
     return errno == EAGAIN or errno == EINTR  # on Linux EWOULDBLOCK is EAGAIN
 
 
+cdef object _take_error():
+    """Return the exception that is set, with its traceback, and clear it."""
+    cdef PyObject* kind = NULL
+    cdef PyObject* value = NULL
+    cdef PyObject* traceback = NULL
+    PyErr_Fetch(&kind, &value, &traceback)
+    PyErr_NormalizeException(&kind, &value, &traceback)
+    if traceback != NULL:
+        PyException_SetTraceback(value, traceback)
+    error = <object>value
+    Py_XDECREF(kind)
+    Py_XDECREF(value)
+    Py_XDECREF(traceback)
+    return error
+
+
 cdef object _os_error():
     """Return the system's last error as an exception."""
-    try:
-        PyErr_SetFromErrno(OSError)
-    except OSError as error:
-        return error.with_traceback(None)
+    _set_from_errno(PyExc_OSError)
+    return _take_error()
 
 
 @cython.final
@@ -146,6 +182,70 @@ cdef class _Received:
 
 
 cdef class MessageLoop
+cdef class MessageConnection
+
+# A step that can fail, called where its exception is taken.
+ctypedef int (*_Step)(MessageLoop, MessageConnection) noexcept
+
+
+cdef int _serve_step(MessageLoop self, MessageConnection conn) except -1:
+    """Do what a socket is ready for. (A descriptor that was closed and opened again in this turn is
+    perhaps not ready: then nothing happens.)"""
+    if conn._phase == LINGERING:
+        self._discard(conn)
+    elif conn._backlog:
+        self._flush(conn)
+    elif conn._phase == OPEN and not conn._close_requested:
+        self._receive(conn)
+    return 0
+
+
+cdef int _turn_step(MessageLoop self, MessageConnection conn) except -1:
+    return self._turn()
+
+
+cdef int _no_memory_step(MessageLoop self, MessageConnection conn) except -1:
+    error, self._failure = self._failure, None
+    self._hooks.no_memory(error)
+    return 0
+
+
+cdef int _look_step(MessageLoop self, MessageConnection conn) except -1:
+    self._look_at(conn)
+    return 0
+
+
+cdef int _deadline_step(MessageLoop self, MessageConnection conn) except -1:
+    self._on_deadline(conn)
+    return 0
+
+
+cdef int _parse_step(MessageLoop self, MessageConnection conn) except -1:
+    """Give what was received to the splitter."""
+    if self._memory is None:
+        self._messages = conn._feed(self._received)
+    else:
+        self._memory = None
+        self._messages = conn._splitter.buffer_updated(self._received.size)
+    return 0
+
+
+cdef int _eof_step(MessageLoop self, MessageConnection conn) except -1:
+    conn._splitter.feed_eof()
+    return 0
+
+
+cdef int _handle_step(MessageLoop self, MessageConnection conn) except -1:
+    """Call the handler with `_messages`; its replies are encoded into `_frames`."""
+    cdef list messages = self._messages
+    self._messages = None
+    replies = self._handle(conn, messages)
+    if replies is not None:
+        if not isinstance(replies, (list, tuple)):
+            replies = list(replies)
+        if replies and not self._queue_large(conn, replies):
+            self._frames = self._encode_for(conn, replies)
+    return 0
 
 
 @cython.final
@@ -259,6 +359,7 @@ cdef class MessageLoop:
     cdef int _listener_fd
     cdef object _wakeup
     cdef int _wakeup_fd
+    cdef int _wakeup_sender_fd
     cdef Py_ssize_t _max_connections  # -1: no limit
     cdef double _message_timeout
     cdef double _idle_timeout
@@ -266,9 +367,14 @@ cdef class MessageLoop:
     cdef Py_ssize_t _limit
     cdef bint _observed
     cdef _Received _received
+    cdef object _memory  # of a message, which was received into instead; or None
+    cdef list _messages  # of the receive that is being handled
+    cdef bytes _frames  # of its replies
+    cdef object _failure  # of a turn
     cdef dict _by_fd
     cdef int _epoll
     cdef list _dirty
+    cdef bint _check_all
     cdef bint _woken
     cdef unsigned long _thread_id
     cdef MessageConnection _handling
@@ -277,6 +383,7 @@ cdef class MessageLoop:
     cdef bint _listening
     cdef double _accept_at  # by the clock: when accepting resumes after a fault
     cdef double _next_scan
+    cdef double _turn_began
     cdef readonly double clock
 
     def __cinit__(
@@ -302,6 +409,7 @@ cdef class MessageLoop:
         self._listener_fd = listener.fileno()
         self._wakeup = wakeup
         self._wakeup_fd = wakeup[0].fileno()
+        self._wakeup_sender_fd = wakeup[1].fileno()
         self._max_connections = -1 if max_connections is None else max_connections
         self._message_timeout = message_timeout or 0.0
         self._idle_timeout = idle_timeout or 0.0
@@ -402,14 +510,12 @@ cdef class MessageLoop:
             self._wake()
         return 0
 
-    cdef int _wake(self) except -1:
-        if not self._woken and PyThread_get_thread_ident() != self._thread_id:
+    cdef void _wake(self) noexcept:
+        if self._woken or PyThread_get_thread_ident() == self._thread_id:
+            return
+        if self._wakeup_sender_fd >= 0:
             self._woken = True
-            try:
-                self._wakeup[1].send(b"\0")
-            except OSError:
-                pass
-        return 0
+            _send(self._wakeup_sender_fd, b"\0", 1, MSG_DONTWAIT | MSG_NOSIGNAL)
 
     cdef bytes _encode_for(self, MessageConnection conn, messages):
         if self._observed:
@@ -420,39 +526,55 @@ cdef class MessageLoop:
 
     def run(self):
         """Serve until `stop`."""
-        cdef epoll_event[MAX_EVENTS] events
-        cdef double began, waiting_since, now
-        cdef int count, i, milliseconds
+        cdef int ended
         self._thread_id = PyThread_get_thread_ident()
+        _keep_freed_memory()
+        self._turn_began = _now()
         try:
-            began = _now()
             while True:
-                self._listen(self._may_accept())
-                milliseconds = self._milliseconds_to_wait()
-                waiting_since = _now()
-                with nogil:
-                    count = epoll_wait(self._epoll, events, MAX_EVENTS, milliseconds)
-                now = _now()
-                if count < 0:
-                    if errno != EINTR:
-                        PyErr_SetFromErrno(OSError)
-                    count = 0
-                self.clock += now - waiting_since + min(waiting_since - began, LONGEST_TURN)
-                began = now
-                for i in range(count):
-                    self._on_event(events[i].data.fd)
-                if self._dirty:
-                    self._look_at_dirty()
-                if self.clock >= self._next_scan:
-                    self._scan()
-                if self._stopping and self._stop_step():
+                ended = (<_Step>&_turn_step)(self, None)
+                if ended == -1:
+                    error = _take_error()
+                    if not isinstance(error, MemoryError):
+                        raise error
+                    self._check_all = True  # the turn is not complete
+                    self._failure = error
+                    error = None
+                    if (<_Step>&_no_memory_step)(self, None) == -1:
+                        _take_error()
+                elif ended:
                     return
         finally:
             self._end_all()
 
+    cdef int _turn(self) except -1:
+        """Wait once and serve what is ready; return whether the loop has ended."""
+        cdef epoll_event[MAX_EVENTS] events
+        cdef double waiting_since, now
+        cdef int count, i, milliseconds
+        self._listen(self._may_accept())
+        milliseconds = self._milliseconds_to_wait()
+        waiting_since = _now()
+        with nogil:
+            count = epoll_wait(self._epoll, events, MAX_EVENTS, milliseconds)
+        now = _now()
+        if count < 0:
+            if errno != EINTR:
+                PyErr_SetFromErrno(OSError)
+            count = 0
+        self.clock += now - waiting_since + min(waiting_since - self._turn_began, LONGEST_TURN)
+        self._turn_began = now
+        for i in range(count):
+            self._on_event(events[i].data.fd)
+        if self._dirty or self._check_all:
+            self._look_at_dirty()
+        if self.clock >= self._next_scan:
+            self._scan()
+        return self._stopping and self._stop_step()
+
     cdef int _milliseconds_to_wait(self):
         cdef double until = self._next_scan
-        if self._dirty:
+        if self._dirty or self._check_all:
             return 0
         if self._accept_at and not self._stopping:
             until = min(until, self._accept_at)
@@ -463,28 +585,20 @@ cdef class MessageLoop:
     cdef int _on_event(self, int fd) except -1:
         conn = self._by_fd.get(fd)
         if conn is not None:
-            self._serve(<MessageConnection>conn)
+            self._guard(<_Step>&_serve_step, <MessageConnection>conn)
         elif fd == self._wakeup_fd:
+            _recv(fd, self._received.memory, C_READ_SIZE, MSG_DONTWAIT)
             self._woken = False
-            try:
-                self._wakeup[0].recv(64)
-            except OSError:
-                pass
         elif fd == self._listener_fd:
             self._accept()
         return 0
 
-    cdef int _serve(self, MessageConnection conn) except -1:
-        """Do what a socket is ready for. (A descriptor that was closed and opened again in this
-        turn is perhaps not ready: then nothing happens.)"""
-        try:
-            if conn._phase == LINGERING:
-                self._discard(conn)
-            elif conn._backlog:
-                self._flush(conn)
-            elif conn._phase == OPEN and not conn._close_requested:
-                self._receive(conn)
-        except BaseException as error:  # no memory; an exception set from another thread
+    cdef int _guard(self, _Step step, MessageConnection conn) except -1:
+        """Take a step for a connection, and close it where the step fails: without memory, or by an
+        exception that another thread has set."""
+        if step(self, conn) == -1:
+            error = _take_error()
+            self._handling = None
             self._hooks.failed(conn, error)
             self._close(conn, error)
         return 0
@@ -517,16 +631,18 @@ cdef class MessageLoop:
 
     cdef int _add(self, sock, peer) except -1:
         cdef MessageConnection conn
+        cdef bint added = False
         try:
             conn = MessageConnection.__new__(MessageConnection, self, sock, peer)
             conn._splitter = self._hooks.splitter(conn, sock)
             conn._feed = conn._splitter.feed
             conn._has_plain_splitter = type(conn._splitter) is Splitter
             self._watch(conn, EPOLLIN)
-        except BaseException:
-            sock.close()
-            raise
-        self._by_fd[conn._fd] = conn
+            self._by_fd[conn._fd] = conn
+            added = True
+        finally:
+            if not added:
+                self._hooks.close_socket(sock)
         if self._idle_timeout:
             self._set_deadline(conn, self.clock + self._idle_timeout)
         self._hooks.opened(conn)
@@ -546,66 +662,64 @@ cdef class MessageLoop:
         """Receive once; return whether bytes have arrived."""
         cdef Py_ssize_t count, needed
         cdef Py_buffer* buffer
-        cdef list messages
+        cdef bint has_messages
         cdef _Received received = self._received
-        memory = None
         if conn._needed and conn._has_plain_splitter:
-            memory = conn._splitter.get_room(C_READ_SIZE)
-            buffer = PyMemoryView_GET_BUFFER(memory)
+            self._memory = conn._splitter.get_room(C_READ_SIZE)
+            buffer = PyMemoryView_GET_BUFFER(self._memory)
             count = _recv(conn._fd, buffer.buf, buffer.len, MSG_DONTWAIT)
         else:
+            self._memory = None
             count = _recv(conn._fd, received.memory, C_READ_SIZE, MSG_DONTWAIT)
-        if count < 0:
-            if not _would_block():
+        if count <= 0:
+            self._memory = None
+            if count == 0:
+                self._on_eof(conn)
+            elif not _would_block():
                 self._end(conn, _os_error())
             return False
-        if count == 0:
-            memory = None
-            self._on_eof(conn)
-            return False
-        try:
-            if memory is None:
-                received.size = count
-                messages = conn._feed(received)
-            else:
-                memory = None
-                messages = conn._splitter.buffer_updated(count)
-        except errors.FrameError as error:
-            self._end(conn, error)
-            return True
+        received.size = count
+        if (<_Step>&_parse_step)(self, conn) == -1:
+            return self._on_parse_error(conn)
         if self._limited:
             self._note_arrival(conn)
-        if messages:
-            self._deliver(conn, messages)
+        has_messages = bool(self._messages)
+        if has_messages:
+            self._deliver(conn)
             if conn._phase != OPEN:
                 return True
         failure = conn._splitter.error
         if failure is not None:
             self._end(conn, failure)
-        elif count >= C_LARGE or not messages:
+        elif count >= C_LARGE or not has_messages:
             needed = conn._splitter.bytes_needed
             conn._needed = needed if needed >= C_LARGE else 0
         else:
             conn._needed = 0
         return True
 
-    cdef int _deliver(self, MessageConnection conn, list messages) except -1:
-        """Call the handler, and send its replies."""
-        cdef bytes frames = None
+    cdef int _on_parse_error(self, MessageConnection conn) except -1:
+        error = _take_error()
+        self._memory = None
+        if not isinstance(error, errors.FrameError):
+            raise error
+        self._end(conn, error)
+        return True
+
+    cdef int _deliver(self, MessageConnection conn) except -1:
+        """Call the handler with the messages, and send its replies."""
+        cdef bytes frames
         self._handling = conn
-        try:
-            replies = self._handle(conn, messages)
-            if replies is not None:
-                if not isinstance(replies, (list, tuple)):
-                    replies = list(replies)
-                if replies and not self._queue_large(conn, replies):
-                    frames = self._encode_for(conn, replies)
-        except BaseException as error:
+        self._frames = None
+        if (<_Step>&_handle_step)(self, conn) == -1:
+            error = _take_error()
             self._handling = None
             self._hooks.handler_failed(conn, error)
             self._finish(conn, error)
             return 0
         self._handling = None
+        frames = self._frames
+        self._frames = None
         if conn._close_requested or conn._failure is not None or conn._out is not None:
             if frames is not None:
                 self._queue(conn, frames)
@@ -658,10 +772,8 @@ cdef class MessageLoop:
 
     cdef int _on_eof(self, MessageConnection conn) except -1:
         conn._saw_eof = True
-        try:
-            conn._splitter.feed_eof()
-        except errors.FrameError as error:
-            self._end(conn, error)
+        if (<_Step>&_eof_step)(self, conn) == -1:
+            self._on_parse_error(conn)
         else:
             self._finish(conn, None)
         return 0
@@ -751,16 +863,13 @@ cdef class MessageLoop:
 
     cdef int _look_at_dirty(self) except -1:
         cdef MessageConnection conn
-        cdef list dirty = self._dirty
+        cdef list dirty = list(self._by_fd.values()) if self._check_all else self._dirty
         self._dirty = []
+        self._check_all = False
         for conn in dirty:
             conn._dirty = False
         for conn in dirty:
-            try:
-                self._look_at(conn)
-            except BaseException as error:
-                self._hooks.failed(conn, error)
-                self._close(conn, error)
+            self._guard(<_Step>&_look_step, conn)
         return 0
 
     cdef int _look_at(self, MessageConnection conn) except -1:
@@ -829,10 +938,7 @@ cdef class MessageLoop:
         conn._fd = -1
         conn._out = None
         conn._backlog = conn._sent = 0
-        try:
-            conn._sock.close()
-        except OSError:
-            pass
+        self._hooks.close_socket(conn._sock)
         conn._splitter = conn._feed = None
         self._hooks.closed(conn, error)
         return 0
@@ -865,11 +971,7 @@ cdef class MessageLoop:
         self._next_scan = INFINITY
         for conn in list(self._by_fd.values()):
             if conn._deadline and conn._deadline <= self.clock:
-                try:
-                    self._on_deadline(conn)
-                except BaseException as error:
-                    self._hooks.failed(conn, error)
-                    self._close(conn, error)
+                self._guard(<_Step>&_deadline_step, conn)
             if conn._deadline and conn._phase != CLOSED:
                 self._next_scan = min(self._next_scan, conn._deadline)
         self._next_scan = max(self._next_scan, self.clock + SCAN_PAUSE)
@@ -920,10 +1022,7 @@ cdef class MessageLoop:
         return not self._by_fd
 
     cdef int _reset(self, MessageConnection conn) except -1:
-        try:
-            conn._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-        except OSError:
-            pass
+        self._hooks.reset_on_close(conn._sock)
         self._close(conn, conn._error)
         return 0
 
@@ -931,6 +1030,7 @@ cdef class MessageLoop:
         """Close everything, also where the loop ends by an exception."""
         cdef MessageConnection conn
         self._stopping = True
+        self._wakeup_sender_fd = -1
         self._hooks.stop_listening()  # which also takes it out of the set of epoll
         self._listening = False
         for conn in list(self._by_fd.values()):

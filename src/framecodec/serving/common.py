@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
@@ -23,8 +24,10 @@ except ImportError:  # a Python without OpenSSL
 
 __all__ = [
     "BACKLOG_LIMIT",
+    "DEFAULT_CODEC",
     "OBSERVER_METHODS",
     "AcceptPause",
+    "Ending",
     "Observer",
     "abort",
     "check_codec",
@@ -37,12 +40,16 @@ __all__ = [
     "where_to_listen",
 ]
 
+DEFAULT_CODEC = Codec.uint(4)
+
 BACKLOG_LIMIT = 16 * 1024 * 1024
 """Bytes of broadcast messages that may wait for one client. `broadcast` ends a connection that has
 more."""
 
 # accept() fails with these where the listening socket itself is unusable.
 _NOT_LISTENING = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
+
+_LONGEST_WAIT = 1e6  # seconds
 
 # A send or a receive fails with these where the client or the network broke the connection.
 _BROKEN = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.ENETRESET)
@@ -171,6 +178,33 @@ def abort(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     with contextlib.suppress(OSError):
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+class Ending:
+    """The end of a thread, for which others wait.
+
+    `threading.Thread.join` does not do: before Python 3.13, a Ctrl-C in it marks a thread that
+    runs as ended. An `Event` does not do either: a signal handler that waits for the event in which
+    its thread waits hangs.
+    """
+
+    __slots__ = ("_lock", "done")
+
+    def __init__(self) -> None:
+        self.done = False
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        """Let all waits end; for the thread, at its end."""
+        self.done = True
+        self._lock.release()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait at most that many seconds; return whether the thread has ended."""
+        if not self.done and self._lock.acquire(timeout=min(max(timeout, 0.0), _LONGEST_WAIT)):
+            self._lock.release()
+        return self.done
 
 
 class AcceptPause:

@@ -19,6 +19,7 @@ __all__ = [
     "logger",
     "observer_failed",
     "threads_left",
+    "turn_failed",
 ]
 
 logger = logging.getLogger("framecodec")
@@ -48,6 +49,11 @@ def accept_failed(address: str, error: BaseException, pause: float) -> None:
 def listening_failed(address: str, error: BaseException) -> None:
     """Log that a server can accept no connection any more."""
     _log(logging.ERROR, "the server on %s stopped listening", address, error=error)
+
+
+def turn_failed(address: str, error: BaseException) -> None:
+    """Log that a server had too little memory for a turn of its loop, and continues."""
+    _log(logging.ERROR, "the server on %s has too little memory", address, error=error)
 
 
 def connections_aborted(address: str, count: int, grace: float) -> None:

@@ -6,10 +6,13 @@ message: accepting, observers, logging, and the server's public methods.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import socket
+import struct
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable
 from time import monotonic
@@ -19,11 +22,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self, final
 from .._engine import ACCELERATED
 from ..codec import Codec
 from ..errors import InvalidFrameError, MessageTooLargeError
-from ..sockets import DEFAULT_CODEC, Address, listen
+from ..sockets import Address, listen
 from . import _messages_loop_py, log
 from .common import (
     BACKLOG_LIMIT,
+    DEFAULT_CODEC,
     AcceptPause,
+    Ending,
     Observer,
     abort,
     check_codec,
@@ -160,7 +165,7 @@ class MessageServer:
     As a context manager it closes itself at the end of the block.
     """
 
-    __slots__ = ("__weakref__", "_address", "_hooks", "_loop", "_thread", "_wakeup")
+    __slots__ = ("__weakref__", "_address", "_ended", "_hooks", "_loop", "_thread", "_wakeup")
 
     def __init__(
         self,
@@ -189,6 +194,7 @@ class MessageServer:
                 observed=hooks.observer.frame_sent is not None,
                 **limits,
             )
+            self._ended = Ending()
             self._thread = threading.Thread(
                 target=self._run, name=f"framecodec serve_messages {hooks.name}", daemon=True
             )
@@ -203,9 +209,11 @@ class MessageServer:
             self._loop.run()
         except BaseException as error:
             log.listening_failed(self._hooks.name, error)
+            self._hooks.abort_all()
         finally:
             for sock in self._wakeup:
                 sock.close()
+            self._ended.set()
 
     @property
     def address(self) -> Any:
@@ -237,8 +245,8 @@ class MessageServer:
     def serve_forever(self) -> None:
         """Wait until the server is closed. Ctrl-C (`KeyboardInterrupt`) closes it."""
         try:
-            while self._thread.is_alive():
-                self._thread.join(1)
+            while not self._ended.wait(1):
+                pass
         except KeyboardInterrupt:
             self.close()
 
@@ -256,20 +264,19 @@ class MessageServer:
             raise ValueError(f"grace must be a number of seconds that is at least 0, not {grace!r}")
         deadline = monotonic() + grace
         self._loop.stop(False)
-        thread = self._thread
-        if thread is threading.current_thread():  # the handler closes its server
+        if self._thread is threading.current_thread():  # the handler closes its server
             return
-        thread.join(max(0.0, deadline - monotonic()))
-        if thread.is_alive():
+        if not self._ended.wait(deadline - monotonic()):
             self._abort(grace)
+        if self._ended.done:
+            self._hooks.close_all()
 
     def _abort(self, grace: float) -> None:
         count = self._hooks.count
         self._loop.stop(True)
         if count:
             log.connections_aborted(self._hooks.name, count, grace)
-        self._thread.join(_AFTER_ABORT)
-        if self._thread.is_alive():  # the handler does not end
+        if not self._ended.wait(_AFTER_ABORT):  # the handler does not end
             self._hooks.abort_all()
             log.threads_left(self._hooks.name, 1)
 
@@ -285,7 +292,7 @@ class MessageServer:
         self.close()
 
     def __repr__(self) -> str:
-        state = f"{self._hooks.count} connections" if self._thread.is_alive() else "closed"
+        state = "closed" if self._ended.done else f"{self._hooks.count} connections"
         return f"<MessageServer {self._hooks.name}, {state}>"
 
 
@@ -336,10 +343,28 @@ class _Hooks:
         """Close the listening socket; remove the file of a Unix socket."""
         self.listener.close()
 
+    def close_all(self) -> None:
+        """Close what is left by a loop that ended because it had no memory."""
+        self.stop_listening()
+        while self._sockets:
+            self.close_socket(self._sockets.popitem()[1])
+
     def abort_all(self) -> None:
         """Abort all connections, from another thread than the loop's."""
         for sock in list(self._sockets.values()):
             abort(sock)
+
+    @staticmethod
+    def close_socket(sock: socket.socket) -> None:
+        """Close the socket of a connection."""
+        with contextlib.suppress(OSError):
+            sock.close()
+
+    @staticmethod
+    def reset_on_close(sock: socket.socket) -> None:
+        """Let close() drop what is unsent, and reset the connection."""
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     # --- a connection -----------------------------------------------------------------------------
 
@@ -373,6 +398,11 @@ class _Hooks:
         log.handler_failed(self._name_of(conn), error)
 
     failed = handler_failed
+
+    def no_memory(self, error: BaseException) -> None:
+        """Report a turn of the loop for which the memory was too small, and wait a little."""
+        log.turn_failed(self.name, error)
+        time.sleep(0.01)
 
     def _name_of(self, conn: Any) -> str:
         return peer_name(conn.peer, self.listener.address)

@@ -20,12 +20,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, final
 
 from .. import errors
+from .._states import ReceiveState
 from ..codec import Codec
-from ..sockets import DEFAULT_CODEC, Address, FrameSocket, listen
+from ..sockets import Address, FrameSocket, listen
 from . import log
 from .common import (
     BACKLOG_LIMIT,
+    DEFAULT_CODEC,
     AcceptPause,
+    Ending,
     Observer,
     abort,
     check_codec,
@@ -151,6 +154,7 @@ class Server:
         "_address",
         "_changed",
         "_closing",
+        "_ended",
         "_handler",
         "_keepalive",
         "_listener",
@@ -191,6 +195,7 @@ class Server:
             for sock in self._wakeup:
                 sock.setblocking(False)
             listener.settimeout(0)
+            self._ended = Ending()
             self._thread = threading.Thread(
                 target=self._accept_all, name=f"framecodec serve {self._name}", daemon=True
             )
@@ -246,6 +251,7 @@ class Server:
             self._listener.close()
             for sock in self._wakeup:
                 sock.close()
+            self._ended.set()
 
     def _has_place(self) -> bool:
         """Wait until another connection is allowed; return False where the server closes."""
@@ -278,6 +284,7 @@ class Server:
             thread.start()
         except BaseException:
             self._forget(served)
+            served.ended.set()
             sock.close()
             raise
         return True
@@ -304,6 +311,7 @@ class Server:
             with contextlib.suppress(OSError):
                 served.sock.close()
             self._forget(served)
+            served.ended.set()
 
     def _open(self, served: _Served) -> FrameSocket:
         sock = served.sock
@@ -317,8 +325,8 @@ class Server:
         conn = FrameSocket(sock, self._listener.codec, **self._options)
         with self._changed:
             served.conn = conn
-        if self._closing:  # close() may have looked before the TLS socket was there
-            stop_receiving(sock)
+        if self._closing:  # close() may have looked before the connection was there
+            served.stop_receiving()
         return conn
 
     def _wrap(self, sock: socket.socket, context: ssl_module.SSLContext) -> Any:
@@ -410,8 +418,8 @@ class Server:
     def serve_forever(self) -> None:
         """Wait until the server is closed. Ctrl-C (`KeyboardInterrupt`) closes it."""
         try:
-            while self._thread.is_alive():
-                self._thread.join(1)
+            while not self._ended.wait(1):
+                pass
         except KeyboardInterrupt:
             self.close()
 
@@ -436,7 +444,7 @@ class Server:
             with contextlib.suppress(OSError):
                 self._wakeup[1].send(b"\0")
         if self._thread is not threading.current_thread():
-            self._thread.join(_AFTER_ABORT)
+            self._ended.wait(_AFTER_ABORT)
         with self._changed:
             served = list(self._served)
         for one in served:
@@ -470,10 +478,8 @@ def _join(served: list[_Served], deadline: float) -> list[_Served]:
     me = threading.current_thread()
     running = []
     for one in served:
-        if one.thread is not None and one.thread is not me:
-            one.thread.join(max(0.0, deadline - monotonic()))
-            if one.thread.is_alive():
-                running.append(one)
+        if one.thread is not me and not one.ended.wait(deadline - monotonic()):
+            running.append(one)
     return running
 
 
@@ -493,6 +499,7 @@ class _Served:
         "_size",
         "aborted",
         "conn",
+        "ended",
         "fault",
         "peer",
         "sock",
@@ -503,6 +510,7 @@ class _Served:
         self.sock = sock
         self.peer = peer
         self.thread: threading.Thread | None = None
+        self.ended = Ending()
         self.conn: FrameSocket | None = None  # while the handler runs
         self.aborted = False
         self.fault: BaseException | None = None  # what the client did wrong; logged already
@@ -515,7 +523,9 @@ class _Served:
         self._finishing = False
 
     def stop_receiving(self) -> None:
-        """End the receiving direction."""
+        """End the receiving direction, also of a client that never pauses."""
+        if self.conn is not None:
+            _refuse_to_receive(self.conn)
         stop_receiving(self.sock)
 
     def abort(self) -> None:
@@ -594,22 +604,24 @@ class _Served:
                 self.abort()
 
 
+def _refuse_to_receive(conn: FrameSocket) -> None:
+    """Let every later receive raise EOFError; a shutdown alone does not stop what still arrives."""
+    side = conn._receiving
+    side.inbox.fail(EOFError("the server is closing"))
+    if side.receiver.state in (ReceiveState.READY, ReceiveState.BUSY):
+        side.receiver.state = ReceiveState.FAILED
+
+
 def _send_frames(conn: FrameSocket, frames: bytes) -> None:
     """Send whole frames through a connection, whatever time-out its handler has set."""
-    # Frames that are encoded already go past the encoder, into the outbox.
-    side: Any = getattr(conn, "_sending", None)
-    if side is not None:
-        send, put = side.send_all, side.outbox.put_bytes
-    else:
-        whole: Any = conn
-        send, put = whole._send_all, whole._outbox.put_bytes
+    side = conn._sending
     held = False
     while True:
         try:
             if held:
                 conn.flush()
             else:
-                send(put, frames)
+                side.send_all(side.outbox.put_bytes, frames)  # they are encoded already
             return
         except (TimeoutError, BlockingIOError) as error:
             held = held or getattr(error, "message_started", False)

@@ -255,7 +255,7 @@ class ReceiveSide:
         if self.receiver.state is _CLOSED:
             raise _error_texts.connection_closed()
         if not limit_first:
-            raise timed_out("no whole message", self.wire.timeout)
+            raise self.timed_out()
         # Else the next attempt to receive shows what the kernel holds now.
 
     def check_limits(self, *, drained: bool) -> None:
@@ -283,7 +283,12 @@ class ReceiveSide:
                     "no whole message yet, and the peer sends without a pause; call again",
                 )
         elif deadline is not None and monotonic() >= deadline:
-            raise timed_out("no whole message", wire.timeout)
+            raise self.timed_out()
+
+    def timed_out(self) -> TimeoutError:
+        """Return the error of a call during which no message became whole."""
+        pending = self.inbox.splitter._pending_frame()
+        return _error_texts.no_whole_message(self.wire.timeout or 0.0, pending)
 
     # --- failures ---------------------------------------------------------------------------------
 
@@ -291,7 +296,8 @@ class ReceiveSide:
         """Raise what the fast path has raised. All but a time-out ends receiving for good."""
         try:
             if is_time_out(error) and self.receiver.state is not _CLOSED:
-                raise error
+                # The fast path's own error has no number; it does not say how much arrived.
+                raise error if getattr(error, "errno", None) else self.timed_out() from None
             self.end(error)
         finally:
             del error  # which holds this frame: a cycle

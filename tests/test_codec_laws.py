@@ -19,7 +19,7 @@ from framecodec import Codec
 from framecodec.notation import parse_codec
 from tests.helpers.chunking import hand_overs
 from tests.helpers.engines import codecs_use
-from tests.helpers.observe import encodings, story
+from tests.helpers.observe import observe_encoder, observe_splitter
 from tests.helpers.reference_parser import check, expect
 from tests.helpers.sample_codecs import CODECS, Mark, build_tagged, parse_tagged, suited
 from tests.helpers.strategies import codecs, cut_streams, descriptions, make, some_messages
@@ -35,7 +35,7 @@ lawful = settings(
 
 @lawful
 @given(st.data())
-def test_what_was_encoded_is_decoded(engine: ModuleType, data: st.DataObject) -> None:
+def test_encode_then_decode_returns_the_message(engine: ModuleType, data: st.DataObject) -> None:
     codec = data.draw(codecs())
     encoder = engine.Encoder(codec)
     for message in data.draw(some_messages(codec)):
@@ -47,7 +47,7 @@ def test_what_was_encoded_is_decoded(engine: ModuleType, data: st.DataObject) ->
 
 @lawful
 @given(st.data())
-def test_all_ways_to_encode_agree(engine: ModuleType, data: st.DataObject) -> None:
+def test_encode_encode_many_and_frame_parts_agree(engine: ModuleType, data: st.DataObject) -> None:
     codec = data.draw(codecs())
     encoder = engine.Encoder(codec)
     messages = data.draw(some_messages(codec))
@@ -65,7 +65,7 @@ def test_all_ways_to_encode_agree(engine: ModuleType, data: st.DataObject) -> No
 
 @lawful
 @given(st.data())
-def test_a_frame_has_the_parts_that_the_description_names(
+def test_encode_writes_the_parts_that_the_codec_names(
     engine: ModuleType, data: st.DataObject
 ) -> None:
     codec = data.draw(codecs())
@@ -89,7 +89,7 @@ def test_a_frame_has_the_parts_that_the_description_names(
 
 @lawful
 @given(st.data())
-def test_every_stream_in_any_pieces_is_worth_what_the_reference_says(
+def test_feed_gives_what_the_reference_gives_for_any_chunking(
     engine: ModuleType, data: st.DataObject
 ) -> None:
     codec = data.draw(codecs())
@@ -108,7 +108,9 @@ def test_every_stream_in_any_pieces_is_worth_what_the_reference_says(
 
 @lawful
 @given(st.data())
-def test_noise_is_worth_what_the_reference_says(engine: ModuleType, data: st.DataObject) -> None:
+def test_feed_of_noise_gives_what_the_reference_gives(
+    engine: ModuleType, data: st.DataObject
+) -> None:
     codec = CODECS[data.draw(st.sampled_from(sorted(CODECS)))]
     noise = data.draw(st.binary(max_size=60))
     pos = data.draw(st.integers(0, len(noise)))
@@ -152,7 +154,7 @@ def test_split_and_scan_find_what_feed_finds(engine: ModuleType, data: st.DataOb
 @lawful
 @given(descriptions())
 @example(("uint", {"width": 8, "length_adjustment": 2**62, "max_message_size": None}))
-def test_a_description_is_refused_when_it_is_made_or_never(
+def test_codec_is_refused_when_it_is_made_or_never(
     description: tuple[str, dict[str, Any]],
 ) -> None:
     codec = make(description)
@@ -171,7 +173,7 @@ def test_a_description_is_refused_when_it_is_made_or_never(
 
 @lawful
 @given(codecs())
-def test_repr_pickle_copy_and_replace_give_the_codec_back(codec: Codec) -> None:
+def test_codec_survives_repr_pickle_copy_and_replace(codec: Codec) -> None:
     names = {
         "Codec": Codec,
         "Mark": Mark,
@@ -196,7 +198,7 @@ def test_repr_pickle_copy_and_replace_give_the_codec_back(codec: Codec) -> None:
 
 @lawful
 @given(codecs(), codecs())
-def test_codecs_are_equal_where_their_parameters_are(one: Codec, other: Codec) -> None:
+def test_codec_equality_is_that_of_its_parameters(one: Codec, other: Codec) -> None:
     same = one.kind == other.kind and one.parameters == other.parameters
     assert (one == other) is same
     assert (one != other) is not same
@@ -206,7 +208,7 @@ def test_codecs_are_equal_where_their_parameters_are(one: Codec, other: Codec) -
 
 @lawful
 @given(codecs())
-def test_the_notation_gives_the_codec_back(codec: Codec) -> None:
+def test_parse_codec_of_str_returns_the_codec(codec: Codec) -> None:
     text = str(codec)
     if text.startswith("Codec."):  # functions and most special objects have no notation
         assert text == repr(codec)
@@ -231,7 +233,9 @@ def test_engines_agree_on_every_stream(
         "on_oversize": data.draw(st.sampled_from(["raise", "skip"])),
     }
     hand_over = hand_overs[data.draw(st.sampled_from(sorted(hand_overs)))]
-    python, compiled = (story(engine, codec, pieces, ways, hand_over) for engine in both_engines)
+    python, compiled = (
+        observe_splitter(engine, codec, pieces, ways, hand_over) for engine in both_engines
+    )
     assert python == compiled
 
 
@@ -253,7 +257,7 @@ def test_engines_agree_on_every_message(
             max_size=4,
         )
     )
-    python, compiled = (encodings(engine.Encoder(codec), messages) for engine in both_engines)
+    python, compiled = (observe_encoder(engine.Encoder(codec), messages) for engine in both_engines)
     assert python == compiled
 
 

@@ -1,7 +1,6 @@
-"""get_room: the bytes of a large message are read to where they will be delivered from.
+"""`get_room` gives the memory in which a large message will be delivered.
 
-Whatever the caller does with the memory, the messages are right and nothing that was delivered
-changes.
+The messages are right whatever the caller does with that memory, and no delivered message changes.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ CODECS = {
 SIZES = (2, 1000, 66_000, 200_000, 1_500_000)
 
 
-def read_into_room(splitter: Any, data: bytes, hint: int, kept: list[memoryview]) -> list[Any]:
+def read_by_get_room(splitter: Any, data: bytes, hint: int, kept: list[memoryview]) -> list[Any]:
     messages, pos = [], 0
     while pos < len(data):
-        room = splitter.get_room(hint)
-        count = min(len(room), len(data) - pos)
-        room[:count] = data[pos : pos + count]
+        buffer = splitter.get_room(hint)
+        count = min(len(buffer), len(data) - pos)
+        buffer[:count] = data[pos : pos + count]
         messages += splitter.buffer_updated(count)
-        kept.append(room)
+        kept.append(buffer)
         pos += count
     return messages
 
@@ -39,7 +38,7 @@ def read_into_room(splitter: Any, data: bytes, hint: int, kept: list[memoryview]
 @pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
 @pytest.mark.parametrize("seed", range(4))
-def test_rooms_buffers_and_chunks_in_any_order_give_the_messages(
+def test_get_room_get_buffer_and_feed_in_any_order_give_the_messages(
     engine: ModuleType, codec: Codec, raw: bool, seed: int
 ) -> None:
     rng = random.Random(seed)
@@ -58,9 +57,9 @@ def test_rooms_buffers_and_chunks_in_any_order_give_the_messages(
             got += splitter.feed(stream[pos : pos + size])
         else:
             give = splitter.get_room if way == 2 else splitter.get_buffer
-            room = give(size)
-            size = min(size, len(room))
-            room[:size] = stream[pos : pos + size]
+            buffer = give(size)
+            size = min(size, len(buffer))
+            buffer[:size] = stream[pos : pos + size]
             got += splitter.buffer_updated(size)
         pos += size
         assert splitter.stream_offset + splitter.pending == pos
@@ -69,35 +68,33 @@ def test_rooms_buffers_and_chunks_in_any_order_give_the_messages(
 
 
 @pytest.mark.parametrize("hint", [-1, 65_536, 200_000])
-def test_a_room_is_taken_back_so_that_no_delivered_message_changes(
+def test_get_room_is_withdrawn_so_that_no_delivered_message_changes(
     engine: ModuleType, hint: int
 ) -> None:
     codec = Codec.uint(4)
     messages = [bytes([n]) * 700_000 for n in range(3)]
     kept: list[memoryview] = []
     splitter = engine.Splitter(codec)
-    got = read_into_room(splitter, codec.encode_many(messages), hint, kept)
-    for room in kept:
+    got = read_by_get_room(splitter, codec.encode_many(messages), hint, kept)
+    for buffer in kept:
         with contextlib.suppress(ValueError):  # it was released
-            room[:] = b"\xee" * len(room)
+            buffer[:] = b"\xee" * len(buffer)
     assert got == messages
 
 
 @pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
-def test_a_room_of_which_there_are_other_views_does_no_harm(
-    engine: ModuleType, codec: Codec
-) -> None:
+def test_get_room_may_be_kept_in_other_views(engine: ModuleType, codec: Codec) -> None:
     message = random.Random(0).randbytes(700_000)
     frame = codec.encode(message)
     splitter, got, views, pos = engine.Splitter(codec), [], [], 0
     while pos < len(frame):
-        room = splitter.get_room(65_536)
-        size = min(len(room), len(frame) - pos)
-        room[:size] = frame[pos : pos + size]
-        views.append(room[:size])
+        buffer = splitter.get_room(65_536)
+        size = min(len(buffer), len(frame) - pos)
+        buffer[:size] = frame[pos : pos + size]
+        views.append(buffer[:size])
         got += splitter.buffer_updated(size)
         pos += size
-    del room
+    del buffer
     assert got == [message]
     del splitter
     assert sum(map(len, views)) == len(frame)
@@ -107,22 +104,22 @@ def test_a_room_of_which_there_are_other_views_does_no_harm(
     assert got == [message]
 
 
-def test_a_room_outlives_its_splitter(engine: ModuleType) -> None:
+def test_get_room_gives_memory_that_outlives_its_splitter(engine: ModuleType) -> None:
     codec = Codec.uint(4)
     splitter = engine.Splitter(codec)
-    read_into_room(splitter, codec.encode(b"x" * 500_000)[:300_000], 65_536, [])
-    room = splitter.get_room(65_536)
+    read_by_get_room(splitter, codec.encode(b"x" * 500_000)[:300_000], 65_536, [])
+    buffer = splitter.get_room(65_536)
     del splitter
-    room[:] = b"y" * len(room)
-    assert bytes(room) == b"y" * len(room)
+    buffer[:] = b"y" * len(buffer)
+    assert bytes(buffer) == b"y" * len(buffer)
 
 
-def test_an_unfinished_message_is_handed_over_from_its_room(engine: ModuleType) -> None:
+def test_detach_returns_what_get_room_received(engine: ModuleType) -> None:
     codec = Codec.uint(4)
     frame = codec.encode(random.Random(0).randbytes(500_000))
     kept: list[memoryview] = []
     splitter = engine.Splitter(codec)
-    assert read_into_room(splitter, frame[:450_000], 65_536, kept) == []
+    assert read_by_get_room(splitter, frame[:450_000], 65_536, kept) == []
     splitter.get_room(65_536)
     assert splitter.pending == 450_000
     assert splitter.bytes_needed == len(frame) - 450_000
@@ -133,7 +130,7 @@ def test_an_unfinished_message_is_handed_over_from_its_room(engine: ModuleType) 
         splitter.buffer_updated(1)
 
 
-def test_a_count_beyond_the_room_takes_nothing(engine: ModuleType) -> None:
+def test_buffer_updated_beyond_get_room_takes_nothing(engine: ModuleType) -> None:
     codec = Codec.uint(4)
     frame = codec.encode(b"x" * 500_000)
     splitter = engine.Splitter(codec)
@@ -144,7 +141,7 @@ def test_a_count_beyond_the_room_takes_nothing(engine: ModuleType) -> None:
     assert splitter.pending == 150_000
 
 
-def test_a_room_follows_from_what_arrived(engine: ModuleType) -> None:
+def test_get_room_gives_memory_in_proportion_to_what_arrived(engine: ModuleType) -> None:
     codec = Codec.uint(8, max_message_size=None)
     splitter = engine.Splitter(codec)
     splitter.get_buffer(65_536)  # which it keeps
@@ -152,12 +149,12 @@ def test_a_room_follows_from_what_arrived(engine: ModuleType) -> None:
     try:
         before = tracemalloc.get_traced_memory()[0]
         header = (1 << 40).to_bytes(8, "big")
-        assert read_into_room(splitter, header + bytes(100), 65_536, []) == []
+        assert read_by_get_room(splitter, header + bytes(100), 65_536, []) == []
         for received in range(108, 600_000, 20_000):
             assert tracemalloc.get_traced_memory()[0] - before <= 2 * received + 150_000
-            room = splitter.get_room(65_536)
-            assert len(room) <= received + 150_000
-            del room
+            buffer = splitter.get_room(65_536)
+            assert len(buffer) <= received + 150_000
+            del buffer
             assert splitter.buffer_updated(20_000) == []
     finally:
         tracemalloc.stop()

@@ -1,4 +1,4 @@
-"""The public face: names, what is loaded when, and the choice of the engine."""
+"""The public interface: names, when modules are loaded, and the choice of the engine."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ import pytest
 import framecodec
 from tests.helpers.engines import ENGINES
 
-# Names that never change of `import framecodec`; a new room adds its own here.
-FACE = {
+# Names of `import framecodec` that never change; a new module adds its own here.
+NAMES = {
     "ACCELERATED",
     "Codec",
     "DatagramSocket",
@@ -41,7 +41,7 @@ FACE = {
 }
 ON_FIRST_USE = {"asyncio", "socketserver", "testing"}
 
-ROOMS = [
+MODULES = [
     path.stem
     for path in pathlib.Path(framecodec.__file__).parent.glob("*.py")
     # Of the error texts, callers name the module and not the functions.
@@ -50,7 +50,7 @@ ROOMS = [
 
 
 def python(code: str, **environment: str) -> str:
-    """What a fresh interpreter prints; it imports the framecodec that this one did."""
+    """Return what a new interpreter prints; it imports the framecodec that this one did."""
     paths = [str(pathlib.Path(framecodec.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
@@ -68,13 +68,13 @@ def python(code: str, **environment: str) -> str:
     return done.stdout.strip()
 
 
-def test_every_name_that_never_changes_is_there() -> None:
-    for name in FACE:
+def test_all_has_every_name_that_never_changes() -> None:
+    for name in NAMES:
         assert hasattr(framecodec, name), name
-    assert set(framecodec.__all__) >= FACE
+    assert set(framecodec.__all__) >= NAMES
 
 
-def test_all_names_exist_once_and_in_order() -> None:
+def test_all_has_each_name_once_and_in_order() -> None:
     names = framecodec.__all__
     assert len(set(names)) == len(names)
     # Constants, then classes, then functions, as ruff sorts them.
@@ -84,7 +84,7 @@ def test_all_names_exist_once_and_in_order() -> None:
         assert name in dir(framecodec)
 
 
-def test_a_star_import_brings_these_names_and_no_module() -> None:
+def test_import_of_all_names_brings_no_module() -> None:
     found: dict[str, Any] = {}
     exec("from framecodec import *", found)
     found.pop("__builtins__")
@@ -92,20 +92,20 @@ def test_a_star_import_brings_these_names_and_no_module() -> None:
     assert not any(inspect.ismodule(value) for value in found.values())
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_every_room_names_what_it_offers(room: str) -> None:
-    module = importlib.import_module(f"framecodec.{room}")
-    for name in module.__all__:
-        value = getattr(module, name)
+@pytest.mark.parametrize("name", MODULES)
+def test_all_names_what_a_module_defines(name: str) -> None:
+    module = importlib.import_module(f"framecodec.{name}")
+    for offered in module.__all__:
+        value = getattr(module, offered)
         home = getattr(value, "__module__", module.__name__)
-        if (inspect.isclass(value) or inspect.isfunction(value)) and room != "splitter":
-            # What a private room holds for a public one is at home where users find it.
-            elsewhere = room.startswith("_") and name in importlib.import_module(home).__all__
-            assert home == module.__name__ or elsewhere, f"{name} is at home in {home}"
+        if (inspect.isclass(value) or inspect.isfunction(value)) and name != "splitter":
+            # What a private module defines for a public one has the name of the public one.
+            elsewhere = name.startswith("_") and offered in importlib.import_module(home).__all__
+            assert home == module.__name__ or elsewhere, f"{offered} belongs to {home}"
     assert module.__doc__
 
 
-def test_what_is_offered_is_documented() -> None:
+def test_doc_of_every_public_name_exists() -> None:
     for name in framecodec.__all__:
         value = getattr(framecodec, name)
         if inspect.isclass(value) or inspect.isfunction(value):
@@ -120,7 +120,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         framecodec.no_such_name  # noqa: B018
 
 
-def test_rooms_that_few_need_are_loaded_on_first_use() -> None:
+def test_import_loads_seldom_used_modules_on_first_use() -> None:
     printed = python(
         "import sys, framecodec;"
         f"print(sorted(n for n in {sorted(ON_FIRST_USE)} if f'framecodec.{{n}}' in sys.modules),"
@@ -129,13 +129,13 @@ def test_rooms_that_few_need_are_loaded_on_first_use() -> None:
     assert printed == "[] False False"
 
 
-@pytest.mark.parametrize("name", sorted(ON_FIRST_USE & {*ROOMS}))
-def test_a_room_that_few_need_is_there_when_asked_for(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(ON_FIRST_USE & {*MODULES}))
+def test_import_of_a_seldom_used_module_works_by_attribute(name: str) -> None:
     printed = python(f"import framecodec; print(framecodec.{name}.__name__)")
     assert printed == f"framecodec.{name}"
 
 
-def test_the_version_is_the_installed_ones() -> None:
+def test_version_has_three_numbers() -> None:
     assert framecodec.__version__.count(".") == 2
     assert all(part.isdigit() for part in framecodec.__version__.split("."))
 
@@ -170,7 +170,7 @@ def test_missing_extensions_leave_the_python_engine() -> None:
     assert printed == f"False {ENGINES['python']}"
 
 
-def test_the_flag_says_which_engine_is_in_use() -> None:
+def test_accelerated_says_which_engine_is_in_use() -> None:
     used = ENGINES["compiled" if framecodec.ACCELERATED else "python"]
     assert type(framecodec.ACCELERATED) is bool
     assert framecodec.Splitter is importlib.import_module(used).Splitter
@@ -186,7 +186,7 @@ def test_the_fallback_speaks_like_the_compiled_engine() -> None:
     assert printed == "b'abc' ([b'a', b'b'], 8)"
 
 
-def test_what_stands_for_one_connection_is_not_copied(engine: ModuleType) -> None:
+def test_copy_of_what_belongs_to_one_connection_is_refused(engine: ModuleType) -> None:
     ours, theirs = socket.socketpair()
     with (
         theirs,

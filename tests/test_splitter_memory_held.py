@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from framecodec import Codec, FrameError
-from tests.test_memory import KINDS, MIB
+from tests.test_splitter_memory import KINDS, MIB
 
 pytestmark = pytest.mark.skipif(
     sys.implementation.name != "cpython", reason="reference counts are CPython's"
@@ -53,7 +53,7 @@ def frame_of(codec: Codec, size: int) -> bytes:
 
 
 @pytest.mark.parametrize("codec", KINDS.values(), ids=KINDS)
-def test_dropped_splitters_hold_nothing(engine: ModuleType, codec: Codec) -> None:
+def test_splitter_holds_nothing_after_its_last_reference(engine: ModuleType, codec: Codec) -> None:
     part = frame_of(codec, 2 * MIB)[:MIB]
 
     def use_splitters() -> None:
@@ -67,7 +67,9 @@ def test_dropped_splitters_hold_nothing(engine: ModuleType, codec: Codec) -> Non
 
 
 @pytest.mark.parametrize("codec", KINDS.values(), ids=KINDS)
-def test_dropped_splitters_that_failed_hold_nothing(engine: ModuleType, codec: Codec) -> None:
+def test_splitter_that_failed_holds_nothing_after_its_last_reference(
+    engine: ModuleType, codec: Codec
+) -> None:
     part = frame_of(codec, 2 * MIB)[:MIB]
     header_size = len(frame_of(codec, 2 * MIB)) - 2 * MIB
     small = codec.replace(max_message_size=MIB)
@@ -87,7 +89,7 @@ def test_dropped_splitters_that_failed_hold_nothing(engine: ModuleType, codec: C
     assert held_by(use_splitters) < LITTLE
 
 
-def test_a_delivered_message_is_not_held(engine: ModuleType) -> None:
+def test_feed_holds_no_delivered_message(engine: ModuleType) -> None:
     for codec in KINDS.values():
         frame = frame_of(codec, MIB)
         splitters = []
@@ -102,7 +104,7 @@ def test_a_delivered_message_is_not_held(engine: ModuleType) -> None:
         assert held_by(deliver) < LITTLE, codec
 
 
-def test_what_get_buffer_gave_holds_no_splitter(engine: ModuleType) -> None:
+def test_get_buffer_holds_no_splitter(engine: ModuleType) -> None:
     codec = Codec.uint(4)
 
     def keep_views() -> None:
@@ -117,7 +119,7 @@ def test_what_get_buffer_gave_holds_no_splitter(engine: ModuleType) -> None:
     assert held_by(keep_views) < LITTLE
 
 
-def test_spans_and_their_exports_go_with_their_last_reference(engine: ModuleType) -> None:
+def test_scan_frees_spans_and_exports_with_their_last_reference(engine: ModuleType) -> None:
     codec = Codec.uint(4)
     data = codec.encode_many([b"abc"] * 5000)
     for use in (len, list, lambda spans: spans[5:9], repr, lambda spans: spans.count(b"abc")):
@@ -138,7 +140,7 @@ def test_spans_and_their_exports_go_with_their_last_reference(engine: ModuleType
     assert held_by(scan) < LITTLE
 
 
-def test_an_export_keeps_the_positions_of_spans_that_are_gone(engine: ModuleType) -> None:
+def test_scan_export_keeps_the_positions_of_freed_spans(engine: ModuleType) -> None:
     if sys.version_info < (3, 12) and engine.__name__.endswith("_py"):
         pytest.skip("a class in Python exports no buffer before Python 3.12")
     codec = Codec.uint(4)
@@ -164,7 +166,7 @@ SMALL_KINDS = {name: codec.replace(max_message_size=100) for name, codec in KIND
 
 @pytest.mark.parametrize("form", [bytes, bytearray, memoryview], ids=lambda form: form.__name__)
 @pytest.mark.parametrize("codec", SMALL_KINDS.values(), ids=SMALL_KINDS)
-def test_the_tracebacks_of_an_error_hold_no_chunk(
+def test_feed_error_holds_no_chunk_in_its_traceback(
     engine: ModuleType, codec: Codec, form: Any
 ) -> None:
     for data in bad_chunks(codec):
@@ -199,7 +201,7 @@ def _frames_of(traceback: Any, engine: ModuleType) -> list[str]:
     return found
 
 
-def test_an_error_of_scan_and_split_exports_no_chunk(engine_in_use: ModuleType) -> None:
+def test_scan_and_split_errors_export_no_chunk(engine_in_use: ModuleType) -> None:
     for codec in SMALL_KINDS.values():
         chunk = bytearray(b"\xff" * MIB)
         for call in (codec.scan, codec.split):
@@ -213,7 +215,7 @@ def test_an_error_of_scan_and_split_exports_no_chunk(engine_in_use: ModuleType) 
             chunk.pop()
 
 
-def test_an_error_of_encode_exports_no_message(engine: ModuleType) -> None:
+def test_encode_error_exports_no_message(engine: ModuleType) -> None:
     encoder = engine.Encoder(Codec.uint(4, max_message_size=100))
     message = bytearray(MIB)
     for call in (encoder.encode, encoder.frame_parts, lambda m: encoder.encode_many([b"ab", m])):

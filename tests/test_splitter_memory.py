@@ -98,7 +98,9 @@ def header_of(codec: Codec, size: int) -> bytes:
 
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("raw", [False, True])
-def test_a_declared_size_costs_nothing(engine: ModuleType, name: str, raw: bool) -> None:
+def test_feed_allocates_nothing_for_a_declared_size(
+    engine: ModuleType, name: str, raw: bool
+) -> None:
     codec = KINDS[name]
     for size in (2**32 - 1, 2**31, 2**30):
         header = header_of(codec, size)
@@ -129,7 +131,7 @@ def ways_to_arrive() -> dict[str, Callable[[Any, bytes], list[Any]]]:
 @pytest.mark.parametrize("arrive", ways_to_arrive())
 @pytest.mark.parametrize("piece_size", [1500, 65_536])
 @pytest.mark.parametrize("name", KINDS)
-def test_a_large_message_takes_at_most_twice_what_arrived_at_every_moment(
+def test_feed_of_a_large_message_takes_at_most_twice_what_arrived(
     engine: ModuleType, name: str, piece_size: int, arrive: str
 ) -> None:
     codec, size = KINDS[name], MIB
@@ -152,7 +154,7 @@ def test_a_large_message_takes_at_most_twice_what_arrived_at_every_moment(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["uint, all parts", "text", "custom"])
-def test_a_message_that_drips_in_takes_at_most_twice_what_arrived(
+def test_feed_of_small_chunks_takes_at_most_twice_what_arrived(
     engine: ModuleType, name: str
 ) -> None:
     codec, size = KINDS[name], 70_000
@@ -168,7 +170,7 @@ def test_a_message_that_drips_in_takes_at_most_twice_what_arrived(
 
 @pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize("fail", ["the end", "the trailer", "detach"])
-def test_an_error_in_a_large_message_takes_at_most_twice_what_arrived(
+def test_feed_that_fails_in_a_large_message_takes_at_most_twice_what_arrived(
     engine: ModuleType, fail: str, raw: bool
 ) -> None:
     size, piece = 4 * MIB, 65_536
@@ -191,7 +193,7 @@ def test_an_error_in_a_large_message_takes_at_most_twice_what_arrived(
         assert meter.peak() < CONSTANT + (3 if fail == "detach" else 2) * size
 
 
-def test_skipping_takes_constant_memory(engine: ModuleType) -> None:
+def test_on_oversize_skip_takes_constant_memory(engine: ModuleType) -> None:
     codec = Codec.uint(4, max_message_size=10)
     with metered() as meter:
         splitter = engine.Splitter(codec, on_oversize="skip")
@@ -221,7 +223,7 @@ def test_skipping_takes_constant_memory(engine: ModuleType) -> None:
     ],
     ids=["varint", "text", "digits", "one line", "many lines", "custom"],
 )
-def test_an_endless_header_ends_in_an_error_of_constant_size(
+def test_feed_of_an_endless_header_raises_an_error_of_constant_size(
     engine: ModuleType, codec: Codec, endless: bytes
 ) -> None:
     with metered() as meter:
@@ -238,7 +240,7 @@ def test_an_endless_header_ends_in_an_error_of_constant_size(
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_a_bad_frame_in_a_large_chunk_makes_a_small_error(engine: ModuleType, whole: bool) -> None:
+def test_feed_of_a_large_chunk_raises_a_small_error(engine: ModuleType, whole: bool) -> None:
     splitter = engine.Splitter(Codec.digits(4))
     chunk = (b"0001a" if whole else b"") + b"x" * (2 * MIB)
     if whole:
@@ -250,7 +252,7 @@ def test_a_bad_frame_in_a_large_chunk_makes_a_small_error(engine: ModuleType, wh
     assert len(splitter.detach()) == 2 * MIB
 
 
-def test_splitters_and_errors_leave_nothing_behind(engine: ModuleType) -> None:
+def test_splitter_frees_all_memory(engine: ModuleType) -> None:
     codec = Codec.uint(2, trailer=b"T", max_message_size=50)
 
     def live() -> None:
@@ -274,7 +276,7 @@ def test_splitters_and_errors_leave_nothing_behind(engine: ModuleType) -> None:
 # --- linear work ----------------------------------------------------------------------------------
 
 
-def test_a_parse_is_called_once_for_a_message_that_is_whole(engine: ModuleType) -> None:
+def test_custom_parse_is_called_once_for_a_whole_message(engine: ModuleType) -> None:
     calls = []
 
     def parse(view: memoryview) -> Any:
@@ -290,7 +292,7 @@ def test_a_parse_is_called_once_for_a_message_that_is_whole(engine: ModuleType) 
     assert max(calls) <= 64
 
 
-def test_a_parse_is_not_called_again_while_the_rest_arrives(engine: ModuleType) -> None:
+def test_custom_parse_is_not_called_again_while_the_rest_arrives(engine: ModuleType) -> None:
     calls = []
 
     def parse(view: memoryview) -> Any:
@@ -306,7 +308,7 @@ def test_a_parse_is_not_called_again_while_the_rest_arrives(engine: ModuleType) 
     assert splitter.pending == 0
 
 
-def test_a_byte_that_drips_in_allocates_the_same_however_much_is_pending(
+def test_feed_of_one_byte_allocates_the_same_however_much_is_pending(
     engine: ModuleType,
 ) -> None:
     # A gather of all that is pending would show as an allocation of that size.
@@ -321,12 +323,12 @@ def test_a_byte_that_drips_in_allocates_the_same_however_much_is_pending(
                 meter.peak()
                 splitter.feed(b"x")
                 growths += meter.peak() - held > 100_000
-    # Room grows by factors, so a few steps of 6000 may take more.
+    # The capacity grows by factors, so a few steps of 6000 may take more.
     assert growths <= 8
 
 
 @pytest.mark.slow
-def test_a_header_line_that_drips_in_allocates_the_same_however_many_are_pending(
+def test_headers_line_allocates_the_same_however_many_are_pending(
     engine: ModuleType,
 ) -> None:
     splitter = engine.Splitter(Codec.headers(max_header=MIB))
@@ -340,10 +342,10 @@ def test_a_header_line_that_drips_in_allocates_the_same_however_many_are_pending
                 splitter.feed(bytes((byte,)))
                 growths += meter.peak() - held > 50_000
     assert splitter.pending > 300_000
-    assert growths <= 2  # room grows by factors
+    assert growths <= 2  # the capacity grows by factors
 
 
-def test_an_array_of_spans_is_not_grown_by_one(engine: ModuleType) -> None:
+def test_scan_grows_its_array_by_factors(engine: ModuleType) -> None:
     codec = Codec.uint(1)
     data = bytes(50_000)
     with metered() as meter:
