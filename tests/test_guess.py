@@ -64,10 +64,12 @@ def rank(found: list[Guess], data: bytes, codec: Codec) -> int | None:
 )
 def test_a_shape_without_a_name_is_found(notation: str) -> None:
     codec = parse_codec(notation)
-    data = capture(codec)
+    data, frames = capture(codec), FRAMES
+    if notation.startswith("u24"):  # a length below 64 KiB could also be one of two bytes
+        data, frames = data + codec.encode(bytes(70_000)), FRAMES + 1
     found = guess(data)
     assert rank(found, data, codec) == 0
-    assert found[0].frames == FRAMES
+    assert found[0].frames == frames
     assert (found[0].explained, found[0].left, found[0].complete) == (len(data), 0, True)
 
 

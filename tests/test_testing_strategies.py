@@ -64,6 +64,9 @@ def test_codecs_have_every_parameter(parameter: str) -> None:
 
 @pytest.mark.parametrize("name", formats)
 def test_messages_are_found_for_every_format(name: str) -> None:
+    if name == "http2-preface":  # a constant: there is one message
+        assert found_by(messages(formats[name]), lambda message: message.startswith(b"PRI * HTTP"))
+        return
     two = st.tuples(messages(formats[name]), messages(formats[name]))
     assert found_by(two, lambda pair: pair[0] != pair[1])
 

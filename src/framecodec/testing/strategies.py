@@ -122,7 +122,7 @@ def _messages(draw: st.DrawFn, codec: Codec, seeds: tuple[Any, ...], max_size: i
     # Keep as much of a message that is right as the codec needs.
     tail = draw(st.binary(max_size=max_size))
     for kept in (0, draw(st.integers(0, min(len(seed), 64))), len(seed)):
-        message = seed[:kept] + tail
+        message = _with_constants(codec, seed[:kept] + tail)
         if _encodes(codec, message):
             return message
     return seed
@@ -142,7 +142,8 @@ def _seeds(codec: Codec) -> tuple[Any, ...]:
     specials = codec.parameters.get("specials") or {}
     found: list[Any] = [*specials.values()]
     sizes = [*range(41), 64, 127, 128, 255, 256, _LARGEST_SEED]
-    found += [bytes(size) for size in sizes if _encodes(codec, bytes(size))]
+    plain = (_with_constants(codec, bytes(size)) for size in sizes)
+    found += [message for message in plain if _encodes(codec, message)]
     if not found or codec.kind == "custom":
         for first in range(1, 256):
             tries = (bytes([first]) + bytes(size) for size in range(40))
@@ -151,6 +152,19 @@ def _seeds(codec: Codec) -> tuple[Any, ...]:
     if not found:
         found += _search(codec)
     return tuple(found)
+
+
+def _with_constants(codec: Codec, message: bytes) -> bytes:
+    """Return a message with the constants that each frame of a codec has, as far as it has them."""
+    layout = codec.layout
+    filled = bytearray(message)
+    for offset, constant in layout.constants:
+        pos = offset - len(layout.magic)
+        if offset >= layout.field_offset:  # after the length field
+            pos = offset - layout.header_size + layout.message_lead
+        if pos + len(constant) <= len(filled):
+            filled[pos : pos + len(constant)] = constant
+    return bytes(filled)
 
 
 def _search(codec: Codec) -> Iterator[Any]:
