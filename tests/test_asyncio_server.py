@@ -8,6 +8,7 @@ import errno
 import functools
 import logging
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -164,10 +165,32 @@ print("ended", flush=True)
 """
 
 
+def interpreter(version: str) -> str:
+    """Return the path of another Python; skip the test if it is missing."""
+    folders = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
+    python = str(folders[0]) if folders else shutil.which(f"python{version}")
+    if python is None:
+        pytest.skip(f"no Python {version}")
+    asked = [python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+    answer = subprocess.run(asked, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    if answer.stdout.strip() != version:
+        pytest.skip(f"no Python {version}")
+    return python
+
+
+PACKAGES = str(Path(framecodec.__file__).parents[1])
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no signals to another process")
-def test_control_c_ends_a_server_while_a_client_is_idle() -> None:
+@pytest.mark.parametrize("version", ["", "3.12", "3.13", "3.14"])
+def test_control_c_ends_a_server_while_a_client_is_idle(version: str) -> None:
+    python = interpreter(version) if version else sys.executable
     with subprocess.Popen(
-        [sys.executable, "-c", SERVER], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [python, "-c", SERVER],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": PACKAGES},
     ) as process:
         try:
             assert process.stdout is not None
