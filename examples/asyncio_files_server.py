@@ -45,7 +45,7 @@ async def main():
     server = await framecodec.asyncio.start_server(
         receive, "127.0.0.1", port, idle_timeout=60, message_timeout=60
     )
-    print("listening on port", server.sockets[0].getsockname()[1], flush=True)
+    print("listening on port", server.address[1], flush=True)
     async with server:
         await server.serve_forever()
 

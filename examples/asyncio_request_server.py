@@ -24,7 +24,7 @@ async def answer(stream):
 
 async def main():
     server = await framecodec.asyncio.start_server(answer, "127.0.0.1", port)
-    print("listening on port", server.sockets[0].getsockname()[1], flush=True)
+    print("listening on port", server.address[1], flush=True)
     async with server:
         await server.serve_forever()
 

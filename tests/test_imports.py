@@ -70,6 +70,7 @@ LAYERS = [
         "_catalogue.py": "the class of the catalogue and its rows",
         "_outbox.py": "messages that were accepted for sending and are still unsent",
         "_datagrams.py": "messages in datagrams: pack, split, largest size",
+        "serving/common.py": "what the servers share: addresses, observers, faults",
     },
     {"_formats/": "the rows of the catalogue: name, codec, description, specification"},
     {"catalogue.py": "`formats`: the known protocols, a table"},
@@ -105,12 +106,10 @@ LAYERS = [
         "asyncio/protocol.py": "`FrameProtocol`: what the event loop calls",
     },
     {"asyncio/stream.py": "`FrameStream`: a connection for tasks that wait"},
+    {"asyncio/server.py": "`FrameServer`: a server in an event loop"},
     {"asyncio/connect.py": "`open_connection`, `start_server` and their Unix versions"},
     {"asyncio/__init__.py": "the public names for event loops"},
-    {
-        "serving/common.py": "what the blocking servers share: addresses, observers, faults",
-        "socketserver.py": "connections of the standard library's `socketserver`",
-    },
+    {"socketserver.py": "connections of the standard library's `socketserver`"},
     {
         "serving/_message_steps_py.py": "what that loop does for one connection, in Python",
         "serving/_messages_loop.pyx": "the loop of `serve_messages`, compiled, with epoll",

@@ -16,11 +16,13 @@ How
 from .connect import open_connection, open_unix_connection, start_server, start_unix_server
 from .datagrams import DatagramStream, open_datagram_endpoint
 from .protocol import FrameProtocol
+from .server import FrameServer
 from .stream import FrameStream
 
 __all__ = [
     "DatagramStream",
     "FrameProtocol",
+    "FrameServer",
     "FrameStream",
     "open_connection",
     "open_datagram_endpoint",
@@ -33,6 +35,7 @@ __all__ = [
 for _public in (
     DatagramStream,
     FrameProtocol,
+    FrameServer,
     FrameStream,
     open_connection,
     open_datagram_endpoint,

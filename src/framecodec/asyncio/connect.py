@@ -3,79 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
-import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from .. import errors
 from .._inbox import Inbox
 from ..codec import Codec
 from .protocol import DEFAULT_CODEC
+from .server import FrameServer, Handler
 from .stream import FrameStream, StreamProtocol
 
 __all__ = ["open_connection", "open_unix_connection", "start_server", "start_unix_server"]
 
-_logger = logging.getLogger(__package__)
-
-Handler = Callable[[FrameStream], Awaitable[object]]
-
-_tasks: set[asyncio.Task[None]] = set()  # an event loop alone does not keep its tasks
-
-
-def _start_serving(handler: Handler) -> Callable[[FrameStream], None]:
-    """Return a function that starts a task with the handler for a new connection."""
-
-    def start(stream: FrameStream) -> None:
-        task = asyncio.get_running_loop().create_task(_serve(handler, stream))
-        _tasks.add(task)
-        task.add_done_callback(_tasks.discard)
-
-    return start
-
-
-async def _serve(handler: Handler, stream: FrameStream) -> None:
-    """Run the handler of one connection and close its stream."""
-    try:
-        async with stream:
-            await handler(stream)
-    except Exception as error:
-        if _is_expected_disconnect(error):
-            if type(error) is not EOFError:
-                _logger.info("connection %r ended: %s", stream.get_extra_info("peername"), error)
-            return
-        asyncio.get_running_loop().call_exception_handler(
-            {
-                "message": "a connection's handler failed",
-                "exception": error,
-                "transport": stream.transport,
-            }
-        )
-
-
-def _is_expected_disconnect(error: BaseException) -> bool:
-    """Return whether the error only means that the peer left or sent a bad frame.
-
-    For an exception group, all members must.
-    """
-    if isinstance(error, BaseExceptionGroup):
-        return all(map(_is_expected_disconnect, error.exceptions))
-    return isinstance(error, (EOFError, errors.FrameError, ConnectionError, ssl.SSLError))
-
 
 def _factory(
-    codec: Codec,
-    handler: Handler | None,
-    message_timeout: float | None,
-    idle_timeout: float | None,
+    codec: Codec, message_timeout: float | None, idle_timeout: float | None
 ) -> Callable[[], StreamProtocol]:
     # Reject invalid arguments before there is a connection.
     Inbox(codec, message_timeout=message_timeout, idle_timeout=idle_timeout)
-    on_connection = None if handler is None else _start_serving(handler)
-    return lambda: StreamProtocol(
-        codec, on_connection, message_timeout=message_timeout, idle_timeout=idle_timeout
-    )
+    return lambda: StreamProtocol(codec, message_timeout=message_timeout, idle_timeout=idle_timeout)
 
 
 async def open_connection(
@@ -107,7 +53,7 @@ async def open_connection(
         OSError, ssl.SSLError: The connection could not be made.
         TypeError, ValueError: An argument is invalid; nothing was connected.
     """
-    factory = _factory(codec, None, message_timeout, idle_timeout)
+    factory = _factory(codec, message_timeout, idle_timeout)
     loop = asyncio.get_running_loop()
     _, protocol = await loop.create_connection(factory, host, port, **kwargs)  # type: ignore[arg-type]
     return protocol.stream
@@ -130,7 +76,7 @@ async def open_unix_connection(
         idle_timeout: As for `open_connection`.
         **kwargs: As for asyncio's ``loop.create_unix_connection``.
     """
-    factory = _factory(codec, None, message_timeout, idle_timeout)
+    factory = _factory(codec, message_timeout, idle_timeout)
     loop = asyncio.get_running_loop()
     _, protocol = await loop.create_unix_connection(factory, _path(path), **kwargs)
     return protocol.stream
@@ -142,33 +88,43 @@ async def start_server(
     port: int | None = None,
     *,
     codec: Codec = DEFAULT_CODEC,
+    max_connections: int | None = None,
     message_timeout: float | None = None,
     idle_timeout: float | None = None,
     **kwargs: Any,
-) -> asyncio.Server:
+) -> FrameServer:
     """Start a server.
+
+    What a client does wrong (a bad frame, a reset, an end inside a frame, a client gone before the
+    answer, a failed TLS handshake) ends its connection alone, and is logged once as a WARNING on
+    the logger ``framecodec``. What else the handler raises is logged there with its traceback. An
+    exception handler that the program has set with ``loop.set_exception_handler`` gets it, too,
+    unless it is an `EOFError`, a `FrameError`, a `ConnectionError` or an `ssl.SSLError`.
 
     Args:
         handler: ``async def handler(stream)`` serves one connection, in its own task; the stream is
-            closed after it. If it raises an `EOFError`, a `FrameError`, a `ConnectionError` or an
-            `ssl.SSLError`, the connection ends quietly; any other exception is given to the loop's
-            exception handler.
+            closed after it.
         host: Name or address, or a sequence of them; None for all interfaces.
         port: TCP port; 0 for any that is free.
         codec: The shape of the frames.
+        max_connections: The number of connections that are served at a time; more clients wait
+            unaccepted. None: no limit.
         message_timeout: As for `open_connection`: against peers that send a byte now and then.
         idle_timeout: As for `open_connection`: against peers that send nothing.
         **kwargs: As for asyncio's ``loop.create_server``: ssl, reuse_port, backlog, sock, ...
 
     Returns:
-        asyncio's own server, which listens already; its ``sockets`` have the port.
+        The server, which listens already; its ``address`` has the port.
 
     Raises:
         OSError: The address is not available.
         TypeError, ValueError: An argument is invalid; nothing listens.
+        NotImplementedError: `max_connections`, in an event loop without ``add_reader`` (asyncio's
+            ``ProactorEventLoop``).
     """
-    factory = _factory(codec, handler, message_timeout, idle_timeout)
-    return await asyncio.get_running_loop().create_server(factory, host, port, **kwargs)
+    limits = {"message_timeout": message_timeout, "idle_timeout": idle_timeout}
+    server = FrameServer(handler, codec, max_connections, limits)
+    return await server._listen(server.get_loop().create_server, host, port, **kwargs)
 
 
 async def start_unix_server(
@@ -176,23 +132,25 @@ async def start_unix_server(
     path: str | os.PathLike[str] | None = None,
     *,
     codec: Codec = DEFAULT_CODEC,
+    max_connections: int | None = None,
     message_timeout: float | None = None,
     idle_timeout: float | None = None,
     **kwargs: Any,
-) -> asyncio.Server:
+) -> FrameServer:
     """Start a server on a Unix socket at a path; otherwise like `start_server`.
 
     Args:
         handler: As for `start_server`.
         path: The path of the socket.
         codec: The shape of the frames.
+        max_connections: As for `start_server`.
         message_timeout: As for `open_connection`.
         idle_timeout: As for `open_connection`.
         **kwargs: As for asyncio's ``loop.create_unix_server``.
     """
-    factory = _factory(codec, handler, message_timeout, idle_timeout)
-    loop = asyncio.get_running_loop()
-    return await loop.create_unix_server(factory, _path(path), **kwargs)
+    limits = {"message_timeout": message_timeout, "idle_timeout": idle_timeout}
+    server = FrameServer(handler, codec, max_connections, limits)
+    return await server._listen(server.get_loop().create_unix_server, _path(path), **kwargs)
 
 
 def _path(path: str | os.PathLike[str] | None) -> str | None:

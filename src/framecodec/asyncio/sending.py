@@ -58,7 +58,6 @@ class SendSide:
 
     __slots__ = (
         "_encode_many",
-        "_encrypted",
         "_get_protocol",
         "_is_closing",
         "_late",
@@ -75,6 +74,7 @@ class SendSide:
         "error",
         "fast_size",
         "flush_scheduled",
+        "is_encrypted",
         "lost",
         "raw_transport",
         "transport",
@@ -99,7 +99,9 @@ class SendSide:
         """The loop's transport; None before there is one."""
         self.transport: ProtocolTransport | None = None
         """The transport that the protocol's user sees."""
-        self._encrypted = self._vectored = False  # what the transport does
+        self._vectored = False  # whether the transport copies nothing
+        self.is_encrypted = False
+        """The transport encrypts."""
         self._get_protocol: Callable[[], object] | None = None  # None if it cannot be asked
         self._is_closing: Callable[[], object] = bool  # returns False if it cannot be asked
         self.closing = False
@@ -355,8 +357,8 @@ class SendSide:
             transport = transport.raw
         self.raw_transport = transport
         # Stored, because a closed TLS transport cannot be asked.
-        self._encrypted = transport.get_extra_info("sslcontext") is not None
-        self._vectored = not self._encrypted and is_vectored(transport)
+        self.is_encrypted = transport.get_extra_info("sslcontext") is not None
+        self._vectored = not self.is_encrypted and is_vectored(transport)
         self._get_protocol, self._is_closing = None, bool
         with contextlib.suppress(AttributeError, NotImplementedError):  # such as a test's
             if transport.get_protocol() is self._protocol:
@@ -451,7 +453,7 @@ class SendSide:
         """End this direction when the transport has all messages."""
         if self.closing or self.lost or self.eof_wanted:
             return
-        if self._encrypted:
+        if self.is_encrypted:
             raise NotImplementedError(
                 "write_eof: TLS cannot end one direction alone; close the connection"
             )
@@ -470,7 +472,7 @@ class SendSide:
             wanted = bool(self._outbox.size)
             if wanted:
                 self.close()
-        return bool(wanted) and not self._encrypted
+        return bool(wanted) and not self.is_encrypted
 
     def end(self, exc: BaseException | None) -> None:
         """Drop everything: the connection has ended, with this error."""

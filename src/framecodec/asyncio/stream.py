@@ -10,7 +10,10 @@ that receives loses or doubles one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import os
+import socket
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
@@ -188,6 +191,31 @@ class StreamProtocol(FrameProtocol):
         """Raise a RuntimeError if a task waits in `recv`."""
         if self._waiter is not None:
             raise _error_texts.another_recv_waits()
+
+    def stop_receiving(self) -> None:
+        """Let `recv` find the end of the stream after what has arrived; sending continues."""
+        sending = self._sending
+        if self._inbox.failure is not None or sending.lost or sending.closing:
+            return
+        sock = sending.raw_transport.get_extra_info("socket")
+        if os.name == "posix" and not sending.is_encrypted and sock is not None:
+            # The loop reads what the kernel holds, and then the end. uvloop's socket has no
+            # shutdown(), but a copy of it does.
+            with (
+                contextlib.suppress(OSError),  # the client was faster
+                socket.fromfd(sock.fileno(), sock.family, sock.type) as copy,
+            ):
+                copy.shutdown(socket.SHUT_RD)
+            return
+        # TLS cannot end one direction alone: end it here.
+        self._receiving_failed = True  # what is still read is ignored
+        self._inbox.feed_eof()
+        try:
+            if not self._reading_paused:
+                self._reading_paused = True
+                sending.raw_transport.pause_reading()
+        finally:
+            self._wake()
 
     @property
     def has_unread_bytes(self) -> bool:

@@ -1,4 +1,4 @@
-"""What the two blocking servers share: addresses, accepting, observers, the clients' faults."""
+"""What the servers share: addresses, accepting, observers, the clients' faults."""
 
 from __future__ import annotations
 
@@ -276,17 +276,18 @@ def _guarded(name: str, method: Callable[..., Any]) -> Callable[..., None]:
 # --- faults ---------------------------------------------------------------------------------------
 
 
-def is_clients_fault(error: BaseException, conn: object) -> bool:
+def is_clients_fault(error: BaseException, *parts: object) -> bool:
     """Return whether an exception that left a handler is the fault of the connection's client.
 
     It is, where it only means that the client left, sent a bad frame or was too slow; of an
     exception group, all members must.
 
     An error of the same type that the handler met elsewhere, such as a database that refuses its
-    connection, is not the client's: the traceback must pass through a method of `conn`.
+    connection, is not the client's: the traceback must pass through a method of one of `parts`,
+    the connection or an object that belongs to it.
     """
     if isinstance(error, BaseExceptionGroup):
-        return all(is_clients_fault(member, conn) for member in error.exceptions)
+        return all(is_clients_fault(member, *parts) for member in error.exceptions)
     if isinstance(error, errors.FrameError):
         # A message that the handler could not send has no offset in a stream.
         known = error.stream_offset is not None
@@ -298,7 +299,7 @@ def is_clients_fault(error: BaseException, conn: object) -> bool:
         )
     else:
         known = isinstance(error, EOFError)
-    return known and any(instance is conn for instance in _instances(error))
+    return known and any(instance is part for instance in _instances(error) for part in parts)
 
 
 def _instances(error: BaseException) -> Iterator[object]:

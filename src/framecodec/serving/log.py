@@ -18,6 +18,7 @@ __all__ = [
     "listening_failed",
     "logger",
     "observer_failed",
+    "tasks_left",
     "threads_left",
     "turn_failed",
 ]
@@ -65,6 +66,12 @@ def connections_aborted(address: str, count: int, grace: float) -> None:
 def threads_left(address: str, count: int) -> None:
     """Log how many threads still run a handler after their connections were aborted."""
     text = "the server on %s ended while handlers still run in %d threads, which are daemons"
+    _log(logging.WARNING, text, address, count)
+
+
+def tasks_left(address: str, count: int) -> None:
+    """Log how many tasks still run a handler after they were cancelled."""
+    text = "the server on %s ended while handlers still run in %d tasks, which were cancelled"
     _log(logging.WARNING, text, address, count)
 
 

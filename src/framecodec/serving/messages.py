@@ -19,6 +19,7 @@ from time import monotonic
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, final
 
+from .. import _error_texts
 from .._engine import ACCELERATED
 from ..codec import Codec
 from ..errors import InvalidFrameError, MessageTooLargeError
@@ -261,7 +262,7 @@ class MessageServer:
                 is logged.
         """
         if not grace >= 0:
-            raise ValueError(f"grace must be a number of seconds that is at least 0, not {grace!r}")
+            raise _error_texts.bad_grace(grace)
         deadline = monotonic() + grace
         self._loop.stop(False)
         if self._thread is threading.current_thread():  # the handler closes its server

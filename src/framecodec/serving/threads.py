@@ -19,7 +19,7 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, final
 
-from .. import errors
+from .. import _error_texts, errors
 from .._states import ReceiveState
 from ..codec import Codec
 from ..sockets import Address, FrameSocket, listen
@@ -434,7 +434,7 @@ class Server:
                 thread that does not end then is left, and a WARNING is logged.
         """
         if not grace >= 0:
-            raise ValueError(f"grace must be a number of seconds that is at least 0, not {grace!r}")
+            raise _error_texts.bad_grace(grace)
         deadline = monotonic() + grace
         with self._changed:
             already = self._closing
@@ -556,12 +556,7 @@ class _Served:
                 self._changed.notify()
                 return True
             waiting = self._size
-        self.end(
-            ConnectionAbortedError(
-                f"{waiting} bytes of broadcast messages wait for the client, the limit is"
-                f" {BACKLOG_LIMIT}; it does not receive"
-            )
-        )
+        self.end(_error_texts.broadcast_backlog(waiting, BACKLOG_LIMIT))
         self.abort()
         return False
 
