@@ -26,7 +26,6 @@ LIMITS = {
 EXCEPTIONS = """
 class serving/_messages_loop.pyx MessageLoop
 class _splitter.pyx Splitter
-class codec.py Codec
 """
 
 BLOCKS = (
