@@ -325,28 +325,7 @@ class Codec:
         messages = splitter.feed(frame)
         if len(messages) == 1 and not splitter.pending:
             return messages[0]
-        if not messages:
-            splitter.feed_eof()
-            raise _error_texts.incomplete("header", 0, None, 0, b"")
-        frames = Splitter(self, raw=True).feed(frame)
-        if not frames:  # the padding is not whole
-            splitter.feed_eof()
-        raw = frames[0]
-        raise _error_texts.bytes_after_frame(
-            memoryview(frame).nbytes - len(raw), self._header_of(raw)
-        )
-
-    def _header_of(self, raw: bytes) -> bytes:
-        """Return the header of a whole frame, exactly as it is in `raw`."""
-        # A splitter that has all bytes but the last one reports the header in its error.
-        splitter = Splitter(self)
-        splitter.feed(raw[:-1])
-        try:
-            splitter.feed_eof()
-        except errors.IncompleteFrameError as error:
-            if error.where != "header":
-                return error.header
-        return raw
+        raise _not_one_frame(self, frame, splitter, messages)
 
     def split(self, data: Buffer, /) -> tuple[list[Any], int]:
         """Return the messages of all whole frames at the start of a buffer.
@@ -472,23 +451,7 @@ class Codec:
         return hash(self._key())
 
     def __repr__(self) -> str:
-        import inspect  # here, because only repr() needs it
-
-        signature = inspect.signature(getattr(Codec, self.kind))
-        defaults = {
-            parameter.name: parameter.default for parameter in signature.parameters.values()
-        }
-        defaults.update(COMMON_DEFAULTS)
-        arguments = []
-        for name, value in self.parameters.items():
-            shown = getattr(value, "__qualname__", None) or repr(value)
-            if isinstance(value, Mapping):
-                shown = repr(dict(value))
-            if name == "width" or defaults[name] is inspect.Parameter.empty:
-                arguments.append(shown)
-            elif value != defaults[name]:
-                arguments.append(f"{name}={shown}")
-        return f"Codec.{self.kind}({', '.join(arguments)})"
+        return _constructor_call(self)
 
     def __str__(self) -> str:
         """Return the notation that `parse_codec` reads."""
@@ -512,3 +475,64 @@ class Codec:
 
 def _unpickle(kind: str, parameters: dict[str, Any]) -> Codec:
     return Codec._from_parameters(kind, parameters)
+
+
+# --- what only errors and repr() need -------------------------------------------------------------
+
+
+def _not_one_frame(
+    codec: Codec, frame: Buffer, splitter: Splitter, messages: list[Any]
+) -> errors.FrameError:
+    """Return the error of `Codec.decode` for bytes that are less or more than one frame.
+
+    Args:
+        codec: The codec.
+        frame: The bytes.
+        splitter: The splitter that was fed with them.
+        messages: What it delivered.
+
+    Raises:
+        IncompleteFrameError: The splitter reports how much is missing.
+    """
+    if not messages:
+        splitter.feed_eof()
+        return _error_texts.incomplete("header", 0, None, 0, b"")
+    frames = Splitter(codec, raw=True).feed(frame)
+    if not frames:  # the padding is not whole
+        splitter.feed_eof()
+    raw = frames[0]
+    return _error_texts.bytes_after_frame(
+        memoryview(frame).nbytes - len(raw), _header_of(codec, raw)
+    )
+
+
+def _header_of(codec: Codec, raw: bytes) -> bytes:
+    """Return the header of a whole frame, exactly as it is in `raw`."""
+    # A splitter that has all bytes but the last one reports the header in its error.
+    splitter = Splitter(codec)
+    splitter.feed(raw[:-1])
+    try:
+        splitter.feed_eof()
+    except errors.IncompleteFrameError as error:
+        if error.where != "header":
+            return error.header
+    return raw
+
+
+def _constructor_call(codec: Codec) -> str:
+    """Return the call of the constructor that makes the codec, without the default values."""
+    import inspect  # here, because only repr() needs it
+
+    signature = inspect.signature(getattr(Codec, codec.kind))
+    defaults = {parameter.name: parameter.default for parameter in signature.parameters.values()}
+    defaults.update(COMMON_DEFAULTS)
+    arguments = []
+    for name, value in codec.parameters.items():
+        shown = getattr(value, "__qualname__", None) or repr(value)
+        if isinstance(value, Mapping):
+            shown = repr(dict(value))
+        if name == "width" or defaults[name] is inspect.Parameter.empty:
+            arguments.append(shown)
+        elif value != defaults[name]:
+            arguments.append(f"{name}={shown}")
+    return f"Codec.{codec.kind}({', '.join(arguments)})"

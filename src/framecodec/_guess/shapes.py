@@ -133,30 +133,40 @@ def _follow(data: bytes, start: int, shape: Shape, read: _Reader) -> Chain | Non
     return Chain(shape, tuple(starts)) if len(starts) > _FEWEST else None
 
 
+_BINARY_FIELDS: tuple[tuple[int, Order], ...] = (
+    (1, "big"),
+    (2, "big"),
+    (2, "little"),
+    (3, "big"),
+    (3, "little"),
+    (4, "big"),
+    (4, "little"),
+    (8, "big"),
+    (8, "little"),
+)
+
+
 def _binary_chains(data: bytes, start: int) -> Iterator[Chain]:
-    for width in (1, 2, 3, 4, 8):
-        orders: tuple[Order, ...] = ("big",) if width == 1 else ("big", "little")
-        for order in orders:
-            read = _binary_reader(data, width, order)
-            for offset in range(9 if width == 1 else 33):
-                if start + offset + width > len(data):
-                    break
-                first = int.from_bytes(data[start + offset : start + offset + width], order)
-                for unit in UNITS:
-                    if first * unit > len(data):
-                        continue
-                    for adjustment in _adjustments(offset, width):
-                        shape = Shape(
-                            "uint",
-                            (("width", width), ("byteorder", order)),
-                            offset,
-                            adjustment,
-                            unit,
-                            width,
-                        )
-                        chain = _follow(data, start, shape, read)
-                        if chain is not None:
-                            yield chain
+    for width, order in _BINARY_FIELDS:
+        read = _binary_reader(data, width, order)
+        for shape in _binary_shapes(data, start, width, order):
+            chain = _follow(data, start, shape, read)
+            if chain is not None:
+                yield chain
+
+
+def _binary_shapes(data: bytes, start: int, width: int, order: Order) -> Iterator[Shape]:
+    """Yield the shapes of a binary field whose first length is not larger than the data."""
+    arguments = (("width", width), ("byteorder", order))
+    for offset in range(9 if width == 1 else 33):
+        if start + offset + width > len(data):
+            return
+        first = int.from_bytes(data[start + offset : start + offset + width], order)
+        for unit in UNITS:
+            if first * unit > len(data):
+                continue
+            for adjustment in _adjustments(offset, width):
+                yield Shape("uint", arguments, offset, adjustment, unit, width)
 
 
 def _binary_reader(data: bytes, width: int, order: Order) -> _Reader:
@@ -188,24 +198,26 @@ def _adjustments(offset: int, width: int) -> list[int]:
 def _digits_chains(data: bytes, start: int) -> Iterator[Chain]:
     for base, pattern in ((10, rb"[0-9]+"), (16, rb"[0-9a-fA-F]+")):
         digits = re.compile(pattern)
-        for offset in range(17):
-            first = digits.match(data, start + offset, start + offset + 10)
-            if first is None:
-                continue
-            for width in range(1, len(first[0]) + 1):
-                own = {0, -width, -offset, -(offset + width), 1, 2, 3, 4}
-                for adjustment in sorted(own, key=abs):
-                    shape = Shape(
-                        "digits",
-                        (("width", width), ("base", base)),
-                        offset,
-                        adjustment,
-                        1,
-                        width,
-                    )
-                    chain = _follow(data, start, shape, _digits_reader(data, width, base, digits))
-                    if chain is not None:
-                        yield chain
+        for shape in _digits_shapes(data, start, base, digits):
+            read = _digits_reader(data, shape.width, base, digits)
+            chain = _follow(data, start, shape, read)
+            if chain is not None:
+                yield chain
+
+
+def _digits_shapes(
+    data: bytes, start: int, base: int, digits: re.Pattern[bytes]
+) -> Iterator[Shape]:
+    """Yield the shapes of a field of digits that are in the first frame, of every width."""
+    for offset in range(17):
+        first = digits.match(data, start + offset, start + offset + 10)
+        if first is None:
+            continue
+        for width in range(1, len(first[0]) + 1):
+            arguments = (("width", width), ("base", base))
+            own = {0, -width, -offset, -(offset + width), 1, 2, 3, 4}
+            for adjustment in sorted(own, key=abs):
+                yield Shape("digits", arguments, offset, adjustment, 1, width)
 
 
 def _digits_reader(data: bytes, width: int, base: int, digits: re.Pattern[bytes]) -> _Reader:

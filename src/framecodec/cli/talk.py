@@ -521,7 +521,6 @@ class _Server:
 
 def _listen_to_datagrams(arguments: argparse.Namespace, screen: _Screen) -> int:
     events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
-    last_sender: Any = None
     with contextlib.ExitStack() as stack:
         stack.enter_context(_interruptible(events))
         datagrams = stack.enter_context(
@@ -530,41 +529,56 @@ def _listen_to_datagrams(arguments: argparse.Namespace, screen: _Screen) -> int:
         if not isinstance(arguments.address, tuple):
             stack.callback(os.unlink, arguments.address)
         screen.note(f"listening on {address_name(datagrams.getsockname())}")
-
-        def receive() -> None:
-            while True:
-                try:
-                    event: _Event = ("message", datagrams.recv_from())
-                except FrameError as error:
-                    event = ("bad", error)
-                except (OSError, ValueError, EOFError):
-                    return
-                events.put(event)
-
-        threading.Thread(target=receive, daemon=True).start()
+        threading.Thread(
+            target=_receive_datagrams, args=(datagrams, events.put), daemon=True
+        ).start()
         if not arguments.echo:
             _read_lines(events.put)
-        while True:
-            kind, value = _take(events)
-            if kind == "message":
-                message, last_sender = value
-                screen.message(message)
-                if arguments.echo and last_sender:
-                    with contextlib.suppress(OSError):
-                        datagrams.send_to(message, last_sender)
-                if arguments.once:
-                    return 0
-            elif kind == "bad":
-                screen.note(f"bad datagram: {value}")
-            elif kind == "line":
-                if last_sender is None:
-                    screen.note("not sent: no datagram has arrived, so there is no receiver")
-                else:
-                    reply = _Reply(datagrams, last_sender)
-                    with contextlib.suppress(OSError):
-                        _send_line(reply, value, arguments, screen)
-            elif _stdin_is_terminal():
-                return 0  # Ctrl-D
+        _print_and_answer_datagrams(datagrams, events, arguments, screen)
+    return 0
+
+
+def _receive_datagrams(datagrams: DatagramSocket, put: Callable[[_Event], None]) -> None:
+    """Report each message with its sender, and each bad datagram, until the socket is closed."""
+    while True:
+        try:
+            event: _Event = ("message", datagrams.recv_from())
+        except FrameError as error:
+            event = ("bad", error)
+        except (OSError, ValueError, EOFError):
+            return
+        put(event)
+
+
+def _print_and_answer_datagrams(
+    datagrams: DatagramSocket,
+    events: queue.SimpleQueue[_Event],
+    arguments: argparse.Namespace,
+    screen: _Screen,
+) -> None:
+    """Print messages and send lines to the last sender, until --once or Ctrl-D ends it."""
+    last_sender: Any = None
+    while True:
+        kind, value = _take(events)
+        if kind == "message":
+            message, last_sender = value
+            screen.message(message)
+            if arguments.echo and last_sender:
+                with contextlib.suppress(OSError):
+                    datagrams.send_to(message, last_sender)
+            if arguments.once:
+                return
+        elif kind == "bad":
+            screen.note(f"bad datagram: {value}")
+        elif kind == "line":
+            if last_sender is None:
+                screen.note("not sent: no datagram has arrived, so there is no receiver")
+            else:
+                reply = _Reply(datagrams, last_sender)
+                with contextlib.suppress(OSError):
+                    _send_line(reply, value, arguments, screen)
+        elif _stdin_is_terminal():
+            return  # Ctrl-D
 
 
 class _Reply:

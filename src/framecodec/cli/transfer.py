@@ -286,17 +286,26 @@ def _receive(arguments: argparse.Namespace) -> int:
     with listener:
         _note(f"listening on {address_name(listener.getsockname())}")
         for conn in listener:
-            with conn:
-                try:
-                    finished = _receive_from(conn, folder, arguments.overwrite)
-                except CommandError as error:
-                    if not arguments.forever:
-                        raise
-                    _note(str(error))
-                    continue
+            finished = _receive_and_close(conn, folder, arguments)
             if finished and not arguments.forever:
                 return 0
     return 1
+
+
+def _receive_and_close(conn: FrameSocket, folder: Path, arguments: argparse.Namespace) -> bool:
+    """Receive the files of one sender and close the connection; return whether it is finished.
+
+    Raises:
+        CommandError: As for `_receive_from`; with ``--forever`` it is printed instead.
+    """
+    with conn:
+        try:
+            return _receive_from(conn, folder, arguments.overwrite)
+        except CommandError as error:
+            if not arguments.forever:
+                raise
+            _note(str(error))
+            return False
 
 
 def _note(text: str) -> None:

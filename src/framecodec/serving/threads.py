@@ -229,29 +229,33 @@ class Server:
     # --- accepting, in the server's thread --------------------------------------------------------
 
     def _accept_all(self) -> None:
-        pause = AcceptPause()
         try:
-            with selectors.DefaultSelector() as selector:
-                selector.register(self._listener, selectors.EVENT_READ)
-                selector.register(self._wakeup[0], selectors.EVENT_READ)
-                while self._has_place():
-                    selector.select()
-                    if self._closing:
-                        return
-                    try:
-                        if self._accept():
-                            pause.reset()
-                    except (OSError, RuntimeError, MemoryError) as error:
-                        # RuntimeError: the system starts no more threads.
-                        seconds = pause.after(error, self._name)
-                        if seconds is None:
-                            return
-                        self._sleep(seconds)
+            self._accept_until_closed()
         finally:
             self._listener.close()
             for sock in self._wakeup:
                 sock.close()
             self._ended.set()
+
+    def _accept_until_closed(self) -> None:
+        """Accept connections until the server closes, or a fault of the listener is final."""
+        pause = AcceptPause()
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._listener, selectors.EVENT_READ)
+            selector.register(self._wakeup[0], selectors.EVENT_READ)
+            while self._has_place():
+                selector.select()
+                if self._closing:
+                    return
+                try:
+                    if self._accept():
+                        pause.reset()
+                except (OSError, RuntimeError, MemoryError) as error:
+                    # RuntimeError: the system starts no more threads.
+                    seconds = pause.after(error, self._name)
+                    if seconds is None:
+                        return
+                    self._sleep(seconds)
 
     def _has_place(self) -> bool:
         """Wait until another connection is allowed; return False where the server closes."""
