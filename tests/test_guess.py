@@ -11,6 +11,7 @@ import pytest
 
 import framecodec
 from framecodec import Codec, Guess, formats, guess, parse_codec
+from framecodec._layout import FIXED
 from tests.helpers.command import run, run_process, started
 from tests.helpers.format_captures import varied
 from tests.helpers.packets import conversation, pcap
@@ -76,7 +77,8 @@ def test_a_shape_without_a_name_is_found(notation: str) -> None:
 @pytest.mark.slow
 def test_the_protocols_of_the_catalogue_are_found() -> None:
     # Every second one; python -m bench.guess tries all, and captures of other kinds.
-    names = list(formats)[::2]
+    # A stream has one opening, so a capture of several is not of that protocol.
+    names = [name for name in list(formats)[::2] if formats[name].layout.kind != FIXED]
     first, third = [], []
     for name in names:
         data = b"".join(varied(name, FRAMES, 0))

@@ -171,8 +171,6 @@ class Catalogue(Mapping[str, Codec]):
     """type, request id (2), padding length, reserved, content, padding"""
     uwsgi: Codec
     """modifier1, modifier2, variables"""
-    ajp13: Codec
-    """servlet containers: 12 34 to the container, AB from it, then the data"""
     dns: Codec
     """over TCP and TLS"""
     kerberos: Codec

@@ -60,12 +60,6 @@ ROWS: tuple[Format, ...] = (
         "modifier1, modifier2, variables",
         "uWSGI documentation, 'The uwsgi Protocol'",
     ),
-    Format(
-        "ajp13",
-        Codec.uint(2, length_offset=2),
-        "servlet containers: 12 34 to the container, AB from it, then the data",
-        "Apache Tomcat Connectors, 'AJPv13', 'Packet Headers'",
-    ),
     # Networks.
     Format(
         "dns",
