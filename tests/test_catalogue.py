@@ -149,7 +149,7 @@ def test_formats_finds_aliases_but_does_not_list_them() -> None:
         assert alias not in list(formats)
         assert framecodec.parse_codec(alias) == formats[name]
     with pytest.raises(KeyError, match="did you mean postgresql"):
-        formats["postgressql"]
+        formats["postgrezql"]
 
 
 def test_Catalogue_refuses_an_alias_that_is_a_name_or_has_no_row() -> None:

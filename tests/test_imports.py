@@ -35,7 +35,7 @@ LAYERS = [
         "_states.py": "the states of a connection's two directions",
         "_shapes.py": "parse and build functions of the formats whose shape needs code",
         "sockets/waiting.py": "wait for a socket until a deadline",
-        "_text_shapes.py": "the same of text protocols: HTTP, RESP, STOMP, NATS, memcached",
+        "_text_shapes.py": "parse and build functions of text protocols",
         "serving/log.py": "what the servers log",
         "asyncio/waiters.py": "futures that tasks wait for: until the peer takes more, or the end",
     },
@@ -111,7 +111,7 @@ LAYERS = [
     {"asyncio/__init__.py": "the public names for event loops"},
     {"socketserver.py": "connections of the standard library's `socketserver`"},
     {
-        "serving/_message_steps_py.py": "what that loop does for one connection, in Python",
+        "serving/_message_steps_py.py": "`serve_messages`, for one connection, in Python",
         "serving/_messages_loop.pyx": "the loop of `serve_messages`, compiled, with epoll",
         "serving/threads.py": "`serve`: a thread for each connection",
     },

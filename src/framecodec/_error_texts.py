@@ -418,7 +418,11 @@ def not_in_units(rest_size: int, adjustment: int, unit: int) -> InvalidFrameErro
 
 
 def length_not_held(value: int, mask: int) -> InvalidFrameError:
-    reason = f"which has bits outside length_mask={mask:#x}" if mask else "which is in wider"
+    reason = (
+        f"which has bits outside length_mask={mask:#x}"
+        if mask
+        else "which announces a wider field (wider)"
+    )
     return InvalidFrameError(f"the message needs the length {value}, {reason}")
 
 

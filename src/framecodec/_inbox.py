@@ -1,14 +1,15 @@
 """The receive side of a connection: one for every way to wait.
 
 What an inbox must do
-    Parse the received bytes, hold the ready messages, and decide what the next receive gives: a
-    message, nothing yet, or the failure that ends receiving. It decides when the stream has ended
-    well or badly, when the peer was too slow, and what another protocol gets to read.
+    Decide what a receive gives when no message is ready: nothing yet, or the failure that ends
+    receiving. It decides when the stream has ended well or badly, when the peer was too slow, and
+    what another protocol gets to read.
 
 How
-    An inbox owns a splitter and a queue of ready messages. It has no socket and no clock: the owner
-    calls it with the bytes that a transport has received and with the time in seconds, of any
-    clock that does not go back.
+    An inbox owns the splitter. It has no socket and no clock: the owner calls it with the bytes
+    that a transport has received and with the time in seconds, of any clock that does not go back.
+    The messages themselves wait in the fast path of the owner: in ``Receiver.ready`` of a
+    `FrameSocket`, in ``StreamProtocol.batches`` of a `FrameStream`.
 
     The first failure sticks. `take` gives the messages before it, then raises it every time.
 
@@ -66,7 +67,7 @@ _KERNEL_SIZE = 6 * 1024 * 1024
 
 
 class ReadyMessages(Protocol):
-    """A queue of ready messages. Each step of its iteration takes a message out."""
+    """A queue of ready messages. Iterating over it removes them."""
 
     def put(self, messages: list[Any], /) -> None:
         """Append messages; the list belongs to the queue from then on."""

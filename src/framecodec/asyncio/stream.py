@@ -43,8 +43,9 @@ _MESSAGE_COST = 48
 class StreamProtocol(FrameProtocol):
     """The protocol of a `FrameStream`: a queue of messages, and the task that receives them.
 
-    ``messages.head`` is the batch that `recv` takes from, its first message last. `batches` are the
-    following ones, in the same order. Their sizes are counted by the batch, not by the message.
+    `recv` takes from ``messages.head``, a reversed list: the oldest message is at the end.
+    `batches` are the later batches, the oldest first, each reversed in the same way. Their sizes
+    are counted by the batch, not by the message.
 
     Args:
         codec: The shape of the frames.

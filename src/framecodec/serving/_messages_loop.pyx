@@ -995,12 +995,7 @@ cdef class MessageLoop:
         if splitter.pending:
             self._end(
                 conn,
-                _error_texts.message_took_too_long(
-                    self._message_timeout,
-                    splitter.pending,
-                    splitter.stream_offset,
-                    splitter.pending_header,
-                ),
+                _error_texts.message_too_slow(self._message_timeout, splitter._pending_frame()),
             )
         else:
             self._end(conn, _error_texts.idle_too_long(self._idle_timeout, splitter.stream_offset))

@@ -38,7 +38,7 @@ def timed_out(what: str, timeout: float | None) -> TimeoutError:
 
 
 def count_lost(wire: Wire, done: str) -> OSError:
-    """Return the error of a direction in which the number of moved bytes is unknown."""
+    """Return the error for a socket whose number of received, or sent, bytes is lost."""
     if wire.tls is None:
         return ConnectionAbortedError(
             errno.ECONNABORTED,

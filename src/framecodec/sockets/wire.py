@@ -9,7 +9,8 @@ Interruptions
     * Iterators of C call each other: ``for count in map(sock.recv_into, buffers)`` makes the
       system call and stores its result in a variable without a moment for a handler. So does
       ``counts.extend(map(sock.send, buffers))``.
-    * Lines that belong together contain no call.
+    * Assignments that must all happen or none contain no call: CPython runs no handler between
+      them.
     * If memory runs out, or a handler raises, where neither helps (inside the `ssl` module, inside
       the Python engine), a flag stays set: `Wire.torn`, `Intake.parsing`. The direction is over.
 
@@ -365,7 +366,8 @@ class Intake:
     """The way of received bytes: from a `Wire` through a splitter into a list of messages.
 
     A byte is in the kernel, in the splitter, in `arrived` or in a batch, at every moment at which a
-    handler can raise. With the Python engine it is not while `parsing` is set.
+    handler can raise. Exception: while `parsing` is set, the Python engine holds bytes that are in
+    none of these places.
     """
 
     __slots__ = ("_pipe", "arrived", "headers", "parsing")
@@ -436,7 +438,8 @@ class Intake:
             if self.arrived:
                 batch = _fast_path.Batch(self.arrived, self.headers)
                 no_messages: list[Any] = []
-                # All or none: no call. After an interruption before them, deliver() continues.
+                # All of these or none: there is no call between them. After an interruption
+                # before them, deliver() continues.
                 receiver.ready = batch
                 self.arrived = no_messages
                 self.headers = None
@@ -454,7 +457,7 @@ class Intake:
         """Give the receiver what arrived before `receive` was interrupted."""
         batch = _fast_path.Batch(self.arrived, self.headers)
         no_messages: list[Any] = []
-        # All or none: no call.
+        # All of these or none: there is no call between them.
         receiver.ready = batch
         self.arrived = no_messages
         self.headers = None
