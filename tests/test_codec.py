@@ -1,4 +1,4 @@
-"""A codec: how it is made, what it is as a value, and whole frames by it."""
+"""Test `Codec`: its constructors, its behaviour as a value, and its methods for whole frames."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from framecodec import (
 from tests.helpers.sample_codecs import CODECS, Mark, build_tagged, parse_tagged, sample_messages
 
 
-def test_Codec_cannot_be_called() -> None:
+def test_codec_cannot_be_called() -> None:
     with pytest.raises(TypeError, match=r"Codec\.uint\(\).*Codec\.custom\(\)"):
         Codec()
     with pytest.raises(TypeError, match=r"Codec\.uint"):
         Codec(4)
 
 
-def test_constructors_have_the_documented_defaults() -> None:
+def test_codec_constructors_have_the_documented_defaults() -> None:
     assert Codec.uint() == Codec.uint(
         4,
         "big",
@@ -53,7 +53,7 @@ def test_constructors_have_the_documented_defaults() -> None:
     assert Codec.digits(4) == Codec.digits(4, base=10)
 
 
-# --- a codec is a value ---------------------------------------------------------------------------
+# --- repr, pickle, copy and replace ---------------------------------------------------------------
 
 NAMES = {"Codec": Codec, "Mark": Mark, "parse_tagged": parse_tagged, "build_tagged": build_tagged}
 
@@ -75,7 +75,7 @@ NAMES = {"Codec": Codec, "Mark": Mark, "parse_tagged": parse_tagged, "build_tagg
         (Codec.custom(parse_tagged, build_tagged), "Codec.custom(parse_tagged, build_tagged)"),
     ],
 )
-def test_repr_is_the_call_that_makes_it(codec: Codec, text: str) -> None:
+def test_repr_is_the_call_that_makes_the_codec(codec: Codec, text: str) -> None:
     assert repr(codec) == text
     assert eval(text, NAMES) == codec
 
@@ -86,32 +86,32 @@ def test_repr_pickle_and_copy_return_an_equal_codec(name: str) -> None:
     if "short view" not in name:
         assert eval(repr(codec), NAMES) == codec
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
-        again = pickle.loads(pickle.dumps(codec, protocol))
-        assert (again, hash(again)) == (codec, hash(codec))
+        copied = pickle.loads(pickle.dumps(codec, protocol))
+        assert (copied, hash(copied)) == (codec, hash(codec))
         for message in sample_messages(codec)[:3]:
-            assert again.encode(message) == codec.encode(message)
-    for again in (copy.copy(codec), copy.deepcopy(codec), codec.replace()):
-        assert (again, hash(again), repr(again)) == (codec, hash(codec), repr(codec))
+            assert copied.encode(message) == codec.encode(message)
+    for copied in (copy.copy(codec), copy.deepcopy(codec), codec.replace()):
+        assert (copied, hash(copied), repr(copied)) == (codec, hash(codec), repr(codec))
     assert all(codec != other for other_name, other in CODECS.items() if other_name != name)
     assert codec != codec.replace(trailer=b"another")
     assert codec != repr(codec)
 
 
-def test_pickle_is_read_by_the_other_engine() -> None:
+def test_pickle_of_a_codec_loads_with_the_other_engine() -> None:
     codec = Codec.text(magic=b"$", specials={-1: None}, trailer=b"\r\n")
-    read = (
+    program = (
         "import sys, pickle; codec = pickle.load(sys.stdin.buffer); import framecodec;"
         "print(framecodec.ACCELERATED, codec.decode(codec.encode(b'abc')), codec)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", read],
+    process = subprocess.run(
+        [sys.executable, "-c", program],
         input=pickle.dumps(codec),
         env={**os.environ, "FRAMECODEC_NO_EXTENSIONS": "1"},
         capture_output=True,
         timeout=60,
         check=True,
     )
-    assert done.stdout.decode().strip() == f"False b'abc' {codec}"
+    assert process.stdout.decode().strip() == f"False b'abc' {codec}"
 
 
 def test_codec_is_frozen() -> None:
@@ -127,7 +127,7 @@ def test_codec_is_frozen() -> None:
         codec.parameters["specials"][1] = "one"
 
 
-def test_replace_changes_and_keeps() -> None:
+def test_replace_changes_the_given_parameters_and_keeps_the_others() -> None:
     codec = Codec.uint(2, "little", length_offset=3, magic=b"M", specials=None)
     changed = codec.replace(width=3, trailer=b"T", max_message_size=None)
     assert changed == Codec.uint(
@@ -138,17 +138,17 @@ def test_replace_changes_and_keeps() -> None:
         Codec.struct("!I").replace(width=2)
     with pytest.raises(ValueError, match="inside the magic"):
         codec.replace(magic=b"longer")
-    # A field right behind the magic stays there.
+    # A length field directly after the magic moves with the magic.
     assert Codec.uint(2, magic=b"M").replace(magic=b"MAGIC").encode(b"a") == b"MAGIC\0\1a"
 
 
-def test_repr_of_functions_without_a_name() -> None:
+def test_repr_shows_functions_without_a_name() -> None:
     codec = Codec.custom(functools.partial(parse_tagged), lambda message: b"")
     assert repr(codec).startswith("Codec.custom(functools.partial(<function parse_tagged")
     assert hash(codec) == hash(copy.copy(codec))
 
 
-# --- whole frames ---------------------------------------------------------------------------------
+# --- encode, decode and split ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", CODECS)
@@ -179,9 +179,9 @@ def test_decode_counts_the_bytes_after_a_frame_that_encode_would_write_different
     with pytest.raises(InvalidFrameError, match="2 bytes after the frame") as caught:
         codec.decode(header + b"a" + b"zz")
     assert caught.value.header == header
-    silent = Codec.custom(lambda view: (1, 1), lambda message: 1 / 0)
+    without_build = Codec.custom(lambda view: (1, 1), lambda message: 1 / 0)
     with pytest.raises(InvalidFrameError, match="3 bytes after the frame"):
-        silent.decode(b"ha" + b"zzz")
+        without_build.decode(b"ha" + b"zzz")
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_decode_counts_the_bytes_after_a_frame_that_encode_would_write_different
         (Codec.uint(1, max_message_size=2), b"\3abc", MessageTooLargeError),
     ],
 )
-def test_decode_of_a_bad_frame_raises_what_is_wrong(
+def test_decode_raises_the_error_of_a_bad_frame(
     engine_in_use: ModuleType, codec: Codec, frame: bytes, error: type[FrameError]
 ) -> None:
     with pytest.raises(error) as caught:
@@ -201,7 +201,7 @@ def test_decode_of_a_bad_frame_raises_what_is_wrong(
     assert caught.value.stream_offset == 0
 
 
-def test_decode_and_split_of_a_special(engine_in_use: ModuleType) -> None:
+def test_decode_and_split_return_specials(engine_in_use: ModuleType) -> None:
     codec = Codec.digits(4, base=16, length_includes="frame", specials={0: None, 1: Mark.PING})
     assert codec.decode(b"0000") is None
     assert codec.decode(b"0001") is Mark.PING
@@ -211,7 +211,7 @@ def test_decode_and_split_of_a_special(engine_in_use: ModuleType) -> None:
 
 
 @pytest.mark.parametrize(("frame", "header"), [(b"\0!!", b"\0"), (b"\5", b"\5")])
-def test_decode_of_an_empty_message_that_equals_a_special(
+def test_decode_returns_an_empty_message_that_equals_a_special(
     engine_in_use: ModuleType, frame: bytes, header: bytes
 ) -> None:
     codec = Codec.uint(1, trailer=b"!!", specials={5: b""})
@@ -221,13 +221,13 @@ def test_decode_of_an_empty_message_that_equals_a_special(
     assert caught.value.header == header
 
 
-def test_split_returns_the_whole_frames_and_their_size(engine_in_use: ModuleType) -> None:
+def test_split_returns_the_messages_and_the_size_of_their_frames(engine_in_use: ModuleType) -> None:
     codec = Codec.uint(1, trailer=b"\n")
     for form in (bytes, bytearray, memoryview):
         assert codec.split(form(b"")) == ([], 0)
         assert codec.split(form(b"\2a")) == ([], 0)
         assert codec.split(form(b"\1a\n\0\n\5b")) == ([b"a", b""], 5)
-        # A broken stream: what came before, as feed.
+        # split() returns the messages before a bad frame, as feed() does.
         assert codec.split(form(b"\1a\n\1bX\1c\n")) == ([b"a"], 3)
         with pytest.raises(InvalidFrameError):
             codec.split(form(b"\1bX\1c\n"))
@@ -242,7 +242,7 @@ def test_split_and_scan_read_a_large_buffer_to_its_end(engine_in_use: ModuleType
         assert [bytes(span) for span in codec.scan(form(stream + b"\1"))] == messages
 
 
-def test_splitter_gets_the_options_of_the_call(engine_in_use: ModuleType) -> None:
+def test_splitter_passes_its_options_to_the_splitter(engine_in_use: ModuleType) -> None:
     codec = Codec.uint(1, max_message_size=1)
     splitter = codec.splitter(raw=True, on_oversize="skip")
     assert isinstance(splitter, engine_in_use.Splitter)
@@ -255,7 +255,9 @@ def test_splitter_gets_the_options_of_the_call(engine_in_use: ModuleType) -> Non
 @pytest.mark.parametrize(
     "fmt", [*"bBhHiIlLqQnN", *("@" + c for c in "ihlqn"), "=i", "<i", ">i", "!i", "=Q"]
 )
-def test_struct_reads_and_writes_what_struct_does(engine_in_use: ModuleType, fmt: str) -> None:
+def test_struct_reads_and_writes_the_lengths_of_the_struct_module(
+    engine_in_use: ModuleType, fmt: str
+) -> None:
     codec = Codec.struct(fmt)
     message = b"hello"
     assert codec.encode(message) == struct.pack(fmt, 5) + message
@@ -267,7 +269,7 @@ def test_struct_reads_and_writes_what_struct_does(engine_in_use: ModuleType, fmt
             codec.encode(bytes(largest + 1))
 
 
-def test_digits_are_the_header_of_the_tutorial(engine_in_use: ModuleType) -> None:
+def test_digits_writes_the_header_of_the_tutorial(engine_in_use: ModuleType) -> None:
     codec = Codec.digits(4)
     for text in ("hello", "byebye", "你好", ""):
         message = text.encode()

@@ -1,4 +1,4 @@
-"""Encoding, in both engines: frames, their parts, and messages that have no frame."""
+"""Test `Encoder` of both engines: frames, parts of frames, and messages that have no frame."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from framecodec import Codec, InvalidFrameError, MessageTooLargeError
 from tests.helpers.sample_codecs import CODECS, Mark, build_tagged, parse_tagged, sample_messages
 
-BY_HAND = [
+FRAMES_BY_HAND = [
     (Codec.uint(1), b"ab", b"\x02ab"),
     (Codec.uint(4), b"", b"\0\0\0\0"),
     (Codec.uint(3, "little"), b"abc", b"\x03\0\0abc"),
@@ -46,8 +46,8 @@ BY_HAND = [
 ]
 
 
-@pytest.mark.parametrize(("codec", "message", "frame"), BY_HAND)
-def test_a_frame_is_what_one_would_write_by_hand(
+@pytest.mark.parametrize(("codec", "message", "frame"), FRAMES_BY_HAND)
+def test_encode_encode_many_and_frame_parts_match_frames_written_by_hand(
     engine: ModuleType, codec: Codec, message: Any, frame: bytes
 ) -> None:
     encoder = engine.Encoder(codec)
@@ -61,7 +61,9 @@ def test_a_frame_is_what_one_would_write_by_hand(
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_all_ways_to_encode_agree_on_sizes_of_interest(engine: ModuleType, name: str) -> None:
+def test_encode_encode_many_and_frame_parts_agree_at_boundary_sizes(
+    engine: ModuleType, name: str
+) -> None:
     encoder = engine.Encoder(CODECS[name])
     messages = sample_messages(CODECS[name])
     frames = [encoder.encode(message) for message in messages]
@@ -72,12 +74,12 @@ def test_all_ways_to_encode_agree_on_sizes_of_interest(engine: ModuleType, name:
     assert encoder.encode_many(message for message in messages) == b"".join(frames)
 
 
-class Bytes(bytes):
+class BytesWithFalseLength(bytes):
     def __len__(self) -> int:
-        return 1  # not what it holds
+        return 1  # not the number of bytes that it stores
 
 
-class List(list[Any]):
+class ListWithOtherIterator(list[Any]):
     def __iter__(self) -> Iterator[Any]:
         return iter([b"from iter"])
 
@@ -85,7 +87,7 @@ class List(list[Any]):
 BYTES_LIKE: dict[str, Any] = {
     "bytearray": bytearray(b"abcd"),
     "memoryview": memoryview(b"abcd"),
-    "a subclass with a len of its own": Bytes(b"abcd"),
+    "a subclass with another len": BytesWithFalseLength(b"abcd"),
     "array of 16-bit numbers": array.array("H", b"abcd"),
     "numpy, two dimensions": numpy.frombuffer(b"abcd", "u1").reshape(2, 2),
     "numpy, big-endian numbers": numpy.frombuffer(b"abcd", ">u4"),
@@ -105,7 +107,7 @@ BYTES_LIKE: dict[str, Any] = {
     ],
     ids=str,
 )
-def test_messages_of_every_small_size_are_copied_byte_for_byte(
+def test_encode_encode_many_and_frame_parts_agree_at_small_sizes(
     engine: ModuleType, codec: Codec
 ) -> None:
     encoder = engine.Encoder(codec)
@@ -118,7 +120,9 @@ def test_messages_of_every_small_size_are_copied_byte_for_byte(
 
 
 @pytest.mark.parametrize("kind", BYTES_LIKE)
-def test_a_message_is_any_contiguous_bytes_like_object(engine: ModuleType, kind: str) -> None:
+def test_encode_encode_many_and_frame_parts_accept_contiguous_bytes_like_objects(
+    engine: ModuleType, kind: str
+) -> None:
     message = BYTES_LIKE[kind]
     for codec in (Codec.uint(1), Codec.uint(1, length_offset=2, trailer=b"T"), CODECS["netstring"]):
         encoder = engine.Encoder(codec)
@@ -134,11 +138,11 @@ def test_a_message_is_any_contiguous_bytes_like_object(engine: ModuleType, kind:
         assert b"".join(encoder.frame_parts(message)) == expected
 
 
-def test_a_large_message_is_not_copied_into_its_parts(engine: ModuleType) -> None:
+def test_frame_parts_do_not_copy_a_large_message(engine: ModuleType) -> None:
     message = bytes(1000)
-    header, same, trailer = engine.Encoder(Codec.uint(4, trailer=b"T")).frame_parts(message)
+    header, middle, trailer = engine.Encoder(Codec.uint(4, trailer=b"T")).frame_parts(message)
     assert (header, trailer) == (b"\0\0\x03\xe8", b"T")
-    assert same is message
+    assert middle is message
     mutable = bytearray(1000)
     _, view, _ = engine.Encoder(Codec.uint(4, trailer=b"T")).frame_parts(mutable)
     mutable[5] = 9
@@ -167,7 +171,7 @@ def test_a_large_message_is_not_copied_into_its_parts(engine: ModuleType) -> Non
         (Codec.custom(parse_tagged, build_tagged, max_message_size=3), 4, 3),
     ],
 )
-def test_a_message_above_what_can_be_said_is_too_large(
+def test_encode_encode_many_and_frame_parts_refuse_a_message_above_the_limit(
     engine: ModuleType, codec: Codec, size: int, limit: int
 ) -> None:
     encoder = engine.Encoder(codec)
@@ -186,7 +190,7 @@ def test_a_message_above_what_can_be_said_is_too_large(
             assert (error.size, error.limit, error.stream_offset) == (size, limit, None)
 
 
-def test_the_text_says_whether_the_limit_or_the_field_is_in_the_way(engine: ModuleType) -> None:
+def test_encode_error_names_max_message_size_or_the_length_field(engine: ModuleType) -> None:
     with pytest.raises(MessageTooLargeError, match="max_message_size"):
         engine.Encoder(Codec.uint(4, max_message_size=5)).encode(bytes(6))
     with pytest.raises(MessageTooLargeError, match="length field"):
@@ -204,7 +208,7 @@ def test_the_text_says_whether_the_limit_or_the_field_is_in_the_way(engine: Modu
         (Codec.digits(2, specials={0: Mark.PING}), b"", "means Mark.PING"),
     ],
 )
-def test_a_message_that_has_no_frame_is_invalid(
+def test_encode_encode_many_and_frame_parts_refuse_a_message_without_a_frame(
     engine: ModuleType, codec: Codec, message: bytes, text: str
 ) -> None:
     encoder = engine.Encoder(codec)
@@ -215,20 +219,22 @@ def test_a_message_that_has_no_frame_is_invalid(
             assert caught.value.stream_offset is None
 
 
-def test_specials_are_found_by_equality_and_the_unhashable_are_none(engine: ModuleType) -> None:
+def test_encode_finds_specials_by_equality_and_refuses_other_objects(engine: ModuleType) -> None:
     codec = Codec.uint(1, specials={0: None, 1: "one", 2: (1, 2), 3: b"\r"})
     encoder = engine.Encoder(codec)
     assert encoder.encode("".join(["o", "ne"])) == b"\x01"
     assert encoder.encode((1, 2)) == b"\x02"
     for form in (b"\r", memoryview(b"\r")):
         assert encoder.encode(form) == b"\x03"
-    for thing in ([1, 2], {}, "two", 1, object(), ...):
+    for value in ([1, 2], {}, "two", 1, object(), ...):
         with pytest.raises(TypeError, match="bytes-like"):
-            encoder.encode(thing)
+            encoder.encode(value)
 
 
 @pytest.mark.parametrize("form", [bytes, bytearray, memoryview, lambda b: array.array("B", b)])
-def test_bytes_that_are_special_are_special_in_any_form(engine: ModuleType, form: Any) -> None:
+def test_encode_and_encode_many_find_bytes_specials_in_any_form(
+    engine: ModuleType, form: Any
+) -> None:
     encoder = engine.Encoder(Codec.uint(1, specials={0: b""}))
     assert encoder.encode(form(b"")) == b"\0"
     assert encoder.encode_many([form(b""), form(b"a")]) == b"\0\1a"
@@ -243,10 +249,10 @@ def test_encode_many_takes_any_iterable(engine: ModuleType) -> None:
         assert encoder.encode_many(messages) == b""
     for messages in ([b"a", b"b"], (b"a", b"b"), iter([b"a", b"b"]), {b"a": 1, b"b": 2}):
         assert encoder.encode_many(messages) == b"\1a\1b"
-    assert encoder.encode_many(List([b"ignored"])) == b"\x09from iter"
-    for thing in (None, 5, b"ab", object()):
+    assert encoder.encode_many(ListWithOtherIterator([b"ignored"])) == b"\x09from iter"
+    for value in (None, 5, b"ab", object()):
         with pytest.raises(TypeError):
-            encoder.encode_many(thing)
+            encoder.encode_many(value)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +260,7 @@ def test_encode_many_takes_any_iterable(engine: ModuleType) -> None:
     [Codec.uint(4), Codec.uint(2, length_offset=1, trailer=b"!"), Codec.digits(4), Codec.varint()],
     ids=str,
 )
-def test_small_messages_are_encoded_together_and_others_are_left(
+def test_encode_small_returns_none_for_a_large_message_or_another_type(
     engine: ModuleType, codec: Codec
 ) -> None:
     encoder = engine.Encoder(codec)
@@ -266,7 +272,7 @@ def test_small_messages_are_encoded_together_and_others_are_left(
     assert encoder.encode_small([], 5) == b""
 
 
-def test_a_generator_that_raises_midway_raises_out_of_encode_many(engine: ModuleType) -> None:
+def test_encode_many_raises_the_error_of_a_generator(engine: ModuleType) -> None:
     def messages(first: Any) -> Iterator[Any]:
         yield first
         raise ZeroDivisionError("midway")
@@ -277,7 +283,7 @@ def test_a_generator_that_raises_midway_raises_out_of_encode_many(engine: Module
 
 
 @pytest.mark.c_extension
-def test_engines_agree_on_which_of_two_errors_comes_first(
+def test_encode_many_raises_the_same_of_two_errors_in_both_engines(
     both_engines: tuple[ModuleType, ModuleType],
 ) -> None:
     def messages() -> Iterator[Any]:
@@ -292,7 +298,7 @@ def test_engines_agree_on_which_of_two_errors_comes_first(
     assert found[0] is found[1]
 
 
-def test_a_build_that_changes_the_list_under_encode_many_does_no_harm(engine: ModuleType) -> None:
+def test_encode_many_survives_a_build_that_clears_the_list(engine: ModuleType) -> None:
     messages: list[Any] = [b"a", b"bb", b"ccc"] * 5
 
     def build(message: memoryview) -> bytes:
@@ -308,11 +314,11 @@ def clear(messages: list[Any]) -> None:
 
 
 def extend(messages: list[Any]) -> None:
-    if len(messages) < 1000:  # an engine that follows the list is not to run for ever
+    if len(messages) < 1000:  # an engine that reads the changed list must not run for ever
         messages.append(b"x")
 
 
-def drop_the_first(messages: list[Any]) -> None:
+def delete_first(messages: list[Any]) -> None:
     del messages[:1]
 
 
@@ -320,12 +326,12 @@ def replace_all(messages: list[Any]) -> None:
     messages[:] = [b"other"] * len(messages)
 
 
-CHANGES = [clear, extend, drop_the_first, replace_all]
+CHANGES = [clear, extend, delete_first, replace_all]
 
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("method", ["encode_many", "encode_small"])
-def test_encode_many_encodes_the_list_as_it_was_when_a_build_changes_it(
+def test_encode_many_and_encode_small_ignore_changes_of_the_list_by_a_build(
     engine: ModuleType, change: Callable[[list[Any]], None], method: str
 ) -> None:
     messages: list[Any] = [bytes([n]) * n for n in range(1, 10)]
@@ -342,7 +348,7 @@ def test_encode_many_encodes_the_list_as_it_was_when_a_build_changes_it(
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_encode_many_encodes_the_list_as_it_was_when_a_message_changes_it(
+def test_encode_many_ignores_changes_of_the_list_by_a_message(
     engine: ModuleType, change: Callable[[list[Any]], None]
 ) -> None:
     class Special:
@@ -362,7 +368,7 @@ def test_encode_many_encodes_the_list_as_it_was_when_a_message_changes_it(
     sys.version_info < (3, 12), reason="a class in Python has a buffer from 3.12 on"
 )
 @pytest.mark.parametrize("change", CHANGES)
-def test_encode_many_encodes_the_list_as_it_was_when_a_buffer_changes_it(
+def test_encode_many_ignores_changes_of_the_list_by_a_buffer(
     engine: ModuleType, change: Callable[[list[Any]], None]
 ) -> None:
     class Owner:
@@ -378,7 +384,7 @@ def test_encode_many_encodes_the_list_as_it_was_when_a_buffer_changes_it(
     assert encoder.encode_many(messages) == b"\1a\5owner\2ab\5owner\3abc"
 
 
-def test_one_bad_message_among_many_gives_no_frame_at_all(engine: ModuleType) -> None:
+def test_encode_many_returns_no_frame_if_one_message_is_bad(engine: ModuleType) -> None:
     encoder = engine.Encoder(Codec.uint(1))
     for bad, kind in [("text", TypeError), (bytes(256), MessageTooLargeError)]:
         with pytest.raises(kind):
@@ -389,7 +395,7 @@ def test_one_bad_message_among_many_gives_no_frame_at_all(engine: ModuleType) ->
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "result",
     [
         None,
         "text",
@@ -407,44 +413,46 @@ def test_one_bad_message_among_many_gives_no_frame_at_all(engine: ModuleType) ->
         memoryview(b"abcd")[::2],
     ],
 )
-def test_a_build_that_returns_nonsense_makes_no_frame(engine: ModuleType, answer: Any) -> None:
-    encoder = engine.Encoder(Codec.custom(lambda view: None, lambda message: answer))
+def test_custom_build_that_returns_an_invalid_result_is_refused(
+    engine: ModuleType, result: Any
+) -> None:
+    encoder = engine.Encoder(Codec.custom(lambda view: None, lambda message: result))
     for call in (encoder.encode, encoder.frame_parts, lambda m: encoder.encode_many([m])):
         with pytest.raises(InvalidFrameError, match=r"build\(\) must return"):
             call(b"abc")
 
 
-def test_a_build_that_writes_too_long_a_header_makes_no_frame(engine: ModuleType) -> None:
+def test_custom_build_that_returns_too_long_a_header_is_refused(engine: ModuleType) -> None:
     codec = Codec.custom(lambda view: None, lambda message: bytes(5), magic=b"MM", max_header=4)
     with pytest.raises(InvalidFrameError, match="5 bytes, max_header is 4"):
         engine.Encoder(codec).encode(b"")
 
 
-def test_what_a_build_raises_is_the_callers_to_see(engine: ModuleType) -> None:
+def test_custom_build_errors_reach_the_caller(engine: ModuleType) -> None:
     codec = Codec.custom(lambda view: None, lambda message: 1 / 0)
     for call in (engine.Encoder(codec).encode, lambda m: engine.Encoder(codec).encode_many([m])):
         with pytest.raises(ZeroDivisionError):
             call(b"a")
 
 
-def test_a_build_is_shown_the_message_as_a_flat_view_of_bytes(engine: ModuleType) -> None:
-    shown: list[memoryview] = []
+def test_custom_build_receives_the_message_as_a_flat_view_of_bytes(engine: ModuleType) -> None:
+    views: list[memoryview] = []
 
     def build(message: memoryview) -> tuple[bytearray, int]:
-        shown.append(message)
+        views.append(message)
         return bytearray(b"h" + bytes(message[:2])), 2
 
     encoder = engine.Encoder(Codec.custom(lambda view: None, build, magic=b"M", trailer=b"T"))
     for message in (b"abcd", bytearray(b"abcd"), array.array("H", b"abcd")):
         assert encoder.encode(message) == b"MhabcdT"
-    for view in shown:
+    for view in views:
         assert isinstance(view, memoryview)
         assert (view.format, view.ndim, view.readonly) == ("B", 1, True)
         assert bytes(view) == b"abcd"
 
 
 class LyingInt(int):
-    """A number that compares as is convenient, and whose index is another."""
+    """Compare as equal, smaller and larger than any number, and return 1 as index."""
 
     def __eq__(self, other: object) -> bool:
         return True
@@ -467,7 +475,7 @@ class LyingInt(int):
 
 
 @pytest.mark.parametrize("carried", [-1, 4, 2**63, -(2**63)])
-def test_a_build_that_carries_what_the_message_has_not_makes_no_frame_whatever_its_number_says(
+def test_custom_build_that_returns_a_lying_int_out_of_range_is_refused(
     engine: ModuleType, carried: int
 ) -> None:
     codec = Codec.custom(lambda view: None, lambda message: (b"h", LyingInt(carried)))
@@ -477,31 +485,31 @@ def test_a_build_that_carries_what_the_message_has_not_makes_no_frame_whatever_i
             call(b"abc")
 
 
-def test_a_build_may_carry_a_number_of_a_subclass_and_its_own_value_counts(
+def test_custom_build_that_returns_a_lying_int_is_taken_at_its_value(
     engine: ModuleType,
 ) -> None:
     codec = Codec.custom(lambda view: None, lambda message: (b"h", LyingInt(2)))
     assert engine.Encoder(codec).encode(b"abc") == b"hc"
 
 
-def test_a_build_that_returns_a_tuple_that_lies_about_its_size_makes_no_frame(
+def test_custom_build_that_returns_a_tuple_with_a_false_length_is_refused(
     engine: ModuleType,
 ) -> None:
     class LyingTuple(tuple[Any, ...]):
         def __len__(self) -> int:
             return 2
 
-    for answer in (LyingTuple((b"h",)), LyingTuple((b"h", 0, 1)), LyingTuple()):
-        codec = Codec.custom(lambda view: None, lambda message, answer=answer: answer)
+    for result in (LyingTuple((b"h",)), LyingTuple((b"h", 0, 1)), LyingTuple()):
+        codec = Codec.custom(lambda view: None, lambda message, result=result: result)
         with pytest.raises(InvalidFrameError, match=r"build\(\) must return"):
             engine.Encoder(codec).encode(b"abc")
 
 
-# --- memory is short ------------------------------------------------------------------------------
+# --- memory errors --------------------------------------------------------------------------------
 
 
-class ShortOfMemory:
-    """An object whose methods find no memory."""
+class RaisesMemoryError:
+    """Raise MemoryError in the given methods, and always in `__buffer__`."""
 
     def __init__(self, *methods: str) -> None:
         self.methods = methods
@@ -532,22 +540,24 @@ class ShortOfMemory:
         ),
     ],
 )
-def test_a_memory_error_of_the_users_code_stays_one(engine: ModuleType, where: str) -> None:
+def test_encode_encode_many_and_frame_parts_keep_a_memory_error_of_user_code(
+    engine: ModuleType, where: str
+) -> None:
     def build(message: memoryview) -> bytes:
         raise MemoryError("of the user's build")
 
     if where == "build":
         codec, message = Codec.custom(lambda view: None, build), b"abc"
     else:
-        stored = ShortOfMemory("eq") if where == "eq" else ShortOfMemory()
-        codec, message = Codec.uint(1, specials={7: stored}), ShortOfMemory(where)
+        stored = RaisesMemoryError("eq") if where == "eq" else RaisesMemoryError()
+        codec, message = Codec.uint(1, specials={7: stored}), RaisesMemoryError(where)
     encoder = engine.Encoder(codec)
     for call in (encoder.encode, encoder.frame_parts, lambda m: encoder.encode_many([b"a", m])):
         with pytest.raises(MemoryError, match=f"of the user's {where}"):
             call(message)
 
 
-# No case raises in a Python function: CPython 3.11 itself then makes a SystemError of some.
+# No case raises in a Python function: CPython 3.11 turns some of those errors into SystemError.
 FAIL_EACH_ALLOCATION = """
 import _testcapi, importlib, sys
 from framecodec import Codec
@@ -594,22 +604,24 @@ print("held")
     bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
     reason="a free-threaded CPython crashes by itself where allocations are made to fail (3.13.5)",
 )
-def test_an_encoder_that_finds_no_memory_says_so_and_works_afterwards(engine: ModuleType) -> None:
+def test_encode_encode_many_and_frame_parts_work_after_a_memory_error(engine: ModuleType) -> None:
     pytest.importorskip("_testcapi")
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", FAIL_EACH_ALLOCATION, engine.__name__],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert (done.returncode, done.stdout) == (0, "held\n"), done.stderr
+    assert (process.returncode, process.stdout) == (0, "held\n"), process.stderr
 
 
-# --- what was given is let go of ------------------------------------------------------------------
+# --- views of messages are released ---------------------------------------------------------------
 
 
-def test_an_error_keeps_no_view_of_a_message(engine: ModuleType) -> None:
+def test_encode_encode_many_and_frame_parts_errors_keep_no_view_of_a_message(
+    engine: ModuleType,
+) -> None:
     encoder = engine.Encoder(Codec.uint(1))
     first, large = bytearray(b"first"), bytearray(300)
     for call in (
@@ -619,15 +631,15 @@ def test_an_error_keeps_no_view_of_a_message(engine: ModuleType) -> None:
     ):
         with pytest.raises(MessageTooLargeError) as caught:
             call(large)
-        first.append(0)  # a buffer that somebody has a view of cannot change its size
+        first.append(0)  # a bytearray with a view cannot change its size
         large.append(0)
         assert caught.value.size == len(large) - 1
 
 
-# --- making one -----------------------------------------------------------------------------------
+# --- the constructor ------------------------------------------------------------------------------
 
 
-def test_an_encoder_is_made_of_a_codec(engine: ModuleType) -> None:
-    for thing in (None, 4, "u32be", Codec):
+def test_encoder_refuses_anything_but_a_codec(engine: ModuleType) -> None:
+    for value in (None, 4, "u32be", Codec):
         with pytest.raises(TypeError, match=r"framecodec\.Codec"):
-            engine.Encoder(thing)
+            engine.Encoder(value)

@@ -43,15 +43,6 @@ IDIOMS = {
     "whoever": "the caller, the thread",
 }
 
-# Files that are not rewritten yet: they may have such idioms, and their docstrings may break ruff's
-# rules D (pyproject.toml leaves the same modules out). This list only shrinks. A name that ends
-# with a slash is a folder.
-NOT_REWRITTEN = """
-tests/test_codec.py
-tests/test_encoder.py
-tests/test_splitter.py
-"""
-
 
 def pattern(idiom: str) -> re.Pattern[str]:
     first = idiom[0]  # a capital at the start of a sentence; but "is None" is Python
@@ -95,38 +86,22 @@ def findings_in(paths: Iterable[Path]) -> list[str]:
 
 
 FILES = all_files()
-LISTED = NOT_REWRITTEN.split()
 
 
-def is_listed(name: str) -> bool:
-    return any(name == listed or name.startswith(listed) for listed in LISTED)
-
-
-@pytest.mark.parametrize("name", [name for name in FILES if not is_listed(name)])
+@pytest.mark.parametrize("name", FILES)
 def test_a_file_is_in_plain_english(name: str) -> None:
-    found = findings_in([FILES[name]])
-    assert not found, "\n".join(found)
+    result = findings_in([FILES[name]])
+    assert not result, "\n".join(result)
 
 
-def without_docstring_rules() -> set[str]:
-    """Return the modules of the package to which ruff does not apply its rules D."""
+def test_ruff_checks_all_docstrings_of_the_package() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     ignores = settings["tool"]["ruff"]["lint"]["per-file-ignores"]
-    return {name for name, rules in ignores.items() if name.startswith("src/") and "D" in rules}
-
-
-def test_the_list_of_files_that_are_not_rewritten_only_shrinks() -> None:
-    for listed in LISTED:
-        paths = [path for name, path in FILES.items() if name.startswith(listed)]
-        assert paths, f"{listed} does not exist: remove it from the list"
-        clean = not findings_in(paths) and listed not in without_docstring_rules()
-        assert not clean, f"{listed} is in plain English: remove it from the list"
-
-
-def test_ruff_leaves_out_the_docstrings_of_the_same_modules() -> None:
-    assert without_docstring_rules() == {
-        name for name in LISTED if name.startswith("src/") and name.endswith(".py")
-    }
+    assert not [
+        name
+        for name, rules in ignores.items()
+        if name.startswith("src/") and any(rule.startswith("D") for rule in rules)
+    ]
 
 
 @pytest.mark.parametrize("idiom", IDIOMS)
@@ -149,7 +124,6 @@ def test_the_check_leaves_out_quoted_errors_on_pages_only() -> None:
 
 if __name__ == "__main__":
     chosen = [Path(name) for name in sys.argv[1:]]
-    chosen = chosen or [path for name, path in FILES.items() if not is_listed(name)]
-    output = findings_in(chosen)
+    output = findings_in(chosen or FILES.values())
     print("\n".join(output) or "no idioms found")
     sys.exit(bool(output))

@@ -1,7 +1,8 @@
-"""The splitter, in both engines: chapter by chapter of what it promises.
+"""Test `Splitter` of both engines.
 
-The first half tries ways to cut streams of every kind of codec against the reference parser, which
-sees the whole stream; the second half says each promise by an example that a reader can check.
+The first half splits streams of every kind of codec into chunks in many ways and compares the
+results with the reference parser, which reads the whole stream. The second half tests each promise
+by an example that a reader can check.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from tests.helpers.chunking import byte_by_byte, compositions, cuts, hand_overs,
 from tests.helpers.reference_parser import check, expect
 from tests.helpers.sample_codecs import CODECS, sample_messages, streams
 
-FRAMES_ARE_LONGER = {
+LONG_FRAMES = {
     "adjustment far up",
     "digits20",
     "packed, large",
@@ -37,26 +38,26 @@ FRAMES_ARE_LONGER = {
     "headers, all",
 }
 
-# --- every way to cut -----------------------------------------------------------------------------
+# --- every chunking -------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CODECS)
-def test_every_way_to_cut_a_short_stream_comes_to_the_same_outcome(
+def test_feed_of_a_short_stream_gives_the_same_outcome_for_every_chunking(
     engine: ModuleType, name: str
 ) -> None:
     outcomes = [
         check(engine, CODECS[name], stream, compositions(stream))
         for stream in streams(CODECS[name], size=8, count=14)
     ]
-    # Streams that are all whole, or all broken, would show little.
-    assert any(outcome.messages for outcome in outcomes) or name in FRAMES_ARE_LONGER
+    # The streams must hold both whole and bad frames, or this test would prove little.
+    assert any(outcome.messages for outcome in outcomes) or name in LONG_FRAMES
     assert any(outcome.error for outcome in outcomes)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CODECS)
-def test_every_way_to_cut_holds_for_whole_frames_and_for_skipping(
+def test_feed_with_raw_or_skip_gives_the_same_outcome_for_every_chunking(
     engine: ModuleType, name: str
 ) -> None:
     for number, stream in enumerate(streams(CODECS[name], size=7, count=12, seed=1)):
@@ -66,26 +67,34 @@ def test_every_way_to_cut_holds_for_whole_frames_and_for_skipping(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("hand_over", hand_overs)
-def test_every_way_to_hand_over_comes_to_the_same_outcome(
-    engine: ModuleType, hand_over: str
-) -> None:
+def test_feed_and_buffer_updated_give_the_same_outcome(engine: ModuleType, hand_over: str) -> None:
     for number, codec in enumerate(CODECS.values()):
         for stream in streams(codec, size=12, count=3, seed=2):
-            ways = [[stream], byte_by_byte(stream), *single_cuts(stream)]
+            chunkings = [[stream], byte_by_byte(stream), *single_cuts(stream)]
             raw, skip = number % 2 == 1, number % 3 == 1
-            check(engine, codec, stream, ways, raw=raw, skip=skip, hand_over=hand_overs[hand_over])
+            check(
+                engine,
+                codec,
+                stream,
+                chunkings,
+                raw=raw,
+                skip=skip,
+                hand_over=hand_overs[hand_over],
+            )
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_longer_streams_come_to_the_same_outcome(engine: ModuleType, name: str) -> None:
+def test_feed_of_a_long_stream_gives_the_same_outcome_for_many_chunkings(
+    engine: ModuleType, name: str
+) -> None:
     for number, stream in enumerate(streams(CODECS[name], size=700, count=10, seed=3)):
         raw, skip = number % 2 == 1, number % 3 == 1
-        ways = cuts(stream, count=10) if number % 5 == 0 else [[stream], byte_by_byte(stream)]
-        check(engine, CODECS[name], stream, ways, raw=raw, skip=skip)
+        chunkings = cuts(stream, count=10) if number % 5 == 0 else [[stream], byte_by_byte(stream)]
+        check(engine, CODECS[name], stream, chunkings, raw=raw, skip=skip)
 
 
-# Streams of exactly twelve bytes, the longest of which every way is tried: all 2048.
-TWELVE = {
+# Streams of exactly twelve bytes, the longest that are tested in all chunkings: 2048.
+TWELVE_BYTES = {
     "u16le": (Codec.uint(2, "little"), b"\x01\x00a\x00\x00\x02\x00bc\x01\x00d"),
     "broken after two": (Codec.uint(1, trailer=b"\r\n"), b"\x01a\r\n\x00\r\n\x02bc\rX"),
     "digits": (Codec.digits(4), b"0005hello 00"),
@@ -106,17 +115,19 @@ TWELVE = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TWELVE)
-def test_all_2048_ways_to_cut_twelve_bytes(engine: ModuleType, name: str) -> None:
-    codec, stream = TWELVE[name]
+@pytest.mark.parametrize("name", TWELVE_BYTES)
+def test_feed_of_twelve_bytes_gives_the_same_outcome_for_all_chunkings(
+    engine: ModuleType, name: str
+) -> None:
+    codec, stream = TWELVE_BYTES[name]
     assert len(stream) == 12
     check(engine, codec, stream, compositions(stream))
     check(engine, codec, stream, compositions(stream), skip=True, raw=name < "m")
 
 
-# --- bad input, by name ---------------------------------------------------------------------------
+# --- bad input ------------------------------------------------------------------------------------
 
-TWO_GOOD = b"0001a0002bc"  # in front of the bad frame, so that the offset says something
+TWO_FRAMES = b"0001a0002bc"  # before the bad frame, so that its offset is not 0
 
 BAD_DIGITS = {
     "a sign": b"+012",
@@ -128,8 +139,8 @@ BAD_DIGITS = {
     "an exponent": b"1e02",
     "a point": b"1.00",
     "NULs": b"\0\0\0\0",
-    "a NUL behind": b"012\0",
-    "a newline behind": b"012\n",
+    "a NUL after the digits": b"012\0",
+    "a newline after the digits": b"012\n",
     "full-width digits": "０１２３".encode()[:4],
     "Arabic digits": "١٢".encode(),
     "superscripts": "²²".encode(),
@@ -139,13 +150,15 @@ BAD_DIGITS = {
 
 
 @pytest.mark.parametrize("field", BAD_DIGITS.values(), ids=BAD_DIGITS.keys())
-def test_what_is_not_digits_is_no_length(engine: ModuleType, field: bytes) -> None:
+def test_digits_refuses_a_length_field_with_other_characters(
+    engine: ModuleType, field: bytes
+) -> None:
     splitter = engine.Splitter(Codec.digits(4))
-    assert splitter.feed(TWO_GOOD) == [b"a", b"bc"]
+    assert splitter.feed(TWO_FRAMES) == [b"a", b"bc"]
     with pytest.raises(InvalidFrameError, match="stream offset 11") as caught:
         splitter.feed(field + b"x" * 20)
     assert caught.value.stream_offset == 11
-    # Up to the byte that decided, and no further.
+    # The header ends with the first byte that is not a digit.
     good = len(field) - len(field.lstrip(b"0123456789"))
     assert caught.value.header == field[: good + 1]
     assert repr(field[good : good + 1]) in str(caught.value)
@@ -153,7 +166,7 @@ def test_what_is_not_digits_is_no_length(engine: ModuleType, field: bytes) -> No
 
 @pytest.mark.parametrize("fmt", ["i", "<i", ">i", "q", "<q", ">q", "h", "b", "!l", "n"])
 @pytest.mark.parametrize("value", [-1, -2, -100])
-def test_a_negative_binary_length_is_invalid(engine: ModuleType, fmt: str, value: int) -> None:
+def test_struct_refuses_a_negative_length(engine: ModuleType, fmt: str, value: int) -> None:
     header = struct.pack(fmt, value)
     for on_oversize in ("raise", "skip"):
         splitter = engine.Splitter(Codec.struct(fmt), on_oversize=on_oversize)
@@ -166,7 +179,9 @@ def test_a_negative_binary_length_is_invalid(engine: ModuleType, fmt: str, value
 
 @pytest.mark.parametrize("width", range(1, 9))
 @pytest.mark.parametrize("byteorder", ["big", "little", "native"])
-def test_every_width_reads_its_extremes(engine: ModuleType, width: int, byteorder: Any) -> None:
+def test_uint_reads_the_extremes_of_every_width(
+    engine: ModuleType, width: int, byteorder: Any
+) -> None:
     for signed in (False, True):
         codec = Codec.uint(width, byteorder, signed=signed, max_message_size=10)
         low = -(2 ** (8 * width - 1)) if signed else 0
@@ -179,13 +194,13 @@ def test_every_width_reads_its_extremes(engine: ModuleType, width: int, byteorde
 @pytest.mark.parametrize(
     ("codec", "stream", "deciding"),
     [
-        # varints: too long, endless, not the shortest, over 64 bits
+        # varints: too long, without an end, not the shortest, over 64 bits
         (Codec.varint(), b"\x80\x80\x80\x80\x80\x01", 5),
         (Codec.varint(max_width=10, max_message_size=None), b"\x80" * 12, 10),
         (Codec.varint(), b"\x80\x00", 2),
         (Codec.varint(), b"\x81\x80\x00", 3),
         (Codec.varint(max_width=10, max_message_size=None), b"\xff" * 9 + b"\x02", 10),
-        # text: leading zeros, no digits, no end of digits
+        # text: leading zeros, no digits, other characters, over 64 bits
         (Codec.text(), b"01:", 2),
         (Codec.text(), b"00:", 2),
         (Codec.text(), b":", 1),
@@ -220,7 +235,7 @@ def test_every_width_reads_its_extremes(engine: ModuleType, width: int, byteorde
         (Codec.headers(max_header=30, max_message_size=9), b"X: " + b"a" * 100, 30),
     ],
 )
-def test_a_bad_length_is_decided_at_the_first_byte_that_cannot_be_right(
+def test_feed_refuses_a_bad_length_at_its_first_wrong_byte(
     engine: ModuleType, codec: Codec, stream: bytes, deciding: int
 ) -> None:
     outcome = check(engine, codec, stream, cuts(stream))
@@ -234,7 +249,7 @@ def test_a_bad_length_is_decided_at_the_first_byte_that_cannot_be_right(
 
 
 @pytest.mark.parametrize("bad", range(3))
-def test_a_wrong_magic_is_decided_at_its_first_wrong_byte(engine: ModuleType, bad: int) -> None:
+def test_feed_refuses_a_wrong_magic_at_its_first_wrong_byte(engine: ModuleType, bad: int) -> None:
     splitter = engine.Splitter(Codec.uint(1, magic=b"MAG"))
     magic = bytearray(b"MAG")
     magic[bad] = 0
@@ -245,7 +260,7 @@ def test_a_wrong_magic_is_decided_at_its_first_wrong_byte(engine: ModuleType, ba
 
 
 @pytest.mark.parametrize("bad", range(3))
-def test_a_wrong_trailer_is_decided_at_its_first_wrong_byte(engine: ModuleType, bad: int) -> None:
+def test_feed_refuses_a_wrong_trailer_at_its_first_wrong_byte(engine: ModuleType, bad: int) -> None:
     splitter = engine.Splitter(Codec.uint(1, trailer=b"END"))
     trailer = bytearray(b"END")
     trailer[bad] = 0
@@ -263,7 +278,7 @@ def test_a_wrong_trailer_is_decided_at_its_first_wrong_byte(engine: ModuleType, 
         (0, -(2**62) + 1, f"leaves {-(2**62) + 1} bytes"),
     ],
 )
-def test_a_length_below_zero_after_the_adjustment_is_invalid(
+def test_length_adjustment_that_makes_a_length_negative_is_refused(
     engine: ModuleType, value: int, adjustment: int, text: str
 ) -> None:
     codec = Codec.uint(8, length_adjustment=adjustment, max_message_size=None)
@@ -272,7 +287,9 @@ def test_a_length_below_zero_after_the_adjustment_is_invalid(
 
 
 @pytest.mark.parametrize("value", range(8))
-def test_a_length_too_small_for_its_own_frame_is_invalid(engine: ModuleType, value: int) -> None:
+def test_length_includes_frame_refuses_a_length_below_the_smallest_frame(
+    engine: ModuleType, value: int
+) -> None:
     codec = Codec.uint(2, length_offset=3, length_includes="frame", magic=b"M", trailer=b"TT")
     header = b"Mab" + value.to_bytes(2, "big")
     splitter = engine.Splitter(codec)
@@ -284,7 +301,7 @@ def test_a_length_too_small_for_its_own_frame_is_invalid(engine: ModuleType, val
     assert caught.value.header == header
 
 
-# --- what is not bytes ----------------------------------------------------------------------------
+# --- arguments that are not bytes -----------------------------------------------------------------
 
 NOT_BYTES: dict[str, Any] = {
     "str": "text",
@@ -306,7 +323,7 @@ def released_view() -> memoryview:
 
 
 @pytest.mark.parametrize("name", [*NOT_BYTES, "a released view"])
-def test_what_is_not_contiguous_bytes_is_refused_and_nothing_is_taken(
+def test_feed_takes_nothing_from_an_argument_that_is_not_contiguous_bytes(
     engine: ModuleType, name: str
 ) -> None:
     data = NOT_BYTES[name] if name in NOT_BYTES else released_view()
@@ -318,12 +335,12 @@ def test_what_is_not_contiguous_bytes_is_refused_and_nothing_is_taken(
     assert splitter.feed(b"b") == [b"ab"]
 
 
-def test_a_text_is_refused_with_advice(engine: ModuleType) -> None:
+def test_feed_refuses_a_str_with_advice(engine: ModuleType) -> None:
     with pytest.raises(TypeError, match=r"text\.encode\(\)"):
         engine.Splitter(Codec.uint(1)).feed("text")
 
 
-# --- nothing is lost to an error ------------------------------------------------------------------
+# --- no byte is lost to an error ------------------------------------------------------------------
 
 BROKEN = {
     "a bad length": (Codec.digits(1), b"1a", b"x"),
@@ -335,10 +352,10 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_the_messages_before_a_bad_frame_are_delivered_first(engine: ModuleType, name: str) -> None:
+def test_feed_returns_the_messages_before_a_bad_frame_first(engine: ModuleType, name: str) -> None:
     codec, good, bad = BROKEN[name]
     splitter = engine.Splitter(codec)
-    messages = splitter.feed(good + good + bad + b"behind")
+    messages = splitter.feed(good + good + bad + b"excess")
     assert len(messages) == 2
     error = splitter.error
     assert isinstance(error, FrameError)
@@ -349,7 +366,9 @@ def test_the_messages_before_a_bad_frame_are_delivered_first(engine: ModuleType,
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_feed_that_completed_nothing_raises_at_once(engine: ModuleType, name: str) -> None:
+def test_feed_without_messages_before_a_bad_frame_raises_at_once(
+    engine: ModuleType, name: str
+) -> None:
     codec, good, bad = BROKEN[name]
     splitter = engine.Splitter(codec)
     assert len(splitter.feed(good)) == 1
@@ -359,11 +378,13 @@ def test_a_feed_that_completed_nothing_raises_at_once(engine: ModuleType, name: 
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_every_later_call_raises_the_same_error(engine: ModuleType, name: str) -> None:
+def test_splitter_raises_the_same_error_from_every_later_call(
+    engine: ModuleType, name: str
+) -> None:
     codec, good, bad = BROKEN[name]
     splitter = engine.Splitter(codec)
     splitter.get_buffer(-1)
-    splitter.feed(good + bad + b"behind")
+    splitter.feed(good + bad + b"excess")
     error = splitter.error
     calls = [
         lambda: splitter.feed(good),
@@ -378,22 +399,22 @@ def test_every_later_call_raises_the_same_error(engine: ModuleType, name: str) -
             call()
         assert caught.value is error
     assert splitter.stream_offset == len(good)
-    assert splitter.pending == len(bad + b"behind")
+    assert splitter.pending == len(bad + b"excess")
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_detach_after_an_error_gives_back_every_byte_from_the_bad_frame_on(
+def test_detach_after_an_error_returns_all_bytes_from_the_bad_frame_on(
     engine: ModuleType, name: str
 ) -> None:
     codec, good, bad = BROKEN[name]
     for data in (bytes, bytearray, memoryview):
         splitter = engine.Splitter(codec)
-        splitter.feed(data(good + bad + b"behind" * 30_000))
+        splitter.feed(data(good + bad + b"excess" * 30_000))
         assert splitter.error is not None
-        assert splitter.detach() == bad + b"behind" * 30_000
+        assert splitter.detach() == bad + b"excess" * 30_000
 
 
-def test_the_error_does_not_keep_the_delivered_messages_alive(engine: ModuleType) -> None:
+def test_error_does_not_keep_the_delivered_messages_alive(engine: ModuleType) -> None:
     splitter = engine.Splitter(Codec.uint(4, max_message_size=1 << 20))
     tracemalloc.start()
     try:
@@ -406,16 +427,16 @@ def test_the_error_does_not_keep_the_delivered_messages_alive(engine: ModuleType
         tracemalloc.stop()
 
 
-# --- what can be asked ----------------------------------------------------------------------------
+# --- pending, pending_header, bytes_needed and stream_offset --------------------------------------
 
 
-def test_pending_and_offset_count_every_byte(engine: ModuleType) -> None:
+def test_pending_stream_offset_and_bytes_needed_count_every_byte(engine: ModuleType) -> None:
     splitter = engine.Splitter(Codec.uint(2, trailer=b"\n"))
-    seen = []
+    states = []
     for byte in byte_by_byte(b"\0\2ab\n\0\0\n"):
         splitter.feed(byte)
-        seen.append((splitter.stream_offset, splitter.pending, splitter.bytes_needed))
-    assert seen == [
+        states.append((splitter.stream_offset, splitter.pending, splitter.bytes_needed))
+    assert states == [
         (0, 1, 1),
         (0, 2, 3),
         (0, 3, 2),
@@ -428,31 +449,32 @@ def test_pending_and_offset_count_every_byte(engine: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_bytes_needed_is_exact_once_the_header_is_in(engine: ModuleType, name: str) -> None:
+def test_bytes_needed_is_exact_after_the_header(engine: ModuleType, name: str) -> None:
     codec = CODECS[name]
     for message in sample_messages(codec):
         frame = codec.encode(message)
-        unpadded = len(codec.replace(align=1).encode(message))  # the message is whole then
+        # The splitter returns the message before the padding arrives.
+        unpadded = len(codec.replace(align=1).encode(message))
         splitter = engine.Splitter(codec)
         for pos, byte in enumerate(byte_by_byte(frame)):
             missing = (unpadded if pos < unpadded else len(frame)) - pos
             assert 1 <= splitter.bytes_needed <= missing
-            # The header stops growing as soon as it is whole.
+            # The header has its final size as soon as it is complete.
             if len(splitter.pending_header) < pos:
                 assert splitter.bytes_needed == missing
             assert splitter.feed(byte) == ([message] if pos + 1 == unpadded else [])
 
 
-def test_the_pending_header_shows_what_arrived_of_it(engine: ModuleType) -> None:
+def test_pending_header_is_the_part_of_the_header_that_arrived(engine: ModuleType) -> None:
     splitter = engine.Splitter(Codec.uint(2, magic=b"M"))
-    seen = []
+    states = []
     for byte in byte_by_byte(b"M\0\2abM"):
         splitter.feed(byte)
-        seen.append(splitter.pending_header)
-    assert seen == [b"M", b"M\0", b"M\0\2", b"M\0\2", b"", b"M"]
+        states.append(splitter.pending_header)
+    assert states == [b"M", b"M\0", b"M\0\2", b"M\0\2", b"", b"M"]
 
 
-def test_an_offset_beyond_32_bits_is_counted_right(engine: ModuleType) -> None:
+def test_stream_offset_counts_beyond_32_bits(engine: ModuleType) -> None:
     splitter = engine.Splitter(Codec.uint(8, max_message_size=5), on_oversize="skip")
     splitter.feed((2**33).to_bytes(8, "big"))
     block = bytes(2**20)
@@ -466,10 +488,10 @@ def test_an_offset_beyond_32_bits_is_counted_right(engine: ModuleType) -> None:
     assert splitter.skipped == 1
 
 
-# --- the end of the stream ------------------------------------------------------------------------
+# --- feed_eof -------------------------------------------------------------------------------------
 
 
-def test_the_end_between_two_frames_is_no_error(engine: ModuleType) -> None:
+def test_feed_eof_between_two_frames_raises_no_error(engine: ModuleType) -> None:
     splitter = engine.Splitter(Codec.uint(1))
     splitter.feed_eof()
     assert splitter.feed(b"\x01a") == [b"a"]
@@ -489,7 +511,7 @@ def test_the_end_between_two_frames_is_no_error(engine: ModuleType) -> None:
         (b"Ma\0\0", "trailer", 4, 6, b"Ma\0\0"),
     ],
 )
-def test_the_end_inside_a_frame_says_where(
+def test_feed_eof_inside_a_frame_raises_an_error_that_names_the_part(
     engine: ModuleType, stream: bytes, where: str, received: int, needed: int, header: bytes
 ) -> None:
     codec = Codec.uint(2, magic=b"M", length_offset=2, trailer=b"TT")
@@ -499,31 +521,31 @@ def test_the_end_inside_a_frame_says_where(
         splitter.feed_eof()
     error = caught.value
     assert isinstance(error, EOFError)
-    found = (error.where, error.received, error.needed, error.header, error.stream_offset)
-    assert found == (where, received, needed, header, 6)
-    with pytest.raises(IncompleteFrameError) as again:
+    attributes = (error.where, error.received, error.needed, error.header, error.stream_offset)
+    assert attributes == (where, received, needed, header, 6)
+    with pytest.raises(IncompleteFrameError) as repeated:
         splitter.feed(b"more")
-    assert again.value is error
+    assert repeated.value is error
     assert splitter.detach() == stream
 
 
-# --- oversized frames -----------------------------------------------------------------------------
+# --- max_message_size and on_oversize -------------------------------------------------------------
 
 
-def test_an_oversized_frame_raises_as_soon_as_its_header_is_in(engine: ModuleType) -> None:
+def test_max_message_size_is_checked_when_the_header_is_complete(engine: ModuleType) -> None:
     codec = Codec.uint(4, length_offset=1, max_message_size=10)
     splitter = engine.Splitter(codec)
     assert splitter.feed(b"t\0\0\0") == []
     with pytest.raises(
         MessageTooLargeError, match=r"message too large: 11 bytes, the limit is 10 "
-    ) as e:
+    ) as caught:
         splitter.feed(b"\x0a")
     # The lead belongs to the message.
-    assert (e.value.size, e.value.limit, e.value.stream_offset) == (11, 10, 0)
-    assert e.value.header == b"t\0\0\0\x0a"
+    assert (caught.value.size, caught.value.limit, caught.value.stream_offset) == (11, 10, 0)
+    assert caught.value.header == b"t\0\0\0\x0a"
 
 
-def test_skipping_discards_exactly_the_oversized_frames(engine: ModuleType) -> None:
+def test_on_oversize_skip_discards_exactly_the_oversized_frames(engine: ModuleType) -> None:
     codec = Codec.uint(1, trailer=b"\n", max_message_size=2)
     stream = b"\x03abc\n\x02de\n\xff" + b"x" * 255 + b"\n\x00\n"
     for pieces in cuts(stream):
@@ -534,7 +556,7 @@ def test_skipping_discards_exactly_the_oversized_frames(engine: ModuleType) -> N
         splitter.feed_eof()
 
 
-def test_a_wrong_trailer_on_a_skipped_frame_is_invalid(engine: ModuleType) -> None:
+def test_on_oversize_skip_refuses_a_wrong_trailer(engine: ModuleType) -> None:
     splitter = engine.Splitter(Codec.uint(1, trailer=b"\n", max_message_size=2), on_oversize="skip")
     with pytest.raises(InvalidFrameError, match="trailer") as caught:
         splitter.feed(b"\x03abcX")
@@ -545,7 +567,7 @@ def test_a_wrong_trailer_on_a_skipped_frame_is_invalid(engine: ModuleType) -> No
 
 @pytest.mark.parametrize("value", [2**63 - 1, 2**63, 2**64 - 1])
 @pytest.mark.parametrize("adjustment", [0, 1, 2**62 - 5, -(2**62) + 1])
-def test_sizes_do_not_overflow_at_the_largest_lengths(
+def test_max_message_size_does_not_overflow_at_the_largest_lengths(
     engine: ModuleType, value: int, adjustment: int
 ) -> None:
     header = b"lead" + value.to_bytes(8, "big")
@@ -573,21 +595,21 @@ def test_sizes_do_not_overflow_at_the_largest_lengths(
 
 @pytest.mark.parametrize("value", [2**62 - 1, 2**62, 2**63, 2**64 - 1])
 @pytest.mark.parametrize("raw", [False, True])
-def test_the_largest_size_without_a_limit_waits_and_takes_no_memory(
+def test_max_message_size_none_accepts_the_largest_length_without_memory(
     engine: ModuleType, value: int, raw: bool
 ) -> None:
     splitter = engine.Splitter(Codec.uint(8, max_message_size=None), raw=raw)
     stream = value.to_bytes(8, "big") + b"abc"
     assert splitter.feed(stream) == []
     assert splitter.bytes_needed == value - 3
-    room = splitter.get_buffer(1 << 20)
-    room[:5] = b"defgh"
+    view = splitter.get_buffer(1 << 20)
+    view[:5] = b"defgh"
     assert splitter.buffer_updated(5) == []
     assert splitter.bytes_needed == value - 8
     assert splitter.detach() == stream + b"defgh"
 
 
-def test_a_custom_length_of_more_than_64_bits_is_invalid(engine: ModuleType) -> None:
+def test_custom_parse_that_returns_more_than_64_bits_is_refused(engine: ModuleType) -> None:
     codec = Codec.custom(
         lambda view: (1, 2 ** (60 + view[0])), lambda message: b"", max_message_size=None
     )
@@ -600,30 +622,30 @@ def test_a_custom_length_of_more_than_64_bits_is_invalid(engine: ModuleType) -> 
 
 
 @pytest.mark.slow
-def test_a_header_that_may_be_long_is_gathered_in_proportion_to_what_it_is(
+def test_custom_parse_receives_views_in_proportion_to_the_header(
     engine: ModuleType,
 ) -> None:
-    shown: list[int] = []
+    sizes: list[int] = []
 
     def parse(view: memoryview) -> tuple[int, int] | None:
-        shown.append(len(view))
+        sizes.append(len(view))
         return (1000, 1) if len(view) >= 1000 and view[0] else (1, 0) if not view[0] else None
 
     codec = Codec.custom(parse, lambda message: bytes(1000), max_header=1 << 20)
     splitter = engine.Splitter(codec)
     assert splitter.feed(bytes(100_000)) == [b""] * 100_000
-    assert max(shown) <= 256  # not as long as the chunk, for each of them
-    shown.clear()
+    assert max(sizes) <= 256  # not the whole chunk for each header
+    sizes.clear()
     assert splitter.feed(b"\x01" * 1001 + bytes(100_000)) == [b"\x01"] + [b""] * 100_000
-    assert shown[:3] == [256, 512, 1024]
+    assert sizes[:3] == [256, 512, 1024]
 
 
-# --- what was fed is let go of --------------------------------------------------------------------
+# --- views of the data are released ---------------------------------------------------------------
 
 
-def test_an_error_keeps_no_view_of_what_was_fed(engine: ModuleType) -> None:
+def test_feed_errors_keep_no_view_of_the_data(engine: ModuleType) -> None:
     splitter = engine.Splitter(Codec.uint(1, trailer=b"T"))
-    for _ in range(2):  # the second time it is the sticky error
+    for _ in range(2):  # the second call raises the stored error
         data = bytearray(b"\x01aX")
         with pytest.raises(InvalidFrameError) as caught:
             splitter.feed(data)
@@ -637,7 +659,7 @@ def test_an_error_keeps_no_view_of_what_was_fed(engine: ModuleType) -> None:
     assert detached.value is not None
 
 
-def test_nobody_resizes_the_buffer_that_was_given(engine: ModuleType) -> None:
+def test_get_buffer_returns_memory_that_the_caller_cannot_resize(engine: ModuleType) -> None:
     splitter = engine.Splitter(Codec.uint(1))
     view = splitter.get_buffer(-1)
     buffer = view.obj
@@ -651,14 +673,14 @@ def test_nobody_resizes_the_buffer_that_was_given(engine: ModuleType) -> None:
 # --- specials -------------------------------------------------------------------------------------
 
 
-def test_a_special_is_delivered_as_its_object_and_raw_as_it_travelled(engine: ModuleType) -> None:
-    thing = object()
-    codec = Codec.digits(2, specials={0: thing, 99: None}, magic=b"#", trailer=b";")
+def test_feed_returns_a_special_as_its_object_or_as_raw_bytes(engine: ModuleType) -> None:
+    value = object()
+    codec = Codec.digits(2, specials={0: value, 99: None}, magic=b"#", trailer=b";")
     stream = b"#00#02ab;#99#00"
     for pieces in cuts(stream):
         splitter = engine.Splitter(codec)
         messages = [m for piece in pieces for m in splitter.feed(piece)]
-        assert messages == [thing, b"ab", None, thing]
+        assert messages == [value, b"ab", None, value]
         raw = engine.Splitter(codec, raw=True)
         assert [m for piece in pieces for m in raw.feed(piece)] == [
             b"#00",
@@ -668,7 +690,7 @@ def test_a_special_is_delivered_as_its_object_and_raw_as_it_travelled(engine: Mo
         ]
 
 
-def test_a_none_that_is_a_message_is_delivered_before_an_error(engine: ModuleType) -> None:
+def test_feed_returns_a_special_none_before_an_error(engine: ModuleType) -> None:
     splitter = engine.Splitter(Codec.digits(1, specials={0: None}))
     assert splitter.feed(b"0x") == [None]
     with pytest.raises(InvalidFrameError):
@@ -679,7 +701,7 @@ def test_a_none_that_is_a_message_is_delivered_before_an_error(engine: ModuleTyp
 
 
 @pytest.mark.parametrize("sizehint", [-1, 0, 1, 1000, 65_536, 10**6, 10**30, -(10**30), True])
-def test_a_buffer_is_writable_and_never_empty_and_never_huge(
+def test_get_buffer_returns_writable_memory_of_bounded_size(
     engine: ModuleType, sizehint: int
 ) -> None:
     splitter = engine.Splitter(Codec.uint(1))
@@ -693,7 +715,9 @@ def test_a_buffer_is_writable_and_never_empty_and_never_huge(
     assert splitter.buffer_updated(3) == [b"ab"]
 
 
-def test_a_delivered_message_never_changes_whatever_view_is_kept(engine: ModuleType) -> None:
+def test_get_buffer_views_that_are_kept_never_change_a_delivered_message(
+    engine: ModuleType,
+) -> None:
     size = 200_000
     codec = Codec.uint(4)
     splitter = engine.Splitter(codec)
@@ -707,12 +731,12 @@ def test_a_delivered_message_never_changes_whatever_view_is_kept(engine: ModuleT
         view[:count] = stream[start : start + count]
         messages += splitter.buffer_updated(count)
         start += count
-        for old in kept:  # after the splitter took the bytes
-            old[:] = b"\xee" * len(old)
+        for kept_view in kept:  # after the splitter took the bytes
+            kept_view[:] = b"\xee" * len(kept_view)
     assert messages == [b"a" * size, b"b" * size, b"c" * 100]
 
 
-def test_scribbling_over_the_buffer_does_not_change_what_is_pending(engine: ModuleType) -> None:
+def test_get_buffer_views_never_change_the_pending_bytes(engine: ModuleType) -> None:
     splitter = engine.Splitter(Codec.uint(1, magic=b"MM", trailer=b"TT"))
     for piece in byte_by_byte(b"MM\x02abTTMM\x00TT"):
         view = splitter.get_buffer(10)
@@ -722,7 +746,7 @@ def test_scribbling_over_the_buffer_does_not_change_what_is_pending(engine: Modu
     assert messages == [b""]
 
 
-def test_what_is_reported_must_fit_the_buffer_that_was_given(engine: ModuleType) -> None:
+def test_buffer_updated_refuses_a_count_that_does_not_fit_the_buffer(engine: ModuleType) -> None:
     splitter = engine.Splitter(Codec.uint(1))
     with pytest.raises(ValueError, match="without a get_buffer"):
         splitter.buffer_updated(0)
@@ -740,7 +764,7 @@ def test_what_is_reported_must_fit_the_buffer_that_was_given(engine: ModuleType)
     assert splitter.stream_offset == 2
 
 
-def test_feed_and_buffer_may_take_turns(engine: ModuleType) -> None:
+def test_feed_and_buffer_updated_can_alternate(engine: ModuleType) -> None:
     splitter = engine.Splitter(Codec.uint(1))
     view = splitter.get_buffer(-1)
     assert splitter.feed(b"\x03a") == []
@@ -749,19 +773,21 @@ def test_feed_and_buffer_may_take_turns(engine: ModuleType) -> None:
     assert splitter.feed(b"c") == [b"abc"]
 
 
-class BadIndex:
+class RaisingIndex:
     def __index__(self) -> int:
         raise ZeroDivisionError("no index today")
 
 
-def test_an_index_that_raises_takes_nothing(engine: ModuleType) -> None:
+def test_get_buffer_and_buffer_updated_change_nothing_if_an_index_raises(
+    engine: ModuleType,
+) -> None:
     splitter = engine.Splitter(Codec.uint(1))
     view = splitter.get_buffer(-1)
     view[:2] = b"\x01a"
     with pytest.raises(ZeroDivisionError):
-        splitter.get_buffer(BadIndex())
+        splitter.get_buffer(RaisingIndex())
     with pytest.raises(ZeroDivisionError):
-        splitter.buffer_updated(BadIndex())
+        splitter.buffer_updated(RaisingIndex())
     assert splitter.buffer_updated(2) == [b"a"]
 
 
@@ -769,7 +795,7 @@ def test_an_index_that_raises_takes_nothing(engine: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_detach_gives_back_exactly_the_unread_bytes(engine: ModuleType, name: str) -> None:
+def test_detach_returns_exactly_the_unread_bytes(engine: ModuleType, name: str) -> None:
     for stream in streams(CODECS[name], size=30, count=6, seed=5):
         for raw in (False, True):
             outcome = expect(CODECS[name], stream, raw=raw)
@@ -782,7 +808,7 @@ def test_detach_gives_back_exactly_the_unread_bytes(engine: ModuleType, name: st
                 assert splitter.detach() == outcome.unread
 
 
-def test_after_detach_every_call_is_a_value_error(engine: ModuleType) -> None:
+def test_detach_makes_every_later_call_raise_value_error(engine: ModuleType) -> None:
     for broken in (False, True):
         splitter = engine.Splitter(Codec.digits(1))
         view = splitter.get_buffer(-1)
@@ -799,46 +825,46 @@ def test_after_detach_every_call_is_a_value_error(engine: ModuleType) -> None:
         for call, *arguments in calls:
             with pytest.raises(ValueError, match="detached"):
                 call(*arguments)
-        view[:] = bytes(len(view))  # the caller's view outlives it
+        view[:] = bytes(len(view))  # the caller's view stays valid
         assert (splitter.pending, splitter.skipped) == (0, 0)
 
 
-# --- making one -----------------------------------------------------------------------------------
+# --- the constructor ------------------------------------------------------------------------------
 
 
-def test_a_splitter_is_made_of_a_codec(engine: ModuleType) -> None:
-    for thing in (None, 4, "u32be", Codec, Codec.uint(1).layout, object()):
+def test_splitter_refuses_anything_but_a_codec(engine: ModuleType) -> None:
+    for value in (None, 4, "u32be", Codec, Codec.uint(1).layout, object()):
         with pytest.raises(TypeError, match=r"framecodec\.Codec"):
-            engine.Splitter(thing)
+            engine.Splitter(value)
     with pytest.raises(TypeError):
         engine.Splitter()
     with pytest.raises(TypeError):
         engine.Splitter(Codec.uint(1), True)
 
 
-@pytest.mark.parametrize("choice", ["drop", "", None, "RAISE", True, b"skip"])
-def test_there_are_two_choices_for_oversized_frames(engine: ModuleType, choice: Any) -> None:
+@pytest.mark.parametrize("value", ["drop", "", None, "RAISE", True, b"skip"])
+def test_on_oversize_accepts_raise_and_skip_only(engine: ModuleType, value: Any) -> None:
     with pytest.raises(ValueError, match=r'"raise" or "skip", not '):
-        engine.Splitter(Codec.uint(1), on_oversize=choice)
+        engine.Splitter(Codec.uint(1), on_oversize=value)
 
 
-def test_a_splitter_is_neither_copied_nor_pickled(engine: ModuleType) -> None:
-    # Two that share a state would corrupt each other.
+def test_splitter_refuses_copy_and_pickle(engine: ModuleType) -> None:
+    # Two splitters that share state would corrupt each other.
     splitter = engine.Splitter(Codec.uint(1))
-    for take in (copy.copy, copy.deepcopy, pickle.dumps):
+    for function in (copy.copy, copy.deepcopy, pickle.dumps):
         with pytest.raises(TypeError):
-            take(splitter)
+            function(splitter)
 
 
-# --- custom headers -------------------------------------------------------------------------------
+# --- Codec.custom ---------------------------------------------------------------------------------
 
-NONSENSE: dict[str, Any] = {
+INVALID_RESULTS: dict[str, Any] = {
     "a number": 3,
     "a text": "ab",
     "True": True,
     "too few": (1,),
     "too many": (1, 2, b"", 4),
-    "a size that is no number": ("1", 2),
+    "a size that is not a number": ("1", 2),
     "a fraction": (1, 2.0),
     "a bool": (True, 2),
     "no header": (0, 2),
@@ -851,11 +877,11 @@ NONSENSE: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("answer", NONSENSE.values(), ids=NONSENSE.keys())
-def test_a_parse_that_returns_nonsense_makes_the_frame_invalid(
-    engine: ModuleType, answer: Any
+@pytest.mark.parametrize("result", INVALID_RESULTS.values(), ids=INVALID_RESULTS.keys())
+def test_custom_parse_that_returns_an_invalid_result_makes_the_frame_invalid(
+    engine: ModuleType, result: Any
 ) -> None:
-    codec = Codec.custom(lambda view: answer if view[0] else (1, 0), lambda message: b"\0")
+    codec = Codec.custom(lambda view: result if view[0] else (1, 0), lambda message: b"\0")
     splitter = engine.Splitter(codec)
     assert splitter.feed(b"\0\0\1abc") == [b"", b""]
     with pytest.raises(InvalidFrameError, match=r"parse\(\) must return") as caught:
@@ -864,7 +890,7 @@ def test_a_parse_that_returns_nonsense_makes_the_frame_invalid(
     assert splitter.detach() == b"\1abc"
 
 
-def test_a_parse_that_raises_makes_the_frame_invalid(engine: ModuleType) -> None:
+def test_custom_parse_that_raises_makes_the_frame_invalid(engine: ModuleType) -> None:
     def parse(view: memoryview) -> tuple[int, int]:
         if view[0] == 2:
             raise KeyError("the reason")
@@ -878,7 +904,7 @@ def test_a_parse_that_raises_makes_the_frame_invalid(engine: ModuleType) -> None
     assert caught.value.stream_offset == 1
 
 
-def test_a_parse_that_never_ends_stops_at_the_longest_header(engine: ModuleType) -> None:
+def test_custom_parse_that_never_ends_stops_at_max_header(engine: ModuleType) -> None:
     codec = Codec.custom(lambda view: None, lambda message: b"", magic=b"MM", max_header=5)
     stream = b"MM" + b"x" * 50
     outcome = check(engine, codec, stream, cuts(stream))
@@ -886,7 +912,7 @@ def test_a_parse_that_never_ends_stops_at_the_longest_header(engine: ModuleType)
     assert outcome.attributes["header"] == b"MMxxxxx"
 
 
-def test_a_parse_is_shown_a_view_that_it_may_keep(engine: ModuleType) -> None:
+def test_custom_parse_receives_a_view_that_it_may_keep(engine: ModuleType) -> None:
     kept: list[memoryview] = []
 
     def parse(view: memoryview) -> tuple[int, int] | None:
@@ -905,7 +931,7 @@ def test_a_parse_is_shown_a_view_that_it_may_keep(engine: ModuleType) -> None:
     assert all(view.readonly for view in kept)
 
 
-def test_a_parse_that_calls_its_own_splitter_is_refused_and_the_state_stays(
+def test_custom_parse_that_calls_its_splitter_is_refused_and_changes_nothing(
     engine: ModuleType,
 ) -> None:
     refusals: list[str] = []
@@ -932,7 +958,7 @@ def test_a_parse_that_calls_its_own_splitter_is_refused_and_the_state_stays(
     assert len(refusals) >= 15
 
 
-def test_a_parse_that_does_not_catch_the_refusal_makes_the_frame_invalid(
+def test_custom_parse_that_does_not_catch_the_refusal_makes_the_frame_invalid(
     engine: ModuleType,
 ) -> None:
     splitter = engine.Splitter(Codec.custom(lambda view: splitter.feed(b"x"), lambda m: b""))
@@ -941,7 +967,7 @@ def test_a_parse_that_does_not_catch_the_refusal_makes_the_frame_invalid(
     assert splitter.detach() == b"a"
 
 
-def test_feed_waits_for_the_magic_of_messages_of_one_size(engine: ModuleType) -> None:
+def test_feed_of_fixed_messages_waits_for_the_magic(engine: ModuleType) -> None:
     codec = Codec.fixed(4, magic=b"MAG")
     for pieces in cuts(codec.encode(b"abcd") + codec.encode(b"efgh"), count=0):
         splitter = engine.Splitter(codec)
