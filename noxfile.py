@@ -74,7 +74,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize("how", ["at import", "no compiler"], ids=["at_import", "no_compiler"])
 def fallback(session: nox.Session, how: str) -> None:
-    """Run all tests on the Python engine: chosen at import, or because no compiler was there."""
+    """Run all tests on the Python engine; without a compiler, all but the slow ones once more."""
     enter_copy(session)
     if how == "at import":
         install_wheel(session, "test")
@@ -83,7 +83,7 @@ def fallback(session: nox.Session, how: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
             build_wheel(session, folder, env={"CC": "/bin/false"})
             session.install(f"{only_wheel(folder)}[test]")
-        pytest(session, "--no-c-extensions", engine="python")
+        pytest(session, "-m", "not slow", "--no-c-extensions", engine="python")
 
 
 @nox.session

@@ -23,6 +23,7 @@ from tests.helpers.engines import codecs_use
 SOURCE = Path(framecodec.__file__).parents[1]
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(st.data())
 def test_messages_are_encoded_by_their_codec(data: st.DataObject) -> None:

@@ -121,6 +121,7 @@ def test_verify_codec_checks_the_methods_that_a_double_has() -> None:
     verify_codec(Least(), MESSAGES)
 
 
+@pytest.mark.slow
 def test_verify_codec_accepts_a_double_with_fewer_options() -> None:
     class Plain(TinyCodec):
         frame_parts = None  # type: ignore[assignment]
@@ -168,6 +169,7 @@ def vectors(name: str) -> Iterator[Any]:
             yield from formats[name].split(read_bytes(valid["stream"]))[0]
 
 
+@pytest.mark.slow
 def test_verify_codec_accepts_stomp_whose_commands_have_capital_letters_only() -> None:
     # A damaged command of less than 13 bytes was read, and refused once more bytes had arrived.
     verify_codec(formats["stomp"], [b"\n", b"CONNECT\n\n\0"])
@@ -202,6 +204,7 @@ def test_verify_codec_accepts_a_codec_of_each_kind_with_large_messages(
         verify_codec(codec, messages)
 
 
+@pytest.mark.slow
 def test_verify_codec_accepts_large_messages() -> None:
     verify_codec(Codec.uint(4, trailer=b"!"), [b"hello", bytes(3000)])
 
@@ -214,6 +217,7 @@ def test_verify_codec_accepts_functions_that_cannot_be_pickled() -> None:
     verify_codec(unpicklable(), [b"", b"hello"])
 
 
+@pytest.mark.slow
 def test_verify_codec_works_while_memory_is_traced() -> None:
     tracemalloc.start()
     try:

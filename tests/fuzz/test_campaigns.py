@@ -52,6 +52,7 @@ def test_orders_of_calls_on_both_engines_step_by_step() -> None:
     assert "4000 programs" in campaign("orders", "--seed", "100000", "--cases", "4000")
 
 
+@pytest.mark.slow
 @needs_fork
 @pytest.mark.skipif(bool(shortage.why_not()), reason=shortage.why_not())
 @needs_cpython_3_11
@@ -61,6 +62,7 @@ def test_each_allocation_fails_in_turn(engine: ModuleType) -> None:
     assert " 0 raised MemoryError" not in printed
 
 
+@pytest.mark.slow
 @needs_fork
 @pytest.mark.skipif(bool(shortage.why_not()), reason=shortage.why_not())
 @needs_cpython_3_11
