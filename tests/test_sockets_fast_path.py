@@ -534,8 +534,8 @@ def test_shared_take_ends_if_another_thread_emptied_the_queue() -> None:
 
 
 def test_batch_is_shared_between_threads_without_the_gil(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("framecodec.sockets._fast_path_py._HAS_GIL", False)
     python_io = importlib.import_module("framecodec.sockets._fast_path_py")
+    monkeypatch.setattr(python_io, "_HAS_GIL", False)
     batch = python_io.Batch([b"one", b"two", b"three"], [b"1", b"2", b"3"])
     assert next(batch.take) == b"one"
     assert batch.headers() == [b"2", b"3"]
