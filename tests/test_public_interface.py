@@ -198,3 +198,14 @@ def test_copy_of_what_belongs_to_one_connection_is_refused(engine: ModuleType) -
             for how in (copy.copy, copy.deepcopy, pickle.dumps):
                 with pytest.raises(TypeError, match=f"a {type(one).__name__} belongs to one"):
                     how(one)
+
+
+def test_import_of_asyncio_leaves_the_blocking_servers_out() -> None:
+    code = (
+        "import sys, framecodec.asyncio; print(*sorted(n for n in sys.modules if 'serving' in n))"
+    )
+    assert python(code).split() == [
+        "framecodec.serving",
+        "framecodec.serving.common",
+        "framecodec.serving.log",
+    ]
