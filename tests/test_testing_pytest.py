@@ -40,6 +40,7 @@ def test_pytest_finds_the_plugin_by_its_entry_point() -> None:
     assert point.load().__name__ == "pytest_framecodec"
 
 
+@pytest.mark.slow
 def test_the_plugin_imports_nothing_of_framecodec_before_a_fixture_is_used(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(
         "import sys\n"
@@ -52,6 +53,7 @@ def test_the_plugin_imports_nothing_of_framecodec_before_a_fixture_is_used(tmp_p
     assert run_pytest(tmp_path, program).startswith("0\n")
 
 
+@pytest.mark.slow
 def test_the_plugin_can_be_left_out(tmp_path: Path) -> None:
     program = "def test(frame_pair): pass"
     output = run_pytest(tmp_path, program, "-p", "no:framecodec")
@@ -113,6 +115,7 @@ def test_frame_pair_makes_pairs_with_options(frame_pair: FramePairs) -> None:
     assert right.recv() == b"hello"
 
 
+@pytest.mark.slow
 def test_the_fixtures_close_what_they_made(tmp_path: Path) -> None:
     program = """
 import threading

@@ -48,6 +48,7 @@ def found_by(strategy: st.SearchStrategy[Any], wanted: Any) -> Any:
     return hypothesis.find(strategy, wanted, settings=quick)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ["uint", "struct", "digits", "varint", "text", "headers", "custom"]
 )

@@ -152,6 +152,7 @@ def build_flag(message: memoryview) -> tuple[bytes, int]:
     return bytes([message[0] | len(message) - 1]), 1
 
 
+@pytest.mark.slow
 def test_verify_codec_accepts_a_codec_that_reads_more_than_it_writes() -> None:
     verify_codec(Codec.custom(parse_flag, build_flag), [b"\0", b"\x10hello"])
 
@@ -213,6 +214,7 @@ def unpicklable() -> Codec:
     return Codec.custom(lambda view: (1, view[0]), lambda message: bytes([len(message)]))
 
 
+@pytest.mark.slow
 def test_verify_codec_accepts_functions_that_cannot_be_pickled() -> None:
     verify_codec(unpicklable(), [b"", b"hello"])
 

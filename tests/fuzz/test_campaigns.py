@@ -46,6 +46,7 @@ def test_orders_of_calls_on_an_engine(engine: ModuleType) -> None:
     assert "2000 programs" in printed
 
 
+@pytest.mark.slow
 @needs_fork
 @pytest.mark.c_extension
 def test_orders_of_calls_on_both_engines_step_by_step() -> None:
@@ -72,6 +73,7 @@ def test_each_allocation_fails_in_turn_where_a_message_may_be_special(engine: Mo
     assert " 0 raised MemoryError" not in printed
 
 
+@pytest.mark.slow
 @needs_fork
 @needs_cpython_3_11
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="other collectors run elsewhere")
