@@ -207,7 +207,8 @@ class Layout:
         """Return whether the length field itself holds a length, without a wider one."""
         if value > self.plain_max or (self.mask and value & ~self.mask):
             return False
-        return all(value != wide.key for wide in self.wider)
+        # No generator expression: CPython 3.12 crashes if there is no memory to make one.
+        return value not in [wide.key for wide in self.wider]
 
     def wide_for(self, value: int) -> Wide | None:
         """Return the narrowest wider field for a length, or None if the length field holds it."""
