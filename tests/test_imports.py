@@ -70,7 +70,6 @@ LAYERS = [
         "_catalogue.py": "the class of the catalogue and its rows",
         "_outbox.py": "messages that were accepted for sending and are still unsent",
         "_datagrams.py": "messages in datagrams: pack, split, largest size",
-        "serving/common.py": "what the servers share: addresses, observers, faults",
     },
     {"_formats/": "the rows of the catalogue: name, codec, description, specification"},
     {"catalogue.py": "`formats`: the known protocols, a table"},
@@ -98,7 +97,10 @@ LAYERS = [
     {"sockets/sending.py": "the slow path of sending: waits, unsent bytes"},
     {"sockets/connection.py": "`FrameSocket`"},
     {"sockets/connecting.py": "`connect`; addresses"},
-    {"sockets/listener.py": "`listen`, `Listener`; files of Unix sockets"},
+    {
+        "serving/common.py": "what the servers share: addresses, observers, faults",
+        "sockets/listener.py": "`listen`, `Listener`; files of Unix sockets",
+    },
     {"sockets/__init__.py": "the public names for blocking sockets"},
     {"datagrams.py": "the public name of `DatagramSocket`"},
     {

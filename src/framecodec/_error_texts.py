@@ -456,11 +456,6 @@ def unsayable_message(reason: str) -> InvalidFrameError:
 # --- using ----------------------------------------------------------------------------------------
 
 
-def not_a_codec(codec: object) -> TypeError:
-    """Return the error about an argument that is not a codec."""
-    return TypeError(f"codec must be a framecodec.Codec, not {type(codec).__name__!r}")
-
-
 def bad_on_oversize(on_oversize: object) -> ValueError:
     """Return the error about an unknown value of `on_oversize`."""
     return ValueError(f'on_oversize must be "raise" or "skip", not {on_oversize!r}')

@@ -37,6 +37,7 @@ __all__ = [
     "Layout",
     "Wide",
     "layout_of",
+    "not_a_codec",
 ]
 
 # The kinds of length field. The engines have one branch for each.
@@ -278,5 +279,10 @@ def layout_of(codec: HasLayout) -> Layout:
     """
     layout = getattr(codec, "layout", None)
     if not isinstance(layout, Layout):
-        raise TypeError(f"codec must be a framecodec.Codec, not {type(codec).__name__!r}")
+        raise not_a_codec(codec)
     return layout
+
+
+def not_a_codec(codec: object) -> TypeError:
+    """Return the error about an argument that is not a codec."""
+    return TypeError(f"codec must be a framecodec.Codec, not {type(codec).__name__!r}")

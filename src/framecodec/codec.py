@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack, final
 
 from . import _error_texts, errors
 from ._files import read_messages, write_messages
-from ._layout import Layout
+from ._layout import Layout, not_a_codec
 from ._parameters import (
     COMMON_DEFAULTS,
     DEFAULT_MAX_MESSAGE_SIZE,
@@ -26,7 +26,7 @@ from .splitter import Encoder, Spans, Splitter, scan
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["DEFAULT_MAX_MESSAGE_SIZE", "Codec"]
+__all__ = ["DEFAULT_CODEC", "DEFAULT_MAX_MESSAGE_SIZE", "Codec", "check_codec"]
 
 
 @final
@@ -504,6 +504,21 @@ def _not_one_frame(
     return _error_texts.bytes_after_frame(
         memoryview(frame).nbytes - len(raw), _header_of(codec, raw)
     )
+
+
+DEFAULT_CODEC = Codec.uint(4)
+"""The codec of a connection for which none is given: a length of 4 bytes, big-endian."""
+
+
+def check_codec(codec: object) -> Codec:
+    """Return the codec.
+
+    Raises:
+        TypeError: It is not a `Codec`.
+    """
+    if not isinstance(codec, Codec):
+        raise not_a_codec(codec)
+    return codec
 
 
 def _header_of(codec: Codec, raw: bytes) -> bytes:

@@ -14,8 +14,9 @@ from typing import Any, ClassVar, NoReturn
 
 from . import _error_texts, errors
 from ._datagrams import largest_payload, split_datagram
-from .codec import Codec
-from .sockets.connection import DEFAULT_CODEC, FrameSocket
+from .codec import DEFAULT_CODEC, Codec
+from .sockets.connecting import set_nodelay
+from .sockets.connection import FrameSocket
 from .sockets.datagrams import DatagramSocket
 
 __all__ = ["FrameRequestHandler"]
@@ -74,8 +75,8 @@ class FrameRequestHandler(BaseRequestHandler):
         sock = self.request
         if self.timeout is not None:
             sock.settimeout(self.timeout)
-        if self.nodelay and sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.nodelay:
+            set_nodelay(sock)
         self.frames = FrameSocket(
             sock,
             self.codec or DEFAULT_CODEC,

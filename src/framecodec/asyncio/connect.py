@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .._inbox import Inbox
-from ..codec import Codec
-from .protocol import DEFAULT_CODEC
+from ..codec import DEFAULT_CODEC, Codec
 from .server import FrameServer, Handler
 from .stream import FrameStream, StreamProtocol
 

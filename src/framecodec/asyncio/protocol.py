@@ -20,16 +20,15 @@ from typing import Any, NoReturn, TypeVar
 
 from .. import _error_texts, errors
 from .._inbox import Inbox
-from ..codec import Codec
+from ..codec import DEFAULT_CODEC, Codec
 from .sending import SendSide
 from .time_limits import PeerTimer
 from .transport import ProtocolTransport, is_uvloops
 
-__all__ = ["DEFAULT_CODEC", "FrameProtocol"]
+__all__ = ["FrameProtocol"]
 
 _logger = logging.getLogger(__package__)
 
-DEFAULT_CODEC = Codec.uint(4)
 
 # A connection reads into little memory until a read fills it: of 10,000 connections most are idle.
 _FIRST_READ_SIZE = 4 * 1024

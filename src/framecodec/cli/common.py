@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .. import Codec, parse_codec
+from ..sockets.connecting import set_nodelay
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -138,7 +139,7 @@ def open_socket(address: Address) -> socket.socket:
     try:
         if isinstance(address, tuple):
             sock = socket.create_connection(address)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            set_nodelay(sock)
             return sock
         if not hasattr(socket, "AF_UNIX"):
             raise CommandError("this system has no Unix sockets")

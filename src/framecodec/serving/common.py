@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
-from .. import _error_texts, errors
-from ..codec import Codec
+from .. import errors
+from ..sockets.connecting import set_nodelay
 from . import log
 
 try:
@@ -24,23 +24,18 @@ except ImportError:  # a Python without OpenSSL
 
 __all__ = [
     "BACKLOG_LIMIT",
-    "DEFAULT_CODEC",
     "OBSERVER_METHODS",
     "AcceptPause",
     "Ending",
     "Observer",
     "abort",
-    "check_codec",
     "check_connections",
-    "check_seconds",
     "is_clients_fault",
     "peer_name",
     "prepare",
     "stop_receiving",
     "where_to_listen",
 ]
-
-DEFAULT_CODEC = Codec.uint(4)
 
 BACKLOG_LIMIT = 16 * 1024 * 1024
 """Bytes of broadcast messages that may wait for one client. `broadcast` ends a connection that has
@@ -58,33 +53,11 @@ _BROKEN = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOW
 # --- arguments ------------------------------------------------------------------------------------
 
 
-def check_codec(codec: object) -> Codec:
-    """Return the codec.
-
-    Raises:
-        TypeError: It is no `Codec`.
-    """
-    if not isinstance(codec, Codec):
-        raise _error_texts.not_a_codec(codec)
-    return codec
-
-
-def check_seconds(name: str, seconds: float | None) -> float | None:
-    """Return the seconds.
-
-    Raises:
-        ValueError: They are not above 0.
-    """
-    if seconds is not None and not seconds > 0:
-        raise _error_texts.bad_seconds(name, seconds)
-    return seconds
-
-
 def check_connections(max_connections: int | None) -> int | None:
     """Return the number.
 
     Raises:
-        TypeError: It is no integer.
+        TypeError: It is not an integer.
         ValueError: It is below 1.
     """
     if max_connections is None:
@@ -153,10 +126,8 @@ def peer_name(peer: Any, address: Any) -> str:
 
 def prepare(sock: socket.socket, keepalive: float | bool | None) -> None:
     """Set the options of an accepted connection: frames leave at once, Nagle's algorithm is off."""
-    if sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if keepalive:
+    set_nodelay(sock)
+    if keepalive and sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         idle = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))
         if keepalive is not True and idle is not None:

@@ -21,20 +21,18 @@ from typing import TYPE_CHECKING, Any, Literal, Self, final
 
 from .. import _error_texts
 from .._engine import ACCELERATED
-from ..codec import Codec
+from .._inbox import check_seconds
+from ..codec import DEFAULT_CODEC, Codec, check_codec
 from ..errors import InvalidFrameError, MessageTooLargeError
 from ..sockets import Address, listen
 from . import _messages_loop_py, log
 from .common import (
     BACKLOG_LIMIT,
-    DEFAULT_CODEC,
     AcceptPause,
     Ending,
     Observer,
     abort,
-    check_codec,
     check_connections,
-    check_seconds,
     peer_name,
     prepare,
     where_to_listen,

@@ -20,20 +20,18 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, final
 
 from .. import _error_texts, errors
+from .._inbox import check_seconds
 from .._states import ReceiveState
-from ..codec import Codec
+from ..codec import DEFAULT_CODEC, Codec, check_codec
 from ..sockets import Address, FrameSocket, listen
 from . import log
 from .common import (
     BACKLOG_LIMIT,
-    DEFAULT_CODEC,
     AcceptPause,
     Ending,
     Observer,
     abort,
-    check_codec,
     check_connections,
-    check_seconds,
     is_clients_fault,
     peer_name,
     prepare,

@@ -10,8 +10,8 @@ whole.
 
 from __future__ import annotations
 
+from ..codec import DEFAULT_CODEC as DEFAULT_CODEC
 from .connecting import Address, connect
-from .connection import DEFAULT_CODEC as DEFAULT_CODEC
 from .connection import FrameSocket
 from .datagrams import DatagramSocket as DatagramSocket
 from .listener import Listener, listen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import math
 import socket
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -12,7 +13,7 @@ from typing import Any, NoReturn, Self, TypeAlias
 from .. import _error_texts
 from .._states import SocketState
 
-__all__ = ["SocketWrapper", "locked_to_close", "mark_started"]
+__all__ = ["SocketWrapper", "check_timeout", "locked_to_close", "mark_started"]
 
 _Socket: TypeAlias = socket.socket  # for a class that has an attribute `socket`
 
@@ -126,6 +127,16 @@ def locked_to_close(*locks: Any, wake: Callable[[], None]) -> Iterator[bool]:
     finally:
         for lock in locks:
             lock.release()
+
+
+def check_timeout(timeout: float | None) -> None:
+    """Check the seconds that a call may take.
+
+    Raises:
+        ValueError: They are negative or not a number.
+    """
+    if timeout is not None and (timeout < 0 or math.isnan(timeout)):
+        raise ValueError("Timeout value out of range")
 
 
 def mark_started(error: BaseException, started: bool) -> None:

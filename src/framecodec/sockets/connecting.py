@@ -7,8 +7,8 @@ import os
 import socket
 from typing import Any, TypeAlias
 
-from ..codec import Codec
-from .connection import DEFAULT_CODEC, FrameSocket
+from ..codec import DEFAULT_CODEC, Codec
+from .connection import FrameSocket
 
 __all__ = [
     "Address",

@@ -21,7 +21,6 @@ from __future__ import annotations
 import _socket
 import contextlib
 import errno
-import math
 import socket
 import threading
 from collections.abc import Iterable, Iterator
@@ -32,18 +31,16 @@ from typing import Any, Literal, TypeAlias, final
 from .. import _error_texts, errors
 from .._engine import sockets_fast_path as _fast_path
 from .._states import ReceiveState, SendState, SocketState
-from ..codec import Codec
+from ..codec import DEFAULT_CODEC, Codec, check_codec
 from . import _fast_path_py, files
-from .base import SocketWrapper, locked_to_close, mark_started
+from .base import SocketWrapper, check_timeout, locked_to_close, mark_started
 from .receiving import ReceiveSide
 from .sending import SendSide
 from .wire import Wire
 
-__all__ = ["DEFAULT_CODEC", "FrameSocket"]
+__all__ = ["FrameSocket"]
 
 _Socket: TypeAlias = socket.socket  # for classes that have an attribute `socket`
-
-DEFAULT_CODEC = Codec.uint(4)
 
 
 @final
@@ -92,8 +89,7 @@ class FrameSocket(SocketWrapper):
         on_oversize: Literal["raise", "skip"] = "raise",
     ) -> None:
         _check_stream_socket(sock)
-        if not isinstance(codec, Codec):
-            raise _error_texts.not_a_codec(codec)
+        check_codec(codec)
         self._sock = sock
         self._state = SocketState.OPEN
         self._wire = Wire(sock)
@@ -397,8 +393,7 @@ class FrameSocket(SocketWrapper):
         Raises:
             ValueError: It is negative.
         """
-        if timeout is not None and (timeout < 0 or math.isnan(timeout)):
-            raise ValueError("Timeout value out of range")
+        check_timeout(timeout)
         self._check_open()  # after detach() the socket belongs to another owner
         wire, receiving, sending = self._wire, self._receiving, self._sending
         wire.settimeout(timeout, wait_in_poll=receiving.inbox.has_limits)

@@ -18,7 +18,6 @@ Interruptions
 from __future__ import annotations
 
 import errno
-import math
 import os
 import socket
 import threading
@@ -30,9 +29,9 @@ from .. import _error_texts, errors
 from .._bytes_like import view_bytes
 from .._datagrams import largest_payload, pack_frames, split_datagram
 from .._states import SocketState
-from ..codec import Codec
+from ..codec import Codec, check_codec
 from ._fast_path_py import Batch
-from .base import SocketWrapper, locked_to_close, mark_started
+from .base import SocketWrapper, check_timeout, locked_to_close, mark_started
 from .waiting import READ, WRITE, wait
 
 __all__ = ["DatagramSocket"]
@@ -97,8 +96,8 @@ class DatagramSocket(SocketWrapper):
         self, sock: socket.socket, codec: Codec | None = None, *, max_size: int = 65536
     ) -> None:
         _check_datagram_socket(sock)
-        if codec is not None and not isinstance(codec, Codec):
-            raise _error_texts.not_a_codec(codec)
+        if codec is not None:
+            check_codec(codec)
         if max_size < 1:
             raise ValueError(f"max_size must be at least 1, not {max_size!r}")
         self._sock = sock
@@ -411,8 +410,7 @@ class DatagramSocket(SocketWrapper):
         Raises:
             ValueError: It is negative.
         """
-        if timeout is not None and (timeout < 0 or math.isnan(timeout)):
-            raise ValueError("Timeout value out of range")
+        check_timeout(timeout)
         # close() and shutdown() must wake a thread that waits, and they do not end Python's own
         # time-outs: a call is tried without waiting, and then `wait` waits.
         self._sock.setblocking(timeout is None or (timeout > 0 and _DONTWAIT != 0))

@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from time import monotonic
 from typing import Any, TypeAlias, final
 
-from .. import _error_texts
 from .._inbox import check_seconds
 from .._states import SocketState
-from ..codec import Codec
+from ..codec import DEFAULT_CODEC, Codec, check_codec
 from .base import SocketWrapper, locked_to_close
 from .connecting import (
     Address,
@@ -24,7 +23,7 @@ from .connecting import (
     set_nodelay,
     unix_path,
 )
-from .connection import DEFAULT_CODEC, FrameSocket
+from .connection import FrameSocket
 from .waiting import READ, wait
 
 __all__ = ["Listener", "listen"]
@@ -59,8 +58,7 @@ def listen(
         OSError: The address is not available.
         TypeError, ValueError, OverflowError: An argument is invalid.
     """
-    if not isinstance(codec, Codec):  # now, and not with the first connection
-        raise _error_texts.not_a_codec(codec)
+    check_codec(codec)  # now, and not with the first connection
     check_seconds("message_timeout", message_timeout)
     check_seconds("idle_timeout", idle_timeout)
     if isinstance(address, tuple):

@@ -23,6 +23,7 @@ from typing import Any, Literal, NamedTuple, Self, TypeAlias, final
 
 from ..sockets import connect
 from ..sockets import listen as _listen
+from ..sockets.connecting import set_nodelay
 
 __all__ = ["ChunkingProxy", "Direction"]
 
@@ -216,8 +217,7 @@ class ChunkingProxy:
             ]
             for sock in (client, upstream):
                 sock.setblocking(False)
-                if sock.family != getattr(socket, "AF_UNIX", None):
-                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                set_nodelay(sock)
             _run(pumps, self._stop_reader)
             if not any(pump.broken for pump in pumps):
                 for pump in pumps:
