@@ -682,7 +682,7 @@ def test_aclose_aborts_what_does_not_end_within_the_grace(loop: str, logged: Any
 def test_aclose_leaves_a_task_that_does_not_end_and_says_so(
     loop: str, logged: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "_AFTER_ABORT", 0.02)
+    monkeypatch.setattr(server_module, "AFTER_ABORT", 0.02)
 
     async def main() -> None:
         allowed = asyncio.Event()

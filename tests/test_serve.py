@@ -480,7 +480,7 @@ def test_close_aborts_what_does_not_end_within_the_grace(warnings: Any) -> None:
 def test_close_leaves_a_thread_that_does_not_end_and_says_so(
     warnings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(threads, "_AFTER_ABORT", 0.05)
+    monkeypatch.setattr(threads, "AFTER_ABORT", 0.05)
     inside, leave = threading.Event(), threading.Event()
 
     def handler(conn: FrameSocket) -> None:

@@ -786,7 +786,7 @@ def test_close_aborts_a_client_that_does_not_take_what_was_sent(logged: Any) -> 
 def test_close_leaves_a_handler_that_does_not_end_and_says_so(
     logged: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(messages_module, "_AFTER_ABORT", 0.05)
+    monkeypatch.setattr(messages_module, "AFTER_ABORT", 0.05)
     inside, leave = threading.Event(), threading.Event()
 
     def handle(conn: Any, messages: list[bytes]) -> Any:

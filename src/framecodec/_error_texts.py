@@ -576,11 +576,6 @@ def bad_seconds(name: str, seconds: object) -> ValueError:
     return ValueError(f"{name} must be a positive number of seconds or None, not {seconds!r}")
 
 
-def bad_grace(grace: object) -> ValueError:
-    """Return the error about a server's grace that is not a time."""
-    return ValueError(f"grace must be a number of seconds that is at least 0, not {grace!r}")
-
-
 def broadcast_backlog(waiting: int, limit: int) -> ConnectionAbortedError:
     """Return the error about a client that does not receive what its server broadcasts."""
     return ConnectionAbortedError(

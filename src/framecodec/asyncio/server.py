@@ -23,9 +23,11 @@ from .. import _error_texts, errors
 from ..codec import Codec
 from ..serving import log
 from ..serving.common import (
+    AFTER_ABORT,
     BACKLOG_LIMIT,
     AcceptPause,
     check_connections,
+    check_grace,
     is_clients_fault,
     peer_name,
 )
@@ -37,9 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["FrameServer", "Handler"]
 
 Handler = Callable[[FrameStream], Awaitable[object]]
-
-# Seconds that aclose() waits for the tasks after it has cancelled them.
-_AFTER_ABORT = 1.0
 
 # Connections that are accepted before the loop runs anything else.
 _ACCEPTED_AT_ONCE = 16
@@ -247,8 +246,7 @@ class FrameServer(asyncio.AbstractServer):
             grace: Seconds that running handlers have. After them their connections are aborted and
                 their tasks cancelled, and a WARNING is logged.
         """
-        if not grace >= 0:
-            raise _error_texts.bad_grace(grace)
+        check_grace(grace)
         self.close()
         self._ending = True
         for task in self._opening:
@@ -262,11 +260,11 @@ class FrameServer(asyncio.AbstractServer):
         finally:
             # Cancelled or not, no connection is left.
             self._abort_all()
-        left = await self._wait([*self._served, *self._opening], _AFTER_ABORT)
+        left = await self._wait([*self._served, *self._opening], AFTER_ABORT)
         if left:
             log.tasks_left(self._name, len(left))
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_AFTER_ABORT):  # it waits for clients that it accepted
+            async with asyncio.timeout(AFTER_ABORT):  # it waits for clients that it accepted
                 await self._listening.wait_closed()
 
     async def __aenter__(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import errno
 import os
@@ -10,7 +11,8 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from types import TracebackType
+from typing import Any, Self, TypeAlias
 from urllib.parse import urlsplit
 
 from .. import errors
@@ -23,13 +25,16 @@ except ImportError:  # a Python without OpenSSL
     ssl = None  # type: ignore[assignment]
 
 __all__ = [
+    "AFTER_ABORT",
     "BACKLOG_LIMIT",
     "OBSERVER_METHODS",
     "AcceptPause",
+    "BlockingServer",
     "Ending",
     "Observer",
     "abort",
     "check_connections",
+    "check_grace",
     "is_clients_fault",
     "peer_name",
     "prepare",
@@ -41,6 +46,9 @@ BACKLOG_LIMIT = 16 * 1024 * 1024
 """Bytes of broadcast messages that may wait for one client. `broadcast` ends a connection that has
 more."""
 
+AFTER_ABORT = 1.0
+"""Seconds that the end of a server waits for what it has aborted."""
+
 # accept() fails with these where the listening socket itself is unusable.
 _NOT_LISTENING = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
 
@@ -51,6 +59,16 @@ _BROKEN = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOW
 
 
 # --- arguments ------------------------------------------------------------------------------------
+
+
+def check_grace(grace: float) -> None:
+    """Check the seconds that what runs has before it is aborted.
+
+    Raises:
+        ValueError: They are negative or not a number.
+    """
+    if not grace >= 0:
+        raise ValueError(f"grace must be a number of seconds that is at least 0, not {grace!r}")
 
 
 def check_connections(max_connections: int | None) -> int | None:
@@ -176,6 +194,37 @@ class Ending:
         if not self.done and self._lock.acquire(timeout=min(max(timeout, 0.0), _LONGEST_WAIT)):
             self._lock.release()
         return self.done
+
+
+class BlockingServer(abc.ABC):
+    """A server that the calling thread closes or waits for; it closes itself after a ``with``."""
+
+    __slots__ = ("__weakref__", "_ended")
+
+    _ended: Ending
+
+    @abc.abstractmethod
+    def close(self, grace: float = 5.0) -> None:
+        """End the server, within `grace` seconds for what runs."""
+
+    def serve_forever(self) -> None:
+        """Wait until the server is closed. Ctrl-C (`KeyboardInterrupt`) closes it."""
+        try:
+            while not self._ended.wait(1):
+                pass
+        except KeyboardInterrupt:
+            self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 class AcceptPause:

@@ -16,10 +16,9 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from time import monotonic
-from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, final
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal, final
 
-from .. import _error_texts
 from .._engine import ACCELERATED
 from .._inbox import check_seconds
 from ..codec import DEFAULT_CODEC, Codec, check_codec
@@ -27,12 +26,15 @@ from ..errors import InvalidFrameError, MessageTooLargeError
 from ..sockets import Address, listen
 from . import _messages_loop_py, log
 from .common import (
+    AFTER_ABORT,
     BACKLOG_LIMIT,
     AcceptPause,
+    BlockingServer,
     Ending,
     Observer,
     abort,
     check_connections,
+    check_grace,
     peer_name,
     prepare,
     where_to_listen,
@@ -44,9 +46,6 @@ if TYPE_CHECKING:
     from ._messages_loop_py import MessageConnection
 
 Handle = Callable[["MessageConnection", list[Any]], Iterable[object] | None]
-
-# Seconds that close() waits for the loop after it has aborted the connections.
-_AFTER_ABORT = 1.0
 
 
 def _choose_loop() -> ModuleType:
@@ -158,13 +157,13 @@ def serve_messages(
 
 
 @final
-class MessageServer:
+class MessageServer(BlockingServer):
     """A server whose connections share one thread; made by `serve_messages`.
 
     As a context manager it closes itself at the end of the block.
     """
 
-    __slots__ = ("__weakref__", "_address", "_ended", "_hooks", "_loop", "_thread", "_wakeup")
+    __slots__ = ("_address", "_hooks", "_loop", "_thread", "_wakeup")
 
     def __init__(
         self,
@@ -241,14 +240,6 @@ class MessageServer:
         taken: int = self._loop.broadcast(self._hooks.codec.encode(message))
         return taken
 
-    def serve_forever(self) -> None:
-        """Wait until the server is closed. Ctrl-C (`KeyboardInterrupt`) closes it."""
-        try:
-            while not self._ended.wait(1):
-                pass
-        except KeyboardInterrupt:
-            self.close()
-
     def close(self, grace: float = 5.0) -> None:
         """End the server: it stops listening, and its connections stop receiving, at once.
 
@@ -259,8 +250,7 @@ class MessageServer:
                 connections are aborted. If the thread does not end then, it is left, and a WARNING
                 is logged.
         """
-        if not grace >= 0:
-            raise _error_texts.bad_grace(grace)
+        check_grace(grace)
         deadline = monotonic() + grace
         self._loop.stop(False)
         if self._thread is threading.current_thread():  # the handler closes its server
@@ -275,20 +265,9 @@ class MessageServer:
         self._loop.stop(True)
         if count:
             log.connections_aborted(self._hooks.name, count, grace)
-        if not self._ended.wait(_AFTER_ABORT):  # the handler does not end
+        if not self._ended.wait(AFTER_ABORT):  # the handler does not end
             self._hooks.abort_all()
             log.threads_left(self._hooks.name, 1)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         state = "closed" if self._ended.done else f"{self._hooks.count} connections"

@@ -16,8 +16,7 @@ import socket
 import threading
 from collections.abc import Callable
 from time import monotonic
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 from .. import _error_texts, errors
 from .._inbox import check_seconds
@@ -26,12 +25,15 @@ from ..codec import DEFAULT_CODEC, Codec, check_codec
 from ..sockets import Address, FrameSocket, listen
 from . import log
 from .common import (
+    AFTER_ABORT,
     BACKLOG_LIMIT,
     AcceptPause,
+    BlockingServer,
     Ending,
     Observer,
     abort,
     check_connections,
+    check_grace,
     is_clients_fault,
     peer_name,
     prepare,
@@ -53,9 +55,6 @@ Handler = Callable[[FrameSocket], object]
 
 HANDSHAKE_TIMEOUT = 60.0
 """Seconds that a TLS handshake may take; ``message_timeout`` if that is less."""
-
-# Seconds that close() waits for the threads after it has aborted their connections.
-_AFTER_ABORT = 1.0
 
 # Seconds that broadcast messages have to leave after the handler has returned.
 _LAST_BROADCASTS = 5.0
@@ -141,18 +140,16 @@ def serve(
 
 
 @final
-class Server:
+class Server(BlockingServer):
     """A server with a thread for each connection; made by `serve`.
 
     As a context manager it closes itself at the end of the block.
     """
 
     __slots__ = (
-        "__weakref__",
         "_address",
         "_changed",
         "_closing",
-        "_ended",
         "_handler",
         "_keepalive",
         "_listener",
@@ -417,14 +414,6 @@ class Server:
             count += one.broadcast(frames[codec])
         return count
 
-    def serve_forever(self) -> None:
-        """Wait until the server is closed. Ctrl-C (`KeyboardInterrupt`) closes it."""
-        try:
-            while not self._ended.wait(1):
-                pass
-        except KeyboardInterrupt:
-            self.close()
-
     def close(self, grace: float = 5.0) -> None:
         """End the server: it stops listening, and its connections stop receiving, at once.
 
@@ -435,8 +424,7 @@ class Server:
             grace: Seconds that running handlers have. After them their connections are aborted. A
                 thread that does not end then is left, and a WARNING is logged.
         """
-        if not grace >= 0:
-            raise _error_texts.bad_grace(grace)
+        check_grace(grace)
         deadline = monotonic() + grace
         with self._changed:
             already = self._closing
@@ -446,7 +434,7 @@ class Server:
             with contextlib.suppress(OSError):
                 self._wakeup[1].send(b"\0")
         if self._thread is not threading.current_thread():
-            self._ended.wait(_AFTER_ABORT)
+            self._ended.wait(AFTER_ABORT)
         with self._changed:
             served = list(self._served)
         for one in served:
@@ -456,20 +444,9 @@ class Server:
             one.abort()
         if running:
             log.connections_aborted(self._name, len(running), grace)
-            left = _join(running, monotonic() + _AFTER_ABORT)
+            left = _join(running, monotonic() + AFTER_ABORT)
             if left:
                 log.threads_left(self._name, len(left))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _join(served: list[_Served], deadline: float) -> list[_Served]:
