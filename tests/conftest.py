@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import gc
 import importlib
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 
 import hypothesis
@@ -89,3 +90,10 @@ def no_collection_callbacks() -> Iterator[None]:
     callbacks, gc.callbacks[:] = gc.callbacks[:], []
     yield
     gc.callbacks[:] = callbacks
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """Return a function that returns the texts that were logged, with their levels."""
+    caplog.set_level(logging.DEBUG, "framecodec")
+    return lambda: [f"{record.levelname} {record.getMessage()}" for record in caplog.records]

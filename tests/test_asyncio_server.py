@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import errno
 import functools
-import logging
 import os
 import shutil
 import signal
@@ -38,13 +37,6 @@ async def until(condition: Callable[[], Any]) -> None:
     """Wait for the condition; `run` bounds the time."""
     while not condition():
         await asyncio.sleep(0.002)
-
-
-@pytest.fixture
-def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """A function that returns the texts that were logged, with their levels."""
-    caplog.set_level(logging.DEBUG, "framecodec")
-    return lambda: [f"{record.levelname} {record.getMessage()}" for record in caplog.records]
 
 
 def dial(server: FrameServer, **options: Any) -> Any:

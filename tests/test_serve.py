@@ -6,11 +6,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import signal
 import socket
 import ssl
-import struct
 import subprocess
 import sys
 import threading
@@ -24,37 +22,13 @@ import pytest
 import framecodec
 from framecodec import Codec, FrameSocket
 from framecodec.serving import common, threads
-
-LOOPBACK = ("127.0.0.1", 0)
-PATIENCE = 20.0  # seconds; only a test that fails waits that long
+from tests.helpers.fault_injection import reset
+from tests.helpers.servers import LOOPBACK, PATIENCE, dial, until
 
 
 def echo(conn: FrameSocket) -> None:
     for message in conn:
         conn.send(message)
-
-
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.002)
-
-
-def dial(address: Any, **options: Any) -> FrameSocket:
-    return framecodec.connect(address, timeout=PATIENCE, **options)
-
-
-@pytest.fixture
-def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """A function that returns the texts that were logged, with their levels."""
-    caplog.set_level(logging.DEBUG, "framecodec")
-    return lambda: [f"{record.levelname} {record.getMessage()}" for record in caplog.records]
-
-
-def reset(conn: FrameSocket) -> None:
-    conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    conn.close()
 
 
 # --- serving --------------------------------------------------------------------------------------
@@ -93,7 +67,7 @@ def test_serve_takes_every_form_of_address(form: Any) -> None:
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets")
 @pytest.mark.parametrize("prefix", ["", "unix:"])
 def test_serve_on_a_unix_socket_names_its_path_and_removes_the_file(
-    tmp_path: Path, prefix: str, warnings: Any
+    tmp_path: Path, prefix: str, logged: Any
 ) -> None:
     path = str(tmp_path / "s")
     with framecodec.serve(echo, prefix + path, Codec.digits(4)) as server:
@@ -102,8 +76,8 @@ def test_serve_on_a_unix_socket_names_its_path_and_removes_the_file(
             conn.socket.sendall(b"nope")
             with pytest.raises(EOFError):
                 conn.recv()
-        until(warnings)
-        assert warnings()[0].startswith(f"WARNING the connection from {path} ended: InvalidFrame")
+        until(logged)
+        assert logged()[0].startswith(f"WARNING the connection from {path} ended: InvalidFrame")
     assert not (tmp_path / "s").exists()
 
 
@@ -183,7 +157,7 @@ def drip(conn: FrameSocket) -> None:
     ],
 )
 def test_a_clients_fault_ends_its_connection_alone_and_is_logged_once(
-    fault: Callable[[FrameSocket], None], reason: str, warnings: Any
+    fault: Callable[[FrameSocket], None], reason: str, logged: Any
 ) -> None:
     def handler(conn: FrameSocket) -> None:
         for message in conn:
@@ -203,12 +177,12 @@ def test_a_clients_fault_ends_its_connection_alone_and_is_logged_once(
             until(lambda: len(server.connections) == 1)
             good.send(b"b")
             assert good.recv() == b"b" * 100
-    (text,) = warnings()
+    (text,) = logged()
     assert text.startswith(f"WARNING the connection from {host}:{port} ended: ")
     assert any(kind in text for kind in reason.split("|"))
 
 
-def test_a_clean_end_is_not_logged(warnings: Any) -> None:
+def test_a_clean_end_is_not_logged(logged: Any) -> None:
     def handler(conn: FrameSocket) -> None:
         while True:
             conn.send(conn.recv())  # which raises EOFError at the end
@@ -218,7 +192,7 @@ def test_a_clean_end_is_not_logged(warnings: Any) -> None:
             conn.send(b"a")
             assert conn.recv() == b"a"
         until(lambda: not server.connections)
-    assert warnings() == []
+    assert logged() == []
 
 
 @pytest.mark.parametrize(
@@ -271,7 +245,7 @@ def test_a_message_that_the_handler_cannot_send_is_its_own_fault(
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ECONNABORTED])
 def test_accepting_resumes_after_a_fault_of_the_system(
-    number: int, warnings: Any, monkeypatch: pytest.MonkeyPatch
+    number: int, logged: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     accept, failures = socket.socket.accept, [number] * 3
 
@@ -284,13 +258,13 @@ def test_accepting_resumes_after_a_fault_of_the_system(
     with framecodec.serve(echo, LOOPBACK) as server, dial(server.address) as conn:
         conn.send(b"a")
         assert conn.recv() == b"a"
-    assert len(warnings()) == 3
-    pauses = [text.partition("in ")[2] for text in warnings()]
+    assert len(logged()) == 3
+    pauses = [text.partition("in ")[2] for text in logged()]
     assert pauses == ["0.01 s", "0.02 s", "0.04 s"]
 
 
 def test_accepting_resumes_where_no_thread_can_be_started(
-    warnings: Any, monkeypatch: pytest.MonkeyPatch
+    logged: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with framecodec.serve(echo, LOOPBACK) as server:
         start, failures = threading.Thread.start, [1]
@@ -307,7 +281,7 @@ def test_accepting_resumes_where_no_thread_can_be_started(
         with dial(server.address) as conn:
             conn.send(b"a")
             assert conn.recv() == b"a"
-    assert "can't start new thread" in warnings()[0]
+    assert "can't start new thread" in logged()[0]
 
 
 # --- broadcasts -----------------------------------------------------------------------------------
@@ -335,7 +309,7 @@ def test_broadcast_reaches_all_connections_and_counts_them() -> None:
 
 
 def test_broadcast_never_waits_and_ends_a_client_that_does_not_receive(
-    warnings: Any, monkeypatch: pytest.MonkeyPatch
+    logged: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(threads, "BACKLOG_LIMIT", 300_000)
     with framecodec.serve(echo, LOOPBACK) as server:
@@ -352,7 +326,7 @@ def test_broadcast_never_waits_and_ends_a_client_that_does_not_receive(
             # What had left arrives.
             with contextlib.suppress(OSError, EOFError):
                 assert set(slow) <= {message}
-    (text,) = warnings()
+    (text,) = logged()
     assert "broadcast messages wait" in text
     assert "the limit is 300000" in text
 
@@ -386,7 +360,7 @@ def test_broadcast_survives_a_time_out_that_the_handler_has_set() -> None:
 
 
 def test_close_ends_idle_connections_at_once_and_handlers_see_the_end_of_the_stream(
-    warnings: Any,
+    logged: Any,
 ) -> None:
     ends: list[str] = []
 
@@ -410,7 +384,7 @@ def test_close_ends_idle_connections_at_once_and_handlers_see_the_end_of_the_str
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(server.address, timeout=1).close()
     assert not server.connections
-    assert warnings() == []
+    assert logged() == []
     server.close()
 
 
@@ -432,7 +406,7 @@ def test_close_lets_a_running_handler_finish() -> None:
         assert conn.recv() == b"done it"
 
 
-def test_close_stops_receiving_from_a_client_that_never_pauses(warnings: Any) -> None:
+def test_close_stops_receiving_from_a_client_that_never_pauses(logged: Any) -> None:
     received = 0
 
     def handler(conn: FrameSocket) -> None:
@@ -456,10 +430,10 @@ def test_close_stops_receiving_from_a_client_that_never_pauses(warnings: Any) ->
         server.close(grace=PATIENCE / 2)
         stop.set()
         thread.join()
-    assert warnings() == []
+    assert logged() == []
 
 
-def test_close_aborts_what_does_not_end_within_the_grace(warnings: Any) -> None:
+def test_close_aborts_what_does_not_end_within_the_grace(logged: Any) -> None:
     inside = threading.Event()
 
     def handler(conn: FrameSocket) -> None:
@@ -472,13 +446,13 @@ def test_close_aborts_what_does_not_end_within_the_grace(warnings: Any) -> None:
         assert inside.wait(PATIENCE)
         server.close(grace=0.05)
         assert not server.connections
-    (text,) = warnings()
+    (text,) = logged()
     assert "aborted 1 connections" in text
     assert "grace of 0.05 s" in text
 
 
 def test_close_leaves_a_thread_that_does_not_end_and_says_so(
-    warnings: Any, monkeypatch: pytest.MonkeyPatch
+    logged: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(threads, "AFTER_ABORT", 0.05)
     inside, leave = threading.Event(), threading.Event()
@@ -491,7 +465,7 @@ def test_close_leaves_a_thread_that_does_not_end_and_says_so(
     with dial(server.address):
         assert inside.wait(PATIENCE)
         server.close(grace=0)
-        assert "1 threads, which are daemons" in warnings()[1]
+        assert "1 threads, which are daemons" in logged()[1]
         leave.set()
         until(lambda: not server.connections)
 
@@ -619,7 +593,7 @@ def contexts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
 
 
 def test_serve_over_tls_survives_clients_that_do_not_speak_it(
-    contexts: tuple[Any, Any], warnings: Any
+    contexts: tuple[Any, Any], logged: Any
 ) -> None:
     server_context, client_context = contexts
     with framecodec.serve(echo, "tls://127.0.0.1:0", ssl=server_context) as server:
@@ -635,14 +609,14 @@ def test_serve_over_tls_survives_clients_that_do_not_speak_it(
                 for size in (1, 100_000):
                     conn.send(b"x" * size)
                     assert conn.recv() == b"x" * size
-                until(warnings)
-                assert warnings()[0].startswith("WARNING the connection from 127.0.0.1:")
-                assert "SSL" in warnings()[0]
+                until(logged)
+                assert logged()[0].startswith("WARNING the connection from 127.0.0.1:")
+                assert "SSL" in logged()[0]
                 server.close(grace=PATIENCE)
                 with pytest.raises(EOFError):
                     conn.recv()
             assert silent.recv(100) == b""
-    assert len(warnings()) == 1
+    assert len(logged()) == 1
 
 
 def test_backlog_limit_is_what_the_documentation_says() -> None:

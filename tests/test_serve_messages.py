@@ -11,10 +11,8 @@ import contextlib
 import errno
 import gc
 import importlib
-import logging
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -31,9 +29,8 @@ from framecodec import Codec, FrameSocket
 from framecodec.serving import _messages_loop_py
 from framecodec.serving import messages as messages_module
 from tests.helpers.cpython_internals import needs_cpython_3_11
-
-LOOPBACK = ("127.0.0.1", 0)
-PATIENCE = 20.0  # seconds; only a test that fails waits that long
+from tests.helpers.fault_injection import reset
+from tests.helpers.servers import LOOPBACK, PATIENCE, dial, until
 
 TWINS = [
     "python",
@@ -61,29 +58,6 @@ def twin(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any
 
 def echo(conn: Any, messages: list[bytes]) -> list[bytes]:
     return messages
-
-
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.002)
-
-
-def dial(address: Any, **options: Any) -> FrameSocket:
-    return framecodec.connect(address, timeout=PATIENCE, **options)
-
-
-@pytest.fixture
-def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """A function that returns the texts that were logged, with their levels."""
-    caplog.set_level(logging.DEBUG, "framecodec")
-    return lambda: [f"{record.levelname} {record.getMessage()}" for record in caplog.records]
-
-
-def reset(conn: FrameSocket) -> None:
-    conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    conn.close()
 
 
 # --- serving --------------------------------------------------------------------------------------

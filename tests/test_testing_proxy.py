@@ -6,7 +6,6 @@ import errno
 import logging
 import os
 import socket
-import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ import framecodec
 from framecodec import Codec
 from framecodec.testing import ChunkingProxy, Direction
 from framecodec.testing import proxy as proxy_module
+from tests.helpers.fault_injection import reset
 
 TIMEOUT = 20.0  # seconds; no wait of a test that passes needs them
 STREAM = bytes(range(256)) * 12
@@ -91,11 +91,6 @@ def connect_and_read(address: Any) -> bytes:
     """Return a byte; a reset can come while the connection is still being made."""
     with socket.create_connection(address, TIMEOUT) as client:
         return client.recv(1)
-
-
-def reset(sock: socket.socket) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
 
 
 # --- bytes ----------------------------------------------------------------------------------------

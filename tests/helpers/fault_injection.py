@@ -264,8 +264,8 @@ def disturbed(armed: list[bool]) -> Iterator[None]:
         signal.signal(signal.SIGUSR1, before)
 
 
-def reset(sock: socket.socket) -> None:
-    """Ends a TCP connection at once: the peer gets a reset."""
+def reset(sock: Any) -> None:
+    """End the TCP connection of a socket or a `FrameSocket` at once: the peer gets a reset."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
 
