@@ -134,15 +134,7 @@ class Server:
         return time.clock_gettime_ns(clock)
 
     def close(self) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process.stdout.close()
+        native.stop(self._process)
 
 
 def _command(name: str) -> list[str]:
@@ -203,16 +195,7 @@ def _entry(name: str, role: str, question: str, recorded: list[Figures]) -> Entr
     except BaseException:
         server.close()
         raise
-    return Entry(
-        name,
-        role,
-        lambda number, times: (),
-        lambda: None,
-        lambda result: None,
-        units=1,
-        close=server.close,
-        measured_elsewhere=measure,
-    )
+    return _measured_elsewhere(name, role, measure, server.close)
 
 
 def _shown(name: str, role: str, figure: str, recorded: dict[str, list[Figures]]) -> Entry:
@@ -220,6 +203,18 @@ def _shown(name: str, role: str, figure: str, recorded: dict[str, list[Figures]]
     figures = [answer[figure] for answer in recorded.get(name, ())]
     if not figures or not all(figures):
         raise Missing(f"{name}: not measured")
+    return _measured_elsewhere(
+        name, role, lambda number, seconds: {name: figures[number % len(figures)]}
+    )
+
+
+def _measured_elsewhere(
+    name: str,
+    role: str,
+    measure: Callable[[int, float], dict[str, float]],
+    close: Callable[[], None] = lambda: None,
+) -> Entry:
+    """Return an entry whose figures another program gives."""
     return Entry(
         name,
         role,
@@ -227,5 +222,6 @@ def _shown(name: str, role: str, figure: str, recorded: dict[str, list[Figures]]
         lambda: None,
         lambda result: None,
         units=1,
-        measured_elsewhere=lambda number, seconds: {name: figures[number % len(figures)]},
+        close=close,
+        measured_elsewhere=measure,
     )

@@ -16,6 +16,7 @@ The programs of `bench_server.py` are others: `load` answers other lines, and th
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import json
 import re
@@ -85,16 +86,21 @@ class NativeProgram:
         return json.loads(answer)
 
     def close(self) -> None:
-        if self._process.poll() is None:
-            assert self._process.stdin is not None
-            self._process.stdin.close()
-            try:
-                self._process.wait(5)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        stop(self._process)
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    """End a program that ends with its standard input, and close its pipes."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with contextlib.suppress(BrokenPipeError):  # it has ended already
+        process.stdin.close()
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    process.stdout.close()
 
 
 @functools.cache
