@@ -112,10 +112,10 @@ def where_to_listen(address: Any, port: Any, codec: Any) -> tuple[Any, Any, bool
         try:
             host, number = parts.hostname, parts.port
         except ValueError as error:
-            raise ValueError(f"{address!r} is no address of a server: {error}") from None
+            raise ValueError(f"{address!r} is not the address of a server: {error}") from None
         if number is None or parts.path or parts.query or parts.fragment or parts.username:
             raise ValueError(
-                f"{address!r} is no address of a server; write tcp://HOST:PORT or tls://HOST:PORT"
+                f"{address!r} is not the address of a server; write tcp://HOST:PORT or tls://HOST:PORT"
             )
         return (host or "", number), codec, parts.scheme == "tls"
     if re.fullmatch(r"[^/]*:\d+", address):
