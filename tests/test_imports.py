@@ -88,6 +88,7 @@ LAYERS = [
         "sockets/base.py": "the part of a socket's interface that all wrappers share",
     },
     {
+        "serving/common.py": "what the servers share: addresses, observers, faults",
         "asyncio/sending.py": "the send side: messages → batch → outbox → transport",
         "sockets/datagrams.py": "`DatagramSocket`",
         "sockets/wire.py": "one system call, plain or TLS, and what to wait for after it",
@@ -97,10 +98,7 @@ LAYERS = [
     {"sockets/sending.py": "the slow path of sending: waits, unsent bytes"},
     {"sockets/connection.py": "`FrameSocket`"},
     {"sockets/connecting.py": "`connect`; addresses"},
-    {
-        "serving/common.py": "what the servers share: addresses, observers, faults",
-        "sockets/listener.py": "`listen`, `Listener`; files of Unix sockets",
-    },
+    {"sockets/listener.py": "`listen`, `Listener`; files of Unix sockets"},
     {"sockets/__init__.py": "the public names for blocking sockets"},
     {"datagrams.py": "the public name of `DatagramSocket`"},
     {

@@ -281,9 +281,12 @@ cdef class Encoder:
         else:
             carried = self._shape.message_lead
             value = self._field_value(size)
-            start = bytes(data[: self._layout.message_prefix])
-            self._check_start(start)
-            header = self._header(start, value)
+            if self._shape.extended:
+                start = bytes(data[: self._layout.message_prefix])
+                self._check_start(start)
+                header = self._header(start, value)
+            else:
+                header = self._layout.magic + bytes(data[:carried]) + self._field(value)
         parts = [header] if header else []
         if carried < size:
             parts.append(data if not carried else memoryview(data)[carried:])
@@ -447,6 +450,7 @@ cdef class Encoder:
 
     cdef object _field_value(self, Py_ssize_t size):
         """Return the field's value for a message of a size."""
+        cdef Py_ssize_t rest_size, value
         layout = self._layout
         if size < self._shape.message_lead:
             raise _error_texts.shorter_than_lead(size, self._shape.message_lead)
@@ -459,12 +463,14 @@ cdef class Encoder:
         value = rest_size - self._shape.adjustment
         if value < 0:
             raise _error_texts.unsayable_length(value, rest_size)
-        if value % layout.unit:
-            raise _error_texts.not_in_units(rest_size, layout.adjustment, layout.unit)
-        value //= layout.unit
-        if value in layout.specials and not layout.wide_for(value):
+        if self._shape.unit != 1:
+            if value % self._shape.unit:
+                raise _error_texts.not_in_units(rest_size, layout.adjustment, layout.unit)
+            value //= self._shape.unit
+        has_wide = wide_field_for(self._shape, value) != NULL
+        if value in layout.specials and not has_wide:
             raise _error_texts.length_is_special(value, layout.specials[value])
-        if not (layout.holds(value) or layout.wide_for(value)):
+        if not (has_wide or shape_holds(self._shape, value)):
             raise _error_texts.length_not_held(value, layout.mask)
         return value
 
@@ -496,7 +502,7 @@ cdef class Encoder:
         layout = self._layout
         if self._shape.kind == UINT:
             width, order = self._shape.width, layout.byteorder
-            wide = layout.wide_for(value)
+            wide = layout.wide_for(value) if self._shape.wide_count else None
             if wide:
                 field = wide.key.to_bytes(width, order)
                 return field + value.to_bytes(wide.width, "little" if wide.little else "big")

@@ -141,9 +141,12 @@ class Encoder:
             else:
                 carried = layout.message_lead
                 value = self._field_value(size)
-                start = bytes(data[: layout.message_prefix])
-                self._check_start(start)
-                header = self._header(start, value)
+                if layout.extended:
+                    start = bytes(data[: layout.message_prefix])
+                    self._check_start(start)
+                    header = self._header(start, value)
+                else:
+                    header = layout.magic + bytes(data[:carried]) + self._field(value)
         except BaseException:
             if data is not message:
                 data.release()  # the traceback would hold it
@@ -153,9 +156,10 @@ class Encoder:
             parts.append(data if not carried else memoryview(data)[carried:])
         if layout.trailer:
             parts.append(layout.trailer)
-        padding = layout.padding(len(header) + size - carried + len(layout.trailer))
-        if padding:
-            parts.append(bytes(padding))
+        if layout.align > 1:
+            padding = layout.padding(len(header) + size - carried + len(layout.trailer))
+            if padding:
+                parts.append(bytes(padding))
         return parts
 
     def _special_value(self, message: Hashable) -> int | None:
@@ -188,12 +192,14 @@ class Encoder:
         value = rest_size - layout.adjustment
         if value < 0:
             raise _error_texts.unsayable_length(value, rest_size)
-        if value % layout.unit:
-            raise _error_texts.not_in_units(rest_size, layout.adjustment, layout.unit)
-        value //= layout.unit
-        if value in layout.specials and not layout.wide_for(value):
+        if layout.unit != 1:
+            if value % layout.unit:
+                raise _error_texts.not_in_units(rest_size, layout.adjustment, layout.unit)
+            value //= layout.unit
+        has_wide = bool(layout.wider) and layout.wide_for(value) is not None
+        if value in layout.specials and not has_wide:
             raise _error_texts.length_is_special(value, layout.specials[value])
-        if not (layout.holds(value) or layout.wide_for(value)):
+        if not (has_wide or layout.holds(value)):
             raise _error_texts.length_not_held(value, layout.mask)
         return value
 
@@ -224,7 +230,7 @@ class Encoder:
         layout = self._layout
         if layout.kind == UINT:
             width, order = layout.field_width, layout.byteorder
-            wide = layout.wide_for(value)
+            wide = layout.wide_for(value) if layout.wider else None
             if wide:
                 field = wide.key.to_bytes(width, order)
                 return field + value.to_bytes(wide.width, "little" if wide.little else "big")

@@ -169,6 +169,8 @@ def _parse_uint(layout: Layout, header: bytearray, stream_offset: int) -> tuple[
     value = int.from_bytes(header[pos:stop], layout.byteorder, signed=layout.signed)
     if layout.mask:
         value &= layout.mask
+    if not layout.wider:
+        return stop, value
     wide = next((wide for wide in layout.wider if wide.key == value), None)
     if wide is None:
         return stop, value

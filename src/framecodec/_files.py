@@ -53,7 +53,7 @@ def read_messages(splitter: Splitter, source: Any) -> Iterator[Any]:
     if isinstance(source, str | os.PathLike):
         return _read_path(splitter, source)
     if _is_bytes_like(source):
-        return _read_buffer(splitter, source)
+        return _read_chunks(splitter, [source])
     if isinstance(source, io.TextIOBase):
         raise TypeError('source is a text file; open it in binary mode: open(path, "rb")')
     if any(hasattr(source, name) for name in ("readinto1", "readinto", "read1", "read")):
@@ -77,13 +77,6 @@ def _is_bytes_like(source: Any) -> bool:
 def _read_path(splitter: Splitter, path: str | os.PathLike[Any]) -> Iterator[Any]:
     with open(path, "rb", buffering=0) as file:
         yield from _read_file(splitter, file)
-
-
-def _read_buffer(splitter: Splitter, source: Buffer) -> Iterator[Any]:
-    with view_bytes(source) as view:
-        for start in range(0, len(view), _SLICE_SIZE):
-            yield from _feed(splitter, view[start : start + _SLICE_SIZE])
-    splitter.feed_eof()
 
 
 def _read_chunks(splitter: Splitter, chunks: Iterable[Buffer]) -> Iterator[Any]:

@@ -173,7 +173,8 @@ class FrameReader:
             pos = self._read_header(data, pos, messages)
             pos = self._read_rest(data, pos)
             pos = self._read_trailer(data, pos, messages)
-            pos = self._read_padding(data, pos, messages)
+            if self._phase == IN_PADDING:
+                pos = self._read_padding(data, pos, messages)
 
     # --- the fast path: ordinary frames that are whole in the chunk -------------------------------
 
@@ -326,18 +327,20 @@ class FrameReader:
                 )
             return 0
         header_size, value, lead = found
-        is_special = self._layout.is_special(header_size, value)
+        layout = self._layout
+        is_special = bool(layout.specials) and layout.is_special(header_size, value)
         rest_size, more_lead = 0, b""
         if not is_special:
-            rest_size = self._check_rest_size(header_size, value, len(lead))
-            more_lead = check_constants(self._layout, header, header_size, self._stream_offset)
-            if header_size + len(more_lead) < self._layout.prefix_size:
-                return 0
-        header_size += len(more_lead)
+            rest_size = _rest_size_of(self, header_size, value, len(lead))
+            if layout.constants:
+                more_lead = check_constants(layout, header, header_size, self._stream_offset)
+                if header_size + len(more_lead) < layout.prefix_size:
+                    return 0
+                header_size += len(more_lead)
         surplus = self._drop_surplus(header_size, in_chunk)
         header = self._header
         if is_special:
-            special = self._layout.specials[value]
+            special = layout.specials[value]
             delivered: tuple[Any, ...] = ()
             if self._spans is None:
                 delivered = (bytes(header) if self._raw else special,)
@@ -354,7 +357,7 @@ class FrameReader:
         rest_size -= len(more_lead)
         lead += more_lead
         whole_size = header_size + rest_size + len(self._trailer)
-        padding_size = self._layout.padding(whole_size)
+        padding_size = layout.padding(whole_size) if layout.align > 1 else 0
         whole_size += padding_size
         lead_size = len(lead)
         if not self._skipping:
@@ -404,19 +407,9 @@ class FrameReader:
         if found is None:
             return None
         header_size, value = found
-        return header_size, value, layout.lead_of(header, 0)
-
-    def _check_rest_size(self, header_size: int, value: int, lead_size: int) -> int:
-        """Return the size of the rest; raise or begin to skip if the frame is not allowed."""
-        header = bytes(self._header[:header_size])
-        size = check_rest_size(self._layout, header, value, lead_size, self._stream_offset)
-        if lead_size + size > self._layout.message_max:
-            if not self._skip:
-                raise _error_texts.declared_too_large(
-                    lead_size + size, self._layout.message_max, self._stream_offset, header
-                )
-            self._skipping = True
-        return size
+        if layout.kept:
+            return header_size, value, layout.lead_of(header, 0)
+        return header_size, value, bytes(header[len(magic) : layout.field_offset])
 
     def _read_rest(self, data: bytes, pos: int) -> int:
         """Keep the chunk's bytes of the rest, or discard them if the frame is skipped."""
@@ -462,8 +455,6 @@ class FrameReader:
 
     def _read_padding(self, data: bytes, pos: int, messages: list[Any]) -> int:
         """Take the padding; a message is delivered before it, a raw frame with it."""
-        if self._phase != IN_PADDING:
-            return pos
         taken = min(len(data) - pos, self._whole_size - self._pending)
         stop, pending = pos + taken, self._pending + taken
         padding = self._padding + data[pos:stop]
@@ -499,8 +490,12 @@ class FrameReader:
         offset, skipped = self._stream_offset + self._pending, self._skipped + skipped
         header, piece = bytearray(), bytearray()
         pieces: list[bytes] = []
-        headers: list[bytes] = [] if self._headers is None else self._headers
-        kept = (bytes(self._header),) if delivered else ()
+        headers: list[bytes] = []
+        kept: tuple[bytes, ...] = ()
+        if self._headers is not None:
+            headers = self._headers
+            if delivered:
+                kept = (bytes(self._header),)
         # A signal handler that raises can run at a call and at its return. No call from here on,
         # so that no message is delivered and also kept.
         headers += kept
@@ -523,6 +518,23 @@ class FrameReader:
         self._pending_lead = 0
         self._trailer_pos = 0
         self._padding = b""
+
+
+def _rest_size_of(reader: FrameReader, header_size: int, value: int, lead_size: int) -> int:
+    """Return the size of the rest; raise or begin to skip if the frame is not allowed."""
+    layout = reader._layout
+    size = value * layout.unit + layout.adjustment
+    if layout.rest_min <= size <= layout.rest_max and lead_size == layout.message_lead:
+        return size
+    header, offset = bytes(reader._header[:header_size]), reader._stream_offset
+    size = check_rest_size(layout, header, value, lead_size, offset)
+    if lead_size + size > layout.message_max:
+        if not reader._skip:
+            raise _error_texts.declared_too_large(
+                lead_size + size, layout.message_max, offset, header
+            )
+        reader._skipping = True
+    return size
 
 
 def describe_pending(reader: FrameReader) -> _error_texts.PendingFrame:

@@ -208,6 +208,8 @@ class Layout:
         """Return whether the length field itself holds a length, without a wider one."""
         if value > self.plain_max or (self.mask and value & ~self.mask):
             return False
+        if not self.wider:
+            return True
         # No generator expression: CPython 3.12 crashes if there is no memory to make one.
         return value not in [wide.key for wide in self.wider]
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NoReturn
 from . import _error_texts, errors
 from ._datagrams import largest_payload, split_datagram
 from .codec import DEFAULT_CODEC, Codec
-from .sockets.connecting import set_nodelay
+from .sockets.base import set_nodelay
 from .sockets.connection import FrameSocket
 from .sockets.datagrams import DatagramSocket
 

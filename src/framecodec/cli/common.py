@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .. import Codec, parse_codec
-from ..sockets.connecting import set_nodelay
+from ..sockets.base import set_nodelay
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -16,7 +16,7 @@ from typing import Any, Self, TypeAlias
 from urllib.parse import urlsplit
 
 from .. import errors
-from ..sockets.connecting import set_nodelay
+from ..sockets.base import set_nodelay
 from . import log
 
 try:

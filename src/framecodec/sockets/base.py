@@ -13,7 +13,14 @@ from typing import Any, NoReturn, Self, TypeAlias
 from .. import _error_texts
 from .._states import SocketState
 
-__all__ = ["SocketWrapper", "check_timeout", "locked_to_close", "mark_started"]
+__all__ = [
+    "SocketWrapper",
+    "check_timeout",
+    "is_unix",
+    "locked_to_close",
+    "mark_started",
+    "set_nodelay",
+]
 
 _Socket: TypeAlias = socket.socket  # for a class that has an attribute `socket`
 
@@ -142,3 +149,14 @@ def check_timeout(timeout: float | None) -> None:
 def mark_started(error: BaseException, started: bool) -> None:
     """Store in an error whether the message of the failed call is held, to be sent later."""
     error.message_started = started  # type: ignore[attr-defined]
+
+
+def is_unix(sock: socket.socket) -> bool:
+    """Return whether this is a Unix socket."""
+    return sock.family == getattr(socket, "AF_UNIX", None)
+
+
+def set_nodelay(sock: socket.socket) -> None:
+    """Switch Nagle's algorithm off."""
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

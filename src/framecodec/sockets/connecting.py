@@ -8,15 +8,14 @@ import socket
 from typing import Any, TypeAlias
 
 from ..codec import DEFAULT_CODEC, Codec
+from .base import set_nodelay
 from .connection import FrameSocket
 
 __all__ = [
     "Address",
     "connect",
     "host_and_port",
-    "is_unix",
     "new_unix_socket",
-    "set_nodelay",
     "unix_path",
 ]
 
@@ -126,14 +125,3 @@ def new_unix_socket(_path: str | bytes) -> socket.socket:
     if not hasattr(socket, "AF_UNIX"):
         raise OSError(errno.EAFNOSUPPORT, "this system has no Unix sockets; use (host, port)")
     return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-
-
-def is_unix(sock: socket.socket) -> bool:
-    """Return whether this is a Unix socket."""
-    return sock.family == getattr(socket, "AF_UNIX", None)
-
-
-def set_nodelay(sock: socket.socket) -> None:
-    """Switch Nagle's algorithm off."""
-    if sock.family in (socket.AF_INET, socket.AF_INET6):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

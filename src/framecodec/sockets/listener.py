@@ -14,13 +14,11 @@ from typing import Any, TypeAlias, final
 from .._inbox import check_seconds
 from .._states import SocketState
 from ..codec import DEFAULT_CODEC, Codec, check_codec
-from .base import SocketWrapper, locked_to_close
+from .base import SocketWrapper, is_unix, locked_to_close, set_nodelay
 from .connecting import (
     Address,
     host_and_port,
-    is_unix,
     new_unix_socket,
-    set_nodelay,
     unix_path,
 )
 from .connection import FrameSocket

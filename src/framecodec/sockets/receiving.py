@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import socket
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, final
 
@@ -11,6 +10,7 @@ from .. import _error_texts, errors
 from .._inbox import Inbox
 from .._states import ReceiveState
 from . import _fast_path_py
+from .base import is_unix
 from .waiting import READ, wait
 from .wire import Intake, Wire, is_time_out
 
@@ -108,8 +108,7 @@ class ReceiveSide:
         """The fast path. It has the ready messages and the state."""
         self.intake = Intake()
         self.read_ahead = read_ahead
-        is_unix = wire.sock.family == getattr(socket, "AF_UNIX", None)
-        self.read_size = _UNIX_READ_SIZE if is_unix else _READ_SIZE
+        self.read_size = _UNIX_READ_SIZE if is_unix(wire.sock) else _READ_SIZE
         self.stops_at_large = False
         """Receiving stops before a large message, which a call receives without the splitter."""
 

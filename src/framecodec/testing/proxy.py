@@ -23,7 +23,7 @@ from typing import Any, Literal, NamedTuple, Self, TypeAlias, final
 
 from ..sockets import connect
 from ..sockets import listen as _listen
-from ..sockets.connecting import set_nodelay
+from ..sockets.base import set_nodelay
 
 __all__ = ["ChunkingProxy", "Direction"]
 
