@@ -259,6 +259,11 @@ def test_length_includes_frame_needs_a_field_of_fixed_width(kind: str) -> None:
         ),
         (lambda: Codec.digits(2, specials={100: None}), ValueError, "100 does not fit"),
         (lambda: Codec.digits(2, specials={-1: None}), ValueError, "-1 does not fit"),
+        (
+            lambda: Codec.text(max_digits=1, specials={-10: None}),
+            ValueError,
+            "-10 does not fit.* -9 to 9",
+        ),
         (lambda: Codec.varint(max_width=1, specials={128: 0}), ValueError, "128 does not fit"),
         # codecs that could hold no message
         (lambda: Codec.uint(4, length_offset=9, max_message_size=8), ValueError, "no message fits"),

@@ -596,7 +596,7 @@ def _check_special_values(layout: Layout) -> None:
     if layout.kind == UINT:
         field_min = -layout.plain_max - 1 if layout.signed else 0
     else:
-        field_min = -MAX_VALUE if layout.kind == TEXT else 0
+        field_min = -layout.plain_max if layout.kind == TEXT else 0
     for value in layout.specials:
         if not field_min <= value <= layout.plain_max:
             raise ValueError(

@@ -120,6 +120,13 @@ class _Screen:
                 sys.stdout.write(text + "\n")
                 sys.stdout.flush()
 
+    def close(self) -> None:
+        """Let no thread write any more.
+
+        CPython aborts when it ends while a daemon thread has the lock of a standard stream.
+        """
+        self._lock.acquire(timeout=1)
+
     def note(self, text: str) -> None:
         """Print what is not a message, to standard error."""
         with self._lock:
@@ -145,32 +152,51 @@ def _read_lines(put: Callable[[_Event], None]) -> None:
     threading.Thread(target=read, daemon=True).start()
 
 
-@contextlib.contextmanager
-def _interruptible(events: queue.SimpleQueue[_Event]) -> Iterator[None]:
-    """Let Ctrl-C end the command wherever it arrives.
+class _Events:
+    """What the main thread waits for: lines, ends, and Ctrl-C.
 
-    CPython drops an exception that a signal handler raises inside a finalizer or a callback of a
-    weak reference. So the handler also puts an event into the queue, whose `put` is reentrant.
+    The handler of Ctrl-C puts an event into the queue, whose `put` is reentrant. It raises only
+    while the main thread sends, which can block. Elsewhere the exception could come out of a
+    finalizer or of a callback of a weak reference, where CPython prints a traceback and drops it.
     """
 
-    def interrupt(*_: object) -> None:
-        events.put(("interrupt", None))
-        raise KeyboardInterrupt
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+        self.put: Callable[[_Event], None] = self._queue.put
+        self._sending = False
 
-    previous = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
+    def take(self) -> _Event:
+        """Return the next event; raise KeyboardInterrupt after Ctrl-C."""
+        while True:  # with a time-out, because Windows delivers Ctrl-C only between waits
+            with contextlib.suppress(queue.Empty):
+                event = self._queue.get(timeout=0.2 if os.name == "nt" else 3600)
+                if event[0] == "interrupt":
+                    raise KeyboardInterrupt
+                return event
 
+    @contextlib.contextmanager
+    def with_interrupts(self) -> Iterator[None]:
+        """Make an event of Ctrl-C."""
 
-def _take(events: queue.SimpleQueue[_Event]) -> _Event:
-    while True:  # with a time-out, because Windows delivers Ctrl-C only between waits
-        with contextlib.suppress(queue.Empty):
-            event = events.get(timeout=0.2 if os.name == "nt" else 3600)
-            if event[0] == "interrupt":
+        def interrupt(*_: object) -> None:
+            self.put(("interrupt", None))
+            if self._sending:
                 raise KeyboardInterrupt
-            return event
+
+        previous = signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+    @contextlib.contextmanager
+    def sending(self) -> Iterator[None]:
+        """Let Ctrl-C end what may block."""
+        self._sending = True
+        try:
+            yield
+        finally:
+            self._sending = False
 
 
 def _send_line(
@@ -228,8 +254,9 @@ def _connect(arguments: argparse.Namespace) -> int:
     if (arguments.pipe is None) == (arguments.address is None):
         raise CommandError("give either an ADDRESS or --pipe COMMAND", 2)
     screen = _Screen(as_hex=arguments.hex)
-    events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
-    with _interruptible(events), _opened(arguments) as (conn, end_sending):
+    events = _Events()
+    opened = _opened(arguments)
+    with contextlib.closing(screen), opened as (conn, end_sending), events.with_interrupts():
         threading.Thread(
             target=_receive,
             args=(conn, screen, events.put),
@@ -238,9 +265,10 @@ def _connect(arguments: argparse.Namespace) -> int:
         ).start()
         _read_lines(events.put)
         while True:
-            kind, value = _take(events)
+            kind, value = events.take()
             if kind == "line":
-                _send_line(conn, value, arguments, screen)
+                with events.sending():
+                    _send_line(conn, value, arguments, screen)
             elif kind == "end of lines":
                 if not _end_sending(end_sending) and not arguments.once:
                     _wait_for_last_replies(events, screen)
@@ -261,7 +289,7 @@ def _end_sending(end_sending: Callable[[], None]) -> bool:
     return True
 
 
-def _wait_for_last_replies(events: queue.SimpleQueue[_Event], screen: _Screen) -> None:
+def _wait_for_last_replies(events: _Events, screen: _Screen) -> None:
     """Put an end into the queue when no message has arrived for a while, at once in a terminal."""
     pause = 0.0 if _stdin_is_terminal() else _LAST_REPLIES
 
@@ -397,9 +425,13 @@ def _datagram_socket(address: Any, codec: Codec | None, *, listening: bool) -> D
 
 
 def _listen(arguments: argparse.Namespace) -> int:
-    screen = _Screen(as_hex=arguments.hex)
-    if arguments.udp:
-        return _listen_to_datagrams(arguments, screen)
+    with contextlib.closing(_Screen(as_hex=arguments.hex)) as screen:
+        if arguments.udp:
+            return _listen_to_datagrams(arguments, screen)
+        return _listen_to_streams(arguments, screen)
+
+
+def _listen_to_streams(arguments: argparse.Namespace, screen: _Screen) -> int:
     context = None
     if arguments.cert is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -429,7 +461,7 @@ class _Server:
         self._arguments = arguments
         self._screen = screen
         self._context = context
-        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+        self._events = _Events()
         self._connections: dict[FrameSocket, str] = {}
         self._lines_ended = False
 
@@ -439,7 +471,7 @@ class _Server:
         if not self._arguments.echo:
             _read_lines(self._events.put)
         try:
-            with _interruptible(self._events):
+            with self._events.with_interrupts():
                 self._run()
         finally:
             for conn in list(self._connections):
@@ -448,7 +480,7 @@ class _Server:
 
     def _run(self) -> None:
         while True:
-            kind, value = _take(self._events)
+            kind, value = self._events.take()
             if kind == "output closed":
                 raise BrokenPipeError
             if kind == "cannot accept":
@@ -465,10 +497,9 @@ class _Server:
                 self._end_sending(conn)
         elif kind == "line":
             for conn in list(self._connections):
-                try:
+                # Its receiving thread reports the end.
+                with contextlib.suppress(OSError), self._events.sending():
                     _send_line(conn, value, self._arguments, self._screen)
-                except OSError:  # its receiving thread reports the end
-                    continue
         elif kind == "end of lines":
             self._lines_ended = True
             if _stdin_is_terminal():
@@ -520,9 +551,9 @@ class _Server:
 
 
 def _listen_to_datagrams(arguments: argparse.Namespace, screen: _Screen) -> int:
-    events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+    events = _Events()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_interruptible(events))
+        stack.enter_context(events.with_interrupts())
         datagrams = stack.enter_context(
             _datagram_socket(arguments.address, arguments.codec, listening=True)
         )
@@ -552,14 +583,14 @@ def _receive_datagrams(datagrams: DatagramSocket, put: Callable[[_Event], None])
 
 def _print_and_answer_datagrams(
     datagrams: DatagramSocket,
-    events: queue.SimpleQueue[_Event],
+    events: _Events,
     arguments: argparse.Namespace,
     screen: _Screen,
 ) -> None:
     """Print messages and send lines to the last sender, until --once or Ctrl-D ends it."""
     last_sender: Any = None
     while True:
-        kind, value = _take(events)
+        kind, value = events.take()
         if kind == "message":
             message, last_sender = value
             screen.message(message)
