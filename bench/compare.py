@@ -4,9 +4,11 @@
     python -m bench.compare main my-branch --only split encode --match "16 B"
 
 The benchmarks of this checkout measure both, each in a separate process, so a benchmark needs to
-exist only here. A round takes one sample of each in random order; the ratio is the median of the
-rounds' ratios. Compare a commit with itself to see the noise of the machine. This environment must
-have what framecodec's build needs (setuptools, Cython); no network is used.
+exist only here. A round takes one sample of each in random order. Where the memory of a process
+lies moves its times by up to 10 %, for all of its life, so both are measured in several pairs of
+processes: the ratio is the median of theirs, each the median of its rounds. Compare a commit with
+itself to see the noise of the machine. This environment must have what framecodec's build needs
+(setuptools, Cython); no network is used.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from .contenders import Missing
 from .harness import FULL, QUICK, Case, Entry, Scale
 
 ROOT = Path(__file__).parent.parent
+Pair = tuple[str, str]  # a case and a contender
 TIMEOUT = 300.0  # seconds, for a sample with all that it needs
 
 
@@ -45,6 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--match", default="", help="cases whose label contains this")
     parser.add_argument("--quick", action="store_true", help="fewer rounds, smaller sources")
     parser.add_argument("--rounds", type=int, help="rounds of every case")
+    parser.add_argument(
+        "--processes", type=int, default=3, help="pairs of processes that share the rounds"
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the order")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -61,35 +67,53 @@ def main(arguments: list[str] | None = None) -> int:
             _install(revision, Path(folder) / str(index))
             for index, revision in enumerate(options.revisions)
         ]
-        with contextlib.ExitStack() as stack:
-            workers = [
-                stack.enter_context(contextlib.closing(_Worker(path, options)))
-                for path in installed
-            ]
-            _compare(workers, options.revisions, rounds, rng)
+        samples: dict[Pair, list[list[list[float]]]] = {}
+        for turn in range(options.processes):
+            with contextlib.ExitStack() as stack:
+                workers = [
+                    stack.enter_context(contextlib.closing(_Worker(path, options)))
+                    for path in installed
+                ]
+                _sample(workers, -(-rounds // options.processes), rng, samples)
+            print(f"processes {turn + 1} of {options.processes}", file=sys.stderr, flush=True)
+        _print(options.revisions, samples)
     return 0
 
 
-def _compare(workers: list[_Worker], revisions: list[str], rounds: int, rng: random.Random) -> None:
-    first, second = revisions
-    print(f"| | {first}, ns | spread | {second}, ns | spread | {second} : {first} |")
-    print("|---|---:|---:|---:|---:|---:|", flush=True)
-    common = [pair for pair in workers[0].pairs if pair in workers[1].pairs]
-    for pair in common:
+def _sample(
+    workers: list[_Worker],
+    rounds: int,
+    rng: random.Random,
+    samples: dict[Pair, list[list[list[float]]]],
+) -> None:
+    """Add what one process of each commit measures: for each pair a list of both lists."""
+    for pair in [pair for pair in workers[0].pairs if pair in workers[1].pairs]:
         if not all([worker.ask("begin", pair) for worker in workers]):
             continue
-        samples: list[list[float]] = [[], []]
+        both: list[list[float]] = [[], []]
         for number in range(rounds):
             for index in rng.sample((0, 1), 2):
-                samples[index].append(workers[index].ask("sample", number))
+                both[index].append(workers[index].ask("sample", number))
         for worker in workers:
             worker.ask("end", None)
+        samples.setdefault((pair[0], pair[1]), []).append(both)
+
+
+def _print(revisions: list[str], samples: dict[Pair, list[list[list[float]]]]) -> None:
+    """Print a row for each pair; the last cell is the ratio of each pair of processes."""
+    first, second = revisions
+    print(f"| | {first}, ns | spread | {second}, ns | spread | {second} : {first} | processes |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    for pair, turns in samples.items():
         cells = []
-        for values in samples:
+        for index in (0, 1):
+            values = [value for both in turns for value in both[index]]
             result = harness.Result("", "", {}, "", {"": values})
             cells.append(f"{harness.figure(result.median(''))} | ±{result.spread(''):.0%}")
-        ratio = statistics.median(b / a for a, b in zip(*samples, strict=True))
-        print(f"| {pair[0]}: {pair[1]} | {cells[0]} | {cells[1]} | {ratio:.3f} |", flush=True)
+        ratios = [statistics.median(b / a for a, b in zip(*both, strict=True)) for both in turns]
+        each = " ".join(f"{ratio:.2f}" for ratio in ratios)
+        median = statistics.median(ratios)
+        print(f"| {pair[0]}: {pair[1]} | {cells[0]} | {cells[1]} | {median:.3f} | {each} |")
 
 
 def _install(revision: str, folder: Path) -> Path:
