@@ -31,6 +31,7 @@ LAYERS = [
     },
     {"_likely_causes.py": "guesses why a peer's bytes are not the frames that the codec expects"},
     {"_error_texts.py": "the texts of errors that several modules raise"},
+    {"_choice.py": "several layouts on one stream: a byte of each frame chooses"},
     {
         "_states.py": "the states of a connection's two directions",
         "_shapes.py": "parse and build functions of the formats whose shape needs code",

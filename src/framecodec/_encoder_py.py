@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any, final
 
 from . import _error_texts
 from ._bytes_like import view_bytes
+from ._choice import Described, choice_parts
 from ._custom_header import build_header
 from ._layout import (
     BCD,
     BER,
+    CHOICE,
     CUSTOM,
     DIGITS,
     FIXED,
@@ -55,10 +57,20 @@ class Encoder:
         TypeError: `codec` is not a `Codec`.
     """
 
-    __slots__ = ("_bytes_are_special", "_layout", "_message_max", "_pack", "_special_values")
+    __slots__ = (
+        "_alternatives",
+        "_bytes_are_special",
+        "_layout",
+        "_message_max",
+        "_pack",
+        "_special_values",
+    )
 
     def __init__(self, codec: HasLayout) -> None:
         self._layout = layout = layout_of(codec)
+        self._alternatives: list[Any] = []  # of a choice
+        if layout.choice is not None:
+            self._alternatives = [Encoder(Described(each)) for each in layout.choice.layouts]
         self._message_max = layout.message_max
         self._special_values = layout.special_values
         self._bytes_are_special = layout.bytes_are_special
@@ -126,6 +138,8 @@ class Encoder:
             FrameError, TypeError, BufferError: As for `encode`.
         """
         layout = self._layout
+        if layout.kind == CHOICE:
+            return choice_parts(layout.choice, self._alternatives, message)
         if self._special_values and (self._bytes_are_special or type(message) is not bytes):
             special = self._special_value(message)
             if special is not None:
@@ -145,6 +159,8 @@ class Encoder:
                     start = bytes(data[: layout.message_prefix])
                     self._check_start(start)
                     header = self._header(start, value)
+                    if layout.own_bits:
+                        carried = len(start)
                 else:
                     header = layout.magic + bytes(data[:carried]) + self._field(value)
         except BaseException:
@@ -216,14 +232,24 @@ class Encoder:
             for index, pos in enumerate(layout.kept, layout.lead_size):
                 if start[index] & mask[pos]:
                     raise _error_texts.length_bits_in_message(index, start[index], mask[pos])
+        for own in layout.own_bits:
+            position = layout.message_position(own.offset)
+            if start[position] & own.mask:
+                raise _error_texts.own_bits_in_message(position, start[position], own.mask)
 
     def _header(self, start: bytes, value: int) -> bytes:
-        """Return the magic, the lead and the length field."""
+        """Return the magic, the lead and the length field, and what follows up to own bits."""
         layout = self._layout
         field = bytearray(self._field(value))
         for index, pos in enumerate(layout.kept, layout.lead_size):
             field[pos] |= start[index]
-        return layout.magic + start[: layout.lead_size] + bytes(field)
+        header = layout.magic + start[: layout.lead_size] + bytes(field)
+        if layout.own_bits:
+            whole = bytearray(header + start[layout.message_lead :])
+            for own in layout.own_bits:
+                whole[own.offset] |= own.value
+            return bytes(whole)
+        return header
 
     def _field(self, value: int) -> bytes:
         """Return the length field of a value."""

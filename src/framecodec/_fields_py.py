@@ -21,6 +21,7 @@ from ._encoder_py import STRUCT_FORMATS, struct_format
 from ._layout import (
     BCD,
     BER,
+    CHOICE,
     CUSTOM,
     DIGITS,
     FIXED,
@@ -141,6 +142,7 @@ _READ_FIELD: dict[int, Reader] = {
     FIXED: _read_fixed,
     HEADERS: _read_nothing,
     CUSTOM: _read_nothing,
+    CHOICE: _read_nothing,  # its alternatives have readers
 }
 
 

@@ -301,6 +301,7 @@ class Splitter(FrameReader):
             raise
         self._header, self._piece, self._pieces = header, piece, pieces
         self._phase, self._pending, self._given = IN_HEADER, 0, _NOTHING
+        self._layout = self._choice_layout
         self._not_taken = self._surplus_bytes = b""
         self._buffer = None
         self._detached = True
@@ -470,7 +471,7 @@ class Splitter(FrameReader):
 def scan(codec: HasLayout, data: Buffer, *, raw: bool = False) -> Spans:
     """Find all whole frames at the start of a buffer; see `Codec.scan`."""
     layout = layout_of(codec)
-    if not raw and layout.message_lead:
+    if not raw and (layout.message_lead or (layout.choice and layout.choice.has_lead)):
         raise _error_texts.scan_with_lead()
     view = view_bytes(data)
     splitter = Splitter(codec, raw=raw)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from .. import _error_texts, errors
 from .._custom_header import read_header
+from .._layout import Layout
 from .._outbox import GATHER_SIZE
 from .._states import ReceiveState
 
@@ -95,6 +96,7 @@ class IncomingMessage:
         "frame_size",
         "header",
         "in_trailer",
+        "layout",
         "lead",
         "missing",
         "offset",
@@ -112,6 +114,7 @@ class IncomingMessage:
         trailer: bytes = b"",
         header: bytes = b"",
         lead: bytes | None = b"",
+        layout: Layout | None = None,
         offset: int = 0,
         frame_size: int = 0,
         buffer: memoryview = NO_BYTES,
@@ -127,6 +130,8 @@ class IncomingMessage:
         self.header = header
         self.lead = lead
         """None is not known before `join`."""
+        self.layout = layout
+        """Of its frame."""
         self.offset = offset
         """The stream position of its frame."""
         self.frame_size = frame_size
@@ -239,8 +244,9 @@ def _take_ready(side: ReceiveSide, capacity: int | None) -> IncomingMessage:
 
 def _divert(side: ReceiveSide, capacity: int | None) -> IncomingMessage:
     """Take the pending frame from the splitter; another splitter gets what follows it."""
-    inbox, layout = side.inbox, side.inbox.codec.layout
+    inbox = side.inbox
     old = inbox.splitter
+    layout = old._pending_frame().layout  # of a choice, that of the alternative
     header, received, offset = old.pending_header, old.pending, old.stream_offset
     frame_size = received + old.bytes_needed
     lead: bytes | None
@@ -248,13 +254,14 @@ def _divert(side: ReceiveSide, capacity: int | None) -> IncomingMessage:
         parsed = read_header(layout, header, offset)
         lead = None if parsed is None else parsed[2]
     else:
-        lead = header[len(layout.magic) : len(layout.magic) + layout.lead_size]
+        lead = layout.begun_message(header)
     message = IncomingMessage(
         size=len(lead or b"") + frame_size - len(header) - len(layout.trailer),
         missing=frame_size - received - len(layout.trailer),
         trailer=layout.trailer,
         header=header,
         lead=lead,
+        layout=layout,
         offset=offset,
         frame_size=frame_size,
         buffer=memoryview(bytearray(side.read_size)),
@@ -285,7 +292,8 @@ def _join(side: ReceiveSide, message: IncomingMessage) -> None:
     lead = message.lead
     if lead is None and message.unfinished is not None:
         # parse() looks further than the header, which the splitter has given back by now.
-        layout = side.inbox.codec.layout
+        layout = message.layout
+        assert layout is not None
         seen = message.unfinished[: len(layout.magic) + layout.max_header]
         parsed = read_header(layout, seen, message.offset)
         if parsed is None or parsed[0] != len(message.header):
@@ -503,7 +511,7 @@ class OutgoingFile:
             size = available
         elif not 0 <= size <= available:
             raise _file_has_not(size, available)
-        if size < GATHER_SIZE:
+        if size < GATHER_SIZE or codec.layout.choice is not None:
             return bytes(file.read(size))
         # The codec sees the message as a memory map, of which it reads only a few pages.
         aligned = position - position % mmap.ALLOCATIONGRANULARITY
@@ -515,7 +523,8 @@ class OutgoingFile:
     @classmethod
     def _open_readable(cls, file: Any, size: int, codec: Codec) -> OutgoingFile | bytes:
         layout = codec.layout
-        if size < GATHER_SIZE or layout.build is not None:
+        needs_all = layout.build is not None or layout.choice is not None or layout.constants
+        if size < GATHER_SIZE or needs_all:
             data = bytearray()
             while len(data) < size and (chunk := file.read(size - len(data))):
                 data += chunk
@@ -523,7 +532,7 @@ class OutgoingFile:
                 raise _file_has_not(size, len(data))
             return bytes(data)
         message = mmap.mmap(-1, size)  # only the lead is written; other pages take no memory
-        message[: layout.lead_size] = file.read(layout.lead_size)
+        message[: layout.message_lead] = file.read(layout.message_lead)
         return cls._around(file, -1, 0, memoryview(message), codec)
 
     @classmethod
