@@ -31,7 +31,11 @@ LAYERS = [
     },
     {"_likely_causes.py": "guesses why a peer's bytes are not the frames that the codec expects"},
     {"_error_texts.py": "the texts of errors that several modules raise"},
-    {"_choice.py": "several layouts on one stream: a byte of each frame chooses"},
+    {
+        "_choice.py": "several layouts on one stream: a byte of each frame chooses",
+        "_choice_constructors.py": "the constructors of codecs that are made of other codecs",
+    },
+    {"_choice_parameters.py": "the alternatives of a choice, checked and turned into one tree"},
     {
         "_states.py": "the states of a connection's two directions",
         "_shapes.py": "parse and build functions of the formats whose shape needs code",
@@ -54,6 +58,7 @@ LAYERS = [
         "_fields_py.py": "the length fields, in Python",
         "_spans_py.py": "the positions of frames in a buffer, in Python",
     },
+    {"_chosen_frames_py.py": "the frames of a choice, in Python"},
     {"_frame_reader_py.py": "the parsing part of the splitter, in Python"},
     {
         "_splitter.pyx": "bytes to messages, compiled",

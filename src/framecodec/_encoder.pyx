@@ -99,6 +99,68 @@ cdef bint _forget_bad_key() except -1:
     return -1
 
 
+cdef class Encoder
+
+
+@cython.final
+cdef class _Alternatives:
+    """The encoders of the alternatives of a choice."""
+
+    cdef const Shape* root  # of the choice
+    cdef list encoders
+
+    def __cinit__(self, layout):
+        self.root = shape_in(layout.numbers)
+        self.encoders = [Encoder(Described(each)) for each in layout.choice.layouts]
+
+    cdef Py_ssize_t measure(self, list batch, Py_ssize_t count, Py_ssize_t largest):
+        """Return the same for a choice."""
+        cdef Py_ssize_t total = 0
+        cdef Py_ssize_t i, frame_size
+        cdef PyObject* message
+        for i in range(count):
+            message = PyList_GET_ITEM(batch, i)
+            if not _is_bytes(message) or _bytes_size(message) > largest:
+                return -1
+            if self.chosen(bytes_at(message), _bytes_size(message), &frame_size) is None:
+                return -1
+            if total > LARGEST_SIZE - frame_size:
+                return -1
+            total += frame_size
+        return total
+
+    cdef int write(self, uint8_t* p, list batch, Py_ssize_t count) except -1:
+        cdef Py_ssize_t i, frame_size
+        cdef PyObject* message
+        cdef Encoder encoder
+        for i in range(count):
+            message = PyList_GET_ITEM(batch, i)
+            encoder = self.chosen(bytes_at(message), _bytes_size(message), &frame_size)
+            p += encoder._write_frame(p, bytes_at(message), _bytes_size(message))
+        return 0
+
+    cdef Encoder chosen(self, const uint8_t* message, Py_ssize_t size, Py_ssize_t* frame_size):
+        """Return the encoder of the first alternative that a message's frame chooses.
+
+        None leaves the message to the slow path.
+        """
+        cdef const Shape* root = self.root
+        cdef Encoder encoder
+        cdef Py_ssize_t pos
+        cdef int i
+        for i in range(root.alternative_count):
+            pos = root.gates[i].position
+            if 0 <= pos < size and not root.gates[i].allowed[message[pos]]:
+                continue
+            encoder = <Encoder>PyList_GET_ITEM(self.encoders, i)
+            if encoder._shape.kind >= HEADERS or encoder._special_values:
+                return None
+            frame_size[0] = encoder._try_frame_size(message, size)
+            if frame_size[0] and _chooses(encoder, root, i, message, size):
+                return encoder
+        return None
+
+
 @cython.final
 cdef class Encoder:
     """Encoder(codec)\n--\n
@@ -121,7 +183,7 @@ cdef class Encoder:
     cdef bint _bytes_are_special  # some special object is bytes-like
     cdef bint _plain  # UINT, no special, and nothing else in the frame but the rest
     cdef bint _may_choose  # a choice whose messages have no names
-    cdef list _alternatives  # of a choice: the encoder of each
+    cdef _Alternatives _alternatives  # of a choice
 
     def __cinit__(self, codec):
         self._layout = layout = layout_of(codec)
@@ -132,7 +194,7 @@ cdef class Encoder:
         self._plain = layout.plain and layout.rest_min == 0 and not layout.adjustment
         self._plain = self._plain and not layout.specials
         if layout.choice is not None:
-            self._alternatives = [Encoder(Described(each)) for each in layout.choice.layouts]
+            self._alternatives = _Alternatives(layout)
             self._may_choose = not self._shape.tagged
 
     def encode(self, message, /):
@@ -163,7 +225,7 @@ cdef class Encoder:
                 return frame
             data = <const uint8_t*>PyBytes_AS_STRING(message)
             if self._may_choose:
-                encoder = self._chosen(data, size, &frame_size)
+                encoder = self._alternatives.chosen(data, size, &frame_size)
                 if encoder is not None:
                     frame = PyBytes_FromStringAndSize(NULL, frame_size)
                     encoder._write_frame(<uint8_t*>PyBytes_AS_STRING(frame), data, size)
@@ -208,7 +270,7 @@ cdef class Encoder:
         if self._plain:
             size = self._measure_plain(batch, count, largest)
         elif self._may_choose:
-            size = self._measure_chosen(batch, count, largest)
+            size = self._alternatives.measure(batch, count, largest)
         else:
             size = self._measure(batch, count, largest)
         if size < 0:
@@ -217,7 +279,7 @@ cdef class Encoder:
         if self._plain:
             self._write_plain(<uint8_t*>PyBytes_AS_STRING(frames), batch, count)
         elif self._may_choose:
-            self._write_chosen(<uint8_t*>PyBytes_AS_STRING(frames), batch, count)
+            self._alternatives.write(<uint8_t*>PyBytes_AS_STRING(frames), batch, count)
         else:
             self._write(<uint8_t*>PyBytes_AS_STRING(frames), batch, count)
         return frames
@@ -273,96 +335,6 @@ cdef class Encoder:
             message = PyList_GET_ITEM(batch, i)
             p += self._write_frame(p, bytes_at(message), _bytes_size(message))
 
-    cdef Py_ssize_t _measure_chosen(self, list batch, Py_ssize_t count, Py_ssize_t largest):
-        """Return the same for a choice."""
-        cdef Py_ssize_t total = 0
-        cdef Py_ssize_t i, frame_size
-        cdef PyObject* message
-        for i in range(count):
-            message = PyList_GET_ITEM(batch, i)
-            if not _is_bytes(message) or _bytes_size(message) > largest:
-                return -1
-            if self._chosen(bytes_at(message), _bytes_size(message), &frame_size) is None:
-                return -1
-            if total > LARGEST_SIZE - frame_size:
-                return -1
-            total += frame_size
-        return total
-
-    cdef int _write_chosen(self, uint8_t* p, list batch, Py_ssize_t count) except -1:
-        cdef Py_ssize_t i, frame_size
-        cdef PyObject* message
-        cdef Encoder encoder
-        for i in range(count):
-            message = PyList_GET_ITEM(batch, i)
-            encoder = self._chosen(bytes_at(message), _bytes_size(message), &frame_size)
-            p += encoder._write_frame(p, bytes_at(message), _bytes_size(message))
-        return 0
-
-    cdef Encoder _chosen(self, const uint8_t* message, Py_ssize_t size, Py_ssize_t* frame_size):
-        """Return the encoder of the first alternative that a message's frame chooses.
-
-        None leaves the message to the slow path.
-        """
-        cdef const Shape* root = self._shape
-        cdef Encoder encoder
-        cdef Py_ssize_t pos
-        cdef int i
-        for i in range(root.alternative_count):
-            pos = root.gates[i].position
-            if 0 <= pos < size and not root.gates[i].allowed[message[pos]]:
-                continue
-            encoder = <Encoder>PyList_GET_ITEM(self._alternatives, i)
-            if encoder._shape.kind >= HEADERS or encoder._special_values:
-                return None
-            frame_size[0] = encoder._try_frame_size(message, size)
-            if frame_size[0] and encoder._chooses(root, i, message, size):
-                return encoder
-        return None
-
-    cdef bint _chooses(
-        self, const Shape* root, int number, const uint8_t* message, Py_ssize_t size
-    ) noexcept:
-        """Return whether the frame of a message, which was measured, chooses an alternative."""
-        cdef const ChoiceNode* node = root.nodes
-        cdef int found
-        while True:
-            found = node.nexts[self._frame_byte(node.offset, message, size)]
-            if found >= 0 or found == NOTHING:
-                return found == number
-            node = root.nodes + (-1 - found)
-
-    cdef uint8_t _frame_byte(
-        self, Py_ssize_t offset, const uint8_t* message, Py_ssize_t size
-    ) noexcept:
-        """Return the byte at an offset of a frame that is not written yet."""
-        cdef const Shape* shape = self._shape
-        cdef uint8_t field[128]
-        cdef uint64_t value
-        cdef Py_ssize_t pos
-        cdef uint8_t byte = 0
-        cdef int i
-        if offset < shape.magic_size:
-            byte = shape.magic[offset]
-        elif offset < shape.field_offset:
-            byte = message[offset - shape.magic_size]
-        else:
-            value = <uint64_t>(size - shape.message_lead - shape.adjustment) // shape.unit
-            pos = self._field_size(value)
-            if offset < shape.field_offset + pos:
-                self._write_field(field, message, value, pos)
-                byte = field[offset - shape.field_offset]
-            else:
-                pos = offset - shape.field_offset - pos + shape.message_lead
-                if pos < size:
-                    byte = message[pos]
-                elif pos < size + shape.trailer_size:
-                    byte = shape.trailer[pos - size]
-        for i in range(shape.own_count):
-            if shape.own[i].offset == offset:
-                byte |= shape.own[i].value
-        return byte
-
     cdef bytes _encode_any(self, list messages):
         cdef list parts = []
         for message in messages:
@@ -379,7 +351,7 @@ cdef class Encoder:
         """
         cdef Py_ssize_t size, carried, padding
         if self._shape.kind == CHOICE:
-            return choice_parts(self._layout.choice, self._alternatives, message)
+            return choice_parts(self._layout.choice, self._alternatives.encoders, message)
         if self._special_values and (self._bytes_are_special or not PyBytes_CheckExact(message)):
             special = self._special_value(message)
             if special is not None:
@@ -666,3 +638,51 @@ cdef class Encoder:
         if self._shape.kind == TEXT:
             return digits.encode() + layout.end
         return f"{layout.name}: {value}\r\n\r\n".encode()
+
+
+# --- choices ---------------------------------------------------------------------------------------
+
+
+cdef bint _chooses(
+    Encoder encoder, const Shape* root, int number, const uint8_t* message, Py_ssize_t size
+) noexcept:
+    """Return whether the frame of a message, which was measured, chooses an alternative."""
+    cdef const ChoiceNode* node = root.nodes
+    cdef int found
+    while True:
+        found = node.nexts[_frame_byte(encoder, node.offset, message, size)]
+        if found >= 0 or found == NOTHING:
+            return found == number
+        node = root.nodes + (-1 - found)
+
+
+cdef uint8_t _frame_byte(
+    Encoder encoder, Py_ssize_t offset, const uint8_t* message, Py_ssize_t size
+) noexcept:
+    """Return the byte at an offset of a frame that is not written yet."""
+    cdef const Shape* shape = encoder._shape
+    cdef uint8_t field[128]
+    cdef uint64_t value
+    cdef Py_ssize_t pos
+    cdef uint8_t byte = 0
+    cdef int i
+    if offset < shape.magic_size:
+        byte = shape.magic[offset]
+    elif offset < shape.field_offset:
+        byte = message[offset - shape.magic_size]
+    else:
+        value = <uint64_t>(size - shape.message_lead - shape.adjustment) // shape.unit
+        pos = encoder._field_size(value)
+        if offset < shape.field_offset + pos:
+            encoder._write_field(field, message, value, pos)
+            byte = field[offset - shape.field_offset]
+        else:
+            pos = offset - shape.field_offset - pos + shape.message_lead
+            if pos < size:
+                byte = message[pos]
+            elif pos < size + shape.trailer_size:
+                byte = shape.trailer[pos - size]
+    for i in range(shape.own_count):
+        if shape.own[i].offset == offset:
+            byte |= shape.own[i].value
+    return byte

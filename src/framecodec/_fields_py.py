@@ -38,6 +38,7 @@ __all__ = [
     "Reader",
     "check_constants",
     "check_lead_constants",
+    "check_magic",
     "check_rest_size",
     "common_size",
     "reader_of",
@@ -295,6 +296,14 @@ PARSE_FIELD: dict[int, Parser] = {
 
 
 # --- constants and sizes --------------------------------------------------------------------------
+
+
+def check_magic(layout: Layout, header: bytearray, stream_offset: int) -> None:
+    """Check the magic, as far as the header arrived."""
+    magic = layout.magic
+    if not header.startswith(magic[: len(header)]):
+        right = common_size(header, magic)
+        raise _error_texts.wrong_magic(magic, stream_offset, bytes(header[: right + 1]))
 
 
 def check_lead_constants(layout: Layout, header: bytearray, stream_offset: int) -> None:

@@ -35,12 +35,14 @@ from collections.abc import Callable
 from typing import Any
 
 from . import _error_texts
-from ._choice import NOTHING, Choice, choose, tagged, wrong_choice
+from ._choice import Choice
+from ._chosen_frames_py import choose_layout, read_chosen_frames, unchoose, with_names
 from ._custom_header import read_header
 from ._fields_py import (
     PARSE_FIELD,
     check_constants,
     check_lead_constants,
+    check_magic,
     check_rest_size,
     common_size,
     reader_of,
@@ -176,7 +178,7 @@ class FrameReader:
                 if self._unpack is not None:
                     pos = self._read_plain_frames(data, pos, messages, self._unpack)
                 elif self._choice is not None:
-                    pos = self._read_chosen_frames(data, pos, messages, self._choice)
+                    pos = read_chosen_frames(self, data, pos, messages, self._choice)
                 else:
                     pos = self._read_whole_frames(data, pos, messages)
                 if pos == len(data):
@@ -296,93 +298,7 @@ class FrameReader:
             self._counting = False
         return pos
 
-    def _read_chosen_frames(
-        self, data: bytes, pos: int, messages: list[Any], choice: Choice
-    ) -> int:
-        """Take ordinary frames of the alternatives of a choice."""
-        first_pos, size, count = pos, len(data), len(messages)
-        layouts, tags, append = choice.layouts, choice.tags, messages.append
-        self._counting = True
-        try:
-            raw = self._raw
-            scanned = None if self._spans is None else self._spans.add
-            keep_header = None if self._headers is None else self._headers.append
-            offset = self._stream_offset - first_pos  # of the chunk
-            while True:
-                number, _ = choose(choice, data, pos)
-                if number is None or number < 0:
-                    break
-                layout = layouts[number]
-                found = reader_of(layout)(layout, data, pos + layout.field_offset)
-                if found is None:
-                    break
-                value, rest_pos = found
-                rest_stop = rest_pos + value * layout.unit + layout.adjustment
-                stop = rest_stop + len(layout.trailer)
-                low, span = layout.quick_range
-                if stop > size or value < low or value > low + span:
-                    break
-                if layout.extended:
-                    stop += layout.padding(stop - pos)
-                    if stop > size or not layout.has_constants(data, pos):
-                        break
-                if not data.startswith(layout.magic, pos):
-                    break
-                if not data.startswith(layout.trailer, rest_stop):
-                    break
-                if scanned is not None:
-                    if raw:
-                        scanned(offset + pos, offset + stop)
-                    else:
-                        scanned(offset + rest_pos, offset + rest_stop)
-                elif raw:
-                    append(data[pos:stop])
-                else:
-                    message: Any = layout.lead_of(data, pos) + data[rest_pos:rest_stop]
-                    if layout.own_bits:
-                        message = layout.without_own_bits(message)
-                    if tags[number]:
-                        message = tagged(tags[number], message)
-                    if keep_header is not None:
-                        keep_header(data[pos : max(rest_pos, pos + layout.prefix_size)])
-                    append(message)
-                pos = stop
-        except BaseException:
-            pos = _skip_chosen(choice, data, first_pos, len(messages) - count)
-            raise
-        finally:
-            try:
-                self._stream_offset += pos - first_pos
-            except MemoryError:  # once more: the messages are in the list already
-                self._stream_offset += pos - first_pos
-            self._counting = False
-        return pos
-
     # --- the slow path: one frame, part by part ---------------------------------------------------
-
-    def _choose_layout(self, data: bytes, pos: int, choice: Choice) -> int:
-        """Gather the header up to the byte that chooses, and take the layout that it chooses."""
-        header = self._header
-        found, number = choose(choice, header)
-        while found is None:
-            piece = data[pos : pos + choice.nodes[number].offset + 1 - len(header)]
-            pending = self._pending + len(piece)  # first what can fail, as in _read_header()
-            pos += len(piece)
-            header += piece
-            self._pending = pending
-            self._check_magic(header)
-            if not piece:
-                return pos
-            found, number = choose(choice, header)
-        if found == NOTHING:
-            seen = bytes(header[: choice.nodes[number].offset + 1])
-            raise wrong_choice(choice, number, self._stream_offset, seen)
-        layout = choice.layouts[found]
-        limit, tag = layout.longest_header, choice.tags[found]
-        self._magic, self._trailer = layout.magic, layout.trailer
-        self._header_limit, self._tag = limit, tag
-        self._layout = layout
-        return pos
 
     def _read_header(self, data: bytes, pos: int, messages: list[Any]) -> int:
         """Gather the header and parse it; deliver a special or prepare for a rest."""
@@ -390,7 +306,7 @@ class FrameReader:
             return pos
         past_magic = len(self._header) >= len(self._magic)
         if self._choice is not None and self._layout.kind == CHOICE:
-            pos = self._choose_layout(data, pos, self._choice)
+            pos = choose_layout(self, data, pos, self._choice)
             if self._layout.kind == CHOICE:
                 return pos
             past_magic = False  # what was gathered to choose is not parsed yet
@@ -450,7 +366,7 @@ class FrameReader:
                 self._spans.add(self._stream_offset, self._stream_offset + header_size)
             else:
                 raise _error_texts.scan_of_special(special, self._stream_offset)
-            self._end_frame(messages, self._with_names(delivered))
+            self._end_frame(messages, with_names(self, delivered))
             return surplus
         if self._spans is not None:
             if lead and not self._raw:
@@ -484,19 +400,6 @@ class FrameReader:
             self._header, self._surplus_bytes, self._pending = kept, looked_ahead, pending
         return surplus
 
-    def _check_magic(self, header: bytearray) -> None:
-        magic = self._layout.magic
-        if not header.startswith(magic[: len(header)]):
-            right = common_size(header, magic)
-            seen = bytes(header[: right + 1])
-            raise _error_texts.wrong_magic(magic, self._stream_offset, seen)
-
-    def _with_names(self, delivered: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Return what is delivered, with the names of the alternative of a tagged choice."""
-        if not self._tag or self._raw:
-            return delivered
-        return tuple(tagged(self._tag, message) for message in delivered)
-
     def _parse_header(self, header: bytearray) -> tuple[int, int, bytes] | None:
         """Return header size, field value and lead, or None if more bytes are needed.
 
@@ -505,7 +408,7 @@ class FrameReader:
         """
         layout, offset = self._layout, self._stream_offset
         magic = layout.magic
-        self._check_magic(header)
+        check_magic(layout, header, offset)
         if len(header) < len(magic):
             return None
         if layout.constants:
@@ -599,7 +502,7 @@ class FrameReader:
         else:
             end = (self._trailer + self._padding) if self._raw else b""
             message = b"".join([*self._pieces, self._piece, end])
-            self._end_frame(messages, self._with_names((message,)))
+            self._end_frame(messages, with_names(self, (message,)))
 
     def _end_frame(self, messages: list[Any], delivered: tuple[Any, ...], skipped: int = 0) -> None:
         """Deliver a frame's message, if it has one, and prepare for the next frame."""
@@ -635,20 +538,7 @@ class FrameReader:
         self._trailer_pos = 0
         self._padding = b""
         if self._choice is not None:
-            layout = self._choice_layout
-            self._magic, self._trailer = layout.magic, layout.trailer
-            self._header_limit = layout.longest_header
-            self._tag = ()
-            self._layout = layout
-
-
-def _skip_chosen(choice: Choice, data: bytes, pos: int, count: int) -> int:
-    """Return the same as `skip_frames`, for frames of alternatives of a choice."""
-    for _ in range(count):
-        number, _ = choose(choice, data, pos)
-        assert number is not None
-        pos = skip_frames(choice.layouts[number], data, pos, 1)
-    return pos
+            unchoose(self)
 
 
 def _rest_size_of(reader: FrameReader, header_size: int, value: int, lead_size: int) -> int:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Literal, TypedDict
 
 from ._bytes_like import view_bytes
-from ._choice import make_choice
+from ._choice_parameters import choice_layout
 from ._layout import (
     BCD,
     BER,
@@ -514,27 +514,10 @@ def _custom_layout(parameters: dict[str, Any]) -> Layout:
 
 
 def _choice_layout(parameters: dict[str, Any]) -> Layout:
-    for name in sorted({*COMMON_DEFAULTS} - {"max_message_size"}):
-        if parameters[name] != COMMON_DEFAULTS[name]:  # type: ignore[literal-required]
-            raise ValueError(
-                f"{name} has no meaning for Codec.choice(); give it to the alternatives"
-            )
+    _check_unused(parameters, "choice", sorted({*COMMON_DEFAULTS} - {"max_message_size"}))
     _check_int(parameters, "offset", 0, _LARGEST_OFFSET)
     _check_int(parameters, "mask", 1, 0xFF)
-    limit = parameters["max_message_size"]
-    choice, magic = make_choice(parameters, NO_LIMIT if limit is None else limit)
-    largest = max(layout.message_max for layout in choice.layouts)
-    return Layout(
-        kind=CHOICE,
-        magic=magic,
-        field_offset=len(magic),
-        max_header=max(
-            *(node.offset + 1 for node in choice.nodes),
-            *(layout.longest_header for layout in choice.layouts),
-        ),
-        max_message_size=min(NO_LIMIT if limit is None else limit, largest),
-        choice=choice,
-    )
+    return choice_layout(parameters)
 
 
 def _common_layout(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack, final
 
 from . import _error_texts, errors
+from ._choice_constructors import ChoiceConstructors
 from ._files import read_messages, write_messages
 from ._layout import Layout, not_a_codec
 from ._parameters import (
@@ -30,7 +31,7 @@ __all__ = ["DEFAULT_CODEC", "DEFAULT_MAX_MESSAGE_SIZE", "Codec", "check_codec"]
 
 
 @final
-class Codec:
+class Codec(ChoiceConstructors):
     """The shape of a length-prefixed frame.
 
     A message is its frame without the parts that the codec owns: magic, length field and trailer::
@@ -41,7 +42,7 @@ class Codec:
     So ``decode(encode(m)) == m`` for every shape.
 
     Make one with a constructor: `uint`, `struct`, `digits`, `varint`, `ber`, `text`, `headers`,
-    `fixed`, `choice` or `custom`. All of them take these keyword parameters, as far as they have a meaning:
+    `fixed`, `choice` or `custom`. All take these keyword parameters, as far as they have a meaning:
 
     Args:
         length_offset: Where the length field starts, in bytes from the frame's first byte. The
@@ -242,44 +243,6 @@ class Codec:
         """
         own = {"parse": parse, "build": build, "max_header": max_header}
         return cls._make("custom", own, common)
-
-    @classmethod
-    def choice(
-        cls,
-        alternatives: Mapping[Any, Any],
-        *,
-        offset: int = 0,
-        mask: int = 0xFF,
-        keep: bool = True,
-        tagged: bool = False,
-        **common: Unpack[CommonParameters],
-    ) -> Codec:
-        """Return a codec that reads each frame with one of several codecs.
-
-        One byte of the frame chooses. `encode` takes the first alternative whose frame for the
-        message chooses that alternative. A byte that chooses nothing is invalid.
-
-        Args:
-            alternatives: A mapping from values of the byte under the mask to codecs: an int,
-                `bytes` for any of these values, or None for all others. Choices can be nested.
-            offset: Where the byte is, from the frame's first byte: inside each alternative's
-                smallest frame.
-            mask: The bits of the byte that choose, 1 to 0xFF.
-            keep: False: the bits under the mask belong to the codec, which writes them: they are 0
-                in the message. Each value is an int then.
-            tagged: Alternatives are ``name: (values, codec)``, and messages are ``(name, message)``
-                pairs, in both directions.
-            **common: `max_message_size` alone has a meaning; the smaller one of it and that of the
-                alternative holds.
-        """
-        own = {
-            "alternatives": alternatives,
-            "offset": offset,
-            "mask": mask,
-            "keep": keep,
-            "tagged": tagged,
-        }
-        return cls._make("choice", own, common)
 
     @classmethod
     def _make(cls, kind: str, own: dict[str, Any], common: CommonParameters) -> Codec:
