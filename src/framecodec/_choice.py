@@ -7,7 +7,6 @@ frame, and then read the frame as any other of the chosen layout.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
@@ -19,7 +18,6 @@ __all__ = [
     "NOTHING",
     "Choice",
     "Condition",
-    "Described",
     "Node",
     "Places",
     "choice_parts",
@@ -113,13 +111,6 @@ def _allowed_text(node: Node) -> str:
 
 
 # --- encoding -------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Described:
-    """What an encoder needs of an alternative's codec."""
-
-    layout: Layout
 
 
 class _FrameParts(Protocol):

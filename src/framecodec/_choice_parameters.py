@@ -119,6 +119,10 @@ def _make_choice(parameters: dict[str, Any], limit: int) -> tuple[Choice, bytes]
             nexts[byte] = others_target
         for number in own_layouts:
             conditions[number] = (Condition(offset, mask, rest), *conditions[number])
+    for byte, found in enumerate(nexts):
+        inner = nodes[-1 - found] if NOTHING < found < 0 else None
+        if inner is not None and inner.offset == offset and inner.nexts[byte] != NOTHING:
+            nexts[byte] = inner.nexts[byte]  # one step instead of two
     nodes[0] = Node(offset, mask, tuple(nexts))
     if len(layouts) > _MOST_ALTERNATIVES:
         raise ValueError(f"a choice can have {_MOST_ALTERNATIVES} alternatives, not {len(layouts)}")

@@ -49,9 +49,10 @@ from ._numbers cimport (
 
 from . import _error_texts
 from ._bytes_like import view_bytes
-from ._choice import Described, choice_parts
+from ._choice import choice_parts
 from ._custom_header import build_header
-from ._layout import layout_of
+from ._layout import Described, layout_of
+from ._message_start import check_start, join_header
 
 __all__ = ["Encoder"]
 
@@ -368,8 +369,8 @@ cdef class Encoder:
             value = self._field_value(size)
             if self._shape.extended:
                 start = bytes(data[: self._layout.message_prefix])
-                self._check_start(start)
-                header = self._header(start, value)
+                check_start(self._layout, start)
+                header = join_header(self._layout, start, self._field(value))
                 if self._shape.own_count:
                     carried = len(start)
             else:
@@ -573,39 +574,6 @@ cdef class Encoder:
             raise _error_texts.length_not_held(value, layout.mask)
         return value
 
-    cdef int _check_start(self, bytes start) except -1:
-        """Raise if a message's start has other constants, or bits where the length is."""
-        layout = self._layout
-        for offset, constant in layout.constants:
-            position = layout.message_position(offset)
-            found = start[position : position + len(constant)]
-            if found != constant:
-                raise _error_texts.message_without_constant(position, constant, found)
-        if layout.kept:
-            mask = layout.mask.to_bytes(layout.field_width, layout.byteorder)
-            for index, pos in enumerate(layout.kept, layout.lead_size):
-                if start[index] & mask[pos]:
-                    raise _error_texts.length_bits_in_message(index, start[index], mask[pos])
-        for own in layout.own_bits:
-            position = layout.message_position(own.offset)
-            if start[position] & own.mask:
-                raise _error_texts.own_bits_in_message(position, start[position], own.mask)
-        return 0
-
-    cdef bytes _header(self, bytes start, value):
-        """Return the magic, the lead and the length field, and what follows up to own bits."""
-        layout = self._layout
-        field = bytearray(self._field(value))
-        for index, pos in enumerate(layout.kept, layout.lead_size):
-            field[pos] |= start[index]
-        header = layout.magic + start[: layout.lead_size] + bytes(field)
-        if layout.own_bits:
-            whole = bytearray(header + start[layout.message_lead :])
-            for own in layout.own_bits:
-                whole[own.offset] |= own.value
-            return bytes(whole)
-        return header
-
     cdef bytes _field(self, value):
         """Return the length field of a value."""
         layout = self._layout
@@ -640,7 +608,7 @@ cdef class Encoder:
         return f"{layout.name}: {value}\r\n\r\n".encode()
 
 
-# --- choices ---------------------------------------------------------------------------------------
+# --- choices --------------------------------------------------------------------------------------
 
 
 cdef bint _chooses(

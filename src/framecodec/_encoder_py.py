@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from . import _error_texts
 from ._bytes_like import view_bytes
-from ._choice import Described, choice_parts
+from ._choice import choice_parts
 from ._custom_header import build_header
 from ._layout import (
     BCD,
@@ -28,10 +28,12 @@ from ._layout import (
     TEXT,
     UINT,
     VARINT,
+    Described,
     HasLayout,
     Layout,
     layout_of,
 )
+from ._message_start import check_start, join_header
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -157,8 +159,8 @@ class Encoder:
                 value = self._field_value(size)
                 if layout.extended:
                     start = bytes(data[: layout.message_prefix])
-                    self._check_start(start)
-                    header = self._header(start, value)
+                    check_start(layout, start)
+                    header = join_header(layout, start, self._field(value))
                     if layout.own_bits:
                         carried = len(start)
                 else:
@@ -218,38 +220,6 @@ class Encoder:
         if not (has_wide or layout.holds(value)):
             raise _error_texts.length_not_held(value, layout.mask)
         return value
-
-    def _check_start(self, start: bytes) -> None:
-        """Raise if a message's start has other constants, or bits where the length is."""
-        layout = self._layout
-        for offset, constant in layout.constants:
-            position = layout.message_position(offset)
-            found = start[position : position + len(constant)]
-            if found != constant:
-                raise _error_texts.message_without_constant(position, constant, found)
-        if layout.kept:
-            mask = layout.mask.to_bytes(layout.field_width, layout.byteorder)
-            for index, pos in enumerate(layout.kept, layout.lead_size):
-                if start[index] & mask[pos]:
-                    raise _error_texts.length_bits_in_message(index, start[index], mask[pos])
-        for own in layout.own_bits:
-            position = layout.message_position(own.offset)
-            if start[position] & own.mask:
-                raise _error_texts.own_bits_in_message(position, start[position], own.mask)
-
-    def _header(self, start: bytes, value: int) -> bytes:
-        """Return the magic, the lead and the length field, and what follows up to own bits."""
-        layout = self._layout
-        field = bytearray(self._field(value))
-        for index, pos in enumerate(layout.kept, layout.lead_size):
-            field[pos] |= start[index]
-        header = layout.magic + start[: layout.lead_size] + bytes(field)
-        if layout.own_bits:
-            whole = bytearray(header + start[layout.message_lead :])
-            for own in layout.own_bits:
-                whole[own.offset] |= own.value
-            return bytes(whole)
-        return header
 
     def _field(self, value: int) -> bytes:
         """Return the length field of a value."""

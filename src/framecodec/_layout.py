@@ -34,6 +34,7 @@ __all__ = [
     "TEXT",
     "UINT",
     "VARINT",
+    "Described",
     "HasLayout",
     "Layout",
     "OwnBits",
@@ -221,7 +222,7 @@ class Layout:
         return lead + bytes(data[field_pos + index] & ~mask[index] for index in self.kept)
 
     def begun_message(self, header: bytes) -> bytes:
-        """Return the start of the message that is in a whole header, up to own bits or constants."""
+        """Return the start of the message that is in a whole header, constants included."""
         begun = self.lead_of(header, 0)
         if self.prefix_size:
             begun += header[self.header_size : self.prefix_size]
@@ -308,6 +309,13 @@ class HasLayout(Protocol):
     @property
     def layout(self) -> Layout:
         """The description as plain numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A layout as a codec, for the engines."""
+
+    layout: Layout
 
 
 def layout_of(codec: HasLayout) -> Layout:

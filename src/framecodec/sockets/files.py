@@ -11,13 +11,14 @@ from collections.abc import Iterable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, final
 
-from .. import _error_texts, errors
+from .. import _error_texts
 from .._custom_header import read_header
-from .._layout import Layout
+from .._likely_causes import SAMPLE_SIZE
 from .._outbox import GATHER_SIZE
 from .._states import ReceiveState
 
 if TYPE_CHECKING:
+    from .._layout import Layout
     from ..codec import Codec
     from .receiving import ReceiveSide
 
@@ -100,6 +101,7 @@ class IncomingMessage:
         "lead",
         "missing",
         "offset",
+        "sample",
         "size",
         "trailer",
         "unfinished",
@@ -108,17 +110,18 @@ class IncomingMessage:
     def __init__(
         self,
         *,
+        layout: Layout,
         size: int,
         chunk: memoryview = NO_BYTES,
         missing: int = 0,
         trailer: bytes = b"",
         header: bytes = b"",
         lead: bytes | None = b"",
-        layout: Layout | None = None,
         offset: int = 0,
         frame_size: int = 0,
         buffer: memoryview = NO_BYTES,
     ) -> None:
+        self.layout = layout
         self.size = size
         """Bytes of the message."""
         self.chunk = chunk
@@ -130,8 +133,8 @@ class IncomingMessage:
         self.header = header
         self.lead = lead
         """None is not known before `join`."""
-        self.layout = layout
-        """Of its frame."""
+        self.sample = header
+        """The frame's first bytes, as they travelled."""
         self.offset = offset
         """The stream position of its frame."""
         self.frame_size = frame_size
@@ -146,6 +149,7 @@ class IncomingMessage:
             return
         chunk = memoryview(lead + self.unfinished[len(self.header) :])
         size = self.size + (len(lead) if self.lead is None else 0)
+        self.sample = self.unfinished[:SAMPLE_SIZE]
         self.chunk = chunk
         self.size = size
         self.lead = lead
@@ -159,11 +163,16 @@ class IncomingMessage:
         """Return how many bytes of the frame were received."""
         return self.frame_size - self.missing - (0 if self.in_trailer else len(self.trailer))
 
-    def incomplete(self) -> errors.IncompleteFrameError:
-        """Return the error for a stream that ends inside this message."""
-        where = "trailer" if self.in_trailer else "rest"
-        return _error_texts.incomplete(
-            where, self.received(), self.frame_size, self.offset, self.header
+    def pending_frame(self) -> _error_texts.PendingFrame:
+        """Return what arrived of the frame, for an error's text."""
+        return _error_texts.PendingFrame(
+            self.layout,
+            "trailer" if self.in_trailer else "rest",
+            self.received(),
+            self.frame_size,
+            self.offset,
+            self.header,
+            self.sample,
         )
 
 
@@ -237,7 +246,8 @@ def _take_ready(side: ReceiveSide, capacity: int | None) -> IncomingMessage:
     if not isinstance(first, bytes):
         raise ValueError(f"the next message is {first!r}, which has no bytes; use recv()")
     _check_capacity(len(first), capacity)
-    message = IncomingMessage(size=len(first), chunk=memoryview(first))
+    layout = side.inbox.codec.layout
+    message = IncomingMessage(layout=layout, size=len(first), chunk=memoryview(first))
     side.intake.take_first(side.receiver, side.inbox, message)
     return message
 
@@ -256,12 +266,12 @@ def _divert(side: ReceiveSide, capacity: int | None) -> IncomingMessage:
     else:
         lead = layout.begun_message(header)
     message = IncomingMessage(
+        layout=layout,
         size=len(lead or b"") + frame_size - len(header) - len(layout.trailer),
         missing=frame_size - received - len(layout.trailer),
         trailer=layout.trailer,
         header=header,
         lead=lead,
-        layout=layout,
         offset=offset,
         frame_size=frame_size,
         buffer=memoryview(bytearray(side.read_size)),
@@ -293,7 +303,6 @@ def _join(side: ReceiveSide, message: IncomingMessage) -> None:
     if lead is None and message.unfinished is not None:
         # parse() looks further than the header, which the splitter has given back by now.
         layout = message.layout
-        assert layout is not None
         seen = message.unfinished[: len(layout.magic) + layout.max_header]
         parsed = read_header(layout, seen, message.offset)
         if parsed is None or parsed[0] != len(message.header):
@@ -405,6 +414,8 @@ def _finish(side: ReceiveSide, message: IncomingMessage) -> int:
             _receive(side, message, memoryview(bytearray(message.missing)))
     side.use_fast_path()
     side.inbox.direct = None
+    if message.frame_size and side.observer is not None and side.observer.frame_received:
+        side.observer.frame_received(side.conn, message.frame_size)  # the splitter did not see it
     if side.inbox.has_limits:
         side.inbox.note_arrival(monotonic())
     return message.size
