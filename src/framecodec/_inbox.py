@@ -107,6 +107,7 @@ class Inbox:
         idle_timeout: Seconds without a byte between two messages in which the owner receives;
             several waits add up. None for no limit.
         on_oversize: As for `Splitter`.
+        one_at_a_time: As for `Splitter`.
         keep_headers: As for `Splitter`.
 
     Raises:
@@ -120,6 +121,7 @@ class Inbox:
         "_limit",
         "_message_offset",
         "_on_oversize",
+        "_one_at_a_time",
         "_started_at",
         "codec",
         "direct",
@@ -140,9 +142,11 @@ class Inbox:
         message_timeout: float | None = None,
         idle_timeout: float | None = None,
         on_oversize: Literal["raise", "skip"] = "raise",
+        one_at_a_time: bool = False,
         keep_headers: bool = False,
     ) -> None:
         self.codec = codec
+        self._one_at_a_time = one_at_a_time
         self._keep_headers = keep_headers
         self._on_oversize = on_oversize
         self.splitter = self.new_splitter(0)
@@ -221,6 +225,7 @@ class Inbox:
         return Splitter(
             self.codec,
             on_oversize=self._on_oversize,
+            one_at_a_time=self._one_at_a_time,
             stream_offset=stream_offset,
             keep_headers=self._keep_headers,
         )
@@ -332,6 +337,28 @@ class Inbox:
         return self.splitter.stream_offset + self.splitter.pending
 
     # --- handing over -----------------------------------------------------------------------------
+
+    def switch(self, codec: Codec, before: bytes = b"") -> list[Any]:
+        """Read the bytes that are in no message yet with another codec.
+
+        An error that they have raised is forgotten; one that they raise now is the splitter's.
+
+        Args:
+            codec: The shape of the frames from there on.
+            before: Bytes before those, which are read again, too.
+
+        Returns:
+            The messages that are complete under it.
+
+        Raises:
+            TypeError, ValueError: As `Splitter.switch`; nothing has changed.
+        """
+        error = self.splitter.error
+        messages = self.splitter._switch(codec, before)
+        if self.failure is error:
+            self.failure = None
+        self.codec = codec
+        return messages
 
     def detach(
         self, messages: list[Any] | None = None, headers: list[bytes] | None = None

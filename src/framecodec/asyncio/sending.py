@@ -349,6 +349,38 @@ class SendSide:
         """Return the bytes that were accepted and that the transport does not have yet."""
         return self._outbox.size + sum(map(len, chain(self.batch.messages, self._late)))
 
+    # --- another codec, another protocol ----------------------------------------------------------
+
+    def use(self, codec: Codec) -> None:
+        """Encode messages with another codec from now on, after `move_all`."""
+        self._outbox.use(codec)
+        self.codec = codec
+        self._encode_many = codec.encode_many
+        self.fast_size = _fast_size(codec)
+        self.batch.fast_size = self.fast_size if self.batch.fast_size else 0
+
+    def move_all(self) -> None:
+        """Encode all accepted messages.
+
+        Raises:
+            RuntimeError: The call comes from inside a call that encodes or writes.
+        """
+        if self.busy:
+            raise RuntimeError(
+                "the connection is encoding or writing messages in a call that has not returned "
+                "yet; call this one later, for example by loop.call_soon()"
+            )
+        self._move_batch()
+
+    def write_all(self) -> None:
+        """Give the transport all accepted messages, also if it is full: it gets no more."""
+        self.move_all()
+        outbox = self._outbox
+        while outbox.size:
+            data = b"".join(outbox.buffers())
+            self.raw_transport.write(data)
+            outbox.sent(len(data))
+
     # --- the transport ----------------------------------------------------------------------------
 
     def attach(self, transport: Any) -> None:
