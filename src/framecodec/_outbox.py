@@ -131,7 +131,7 @@ class Outbox:
             self.size = size
 
     def put_unframed(self, data: object, /) -> None:
-        """Take bytes that are no frame.
+        """Take unframed bytes.
 
         Raises:
             TypeError, BufferError: They are not a contiguous bytes-like object.

@@ -182,7 +182,7 @@ class MessageConnection:
     # --- unframed bytes ---------------------------------------------------------------------------
 
     def recv_bytes(self, size: int, /) -> bytes:
-        """Receive bytes that are no frame: those that follow the last received message.
+        """Receive unframed bytes: those that follow the last received message.
 
         Frames may follow them. A time-out loses nothing: the next call, also `recv`, starts with
         the same byte. If the codec could not parse these bytes, that is no error any more.
@@ -202,7 +202,7 @@ class MessageConnection:
         return unframed.recv_bytes(self._receiving, size)
 
     def send_bytes(self, data: Any, /) -> None:
-        """Send bytes that are no frame, after all messages that were sent before.
+        """Send unframed bytes, after all messages that were sent before.
 
         Args:
             data: A contiguous bytes-like object.
