@@ -1,7 +1,7 @@
 """Received bytes that are not parsed: the unframed part of a stream, between frames.
 
 A connection receives ahead, so what follows a message may be in its splitter before the program
-says that it is no frame. `Inbox.unframe` takes these bytes back as they travelled, and
+asks for it as unframed. `Inbox.unframe` takes these bytes back as they travelled, and
 `Inbox.reframe` parses what was not taken. In between, a splitter of fixed-size pieces receives.
 """
 

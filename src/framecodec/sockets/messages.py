@@ -185,7 +185,7 @@ class MessageConnection:
         """Receive unframed bytes: those that follow the last received message.
 
         Frames may follow them. A time-out loses nothing: the next call, also `recv`, starts with
-        the same byte. If the codec could not parse these bytes, that is no error any more.
+        the same byte. An error of the codec about these bytes is taken back.
 
         Args:
             size: The number of bytes, exactly.
