@@ -54,6 +54,7 @@ LAYERS = [
         "_spans_py.py": "the positions of frames in a buffer, in Python",
     },
     {"_frame_reader_py.py": "the parsing part of the splitter, in Python"},
+    {"_keeping_reader_py.py": "unread bytes: one message a call, errors, switching, in Python"},
     {
         "_splitter.pyx": "bytes to messages, compiled",
         "_splitter_py.py": "the same in Python: the splitter's public interface",
@@ -236,7 +237,10 @@ def test_the_walk_finds_imports() -> None:
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
-        ("_splitter", ["_splitter_py", "_frame_reader_py", "_fields_py", "_spans_py"]),
+        (
+            "_splitter",
+            ["_splitter_py", "_keeping_reader_py", "_frame_reader_py", "_fields_py", "_spans_py"],
+        ),
         ("_encoder", ["_encoder_py"]),
     ],
 )

@@ -476,6 +476,13 @@ def detached() -> ValueError:
     return ValueError("the splitter is detached; detach() returned its unfinished bytes")
 
 
+def switch_in_skipped_frame() -> ValueError:
+    """Return the error about a switch of codecs inside an oversized frame."""
+    return ValueError(
+        "switch() inside an oversized frame that is being skipped; call it after a message"
+    )
+
+
 def reentered() -> RuntimeError:
     """Return the error about a call during another call."""
     return RuntimeError("the splitter is in use by another call that has not returned yet")
