@@ -34,6 +34,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Protocol, final
 
 from . import _error_texts, errors
 from ._kept_headers import frames_as_travelled
+from ._observer import ObservedSplitter, Observer
+from ._peers import name_peer
 from ._unframed import PIECE_SIZE, UnframedBytes, pieces_of
 from .splitter import Splitter
 
@@ -93,8 +95,8 @@ class DirectMessage(Protocol):
     def received(self) -> int:
         """Return how many bytes of its frame were received."""
 
-    def incomplete(self) -> errors.IncompleteFrameError:
-        """Return the error for a stream that ends inside it."""
+    def pending_frame(self) -> _error_texts.PendingFrame:
+        """Return what arrived of its frame."""
 
 
 @final
@@ -109,6 +111,9 @@ class Inbox:
         idle_timeout: Seconds without a byte between two messages in which the owner receives;
             several waits add up. None for no limit.
         on_oversize: As for `Splitter`.
+        on_invalid: As for `Splitter`.
+        observer: It is told of received and discarded frames; or None.
+        conn: The connection that the observer gets.
         keep_headers: As for `Splitter`.
 
     Raises:
@@ -121,7 +126,8 @@ class Inbox:
         "_last_position",
         "_limit",
         "_message_offset",
-        "_on_oversize",
+        "_observed",
+        "_options",
         "_started_at",
         "codec",
         "direct",
@@ -130,6 +136,7 @@ class Inbox:
         "has_limits",
         "idle_timeout",
         "message_timeout",
+        "peer",
         "ready",
         "receiving",
         "splitter",
@@ -144,12 +151,22 @@ class Inbox:
         message_timeout: float | None = None,
         idle_timeout: float | None = None,
         on_oversize: Literal["raise", "skip"] = "raise",
+        on_invalid: Literal["raise", "resync"] = "raise",
+        observer: Observer | None = None,
+        conn: object = None,
         keep_headers: bool = False,
     ) -> None:
         self.codec = codec
         self._keep_headers = keep_headers
-        self._on_oversize = on_oversize
-        self.splitter = self.new_splitter(0)
+        self._options: dict[str, Any] = {"on_oversize": on_oversize}
+        if on_invalid != "raise":
+            self._options["on_invalid"] = on_invalid
+        self._observed: tuple[object, Observer] | None = None
+        if observer is not None and (observer.frame_received or observer.frame_discarded):
+            self._observed = conn, observer
+        self.peer = ""
+        """The peer's name, which errors get; empty if it has none."""
+        self.splitter: Splitter = self.new_splitter(0)
         self.ready = ready
         self.failure: BaseException | None = None
         """The reason why receiving ended, or None; set it by `fail`."""
@@ -217,7 +234,7 @@ class Inbox:
                 self.fail(self.unframed.incomplete(received))
                 return
             if self.direct is not None:
-                self.fail(self.direct.incomplete())
+                self.fail(_error_texts.incomplete_frame(self.direct.pending_frame()))
                 return
             self.splitter.feed_eof()
         except errors.FrameError as error:
@@ -228,16 +245,25 @@ class Inbox:
     def fail(self, error: BaseException) -> None:
         """End receiving with an error, after the ready messages. The first one sticks."""
         if self.failure is None:
+            name_peer(error, self.peer)
             self.failure = error.with_traceback(None)  # whose frames hold what was received
 
-    def new_splitter(self, stream_offset: int) -> Splitter:
+    def new_splitter(self, stream_offset: int) -> Any:
         """Return a splitter as this inbox needs it, for the stream from this position on."""
-        return Splitter(
-            self.codec,
-            on_oversize=self._on_oversize,
-            stream_offset=stream_offset,
-            keep_headers=self._keep_headers,
-        )
+        options = {
+            **self._options,
+            "stream_offset": stream_offset,
+            "keep_headers": self._keep_headers,
+        }
+        if self._observed is not None:
+            conn, observer = self._observed
+            return ObservedSplitter(conn, self.codec, observer, **options)
+        return Splitter(self.codec, **options)
+
+    @property
+    def has_own_splitter(self) -> bool:
+        """Whether `splitter` is the engine's own, which compiled code may call directly."""
+        return self._observed is None
 
     def drop_unfinished(self) -> None:
         """Release the memory of an unfinished message: the connection has ended."""
@@ -326,21 +352,19 @@ class Inbox:
             if position < self._last_position:
                 return
         splitter, direct = self.splitter, self.direct
-        if direct is not None:
-            received, offset, header = direct.received(), direct.offset, direct.header
-        elif self.unframed is not None and (self.unframed.size or splitter.pending):
-            offset, header = self.unframed.offset, b""
-            received = self._position() - offset
-        elif splitter.pending:
-            limit, pending = self.message_timeout or 0.0, splitter._pending_frame()
-            self.fail(_error_texts.message_too_slow(limit, pending))
-            return
+        unframed = self.unframed
+        received = splitter.pending + (0 if unframed is None else unframed.size)
+        if direct is not None or received:
+            if direct is not None:
+                pending = direct.pending_frame()
+            elif unframed is not None:
+                pending = unframed.pending_frame(received)
+            else:
+                pending = splitter._pending_frame()
+            self.fail(_error_texts.message_too_slow(self.message_timeout or 0.0, pending))
         else:
             limit = self.idle_timeout or 0.0
             self.fail(_error_texts.idle_too_long(limit, splitter.stream_offset))
-            return
-        limit = self.message_timeout or 0.0
-        self.fail(_error_texts.message_took_too_long(limit, received, offset, header))
 
     def _position(self) -> int:
         """Return how many bytes of the stream were received."""
@@ -379,7 +403,7 @@ class Inbox:
             RuntimeError: They are part of an oversized frame that is being skipped.
         """
         header = self.splitter.pending_header
-        if header and self.unframed is None and self._on_oversize == "skip":
+        if header and self.unframed is None and self._options["on_oversize"] == "skip":
             probe = Splitter(self.codec)
             try:
                 probe.feed(header)

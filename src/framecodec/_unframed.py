@@ -11,6 +11,7 @@ import functools
 import operator
 from typing import Any, final
 
+from ._error_texts import PendingFrame
 from .codec import Codec
 from .errors import IncompleteFrameError
 
@@ -91,6 +92,23 @@ class UnframedBytes:
         memory = self._memory if start < len(self._memory) else bytearray()
         # No call between these: a signal handler that raises finds all of them done, or none.
         self._memory, self._start, self.offset = memory, start if memory else 0, offset
+
+    def pending_frame(self, received: int) -> PendingFrame:
+        """Describe the bytes for the text of an error about what is missing of them.
+
+        Args:
+            received: Bytes that came.
+        """
+        size = max(self.wanted, received)
+        return PendingFrame(
+            layout=pieces_of(PIECE_SIZE).layout,
+            where="rest",
+            received=received,
+            needed=size,
+            stream_offset=self.offset,
+            header=b"",
+            sample=b"",
+        )
 
     def incomplete(self, received: int) -> EOFError:
         """Return the error about a stream that ended before a call had its bytes.

@@ -7,10 +7,9 @@ from itertools import chain
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from .. import _error_texts, errors
+from .. import errors
 from .._states import ReceiveState, SendState, SocketState
 from . import _fast_path_py, files, unframed
-from .base import mark_started
 from .receiving import ReceiveSide
 from .sending import SendSide
 
@@ -141,13 +140,13 @@ class MessageConnection:
         try:
             taken = self._sender.send(message)
         except OSError as error:
-            mark_started(error, False)
+            self._sending.mark_started(error, False)
             if self._state is not SocketState.OPEN:
-                raise _error_texts.connection_closed() from None
+                raise self._sending.wire.closed_error() from None
             self._sending.note_reset(error)
             raise
         except MemoryError as error:
-            mark_started(error, self._sender.state is SendState.LOST)
+            self._sending.mark_started(error, self._sender.state is SendState.LOST)
             raise
         if not taken:
             self._sending.send_all(self._sending.outbox.put, message)
@@ -238,7 +237,10 @@ class MessageConnection:
         if isinstance(outgoing, bytes):
             self.send(outgoing)
         else:
-            self._sending.send_file(outgoing)
+            self._send_file(outgoing)
+
+    def _send_file(self, outgoing: files.OutgoingFile) -> None:
+        self._sending.send_file(outgoing)
 
     def recv_file(self, file: Any, /) -> int:
         """Receive one message into a file, without holding it in memory.
