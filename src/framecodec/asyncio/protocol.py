@@ -21,7 +21,7 @@ from typing import Any, NoReturn, TypeVar
 from .. import _error_texts, errors
 from .._inbox import Inbox
 from ..codec import DEFAULT_CODEC, Codec, check_codec
-from .sending import SendSide
+from .sending import SendSide, encode_all, write_all
 from .time_limits import PeerTimer
 from .transport import is_uvloops
 
@@ -290,7 +290,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         sending.check_thread()
         if sending.closing or sending.lost:
             raise sending.closed_error()
-        sending.move_all()
+        encode_all(sending)
         is_nested = self._delivering
         unread, before = inbox.splitter._unread(), b""
         if self._switched is not None:  # twice: the bytes of those messages are read again
@@ -348,7 +348,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
     def _hand_over(self, protocol: asyncio.BaseProtocol) -> None:
         """Let another protocol continue with the connection; for this one it has ended."""
         sending = self._sending
-        sending.write_all()
+        write_all(sending)
         unread = self._take_unread()
         transport = sending.raw_transport
         transport.set_protocol(protocol)
