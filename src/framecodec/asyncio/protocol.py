@@ -118,6 +118,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
     # What subclasses of this package change.
     _send_side: type[SendSide] = SendSide
     _always_receives = True  # a peer's time counts whenever the transport reads
+    _keeps_headers = False  # for bytes that are handed over as they travelled
 
     def __init__(
         self,
@@ -127,7 +128,10 @@ class FrameProtocol(asyncio.BufferedProtocol):
         idle_timeout: float | None = None,
     ) -> None:
         self._inbox = inbox = Inbox(
-            codec, message_timeout=message_timeout, idle_timeout=idle_timeout
+            codec,
+            keep_headers=self._keeps_headers,
+            message_timeout=message_timeout,
+            idle_timeout=idle_timeout,
         )
         self._peer_timer = (
             PeerTimer(inbox, self._end_receiving, receiving=self._always_receives)
@@ -287,7 +291,8 @@ class FrameProtocol(asyncio.BufferedProtocol):
             except MemoryError as error:
                 exc = error
             sending.end(exc)
-            self._inbox.drop_unfinished()
+            if self._always_receives or sending.closing or not self._inbox.ended:
+                self._inbox.drop_unfinished()
         return (sending.error,)
 
     def _stop_peer_timer(self) -> None:
