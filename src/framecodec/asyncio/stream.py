@@ -215,6 +215,9 @@ class StreamProtocol(UnframingProtocol):
         finally:
             self._wake()
 
+    def _take_unread(self) -> bytes:
+        return self.detach()
+
     @property
     def has_unread_bytes(self) -> bool:
         """Whether bytes were read that `recv` has not returned."""
@@ -516,8 +519,7 @@ class FrameStream:
             (``transport.set_protocol``), then call ``transport.resume_reading()``.
 
         Raises:
-            RuntimeError: A `recv` waits, or the transport does not take all accepted messages yet
-                (`drain` first).
+            RuntimeError: A `recv` or a `send` waits.
             ConnectionError: The connection is closed or lost.
         """
         return detach(self._protocol)

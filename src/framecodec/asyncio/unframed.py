@@ -12,6 +12,7 @@ from .. import _error_texts
 from .._bytes_like import view_bytes
 from .._unframed import UnframedBytes, check_size
 from .protocol import FrameProtocol
+from .sending import write_all
 
 if TYPE_CHECKING:
     from .._engine import asyncio_fast_path as fast_path
@@ -182,13 +183,9 @@ def detach(protocol: StreamProtocol) -> tuple[Any, bytes]:
     if sending.closing or sending.lost or sending.dropped:
         raise sending.closed_error()
     protocol.check_no_recv_waits()
-    sending.flush()
-    size = sending.unsent_size()
-    if size or sending.batch.queued:
-        raise RuntimeError(
-            f"{size} bytes of accepted messages are unsent, or sends wait, because the peer is "
-            "slow; await drain() first"
-        )
+    if sending.batch.queued:
+        raise RuntimeError("a send waits, because the peer is slow; await it before detach()")
+    write_all(sending)
     transport = sending.raw_transport
     protocol._pause_reading()
     unread = protocol.detach()
