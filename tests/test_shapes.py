@@ -35,9 +35,9 @@ def test_build_makes_a_header_that_parse_reads(name: str, data: st.DataObject) -
 
 
 def test_parse_names_what_it_found_in_an_invalid_header() -> None:
-    with pytest.raises(InvalidFrameError, match="the length is negative: -2"):
+    with pytest.raises(InvalidFrameError, match=r"magic b'.xff.xff.xff.xff'"):
         formats.multiprocessing.decode(b"\xff\xff\xff\xfe")
-    with pytest.raises(InvalidFrameError, match="flags 0x08 are reserved"):
+    with pytest.raises(InvalidFrameError, match=r"the byte 0x08 at offset 0 .* chooses nothing"):
         formats.zmtp.decode(b"\x08\x00")
     with pytest.raises(InvalidFrameError, match="the indefinite form"):
         formats.ldap.decode(b"\x30\x80")
@@ -46,9 +46,6 @@ def test_parse_names_what_it_found_in_an_invalid_header() -> None:
 @pytest.mark.parametrize(
     ("name", "message", "reason"),
     [
-        ("zmtp", b"\x02a", r"flags 0, 1 \(more\) or 4 \(command\), not 0x2"),
-        ("websocket", b"\x81\x01", "mask bit, 0 or 0x80, not 0x1"),
-        ("websocket", b"\x81\x80abc", "its mask bit is set, but it has no 4-byte masking key"),
         ("fastcgi", b"\x06\x00\x01\x02\x00a", "it declares 2 bytes of padding, more than it has"),
         ("dbus", b"x" + bytes(11), "the byte order must be l or B, not b'x'"),
         (
@@ -61,8 +58,6 @@ def test_parse_names_what_it_found_in_an_invalid_header() -> None:
             b"B\x01\x00\x01\x01" + bytes(3) + b"\x04\x00\x00\x01",
             "67108865 bytes; D-Bus allows 67108864",
         ),
-        ("ber", b"\x1f" + b"\x81" * 5, "does not end within 6 bytes"),
-        ("x11", b"\x01\x00abc", "its size after the length must be a multiple of 4, not 3"),
         ("cassandra-v5", b"\x02" + bytes(7), "self-contained flag, 0 or 1, not 0x2"),
     ],
 )
@@ -96,6 +91,23 @@ def test_build_refuses_a_message_that_parse_would_refuse(
     name: str, message: bytes, reason: str
 ) -> None:
     with pytest.raises(InvalidFrameError, match=f"message cannot be encoded: {reason}"):
+        formats[name].encode(message)
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "reason"),
+    [
+        ("zmtp", b"\x02a", "the bits 0x02 of byte 0 of the message belong to the codec"),
+        ("websocket", b"\x81\x01", "where the bits 0x7f belong to the length"),
+        ("websocket", b"\x81\x80abc", "message too small: 5 bytes"),
+        ("ber", b"\x1f" + b"\x81" * 5, "would choose no alternative"),
+        ("x11", b"\x01\x00abc", "units of 4 bytes"),
+    ],
+)
+def test_a_choice_names_what_it_found_in_an_impossible_message(
+    name: str, message: bytes, reason: str
+) -> None:
+    with pytest.raises(InvalidFrameError, match=reason):
         formats[name].encode(message)
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "Condition",
     "Node",
     "Places",
+    "check_start_of",
     "choice_parts",
     "choose",
     "tagged",
@@ -39,6 +40,7 @@ class Node(NamedTuple):
     offset: int  # of the byte, in the frame
     mask: int
     nexts: tuple[int, ...]
+    magic: bytes  # what all frames that come here begin with
 
 
 class Condition(NamedTuple):
@@ -78,13 +80,21 @@ def choose(choice: Choice, data: bytes | bytearray, pos: int = 0) -> tuple[int |
     """
     number = 0
     while True:
-        offset, _, nexts = choice.nodes[number]
+        offset, _, nexts, _ = choice.nodes[number]
         if len(data) <= pos + offset:
             return None, number
         found = nexts[data[pos + offset]]
         if found >= 0 or found == NOTHING:
             return found, number
         number = -1 - found
+
+
+def check_start_of(choice: Choice, number: int, header: bytes, stream_offset: int) -> None:
+    """Raise if the header does not begin as all frames do that come to a node."""
+    magic = choice.nodes[number].magic
+    if not header.startswith(magic[: len(header)]):
+        right = next(pos for pos, byte in enumerate(magic) if header[pos] != byte)
+        raise _error_texts.wrong_magic(magic, stream_offset, header[: right + 1])
 
 
 def wrong_choice(
@@ -132,9 +142,11 @@ def choice_parts(choice: Choice, encoders: list[_FrameParts], message: Any) -> l
     """
     named: list[Exception] = []
     others: list[Exception] = []
+    passed_over: list[tuple[int, Any]] = []
     for number, payload in _candidates(choice, message):
         places = choice.places[number]
         if places and not _has(places, payload):
+            passed_over.append((number, payload))
             continue
         try:
             parts = encoders[number].frame_parts(payload)
@@ -148,7 +160,26 @@ def choice_parts(choice: Choice, encoders: list[_FrameParts], message: Any) -> l
         if found == number:
             return parts
         others.append(_not_chosen(choice, found))
+    if not named and not others:
+        others = _errors_of(choice, encoders, passed_over)
     raise _most_telling(named or others or [_not_chosen(choice, None)])
+
+
+def _errors_of(
+    choice: Choice, encoders: list[_FrameParts], tries: list[tuple[int, Any]]
+) -> list[Exception]:
+    """Return the errors about a message that names no alternative, if all say it is too large."""
+    found: list[Exception] = []
+    for number, payload in tries:
+        try:
+            encoders[number].frame_parts(payload)
+        except errors.MessageTooLargeError as error:
+            found.append(error.with_traceback(None))
+        except Exception:
+            return []
+        else:
+            return []
+    return found
 
 
 def _has(places: Places, message: Any) -> bool:

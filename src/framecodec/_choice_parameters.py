@@ -83,7 +83,7 @@ def _make_choice(parameters: dict[str, Any], limit: int) -> tuple[Choice, bytes]
     tags: list[tuple[Any, ...]] = []
     conditions: list[tuple[Condition, ...]] = []
     nexts = [NOTHING] * 256
-    nodes.append(Node(offset, mask, ()))
+    nodes.append(Node(offset, mask, (), b""))
     taken: set[int] = set()
     others: list[int] = []
     for alternative in alternatives:
@@ -123,12 +123,12 @@ def _make_choice(parameters: dict[str, Any], limit: int) -> tuple[Choice, bytes]
         inner = nodes[-1 - found] if NOTHING < found < 0 else None
         if inner is not None and inner.offset == offset and inner.nexts[byte] != NOTHING:
             nexts[byte] = inner.nexts[byte]  # one step instead of two
-    nodes[0] = Node(offset, mask, tuple(nexts))
+    nodes[0] = Node(offset, mask, tuple(nexts), _common_magic(layouts))
     if len(layouts) > _MOST_ALTERNATIVES:
         raise ValueError(f"a choice can have {_MOST_ALTERNATIVES} alternatives, not {len(layouts)}")
     places = tuple(map(_places, layouts, conditions))
     choice = Choice(tuple(nodes), tuple(layouts), tuple(tags), tuple(conditions), places)
-    return choice, _common_magic(layouts)
+    return choice, nodes[0].magic
 
 
 def _alternatives(alternatives: Any, tagged: bool) -> tuple[Mapping[Any, Any], list[_Alternative]]:
@@ -209,7 +209,7 @@ def _add(
             found if found == NOTHING else found + first if found >= 0 else found - first_node
             for found in node.nexts
         )
-        nodes.append(Node(node.offset, node.mask, moved))
+        nodes.append(Node(node.offset, node.mask, moved, node.magic))
     return -1 - first_node
 
 

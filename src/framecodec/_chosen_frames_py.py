@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._choice import NOTHING, Choice, choose, tagged, wrong_choice
-from ._fields_py import check_magic, reader_of, skip_frames
+from ._choice import NOTHING, Choice, check_start_of, choose, tagged, wrong_choice
+from ._fields_py import reader_of, skip_frames
 
 if TYPE_CHECKING:
     from ._frame_reader_py import FrameReader
@@ -91,17 +91,18 @@ def _skip_chosen(choice: Choice, data: bytes, pos: int, count: int) -> int:
 def choose_layout(reader: FrameReader, data: bytes, pos: int, choice: Choice) -> int:
     """Gather the header up to the byte that chooses, and take the layout that it chooses."""
     header = reader._header
-    found, number = choose(choice, header)
-    while found is None:
+    while True:
+        found, number = choose(choice, header)
+        check_start_of(choice, number, bytes(header), reader._stream_offset)
+        if found is not None:
+            break
         piece = data[pos : pos + choice.nodes[number].offset + 1 - len(header)]
+        if not piece:
+            return pos
         pending = reader._pending + len(piece)  # first what can fail, as in _read_header()
         pos += len(piece)
         header += piece
         reader._pending = pending
-        check_magic(reader._layout, header, reader._stream_offset)
-        if not piece:
-            return pos
-        found, number = choose(choice, header)
     if found == NOTHING:
         seen = bytes(header[: choice.nodes[number].offset + 1])
         raise wrong_choice(choice, number, reader._stream_offset, seen)

@@ -217,7 +217,7 @@ cdef inline int fill_choice(Shape* shape, layout) except -1:
     shape.gates = gate
     shape.alternative_count = <int>count
     shape.tagged = any(layout.choice.tags)
-    for offset, _, nexts in layout.choice.nodes:
+    for offset, _, nexts, _ in layout.choice.nodes:
         node.offset = offset
         for byte in range(256):
             node.nexts[byte] = nexts[byte]

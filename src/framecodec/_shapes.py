@@ -10,40 +10,23 @@ pickles unreadable.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import Any
 
 from . import _error_texts
 
 __all__ = [
-    "BER_LONGEST_IDENTIFIER",
-    "build_ber",
     "build_cassandra_v5",
     "build_dbus",
     "build_dnp3",
     "build_esphome",
     "build_fastcgi",
-    "build_giop",
-    "build_multiprocessing",
-    "build_websocket",
-    "build_x11",
-    "build_zmtp",
-    "parse_ber",
     "parse_cassandra_v5",
     "parse_dbus",
     "parse_dnp3",
     "parse_esphome",
     "parse_fastcgi",
-    "parse_giop",
-    "parse_multiprocessing",
-    "parse_websocket",
-    "parse_x11",
-    "parse_zmtp",
 ]
-
-_INT32 = struct.Struct("!i")
-_UINT64 = struct.Struct("!Q")
 
 
 def _check_lead(message: memoryview, lead_size: int) -> None:
@@ -62,93 +45,6 @@ def _refuse_what_raises(check: Callable[..., Any], *arguments: Any) -> Any:
 def _check_size(message: memoryview, limit: int) -> None:
     if len(message) > limit:
         raise _error_texts.message_too_large(len(message), limit, "length field")
-
-
-# multiprocessing: the length in 4 bytes, signed; or -1 and the length in 8 bytes.
-def parse_multiprocessing(view: memoryview) -> tuple[int, int] | None:
-    if len(view) < 4:
-        return None
-    (size,) = _INT32.unpack_from(view)
-    if size >= 0:
-        return 4, size
-    if size != -1:
-        raise ValueError(f"the length is negative: {size}")
-    return (12, _UINT64.unpack_from(view, 4)[0]) if len(view) >= 12 else None
-
-
-def build_multiprocessing(message: memoryview) -> bytes:
-    if len(message) > 0x7FFFFFFF:
-        return _INT32.pack(-1) + _UINT64.pack(len(message))
-    return _INT32.pack(len(message))
-
-
-# ZMTP: a flags byte (MORE 1, LONG 2, COMMAND 4), then 1 or, with LONG, 8 bytes of length.
-_ZMTP_LONG = 0x02
-
-
-def parse_zmtp(view: memoryview) -> tuple[int, int, bytes] | None:
-    flags = view[0]
-    if flags not in (0, 1, 2, 3, 4, 6):
-        raise ValueError(f"flags {flags:#04x} are reserved")
-    lead = bytes((flags & ~_ZMTP_LONG,))
-    if not flags & _ZMTP_LONG:
-        return (2, view[1], lead) if len(view) >= 2 else None
-    if len(view) < 9:
-        return None
-    (size,) = _UINT64.unpack_from(view, 1)
-    if size >> 63:
-        raise ValueError("the length has more than 63 bits")
-    return 9, size, lead
-
-
-def build_zmtp(message: memoryview) -> tuple[bytes, int]:
-    _check_lead(message, 1)
-    flags, size = message[0], len(message) - 1
-    if flags not in (0, 1, 4):
-        raise _error_texts.unsayable_message(
-            f"its first byte must be the flags 0, 1 (more) or 4 (command), not {flags:#x}"
-        )
-    if size < 256:
-        return bytes((flags, size)), 1
-    return bytes((flags | _ZMTP_LONG,)) + _UINT64.pack(size), 1
-
-
-# WebSocket: FIN and opcode, then the mask bit with 7 bits of length. After 126 and 127 the length
-# follows in 2 and 8 bytes. The mask bit alone is the second byte of the message.
-def parse_websocket(view: memoryview) -> tuple[int, int, bytes] | None:
-    if len(view) < 2:
-        return None
-    masked, size, header_size = view[1] & 0x80, view[1] & 0x7F, 2
-    if size >= 126:
-        width, least = (2, 126) if size == 126 else (8, 1 << 16)
-        header_size += width
-        if len(view) < header_size:
-            return None
-        size = int.from_bytes(view[2:header_size], "big")
-        if size < least:
-            raise ValueError(f"the length {size} is not in its shortest form")
-        if size >> 63:
-            raise ValueError("the length has more than 63 bits")
-    return header_size, size + (4 if masked else 0), bytes((view[0], masked))
-
-
-def build_websocket(message: memoryview) -> tuple[bytes, int]:
-    _check_lead(message, 2)
-    masked = message[1]
-    if masked not in (0, 0x80):
-        raise _error_texts.unsayable_message(
-            f"its second byte must be the mask bit, 0 or 0x80, not {masked:#x}"
-        )
-    size = len(message) - (6 if masked else 2)
-    if size < 0:
-        raise _error_texts.unsayable_message(
-            "its mask bit is set, but it has no 4-byte masking key"
-        )
-    if size < 126:
-        return bytes((message[0], masked | size)), 2
-    if size < 1 << 16:
-        return bytes((message[0], masked | 126)) + size.to_bytes(2, "big"), 2
-    return bytes((message[0], masked | 127)) + size.to_bytes(8, "big"), 2
 
 
 # FastCGI, after the version: type, request id (2), content length (2), padding length, reserved.
@@ -176,20 +72,6 @@ def build_fastcgi(message: memoryview) -> tuple[bytes, int]:
         )
     _check_size(message, 5 + 0xFFFF + padding_size)
     return bytes(message[:3]) + content_size.to_bytes(2, "big") + bytes(message[3:5]), 5
-
-
-# GIOP, after the magic: version (2), flags, type, length (4). Bit 0 of the flags: little-endian.
-def parse_giop(view: memoryview) -> tuple[int, int, bytes] | None:
-    if len(view) < 8:
-        return None
-    return 8, int.from_bytes(view[4:8], "little" if view[2] & 1 else "big"), bytes(view[:4])
-
-
-def build_giop(message: memoryview) -> tuple[bytes, int]:
-    _check_lead(message, 4)
-    _check_size(message, 4 + 0xFFFFFFFF)
-    size = len(message) - 4
-    return bytes(message[:4]) + size.to_bytes(4, "little" if message[2] & 1 else "big"), 4
 
 
 # D-Bus: byte order, type, flags, version, body length (4), serial (4), length of the array of
@@ -236,86 +118,6 @@ def build_dbus(message: memoryview) -> tuple[bytes, int]:
         raise _error_texts.unsayable_message("it has fewer bytes than its header fields")
     _check_size(message, len(message) - body_size + 0xFFFFFFFF)
     return bytes(message[:4]) + body_size.to_bytes(4, order) + bytes(message[4:12]), 12
-
-
-# BER: an identifier of one byte, or of several if the low 5 bits of the first one are all set; then
-# the length: one byte from 0 to 127, or 0x80 + n and n bytes. A form that is longer than needed is
-# legal BER, and common in LDAP.
-BER_LONGEST_IDENTIFIER = 6
-
-
-def _ber_identifier_size(view: memoryview) -> int:
-    """Return the size of the identifier in bytes; 0 if its end is not in the view."""
-    if view and view[0] == 0:
-        raise ValueError("the identifier 0 is reserved for the end of an indefinite form")
-    if not view or view[0] & 0x1F != 0x1F:
-        return len(view[:1])
-    for pos in range(1, min(len(view), BER_LONGEST_IDENTIFIER)):
-        if not view[pos] & 0x80:
-            return pos + 1
-    if len(view) >= BER_LONGEST_IDENTIFIER:
-        raise ValueError(f"the identifier does not end within {BER_LONGEST_IDENTIFIER} bytes")
-    return 0
-
-
-def parse_ber(view: memoryview) -> tuple[int, int, bytes] | None:
-    pos = _ber_identifier_size(view)
-    if not pos or pos == len(view):
-        return None
-    lead, first = bytes(view[:pos]), view[pos]
-    pos += 1
-    if first < 0x80:
-        return pos, first, lead
-    if first == 0x80:
-        raise ValueError("the length has the indefinite form")
-    width = first & 0x7F
-    if width > 8:
-        raise ValueError("the length has more than 64 bits")
-    if len(view) < pos + width:
-        return None
-    return pos + width, int.from_bytes(view[pos : pos + width], "big"), lead
-
-
-def build_ber(message: memoryview) -> tuple[bytes, int]:
-    lead_size = _refuse_what_raises(_ber_identifier_size, message)
-    if not lead_size:
-        raise _error_texts.shorter_than_lead(len(message), len(message) + 1)
-    size = len(message) - lead_size
-    lead = bytes(message[:lead_size])
-    if size < 0x80:
-        return lead + bytes((size,)), lead_size
-    width = (size.bit_length() + 7) // 8
-    return lead + bytes((0x80 | width,)) + size.to_bytes(width, "big"), lead_size
-
-
-# X11: opcode, a data byte, the whole request's length in units of 4 bytes (2); if that is 0, the
-# length follows in 4 bytes (BIG-REQUESTS). The client chooses the byte order; here little-endian.
-def parse_x11(view: memoryview) -> tuple[int, int, bytes] | None:
-    if len(view) < 4:
-        return None
-    units = int.from_bytes(view[2:4], "little")
-    if units:
-        return 4, 4 * units - 4, bytes(view[:2])
-    if len(view) < 8:
-        return None
-    units = int.from_bytes(view[4:8], "little")
-    if units < 2:
-        raise ValueError(f"a length of {units} units is too small for its request")
-    return 8, 4 * units - 8, bytes(view[:2])
-
-
-def build_x11(message: memoryview) -> tuple[bytes, int]:
-    _check_lead(message, 2)
-    rest_size = len(message) - 2
-    if rest_size % 4:
-        raise _error_texts.unsayable_message(
-            f"its size after the length must be a multiple of 4, not {rest_size}"
-        )
-    units = rest_size // 4 + 1
-    if units <= 0xFFFF:
-        return bytes(message[:2]) + units.to_bytes(2, "little"), 2
-    _check_size(message, 2 + 4 * (0xFFFFFFFF - 2))
-    return bytes(message[:2]) + b"\x00\x00" + (units + 1).to_bytes(4, "little"), 2
 
 
 # CQL v5: 17 bits of length, the self-contained flag, 6 bits of padding; CRC24; payload; CRC32.

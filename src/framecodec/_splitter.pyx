@@ -87,7 +87,7 @@ from collections.abc import Sequence
 
 from . import _error_texts, errors
 from ._bytes_like import view_bytes
-from ._choice import choose as choose_in, tagged, wrong_choice
+from ._choice import check_start_of, choose as choose_in, tagged, wrong_choice
 from ._custom_header import read_header
 from ._encoder import Encoder  # no-cython-lint: this module offers a whole engine
 from ._header_block import read_lines
@@ -1431,18 +1431,20 @@ cdef class Splitter:
         """Gather the header up to the byte that chooses, and take the shape that it chooses."""
         cdef Py_ssize_t taken
         choice = self._choice_layout.choice
-        found, number = choose_in(choice, self._header_bytes())
-        while found is None:
+        while True:
+            header = self._header_bytes()
+            found, number = choose_in(choice, header)
+            check_start_of(choice, number, header, self._stream_offset)
+            if found is not None:
+                break
+            if data == end:
+                return data
             taken = min(
                 end - data, <Py_ssize_t>choice.nodes[number].offset + 1 - self._header_size
             )
             self._keep_header(data, taken)
             self._pending += taken
             data += taken
-            self._check_magic()
-            if not taken:
-                return data
-            found, number = choose_in(choice, self._header_bytes())
         if found < 0:
             seen = self._header_first(<Py_ssize_t>choice.nodes[number].offset + 1)
             raise wrong_choice(choice, number, self._stream_offset, seen)

@@ -74,7 +74,9 @@ class Catalogue(Mapping[str, Codec]):
     dap: Codec
     """debug adapters: Content-Length header, JSON"""
     giop: Codec
-    """CORBA: version (2), flags, type, body; bit 0 of the flags is the byte order"""
+    """CORBA: version (2), flags, type, body; bit 0 of the flags is the byte order; compressed messages keep their ZIOP"""
+    dcerpc: Codec
+    """DCE/RPC over TCP: version (2), type, flags, data representation (4), auth size, call id"""
     dbus: Codec
     """order, type, flags, version, serial, length of the fields, fields, body"""
     postgres: Codec
@@ -145,6 +147,8 @@ class Catalogue(Mapping[str, Codec]):
     """command id, status, sequence number (4 bytes each), body"""
     stun: Codec
     """over TCP: type (2), cookie (4), transaction id (12), attributes"""
+    turn: Codec
+    """over TCP: STUN messages, and ChannelData: channel (2), data; padded to 4 bytes"""
     diameter: Codec
     """flags, command code (3), application id and two more ids (4 each), AVPs"""
     radius: Codec
@@ -171,6 +175,8 @@ class Catalogue(Mapping[str, Codec]):
     """type, request id (2), padding length, reserved, content, padding"""
     uwsgi: Codec
     """modifier1, modifier2, variables"""
+    ajp13: Codec
+    """servlet containers: 12 34 to the container, AB from it, then the data"""
     dns: Codec
     """over TCP and TLS"""
     kerberos: Codec
@@ -189,6 +195,8 @@ class Catalogue(Mapping[str, Codec]):
     """RTP and RTCP over a stream; STUN in ICE over TCP"""
     rtsp: Codec
     """interleaved binary data: channel, data; requests and responses are text"""
+    coap_tcp: Codec
+    """size of the token, code, token, options and payload; the codec owns the length's 4 bits"""
     bgp: Codec
     """type, body"""
     bmp: Codec
@@ -203,10 +211,16 @@ class Catalogue(Mapping[str, Codec]):
     """after the version lines, before NEWKEYS: padding length, payload, padding"""
     ssh_agent: Codec
     """type, contents"""
+    mtproto: Codec
+    """Telegram, the abridged transport, after the byte ef"""
     mtproto_intermediate: Codec
     """Telegram, the intermediate transport, after ee ee ee ee"""
     tpkt: Codec
     """ISO transport on TCP (RDP, S7, H.323): reserved byte (0), TPDU"""
+    rdp: Codec
+    """TPKT (03 00, then the TPDU) and fast-path PDUs (action and flags, then the updates)"""
+    socks5: Codec
+    """requests and replies: version 5, command or reply, 0, address type, address, port (2)"""
     socks5_greeting: Codec
     """what a client opens with: the methods that it offers"""
     socks5_method: Codec
@@ -229,6 +243,8 @@ class Catalogue(Mapping[str, Codec]):
     """Beckhoff TwinCAT (AMS/TCP): AMS header (32), data"""
     fins: Codec
     """Omron (FINS/TCP): command (4), error code (4), FINS frame"""
+    mavlink: Codec
+    """drones, versions 1 (fe) and 2 (fd), signed too: magic, header, payload, checksum (2)"""
     doip: Codec
     """diagnostics of cars: version, its inverse, payload type (2), payload"""
     hart_ip: Codec
@@ -238,7 +254,7 @@ class Catalogue(Mapping[str, Codec]):
     hislip: Codec
     """instruments: message type, control code, parameter (4), payload"""
     zabbix: Codec
-    """monitoring: flags (1, compressed 2), size before compression (4), data"""
+    """monitoring: flags (1, compressed 2, large 4), size before compression (4 or 8), data"""
     dlms: Codec
     """meters, the wrapper over TCP: version (2: 1), source (2), destination (2), APDU"""
     someip: Codec

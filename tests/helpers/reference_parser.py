@@ -318,16 +318,15 @@ def common_start(magics: list[bytes]) -> bytes:
     return start
 
 
-def chosen_by(codec: Codec, frame: bytes, *, inside: bool = False) -> Chosen:
+def chosen_by(codec: Codec, frame: bytes) -> Chosen:
     has = codec.parameters
     limit = math.inf if has["max_message_size"] is None else has["max_message_size"]
     if codec.kind != "choice":
         if codec.kind == "custom":  # a lead beside the largest rest is beyond what counts can hold
             limit = min(limit, 2**64 - 1)
         return Chosen(codec, limit=limit)
-    if not inside:  # what all frames begin with is checked first
-        with contextlib.suppress(Short):
-            match_constant(frame, 0, common_start(magics(codec)))
+    with contextlib.suppress(Short):  # what all frames begin with is checked first
+        match_constant(frame, 0, common_start(magics(codec)))
     if len(frame) <= has["offset"]:
         raise Short
     byte = frame[has["offset"]] & has["mask"]
@@ -341,7 +340,7 @@ def chosen_by(codec: Codec, frame: bytes, *, inside: bool = False) -> Chosen:
         if others is None:
             raise Bad(has["offset"] + 1)
         name, each = others
-    chosen = chosen_by(each, frame, inside=True)
+    chosen = chosen_by(each, frame)
     chosen.seen = max(chosen.seen, has["offset"] + 1)
     chosen.limit = min(limit, chosen.limit)
     if not has["keep"]:

@@ -294,6 +294,18 @@ CODECS: dict[str, Codec] = {
         {b"LlM": Codec.headers("L"), None: Codec.text(b"\r\n", magic=b"$")},
         max_message_size=20,
     ),
+    "choice, two magics": Codec.choice(
+        {
+            magic[0]: Codec.choice(
+                {
+                    0: Codec.uint(1, magic=magic, length_offset=4, max_message_size=9),
+                    1: Codec.uint(2, "little", magic=magic, length_offset=4, max_message_size=9),
+                },
+                offset=3,
+            )
+            for magic in (b"GI", b"ZI")
+        }
+    ),
     "choice, custom": Codec.choice(
         {b"\x40\x41": Codec.custom(parse_tagged, build_tagged), 0: Codec.fixed(2)},
         max_message_size=300,

@@ -8,11 +8,28 @@ from ..codec import Codec
 
 __all__ = ["ROWS"]
 
+# The length counts the whole request in units of 4 bytes; if it is 0, it follows in 4 bytes.
+_X11_SHORT = Codec.uint(2, "little", length_offset=2, length_unit=4, length_adjustment=-4)
+_X11_LONG = Codec.uint(
+    2,
+    "little",
+    length_offset=2,
+    length_unit=4,
+    length_adjustment=-8,
+    wider={0: "u32le"},
+    wider_than_needed="accept",
+)
+_X11 = Codec.choice(
+    {None: _X11_SHORT, 0: Codec.choice({None: _X11_SHORT, 0: _X11_LONG}, offset=3)}, offset=2
+)
+
 ROWS: tuple[Format, ...] = (
     # Files and devices.
     Format(
         "smb",
-        Codec.uint(3, length_offset=1, max_message_size=2**24),
+        Codec.choice(
+            {b"\x00\x81\x82\x83\x84\x85": Codec.uint(3, length_offset=1, max_message_size=2**24)}
+        ),
         "direct TCP: a 0 (NetBIOS: the packet type), SMB message",
         "MS-SMB2, section 2.1; RFC 1002, section 4.3.1",
     ),
@@ -40,7 +57,22 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "adb",
-        Codec.uint(4, "little", length_offset=12, length_adjustment=8),
+        Codec.choice(
+            {
+                command[1]: Codec.uint(
+                    4,
+                    "little",
+                    length_offset=12,
+                    length_adjustment=8,
+                    constants={0: command, 20: bytes(byte ^ 0xFF for byte in command)},
+                )
+                for command in (
+                    *(b"SYNC", b"CNXN", b"OPEN", b"OKAY"),
+                    *(b"CLSE", b"WRTE", b"AUTH", b"STLS"),
+                )
+            },
+            offset=1,
+        ),
         "Android: command (4), two arguments (4 each), checksum (4), inverse of the command, data",
         "Android Open Source Project, adb, protocol.txt",
     ),
@@ -58,7 +90,9 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "docker",
-        Codec.uint(4, length_offset=4, constants={1: b"\x00\x00\x00"}),
+        Codec.choice(
+            {b"\x00\x01\x02\x03": Codec.uint(4, length_offset=4, constants={1: b"\x00\x00\x00"})}
+        ),
         "attach and logs, without a terminal: stream (0 to 3), three zeros, output",
         "Docker Engine API, 'Attach to a container', 'Stream format'",
     ),
@@ -83,14 +117,38 @@ ROWS: tuple[Format, ...] = (
         "OMRON W421, 'FINS/TCP', 'FINS/TCP Header'",
     ),
     Format(
+        "mavlink",
+        Codec.choice(
+            {
+                0xFE: Codec.uint(1, length_offset=1, length_adjustment=6, constants={0: b"\xfe"}),
+                0xFD: Codec.choice(
+                    {
+                        0: Codec.uint(1, length_offset=1, length_adjustment=10),
+                        1: Codec.uint(1, length_offset=1, length_adjustment=23),
+                    },
+                    offset=2,
+                ),
+            }
+        ),
+        "drones, versions 1 (fe) and 2 (fd), signed too: magic, header, payload, checksum (2)",
+        "MAVLink Developer Guide, 'Packet Serialization'",
+    ),
+    Format(
         "doip",
-        Codec.uint(4, length_offset=4),
+        Codec.choice(
+            {
+                version: Codec.uint(
+                    4, length_offset=4, constants={0: bytes((version, version ^ 0xFF))}
+                )
+                for version in (1, 2, 3, 4, 0xFF)
+            }
+        ),
         "diagnostics of cars: version, its inverse, payload type (2), payload",
         "ISO 13400-2, section 9.2",
     ),
     Format(
         "hart-ip",
-        Codec.uint(2, length_offset=6, length_includes="frame"),
+        Codec.choice({b"\x01\x02": Codec.uint(2, length_offset=6, length_includes="frame")}),
         "version, message type, message id, status, sequence number (2), body",
         "FieldComm HCF_SPEC-085, 'HART-IP message header'",
     ),
@@ -108,8 +166,18 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "zabbix",
-        Codec.uint(4, "little", magic=b"ZBXD", length_offset=5, length_adjustment=4),
-        "monitoring: flags (1, compressed 2), size before compression (4), data",
+        Codec.choice(
+            {
+                b"\x01\x03": Codec.uint(
+                    4, "little", magic=b"ZBXD", length_offset=5, length_adjustment=4
+                ),
+                b"\x05\x07": Codec.uint(
+                    8, "little", magic=b"ZBXD", length_offset=5, length_adjustment=8
+                ),
+            },
+            offset=4,
+        ),
+        "monitoring: flags (1, compressed 2, large 4), size before compression (4 or 8), data",
         "Zabbix documentation, 'Header and data length'",
     ),
     Format(
@@ -144,21 +212,36 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "enip",
-        Codec.uint(
-            2, "little", length_offset=2, length_adjustment=20, constants={1: b"\x00", 20: bytes(4)}
+        Codec.choice(
+            {
+                b"\x00\x04\x63\x64\x65\x66\x6f\x70\x72\x73": Codec.uint(
+                    2,
+                    "little",
+                    length_offset=2,
+                    length_adjustment=20,
+                    constants={1: b"\x00", 20: bytes(4)},
+                )
+            }
         ),
         "EtherNet/IP: command (2), session, status, context (8), options, data",
         "ODVA, The CIP Networks Library, volume 2, section 2-3",
     ),
     Format(
         "opcua",
-        Codec.uint(4, "little", length_offset=4, length_includes="frame"),
+        Codec.choice(
+            {
+                kind[0]: Codec.uint(
+                    4, "little", length_offset=4, length_includes="frame", constants={0: kind}
+                )
+                for kind in (b"HELF", b"ACKF", b"ERRF", b"RHEF", b"OPNF", b"CLOF", b"MSG")
+            }
+        ),
         "OPC UA: message type (3), chunk type, body",
         "OPC 10000-6, section 7.1.2.2",
     ),
     Format(
         "dicom",
-        Codec.uint(4, length_offset=2),
+        Codec.choice({b"\x01\x02\x03\x04\x05\x06\x07": Codec.uint(4, length_offset=2)}),
         "medical images: PDU type, reserved byte, data",
         "DICOM PS3.8, section 9.3",
     ),
@@ -176,7 +259,7 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "x11",
-        Codec.custom(_shapes.parse_x11, _shapes.build_x11, max_header=8),
+        _X11,
         "requests of little-endian clients, BIG-REQUESTS too: opcode, data byte, rest",
         "X Window System Protocol, chapter 1, 'Requests'; BIG-REQUESTS extension",
     ),

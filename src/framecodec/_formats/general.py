@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from .. import _shapes
 from .._catalogue import Format
 from ..codec import Codec
 
@@ -72,7 +71,7 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "multiprocessing",
-        Codec.custom(_shapes.parse_multiprocessing, _shapes.build_multiprocessing, max_header=12),
+        Codec.choice({0: Codec.uint(4), 0x80: Codec.uint(8, magic=b"\xff\xff\xff\xff")}, mask=0x80),
         "multiprocessing.connection: an int, or -1 and 8 bytes from 2 GiB up",
         "CPython, Lib/multiprocessing/connection.py, Connection._send_bytes",
     ),

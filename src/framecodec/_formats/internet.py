@@ -2,17 +2,70 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .. import _shapes, _text_shapes
 from .._catalogue import Format
 from ..codec import Codec
 
 __all__ = ["ROWS"]
 
+_SOCKS5 = {0: b"\x05", 2: b"\x00"}
+
+
+_WEBSOCKET_WIDER = {126: "u16be", 127: "u64be"}
+
+
+def _websocket_form(masked: int, wider: dict[int, str] | None, **limits: Any) -> Codec:
+    return Codec.uint(
+        1,
+        length_offset=1,
+        length_mask=0x7F,
+        length_adjustment=4 if masked else 0,
+        wider=wider,
+        **limits,
+    )
+
+
+def _websocket(*, is_control: bool) -> Codec:
+    """Return the codec of a frame, masked or not, whose first byte is verified already."""
+    if is_control:  # the payload has at most 125 bytes
+        forms = {
+            masked: _websocket_form(masked, None, max_message_size=2 + 4 + 125)
+            for masked in (0, 0x80)
+        }
+        return Codec.choice(forms, offset=1, mask=0x80)
+    data: dict[int | bytes, Codec] = {}
+    for masked in (0, 0x80):
+        data[bytes(range(masked, masked + 127))] = _websocket_form(masked, _WEBSOCKET_WIDER)
+        long = _websocket_form(masked, _WEBSOCKET_WIDER, min_message_size=1 << 16)
+        # The length has 63 bits.
+        data[masked + 127] = Codec.choice({0: long}, offset=2, mask=0x80)
+    return Codec.choice(data, offset=1)
+
+
+def _coap(token_size: int) -> Codec:
+    """Return the codec of messages with a token of this size."""
+    # The upper 4 bits of the first byte are the size of options and payload, or 13 to 15: then it
+    # follows in 1, 2 or 4 bytes, less than what a shorter form can say.
+    owned = 1 + token_size
+    forms: dict[int, Codec] = {size << 4: Codec.fixed(1 + owned + size) for size in range(13)}
+    for value, width, least in ((13, 1, 13), (14, 2, 269), (15, 4, 65805)):
+        forms[value << 4] = Codec.uint(width, length_offset=1, length_adjustment=least + owned)
+    return Codec.choice(forms, mask=0xF0, keep=False)
+
+
 ROWS: tuple[Format, ...] = (
     # The web.
     Format(
         "tls",
-        Codec.uint(2, length_offset=3, constants={1: b"\x03"}, max_message_size=3 + 2**14 + 2048),
+        Codec.choice(
+            {
+                b"\x14\x15\x16\x17\x18": Codec.uint(
+                    2, length_offset=3, constants={1: b"\x03"}, max_message_size=3 + 2**14 + 2048
+                )
+            }
+        ),
         "records: type, version (2), fragment",
         "RFC 8446, section 5.1; RFC 5246, section 6.2",
     ),
@@ -44,7 +97,13 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "websocket",
-        Codec.custom(_shapes.parse_websocket, _shapes.build_websocket, max_header=10),
+        Codec.choice(
+            {
+                b"\x00\x01\x02": _websocket(is_control=False),
+                b"\x08\x09\x0a": _websocket(is_control=True),
+            },
+            mask=0x0F,
+        ),
         "FIN and opcode, mask bit (0x80 or 0), masking key (4) if masked, payload",
         "RFC 6455, section 5.2",
     ),
@@ -59,6 +118,17 @@ ROWS: tuple[Format, ...] = (
         Codec.uint(2, "little", length_offset=1, length_adjustment=1),
         "modifier1, modifier2, variables",
         "uWSGI documentation, 'The uwsgi Protocol'",
+    ),
+    Format(
+        "ajp13",
+        Codec.choice(
+            {
+                0x12: Codec.uint(2, length_offset=2, constants={0: b"\x12\x34"}),
+                0x41: Codec.uint(2, length_offset=2, constants={0: b"AB"}),
+            }
+        ),
+        "servlet containers: 12 34 to the container, AB from it, then the data",
+        "Apache Tomcat Connectors, 'AJPv13', 'Packet Headers'",
     ),
     # Networks.
     Format(
@@ -98,7 +168,7 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "tacacs",
-        Codec.uint(4, length_offset=8),
+        Codec.choice({b"\xc0\xc1": Codec.uint(4, length_offset=8)}),
         "TACACS+: version, type, sequence number, flags, session id (4), body",
         "RFC 8907, section 4.1",
     ),
@@ -127,6 +197,12 @@ ROWS: tuple[Format, ...] = (
         "RFC 7826, section 14; RFC 2326, section 10.12",
     ),
     Format(
+        "coap-tcp",
+        Codec.choice({size: _coap(size) for size in range(9)}, mask=0x0F),
+        "size of the token, code, token, options and payload; the codec owns the length's 4 bits",
+        "RFC 8323, section 3.2",
+    ),
+    Format(
         "bgp",
         Codec.uint(
             2,
@@ -146,7 +222,7 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "rpki-rtr",
-        Codec.uint(4, length_offset=4, length_includes="frame"),
+        Codec.choice({b"\x00\x01\x02": Codec.uint(4, length_offset=4, length_includes="frame")}),
         "RPKI to router: version, type, session id (2), data",
         "RFC 8210, section 5.1",
     ),
@@ -158,7 +234,13 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "openflow",
-        Codec.uint(2, length_offset=2, length_includes="frame", min_message_size=6),
+        Codec.choice(
+            {
+                b"\x01\x02\x03\x04\x05\x06": Codec.uint(
+                    2, length_offset=2, length_includes="frame", min_message_size=6
+                )
+            }
+        ),
         "version, type, transaction id (4), body",
         "OpenFlow Switch Specification 1.3, section 7.1",
     ),
@@ -175,6 +257,17 @@ ROWS: tuple[Format, ...] = (
         "draft-ietf-sshm-ssh-agent, section 3",
     ),
     Format(
+        "mtproto",
+        Codec.choice(
+            {
+                bytes(range(0x7F)): Codec.uint(1, length_unit=4),
+                0x7F: Codec.uint(3, "little", magic=b"\x7f", length_unit=4),
+            }
+        ),
+        "Telegram, the abridged transport, after the byte ef",
+        "Telegram, 'MTProto transports', 'Abridged'",
+    ),
+    Format(
         "mtproto-intermediate",
         Codec.uint(4, "little", signed=True),
         "Telegram, the intermediate transport, after ee ee ee ee",
@@ -187,6 +280,41 @@ ROWS: tuple[Format, ...] = (
         ),
         "ISO transport on TCP (RDP, S7, H.323): reserved byte (0), TPDU",
         "RFC 1006, section 6",
+    ),
+    Format(
+        "rdp",
+        Codec.choice(
+            {
+                0x03: Codec.uint(
+                    2, length_offset=2, length_includes="frame", constants={0: b"\x03\x00"}
+                ),
+                0x00: Codec.choice(
+                    {
+                        0x00: Codec.uint(1, length_offset=1, length_includes="frame"),
+                        # The top bit of the length is always set, and is not a part of its value.
+                        0x80: Codec.uint(2, length_offset=1, length_adjustment=-0x8003),
+                    },
+                    offset=1,
+                    mask=0x80,
+                ),
+            },
+            mask=0x03,
+        ),
+        "TPKT (03 00, then the TPDU) and fast-path PDUs (action and flags, then the updates)",
+        "MS-RDPBCGR, sections 2.2.8.1.2 and 2.2.9.1.2; RFC 1006, section 6",
+    ),
+    Format(
+        "socks5",
+        Codec.choice(
+            {
+                1: Codec.fixed(10, constants=_SOCKS5),
+                3: Codec.uint(1, length_offset=4, length_adjustment=2, constants=_SOCKS5),
+                4: Codec.fixed(22, constants=_SOCKS5),
+            },
+            offset=3,
+        ),
+        "requests and replies: version 5, command or reply, 0, address type, address, port (2)",
+        "RFC 1928, sections 4 and 6",
     ),
     Format(
         "socks5-greeting",

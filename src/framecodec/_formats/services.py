@@ -2,15 +2,68 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from .. import _shapes, _text_shapes
 from .._catalogue import Format
 from ..codec import Codec
 
 __all__ = ["ROWS"]
 
-_BER = Codec.custom(
-    _shapes.parse_ber, _shapes.build_ber, max_header=_shapes.BER_LONGEST_IDENTIFIER + 9
+
+def _ber_long(size: int) -> Codec:
+    """Return the codec of values whose identifier has at least this size, 2 to 6 bytes."""
+    ends_here = {0x00: Codec.ber(length_offset=size, max_width=8)}
+    if size < 6:
+        ends_here[0x80] = _ber_long(size + 1)
+    return Codec.choice(ends_here, offset=size - 1, mask=0x80)
+
+
+_BER = Codec.choice(
+    {
+        bytes(b for b in range(1, 256) if b & 0x1F != 0x1F): Codec.ber(
+            length_offset=1, max_width=8
+        ),
+        bytes(b for b in range(256) if b & 0x1F == 0x1F): _ber_long(2),
+    }
 )
+
+# The types that have flags of their own; PUBLISH with each quality of service but 3.
+_MQTT_FIRST_BYTES = bytes.fromhex("10203031323334353839 3a3b3c3d 4050627082 90a2b0c0d0e0f0")
+
+_STUN = Codec.choice(  # the first two bits are 0, and so are the last two of the length
+    {
+        0: Codec.choice(
+            {
+                0: Codec.uint(
+                    2,
+                    length_offset=2,
+                    length_adjustment=16,
+                    constants={4: b"\x21\x12\xa4\x42"},
+                )
+            },
+            offset=3,
+            mask=0x03,
+        )
+    },
+    mask=0xC0,
+)
+
+
+def _giop(magic: bytes, constants: dict[int, bytes]) -> Codec:
+    """Return the codec of messages whose byte order is a flag: the lowest bit of byte 6."""
+    orders: tuple[tuple[bytes, Literal["big", "little"]], ...] = (
+        (b"\x00\x02", "big"),
+        (b"\x01\x03", "little"),
+    )
+    return Codec.choice(
+        {
+            flags: Codec.uint(4, order, magic=magic, length_offset=8, constants=constants)
+            for flags, order in orders
+        },
+        offset=6,
+    )
+
 
 ROWS: tuple[Format, ...] = (
     # Remote procedure calls and logs.
@@ -46,13 +99,13 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "grpc",
-        Codec.uint(4, length_offset=1),
+        Codec.choice({b"\x00\x01": Codec.uint(4, length_offset=1)}),
         "compressed flag, then the message; inside HTTP/2 data",
         "gRPC over HTTP2, 'Length-Prefixed-Message'",
     ),
     Format(
         "grpc-web",
-        Codec.uint(4, length_offset=1),
+        Codec.choice({b"\x00\x01\x80\x81": Codec.uint(4, length_offset=1)}),
         "flags (compressed 1, trailers 0x80), then the message or the trailers",
         "gRPC Web, PROTOCOL-WEB.md",
     ),
@@ -89,9 +142,36 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "giop",
-        Codec.custom(_shapes.parse_giop, _shapes.build_giop, max_header=8, magic=b"GIOP"),
-        "CORBA: version (2), flags, type, body; bit 0 of the flags is the byte order",
-        "OMG CORBA 3.3, part 2, section 9.4.1",
+        Codec.choice({b"G": _giop(b"GIOP", {4: b"\x01"}), b"Z": _giop(b"", {0: b"ZIOP\x01"})}),
+        "CORBA: version (2), flags, type, body; bit 0 of the flags is the byte order; compressed "
+        "messages keep their ZIOP",
+        "OMG CORBA 3.3, part 2, section 9.4.1; OMG ZIOP 1.0, section 7.3",
+    ),
+    Format(
+        "dcerpc",
+        Codec.choice(
+            {
+                0x10: Codec.uint(
+                    2,
+                    "little",
+                    length_offset=8,
+                    length_includes="frame",
+                    constants={0: b"\x05"},
+                    min_message_size=14,
+                ),
+                0x00: Codec.uint(
+                    2,
+                    length_offset=8,
+                    length_includes="frame",
+                    constants={0: b"\x05"},
+                    min_message_size=14,
+                ),
+            },
+            offset=4,
+            mask=0xF0,
+        ),
+        "DCE/RPC over TCP: version (2), type, flags, data representation (4), auth size, call id",
+        "The Open Group C706, section 12.6.3; MS-RPCE, section 2.2.2",
     ),
     Format(
         "dbus",
@@ -102,13 +182,19 @@ ROWS: tuple[Format, ...] = (
     # Databases and caches.
     Format(
         "postgres",
-        Codec.uint(4, signed=True, length_offset=1, length_adjustment=-4),
+        Codec.choice(
+            {
+                b"123ABCDEFGHIKNPQRSTVWXZcdfnpstv": Codec.uint(
+                    4, signed=True, length_offset=1, length_adjustment=-4
+                )
+            }
+        ),
         "type byte, body; after the startup",
         "PostgreSQL documentation, 'Frontend/Backend Protocol', 'Message Formats'",
     ),
     Format(
         "postgres-ssl-answer",
-        Codec.fixed(1),
+        Codec.choice({b"SNGE": Codec.fixed(1)}),
         "the byte that answers an SSLRequest or a GSSENCRequest: S, G or N; E begins an error",
         "PostgreSQL documentation, 'SSL Session Encryption'",
     ),
@@ -154,7 +240,13 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "cassandra",
-        Codec.uint(4, signed=True, length_offset=5),
+        Codec.choice(
+            {
+                b"\x03\x04\x05\x41\x42\x83\x84\x85\xc1\xc2": Codec.uint(
+                    4, signed=True, length_offset=5
+                )
+            }
+        ),
         "version, flags, stream (2), opcode, body; CQL v3 and v4",
         "CQL Binary Protocol v4, section 2",
     ),
@@ -180,13 +272,21 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "memcached",
-        Codec.uint(4, length_offset=8, length_adjustment=12, constants={5: b"\x00"}),
+        Codec.choice(
+            {
+                b"\x80\x81": Codec.uint(
+                    4, length_offset=8, length_adjustment=12, constants={5: b"\x00"}
+                )
+            }
+        ),
         "the binary protocol: magic 0x80 or 0x81 and 7 more bytes, opaque (4), CAS (8), body",
         "memcached, BinaryProtocolRevamped, 'Packet Structure'",
     ),
     Format(
         "couchbase",
-        Codec.uint(4, length_offset=8, length_adjustment=12),
+        Codec.choice(
+            {b"\x08\x18\x80\x81\x82\x83": Codec.uint(4, length_offset=8, length_adjustment=12)}
+        ),
         "as memcached, with data types and flexible frames",
         "Couchbase, kv_engine/docs/BinaryProtocol.md",
     ),
@@ -203,7 +303,13 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "tds",
-        Codec.uint(2, length_offset=2, length_includes="frame", min_message_size=6),
+        Codec.choice(
+            {
+                bytes((1, 2, 3, 4, 6, 7, 8, 14, 15, 16, 17, 18)): Codec.uint(
+                    2, length_offset=2, length_includes="frame", min_message_size=6
+                )
+            }
+        ),
         "SQL Server: type, status, SPID (2), packet id, window, data",
         "MS-TDS, section 2.2.3.1",
     ),
@@ -240,7 +346,7 @@ ROWS: tuple[Format, ...] = (
     # Messaging.
     Format(
         "amqp",
-        Codec.uint(4, length_offset=3, trailer=b"\xce"),
+        Codec.choice({b"\x01\x02\x03\x08": Codec.uint(4, length_offset=3, trailer=b"\xce")}),
         "AMQP 0-9-1 (RabbitMQ), after the protocol header: type, channel (2), payload",
         "AMQP 0-9-1, section 4.2.3",
     ),
@@ -258,13 +364,24 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "mqtt",
-        Codec.varint(max_width=4, length_offset=1),
+        Codec.choice({_MQTT_FIRST_BYTES: Codec.varint(max_width=4, length_offset=1)}),
         "type and flags, then the packet",
         "MQTT 5.0, section 2.1; MQTT 3.1.1, section 2.2",
     ),
     Format(
         "zmtp",
-        Codec.custom(_shapes.parse_zmtp, _shapes.build_zmtp, max_header=9),
+        Codec.choice(
+            {
+                b"\x00\x01\x02\x03\x04\x06": Codec.choice(
+                    {
+                        0: Codec.uint(1, length_offset=1),
+                        2: Codec.uint(8, signed=True, length_offset=1),
+                    },
+                    mask=0x02,
+                    keep=False,
+                )
+            }
+        ),
         "ZeroMQ, after the greeting: flags (more 1, command 4), body",
         "ZeroMQ RFC 23 (ZMTP 3.0), 'Framing'; RFC 37 (ZMTP 3.1)",
     ),
@@ -293,7 +410,13 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "gearman",
-        Codec.uint(4, length_offset=8, constants={0: b"\x00RE"}),
+        Codec.choice(
+            {
+                ord("Q"): Codec.uint(4, length_offset=8, constants={0: b"\x00REQ"}),
+                ord("S"): Codec.uint(4, length_offset=8, constants={0: b"\x00RES"}),
+            },
+            offset=3,
+        ),
         "magic (4: NUL and REQ or RES), type (4), arguments",
         "Gearman, 'Protocol', 'Binary Packet'",
     ),
@@ -325,13 +448,29 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "stun",
-        Codec.uint(2, length_offset=2, length_adjustment=16, constants={4: b"\x21\x12\xa4\x42"}),
+        _STUN,
         "over TCP: type (2), cookie (4), transaction id (12), attributes",
         "RFC 8489, sections 5 and 6.2.2",
     ),
     Format(
+        "turn",
+        Codec.choice(
+            {
+                b"\x00\x10\x20\x30": _STUN,
+                0x40: Codec.uint(2, length_offset=2, align=4),
+            },
+            mask=0xF0,
+        ),
+        "over TCP: STUN messages, and ChannelData: channel (2), data; padded to 4 bytes",
+        "RFC 8656, sections 12.4 and 12.5; RFC 8489, section 5",
+    ),
+    Format(
         "diameter",
-        Codec.uint(3, magic=b"\x01", length_includes="frame", min_message_size=16),
+        Codec.choice(
+            {0: Codec.uint(3, magic=b"\x01", length_includes="frame", min_message_size=16)},
+            offset=3,
+            mask=0x03,
+        ),
         "flags, command code (3), application id and two more ids (4 each), AVPs",
         "RFC 6733, section 3",
     ),
