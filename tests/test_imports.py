@@ -104,6 +104,7 @@ LAYERS = [
     {"sockets/receiving.py": "the slow path of receiving: waits, limits, failures"},
     {"sockets/files.py": "messages from and to files, and into buffers of the caller"},
     {"sockets/sending.py": "the slow path of sending: waits, unsent bytes"},
+    {"sockets/lingering.py": "the lingering close: discard what arrives for a bounded time"},
     {"sockets/connection.py": "`FrameSocket`"},
     {"sockets/connecting.py": "`connect`"},
     {"sockets/listener.py": "`listen`, `Listener`; files of Unix sockets"},

@@ -12,16 +12,22 @@ receiving ends with that error.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
+import os
+import socket
 import traceback
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, TypeVar
 
 from .. import _error_texts, errors
 from .._inbox import Inbox
+from .._observer import Observer
+from .._options import OnInvalid, OnOversize
+from .._peers import name_peer
 from ..codec import DEFAULT_CODEC, Codec
-from .sending import SendSide
+from .sending import ObservedSendSide, SendSide
 from .time_limits import PeerTimer
 from .transport import ProtocolTransport, is_uvloops
 
@@ -33,6 +39,9 @@ _logger = logging.getLogger(__package__)
 # A connection reads into little memory until a read fills it: of 10,000 connections most are idle.
 _FIRST_READ_SIZE = 4 * 1024
 _READ_SIZE = 128 * 1024
+
+# Reads of what the kernel holds after a failed send; one gets at least 4 KiB.
+_LAST_READS = 2048
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -58,7 +67,12 @@ def _wrap_callback(step: str, overridden: _Method) -> _Method:
             if step == "_end":
                 self._end(*arguments)
             raise
-        return None if passed_on is None else overridden(self, *passed_on)
+        if passed_on is None:
+            return None
+        result = overridden(self, *passed_on)
+        if step == "_begin" and self._received and not isinstance(arguments[0], ProtocolTransport):
+            self._take_received()
+        return result
 
     callback._framecodec_step = step  # type: ignore[attr-defined]
     return callback  # type: ignore[return-value]
@@ -96,6 +110,11 @@ class FrameProtocol(asyncio.BufferedProtocol):
             count.
         idle_timeout: Seconds without a byte between two messages; then the connection ends with an
             `IdleTimeoutError`. Time in which reading is paused does not count.
+        on_oversize: As for `Splitter`.
+        on_invalid: As for `Splitter`.
+        received: Bytes that were read from the connection before: they come first, after
+            `connection_made`.
+        observer: As for `FrameSocket`; its methods get this protocol.
 
     Raises:
         TypeError, ValueError: An argument is invalid.
@@ -103,9 +122,12 @@ class FrameProtocol(asyncio.BufferedProtocol):
 
     __slots__ = (
         "__weakref__",
+        "_handler_error",
         "_inbox",
+        "_observer",
         "_peer_timer",
         "_read_size",
+        "_received",
         "_receiving",
         "_receiving_failed",
         "_sending",
@@ -117,6 +139,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
 
     # What subclasses of this package change.
     _send_side: type[SendSide] = SendSide
+    _observed_send_side: type[SendSide] = ObservedSendSide
     _always_receives = True  # a peer's time counts whenever the transport reads
 
     def __init__(
@@ -125,9 +148,17 @@ class FrameProtocol(asyncio.BufferedProtocol):
         *,
         message_timeout: float | None = None,
         idle_timeout: float | None = None,
+        on_oversize: OnOversize = "raise",
+        on_invalid: OnInvalid = "raise",
+        received: Any = b"",
+        observer: object = None,
     ) -> None:
         self._inbox = inbox = Inbox(
-            codec, message_timeout=message_timeout, idle_timeout=idle_timeout
+            codec,
+            message_timeout=message_timeout,
+            idle_timeout=idle_timeout,
+            on_oversize=on_oversize,
+            on_invalid=on_invalid,
         )
         self._peer_timer = (
             PeerTimer(inbox, self._end_receiving, receiving=self._always_receives)
@@ -135,7 +166,13 @@ class FrameProtocol(asyncio.BufferedProtocol):
             else None
         )
         self.codec = codec
-        self._sending = self._send_side(self, codec)
+        self._received = bytes(received)
+        self._handler_error: BaseException | None = None  # for an observer
+        self._observer = Observer.of(observer)
+        side = self._send_side if observer is None else self._observed_send_side
+        self._sending = side(self, codec)
+        if self._observer is not None:
+            inbox.observe(self._conn, self._observer)
         self._read_size = _FIRST_READ_SIZE
         self._receiving = False  # bytes were read, and their messages are not delivered yet
         self._receiving_failed = False  # the bytes that are still read are ignored
@@ -175,6 +212,11 @@ class FrameProtocol(asyncio.BufferedProtocol):
     def transport(self, transport: asyncio.Transport) -> None:
         if transport is not self._sending.transport:  # connection_made() may set what it got
             self._sending.attach(transport)
+
+    @property
+    def _conn(self) -> Any:
+        """The connection as an observer gets it."""
+        return self
 
     # --- to override ------------------------------------------------------------------------------
 
@@ -262,8 +304,11 @@ class FrameProtocol(asyncio.BufferedProtocol):
         if isinstance(transport, ProtocolTransport):  # super() in an overridden connection_made()
             return (transport,)
         self._sending.begin(transport)
+        self._inbox.peer = self._sending.peer
         if self._peer_timer is not None:
             self._peer_timer.start()
+        if self._observer is not None and self._observer.connection_opened is not None:
+            self._observer.connection_opened(self._conn)
         return (self._sending.transport,)
 
     def _pause(self) -> tuple[()] | None:
@@ -275,11 +320,14 @@ class FrameProtocol(asyncio.BufferedProtocol):
     def _end(self, exc: BaseException | None) -> tuple[BaseException | None]:
         sending = self._sending
         if not sending.lost:
+            self._receive_rest(exc)
             sending.lost = True
             sending.batch.fast_size = 0
             self._stop_peer_timer()
             if isinstance(exc, OSError):
                 exc.with_traceback(None)  # the transport's frames would keep what they sent
+                name_peer(exc, sending.peer)
+            failure = self._inbox.failure
             try:
                 if sending.error is None and exc is None and not sending.closing:
                     # Over TLS a connection may end without eof_received().
@@ -288,7 +336,25 @@ class FrameProtocol(asyncio.BufferedProtocol):
                 exc = error
             sending.end(exc)
             self._inbox.drop_unfinished()
+            if self._observer is not None and self._observer.connection_closed is not None:
+                self._observer.connection_closed(self._conn, self._end_reason(failure))
         return (sending.error,)
+
+    def note_end(self, error: BaseException) -> None:
+        """Store what a server's handler has raised, if an observer will be told."""
+        if self._observer is not None:
+            self._handler_error = error
+
+    def _end_reason(self, failure: BaseException | None) -> BaseException | None:
+        """Return why the connection ends, for an observer; None if one side has closed it.
+
+        Args:
+            failure: The inbox's failure before the end.
+        """
+        reason = self._sending.error or failure or self._handler_error
+        is_clean = isinstance(reason, EOFError) and not isinstance(reason, errors.FrameError)
+        self._handler_error = None  # its traceback refers to this connection
+        return None if is_clean else reason
 
     def _stop_peer_timer(self) -> None:
         """End the time limits: the connection has ended, or this side has closed it."""
@@ -360,6 +426,39 @@ class FrameProtocol(asyncio.BufferedProtocol):
         elif self._peer_timer is not None:
             self._peer_timer.note_arrival()
 
+    def _take_received(self) -> None:
+        """Parse the bytes that were read before there was this connection."""
+        received, self._received = memoryview(self._received), b""
+        while received and not self._receiving_failed:
+            buffer = self.get_buffer(-1)
+            count = min(len(buffer), len(received))
+            buffer[:count] = received[:count]
+            received = received[count:]
+            self.buffer_updated(count)
+
+    def _receive_rest(self, exc: BaseException | None) -> None:
+        """Receive what the kernel holds, if a send has failed: a transport reads no more then.
+
+        Args:
+            exc: Why the connection ends.
+        """
+        sending = self._sending
+        if not isinstance(exc, OSError) or sending.closing or sending.lost or sending.is_encrypted:
+            return
+        sock = sending.raw_transport.get_extra_info("socket")
+        if os.name != "posix" or sock is None:
+            return
+        with (
+            contextlib.suppress(OSError),
+            # uvloop's socket has no recv_into(), but a copy of it does.
+            socket.fromfd(sock.fileno(), sock.family, sock.type) as copy,
+        ):
+            for _ in range(_LAST_READS):
+                count = copy.recv_into(self.get_buffer(-1), 0, socket.MSG_DONTWAIT)
+                if not count:
+                    return
+                self.buffer_updated(count)
+
     def _deliver(self, messages: list[Any]) -> None:
         sending = self._sending
         flush_scheduled = sending.flush_scheduled
@@ -395,7 +494,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         """Close the connection when the accepted messages are sent."""
         sending = self._sending
         if sending.error is None:
-            sending.error = error
+            sending.error = name_peer(error, sending.peer)
         sending.close()
         if isinstance(error, Exception) and not isinstance(error, errors.FrameError):
             _logger.error("receiving on %r failed", sending.raw_transport, exc_info=error)

@@ -29,14 +29,16 @@ from typing import TYPE_CHECKING, Any
 from .. import _error_texts
 from .._engine import asyncio_fast_path as fast_path
 from .._layout import CUSTOM
+from .._observer import frame_size
 from .._outbox import GATHER_SIZE, Outbox
+from .._peers import name_peer, peer_name
 from .transport import ProtocolTransport, is_vectored
 
 if TYPE_CHECKING:
     from ..codec import Codec
     from .protocol import FrameProtocol
 
-__all__ = ["SendSide"]
+__all__ = ["ObservedSendSide", "SendSide"]
 
 # A batch is written before the iteration of the loop ends when it has this many bytes.
 _BATCH_SIZE = 128 * 1024
@@ -76,6 +78,7 @@ class SendSide:
         "flush_scheduled",
         "is_encrypted",
         "lost",
+        "peer",
         "raw_transport",
         "transport",
     )
@@ -99,6 +102,8 @@ class SendSide:
         """The loop's transport; None before there is one."""
         self.transport: ProtocolTransport | None = None
         """The transport that the protocol's user sees."""
+        self.peer = ""
+        """The peer's name, which errors get; empty if it has none."""
         self._vectored = False  # whether the transport copies nothing
         self.is_encrypted = False
         """The transport encrypts."""
@@ -158,6 +163,10 @@ class SendSide:
         else:
             self._accept(self._outbox.put_many, messages)
 
+    def write_frame(self, frame: bytes) -> None:
+        """Accept a frame that is encoded already; ignore it after the end, as asyncio does."""
+        self.write(frame)
+
     def write(self, data: Any) -> None:
         """Accept bytes that are encoded already; ignore them after the end, as asyncio does."""
         data = data if type(data) is bytes else bytes(memoryview(data))
@@ -215,8 +224,8 @@ class SendSide:
     def closed_error(self) -> ConnectionError:
         """Return the error of a call that came after the end."""
         if self.closing:
-            return _error_texts.connection_closed()
-        return _error_texts.connection_lost(self.error)
+            return name_peer(_error_texts.connection_closed(), self.peer)
+        return name_peer(_error_texts.connection_lost(self.error), self.peer)
 
     # --- from the batch to the transport ----------------------------------------------------------
 
@@ -371,6 +380,9 @@ class SendSide:
     def begin(self, transport: Any) -> None:
         """Start sending: there is a connection."""
         self.attach(transport)
+        peer = transport.get_extra_info("peername")
+        here = None if peer else transport.get_extra_info("sockname")
+        self.peer = peer_name(peer, here if isinstance(here, str | bytes) else None)
         self.batch.thread = get_ident()
         self.batch.paused = False
         if self.batch.messages or self._outbox.size:
@@ -481,6 +493,40 @@ class SendSide:
         if exc is not None or self.unsent_size():
             self.dropped = True
         self._drop_unsent()
+
+
+class ObservedSendSide(SendSide):
+    """The send side of a connection with an observer. No message takes the fast path."""
+
+    __slots__ = ()
+
+    def __init__(self, protocol: FrameProtocol, codec: Codec) -> None:
+        super().__init__(protocol, codec)
+        self.fast_size = 0
+
+    def _note_sent(self, size: int) -> None:
+        observer = self._protocol._observer
+        if observer is not None and observer.frame_sent is not None:
+            observer.frame_sent(self._protocol._conn, size)
+
+    def put(self, message: object) -> None:
+        """As `SendSide.put`."""
+        size = frame_size(self.codec, message)
+        super().put(message)
+        self._note_sent(size)
+
+    def put_many(self, messages: Iterable[object]) -> None:
+        """As `SendSide.put_many`."""
+        messages = list(messages)
+        sizes = [frame_size(self.codec, message) for message in messages]
+        super().put_many(messages)
+        for size in sizes:
+            self._note_sent(size)
+
+    def write_frame(self, frame: bytes) -> None:
+        """As `SendSide.write_frame`."""
+        super().write_frame(frame)
+        self._note_sent(len(frame))
 
 
 def _handed_over() -> RuntimeError:

@@ -23,9 +23,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .. import _error_texts, errors
 from .._engine import asyncio_fast_path as fast_path
 from ..codec import Codec
-from .back_pressure import WaitingSendSide
+from .back_pressure import ObservedWaitingSendSide, WaitingSendSide
 from .protocol import FrameProtocol
-from .sending import SendSide
 from .tls import start_tls
 
 if TYPE_CHECKING:
@@ -50,11 +49,11 @@ class StreamProtocol(FrameProtocol):
     Args:
         codec: The shape of the frames.
         on_connection: Called with the stream when the connection is open; or None.
-        message_timeout: As for `open_connection`.
-        idle_timeout: As for `open_connection`.
+        **options: As for `FrameProtocol`.
     """
 
     __slots__ = (
+        "_has_ended",
         "_head_size",
         "_held",
         "_on_connection",
@@ -69,6 +68,7 @@ class StreamProtocol(FrameProtocol):
     )
 
     _send_side = WaitingSendSide
+    _observed_send_side = ObservedWaitingSendSide
     _always_receives = False  # a peer's time counts while a recv waits
     _sending: WaitingSendSide
 
@@ -76,11 +76,11 @@ class StreamProtocol(FrameProtocol):
         self,
         codec: Codec,
         on_connection: Callable[[FrameStream], None] | None = None,
-        *,
-        message_timeout: float | None = None,
-        idle_timeout: float | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(codec, message_timeout=message_timeout, idle_timeout=idle_timeout)
+        self.stream = FrameStream(self)
+        """The stream that the user sees."""
+        super().__init__(codec, **options)
         self.batches: deque[tuple[list[Any], int]] = deque()
         """The messages of each read, and what they count in `_held`."""
         self._head_size = 0  # what `messages.head` counts in `_held`
@@ -89,19 +89,25 @@ class StreamProtocol(FrameProtocol):
         self._reading_paused = False  # by the stream, and ...
         self._user_paused = False  # ... by its user
         self._waiter: asyncio.Future[None] | None = None  # of a recv that waits
+        self._has_ended = False  # the peer sends no more
         self._on_connection = on_connection
         self.is_server = on_connection is not None
         """This side accepted the connection."""
-        self.stream = FrameStream(self)
-        """The stream that the user sees."""
+        self.stream._bind(self._sending)
         self.messages = fast_path.MessageIterator(self.stream, self.release_head)
         """The stream's iterator."""
         self.stream._ready = fast_path.ReadyIterator(self.messages)
+
+    @property
+    def _conn(self) -> FrameStream:
+        return self.stream
 
     # --- calls of the event loop ------------------------------------------------------------------
 
     def _begin(self, transport: Any) -> tuple[Any]:
         begun = super()._begin(transport)
+        if self._received:
+            self._take_received()
         on_connection, self._on_connection = self._on_connection, None
         if on_connection is not None:
             on_connection(self.stream)
@@ -109,6 +115,8 @@ class StreamProtocol(FrameProtocol):
 
     def eof_received(self) -> bool:
         """Keep the connection open: the peer may still read."""
+        self._has_ended = True
+        self._sending.waiters.wake()  # an `aclose` that lingers
         return True
 
     def _deliver(self, messages: list[Any]) -> None:
@@ -151,6 +159,7 @@ class StreamProtocol(FrameProtocol):
     def _end(self, exc: BaseException | None) -> tuple[BaseException | None]:
         inbox = self._inbox
         try:
+            self._receive_rest(exc)
             if exc is not None:
                 inbox.fail(_for_recv(exc))
             elif self._sending.closing:
@@ -217,6 +226,25 @@ class StreamProtocol(FrameProtocol):
                 sending.raw_transport.pause_reading()
         finally:
             self._wake()
+
+    async def linger(self, seconds: float) -> None:
+        """End sending, then discard what arrives until the peer ends, for a bounded time.
+
+        Over TLS do nothing: it ends both directions at a time, and the event loop then waits for
+        the peer's answer.
+        """
+        sending = self._sending
+        if sending.lost or sending.closing or sending.is_encrypted:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                sending.write_eof()
+                self._inbox.fail(_error_texts.connection_closed())
+                self._receiving_failed = True  # what is still read is ignored
+                self._wake()
+                sending.raw_transport.resume_reading()
+                while not (sending.lost or self._has_ended):
+                    await sending.waiters.wait()
 
     @property
     def has_unread_bytes(self) -> bool:
@@ -332,8 +360,10 @@ class FrameStream:
 
     def __init__(self, protocol: StreamProtocol) -> None:
         self._protocol = protocol
-        self._sending = protocol._sending
-        self.send = self._sending.batch.send_and_wait  # type: ignore[method-assign]
+
+    def _bind(self, sending: WaitingSendSide) -> None:
+        self._sending = sending
+        self.send = sending.batch.send_and_wait  # type: ignore[method-assign]
 
     def __reduce__(self) -> NoReturn:
         raise _error_texts.not_copied(self)
@@ -341,8 +371,7 @@ class FrameStream:
     def __repr__(self) -> str:
         sending = self._sending
         state = "closed" if sending.lost else "closing" if sending.closing else "open"
-        peer = self.get_extra_info("peername")
-        return f"<{type(self).__name__} {state} peer={peer!r} codec={self.codec}>"
+        return f"<{type(self).__name__} {state} peer={sending.peer} codec={self.codec}>"
 
     @property
     def codec(self) -> Codec:
@@ -403,7 +432,7 @@ class FrameStream:
         Args:
             messages: As for `send`, in order.
         """
-        return self._sending.call_and_wait(SendSide.put_many, messages)
+        return self._sending.call_and_wait(type(self._sending).put_many, messages)
 
     async def drain(self) -> None:
         """Write the messages of this iteration of the loop; wait until the transport accepts more.
@@ -529,16 +558,25 @@ class FrameStream:
             ssl_handshake_timeout=ssl_handshake_timeout,
         )
 
-    async def aclose(self) -> None:
+    async def aclose(self, linger: float | None = None) -> None:
         """Close the connection when all accepted messages are sent, and wait for that.
+
+        A connection that is closed while bytes of the peer are unread is reset, and the peer can
+        lose the last messages. With `linger` they are safe.
 
         Messages that were read already can still be received. A cancelled `aclose` drops what a
         slow peer has not taken. So does the end of an ``async with`` block that was cancelled or
         has raised a `TimeoutError`.
+
+        Args:
+            linger: Seconds in which, before the close, this side ends its sending and discards
+                what still arrives, until the peer ends, too; None for none. TLS ignores it.
         """
         sending = self._sending
-        sending.close()
         try:
+            if linger:
+                await self._protocol.linger(linger)
+            sending.close()
             await sending.wait_until_closed()
         except asyncio.CancelledError:
             if not sending.lost:
