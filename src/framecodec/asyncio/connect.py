@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import asyncio.trsock
 import contextlib
 import os
 import socket
@@ -186,8 +185,8 @@ async def _open(
 
 
 def _set_keepalive(stream: FrameStream, keepalive: bool | float) -> None:
-    sock = stream.get_extra_info("socket")
-    if isinstance(sock, asyncio.trsock.TransportSocket):
+    sock: Any = stream.get_extra_info("socket")
+    if hasattr(sock, "setsockopt"):
         prepare(sock, keepalive)
     elif sock is not None:  # uvloop's has no setsockopt(), but a copy of it does
         with (
