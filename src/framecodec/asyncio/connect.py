@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 import ssl as ssl_module
@@ -179,21 +178,10 @@ async def _open(
             name_address(error, peer_name(place.address, None))
         raise
     stream: FrameStream = protocol.stream
-    if keepalive:
-        _set_keepalive(stream, keepalive)
-    return stream
-
-
-def _set_keepalive(stream: FrameStream, keepalive: bool | float) -> None:
-    sock: Any = stream.get_extra_info("socket")
-    if hasattr(sock, "setsockopt"):
+    sock = stream.get_extra_info("socket")
+    if keepalive and sock is not None:
         prepare(sock, keepalive)
-    elif sock is not None:  # uvloop's has no setsockopt(), but a copy of it does
-        with (
-            contextlib.suppress(OSError),
-            socket.fromfd(sock.fileno(), sock.family, sock.type) as copy,
-        ):
-            prepare(copy, keepalive)
+    return stream
 
 
 def open_unix_connection(

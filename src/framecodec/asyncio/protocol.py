@@ -351,7 +351,10 @@ class FrameProtocol(asyncio.BufferedProtocol):
         Args:
             failure: The inbox's failure before the end.
         """
-        reason = self._sending.error or failure or self._handler_error
+        sending = self._sending
+        if sending.closing and isinstance(failure, ConnectionAbortedError):
+            failure = None  # the end of a stream that was closed here
+        reason = sending.error or failure or self._handler_error
         is_clean = isinstance(reason, EOFError) and not isinstance(reason, errors.FrameError)
         self._handler_error = None  # its traceback refers to this connection
         return None if is_clean else reason
