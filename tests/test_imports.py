@@ -117,9 +117,14 @@ LAYERS = [
     {"sockets/listener.py": "`listen`, `Listener`; files of Unix sockets"},
     {"sockets/__init__.py": "the public names for blocking sockets"},
     {"datagrams.py": "the public name of `DatagramSocket`"},
+    {"asyncio/observed.py": "what only an observed or a broken connection needs"},
     {
         "asyncio/back_pressure.py": "sends that wait while the peer is slow",
         "asyncio/protocol.py": "`FrameProtocol`: what the event loop calls",
+    },
+    {
+        "asyncio/unframed.py": "unframed bytes between the messages of a stream",
+        "asyncio/lingering.py": "the lingering close of a stream",
     },
     {"asyncio/stream.py": "`FrameStream`: a connection for tasks that wait"},
     {"asyncio/server.py": "`FrameServer`: a server in an event loop"},
@@ -161,9 +166,12 @@ EXCEPTIONS = {
     # For annotations only: an object refers to the one that owns it.
     ("serving._message_steps_py", "serving._messages_loop_py"),
     ("asyncio.back_pressure", "asyncio.protocol"),
+    ("asyncio.lingering", "asyncio.stream"),
+    ("asyncio.observed", "asyncio.protocol"),
     ("asyncio.sending", "asyncio.protocol"),
     ("asyncio.tls", "asyncio.stream"),
     ("asyncio.transport", "asyncio.protocol"),
+    ("asyncio.unframed", "asyncio.stream"),
     ("asyncio.transport", "asyncio.sending"),
     ("sockets.files", "sockets.receiving"),
     ("sockets.wire", "sockets.files"),

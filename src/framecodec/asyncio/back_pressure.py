@@ -9,7 +9,8 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, cast
 
 from .._engine import asyncio_fast_path as fast_path
-from .sending import ObservedSendSide, SendSide
+from .observed import ObservedSendSide
+from .sending import SendSide
 from .waiters import LARGE, QueuedSend, SendQueue, Waiters
 
 if TYPE_CHECKING:

@@ -12,11 +12,8 @@ receiving ends with that error.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import logging
-import os
-import socket
 import traceback
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, TypeVar
@@ -26,10 +23,11 @@ from .._inbox import Inbox
 from .._observer import Observer
 from .._options import OnInvalid, OnOversize
 from .._peers import name_peer
-from ..codec import DEFAULT_CODEC, Codec
-from .sending import ObservedSendSide, SendSide
+from ..codec import DEFAULT_CODEC, Codec, check_codec
+from .observed import ObservedSendSide, conn_of, end_reason, receive_rest
+from .sending import SendSide, encode_all, write_all
 from .time_limits import PeerTimer
-from .transport import ProtocolTransport, is_uvloops
+from .transport import is_uvloops, transport_peer
 
 __all__ = ["FrameProtocol"]
 
@@ -39,9 +37,6 @@ _logger = logging.getLogger(__package__)
 # A connection reads into little memory until a read fills it: of 10,000 connections most are idle.
 _FIRST_READ_SIZE = 4 * 1024
 _READ_SIZE = 128 * 1024
-
-# Reads of what the kernel holds after a failed send; one gets at least 4 KiB.
-_LAST_READS = 2048
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -70,8 +65,9 @@ def _wrap_callback(step: str, overridden: _Method) -> _Method:
         if passed_on is None:
             return None
         result = overridden(self, *passed_on)
-        if step == "_begin" and self._received and not isinstance(arguments[0], ProtocolTransport):
-            self._take_received()
+        if self._received and arguments[0] is not self._sending.transport:  # not called by super()
+            received, self._received = self._received, b""
+            self._receive(received)
         return result
 
     callback._framecodec_step = step  # type: ignore[attr-defined]
@@ -115,6 +111,8 @@ class FrameProtocol(asyncio.BufferedProtocol):
         received: Bytes that were read from the connection before: they come first, after
             `connection_made`.
         observer: As for `FrameSocket`; its methods get this protocol.
+        one_at_a_time: `messages_received` gets one message a call, and `switch` and
+            ``transport.set_protocol`` act from the end of that message on.
 
     Raises:
         TypeError, ValueError: An argument is invalid.
@@ -122,15 +120,18 @@ class FrameProtocol(asyncio.BufferedProtocol):
 
     __slots__ = (
         "__weakref__",
+        "_delivering",
         "_handler_error",
         "_inbox",
         "_observer",
+        "_one_at_a_time",
         "_peer_timer",
         "_read_size",
         "_received",
         "_receiving",
         "_receiving_failed",
         "_sending",
+        "_switched",
         "codec",
     )
 
@@ -141,6 +142,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
     _send_side: type[SendSide] = SendSide
     _observed_send_side: type[SendSide] = ObservedSendSide
     _always_receives = True  # a peer's time counts whenever the transport reads
+    _keeps_headers = False  # for bytes that are handed over as they travelled
 
     def __init__(
         self,
@@ -152,14 +154,20 @@ class FrameProtocol(asyncio.BufferedProtocol):
         on_invalid: OnInvalid = "raise",
         received: Any = b"",
         observer: object = None,
+        one_at_a_time: bool = False,
     ) -> None:
         self._inbox = inbox = Inbox(
             codec,
+            keep_headers=self._keeps_headers,
             message_timeout=message_timeout,
             idle_timeout=idle_timeout,
             on_oversize=on_oversize,
             on_invalid=on_invalid,
+            one_at_a_time=one_at_a_time,
         )
+        self._one_at_a_time = bool(one_at_a_time)
+        # After a switch(): the messages to deliver, and the bytes that were unread then.
+        self._switched: tuple[list[Any], bytes] | None = None
         self._peer_timer = (
             PeerTimer(inbox, self._end_receiving, receiving=self._always_receives)
             if inbox.has_limits
@@ -172,9 +180,10 @@ class FrameProtocol(asyncio.BufferedProtocol):
         side = self._send_side if observer is None else self._observed_send_side
         self._sending = side(self, codec)
         if self._observer is not None:
-            inbox.observe(self._conn, self._observer)
+            inbox.observe(conn_of(self), self._observer)
         self._read_size = _FIRST_READ_SIZE
         self._receiving = False  # bytes were read, and their messages are not delivered yet
+        self._delivering = False  # messages_received() is being called
         self._receiving_failed = False  # the bytes that are still read are ignored
         if type(self).send is FrameProtocol.send and hasattr(self, "__dict__"):
             self.send = self._sending.batch.send  # type: ignore[method-assign]
@@ -212,11 +221,6 @@ class FrameProtocol(asyncio.BufferedProtocol):
     def transport(self, transport: asyncio.Transport) -> None:
         if transport is not self._sending.transport:  # connection_made() may set what it got
             self._sending.attach(transport)
-
-    @property
-    def _conn(self) -> Any:
-        """The connection as an observer gets it."""
-        return self
 
     # --- to override ------------------------------------------------------------------------------
 
@@ -296,19 +300,56 @@ class FrameProtocol(asyncio.BufferedProtocol):
         """
         self._sending.put_many(messages)
 
+    # --- another codec ----------------------------------------------------------------------------
+
+    def switch(self, codec: Codec, /) -> None:
+        """Use another codec from now on, in both directions.
+
+        Messages that were sent before leave in the old framing. Receiving: in `messages_received`,
+        from the end of the last message of its list on, else from the end of the last message that
+        was delivered; what arrived after it is read again, and its messages are delivered when
+        `messages_received` has returned (outside of it, before this method returns).
+
+        Args:
+            codec: The shape of the frames.
+
+        Raises:
+            TypeError: `codec` is not a `Codec`.
+            ConnectionError: The connection is closed or lost.
+            RuntimeError: The connection belongs to an event loop in another thread.
+        """
+        check_codec(codec)
+        sending, inbox = self._sending, self._inbox
+        sending.check_thread()
+        if sending.closing or sending.lost:
+            raise sending.closed_error()
+        encode_all(sending)
+        is_nested = self._delivering
+        unread, before = inbox.splitter._unread(), b""
+        if self._switched is not None:  # twice: the bytes of those messages are read again
+            _, read_before = self._switched
+            before = read_before[: len(read_before) - len(unread)]
+            unread = read_before
+        messages = inbox.switch(codec, before)
+        sending.use(codec)
+        self.codec = codec
+        self._switched = messages, unread
+        if not is_nested:
+            self._read(_no_messages, 0)
+
     # --- the connection's life --------------------------------------------------------------------
 
     # Each of these steps returns the arguments of the user's callback, or None not to call it.
 
     def _begin(self, transport: Any) -> tuple[Any]:
-        if isinstance(transport, ProtocolTransport):  # super() in an overridden connection_made()
+        if transport is self._sending.transport:  # super() in an overridden connection_made()
             return (transport,)
+        self._inbox.peer = transport_peer(transport)
         self._sending.begin(transport)
-        self._inbox.peer = self._sending.peer
         if self._peer_timer is not None:
             self._peer_timer.start()
         if self._observer is not None and self._observer.connection_opened is not None:
-            self._observer.connection_opened(self._conn)
+            self._observer.connection_opened(conn_of(self))
         return (self._sending.transport,)
 
     def _pause(self) -> tuple[()] | None:
@@ -320,13 +361,13 @@ class FrameProtocol(asyncio.BufferedProtocol):
     def _end(self, exc: BaseException | None) -> tuple[BaseException | None]:
         sending = self._sending
         if not sending.lost:
-            self._receive_rest(exc)
+            receive_rest(self, exc)
             sending.lost = True
             sending.batch.fast_size = 0
             self._stop_peer_timer()
             if isinstance(exc, OSError):
                 exc.with_traceback(None)  # the transport's frames would keep what they sent
-                name_peer(exc, sending.peer)
+                name_peer(exc, self._inbox.peer)
             failure = self._inbox.failure
             try:
                 if sending.error is None and exc is None and not sending.closing:
@@ -335,29 +376,11 @@ class FrameProtocol(asyncio.BufferedProtocol):
             except MemoryError as error:
                 exc = error
             sending.end(exc)
-            self._inbox.drop_unfinished()
+            if self._always_receives or sending.closing or not self._inbox.ended:
+                self._inbox.drop_unfinished()
             if self._observer is not None and self._observer.connection_closed is not None:
-                self._observer.connection_closed(self._conn, self._end_reason(failure))
+                self._observer.connection_closed(conn_of(self), end_reason(self, failure))
         return (sending.error,)
-
-    def note_end(self, error: BaseException) -> None:
-        """Store what a server's handler has raised, if an observer will be told."""
-        if self._observer is not None:
-            self._handler_error = error
-
-    def _end_reason(self, failure: BaseException | None) -> BaseException | None:
-        """Return why the connection ends, for an observer; None if one side has closed it.
-
-        Args:
-            failure: The inbox's failure before the end.
-        """
-        sending = self._sending
-        if sending.closing and isinstance(failure, ConnectionAbortedError):
-            failure = None  # the end of a stream that was closed here
-        reason = sending.error or failure or self._handler_error
-        is_clean = isinstance(reason, EOFError) and not isinstance(reason, errors.FrameError)
-        self._handler_error = None  # its traceback refers to this connection
-        return None if is_clean else reason
 
     def _stop_peer_timer(self) -> None:
         """End the time limits: the connection has ended, or this side has closed it."""
@@ -366,11 +389,15 @@ class FrameProtocol(asyncio.BufferedProtocol):
 
     def _hand_over(self, protocol: asyncio.BaseProtocol) -> None:
         """Let another protocol continue with the connection; for this one it has ended."""
-        sending = self._sending
-        sending.flush()
-        sending.raw_transport.set_protocol(protocol)
-        sending.closing = True
-        self._end(None)
+        _hand_over(self, protocol)
+
+    def _take_unread(self) -> bytes:
+        """Return the received bytes after the delivered messages; receiving has ended."""
+        unread = self._inbox.splitter.detach()
+        if self._switched is not None:
+            _, unread = self._switched
+            self._switched = None
+        return unread
 
     # --- receiving --------------------------------------------------------------------------------
 
@@ -409,6 +436,9 @@ class FrameProtocol(asyncio.BufferedProtocol):
             return
         if self._receiving:
             raise _error_texts.reentered()
+        if self._one_at_a_time:
+            self._read(self._inbox.splitter.buffer_updated, nbytes)
+            return
         # The inbox's own get_buffer() and buffer_updated() do nothing else without limits.
         splitter = self._inbox.splitter
         self._receiving = True
@@ -421,46 +451,59 @@ class FrameProtocol(asyncio.BufferedProtocol):
                 raise
             self._receiving = False
             messages = []
-            self._fail_receiving(error)
+            _fail_receiving(self, error)
             return
         self._receiving = False
-        if splitter.error is not None:
-            self._fail_receiving(splitter.error)
+        if self._switched is not None:
+            self._read(_no_messages, 0)
+        elif splitter.error is not None:
+            if not self._sending.lost:  # by set_protocol()
+                _fail_receiving(self, splitter.error)
         elif self._peer_timer is not None:
             self._peer_timer.note_arrival()
 
-    def _take_received(self) -> None:
-        """Parse the bytes that were read before there was this connection."""
-        received, self._received = memoryview(self._received), b""
-        while received and not self._receiving_failed:
-            buffer = self.get_buffer(-1)
-            count = min(len(buffer), len(received))
-            buffer[:count] = received[:count]
-            received = received[count:]
-            self.buffer_updated(count)
-
-    def _receive_rest(self, exc: BaseException | None) -> None:
-        """Receive what the kernel holds, if a send has failed: a transport reads no more then.
-
-        Args:
-            exc: Why the connection ends.
-        """
-        sending = self._sending
-        if not isinstance(exc, OSError) or sending.closing or sending.lost or sending.is_encrypted:
+    def _read(self, parse: Callable[[Any], list[Any]], data: Any) -> None:
+        """Parse bytes and deliver the messages, also those after a switch, or one at a time."""
+        self._receiving = True
+        messages: list[Any] = []
+        try:
+            messages = parse(data) or self._following_messages()
+            while messages:
+                self._deliver(messages)
+                messages = self._following_messages()
+        except BaseException as error:
+            if not self._receiving:  # raised by messages_received()
+                raise
+            self._receiving = False
+            messages = []
+            _fail_receiving(self, error)
             return
-        sock = sending.raw_transport.get_extra_info("socket")
-        if os.name != "posix" or sock is None:
+        self._receiving = False
+        if self._sending.lost or self._sending.closing:
             return
-        with (
-            contextlib.suppress(OSError),
-            # uvloop's socket has no recv_into(), but a copy of it does.
-            socket.fromfd(sock.fileno(), sock.family, sock.type) as copy,
-        ):
-            for _ in range(_LAST_READS):
-                count = copy.recv_into(self.get_buffer(-1), 0, socket.MSG_DONTWAIT)
-                if not count:
-                    return
-                self.buffer_updated(count)
+        if self._inbox.splitter.error is not None:
+            _fail_receiving(self, self._inbox.splitter.error)
+        elif self._peer_timer is not None:
+            self._peer_timer.note_arrival()
+
+    def _following_messages(self) -> list[Any]:
+        """Return the messages to deliver after a call of `messages_received`."""
+        if self._sending.closing or self._sending.lost:  # by messages_received()
+            return []
+        self._receiving = True
+        if self._switched is not None:
+            (messages, _), self._switched = self._switched, None
+            if messages:
+                return messages
+        splitter = self._inbox.splitter
+        if self._one_at_a_time and splitter.error is None:
+            return splitter.feed(b"")
+        return []
+
+    def _receive(self, data: bytes) -> None:
+        """Take bytes that another protocol has read before."""
+        if data and not self._receiving_failed:
+            self._read(self._inbox.splitter.feed, data)
 
     def _deliver(self, messages: list[Any]) -> None:
         sending = self._sending
@@ -469,35 +512,22 @@ class FrameProtocol(asyncio.BufferedProtocol):
             sending.flush_scheduled = True
             sending.batch.fast_size = sending.fast_size
         self._receiving = False  # no call from here to the user's own function
+        self._delivering = True
         try:
             self.messages_received(messages)
         finally:
+            self._delivering = False
             if not flush_scheduled:
                 if sending.lost:
                     sending.batch.fast_size = 0
                 else:
                     sending.flush()
 
-    def _fail_receiving(self, error: BaseException) -> None:
-        """End receiving; the messages before the error are delivered."""
-        self._receiving_failed = True
-        # The frames that raised would keep what was read.
-        if isinstance(error, errors.FrameError):
-            error.with_traceback(None)
-        else:
-            traceback.clear_frames(error.__traceback__)
-        self._end_receiving(error)
-        ends_program = isinstance(error, (KeyboardInterrupt, SystemExit))
-        if ends_program and is_uvloops(self._sending.raw_transport):  # it would not let it out
-            asyncio.get_running_loop().call_soon(_throw, error)
-        elif ends_program or error is not self._inbox.splitter.error:
-            raise error
-
     def _end_receiving(self, error: BaseException) -> None:
         """Close the connection when the accepted messages are sent."""
         sending = self._sending
         if sending.error is None:
-            sending.error = name_peer(error, sending.peer)
+            sending.error = name_peer(error, self._inbox.peer)
         sending.close()
         if isinstance(error, Exception) and not isinstance(error, errors.FrameError):
             _logger.error("receiving on %r failed", sending.raw_transport, exc_info=error)
@@ -508,6 +538,71 @@ class FrameProtocol(asyncio.BufferedProtocol):
             inbox.feed_eof()
             if isinstance(inbox.failure, errors.FrameError):
                 sending.error = inbox.failure
+
+
+def _no_messages(_: object) -> list[Any]:
+    return []
+
+
+def _continue(
+    protocol: asyncio.BaseProtocol, transport: Any, unread: bytes, was_reading: bool
+) -> None:
+    """Give a protocol, to which a connection was handed over, what was read before."""
+    if transport.is_closing():
+        return
+    try:
+        if isinstance(protocol, FrameProtocol):
+            if protocol._sending.raw_transport is None:
+                protocol.connection_made(transport)
+            protocol._receive(unread)
+        elif isinstance(protocol, asyncio.BufferedProtocol):
+            left = memoryview(unread)
+            while left:
+                buffer = memoryview(protocol.get_buffer(len(left)))
+                count = min(len(buffer), len(left))
+                buffer[:count] = left[:count]
+                protocol.buffer_updated(count)
+                left = left[count:]
+        else:
+            protocol.data_received(unread)  # type: ignore[attr-defined]
+    except BaseException:
+        transport.abort()
+        raise
+    finally:
+        if was_reading and not transport.is_closing():
+            transport.resume_reading()
+
+
+def _hand_over(before: FrameProtocol, protocol: asyncio.BaseProtocol) -> None:
+    """Let another protocol continue with the connection; for this one it has ended."""
+    sending = before._sending
+    write_all(sending)
+    unread = before._take_unread()
+    transport = sending.raw_transport
+    transport.set_protocol(protocol)
+    sending.closing = True
+    before._end(None)
+    if unread or isinstance(protocol, FrameProtocol):
+        # Later, because the caller may have to call connection_made(); and before what is read.
+        was_reading = transport.is_reading()
+        transport.pause_reading()
+        asyncio.get_running_loop().call_soon(_continue, protocol, transport, unread, was_reading)
+
+
+def _fail_receiving(protocol: FrameProtocol, error: BaseException) -> None:
+    """End receiving; the messages before the error are delivered."""
+    protocol._receiving_failed = True
+    # The frames that raised would keep what was read.
+    if isinstance(error, errors.FrameError):
+        error.with_traceback(None)
+    else:
+        traceback.clear_frames(error.__traceback__)
+    protocol._end_receiving(error)
+    ends_program = isinstance(error, (KeyboardInterrupt, SystemExit))
+    if ends_program and is_uvloops(protocol._sending.raw_transport):  # it would not let it out
+        asyncio.get_running_loop().call_soon(_throw, error)
+    elif ends_program or error is not protocol._inbox.splitter.error:
+        raise error
 
 
 def _throw(error: BaseException) -> NoReturn:

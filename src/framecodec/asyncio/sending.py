@@ -29,16 +29,15 @@ from typing import TYPE_CHECKING, Any
 from .. import _error_texts
 from .._engine import asyncio_fast_path as fast_path
 from .._layout import CUSTOM
-from .._observer import frame_size
 from .._outbox import GATHER_SIZE, Outbox
-from .._peers import name_peer, peer_name
+from .._peers import name_peer
 from .transport import ProtocolTransport, is_vectored
 
 if TYPE_CHECKING:
     from ..codec import Codec
     from .protocol import FrameProtocol
 
-__all__ = ["ObservedSendSide", "SendSide"]
+__all__ = ["SendSide", "encode_all", "write_all"]
 
 # A batch is written before the iteration of the loop ends when it has this many bytes.
 _BATCH_SIZE = 128 * 1024
@@ -78,7 +77,6 @@ class SendSide:
         "flush_scheduled",
         "is_encrypted",
         "lost",
-        "peer",
         "raw_transport",
         "transport",
     )
@@ -102,8 +100,6 @@ class SendSide:
         """The loop's transport; None before there is one."""
         self.transport: ProtocolTransport | None = None
         """The transport that the protocol's user sees."""
-        self.peer = ""
-        """The peer's name, which errors get; empty if it has none."""
         self._vectored = False  # whether the transport copies nothing
         self.is_encrypted = False
         """The transport encrypts."""
@@ -163,19 +159,24 @@ class SendSide:
         else:
             self._accept(self._outbox.put_many, messages)
 
-    def write_frame(self, frame: bytes) -> None:
-        """Accept a frame that is encoded already; ignore it after the end, as asyncio does."""
-        self.write(frame)
-
     def write(self, data: Any) -> None:
         """Accept bytes that are encoded already; ignore them after the end, as asyncio does."""
         data = data if type(data) is bytes else bytes(memoryview(data))
         if not (self.closing or self.lost or self.dropped):
             self.check_open()
-            if self.busy:
-                self._late.append(data)
-            else:
-                self._accept(self._outbox.put_bytes, data, 0)
+            self.put_encoded(data, 0)
+
+    def put_encoded(self, data: bytes, flush_size: int = _BATCH_SIZE) -> None:
+        """Accept bytes as they are; the connection is open.
+
+        Args:
+            data: The bytes.
+            flush_size: As for `_accept`.
+        """
+        if self.busy:
+            self._late.append(data)
+        else:
+            self._accept(self._outbox.put_unframed, data, flush_size)
 
     def _accept(
         self, put: Callable[[Any], None], messages: Any, flush_size: int = _BATCH_SIZE
@@ -224,8 +225,8 @@ class SendSide:
     def closed_error(self) -> ConnectionError:
         """Return the error of a call that came after the end."""
         if self.closing:
-            return name_peer(_error_texts.connection_closed(), self.peer)
-        return name_peer(_error_texts.connection_lost(self.error), self.peer)
+            return name_peer(_error_texts.connection_closed(), self._protocol._inbox.peer)
+        return name_peer(_error_texts.connection_lost(self.error), self._protocol._inbox.peer)
 
     # --- from the batch to the transport ----------------------------------------------------------
 
@@ -358,6 +359,14 @@ class SendSide:
         """Return the bytes that were accepted and that the transport does not have yet."""
         return self._outbox.size + sum(map(len, chain(self.batch.messages, self._late)))
 
+    def use(self, codec: Codec) -> None:
+        """Encode messages with another codec from now on, after `encode_all`."""
+        self._outbox.use(codec)
+        self.codec = codec
+        self._encode_many = codec.encode_many
+        self.fast_size = _fast_size(codec)
+        self.batch.fast_size = self.fast_size if self.batch.fast_size else 0
+
     # --- the transport ----------------------------------------------------------------------------
 
     def attach(self, transport: Any) -> None:
@@ -380,9 +389,6 @@ class SendSide:
     def begin(self, transport: Any) -> None:
         """Start sending: there is a connection."""
         self.attach(transport)
-        peer = transport.get_extra_info("peername")
-        here = None if peer else transport.get_extra_info("sockname")
-        self.peer = peer_name(peer, here if isinstance(here, str | bytes) else None)
         self.batch.thread = get_ident()
         self.batch.paused = False
         if self.batch.messages or self._outbox.size:
@@ -495,38 +501,32 @@ class SendSide:
         self._drop_unsent()
 
 
-class ObservedSendSide(SendSide):
-    """The send side of a connection with an observer. No message takes the fast path."""
+def encode_all(side: SendSide) -> None:
+    """Encode all accepted messages.
 
-    __slots__ = ()
+    Raises:
+        RuntimeError: The call comes from inside a call that encodes or writes.
+    """
+    if side.busy:
+        raise RuntimeError(
+            "the connection is encoding or writing messages in a call that has not returned yet; "
+            "call this one later, for example by loop.call_soon()"
+        )
+    side._move_batch()
 
-    def __init__(self, protocol: FrameProtocol, codec: Codec) -> None:
-        super().__init__(protocol, codec)
-        self.fast_size = 0
 
-    def _note_sent(self, size: int) -> None:
-        observer = self._protocol._observer
-        if observer is not None and observer.frame_sent is not None:
-            observer.frame_sent(self._protocol._conn, size)
+def write_all(side: SendSide) -> None:
+    """Give the transport all accepted messages, also if it is full: it gets no more.
 
-    def put(self, message: object) -> None:
-        """As `SendSide.put`."""
-        size = frame_size(self.codec, message)
-        super().put(message)
-        self._note_sent(size)
-
-    def put_many(self, messages: Iterable[object]) -> None:
-        """As `SendSide.put_many`."""
-        messages = list(messages)
-        sizes = [frame_size(self.codec, message) for message in messages]
-        super().put_many(messages)
-        for size in sizes:
-            self._note_sent(size)
-
-    def write_frame(self, frame: bytes) -> None:
-        """As `SendSide.write_frame`."""
-        super().write_frame(frame)
-        self._note_sent(len(frame))
+    Raises:
+        RuntimeError: As for `encode_all`.
+    """
+    encode_all(side)
+    outbox = side._outbox
+    while outbox.size:
+        data = b"".join(outbox.buffers())
+        side.raw_transport.write(data)
+        outbox.sent(len(data))
 
 
 def _handed_over() -> RuntimeError:

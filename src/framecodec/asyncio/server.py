@@ -33,6 +33,7 @@ from ..serving.common import (
 )
 from ..sockets.accept_pause import AcceptPause
 from ..sockets.base import prepare
+from .observed import note_sent
 from .stream import FrameStream, StreamProtocol
 
 if TYPE_CHECKING:
@@ -333,7 +334,7 @@ class FrameServer(asyncio.AbstractServer):
 
     def _start_handler(self, stream: FrameStream) -> None:
         """Start the task of a connection that is open."""
-        one = _Served(stream, stream._sending.peer or self._name)
+        one = _Served(stream, stream._protocol._inbox.peer or self._name)
         if self._ending:
             one.abort()
             return
@@ -351,7 +352,8 @@ class FrameServer(asyncio.AbstractServer):
                 except Exception as error:
                     reported = error
                     self._report(one, error)
-                    one.stream._protocol.note_end(error)
+                    if one.stream._protocol._observer is not None:
+                        one.stream._protocol._handler_error = error
                     raise
                 finally:
                     one.handled = False
@@ -427,7 +429,8 @@ class _Served:
             return False
         waiting = self.stream.pending_send
         if waiting <= BACKLOG_LIMIT:
-            sending.write_frame(frame)
+            sending.write(frame)
+            note_sent(self.stream._protocol, len(frame))
             return not sending.dropped
         self.end(_error_texts.broadcast_backlog(waiting, BACKLOG_LIMIT))
         self.abort()
