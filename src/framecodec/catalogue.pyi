@@ -74,7 +74,7 @@ class Catalogue(Mapping[str, Codec]):
     dap: Codec
     """debug adapters: Content-Length header, JSON"""
     giop: Codec
-    """CORBA: version (2), flags, type, body; bit 0 of the flags is the byte order; compressed messages keep their ZIOP"""
+    """CORBA: version (2), flags (bit 0: byte order), type, body; ZIOP stays in the message"""
     dcerpc: Codec
     """DCE/RPC over TCP: version (2), type, flags, data representation (4), auth size, call id"""
     dbus: Codec

@@ -68,7 +68,7 @@ ROWS: tuple[Format, ...] = (
                 )
                 for command in (
                     *(b"SYNC", b"CNXN", b"OPEN", b"OKAY"),
-                    *(b"CLSE", b"WR" + b"TE", b"AUTH", b"STLS"),
+                    *(b"CLSE", b"W\x52TE", b"AUTH", b"STLS"),
                 )
             },
             offset=1,

@@ -143,8 +143,7 @@ ROWS: tuple[Format, ...] = (
     Format(
         "giop",
         Codec.choice({b"G": _giop(b"GIOP", {4: b"\x01"}), b"Z": _giop(b"", {0: b"ZIOP\x01"})}),
-        "CORBA: version (2), flags, type, body; bit 0 of the flags is the byte order; compressed "
-        "messages keep their ZIOP",
+        "CORBA: version (2), flags (bit 0: byte order), type, body; ZIOP stays in the message",
         "OMG CORBA 3.3, part 2, section 9.4.1; OMG ZIOP 1.0, section 7.3",
     ),
     Format(
