@@ -32,6 +32,7 @@ LAYERS = [
     {"_likely_causes.py": "guesses why a peer's bytes are not the frames that the codec expects"},
     {"_error_texts.py": "the texts of errors that several modules raise"},
     {
+        "_mark_parameters.py": "end marks and escapes, checked",
         "_states.py": "the states of a connection's two directions",
         "_shapes.py": "parse and build functions of the formats whose shape needs code",
         "sockets/waiting.py": "wait for a socket until a deadline",
@@ -40,19 +41,26 @@ LAYERS = [
         "asyncio/waiters.py": "futures that tasks wait for: until the peer takes more, or the end",
     },
     {
+        "_mark_texts.py": "the errors about frames that an end mark ends",
         "_custom_header.py": "headers that functions of the user read and build",
         "_header_block.py": "headers that are `Name: value` lines",
         "_parameters.py": "a codec's arguments, checked and turned into a layout",
     },
     {
+        "_constructors.py": "constructors of codecs whose frames an end mark ends",
+        "_marks.pxd": "end marks, escapes and byte stuffing, in C",
+        "_marks_py.py": "the same in Python",
+        "_numbers.pxd": "what the compiled splitter and encoder share: a layout in C, numbers",
+    },
+    {
         "_encoder.pyx": "messages to bytes, compiled",
         "_encoder_py.py": "the same in Python",
-        "_numbers.pxd": "what the compiled splitter and encoder share: a layout in C, numbers",
     },
     {
         "_fields_py.py": "the length fields, in Python",
         "_spans_py.py": "the positions of frames in a buffer, in Python",
     },
+    {"_marked_reader_py.py": "the reader of frames that an end mark ends, in Python"},
     {"_frame_reader_py.py": "the parsing part of the splitter, in Python"},
     {
         "_splitter.pyx": "bytes to messages, compiled",
@@ -143,6 +151,8 @@ EXCEPTIONS = {
     ("_engine", "asyncio._fast_path_py"),
     ("_engine", "sockets._fast_path_py"),
     # For annotations only: an object refers to the one that owns it.
+    ("_constructors", "codec"),
+    ("_marked_reader_py", "_frame_reader_py"),
     ("serving._message_steps_py", "serving._messages_loop_py"),
     ("asyncio.back_pressure", "asyncio.protocol"),
     ("asyncio.sending", "asyncio.protocol"),
@@ -231,8 +241,14 @@ def test_the_walk_finds_imports() -> None:
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
-        ("_splitter", ["_splitter_py", "_frame_reader_py", "_fields_py", "_spans_py"]),
-        ("_encoder", ["_encoder_py"]),
+        (
+            "_splitter",
+            [
+                *("_splitter_py", "_frame_reader_py", "_fields_py", "_spans_py"),
+                *("_marked_reader_py", "_marks_py"),
+            ],
+        ),
+        ("_encoder", ["_encoder_py", "_marks_py"]),
     ],
 )
 def test_the_compiled_engine_imports_what_the_python_engine_imports(

@@ -21,7 +21,9 @@ from ._encoder_py import STRUCT_FORMATS, struct_format
 from ._layout import (
     BCD,
     BER,
+    COBS,
     CUSTOM,
+    DELIMITER,
     DIGITS,
     FIXED,
     HEADERS,
@@ -141,6 +143,8 @@ _READ_FIELD: dict[int, Reader] = {
     FIXED: _read_fixed,
     HEADERS: _read_nothing,
     CUSTOM: _read_nothing,
+    DELIMITER: _read_nothing,
+    COBS: _read_nothing,
 }
 
 

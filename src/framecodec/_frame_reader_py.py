@@ -49,6 +49,7 @@ from ._fields_py import (
 from ._header_block import read_lines
 from ._layout import CUSTOM, HEADERS, Layout
 from ._likely_causes import SAMPLE_SIZE
+from ._marked_reader_py import MarkedState, consume_marked
 from ._spans_py import Spans
 
 __all__ = [
@@ -74,7 +75,7 @@ _FIRST_HEADER_STEP = 256
 _PIECE_SIZE = 16 * 1024
 
 
-class FrameReader:
+class FrameReader(MarkedState):
     """The parsing part of a splitter, without its public interface."""
 
     __slots__ = (
@@ -116,6 +117,7 @@ class FrameReader:
     def __init__(
         self, layout: Layout, raw: bool, skip: bool, stream_offset: int, keep_headers: bool
     ) -> None:
+        super().__init__()
         self._layout = layout
         self._raw = raw
         self._skip = skip
@@ -161,6 +163,9 @@ class FrameReader:
         self._counting = False  # the stream offset is that of frames before those delivered
 
     def _consume(self, data: bytes, messages: list[Any]) -> None:
+        if self._layout.marks:
+            consume_marked(self, data, messages)
+            return
         pos = 0
         while pos < len(data):
             if not self._pending:
@@ -544,7 +549,7 @@ def describe_pending(reader: FrameReader) -> _error_texts.PendingFrame:
     sample = [header]
     if reader._phase != IN_HEADER:
         where = "rest" if reader._phase == IN_REST else "trailer"
-        needed = reader._whole_size
+        needed = None if reader._layout.marks else reader._whole_size
         if not reader._skipping and reader._phase != IN_PADDING:
             if reader._raw:  # the message begins with the header
                 sample.clear()
@@ -555,6 +560,10 @@ def describe_pending(reader: FrameReader) -> _error_texts.PendingFrame:
                     left -= len(sample[-1])
                 lead_size = 0
             sample.append(reader._trailer[: reader._trailer_pos])
+    if not reader._skipping:
+        sample.append(reader._tail)
+    if reader._layout.marks and not reader._layout.magic:
+        where = "rest"
     return _error_texts.PendingFrame(
         reader._layout,
         where,

@@ -13,7 +13,7 @@ from typing import Any
 
 from . import _error_texts
 from ._custom_header import read_header
-from ._layout import CUSTOM, HasLayout, Layout, layout_of
+from ._layout import COBS, CUSTOM, HasLayout, Layout, layout_of
 from .splitter import Encoder, Splitter
 
 __all__ = ["frame_as_travelled", "frames_as_travelled"]
@@ -42,6 +42,8 @@ def frame_as_travelled(codec: HasLayout | Layout, message: Any, header: bytes | 
         encoded: bytes = Encoder(codec).encode(message)
         return encoded
     layout = layout_of(codec)
+    if layout.escape or layout.kind == COBS:
+        return header  # all of it
     lead_size = layout.message_prefix
     if layout.kind == CUSTOM or layout.specials:
         splitter = Splitter(codec)
@@ -53,6 +55,8 @@ def frame_as_travelled(codec: HasLayout | Layout, message: Any, header: bytes | 
                 raise _error_texts.parse_changed_its_answer(0)
             lead_size = len(message) - rest_size
     rest: bytes = message[lead_size:]
+    if layout.marks:  # the header is the end mark
+        return layout.magic + rest + header
     return _padded(layout, header + rest + layout.trailer)
 
 

@@ -13,7 +13,9 @@ from ._bytes_like import view_bytes
 from ._layout import (
     BCD,
     BER,
+    COBS,
     CUSTOM,
+    DELIMITER,
     DIGITS,
     FIXED,
     HEADERS,
@@ -26,6 +28,7 @@ from ._layout import (
     Layout,
     Wide,
 )
+from ._mark_parameters import check_delimiter
 
 __all__ = [
     "COMMON_DEFAULTS",
@@ -53,6 +56,10 @@ _MOST_WIDE_FIELDS = 8
 _NEED_LENGTH = (
     *("length_offset", "length_adjustment", "length_unit", "length_mask", "wider"),
     *("specials", "wider_than_needed"),
+)
+_NEED_LENGTH_AND_END = (
+    *("length_includes", "trailer", "constants", "align"),
+    *_NEED_LENGTH,
 )
 _NEED_BINARY_LENGTH = ("length_mask", "wider", "wider_than_needed")
 
@@ -491,6 +498,17 @@ def _headers_layout(parameters: dict[str, Any]) -> Layout:
     return layout
 
 
+def _delimiter_layout(parameters: dict[str, Any]) -> Layout:
+    _check_unused(parameters, "delimiter", _NEED_LENGTH_AND_END)
+    fields = check_delimiter(parameters)
+    return Layout(**_common_layout(parameters), kind=DELIMITER, **fields)
+
+
+def _cobs_layout(parameters: dict[str, Any]) -> Layout:
+    _check_unused(parameters, "cobs", _NEED_LENGTH_AND_END)
+    return Layout(**_common_layout(parameters), kind=COBS, marks=(b"\0",), skip_empty=True)
+
+
 def _custom_layout(parameters: dict[str, Any]) -> Layout:
     for name in ("parse", "build"):
         if not callable(parameters[name]):
@@ -538,6 +556,8 @@ _KINDS: dict[str, tuple[tuple[str, ...], Callable[[dict[str, Any]], Layout]]] = 
     "fixed": (("size",), _size_layout),
     "text": (("end", "base", "leading_zeros", "max_digits"), _text_layout),
     "headers": (("name", "max_header"), _headers_layout),
+    "delimiter": (("end", "more_ends", "escape", "skip_empty"), _delimiter_layout),
+    "cobs": ((), _cobs_layout),
     "custom": (("parse", "build", "max_header"), _custom_layout),
 }
 

@@ -11,11 +11,11 @@ import operator
 import threading
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, SupportsIndex, final
 
-from . import _error_texts, errors
+from . import _error_texts, _mark_texts, errors
 from ._bytes_like import view_bytes
 from ._encoder_py import Encoder as Encoder  # this module offers a whole engine
 from ._frame_reader_py import IN_HEADER, IN_PADDING, SLICE_SIZE, FrameReader, describe_pending
-from ._layout import HasLayout, layout_of
+from ._layout import COBS, HasLayout, layout_of
 from ._spans_py import Spans
 
 if TYPE_CHECKING:
@@ -301,7 +301,7 @@ class Splitter(FrameReader):
             raise
         self._header, self._piece, self._pieces = header, piece, pieces
         self._phase, self._pending, self._given = IN_HEADER, 0, _NOTHING
-        self._not_taken = self._surplus_bytes = b""
+        self._not_taken = self._surplus_bytes = self._tail = b""
         self._buffer = None
         self._detached = True
         self._busy = False
@@ -325,11 +325,11 @@ class Splitter(FrameReader):
     def bytes_needed(self) -> int:
         """Bytes that finish the pending frame: a lower bound, at least 1.
 
-        It is exact once the header is in.
+        It is exact once the header is in, where that declares a size.
         """
         with self._lock:  # the numbers belong together
             if self._phase != IN_HEADER and self._error is None:
-                missing = self._whole_size - self._pending
+                missing = self._whole_size - self._pending if not self._layout.marks else 1
                 if self._phase != IN_PADDING and not self._raw:
                     missing -= self._padding_size  # the message comes before it
                 # At least 1 also for a finalizer that asks while a message is delivered.
@@ -464,7 +464,7 @@ class Splitter(FrameReader):
             parts[0] = memoryview(parts[0])[self._pending_lead :]
             parts.insert(0, self._header)
         end = self._trailer[: self._trailer_pos]
-        return b"".join([*parts, end, self._padding, self._not_taken])
+        return b"".join([*parts, end, self._tail, self._padding, self._not_taken])
 
 
 def scan(codec: HasLayout, data: Buffer, *, raw: bool = False) -> Spans:
@@ -472,6 +472,8 @@ def scan(codec: HasLayout, data: Buffer, *, raw: bool = False) -> Spans:
     layout = layout_of(codec)
     if not raw and layout.message_lead:
         raise _error_texts.scan_with_lead()
+    if not raw and (layout.escape or layout.kind == COBS):
+        raise _mark_texts.not_in_one_piece()
     view = view_bytes(data)
     splitter = Splitter(codec, raw=raw)
     splitter._spans = spans = Spans(view)

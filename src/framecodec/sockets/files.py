@@ -505,6 +505,8 @@ class OutgoingFile:
             raise _file_has_not(size, available)
         if size < GATHER_SIZE:
             return bytes(file.read(size))
+        if codec.layout.marks:  # all of it must be read
+            return bytes(file.read(size))
         # The codec sees the message as a memory map, of which it reads only a few pages.
         aligned = position - position % mmap.ALLOCATIONGRANULARITY
         message = memoryview(
@@ -515,7 +517,7 @@ class OutgoingFile:
     @classmethod
     def _open_readable(cls, file: Any, size: int, codec: Codec) -> OutgoingFile | bytes:
         layout = codec.layout
-        if size < GATHER_SIZE or layout.build is not None:
+        if size < GATHER_SIZE or layout.build is not None or layout.marks:
             data = bytearray()
             while len(data) < size and (chunk := file.read(size - len(data))):
                 data += chunk
