@@ -25,9 +25,12 @@ from ._marks_py import MarkSearch, mark_search_of, unstuff
 if TYPE_CHECKING:
     from ._frame_reader_py import FrameReader
 
-__all__ = ["MarkedState", "consume_marked"]
+__all__ = ["STEP", "MarkedState", "consume_marked", "untake_tail"]
 
 IN_HEADER, IN_REST = 0, 1  # as in _frame_reader_py.py
+
+STEP = 2048
+"""With ``one_at_a_time``, this much is read in one step."""
 
 # At most this much of a chunk is split in one step.
 _STEP = 64 * 1024
@@ -61,18 +64,23 @@ class MarkedState:
         self._zero_due = False  # COBS: a zero is before the next block
 
 
-def consume_marked(reader: FrameReader, data: bytes, messages: list[Any]) -> None:
-    """Take a chunk, as `FrameReader._consume` does."""
+def consume_marked(
+    reader: FrameReader, data: bytes, messages: list[Any], *, one: bool = False
+) -> int:
+    """Take a chunk, as `FrameReader._consume` does; with `one`, up to the end of the first message.
+
+    It returns the number of bytes taken.
+    """
     pos = 0
     search = mark_search_of(reader._layout)
-    while pos < len(data):
+    while pos < len(data) and not (one and messages):
         if reader._tail:
             pos = _join_tail(reader, data, pos, messages)
             continue
         if reader._after and search is not None:
             pos = _ignore_remainder(reader, search, data, pos)
             continue
-        if not reader._pending:
+        if not reader._pending and not one:
             if search is None:
                 pos = _read_stuffed_frames(reader, data, pos, messages)
             elif search.split_at and not reader._magic and reader._spans is None:
@@ -88,6 +96,15 @@ def consume_marked(reader: FrameReader, data: bytes, messages: list[Any]) -> Non
                 pos = _read_stuffed(reader, data, pos, messages)
             else:
                 pos = _read_content(reader, search, data, pos, messages)
+    return pos
+
+
+def untake_tail(reader: Any, held: bytearray) -> None:
+    """Let the tail be read again, as a part of these held bytes."""
+    pending = reader._pending - len(reader._tail)
+    phase = reader._phase if pending else IN_HEADER
+    # No call in between.
+    reader._tail, reader._pending, reader._phase, reader._held = b"", pending, phase, held
 
 
 # --- the fast path: frames that are whole in the chunk --------------------------------------------

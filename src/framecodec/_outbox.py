@@ -31,6 +31,8 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, final
 
+from ._bytes_like import view_bytes
+
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
@@ -74,9 +76,7 @@ class Outbox:
     )
 
     def __init__(self, codec: Codec) -> None:
-        self._encode = codec.encode
-        self._encode_small = codec._encoder.encode_small
-        self._frame_parts = codec.frame_parts
+        self.use(codec)
         self._parts: deque[Any] = deque()  # buffers that are ready to be sent, ...
         self.small: list[Buffer] = []
         """... and after them small frames that are not joined yet."""
@@ -86,6 +86,12 @@ class Outbox:
         """Bytes held."""
         self.sent_counts: list[int] = []
         """Bytes that were sent, a number for each system call, and that `drop_sent` will drop."""
+
+    def use(self, codec: Codec) -> None:
+        """Encode messages with another codec from now on."""
+        self._encode = codec.encode
+        self._encode_small = codec._encoder.encode_small
+        self._frame_parts = codec.frame_parts
 
     def put(self, message: object, /) -> None:
         """Take one message.
@@ -127,6 +133,17 @@ class Outbox:
         if data:
             self.small += (data,)
             self.size = size
+
+    def put_unframed(self, data: object, /) -> None:
+        """Take unframed bytes.
+
+        Raises:
+            TypeError, BufferError: They are not a contiguous bytes-like object.
+        """
+        if type(data) is bytes and len(data) < GATHER_SIZE:
+            self.put_bytes(data)
+        else:
+            self._put_frames([[data if type(data) is bytes else view_bytes(data)]])
 
     def _put_frames(self, frames: list[list[Buffer]]) -> None:
         parts: list[bytes | memoryview] = []

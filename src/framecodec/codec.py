@@ -381,10 +381,17 @@ class Codec(MarkedConstructors):
         *,
         raw: bool = False,
         on_oversize: Literal["raise", "skip"] = "raise",
+        one_at_a_time: bool = False,
         stream_offset: int = 0,
     ) -> Splitter:
         """Return the receiving state of a new connection; see `Splitter`."""
-        return Splitter(self, raw=raw, on_oversize=on_oversize, stream_offset=stream_offset)
+        return Splitter(
+            self,
+            raw=raw,
+            on_oversize=on_oversize,
+            one_at_a_time=one_at_a_time,
+            stream_offset=stream_offset,
+        )
 
     def read(
         self,
