@@ -432,3 +432,8 @@ def test_scan_spans_the_messages_of_marks_and_needs_whole_frames_with_escapes(
     for codec in (SLIP, Codec.cobs()):
         with pytest.raises(ValueError, match="scan whole frames with raw=True"):
             engine_in_use.scan(codec, b"")
+
+
+def test_a_choice_refuses_frames_that_an_end_mark_ends() -> None:
+    with pytest.raises(ValueError, match="cannot be an alternative of a choice"):
+        Codec.choice({b"a": Codec.delimiter(), 1: Codec.uint(1, length_offset=1)})

@@ -21,6 +21,7 @@ from ._encoder_py import STRUCT_FORMATS, struct_format
 from ._layout import (
     BCD,
     BER,
+    CHOICE,
     COBS,
     CUSTOM,
     DELIMITER,
@@ -39,6 +40,7 @@ __all__ = [
     "Reader",
     "check_constants",
     "check_lead_constants",
+    "check_magic",
     "check_rest_size",
     "common_size",
     "reader_of",
@@ -145,6 +147,7 @@ _READ_FIELD: dict[int, Reader] = {
     CUSTOM: _read_nothing,
     DELIMITER: _read_nothing,
     COBS: _read_nothing,
+    CHOICE: _read_nothing,  # its alternatives have readers
 }
 
 
@@ -297,6 +300,14 @@ PARSE_FIELD: dict[int, Parser] = {
 
 
 # --- constants and sizes --------------------------------------------------------------------------
+
+
+def check_magic(layout: Layout, header: bytearray, stream_offset: int) -> None:
+    """Check the magic, as far as the header arrived."""
+    magic = layout.magic
+    if not header.startswith(magic[: len(header)]):
+        right = common_size(header, magic)
+        raise _error_texts.wrong_magic(magic, stream_offset, bytes(header[: right + 1]))
 
 
 def check_lead_constants(layout: Layout, header: bytearray, stream_offset: int) -> None:

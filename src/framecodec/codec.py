@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack, final
 
 from . import _error_texts, errors
+from ._choice_constructors import ChoiceConstructors
 from ._constructors import MarkedConstructors
 from ._files import read_messages, write_messages
 from ._layout import Layout, not_a_codec
@@ -31,7 +32,7 @@ __all__ = ["DEFAULT_CODEC", "DEFAULT_MAX_MESSAGE_SIZE", "Codec", "check_codec"]
 
 
 @final
-class Codec(MarkedConstructors):
+class Codec(MarkedConstructors, ChoiceConstructors):
     """The shape of a frame.
 
     A message is its frame without the parts that the codec owns: magic, length field and trailer::
@@ -42,8 +43,7 @@ class Codec(MarkedConstructors):
     So ``decode(encode(m)) == m`` for every shape.
 
     Make one with a constructor: `uint`, `struct`, `digits`, `varint`, `ber`, `text`, `headers`,
-    `fixed`, `delimiter`, `cobs` or `custom`. All of them take these keyword parameters, as far as
-    they have a meaning:
+    `fixed`, `delimiter`, `cobs`, `choice`, `custom`. They take these, where they have a meaning:
 
     Args:
         length_offset: Where the length field starts, in bytes from the frame's first byte. The
@@ -325,10 +325,8 @@ class Codec(MarkedConstructors):
         """
         splitter = Splitter(self)
         messages = splitter.feed(frame)
-        if len(messages) == 1 and not splitter.pending:
-            whole = memoryview(frame).nbytes
-            if not self.layout.skip_empty or _first_stop(self, frame) == whole:
-                return messages[0]
+        if len(messages) == 1 and not splitter.pending and not _is_longer(self, frame):
+            return messages[0]
         raise _not_one_frame(self, frame, splitter, messages)
 
     def split(self, data: Buffer, /) -> tuple[list[Any], int]:
@@ -450,8 +448,10 @@ class Codec(MarkedConstructors):
         return (
             self.kind,
             *(
-                frozenset(value.items()) if isinstance(value, Mapping) else value
-                for value in self.parameters.values()
+                (tuple if name == "alternatives" else frozenset)(value.items())
+                if isinstance(value, Mapping)
+                else value
+                for name, value in self.parameters.items()
             ),
         )
 
@@ -514,6 +514,11 @@ def _not_one_frame(
     raw = frames[0]
     stop = _first_stop(codec, frame) if codec.layout.marks else len(raw)
     return _error_texts.bytes_after_frame(memoryview(frame).nbytes - stop, _header_of(codec, raw))
+
+
+def _is_longer(codec: Codec, frame: Buffer) -> bool:
+    """Return whether ignored frames follow the first one."""
+    return codec.layout.skip_empty and _first_stop(codec, frame) < memoryview(frame).nbytes
 
 
 def _first_stop(codec: Codec, data: Buffer) -> int:
