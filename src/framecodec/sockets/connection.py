@@ -26,7 +26,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias, final
 
-from .. import errors
+from .. import _error_texts, errors
 from .._engine import sockets_fast_path as _fast_path
 from .._observer import Observer, frame_size
 from .._options import OnInvalid, OnOversize
@@ -34,6 +34,7 @@ from .._states import ReceiveState, SendState, SocketState
 from ..codec import DEFAULT_CODEC, Codec, check_codec
 from . import _fast_path_py, files
 from .base import SocketWrapper, check_timeout, locked_to_close
+from .lingering import linger_on
 from .messages import MessageConnection
 from .receiving import ReceiveSide
 from .sending import SendSide
@@ -127,6 +128,30 @@ class FrameSocket(MessageConnection, SocketWrapper):
 
     # --- handing over -----------------------------------------------------------------------------
 
+    def switch(self, codec: Codec, /) -> None:
+        """Use another codec from now on, in both directions.
+
+        Accepted messages leave in the old framing. What was received and not delivered is read
+        again with the new codec; an error that it has raised is forgotten. No other thread may be
+        receiving: this call waits for it, at most until the time-out.
+
+        Args:
+            codec: The shape of the frames.
+
+        Raises:
+            TypeError: `codec` is not a `Codec`.
+            RuntimeError: A message is half received into a file or a buffer, or bytes after the
+                last delivered message were discarded as an oversized frame.
+        """
+        check_codec(codec)
+        receiving, sending = self._receiving, self._sending
+        with receiving.guard, sending.guard:
+            self._check_open()
+            if self._sender.state is SendState.BUSY:
+                raise _error_texts.in_use("send()")
+            receiving.switch(codec)
+            sending.switch(codec)
+
     def detach(self) -> tuple[_Socket, bytes]:
         """Give up the socket, to be used with another protocol (STARTTLS for example).
 
@@ -200,13 +225,20 @@ class FrameSocket(MessageConnection, SocketWrapper):
         # Not SSLSocket.shutdown: after it, that class would take the peer's TLS for plain bytes.
         socket.socket.shutdown(self._sock, how)
 
-    def close(self) -> None:
+    def close(self, linger: float | None = None) -> None:
         """Close the connection; a thread that waits in it gets a `ConnectionAbortedError`.
 
-        Bytes that an earlier `send` left unsent are dropped.
+        Bytes that an earlier `send` left unsent are dropped. A connection that is closed while
+        bytes of the peer are unread is reset, and the peer can lose the last messages.
+
+        Args:
+            linger: Seconds in which, before the close, this side sends what is unsent, ends its
+                sending and discards what still arrives, until the peer ends, too; None for none.
         """
         if self._state is not SocketState.OPEN:
             return
+        if linger:
+            linger_on(self._receiving, self._sending, linger)
         self._end(SocketState.CLOSED)
         receiving, sending = self._receiving, self._sending
         with locked_to_close(receiving.lock, sending.lock, wake=self._shutdown) as were_free:

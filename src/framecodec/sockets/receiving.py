@@ -113,10 +113,10 @@ class ReceiveSide:
             idle_timeout=idle_timeout,
             on_oversize=on_oversize,
             on_invalid=on_invalid,
-            observer=observer,
-            conn=conn,
             keep_headers=True,
         )
+        if observer is not None:
+            self.inbox.observe(conn, observer)
         self.inbox.peer = wire.peer
         self.conn, self.observer = conn, observer
         self.on_oversize = on_oversize
@@ -453,6 +453,16 @@ class ReceiveSide:
         if inbox.has_limits:
             inbox.note_arrival(monotonic())
         self.use_splitter()
+
+    def switch(self, codec: Codec) -> None:
+        """Read what was not delivered with another codec. The caller holds the lock."""
+
+        def parse() -> None:
+            self.inbox.codec = codec
+            self._reframe()
+
+        self.unframe()
+        self._move_unread(parse)
 
     def offer_bytes(self, size: int) -> Any:
         """Move that many unframed bytes into a batch, out of which the caller takes them."""
