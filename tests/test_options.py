@@ -719,3 +719,25 @@ def test_keepalive_sets_the_probes_of_tcp_in_event_loops(loop: str) -> None:
         assert options == [1]
 
     run(loop, main())
+
+
+# --- one message where many are expected ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("one", [b"hello", bytearray(b"x"), memoryview(b"x"), "hello"], ids=type)
+@pytest.mark.parametrize("observed", [False, True])
+def test_send_many_refuses_one_message(one: Any, observed: bool) -> None:
+    observer = Recorder() if observed else None
+    text = "an iterable of messages is required, not one of type .*; use send"
+    near, far = socket.socketpair()
+    with far, FrameSocket(near, CODEC, observer=observer) as conn:
+        with pytest.raises(TypeError, match=text):
+            conn.send_many(one)
+
+    async def main() -> None:
+        with socket.create_server(LOOPBACK) as server:
+            async with open_connection(server.getsockname(), observer=observer) as stream:
+                with pytest.raises(TypeError, match=text):
+                    await stream.send_many(one)
+
+    run("asyncio", main())
