@@ -12,6 +12,7 @@ import logging
 import re
 import socket
 import socketserver
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -381,6 +382,34 @@ def test_idle_timeout_ends_a_connection_between_messages(place: Callable[..., Re
 def test_on_oversize_skip_discards_the_large_message(place: Callable[..., Result]) -> None:
     data = b"01a" + b"50" + b"x" * 50 + b"02bc"
     assert place(Script(data, True), on_oversize="skip") == ([b"a", b"bc"], None)
+
+
+def splitters_resynchronise() -> bool:
+    try:
+        framecodec.Splitter(CODEC, on_invalid="raise")
+    except TypeError:
+        return False
+    return True
+
+
+@every_place
+@pytest.mark.skipif(not splitters_resynchronise(), reason="splitters have no on_invalid")
+def test_on_invalid_resync_discards_up_to_the_next_frame(
+    place: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = Codec.digits(2, magic=b"#", max_message_size=20)
+    monkeypatch.setattr(sys.modules[__name__], "CODEC", codec)
+    data = b"#01a" + b"garbage" + b"#02bc"
+    assert place(Script(data, True), on_invalid="resync") == ([b"a", b"bc"], None)
+    recorder = Recorder()
+    result = place(Script(data, True), on_invalid="resync", observer=recorder)
+    assert result == ([b"a", b"bc"], None)
+    until(lambda: recorder.events[-1][0] == "connection_closed")
+    assert sorted(recorder.events[1:-1]) == [
+        ("frame_discarded", "InvalidFrameError"),
+        ("frame_received", 4),
+        ("frame_received", 5),
+    ]
 
 
 class Recorder:
