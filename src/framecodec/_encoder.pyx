@@ -11,12 +11,14 @@
 """
 
 cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memset
 
+from ._checksums cimport prepare_checksums, update_state, write_ends
 from ._numbers cimport (
     BCD,
     BER,
@@ -46,10 +48,13 @@ from ._numbers cimport (
 
 from . import _error_texts
 from ._bytes_like import view_bytes
+from ._check_bytes import check_of_message
 from ._custom_header import build_header
 from ._layout import layout_of
 
-__all__ = ["Encoder"]
+__all__ = ["Encoder", "update_checksum"]
+
+prepare_checksums()
 
 
 cdef extern from "Python.h":
@@ -115,6 +120,7 @@ cdef class Encoder:
     cdef const Shape* _shape  # in _numbers
     cdef dict _special_values
     cdef bint _bytes_are_special  # some special object is bytes-like
+    cdef bint _always_slow  # so it is, or a function of the user's computes the check
     cdef bint _plain  # UINT, no special, and nothing else in the frame but the rest
 
     def __cinit__(self, codec):
@@ -123,6 +129,9 @@ cdef class Encoder:
         self._shape = shape_in(self._numbers)
         self._special_values = layout.special_values
         self._bytes_are_special = layout.bytes_are_special
+        self._always_slow = layout.bytes_are_special or (
+            self._shape.has_check and not self._shape.check.named
+        )
         self._plain = layout.plain and layout.rest_min == 0 and not layout.adjustment
         self._plain = self._plain and not layout.specials
 
@@ -287,12 +296,19 @@ cdef class Encoder:
                 header = self._header(start, value)
             else:
                 header = self._layout.magic + bytes(data[:carried]) + self._field(value)
+        trailer = self._layout.trailer
+        if self._shape.has_check:
+            check = check_of_message(self._layout, header, data, carried, update_checksum)
+            if self._shape.front_check_size:
+                header += check
+            else:
+                trailer = check + trailer
         parts = [header] if header else []
         if carried < size:
             parts.append(data if not carried else memoryview(data)[carried:])
-        if self._shape.trailer_size:
-            parts.append(self._layout.trailer)
-        padding = padding_of(self._shape, len(header) + size - carried + self._shape.trailer_size)
+        if self._shape.tail_size:
+            parts.append(trailer)
+        padding = padding_of(self._shape, len(header) + size - carried + self._shape.tail_size)
         if padding:
             parts.append(bytes(padding))
         return parts
@@ -314,7 +330,7 @@ cdef class Encoder:
         if (
             <uint64_t>needed - shape.quick_low > shape.quick_span
             or shape.kind >= HEADERS
-            or self._bytes_are_special
+            or self._always_slow
         ):
             return 0
         if shape.constant_count or shape.kept_size:
@@ -326,7 +342,7 @@ cdef class Encoder:
                 and wide_field_for(shape, <uint64_t>needed) == NULL
             ):
                 return 0
-        size += shape.magic_size + shape.trailer_size - shape.kept_size
+        size += shape.magic_size + shape.front_check_size + shape.tail_size - shape.kept_size
         size += self._field_size(<uint64_t>needed)
         return size + padding_of(shape, size)
 
@@ -403,11 +419,12 @@ cdef class Encoder:
             if shape.end_size:
                 copy(p + field_size - shape.end_size, shape.end, shape.end_size)
         p += field_size
+        p += shape.front_check_size
         copy(p, message + shape.message_lead, size - shape.message_lead)
         p += size - shape.message_lead
-        if shape.trailer_size:
-            copy(p, shape.trailer, shape.trailer_size)
-            p += shape.trailer_size
+        if shape.has_ends:
+            write_ends(shape, frame, p, message, size)
+            p += shape.tail_size
         padding = padding_of(shape, p - frame)
         if padding:
             memset(p, 0, padding)
@@ -529,3 +546,18 @@ cdef class Encoder:
         if self._shape.kind == TEXT:
             return digits.encode() + layout.end
         return f"{layout.name}: {value}\r\n\r\n".encode()
+
+
+def update_checksum(int number, uint32_t state, data, /):
+    """Return the state of a checksum after more bytes.
+
+    Args:
+        number: The number of the function, as in `framecodec._check.CHECKSUMS`.
+        state: The state before them.
+        data: The bytes.
+    """
+    cdef Py_buffer view
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    state = update_state(number, state, <const uint8_t*>view.buf, view.len)
+    PyBuffer_Release(&view)
+    return state

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, final
 
 from . import _error_texts
 from ._bytes_like import view_bytes
+from ._check_bytes import check_of_message
+from ._checksums_py import update_checksum
 from ._custom_header import build_header
 from ._layout import (
     BCD,
@@ -34,7 +36,7 @@ from ._layout import (
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["Encoder"]
+__all__ = ["Encoder", "update_checksum"]
 
 # The commonest widths of a binary length, as `struct` names them.
 STRUCT_FORMATS = {1: "B", 2: "H", 4: "I", 8: "Q"}
@@ -147,6 +149,13 @@ class Encoder:
                     header = self._header(start, value)
                 else:
                     header = layout.magic + bytes(data[:carried]) + self._field(value)
+            trailer = layout.trailer
+            if layout.check is not None:
+                check = check_of_message(layout, header, data, carried, update_checksum)
+                if layout.front_check_size:
+                    header += check
+                else:
+                    trailer = check + trailer
         except BaseException:
             if data is not message:
                 data.release()  # the traceback would hold it
@@ -154,10 +163,10 @@ class Encoder:
         parts: list[Any] = [header] if header else []
         if carried < size:
             parts.append(data if not carried else memoryview(data)[carried:])
-        if layout.trailer:
-            parts.append(layout.trailer)
+        if trailer:
+            parts.append(trailer)
         if layout.align > 1:
-            padding = layout.padding(len(header) + size - carried + len(layout.trailer))
+            padding = layout.padding(len(header) + size - carried + len(trailer))
             if padding:
                 parts.append(bytes(padding))
         return parts

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Literal, TypedDict
 
 from ._bytes_like import view_bytes
+from ._check import Check
 from ._layout import (
     BCD,
     BER,
@@ -73,6 +74,7 @@ class CommonParameters(TypedDict, total=False):
     trailer: bytes
     constants: Mapping[int, bytes] | None
     specials: Mapping[int, Hashable] | None
+    check: Check | None
     align: int
     min_message_size: int
     max_message_size: int | None
@@ -90,6 +92,7 @@ COMMON_DEFAULTS: CommonParameters = {
     "trailer": b"",
     "constants": None,
     "specials": None,
+    "check": None,
     "align": 1,
     "min_message_size": 0,
     "max_message_size": DEFAULT_MAX_MESSAGE_SIZE,
@@ -163,6 +166,8 @@ def _make_plain(parameters: dict[str, Any]) -> None:
         parameters["specials"] = _check_specials(parameters["specials"])
     if parameters["constants"] is not None:
         parameters["constants"] = _check_constants(parameters["constants"])
+    if not isinstance(parameters["check"], Check | None):
+        raise TypeError(f"check must be a framecodec.Check, not {parameters['check']!r}")
     if parameters["length_mask"] is not None:
         _check_int(parameters, "length_mask", 1, MAX_VALUE)
     if parameters["wider"] is not None:
@@ -393,7 +398,8 @@ def _fixed_layout(parameters: dict[str, Any], *, field_width: int, **more: Any) 
     # The field's width is fixed, so the field can count the whole frame.
     common = _common_layout(parameters)
     if parameters["length_includes"] == "frame":
-        owned = common["field_offset"] + field_width + len(common["trailer"])
+        check_size = common["check"].size if common["check"] else 0
+        owned = common["field_offset"] + field_width + check_size + len(common["trailer"])
         common |= {"adjustment": -owned, "counts_frame": True}
     return Layout(**common, field_width=field_width, **more)
 
@@ -521,6 +527,7 @@ def _common_layout(parameters: Mapping[str, Any]) -> dict[str, Any]:
         "adjustment": parameters["length_adjustment"],
         "unit": parameters["length_unit"],
         "constants": tuple((parameters["constants"] or {}).items()),
+        "check": parameters["check"],
         "align": parameters["align"],
         "min_message_size": parameters["min_message_size"],
         "specials": parameters["specials"] or {},
@@ -572,11 +579,17 @@ def _check_layout(layout: Layout, parameters: Mapping[str, Any]) -> Layout:
 
 def _check_constant_places(layout: Layout) -> None:
     stop, field_stop = len(layout.magic), layout.field_offset + layout.field_width
+    rest_start = field_stop + layout.front_check_size
     for offset, constant in layout.constants:
         if offset < stop:
             what = "the magic" if stop == len(layout.magic) else "another constant"
             raise ValueError(f"the constant at offset {offset} overlaps {what}")
         stop = offset + len(constant)
+        if layout.front_check_size and offset < rest_start and stop > field_stop:
+            raise ValueError(
+                f"the constant at offset {offset} overlaps the check, which is at {field_stop} to "
+                f"{rest_start - 1}"
+            )
         if stop <= layout.field_offset or layout.kind == FIXED:
             continue
         if not layout.header_size:
@@ -626,5 +639,7 @@ def _limits_text(layout: Layout, parameters: Mapping[str, Any]) -> str:
             for name in ("magic", "trailer")
             if parameters[name]
         ]
+        if layout.check is not None:
+            named.append(f"a check of {layout.check.size} bytes")
     named.append(f"max_message_size={parameters['max_message_size']}")
     return f"{', '.join(named)} and a length field up to {layout.field_max}"

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, SupportsIndex, final
 from . import _error_texts, errors
 from ._bytes_like import view_bytes
 from ._encoder_py import Encoder as Encoder  # this module offers a whole engine
-from ._frame_reader_py import IN_HEADER, IN_PADDING, SLICE_SIZE, FrameReader, describe_pending
+from ._encoder_py import update_checksum as update_checksum
+from ._frame_reader_py import (
+    IN_HEADER,
+    IN_PADDING,
+    SLICE_SIZE,
+    FrameReader,
+    describe_pending,
+    matched_trailer,
+)
 from ._layout import HasLayout, layout_of
 from ._spans_py import Spans
 
@@ -463,7 +471,7 @@ class Splitter(FrameReader):
         if not self._raw or self._phase == IN_HEADER:
             parts[0] = memoryview(parts[0])[self._pending_lead :]
             parts.insert(0, self._header)
-        end = self._trailer[: self._trailer_pos]
+        end = self._end + matched_trailer(self)
         return b"".join([*parts, end, self._padding, self._not_taken])
 
 

@@ -496,6 +496,8 @@ def _fast_size(codec: Codec) -> int:
     layout = codec.layout
     if layout.kind == CUSTOM or layout.specials or layout.lead_size or layout.rest_min:
         return 0
+    if layout.check is not None and not isinstance(layout.check.function, str):
+        return 0  # the user's function can raise
     return min(GATHER_SIZE, layout.message_max + 1)
 
 

@@ -15,8 +15,11 @@ from .. import _error_texts, errors
 from .._custom_header import read_header
 from .._outbox import GATHER_SIZE
 from .._states import ReceiveState
+from . import checks
 
 if TYPE_CHECKING:
+    from .._check_bytes import RunningCheck
+    from .._layout import Layout
     from ..codec import Codec
     from .receiving import ReceiveSide
 
@@ -91,15 +94,18 @@ class IncomingMessage:
 
     __slots__ = (
         "buffer",
+        "check",
         "chunk",
         "frame_size",
         "header",
         "in_trailer",
+        "layout",
         "lead",
         "missing",
         "offset",
         "size",
-        "trailer",
+        "tail",
+        "tail_size",
         "unfinished",
     )
 
@@ -109,7 +115,8 @@ class IncomingMessage:
         size: int,
         chunk: memoryview = NO_BYTES,
         missing: int = 0,
-        trailer: bytes = b"",
+        layout: Layout | None = None,
+        tail_size: int = 0,
         header: bytes = b"",
         lead: bytes | None = b"",
         offset: int = 0,
@@ -121,9 +128,15 @@ class IncomingMessage:
         self.chunk = chunk
         """Bytes of it that were received and not delivered."""
         self.missing = missing
-        """Bytes that were not received: of the rest, later of the trailer."""
-        self.trailer = trailer
+        """Bytes that were not received: of the rest, later of the tail."""
+        self.layout = layout
+        """None for a message that the splitter has delivered."""
+        self.tail_size = tail_size
+        """Bytes after the rest: a check, the trailer, padding."""
+        self.tail = b""
+        """Those that were received and verified."""
         self.in_trailer = False
+        self.check: RunningCheck | None = None
         self.header = header
         self.lead = lead
         """None is not known before `join`."""
@@ -152,7 +165,12 @@ class IncomingMessage:
 
     def received(self) -> int:
         """Return how many bytes of the frame were received."""
-        return self.frame_size - self.missing - (0 if self.in_trailer else len(self.trailer))
+        return self.frame_size - self.missing - (0 if self.in_trailer else self.tail_size)
+
+    def add_to_check(self, data: Any) -> None:
+        """Let the check see the message's bytes, which end with the last received one."""
+        if self.check is not None:
+            self.check.add(self.size - self.missing - len(data), data)
 
     def incomplete(self) -> errors.IncompleteFrameError:
         """Return the error for a stream that ends inside this message."""
@@ -193,6 +211,7 @@ def recv_into(side: ReceiveSide, buffer: Any) -> int:
         receiver.state = _BUSY
         try:
             _fill_buffer(side, message, target)
+            message.add_to_check(target[: message.size])
             return _finish(side, message)
         finally:
             if receiver.state is _BUSY:
@@ -210,7 +229,7 @@ def _begin(side: ReceiveSide, capacity: int | None = None) -> IncomingMessage:
     """
     begun = side.inbox.direct
     if begun is None:
-        side.stops_at_large = side.on_oversize == "raise"
+        side.stops_at_large = side.on_oversize == "raise" and checks.can_run(side.inbox.codec)
         try:
             side.fill()
         finally:
@@ -245,14 +264,19 @@ def _divert(side: ReceiveSide, capacity: int | None) -> IncomingMessage:
     frame_size = received + old.bytes_needed
     lead: bytes | None
     if layout.parse is not None:
-        parsed = read_header(layout, header, offset)
+        shown = header[: len(header) - layout.front_check_size]
+        parsed = read_header(layout, shown, offset)
         lead = None if parsed is None else parsed[2]
     else:
-        lead = header[len(layout.magic) : len(layout.magic) + layout.lead_size]
+        lead = layout.lead_of(header, 0) + header[checks.own_size(layout, header) :]
+    padding_size = layout.padding(frame_size)
+    frame_size += padding_size
+    tail_size = layout.tail_size + padding_size
     message = IncomingMessage(
-        size=len(lead or b"") + frame_size - len(header) - len(layout.trailer),
-        missing=frame_size - received - len(layout.trailer),
-        trailer=layout.trailer,
+        size=len(lead or b"") + frame_size - len(header) - tail_size,
+        missing=frame_size - received - tail_size,
+        layout=layout,
+        tail_size=tail_size,
         header=header,
         lead=lead,
         offset=offset,
@@ -288,10 +312,12 @@ def _join(side: ReceiveSide, message: IncomingMessage) -> None:
         layout = side.inbox.codec.layout
         seen = message.unfinished[: len(layout.magic) + layout.max_header]
         parsed = read_header(layout, seen, message.offset)
-        if parsed is None or parsed[0] != len(message.header):
+        if parsed is None or parsed[0] + layout.front_check_size != len(message.header):
             side.end(_error_texts.parse_changed_its_answer(message.offset))
         lead = parsed[2]
     message.join(lead or b"")
+    if message.check is None:
+        message.check = checks.new_check(message)
 
 
 def _check_capacity(size: int, capacity: int | None) -> None:
@@ -328,6 +354,7 @@ def _check_capacity_for_lead(
 
 def _copy_to_file(side: ReceiveSide, message: IncomingMessage, file: TargetFile) -> None:
     while not message.in_trailer:
+        message.add_to_check(message.chunk)
         while message.chunk:
             _write_chunk(side, message, file)
         if not message.missing:
@@ -386,12 +413,13 @@ def _receive(
 
 
 def _finish(side: ReceiveSide, message: IncomingMessage) -> int:
-    """Receive and verify the trailer; return the message's size."""
+    """Receive and verify the check and the trailer; return the message's size."""
     if not message.in_trailer:
-        message.missing = len(message.trailer)
+        checks.verify_front(side, message)
+        message.missing = message.tail_size
         message.in_trailer = True
     while message.missing or message.chunk:
-        _verify_trailer(side, message)
+        checks.verify_tail(side, message)
         message.chunk = NO_BYTES
         if message.missing:
             _receive(side, message, memoryview(bytearray(message.missing)))
@@ -400,16 +428,6 @@ def _finish(side: ReceiveSide, message: IncomingMessage) -> int:
     if side.inbox.has_limits:
         side.inbox.note_arrival(monotonic())
     return message.size
-
-
-def _verify_trailer(side: ReceiveSide, message: IncomingMessage) -> None:
-    """Compare the received part of the trailer."""
-    trailer, found = message.trailer, bytes(message.chunk)
-    position = len(trailer) - message.missing - len(found)
-    for index, byte in enumerate(found, position):
-        if byte != trailer[index]:
-            bad = trailer[:index] + bytes([byte])
-            side.end(_error_texts.wrong_trailer(trailer, bad, message.offset, message.header))
 
 
 # --- sending --------------------------------------------------------------------------------------
@@ -428,6 +446,13 @@ def _file_has_not(size: int, available: int) -> ValueError:
     return ValueError(
         f"file too short: it has {available} bytes from its position on, not {size} (size)"
     )
+
+
+def _blank_message(size: int, first: bytes) -> memoryview:
+    """Return a message of which only the first bytes are right; its pages take no memory."""
+    message = mmap.mmap(-1, size)
+    message[: len(first)] = first
+    return memoryview(message)
 
 
 @final
@@ -503,8 +528,14 @@ class OutgoingFile:
             size = available
         elif not 0 <= size <= available:
             raise _file_has_not(size, available)
-        if size < GATHER_SIZE:
+        layout = codec.layout
+        if size < GATHER_SIZE or (layout.check and (layout.build or not checks.can_run(codec))):
             return bytes(file.read(size))
+        if layout.check is not None:
+            first = os.pread(fileno, layout.message_prefix, position)
+            outgoing = cls._around(file, fileno, position, _blank_message(size, first), codec)
+            checks.compute_check(outgoing, layout)
+            return outgoing
         # The codec sees the message as a memory map, of which it reads only a few pages.
         aligned = position - position % mmap.ALLOCATIONGRANULARITY
         message = memoryview(
@@ -515,7 +546,7 @@ class OutgoingFile:
     @classmethod
     def _open_readable(cls, file: Any, size: int, codec: Codec) -> OutgoingFile | bytes:
         layout = codec.layout
-        if size < GATHER_SIZE or layout.build is not None:
+        if size < GATHER_SIZE or layout.build is not None or layout.check is not None:
             data = bytearray()
             while len(data) < size and (chunk := file.read(size - len(data))):
                 data += chunk
@@ -531,7 +562,9 @@ class OutgoingFile:
         cls, file: Any, fileno: int, position: int, message: memoryview, codec: Codec
     ) -> OutgoingFile:
         parts = codec.frame_parts(message)
-        header, trailer = bytes(parts[0]), codec.layout.trailer
+        places = (i for i, part in enumerate(parts) if isinstance(part, memoryview))
+        place = next(places, len(parts))
+        header, trailer = b"".join(parts[:place]), b"".join(parts[place + 1 :])
         unsent = sum(memoryview(part).nbytes for part in parts) - len(header) - len(trailer)
         return cls(file, fileno, position + len(message) - unsent, unsent, header, trailer)
 
