@@ -31,6 +31,7 @@ LAYERS = [
     },
     {
         "_layout.py": "a frame's shape as plain numbers, for the engines",
+        "_peers.py": "the name of a connection's peer, in errors, logs and `repr`",
         "errors.py": "the exceptions that users catch",
     },
     {"_likely_causes.py": "guesses why a peer's bytes are not the frames that the codec expects"},
@@ -40,7 +41,7 @@ LAYERS = [
         "_shapes.py": "parse and build functions of the formats whose shape needs code",
         "sockets/waiting.py": "wait for a socket until a deadline",
         "_text_shapes.py": "parse and build functions of text protocols",
-        "serving/log.py": "what the servers log",
+        "_log.py": "what servers, listeners and observers log",
         "asyncio/waiters.py": "futures that tasks wait for: until the peer takes more, or the end",
     },
     {
@@ -59,7 +60,9 @@ LAYERS = [
         "_fields_py.py": "the length fields, in Python",
         "_spans_py.py": "the positions of frames in a buffer, in Python",
     },
+    {"_plain_reader_py.py": "the reader of the commonest frames, in Python"},
     {"_frame_reader_py.py": "the parsing part of the splitter, in Python"},
+    {"_keeping_reader_py.py": "unread bytes: one message a call, errors, switching, in Python"},
     {
         "_splitter.pyx": "bytes to messages, compiled",
         "_splitter_py.py": "the same in Python: the splitter's public interface",
@@ -71,11 +74,16 @@ LAYERS = [
         "_kept_headers.py": "the frame of a delivered message, exactly as it travelled",
         "codec.py": "`Codec`: constructors and verbs",
     },
+    {"_observer.py": "observers, and the splitter of a connection that has one"},
     {
         "_inbox.py": "the receive side of a connection: messages, its end, the peer's time limits",
         "_catalogue.py": "the class of the catalogue and its rows",
         "_outbox.py": "messages that were accepted for sending and are still unsent",
         "_datagrams.py": "messages in datagrams: pack, split, largest size",
+    },
+    {
+        "_addresses.py": "the forms of an address that connects or listens",
+        "_options.py": "the options of a connection, checked",
     },
     {"_formats/": "the rows of the catalogue: name, codec, description, specification"},
     {"catalogue.py": "`formats`: the known protocols, a table"},
@@ -91,10 +99,11 @@ LAYERS = [
         "asyncio/transport.py": "the transport that a protocol's user sees",
         "sockets/_fast_path.pyx": "the fast path of a message through a socket, compiled",
         "sockets/_fast_path_py.py": "the same in Python",
+        "sockets/accept_pause.py": "the pauses of a listener whose `accept` fails",
         "sockets/base.py": "the part of a socket's interface that all wrappers share",
     },
     {
-        "serving/common.py": "what the servers share: addresses, observers, faults",
+        "serving/common.py": "what the servers share: arguments, their end, faults",
         "asyncio/sending.py": "the send side: messages → batch → outbox → transport",
         "sockets/datagrams.py": "`DatagramSocket`",
         "sockets/wire.py": "one system call, plain or TLS, and what to wait for after it",
@@ -104,7 +113,7 @@ LAYERS = [
     {"sockets/files.py": "messages from and to files, and into buffers of the caller"},
     {"sockets/sending.py": "the slow path of sending: waits, unsent bytes"},
     {"sockets/connection.py": "`FrameSocket`"},
-    {"sockets/connecting.py": "`connect`; addresses"},
+    {"sockets/connecting.py": "`connect`"},
     {"sockets/listener.py": "`listen`, `Listener`; files of Unix sockets"},
     {"sockets/__init__.py": "the public names for blocking sockets"},
     {"datagrams.py": "the public name of `DatagramSocket`"},
@@ -239,7 +248,13 @@ def test_the_walk_finds_imports() -> None:
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
-        ("_splitter", ["_splitter_py", "_frame_reader_py", "_fields_py", "_spans_py"]),
+        (
+            "_splitter",
+            [
+                *("_splitter_py", "_keeping_reader_py", "_frame_reader_py", "_plain_reader_py"),
+                *("_fields_py", "_spans_py"),
+            ],
+        ),
         ("_encoder", ["_encoder_py"]),
     ],
 )

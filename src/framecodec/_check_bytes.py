@@ -323,7 +323,8 @@ def wrong_bytes_before_check(
 ) -> InvalidFrameError:
     """Return the error about constant bytes before a check that are other ones."""
     return _error_texts.invalid_frame(
-        f"the check of a frame begins with {_error_texts.show(before)}, found {_error_texts.show(found)}",
+        f"the check of a frame begins with {_error_texts.show(before)}, found "
+        f"{_error_texts.show(found)}",
         stream_offset,
         header,
     )
@@ -341,7 +342,7 @@ def _wrong_checksum(
     check: Check, expected: int, found: int, stream_offset: int, header: bytes
 ) -> ChecksumError:
     """Return the error about a check that is another one than that of the received bytes."""
-    shown = "{}" if check.digits else f"0x{{:0{2 * check.width}x}}"
+    shown = f"{{:0{check.width}}}" if check.digits else f"0x{{:0{2 * check.width}x}}"
     function = getattr(check.function, "__qualname__", check.function)
     covers = "rest" if check.position == "front" else check.covers
     return ChecksumError(

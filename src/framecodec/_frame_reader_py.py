@@ -30,8 +30,6 @@ How
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable
 from typing import Any
 
 from . import _error_texts
@@ -49,13 +47,12 @@ from ._fields_py import (
     check_lead_constants,
     check_rest_size,
     common_size,
-    reader_of,
     skip_frames,
-    unpacker,
 )
 from ._header_block import read_lines
 from ._layout import CUSTOM, HEADERS, Layout
 from ._likely_causes import SAMPLE_SIZE
+from ._plain_reader_py import Numbers, PlainReader, numbers_for
 from ._spans_py import Spans
 
 __all__ = [
@@ -82,19 +79,15 @@ _FIRST_HEADER_STEP = 256
 _PIECE_SIZE = 16 * 1024
 
 
-class FrameReader:
+class FrameReader(PlainReader):
     """The parsing part of a splitter, without its public interface."""
 
     __slots__ = (
-        "_adjustment",
-        "_counting",
         "_end",
         "_found",
         "_header",
         "_header_limit",
-        "_header_size",
         "_headers",
-        "_layout",
         "_lead_size",
         "_line_pos",
         "_magic",
@@ -107,8 +100,6 @@ class FrameReader:
         "_phase",
         "_piece",
         "_pieces",
-        "_quick_high",
-        "_quick_low",
         "_raw",
         "_read_field",
         "_rest_left",
@@ -116,39 +107,27 @@ class FrameReader:
         "_skipped",
         "_skipping",
         "_spans",
-        "_stream_offset",
         "_surplus_bytes",
         "_trailer",
         "_trailer_pos",
         "_unpack",
+        "_wants_headers",
         "_whole_size",
     )
 
     def __init__(
         self, layout: Layout, raw: bool, skip: bool, stream_offset: int, keep_headers: bool
     ) -> None:
-        self._layout = layout
         self._raw = raw
         self._skip = skip
-
-        # The layout's numbers that the hot loop needs.
-        self._magic = layout.magic
-        self._trailer = layout.trailer
-        self._lead_size = layout.lead_size
-        self._header_size = layout.header_size
-        self._adjustment = layout.adjustment
-        low, span = layout.quick_range
-        self._quick_low = low
-        self._quick_high = low + span
-        self._read_field = reader_of(layout)
-        self._unpack = unpacker(layout) if layout.plain and not raw else None
+        self._wants_headers = keep_headers and not raw
+        self._use_layout(numbers_for(layout, raw, self._wants_headers))
 
         # The pending frame.
         self._phase = IN_HEADER
         self._stream_offset = stream_offset  # of its first byte
         self._pending = 0  # bytes of it that were taken
         self._header = bytearray()  # its header, as far as it was taken
-        self._header_limit = layout.longest_header  # how many bytes to gather
         self._line_pos = 0  # HEADERS: where the first line that was not parsed begins
         self._parsed = -1  # HEADERS: the length in the lines parsed, or -1
         self._found: tuple[int, int, bytes] | None = None  # the parsed header
@@ -165,14 +144,28 @@ class FrameReader:
         self._padding = b""  # after the message: bytes that align the next frame
 
         self._skipped = 0  # oversized frames discarded
-        # The headers of the messages of the last call, if they are kept.
-        keeps_headers = keep_headers and not raw and not layout.canonical
-        self._headers: list[bytes] | None = [] if keeps_headers else None
         self._spans: Spans | None = None  # scanning: where the frames lie, instead of messages
         # CUSTOM: bytes of earlier chunks that parse() saw and that follow the header; they are read
         # before the chunk, which they end at.
         self._surplus_bytes = b""
         self._counting = False  # the stream offset is that of frames before those delivered
+
+    def _use_layout(self, numbers: Numbers) -> None:
+        """Read frames of another layout from now on."""
+        (
+            self._layout,
+            self._header_limit,
+            self._magic,
+            self._trailer,
+            self._lead_size,
+            self._header_size,
+            self._adjustment,
+            self._quick_low,
+            self._quick_high,
+            self._read_field,
+            self._unpack,
+            self._headers,
+        ) = numbers
 
     def _consume(self, data: bytes, messages: list[Any]) -> None:
         pos = 0
@@ -191,53 +184,6 @@ class FrameReader:
                 pos = self._read_padding(data, pos, messages)
 
     # --- the fast path: ordinary frames that are whole in the chunk -------------------------------
-
-    def _read_plain_frames(
-        self,
-        data: bytes,
-        pos: int,
-        messages: list[Any],
-        unpack: Callable[[bytes, int], tuple[int]],
-    ) -> int:
-        """Take frames of a binary length and a rest only.
-
-        It returns where the first frame begins that needs the slow path.
-        """
-        first_pos, size, count = pos, len(data), len(messages)
-        low, high, adjustment = self._quick_low, self._quick_high, self._adjustment
-        header_size, append = self._header_size, messages.append
-        self._counting = True
-        try:
-            if low or adjustment:
-                while True:
-                    (value,) = unpack(data, pos)
-                    rest_pos = pos + header_size
-                    stop = rest_pos + value + adjustment
-                    if stop > size or value > high or value < low:
-                        break
-                    append(data[rest_pos:stop])
-                    pos = stop
-            else:  # the same with two steps less
-                while True:
-                    (value,) = unpack(data, pos)
-                    rest_pos = pos + header_size
-                    stop = rest_pos + value
-                    if stop > size or value > high:
-                        break
-                    append(data[rest_pos:stop])
-                    pos = stop
-        except struct.error:  # the chunk ends in a header: cheaper than to compare for every frame
-            pass
-        except BaseException:
-            pos = skip_frames(self._layout, data, first_pos, len(messages) - count)
-            raise
-        finally:
-            try:
-                self._stream_offset += pos - first_pos
-            except MemoryError:  # once more: the messages are in the list already
-                self._stream_offset += pos - first_pos
-            self._counting = False
-        return pos
 
     def _read_whole_frames(self, data: bytes, pos: int, messages: list[Any]) -> int:
         """Take ordinary frames of all other shapes."""
@@ -330,9 +276,12 @@ class FrameReader:
         if surplus <= pos:
             return pos - surplus
         # parse() looked ahead: read what follows the header in earlier chunks, then this chunk.
+        self._take_surplus(messages)
+        return 0
+
+    def _take_surplus(self, messages: list[Any]) -> None:
         self._consume(self._surplus_bytes, messages)
         self._surplus_bytes = b""
-        return 0
 
     def _end_header(self, in_chunk: int, messages: list[Any]) -> int:
         """Act on the header if it is whole; return how many bytes after it were gathered.

@@ -33,6 +33,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Protocol, final
 
 from . import _error_texts, errors
 from ._kept_headers import frames_as_travelled
+from ._observer import ObservedSplitter, Observer
+from ._peers import name_peer
 from .splitter import Splitter
 
 if TYPE_CHECKING:
@@ -91,8 +93,8 @@ class DirectMessage(Protocol):
     def received(self) -> int:
         """Return how many bytes of its frame were received."""
 
-    def incomplete(self) -> errors.IncompleteFrameError:
-        """Return the error for a stream that ends inside it."""
+    def pending_frame(self) -> _error_texts.PendingFrame:
+        """Return what arrived of its frame."""
 
 
 @final
@@ -107,6 +109,9 @@ class Inbox:
         idle_timeout: Seconds without a byte between two messages in which the owner receives;
             several waits add up. None for no limit.
         on_oversize: As for `Splitter`.
+        on_invalid: As for `Splitter`.
+        observer: It is told of received and discarded frames; or None.
+        conn: The connection that the observer gets.
         keep_headers: As for `Splitter`.
 
     Raises:
@@ -119,7 +124,8 @@ class Inbox:
         "_last_position",
         "_limit",
         "_message_offset",
-        "_on_oversize",
+        "_observed",
+        "_options",
         "_started_at",
         "codec",
         "direct",
@@ -127,6 +133,7 @@ class Inbox:
         "has_limits",
         "idle_timeout",
         "message_timeout",
+        "peer",
         "ready",
         "receiving",
         "splitter",
@@ -140,12 +147,22 @@ class Inbox:
         message_timeout: float | None = None,
         idle_timeout: float | None = None,
         on_oversize: Literal["raise", "skip"] = "raise",
+        on_invalid: Literal["raise", "resync"] = "raise",
+        observer: Observer | None = None,
+        conn: object = None,
         keep_headers: bool = False,
     ) -> None:
         self.codec = codec
         self._keep_headers = keep_headers
-        self._on_oversize = on_oversize
-        self.splitter = self.new_splitter(0)
+        self._options: dict[str, Any] = {"on_oversize": on_oversize}
+        if on_invalid != "raise":
+            self._options["on_invalid"] = on_invalid
+        self._observed: tuple[object, Observer] | None = None
+        if observer is not None and (observer.frame_received or observer.frame_discarded):
+            self._observed = conn, observer
+        self.peer = ""
+        """The peer's name, which errors get; empty if it has none."""
+        self.splitter: Splitter = self.new_splitter(0)
         self.ready = ready
         self.failure: BaseException | None = None
         """The reason why receiving ended, or None; set it by `fail`."""
@@ -203,7 +220,7 @@ class Inbox:
             return
         try:
             if self.direct is not None:
-                self.fail(self.direct.incomplete())
+                self.fail(_error_texts.incomplete_frame(self.direct.pending_frame()))
                 return
             self.splitter.feed_eof()
         except errors.FrameError as error:
@@ -214,16 +231,25 @@ class Inbox:
     def fail(self, error: BaseException) -> None:
         """End receiving with an error, after the ready messages. The first one sticks."""
         if self.failure is None:
+            name_peer(error, self.peer)
             self.failure = error.with_traceback(None)  # whose frames hold what was received
 
-    def new_splitter(self, stream_offset: int) -> Splitter:
+    def new_splitter(self, stream_offset: int) -> Any:
         """Return a splitter as this inbox needs it, for the stream from this position on."""
-        return Splitter(
-            self.codec,
-            on_oversize=self._on_oversize,
-            stream_offset=stream_offset,
-            keep_headers=self._keep_headers,
-        )
+        options = {
+            **self._options,
+            "stream_offset": stream_offset,
+            "keep_headers": self._keep_headers,
+        }
+        if self._observed is not None:
+            conn, observer = self._observed
+            return ObservedSplitter(conn, self.codec, observer, **options)
+        return Splitter(self.codec, **options)
+
+    @property
+    def has_own_splitter(self) -> bool:
+        """Whether `splitter` is the engine's own, which compiled code may call directly."""
+        return self._observed is None
 
     def drop_unfinished(self) -> None:
         """Release the memory of an unfinished message: the connection has ended."""
@@ -312,18 +338,12 @@ class Inbox:
             if position < self._last_position:
                 return
         splitter, direct = self.splitter, self.direct
-        if direct is not None:
-            received, offset, header = direct.received(), direct.offset, direct.header
-        elif splitter.pending:
-            limit, pending = self.message_timeout or 0.0, splitter._pending_frame()
-            self.fail(_error_texts.message_too_slow(limit, pending))
-            return
+        if direct is not None or splitter.pending:
+            pending = splitter._pending_frame() if direct is None else direct.pending_frame()
+            self.fail(_error_texts.message_too_slow(self.message_timeout or 0.0, pending))
         else:
             limit = self.idle_timeout or 0.0
             self.fail(_error_texts.idle_too_long(limit, splitter.stream_offset))
-            return
-        limit = self.message_timeout or 0.0
-        self.fail(_error_texts.message_took_too_long(limit, received, offset, header))
 
     def _position(self) -> int:
         """Return how many bytes of the stream were received."""

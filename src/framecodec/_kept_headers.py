@@ -8,21 +8,15 @@ travelled before each message's rest: ``Splitter(codec, keep_headers=True).heade
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from . import _engine, _error_texts
 from ._check_bytes import tail_as_travelled
 from ._custom_header import read_header
-from ._layout import CUSTOM, HasLayout, Layout, layout_of
+from ._layout import CUSTOM, Described, HasLayout, Layout, layout_of
 from .splitter import Encoder, Splitter
 
 __all__ = ["frame_as_travelled", "frames_as_travelled"]
-
-
-@dataclass(frozen=True, slots=True)
-class _Described:
-    layout: Layout
 
 
 def frame_as_travelled(codec: HasLayout | Layout, message: Any, header: bytes | None) -> bytes:
@@ -38,7 +32,7 @@ def frame_as_travelled(codec: HasLayout | Layout, message: Any, header: bytes | 
         InvalidFrameError: ``parse`` of a custom codec gives another result for the same bytes.
     """
     if isinstance(codec, Layout):
-        codec = _Described(codec)
+        codec = Described(codec)
     if header is None:
         encoded: bytes = Encoder(codec).encode(message)
         return encoded

@@ -37,6 +37,7 @@ __all__ = [
     "TEXT",
     "UINT",
     "VARINT",
+    "Described",
     "HasLayout",
     "Layout",
     "Wide",
@@ -292,6 +293,13 @@ class HasLayout(Protocol):
     @property
     def layout(self) -> Layout:
         """The description as plain numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A layout as a codec, for the engines."""
+
+    layout: Layout
 
 
 def layout_of(codec: HasLayout) -> Layout:

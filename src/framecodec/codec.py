@@ -171,8 +171,7 @@ class Codec:
 
         Args:
             size: Bytes of each message, at least 1.
-            **common: See `Codec`. `magic`, `trailer`, `constants`, `check` and `align` have a
-                meaning.
+            **common: See `Codec`. `magic`, `trailer`, `constants`, `check`, `align` have a meaning.
         """
         return cls._make("fixed", {"size": size}, common)
 
@@ -241,8 +240,7 @@ class Codec:
             build: A function of the message. It returns the header without the magic, or ``(header,
                 n)`` if the header contains the first n bytes of the message.
             max_header: Bytes of the longest header, without the magic.
-            **common: See `Codec`. `magic`, `trailer`, `check`, `align` and the
-                limits have a meaning.
+            **common: See `Codec`. `magic`, `trailer`, `check`, `align`, the limits have a meaning.
         """
         own = {"parse": parse, "build": build, "max_header": max_header}
         return cls._make("custom", own, common)
@@ -320,8 +318,7 @@ class Codec:
             frame: A contiguous bytes-like object.
 
         Raises:
-            InvalidFrameError: The bytes are not a frame of this codec, or more bytes follow. Of a
-                wrong check: a `ChecksumError`.
+            InvalidFrameError: The bytes are not a frame of this codec, or more bytes follow.
             IncompleteFrameError: The end of the frame is missing.
             MessageTooLargeError: The message is larger than the codec allows.
             TypeError, BufferError: `frame` is not a contiguous bytes-like object.
@@ -382,10 +379,17 @@ class Codec:
         *,
         raw: bool = False,
         on_oversize: Literal["raise", "skip"] = "raise",
+        one_at_a_time: bool = False,
         stream_offset: int = 0,
     ) -> Splitter:
         """Return the receiving state of a new connection; see `Splitter`."""
-        return Splitter(self, raw=raw, on_oversize=on_oversize, stream_offset=stream_offset)
+        return Splitter(
+            self,
+            raw=raw,
+            on_oversize=on_oversize,
+            one_at_a_time=one_at_a_time,
+            stream_offset=stream_offset,
+        )
 
     def read(
         self,

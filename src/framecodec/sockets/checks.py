@@ -42,7 +42,7 @@ def own_size(layout: Layout, header: bytes) -> int:
 def new_check(message: IncomingMessage) -> RunningCheck | None:
     """Return the running check of a message whose header and lead are known, if it has one."""
     layout, header = message.layout, message.header
-    if layout is None or layout.check is None:
+    if layout.check is None:
         return None
     size = own_size(layout, header)
     lead_size = len(message.lead or b"") - (len(header) - size)
@@ -52,7 +52,7 @@ def new_check(message: IncomingMessage) -> RunningCheck | None:
 def verify_front(side: ReceiveSide, message: IncomingMessage) -> None:
     """Verify a check before the rest."""
     layout, check = message.layout, message.check
-    if layout is None or check is None or not layout.front_check_size or not layout.check:
+    if check is None or layout.check is None or not layout.front_check_size:
         return
     stop = own_size(layout, message.header)
     _verify(side, message, check, message.header[stop - layout.check.width : stop])
@@ -61,8 +61,6 @@ def verify_front(side: ReceiveSide, message: IncomingMessage) -> None:
 def verify_tail(side: ReceiveSide, message: IncomingMessage) -> None:
     """Verify the received part of the check at the end and of the trailer."""
     layout = message.layout
-    if layout is None:
-        return
     found = bytes(message.chunk)
     # Of the bytes that were verified before, those that this call does not see again.
     found = message.tail[: message.tail_size - message.missing - len(found)] + found

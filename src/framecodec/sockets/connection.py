@@ -23,17 +23,19 @@ import contextlib
 import errno
 import socket
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from time import monotonic
-from typing import Any, Literal, TypeAlias, final
+from typing import Any, TypeAlias, final
 
-from .. import _error_texts, errors
+from .. import errors
 from .._engine import sockets_fast_path as _fast_path
+from .._observer import Observer, frame_size
+from .._options import OnInvalid, OnOversize
 from .._states import ReceiveState, SendState, SocketState
 from ..codec import DEFAULT_CODEC, Codec, check_codec
 from . import _fast_path_py, files
-from .base import SocketWrapper, check_timeout, locked_to_close, mark_started
+from .base import SocketWrapper, check_timeout, locked_to_close
 from .receiving import ReceiveSide
 from .sending import SendSide
 from .wire import Wire
@@ -71,6 +73,11 @@ class FrameSocket(SocketWrapper):
         read_ahead: False receives nothing after the requested frame, at the cost of more system
             calls, so that another protocol can take over the socket.
         on_oversize: As for `Splitter`.
+        on_invalid: As for `Splitter`.
+        received: Bytes that were read from the socket before: they come first.
+        observer: An object with any of the methods ``frame_received(conn, size)``,
+            ``frame_sent(conn, size)``, ``frame_discarded(conn, error)``,
+            ``connection_opened(conn)``, ``connection_closed(conn, error)``; or None.
 
     Raises:
         TypeError, ValueError: `sock` is not a stream socket, or an argument is invalid.
@@ -86,7 +93,10 @@ class FrameSocket(SocketWrapper):
         message_timeout: float | None = None,
         idle_timeout: float | None = None,
         read_ahead: bool = True,
-        on_oversize: Literal["raise", "skip"] = "raise",
+        on_oversize: OnOversize = "raise",
+        on_invalid: OnInvalid = "raise",
+        received: Any = b"",
+        observer: object = None,
     ) -> None:
         _check_stream_socket(sock)
         check_codec(codec)
@@ -98,15 +108,23 @@ class FrameSocket(SocketWrapper):
             self._wire,
             codec,
             fast_path,
+            self,
             message_timeout=message_timeout,
             idle_timeout=idle_timeout,
             on_oversize=on_oversize,
+            on_invalid=on_invalid,
+            observer=Observer.of(observer),
             read_ahead=read_ahead,
         )
         self._sending = SendSide(self._wire, codec, fast_path)
         self._receiver = self._receiving.receiver
         self._sender = self._sending.sender
         self.settimeout(sock.gettimeout())
+        if observer is not None:
+            self.__class__ = _ObservedFrameSocket
+            _ObservedFrameSocket._notify(self, "connection_opened")  # type: ignore[arg-type]
+        if received:
+            self._receiving.take_received(received)
 
     # --- receiving --------------------------------------------------------------------------------
 
@@ -215,13 +233,13 @@ class FrameSocket(SocketWrapper):
         try:
             taken = self._sender.send(message)
         except OSError as error:
-            mark_started(error, False)
+            self._sending.mark_started(error, False)
             if self._state is not SocketState.OPEN:
-                raise _error_texts.connection_closed() from None
+                raise self._wire.closed_error() from None
             self._sending.note_reset(error)
             raise
         except MemoryError as error:
-            mark_started(error, self._sender.state is SendState.LOST)
+            self._sending.mark_started(error, self._sender.state is SendState.LOST)
             raise
         if not taken:
             self._sending.send_all(self._sending.outbox.put, message)
@@ -279,7 +297,10 @@ class FrameSocket(SocketWrapper):
         if isinstance(outgoing, bytes):
             self.send(outgoing)
         else:
-            self._sending.send_file(outgoing)
+            self._send_file(outgoing)
+
+    def _send_file(self, outgoing: files.OutgoingFile) -> None:
+        self._sending.send_file(outgoing)
 
     def recv_file(self, file: Any, /) -> int:
         """Receive one message into a file, without holding it in memory.
@@ -443,11 +464,68 @@ class FrameSocket(SocketWrapper):
             if sending.file is not None:
                 sending.file.close()
             # Their tracebacks hold what the callers had.
-            receiving.inbox.failure = sending.failure = None
+            receiving.inbox.failure = sending.failure = sending.error = None
 
     def __repr__(self) -> str:
         state = f"fd={self.fileno()}" if self._state is SocketState.OPEN else "closed"
-        return f"<FrameSocket {state}, {self.codec!r}>"
+        peer = self._wire.peer and f" peer={self._wire.peer}"
+        return f"<FrameSocket {state}{peer}, {self.codec!r}>"
+
+
+class _ObservedFrameSocket(FrameSocket):  # type: ignore[misc]
+    """A connection with an observer, which the class of other connections does not ask for."""
+
+    __slots__ = ()
+
+    def _notify(self, event: str, *arguments: object) -> None:
+        observer = self._receiving.observer
+        method = observer and getattr(observer, event)
+        if method:
+            method(self, *arguments)
+
+    def _send_observed(self, send: Callable[[Any], None], argument: Any, sizes: list[int]) -> None:
+        """Send, and tell the observer of the frames that were accepted."""
+        accepted = False
+        try:
+            send(argument)
+            accepted = True
+        except OSError as error:
+            accepted = bool(getattr(error, "message_started", False))
+            if not isinstance(error, TimeoutError | BlockingIOError):
+                self._sending.error = error
+            raise
+        finally:
+            if accepted:
+                for size in sizes:
+                    self._notify("frame_sent", size)
+
+    def send(self, message: object, /) -> None:
+        size = frame_size(self.codec, message)
+        self._send_observed(super().send, message, [size])
+
+    def send_many(self, messages: Iterable[object], /) -> None:
+        messages = list(messages)
+        sizes = [frame_size(self.codec, message) for message in messages]
+        self._send_observed(super().send_many, messages, sizes)
+
+    def _send_file(self, outgoing: files.OutgoingFile) -> None:
+        size = len(outgoing.header) + outgoing.unsent + outgoing.trailer_size
+        self._send_observed(super()._send_file, outgoing, [size])
+
+    def _end(self, state: SocketState) -> None:
+        ends, error = self._state is SocketState.OPEN, self._failure()
+        super()._end(state)
+        if ends:
+            self._notify("connection_closed", error)
+
+    def _failure(self) -> BaseException | None:
+        """Return why the connection has ended; None if one side closed it after a whole frame."""
+        sending = self._sending
+        for failure in (self._receiving.inbox.failure, sending.failure, sending.error):
+            is_clean = isinstance(failure, EOFError) and not isinstance(failure, errors.FrameError)
+            if failure is not None and not is_clean:
+                return failure
+        return None
 
 
 def _check_stream_socket(sock: Any) -> None:

@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, final
 
-from .. import _error_texts, errors
+from .. import _error_texts
 from .._custom_header import read_header
+from .._likely_causes import SAMPLE_SIZE
 from .._outbox import GATHER_SIZE
 from .._states import ReceiveState
 from . import checks
@@ -103,6 +104,7 @@ class IncomingMessage:
         "lead",
         "missing",
         "offset",
+        "sample",
         "size",
         "tail",
         "tail_size",
@@ -112,10 +114,10 @@ class IncomingMessage:
     def __init__(
         self,
         *,
+        layout: Layout,
         size: int,
         chunk: memoryview = NO_BYTES,
         missing: int = 0,
-        layout: Layout | None = None,
         tail_size: int = 0,
         header: bytes = b"",
         lead: bytes | None = b"",
@@ -123,14 +125,13 @@ class IncomingMessage:
         frame_size: int = 0,
         buffer: memoryview = NO_BYTES,
     ) -> None:
+        self.layout = layout
         self.size = size
         """Bytes of the message."""
         self.chunk = chunk
         """Bytes of it that were received and not delivered."""
         self.missing = missing
         """Bytes that were not received: of the rest, later of the tail."""
-        self.layout = layout
-        """None for a message that the splitter has delivered."""
         self.tail_size = tail_size
         """Bytes after the rest: a check, the trailer, padding."""
         self.tail = b""
@@ -140,6 +141,8 @@ class IncomingMessage:
         self.header = header
         self.lead = lead
         """None is not known before `join`."""
+        self.sample = header
+        """The frame's first bytes, as they travelled."""
         self.offset = offset
         """The stream position of its frame."""
         self.frame_size = frame_size
@@ -154,6 +157,7 @@ class IncomingMessage:
             return
         chunk = memoryview(lead + self.unfinished[len(self.header) :])
         size = self.size + (len(lead) if self.lead is None else 0)
+        self.sample = self.unfinished[:SAMPLE_SIZE]
         self.chunk = chunk
         self.size = size
         self.lead = lead
@@ -172,11 +176,16 @@ class IncomingMessage:
         if self.check is not None:
             self.check.add(self.size - self.missing - len(data), data)
 
-    def incomplete(self) -> errors.IncompleteFrameError:
-        """Return the error for a stream that ends inside this message."""
-        where = "trailer" if self.in_trailer else "rest"
-        return _error_texts.incomplete(
-            where, self.received(), self.frame_size, self.offset, self.header
+    def pending_frame(self) -> _error_texts.PendingFrame:
+        """Return what arrived of the frame, for an error's text."""
+        return _error_texts.PendingFrame(
+            self.layout,
+            "trailer" if self.in_trailer else "rest",
+            self.received(),
+            self.frame_size,
+            self.offset,
+            self.header,
+            self.sample,
         )
 
 
@@ -251,7 +260,8 @@ def _take_ready(side: ReceiveSide, capacity: int | None) -> IncomingMessage:
     if not isinstance(first, bytes):
         raise ValueError(f"the next message is {first!r}, which has no bytes; use recv()")
     _check_capacity(len(first), capacity)
-    message = IncomingMessage(size=len(first), chunk=memoryview(first))
+    layout = side.inbox.codec.layout
+    message = IncomingMessage(layout=layout, size=len(first), chunk=memoryview(first))
     side.intake.take_first(side.receiver, side.inbox, message)
     return message
 
@@ -425,6 +435,8 @@ def _finish(side: ReceiveSide, message: IncomingMessage) -> int:
             _receive(side, message, memoryview(bytearray(message.missing)))
     side.use_fast_path()
     side.inbox.direct = None
+    if message.frame_size and side.observer is not None and side.observer.frame_received:
+        side.observer.frame_received(side.conn, message.frame_size)  # the splitter did not see it
     if side.inbox.has_limits:
         side.inbox.note_arrival(monotonic())
     return message.size

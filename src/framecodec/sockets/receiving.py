@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, final
+from typing import TYPE_CHECKING, Any, NoReturn, final
 
 from .. import _error_texts, errors
 from .._inbox import Inbox
+from .._peers import name_peer
 from .._states import ReceiveState
 from . import _fast_path_py
 from .base import is_unix
@@ -15,6 +16,8 @@ from .waiting import READ, wait
 from .wire import Intake, Wire, is_time_out
 
 if TYPE_CHECKING:
+    from .._observer import Observer
+    from .._options import OnInvalid, OnOversize
     from ..codec import Codec
 
 __all__ = ["LARGE_SIZE", "ReceiveSide", "count_lost", "timed_out"]
@@ -62,16 +65,21 @@ class ReceiveSide:
         fast_path: The twin of the fast path for this socket.
         message_timeout: As for `Inbox`.
         idle_timeout: As for `Inbox`.
+        conn: The connection, which an observer gets.
         on_oversize: As for `Splitter`.
+        on_invalid: As for `Splitter`.
+        observer: It is told of frames; or None.
         read_ahead: As for `FrameSocket`.
     """
 
     __slots__ = (
+        "conn",
         "fast_path",
         "guard",
         "inbox",
         "intake",
         "lock",
+        "observer",
         "on_oversize",
         "read_ahead",
         "read_size",
@@ -85,10 +93,13 @@ class ReceiveSide:
         wire: Wire,
         codec: Codec,
         fast_path: Any,
+        conn: object,
         *,
         message_timeout: float | None,
         idle_timeout: float | None,
-        on_oversize: Literal["raise", "skip"],
+        on_oversize: OnOversize,
+        on_invalid: OnInvalid,
+        observer: Observer | None,
         read_ahead: bool,
     ) -> None:
         self.wire = wire
@@ -97,8 +108,13 @@ class ReceiveSide:
             message_timeout=message_timeout,
             idle_timeout=idle_timeout,
             on_oversize=on_oversize,
+            on_invalid=on_invalid,
+            observer=observer,
+            conn=conn,
             keep_headers=True,
         )
+        self.inbox.peer = wire.peer
+        self.conn, self.observer = conn, observer
         self.on_oversize = on_oversize
         self.fast_path = fast_path
         self.lock = fast_path.Lock()
@@ -135,11 +151,28 @@ class ReceiveSide:
     def use_fast_path(self, enabled: bool = True) -> None:
         """Let the fast path receive, if it can do so by itself."""
         wire, inbox = self.wire, self.inbox
-        if enabled and wire.tls is None and self.read_ahead and not inbox.has_limits:
+        enabled = enabled and inbox.has_own_splitter and wire.tls is None and self.read_ahead
+        if enabled and not inbox.has_limits:
             timeout = -1.0 if wire.timeout is None else wire.timeout
             self.receiver.use(inbox.splitter, self.read_size, wire.read_flags, timeout)
         else:
             self.receiver.use(None, 0, 0, 0.0)
+
+    def take_received(self, received: Any) -> None:
+        """Take bytes that were read from the socket before this connection was made."""
+        splitter = self.inbox.splitter
+        try:
+            messages = splitter.feed(received)
+        except errors.FrameError as error:
+            self.inbox.fail(error)
+        else:
+            self.receiver.ready = self.fast_path.Batch(messages, splitter.headers)
+            if splitter.error is not None:
+                self.inbox.fail(splitter.error)
+        if self.inbox.failure is not None:
+            self.receiver.state = _FAILED
+        elif self.inbox.has_limits:
+            self.inbox.note_arrival(monotonic())
 
     # --- the slow path ----------------------------------------------------------------------------
 
@@ -240,7 +273,7 @@ class ReceiveSide:
             if wire.is_end_of_stream(error):
                 self.end(None)
             if is_time_out(error):  # one that was set on the socket itself
-                raise error
+                raise name_peer(error, wire.peer)
             self.end(error)
         finally:
             del error  # which holds this frame: a cycle
@@ -252,7 +285,7 @@ class ReceiveSide:
         if wait(self.wire.sock, event, limit if limit_first else deadline):
             return
         if self.receiver.state is _CLOSED:
-            raise _error_texts.connection_closed()
+            raise self.wire.closed_error()
         if not limit_first:
             raise self.timed_out()
         # Else the next attempt to receive shows what the kernel holds now.
@@ -286,8 +319,9 @@ class ReceiveSide:
 
     def timed_out(self) -> TimeoutError:
         """Return the error of a call during which no message became whole."""
-        pending = self.inbox.splitter._pending_frame()
-        return _error_texts.no_whole_message(self.wire.timeout or 0.0, pending)
+        direct, timeout = self.inbox.direct, self.wire.timeout or 0.0
+        pending = self.inbox.splitter._pending_frame() if direct is None else direct.pending_frame()
+        return name_peer(_error_texts.no_whole_message(timeout, pending), self.wire.peer)
 
     # --- failures ---------------------------------------------------------------------------------
 
@@ -310,7 +344,7 @@ class ReceiveSide:
         inbox = self.inbox
         if self.receiver.state is _CLOSED:
             error = None
-            raise _error_texts.connection_closed() from None
+            raise self.wire.closed_error() from None
         if error is not None:
             inbox.fail(error)
         else:
@@ -322,11 +356,20 @@ class ReceiveSide:
         error = None  # which holds this frame: a cycle
         inbox.raise_failure()
 
+    def stop(self, error: Exception) -> None:
+        """Let every later receive raise an error; a thread that waits is not woken.
+
+        Any thread may call it.
+        """
+        self.inbox.fail(error)
+        if self.receiver.state in (_READY, _BUSY):
+            self.receiver.state = _FAILED
+
     def refuse(self) -> NoReturn:
         """Raise the reason why no call may receive."""
         state = self.receiver.state
         if state is _CLOSED:
-            raise _error_texts.connection_closed()
+            raise self.wire.closed_error()
         if self.inbox.failure is not None:
             self.inbox.raise_failure()
         if state is _LOST or self.wire.torn:
