@@ -74,7 +74,10 @@ LAYERS = [
         "_kept_headers.py": "the frame of a delivered message, exactly as it travelled",
         "codec.py": "`Codec`: constructors and verbs",
     },
-    {"_observer.py": "observers, and the splitter of a connection that has one"},
+    {
+        "_observer.py": "observers, and the splitter of a connection that has one",
+        "_unframed.py": "received bytes that are not parsed, between frames",
+    },
     {
         "_inbox.py": "the receive side of a connection: messages, its end, the peer's time limits",
         "_catalogue.py": "the class of the catalogue and its rows",
@@ -110,8 +113,12 @@ LAYERS = [
     },
     {"sockets/receiving.py": "the slow path of receiving: waits, limits, failures"},
     {"sockets/checks.py": "the checks of messages that are never in memory as a whole"},
-    {"sockets/files.py": "messages from and to files, and into buffers of the caller"},
+    {
+        "sockets/files.py": "messages from and to files, and into buffers of the caller",
+        "sockets/unframed.py": "unframed bytes between the messages",
+    },
     {"sockets/sending.py": "the slow path of sending: waits, unsent bytes"},
+    {"sockets/messages.py": "the calls that receive and send, over a socket or pipes"},
     {"sockets/connection.py": "`FrameSocket`"},
     {"sockets/connecting.py": "`connect`"},
     {"sockets/listener.py": "`listen`, `Listener`; files of Unix sockets"},

@@ -31,6 +31,8 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, final
 
+from ._bytes_like import view_bytes
+
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
@@ -127,6 +129,17 @@ class Outbox:
         if data:
             self.small += (data,)
             self.size = size
+
+    def put_unframed(self, data: object, /) -> None:
+        """Take unframed bytes.
+
+        Raises:
+            TypeError, BufferError: They are not a contiguous bytes-like object.
+        """
+        if type(data) is bytes and len(data) < GATHER_SIZE:
+            self.put_bytes(data)
+        else:
+            self._put_frames([[data if type(data) is bytes else view_bytes(data)]])
 
     def _put_frames(self, frames: list[list[Buffer]]) -> None:
         parts: list[bytes | memoryview] = []

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NoReturn, final
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, final
 
 from .. import _error_texts, errors
 from .._inbox import Inbox
@@ -18,9 +19,12 @@ from .wire import Intake, Wire, is_time_out
 if TYPE_CHECKING:
     from .._observer import Observer
     from .._options import OnInvalid, OnOversize
+    from .._unframed import UnframedBytes
     from ..codec import Codec
 
 __all__ = ["LARGE_SIZE", "ReceiveSide", "count_lost", "timed_out"]
+
+_Result = TypeVar("_Result")
 
 _READY, _BUSY = ReceiveState.READY, ReceiveState.BUSY
 _HALF_DELIVERED, _FAILED = ReceiveState.HALF_DELIVERED, ReceiveState.FAILED
@@ -138,7 +142,7 @@ class ReceiveSide:
     def get_buffer(self, splitter: Any = None) -> Any:
         """Return the function that gives a splitter's memory."""
         splitter = splitter or self.inbox.splitter
-        if self.read_ahead:
+        if self.read_ahead and self.inbox.unframed is None:
             return splitter.get_room
 
         def get_exact_buffer(size: int) -> memoryview:
@@ -151,7 +155,8 @@ class ReceiveSide:
     def use_fast_path(self, enabled: bool = True) -> None:
         """Let the fast path receive, if it can do so by itself."""
         wire, inbox = self.wire, self.inbox
-        enabled = enabled and inbox.has_own_splitter and wire.tls is None and self.read_ahead
+        own = inbox.has_own_splitter and inbox.unframed is None
+        enabled = enabled and own and wire.tls is None and self.read_ahead
         if enabled and not inbox.has_limits:
             timeout = -1.0 if wire.timeout is None else wire.timeout
             self.receiver.use(inbox.splitter, self.read_size, wire.read_flags, timeout)
@@ -178,6 +183,14 @@ class ReceiveSide:
 
     def fill(self) -> None:
         """Receive until a message is ready, or raise. The caller holds the lock."""
+        if self.inbox.unframed is not None and self.receiver.state in (_READY, _FAILED):
+            self.reframe()
+            if self.receiver.ready:
+                return
+        self.fill_as_it_is()
+
+    def fill_as_it_is(self) -> None:
+        """Receive as `fill`; while bytes are unframed, receive pieces."""
         receiver = self.receiver
         if receiver.state is not _READY or self.wire.torn:
             self.refuse()
@@ -392,14 +405,81 @@ class ReceiveSide:
 
     def detach(self) -> bytes:
         """Return the received bytes that were not delivered, as they travelled."""
+        unread = self.inbox.detach(*self._undelivered())
+        self.intake.clear(self.receiver)
+        return unread
+
+    def _undelivered(self) -> tuple[list[Any], list[Any] | None]:
+        """Return the messages that were received and not delivered, and their headers."""
         intake, batch = self.intake, self.receiver.ready
         messages = [*batch.rest(), *intake.arrived]
         headers = None
         if self.inbox.splitter.headers is not None:
             headers = [*(batch.headers() if batch else ()), *(intake.headers or ())]
-        unread = self.inbox.detach(messages, headers)
-        intake.clear(self.receiver)
-        return unread
+        return messages, headers
+
+    # --- unframed bytes ---------------------------------------------------------------------------
+
+    def unframe(self) -> UnframedBytes:
+        """Take back the bytes after the delivered messages. The caller holds the lock."""
+        receiver = self.receiver
+        if receiver.state not in (_READY, _FAILED) or self.wire.torn or self.intake.parsing:
+            self.refuse()
+        unframed = self.inbox.unframed
+        if unframed is not None and not (
+            receiver.ready or self.intake.arrived or self.inbox.splitter.pending or self.inbox.ended
+        ):
+            unframed.take_back()
+            return unframed
+        self.inbox.check_unframe()
+        return self._move_unread(self._unframe)
+
+    def _unframe(self) -> UnframedBytes:
+        unframed = self.inbox.unframe(*self._undelivered())
+        self.intake.clear(self.receiver)
+        self.use_splitter()
+        return unframed
+
+    def reframe(self) -> None:
+        """Parse the unframed bytes that were not taken. The caller holds the lock."""
+        self.unframe()
+        self._move_unread(self._reframe)
+
+    def _reframe(self) -> None:
+        inbox = self.inbox
+        messages = inbox.reframe()
+        if messages:
+            self.receiver.ready = self.fast_path.Batch(messages, inbox.splitter.headers)
+        if inbox.has_limits:
+            inbox.note_arrival(monotonic())
+        self.use_splitter()
+
+    def offer_bytes(self, size: int) -> Any:
+        """Move that many unframed bytes into a batch, out of which the caller takes them."""
+        unframed = self.inbox.unframed
+        assert unframed is not None
+
+        def offer() -> Any:
+            batch = self.fast_path.Batch([unframed.first(size)])
+            unframed.drop(size)
+            unframed.offered = batch
+            return batch
+
+        return self._move_unread(offer)
+
+    def _move_unread(self, move: Callable[[], _Result]) -> _Result:
+        """Call a function between whose steps received bytes are in no place of their own."""
+        receiver = self.receiver
+        held = self.fast_path.HeldSignals()
+        try:
+            held.hold()
+            receiver.state = _LOST  # it stays so if the function fails
+            result = move()
+            receiver.state = _READY if self.inbox.failure is None else _FAILED
+            return result
+        finally:
+            for _ in held.release:
+                break
 
 
 def half_received() -> RuntimeError:
