@@ -76,9 +76,7 @@ class Outbox:
     )
 
     def __init__(self, codec: Codec) -> None:
-        self._encode = codec.encode
-        self._encode_small = codec._encoder.encode_small
-        self._frame_parts = codec.frame_parts
+        self.use(codec)
         self._parts: deque[Any] = deque()  # buffers that are ready to be sent, ...
         self.small: list[Buffer] = []
         """... and after them small frames that are not joined yet."""
@@ -88,6 +86,12 @@ class Outbox:
         """Bytes held."""
         self.sent_counts: list[int] = []
         """Bytes that were sent, a number for each system call, and that `drop_sent` will drop."""
+
+    def use(self, codec: Codec) -> None:
+        """Encode messages with another codec from now on."""
+        self._encode = codec.encode
+        self._encode_small = codec._encoder.encode_small
+        self._frame_parts = codec.frame_parts
 
     def put(self, message: object, /) -> None:
         """Take one message.

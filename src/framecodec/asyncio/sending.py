@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ..codec import Codec
     from .protocol import FrameProtocol
 
-__all__ = ["SendSide"]
+__all__ = ["SendSide", "encode_all", "write_all"]
 
 # A batch is written before the iteration of the loop ends when it has this many bytes.
 _BATCH_SIZE = 128 * 1024
@@ -349,6 +349,14 @@ class SendSide:
         """Return the bytes that were accepted and that the transport does not have yet."""
         return self._outbox.size + sum(map(len, chain(self.batch.messages, self._late)))
 
+    def use(self, codec: Codec) -> None:
+        """Encode messages with another codec from now on, after `encode_all`."""
+        self._outbox.use(codec)
+        self.codec = codec
+        self._encode_many = codec.encode_many
+        self.fast_size = _fast_size(codec)
+        self.batch.fast_size = self.fast_size if self.batch.fast_size else 0
+
     # --- the transport ----------------------------------------------------------------------------
 
     def attach(self, transport: Any) -> None:
@@ -481,6 +489,34 @@ class SendSide:
         if exc is not None or self.unsent_size():
             self.dropped = True
         self._drop_unsent()
+
+
+def encode_all(side: SendSide) -> None:
+    """Encode all accepted messages.
+
+    Raises:
+        RuntimeError: The call comes from inside a call that encodes or writes.
+    """
+    if side.busy:
+        raise RuntimeError(
+            "the connection is encoding or writing messages in a call that has not returned yet; "
+            "call this one later, for example by loop.call_soon()"
+        )
+    side._move_batch()
+
+
+def write_all(side: SendSide) -> None:
+    """Give the transport all accepted messages, also if it is full: it gets no more.
+
+    Raises:
+        RuntimeError: As for `encode_all`.
+    """
+    encode_all(side)
+    outbox = side._outbox
+    while outbox.size:
+        data = b"".join(outbox.buffers())
+        side.raw_transport.write(data)
+        outbox.sent(len(data))
 
 
 def _handed_over() -> RuntimeError:

@@ -218,6 +218,14 @@ class StreamProtocol(FrameProtocol):
         finally:
             self._wake()
 
+    def _take_unread(self) -> bytes:
+        messages = list(chain.from_iterable(map(_in_order, self.batches)))
+        messages[:0] = reversed(self.messages.head)
+        unread = self.codec.encode_many(messages) + super()._take_unread()
+        self.messages.head = []
+        self.batches.clear()
+        return unread
+
     @property
     def has_unread_bytes(self) -> bool:
         """Whether bytes were read that `recv` has not returned."""
