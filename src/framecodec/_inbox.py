@@ -271,7 +271,7 @@ class Inbox:
 
     def drop_unfinished(self) -> None:
         """Release the memory of an unfinished message: the connection has ended."""
-        if self.splitter.pending:
+        if self.splitter.pending and self.unframed is None:
             self.splitter = self.new_splitter(self.splitter.stream_offset)
 
     # --- what a receive gives ---------------------------------------------------------------------

@@ -123,6 +123,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
     # What subclasses of this package change.
     _send_side: type[SendSide] = SendSide
     _always_receives = True  # a peer's time counts whenever the transport reads
+    _keeps_headers = False  # for bytes that are handed over as they travelled
 
     def __init__(
         self,
@@ -134,6 +135,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
     ) -> None:
         self._inbox = inbox = Inbox(
             codec,
+            keep_headers=self._keeps_headers,
             message_timeout=message_timeout,
             idle_timeout=idle_timeout,
             one_at_a_time=one_at_a_time,
@@ -337,7 +339,8 @@ class FrameProtocol(asyncio.BufferedProtocol):
             except MemoryError as error:
                 exc = error
             sending.end(exc)
-            self._inbox.drop_unfinished()
+            if self._always_receives or sending.closing or not self._inbox.ended:
+                self._inbox.drop_unfinished()
         return (sending.error,)
 
     def _stop_peer_timer(self) -> None:

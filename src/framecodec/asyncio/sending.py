@@ -163,10 +163,19 @@ class SendSide:
         data = data if type(data) is bytes else bytes(memoryview(data))
         if not (self.closing or self.lost or self.dropped):
             self.check_open()
-            if self.busy:
-                self._late.append(data)
-            else:
-                self._accept(self._outbox.put_bytes, data, 0)
+            self.put_encoded(data, 0)
+
+    def put_encoded(self, data: bytes, flush_size: int = _BATCH_SIZE) -> None:
+        """Accept bytes as they are; the connection is open.
+
+        Args:
+            data: The bytes.
+            flush_size: As for `_accept`.
+        """
+        if self.busy:
+            self._late.append(data)
+        else:
+            self._accept(self._outbox.put_unframed, data, flush_size)
 
     def _accept(
         self, put: Callable[[Any], None], messages: Any, flush_size: int = _BATCH_SIZE

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import socket
 import ssl
@@ -24,9 +23,9 @@ from .. import _error_texts, errors
 from .._engine import asyncio_fast_path as fast_path
 from ..codec import Codec
 from .back_pressure import WaitingSendSide
-from .protocol import FrameProtocol
 from .sending import SendSide
 from .tls import start_tls
+from .unframed import Batch, UnframingProtocol, detach, for_recv, in_order, recv_bytes, send_bytes
 
 if TYPE_CHECKING:
     from typing import Self
@@ -40,7 +39,7 @@ _LOW_WATER = 64 * 1024
 _MESSAGE_COST = 48
 
 
-class StreamProtocol(FrameProtocol):
+class StreamProtocol(UnframingProtocol):
     """The protocol of a `FrameStream`: a queue of messages, and the task that receives them.
 
     `recv` takes from ``messages.head``, a reversed list: the oldest message is at the end.
@@ -55,14 +54,9 @@ class StreamProtocol(FrameProtocol):
     """
 
     __slots__ = (
-        "_head_size",
-        "_held",
         "_on_connection",
-        "_reading_paused",
-        "_taken",
         "_user_paused",
         "_waiter",
-        "batches",
         "is_server",
         "messages",
         "stream",
@@ -70,6 +64,7 @@ class StreamProtocol(FrameProtocol):
 
     _send_side = WaitingSendSide
     _always_receives = False  # a peer's time counts while a recv waits
+    _keeps_headers = True
     _sending: WaitingSendSide
 
     def __init__(
@@ -81,8 +76,10 @@ class StreamProtocol(FrameProtocol):
         idle_timeout: float | None = None,
     ) -> None:
         super().__init__(codec, message_timeout=message_timeout, idle_timeout=idle_timeout)
-        self.batches: deque[tuple[list[Any], int]] = deque()
-        """The messages of each read, and what they count in `_held`."""
+        self.batches: deque[Batch] = deque()
+        """The messages of each read, what they count in `_held`, and their headers if the splitter
+        keeps those."""
+        self._head_headers: list[bytes] | None = None  # those of `messages.head`, the oldest first
         self._head_size = 0  # what `messages.head` counts in `_held`
         self._held = 0  # bytes held for recv, as _HIGH_WATER counts them
         self._taken = 0  # stream position up to which messages were counted
@@ -115,7 +112,7 @@ class StreamProtocol(FrameProtocol):
         messages.reverse()
         taken = self._inbox.splitter.stream_offset
         size = taken - self._taken + _MESSAGE_COST * len(messages)
-        self.batches.append((messages, size))
+        self.batches.append((messages, size, self._inbox.splitter.headers))
         self._taken = taken
         self._held += size
         sending = self._sending
@@ -136,7 +133,7 @@ class StreamProtocol(FrameProtocol):
     def _end_receiving(self, error: BaseException) -> None:
         inbox = self._inbox
         if inbox.failure is None or inbox.failure is error:
-            inbox.fail(_for_recv(error))
+            inbox.fail(for_recv(error))
             try:
                 if not self._reading_paused:
                     self._reading_paused = True
@@ -152,12 +149,12 @@ class StreamProtocol(FrameProtocol):
         inbox = self._inbox
         try:
             if exc is not None:
-                inbox.fail(_for_recv(exc))
+                inbox.fail(for_recv(exc))
             elif self._sending.closing:
                 inbox.fail(_error_texts.connection_closed())
             (error,) = super()._end(exc)
             if error is not None:
-                inbox.fail(_for_recv(error))
+                inbox.fail(for_recv(error))
             return (error,)
         finally:
             self._wake_all()
@@ -219,17 +216,14 @@ class StreamProtocol(FrameProtocol):
             self._wake()
 
     def _take_unread(self) -> bytes:
-        messages = list(chain.from_iterable(map(_in_order, self.batches)))
-        messages[:0] = reversed(self.messages.head)
-        unread = self.codec.encode_many(messages) + super()._take_unread()
-        self.messages.head = []
-        self.batches.clear()
-        return unread
+        return self.detach()
 
     @property
     def has_unread_bytes(self) -> bool:
         """Whether bytes were read that `recv` has not returned."""
-        return bool(self.messages.head or self.batches or self._inbox.splitter.pending)
+        inbox = self._inbox
+        unparsed = 0 if inbox.unframed is None else inbox.unframed.size
+        return bool(self.messages.head or self.batches or inbox.splitter.pending or unparsed)
 
     def start_waiting(self) -> asyncio.Future[None]:
         """Return what a recv waits for, or raise the failure; no message is ready.
@@ -260,14 +254,14 @@ class StreamProtocol(FrameProtocol):
         """Move the next batch to `messages.head`, if that is empty."""
         batches = self.batches
         if batches and not self.messages.head:
-            self.messages.head, self._head_size = batches[0]
+            self.messages.head, self._head_size, self._head_headers = batches[0]
             del batches[0]
 
     def take_all(self) -> list[Any]:
         """Return all messages that are there, in order."""
         messages = self.messages
         no_messages: list[Any] = []
-        no_batches: deque[tuple[list[Any], int]] = deque()
+        no_batches: deque[Batch] = deque()
         head, batches, held, head_size = (
             messages.head,
             self.batches,
@@ -278,7 +272,7 @@ class StreamProtocol(FrameProtocol):
         self._held = self._head_size = 0
         try:
             if head or len(batches) != 1:
-                later = chain.from_iterable(map(_in_order, batches))
+                later = chain.from_iterable(map(in_order, batches))
                 taken = list(chain(reversed(head), later))
             else:
                 taken = batches[0][0][::-1]
@@ -306,17 +300,6 @@ class StreamProtocol(FrameProtocol):
             except BaseException:
                 self._reading_paused = True
                 raise
-
-
-def _in_order(batch: tuple[list[Any], int]) -> list[Any]:
-    return batch[0][::-1]
-
-
-def _for_recv(error: BaseException) -> Exception:
-    """Return what recv raises for an error; it must not end the program once more in each task."""
-    if isinstance(error, Exception):
-        return error
-    return ConnectionAbortedError(errno.ECONNABORTED, f"receiving failed: {error!r}")
 
 
 class FrameStream:
@@ -369,7 +352,9 @@ class FrameStream:
     def pending_messages(self) -> int:
         """The number of messages that `recv` would return without a wait."""
         protocol = self._protocol
-        return len(protocol.messages.head) + sum(len(messages) for messages, _ in protocol.batches)
+        if protocol.is_unframed and protocol._waiter is None:
+            protocol.reframe()
+        return len(protocol.messages.head) + sum(len(batch[0]) for batch in protocol.batches)
 
     @property
     def pending_send(self) -> int:
@@ -458,6 +443,8 @@ class FrameStream:
         while True:
             if protocol._waiter is not None:
                 protocol.check_no_recv_waits()
+            if protocol.is_unframed:
+                protocol.reframe()
             if not protocol.batches:
                 try:
                     await protocol.start_waiting()
@@ -480,6 +467,8 @@ class FrameStream:
         while True:
             if not protocol.messages.head:
                 protocol.check_no_recv_waits()
+                if protocol.is_unframed:
+                    protocol.reframe()
                 if not protocol.batches:
                     try:
                         await protocol.start_waiting()
@@ -488,6 +477,52 @@ class FrameStream:
             messages = protocol.take_all()
             if messages:
                 return messages
+
+    # --- unframed bytes ---------------------------------------------------------------------------
+
+    async def recv_bytes(self, size: int, /) -> bytes:
+        """Receive unframed bytes: those that follow the last received message.
+
+        Frames may follow them. A cancelled or timed-out call takes nothing: the next one, also
+        `recv`, starts with the same byte. An error of the codec about these bytes is taken back.
+
+        Args:
+            size: The number of bytes, exactly.
+
+        Raises:
+            EOFError: The peer closed the connection before the first of them.
+            IncompleteFrameError: It closed it after some of them; a call that asks for fewer
+                returns those.
+            RuntimeError: Another `recv` of this stream waits, or these bytes are part of what is
+                discarded as an oversized frame (``on_oversize="skip"``).
+            TypeError, ValueError: `size` is not a number of bytes.
+            FrameError, OSError: As `recv`.
+        """
+        return await recv_bytes(self._protocol, size)
+
+    def send_bytes(self, data: Any, /) -> Coroutine[Any, Any, None]:
+        """Send unframed bytes, after all messages that were sent before; otherwise like `send`.
+
+        Args:
+            data: A contiguous bytes-like object.
+        """
+        return send_bytes(self._sending, data)
+
+    def detach(self) -> tuple[asyncio.Transport, bytes]:
+        """Give up the transport, to be used with another protocol; the stream is closed then.
+
+        Accepted messages leave before what is written to the transport afterwards.
+
+        Returns:
+            The event loop's transport, which has stopped reading, and the bytes that were read and
+            not received as messages, exactly as they travelled. Give it a protocol
+            (``transport.set_protocol``), then call ``transport.resume_reading()``.
+
+        Raises:
+            RuntimeError: A `recv` or a `send` waits.
+            ConnectionError: The connection is closed or lost.
+        """
+        return detach(self._protocol)
 
     def __aiter__(self) -> AsyncIterator[Any]:
         # It gives ready messages without a coroutine and calls __anext__ for the others.
