@@ -545,6 +545,8 @@ def _fast_size(codec: Codec) -> int:
         return 0
     if layout.check is not None and not isinstance(layout.check.function, str):
         return 0  # the user's function can raise
+    if layout.marks:  # a message must not contain them
+        return 0
     return min(GATHER_SIZE, layout.message_max + 1)
 
 
