@@ -96,6 +96,7 @@ LAYERS = [
         "sockets/_fast_path.pyx": "the fast path of a message through a socket, compiled",
         "sockets/_fast_path_py.py": "the same in Python",
         "sockets/accept_pause.py": "the pauses of a listener whose `accept` fails",
+        "sockets/pipe_ends.py": "the files of a `FramePipe`: descriptors with poll, other objects",
         "sockets/base.py": "the part of a socket's interface that all wrappers share",
     },
     {
@@ -111,7 +112,10 @@ LAYERS = [
     },
     {"sockets/sending.py": "the slow path of sending: waits, unsent bytes"},
     {"sockets/messages.py": "the calls that receive and send, over a socket or pipes"},
-    {"sockets/connection.py": "`FrameSocket`"},
+    {
+        "sockets/connection.py": "`FrameSocket`",
+        "sockets/pipes.py": "`FramePipe`",
+    },
     {"sockets/connecting.py": "`connect`"},
     {"sockets/listener.py": "`listen`, `Listener`; files of Unix sockets"},
     {"sockets/__init__.py": "the public names for blocking sockets"},

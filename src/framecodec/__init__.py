@@ -32,7 +32,7 @@ from .errors import (
     TruncatedDatagramError,
 )
 from .notation import parse_codec
-from .sockets import FrameSocket, Listener, connect, listen
+from .sockets import FramePipe, FrameSocket, Listener, connect, listen
 from .splitter import ACCELERATED, Spans, Splitter
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ __all__ = [
     "Codec",
     "DatagramSocket",
     "FrameError",
+    "FramePipe",
     "FrameSocket",
     "Guess",
     "IdleTimeoutError",

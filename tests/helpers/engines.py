@@ -13,6 +13,7 @@ import framecodec.asyncio
 import framecodec.codec
 import framecodec.sockets
 import framecodec.sockets.connection
+import framecodec.sockets.pipes
 import framecodec.sockets.wire
 from framecodec.asyncio import _fast_path_py as asyncio_fast_path_py
 from framecodec.sockets import _fast_path_py as sockets_fast_path_py
@@ -32,7 +33,8 @@ def codecs_use(engine: ModuleType) -> Iterator[None]:
         for module in (framecodec._inbox, framecodec.asyncio.datagrams):
             patch.setattr(module, "Splitter", engine.Splitter)
         if engine.__name__ == ENGINES["python"]:
-            for module in (framecodec.sockets.connection, framecodec.sockets.wire):
+            sockets = framecodec.sockets
+            for module in (sockets.connection, sockets.pipes, sockets.wire):
                 patch.setattr(module, "_fast_path", sockets_fast_path_py)
             for module in (framecodec.asyncio.sending, framecodec.asyncio.stream):
                 patch.setattr(module, "fast_path", asyncio_fast_path_py)

@@ -13,7 +13,7 @@ from .._peers import name_peer
 from .._states import ReceiveState
 from . import _fast_path_py
 from .base import is_unix
-from .waiting import READ, wait
+from .waiting import READ
 from .wire import Intake, Wire, is_time_out
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class ReceiveSide:
     def use_fast_path(self, enabled: bool = True) -> None:
         """Let the fast path receive, if it can do so by itself."""
         wire, inbox = self.wire, self.inbox
-        own = inbox.has_own_splitter and inbox.unframed is None
+        own = inbox.has_own_splitter and inbox.unframed is None and wire.is_socket
         enabled = enabled and own and wire.tls is None and self.read_ahead
         if enabled and not inbox.has_limits:
             timeout = -1.0 if wire.timeout is None else wire.timeout
@@ -295,7 +295,7 @@ class ReceiveSide:
         """Wait for the socket or the peer's limit, at most until the call's deadline."""
         limit = self.inbox.deadline()
         limit_first = limit is not None and (deadline is None or limit < deadline)
-        if wait(self.wire.sock, event, limit if limit_first else deadline):
+        if self.wire.wait(event, limit if limit_first else deadline):
             return
         if self.receiver.state is _CLOSED:
             raise self.wire.closed_error()

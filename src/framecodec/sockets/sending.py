@@ -14,7 +14,7 @@ from . import _fast_path_py
 from .base import mark_started
 from .files import OutgoingFile, file_too_short
 from .receiving import count_lost, timed_out
-from .waiting import WRITE, wait
+from .waiting import WRITE
 from .wire import Wire, hold_chunk, hold_trailer, hold_unsent
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ class SendSide:
                 if wire.timeout and self._is_late(deadline):
                     raise timed_out("not all was sent", wire.timeout)
                 continue
-            if not wait(wire.sock, event, deadline):
+            if not wire.wait(event, deadline):
                 raise timed_out("not all was sent", wire.timeout)
             if self.sender.state is _CLOSED:
                 raise self.wire.closed_error()
