@@ -318,8 +318,8 @@ class FramePipe(MessageConnection):
         """Give up the files, to be used with another protocol.
 
         Returns:
-            The reader and the writer (None where there is none), and the bytes that were received
-            and not delivered as messages, exactly as they travelled.
+            The reader and the writer (or None), and the bytes that were received and not delivered
+            as messages, exactly as they travelled.
 
         Raises:
             RuntimeError: There are unsent bytes of accepted messages (`flush` first), or a message
