@@ -118,6 +118,7 @@ LAYERS = [
         "sockets/unframed.py": "unframed bytes between the messages",
     },
     {"sockets/sending.py": "the slow path of sending: waits, unsent bytes"},
+    {"sockets/lingering.py": "the lingering close: discard what arrives for a bounded time"},
     {"sockets/messages.py": "the calls that receive and send, over a socket or pipes"},
     {
         "sockets/connection.py": "`FrameSocket`",
@@ -127,11 +128,15 @@ LAYERS = [
     {"sockets/listener.py": "`listen`, `Listener`; files of Unix sockets"},
     {"sockets/__init__.py": "the public names for blocking sockets"},
     {"datagrams.py": "the public name of `DatagramSocket`"},
+    {"asyncio/observed.py": "what only an observed or a broken connection needs"},
     {
         "asyncio/back_pressure.py": "sends that wait while the peer is slow",
         "asyncio/protocol.py": "`FrameProtocol`: what the event loop calls",
     },
-    {"asyncio/unframed.py": "unframed bytes between the messages of a stream"},
+    {
+        "asyncio/unframed.py": "unframed bytes between the messages of a stream",
+        "asyncio/lingering.py": "the lingering close of a stream",
+    },
     {"asyncio/stream.py": "`FrameStream`: a connection for tasks that wait"},
     {"asyncio/server.py": "`FrameServer`: a server in an event loop"},
     {"asyncio/connect.py": "`open_connection`, `start_server` and their Unix versions"},
@@ -176,6 +181,8 @@ EXCEPTIONS = {
     # For annotations only: an object refers to the one that owns it.
     ("serving._message_steps_py", "serving._messages_loop_py"),
     ("asyncio.back_pressure", "asyncio.protocol"),
+    ("asyncio.lingering", "asyncio.stream"),
+    ("asyncio.observed", "asyncio.protocol"),
     ("asyncio.sending", "asyncio.protocol"),
     ("asyncio.tls", "asyncio.stream"),
     ("asyncio.transport", "asyncio.protocol"),
