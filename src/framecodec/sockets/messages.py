@@ -8,6 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from .. import errors
+from .._bytes_like import list_of_messages
 from .._observer import frame_size
 from .._states import ReceiveState, SendState, SocketState
 from . import _fast_path_py, files, unframed
@@ -165,7 +166,7 @@ class MessageConnection:
                 all of them are held, or none was taken.
         """
         if not isinstance(messages, list | tuple):
-            messages = list(messages)
+            messages = list_of_messages(messages)
         self._sending.send_all(self._sending.outbox.put_many, messages)
 
     def flush(self) -> None:
@@ -354,7 +355,7 @@ class ObservedConnection(MessageConnection):
 
     def send_many(self, messages: Iterable[object], /) -> None:
         """Send many messages, as `MessageConnection.send_many`."""
-        messages = list(messages)
+        messages = list_of_messages(messages)
         sizes = [frame_size(self.codec, message) for message in messages]
         self._send_observed(super().send_many, messages, sizes)
 
