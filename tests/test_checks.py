@@ -372,7 +372,7 @@ class Unhashable:
         (
             lambda: Codec.uint(1, constants={2: b"x"}, check=Check("crc32", 4, position="front")),
             ValueError,
-            "constant at offset 2 overlaps the check, which is at 1 to 4",
+            "constant at offset 2 overlaps the length field and the check, which is at 0 to 4",
         ),
         (
             lambda: Codec.uint(

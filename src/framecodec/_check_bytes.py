@@ -16,7 +16,7 @@ from .errors import ChecksumError, InvalidFrameError
 
 __all__ = [
     "RunningCheck",
-    "check_of_message",
+    "add_check",
     "check_start",
     "has_right_check",
     "is_right_check",
@@ -63,6 +63,16 @@ def check_of_message(
     except _Refused as refused:
         raise InvalidFrameError(f"message cannot be encoded: {refused}") from refused.__cause__
     return check.before + _written(check, value)
+
+
+def add_check(
+    layout: Layout, header: bytes, message: Any, carried: int, update: Update
+) -> tuple[bytes, bytes]:
+    """Return the header and the trailer of a message's frame, with the check in one of them."""
+    check = check_of_message(layout, header, message, carried, update)
+    if layout.front_check_size:
+        return header + check, layout.trailer
+    return header, check + layout.trailer
 
 
 def tail_as_travelled(

@@ -40,17 +40,19 @@ from ._check_bytes import (
     wrong_bytes_before_check,
 )
 from ._checksums_py import update_checksum
+from ._chosen_frames_py import choose_layout, read_chosen_frames, unchoose, with_names
 from ._custom_header import read_header
 from ._fields_py import (
     PARSE_FIELD,
     check_constants,
     check_lead_constants,
+    check_magic,
     check_rest_size,
     common_size,
     skip_frames,
 )
 from ._header_block import read_lines
-from ._layout import CUSTOM, HEADERS, Layout
+from ._layout import CHOICE, CUSTOM, HEADERS, Layout
 from ._likely_causes import SAMPLE_SIZE
 from ._plain_reader_py import Numbers, PlainReader, numbers_for
 from ._spans_py import Spans
@@ -83,6 +85,8 @@ class FrameReader(PlainReader):
     """The parsing part of a splitter, without its public interface."""
 
     __slots__ = (
+        "_choice",
+        "_choice_layout",
         "_end",
         "_found",
         "_header",
@@ -108,6 +112,7 @@ class FrameReader(PlainReader):
         "_skipping",
         "_spans",
         "_surplus_bytes",
+        "_tag",
         "_trailer",
         "_trailer_pos",
         "_unpack",
@@ -165,6 +170,9 @@ class FrameReader(PlainReader):
             self._read_field,
             self._unpack,
             self._headers,
+            self._choice,
+            self._choice_layout,
+            self._tag,
         ) = numbers
 
     def _consume(self, data: bytes, messages: list[Any]) -> None:
@@ -173,6 +181,8 @@ class FrameReader(PlainReader):
             if not self._pending:
                 if self._unpack is not None:
                     pos = self._read_plain_frames(data, pos, messages, self._unpack)
+                elif self._choice is not None:
+                    pos = read_chosen_frames(self, data, pos, messages, self._choice)
                 else:
                     pos = self._read_whole_frames(data, pos, messages)
                 if pos == len(data):
@@ -258,10 +268,15 @@ class FrameReader(PlainReader):
         """Gather the header and parse it; deliver a special or prepare for a rest."""
         if self._phase != IN_HEADER:
             return pos
+        past_magic = len(self._header) >= len(self._magic)
+        if self._choice is not None and self._layout.kind == CHOICE:
+            pos = choose_layout(self, data, pos, self._choice)
+            if self._layout.kind == CHOICE:
+                return pos
+            past_magic = False  # what was gathered to choose is not parsed yet
         header = self._header
         step = min(self._header_limit - len(header), max(_FIRST_HEADER_STEP, len(header)))
-        piece = data[pos : pos + step]
-        past_magic = len(header) >= len(self._magic)
+        piece = data[pos : pos + max(0, step)]
         # Here as below: calls that can fail or be interrupted come first, then counts are stored,
         # so that no byte is counted without being kept or the reverse.
         pending = self._pending + len(piece)
@@ -291,7 +306,7 @@ class FrameReader(PlainReader):
         """
         header = self._header
         layout = self._layout
-        found = self._found or self._parse_header(header)
+        found = self._found or _parse_header(self, header)
         if found is None:
             limit = self._header_limit - layout.front_check_size
             if len(header) >= limit:
@@ -311,7 +326,7 @@ class FrameReader(PlainReader):
                 if len(header) < header_size:
                     return 0
             self._own_size = header_size
-            if layout.constants:
+            if layout.prefix_size:
                 more_lead = check_constants(layout, header, header_size, self._stream_offset)
                 if header_size + len(more_lead) < layout.prefix_size:
                     return 0
@@ -327,7 +342,7 @@ class FrameReader(PlainReader):
                 self._spans.add(self._stream_offset, self._stream_offset + header_size)
             else:
                 raise _error_texts.scan_of_special(special, self._stream_offset)
-            self._end_frame(messages, delivered)
+            self._end_frame(messages, with_names(self, delivered))
             return surplus
         if self._spans is not None:
             if lead and not self._raw:
@@ -335,6 +350,8 @@ class FrameReader(PlainReader):
             self._skipping = True  # its bytes are not needed, as those of a skipped frame
         rest_size -= len(more_lead)
         lead += more_lead
+        if layout.own_bits:
+            lead = layout.without_own_bits(lead)
         whole_size = header_size + rest_size + layout.tail_size
         padding_size = layout.padding(whole_size) if layout.align > 1 else 0
         whole_size += padding_size
@@ -358,39 +375,6 @@ class FrameReader(PlainReader):
             kept = header[:header_size]
             self._header, self._surplus_bytes, self._pending = kept, looked_ahead, pending
         return surplus
-
-    def _parse_header(self, header: bytearray) -> tuple[int, int, bytes] | None:
-        """Return header size, field value and lead, or None if more bytes are needed.
-
-        Every byte is checked in the order of arrival, and the first wrong one raises, so that the
-        error does not depend on the chunks.
-        """
-        layout, offset = self._layout, self._stream_offset
-        magic = layout.magic
-        if not header.startswith(magic[: len(header)]):
-            right = common_size(header, magic)
-            raise _error_texts.wrong_magic(magic, offset, bytes(header[: right + 1]))
-        if len(header) < len(magic):
-            return None
-        if layout.constants:
-            check_lead_constants(layout, header, offset)
-        if layout.front_check_size and layout.kind in (HEADERS, CUSTOM):
-            header = header[: self._header_limit - layout.front_check_size]
-        if layout.kind == HEADERS:
-            self._line_pos, self._parsed, complete = read_lines(
-                header, max(self._line_pos, len(magic)), self._parsed, layout.name, offset
-            )
-            return (self._line_pos, self._parsed, b"") if complete else None
-        if layout.kind == CUSTOM:
-            return read_header(layout, bytes(header), offset) if len(header) > len(magic) else None
-
-        found = PARSE_FIELD[layout.kind](layout, header, offset)
-        if found is None:
-            return None
-        header_size, value = found
-        if layout.kept:
-            return header_size, value, layout.lead_of(header, 0)
-        return header_size, value, bytes(header[len(magic) : layout.field_offset])
 
     def _read_rest(self, data: bytes, pos: int) -> int:
         """Keep the chunk's bytes of the rest, or discard them if the frame is skipped."""
@@ -470,7 +454,8 @@ class FrameReader(PlainReader):
             self._end_frame(messages, (), skipped=1)
         else:
             end = (self._end + self._trailer + self._padding) if self._raw else b""
-            self._end_frame(messages, (b"".join([*self._pieces, self._piece, end]),))
+            message = b"".join([*self._pieces, self._piece, end])
+            self._end_frame(messages, with_names(self, (message,)))
 
     def _end_frame(self, messages: list[Any], delivered: tuple[Any, ...], skipped: int = 0) -> None:
         """Deliver a frame's message, if it has one, and prepare for the next frame."""
@@ -507,6 +492,40 @@ class FrameReader(PlainReader):
         self._trailer_pos = 0
         self._end = b""
         self._padding = b""
+        if self._choice is not None:
+            unchoose(self)
+
+
+def _parse_header(reader: FrameReader, header: bytearray) -> tuple[int, int, bytes] | None:
+    """Return header size, field value and lead, or None if more bytes are needed.
+
+    Every byte is checked in the order of arrival, and the first wrong one raises, so that the
+    error does not depend on the chunks.
+    """
+    layout, offset = reader._layout, reader._stream_offset
+    magic = layout.magic
+    check_magic(layout, header, offset)
+    if len(header) < len(magic):
+        return None
+    if layout.constants:
+        check_lead_constants(layout, header, offset)
+    if layout.front_check_size and layout.kind in (HEADERS, CUSTOM):
+        header = header[: reader._header_limit - layout.front_check_size]
+    if layout.kind == HEADERS:
+        reader._line_pos, reader._parsed, complete = read_lines(
+            header, max(reader._line_pos, len(magic)), reader._parsed, layout.name, offset
+        )
+        return (reader._line_pos, reader._parsed, b"") if complete else None
+    if layout.kind == CUSTOM:
+        return read_header(layout, bytes(header), offset) if len(header) > len(magic) else None
+
+    found = PARSE_FIELD[layout.kind](layout, header, offset)
+    if found is None:
+        return None
+    header_size, value = found
+    if layout.kept:
+        return header_size, value, layout.lead_of(header, 0)
+    return header_size, value, bytes(header[len(magic) : layout.field_offset])
 
 
 def _rest_size_of(reader: FrameReader, header_size: int, value: int, lead_size: int) -> int:

@@ -11,9 +11,11 @@ from typing import Any, Literal, TypedDict
 
 from ._bytes_like import view_bytes
 from ._check import Check
+from ._choice_parameters import choice_layout
 from ._layout import (
     BCD,
     BER,
+    CHOICE,
     CUSTOM,
     DIGITS,
     FIXED,
@@ -398,8 +400,8 @@ def _fixed_layout(parameters: dict[str, Any], *, field_width: int, **more: Any) 
     # The field's width is fixed, so the field can count the whole frame.
     common = _common_layout(parameters)
     if parameters["length_includes"] == "frame":
-        check_size = common["check"].size if common["check"] else 0
-        owned = common["field_offset"] + field_width + check_size + len(common["trailer"])
+        owned = common["field_offset"] + field_width + len(common["trailer"])
+        owned += common["check"].size if common["check"] else 0
         common |= {"adjustment": -owned, "counts_frame": True}
     return Layout(**common, field_width=field_width, **more)
 
@@ -517,6 +519,13 @@ def _custom_layout(parameters: dict[str, Any]) -> Layout:
     )
 
 
+def _choice_layout(parameters: dict[str, Any]) -> Layout:
+    _check_unused(parameters, "choice", sorted({*COMMON_DEFAULTS} - {"max_message_size"}))
+    _check_int(parameters, "offset", 0, _LARGEST_OFFSET)
+    _check_int(parameters, "mask", 1, 0xFF)
+    return choice_layout(parameters)
+
+
 def _common_layout(parameters: Mapping[str, Any]) -> dict[str, Any]:
     magic: bytes = parameters["magic"]
     offset, limit = parameters["length_offset"], parameters["max_message_size"]
@@ -546,6 +555,7 @@ _KINDS: dict[str, tuple[tuple[str, ...], Callable[[dict[str, Any]], Layout]]] = 
     "text": (("end", "base", "leading_zeros", "max_digits"), _text_layout),
     "headers": (("name", "max_header"), _headers_layout),
     "custom": (("parse", "build", "max_header"), _custom_layout),
+    "choice": (("alternatives", "offset", "mask", "keep", "tagged"), _choice_layout),
 }
 
 KINDS = tuple(_KINDS)
@@ -560,6 +570,8 @@ def _check_layout(layout: Layout, parameters: Mapping[str, Any]) -> Layout:
             f"magic and trailer can have at most {_LARGEST_CONSTANT} bytes each, "
             f"not {len(layout.magic)} and {len(layout.trailer)}"
         )
+    if layout.kind == CHOICE:
+        return layout
     if layout.specials and layout.message_lead:
         cause = "length_offset" if layout.lead_size else "length_mask"
         raise ValueError(
@@ -578,21 +590,16 @@ def _check_layout(layout: Layout, parameters: Mapping[str, Any]) -> Layout:
 
 
 def _check_constant_places(layout: Layout) -> None:
-    stop, field_stop = len(layout.magic), layout.field_offset + layout.field_width
-    rest_start = field_stop + layout.front_check_size
+    stop = len(layout.magic)
+    field_stop = layout.field_offset + layout.field_width + layout.front_check_size
     for offset, constant in layout.constants:
         if offset < stop:
             what = "the magic" if stop == len(layout.magic) else "another constant"
             raise ValueError(f"the constant at offset {offset} overlaps {what}")
         stop = offset + len(constant)
-        if layout.front_check_size and offset < rest_start and stop > field_stop:
-            raise ValueError(
-                f"the constant at offset {offset} overlaps the check, which is at {field_stop} to "
-                f"{rest_start - 1}"
-            )
-        if stop <= layout.field_offset or layout.kind == FIXED:
+        if stop <= layout.field_offset or (layout.kind == FIXED and offset >= field_stop):
             continue
-        if not layout.header_size:
+        if not layout.header_size and layout.kind != FIXED:
             raise ValueError(
                 f"the constant at offset {offset} is not in the lead, which ends at "
                 f"{layout.field_offset}; a constant after the length field needs a field of fixed "
@@ -600,8 +607,9 @@ def _check_constant_places(layout: Layout) -> None:
             )
         if offset < field_stop:
             raise ValueError(
-                f"the constant at offset {offset} overlaps the length field, "
-                f"which is at {layout.field_offset} to {field_stop - 1}"
+                f"the constant at offset {offset} overlaps the length field"
+                f"{' and the check' * bool(layout.front_check_size)}, which is at "
+                f"{layout.field_offset} to {field_stop - 1}"
             )
 
 
@@ -634,12 +642,8 @@ def _limits_text(layout: Layout, parameters: Mapping[str, Any]) -> str:
         named.append(f"min_message_size={layout.min_message_size}")
     if layout.counts_frame:
         named.append('length_includes="frame"')
-        named += [
-            f"a {name} of {len(parameters[name])} bytes"
-            for name in ("magic", "trailer")
-            if parameters[name]
-        ]
-        if layout.check is not None:
-            named.append(f"a check of {layout.check.size} bytes")
+        owned = [name for name in ("magic", "trailer") if parameters[name]]
+        named += [f"a {name} of {len(parameters[name])} bytes" for name in owned]
+        named += [f"a check of {layout.check.size} bytes"] if layout.check else []
     named.append(f"max_message_size={parameters['max_message_size']}")
     return f"{', '.join(named)} and a length field up to {layout.field_max}"

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ._choice import Choice
 from ._fields_py import Reader, reader_of, skip_frames, unpacker
 from ._layout import Layout
 
@@ -33,6 +34,10 @@ class Numbers(NamedTuple):
     unpack: Unpack | None
     # For the headers of the messages of the last call, if they are kept.
     headers: list[bytes] | None
+    # A choice: `layout` becomes that of the pending frame as soon as its byte is in.
+    choice: Choice | None
+    choice_layout: Layout
+    tag: tuple[Any, ...]  # the names of the alternative
 
 
 def numbers_for(layout: Layout, raw: bool, keep_headers: bool) -> Numbers:
@@ -51,6 +56,9 @@ def numbers_for(layout: Layout, raw: bool, keep_headers: bool) -> Numbers:
         reader_of(layout),
         unpacker(layout) if layout.plain and not raw else None,
         [] if keep_headers and not layout.canonical else None,
+        layout.choice,
+        layout,
+        (),
     )
 
 

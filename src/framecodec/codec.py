@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack, final
 
 from . import _error_texts, errors
+from ._choice_constructors import ChoiceConstructors
 from ._files import read_messages, write_messages
 from ._layout import Layout, not_a_codec
 from ._parameters import (
@@ -30,11 +31,10 @@ __all__ = ["DEFAULT_CODEC", "DEFAULT_MAX_MESSAGE_SIZE", "Codec", "check_codec"]
 
 
 @final
-class Codec:
+class Codec(ChoiceConstructors):
     """The shape of a length-prefixed frame.
 
-    A message is its frame without the parts that the codec owns: magic, length field, check and
-    trailer::
+    A message is its frame without the codec's parts: magic, length field, check and trailer::
 
         frame:  [ magic ][ lead ][ length field ][ rest ][ check ][ trailer ]
         message:         [ lead ]                [ rest ]
@@ -42,7 +42,7 @@ class Codec:
     So ``decode(encode(m)) == m`` for every shape.
 
     Make one with a constructor: `uint`, `struct`, `digits`, `varint`, `ber`, `text`, `headers`,
-    `fixed` or `custom`. All of them take these keyword parameters, as far as they have a meaning:
+    `fixed`, `choice` or `custom`. All take these keyword parameters, as far as they have a meaning:
 
     Args:
         length_offset: Where the length field starts, in bytes from the frame's first byte. The
@@ -65,8 +65,7 @@ class Codec:
         specials: A mapping from field values to hashable objects. A frame with such a value has no
             rest, no check and no trailer; its message is the object.
         check: A checksum, after the rest or before it: a `Check`. Written and verified.
-        align: Zero bytes follow every frame until its size is a multiple of this many bytes. Their
-            values are not verified.
+        align: Zero bytes, not verified, follow a frame until its size is a multiple of this many.
         min_message_size: The smallest message in bytes, in both directions.
         max_message_size: The largest message in bytes, in both directions; None for no limit.
 
@@ -448,8 +447,10 @@ class Codec:
         return (
             self.kind,
             *(
-                frozenset(value.items()) if isinstance(value, Mapping) else value
-                for value in self.parameters.values()
+                (tuple if name == "alternatives" else frozenset)(value.items())
+                if isinstance(value, Mapping)
+                else value
+                for name, value in self.parameters.items()
             ),
         )
 

@@ -70,6 +70,13 @@ cdef extern from *:
         struct pollfd wanted = {.fd = fd, .events = POLLIN};
         return poll(&wanted, 1, milliseconds);
     }
+    /* On Linux both set the mask of the calling thread. The symbol of pthread_sigmask is as new as
+       glibc 2.32 where the module is built with that: a wheel would need it too. */
+    #ifdef __linux__
+    #define framecodec_sigmask sigprocmask
+    #else
+    #define framecodec_sigmask pthread_sigmask
+    #endif
     typedef sigset_t framecodec_signals;
     static void framecodec_hold(sigset_t *before)
     {
@@ -81,11 +88,11 @@ cdef extern from *:
         sigdelset(&held, SIGILL);
         sigdelset(&held, SIGFPE);
         sigdelset(&held, SIGABRT);
-        pthread_sigmask(SIG_BLOCK, &held, before);
+        framecodec_sigmask(SIG_BLOCK, &held, before);
     }
     static void framecodec_let_go(const sigset_t *before)
     {
-        pthread_sigmask(SIG_SETMASK, before, NULL);
+        framecodec_sigmask(SIG_SETMASK, before, NULL);
     }
     #endif
     """
@@ -556,6 +563,10 @@ cdef class Sender:
 
     def __reduce__(self):
         raise _error_texts.not_copied(self)
+
+    def switch(self, codec, /):
+        """Encode with another codec from now on."""
+        self._encode, self._frame_parts = codec.encode, codec.frame_parts
 
     def use(self, flags):
         """Store the flags for send() and sendmsg(); None switches the fast path off."""

@@ -268,8 +268,9 @@ def _take_ready(side: ReceiveSide, capacity: int | None) -> IncomingMessage:
 
 def _divert(side: ReceiveSide, capacity: int | None) -> IncomingMessage:
     """Take the pending frame from the splitter; another splitter gets what follows it."""
-    inbox, layout = side.inbox, side.inbox.codec.layout
+    inbox = side.inbox
     old = inbox.splitter
+    layout = old._pending_frame().layout  # of a choice, that of the alternative
     header, received, offset = old.pending_header, old.pending, old.stream_offset
     frame_size = received + old.bytes_needed
     lead: bytes | None
@@ -278,7 +279,7 @@ def _divert(side: ReceiveSide, capacity: int | None) -> IncomingMessage:
         parsed = read_header(layout, shown, offset)
         lead = None if parsed is None else parsed[2]
     else:
-        lead = layout.lead_of(header, 0) + header[checks.own_size(layout, header) :]
+        lead = layout.begun_message(header)
     padding_size = layout.padding(frame_size)
     frame_size += padding_size
     tail_size = layout.tail_size + padding_size
@@ -319,7 +320,7 @@ def _join(side: ReceiveSide, message: IncomingMessage) -> None:
     lead = message.lead
     if lead is None and message.unfinished is not None:
         # parse() looks further than the header, which the splitter has given back by now.
-        layout = side.inbox.codec.layout
+        layout = message.layout
         seen = message.unfinished[: len(layout.magic) + layout.max_header]
         parsed = read_header(layout, seen, message.offset)
         if parsed is None or parsed[0] + layout.front_check_size != len(message.header):
@@ -541,7 +542,8 @@ class OutgoingFile:
         elif not 0 <= size <= available:
             raise _file_has_not(size, available)
         layout = codec.layout
-        if size < GATHER_SIZE or (layout.check and (layout.build or not checks.can_run(codec))):
+        needs_all = layout.check and (layout.build or not checks.can_run(codec))
+        if size < GATHER_SIZE or layout.choice is not None or needs_all:
             return bytes(file.read(size))
         if layout.check is not None:
             first = os.pread(fileno, layout.message_prefix, position)
@@ -558,7 +560,8 @@ class OutgoingFile:
     @classmethod
     def _open_readable(cls, file: Any, size: int, codec: Codec) -> OutgoingFile | bytes:
         layout = codec.layout
-        if size < GATHER_SIZE or layout.build is not None or layout.check is not None:
+        needs_all = layout.build or layout.choice or layout.constants or layout.check
+        if size < GATHER_SIZE or needs_all:
             data = bytearray()
             while len(data) < size and (chunk := file.read(size - len(data))):
                 data += chunk
@@ -566,7 +569,7 @@ class OutgoingFile:
                 raise _file_has_not(size, len(data))
             return bytes(data)
         message = mmap.mmap(-1, size)  # only the lead is written; other pages take no memory
-        message[: layout.lead_size] = file.read(layout.lead_size)
+        message[: layout.message_lead] = file.read(layout.message_lead)
         return cls._around(file, -1, 0, memoryview(message), codec)
 
     @classmethod
