@@ -453,11 +453,6 @@ def bad_on_oversize(on_oversize: object) -> ValueError:
     return ValueError(f'on_oversize must be "raise" or "skip", not {on_oversize!r}')
 
 
-def bad_on_invalid(on_invalid: object) -> ValueError:
-    """Return the error about an unknown value of `on_invalid`."""
-    return ValueError(f'on_invalid must be "raise" or "resync", not {on_invalid!r}')
-
-
 def bad_stream_offset(stream_offset: int) -> ValueError:
     return ValueError(f"stream_offset must be from 0 to {2**62}, not {stream_offset}")
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import _error_texts, errors
+from ._chosen_frames_py import unchoose
 from ._frame_reader_py import (
     IN_HEADER,
     IN_PADDING,
@@ -67,6 +68,38 @@ class KeepingReader(FrameReader):
         self._resyncs = 0  # bad frames
         self._discarded = 0  # bytes
         self._last_invalid: errors.FrameError | None = None
+
+    # --- what was discarded, what travelled -------------------------------------------------------
+
+    @property
+    def skipped(self) -> int:
+        """How many oversized frames were discarded."""
+        return self._skipped
+
+    @property
+    def resyncs(self) -> int:
+        """How many bad frames were discarded under ``on_invalid="resync"``."""
+        return self._resyncs
+
+    @property
+    def discarded(self) -> int:
+        """How many bytes were discarded with them, up to the next frames."""
+        return self._discarded
+
+    @property
+    def last_invalid(self) -> errors.FrameError | None:
+        """The error of the last bad frame, or None."""
+        return self._last_invalid
+
+    @property
+    def headers(self) -> list[bytes] | None:
+        """The headers of the messages that the last call returned, if the splitter keeps them.
+
+        With ``keep_headers=True``, and a codec that reads other frames than it writes: what
+        travelled before each message's rest, in the same order. `frame_as_travelled` rebuilds a
+        frame from it. None for other codecs, whose messages have one frame, and with ``raw=True``.
+        """
+        return self._headers
 
     # --- one message a call -----------------------------------------------------------------------
 
@@ -187,6 +220,8 @@ class KeepingReader(FrameReader):
         self._parsed = -1
         self._found = None
         self._padding = self._end = b""
+        if self._choice is not None:
+            unchoose(self)
 
     def _end_search(self) -> None:
         """Discard what is held at the end of the stream, where no mark was found."""

@@ -15,7 +15,16 @@ import re
 
 from ._layout import HEADERS, Layout
 
-__all__ = ["check_marks", "find_mark"]
+__all__ = ["check_marks", "check_on_invalid", "find_mark"]
+
+
+def check_on_invalid(on_invalid: object, layout: Layout) -> bool:
+    """Return whether to look for a mark after a bad frame; raise a ValueError if that cannot be."""
+    if on_invalid not in ("raise", "resync"):
+        raise ValueError(f'on_invalid must be "raise" or "resync", not {on_invalid!r}')
+    if on_invalid == "resync":
+        check_marks(layout)
+    return on_invalid == "resync"
 
 
 def check_marks(layout: Layout) -> None:
@@ -33,7 +42,8 @@ def find_mark(layout: Layout, data: bytes | bytearray) -> tuple[int, bool]:
     A mark that is cut off by the end of the bytes is not whole. Without a mark it is their end.
     """
     if layout.magic:
-        marks, found = (layout.magic,), data.find(layout.magic)
+        marks: tuple[bytes, ...] = (layout.magic,)
+        found = data.find(layout.magic)
     else:
         marks = (layout.name.encode() + b":",)
         match = _pattern(marks).search(data)

@@ -102,7 +102,7 @@ from ._custom_header import read_header
 from ._encoder import Encoder, update_checksum  # no-cython-lint: this module is a whole engine
 from ._header_block import read_lines
 from ._layout import Described, layout_of
-from ._marks import check_marks, find_mark
+from ._marks import check_marks, check_on_invalid, find_mark
 from ._likely_causes import SAMPLE_SIZE
 
 __all__ = ["Spans", "Splitter", "scan"]
@@ -404,10 +404,7 @@ cdef class Splitter:
         layout = layout_of(codec)
         if on_oversize not in ("raise", "skip"):
             raise _error_texts.bad_on_oversize(on_oversize)
-        if on_invalid not in ("raise", "resync"):
-            raise _error_texts.bad_on_invalid(on_invalid)
-        if on_invalid == "resync":
-            check_marks(layout)
+        resync = check_on_invalid(on_invalid, layout)
         offset = operator.index(stream_offset)
         if not 0 <= offset <= 1 << 62:
             raise _error_texts.bad_stream_offset(offset)
@@ -415,7 +412,7 @@ cdef class Splitter:
         self._raw = bool(raw)
         self._skip = on_oversize == "skip"
         self._one_at_a_time = bool(one_at_a_time)
-        self._resync = on_invalid == "resync"
+        self._resync = resync
         self._holds = self._one_at_a_time or self._resync
         self._wants_headers = keep_headers and not raw
         self._padding = self._end = b""
@@ -1136,7 +1133,8 @@ cdef class Splitter:
         It does not begin to search if the error is not the frame's. Then the held bytes, which
         begin at `start` in the stream, become those that were not taken.
         """
-        cdef bint is_bad = isinstance(error, (errors.InvalidFrameError, errors.MessageTooLargeError))
+        bad_frames = (errors.InvalidFrameError, errors.MessageTooLargeError)
+        cdef bint is_bad = isinstance(error, bad_frames)
         cdef bint is_gone = self._skipping and self._phase != IN_HEADER
         cdef Py_ssize_t taken = self._stream_offset + self._pending - start
         cdef Py_ssize_t gone = 1

@@ -19,7 +19,7 @@ from ._encoder_py import update_checksum as update_checksum
 from ._frame_reader_py import IN_HEADER, IN_PADDING, SLICE_SIZE, describe_pending
 from ._keeping_reader_py import KeepingReader
 from ._layout import Described, HasLayout, layout_of
-from ._marks import check_marks
+from ._marks import check_on_invalid
 from ._spans_py import Spans
 
 if TYPE_CHECKING:
@@ -87,16 +87,13 @@ class Splitter(KeepingReader):
         layout = layout_of(codec)
         if on_oversize not in ("raise", "skip"):
             raise _error_texts.bad_on_oversize(on_oversize)
-        if on_invalid not in ("raise", "resync"):
-            raise _error_texts.bad_on_invalid(on_invalid)
-        if on_invalid == "resync":
-            check_marks(layout)
+        resync = check_on_invalid(on_invalid, layout)
         offset = operator.index(stream_offset)
         if not 0 <= offset <= 1 << 62:
             raise _error_texts.bad_stream_offset(offset)
         super().__init__(layout, bool(raw), on_oversize == "skip", offset, keep_headers)
         self._one_at_a_time = bool(one_at_a_time)
-        self._resync = on_invalid == "resync"
+        self._resync = resync
         # What get_buffer() gives: an export of it, so that no caller resizes it.
         self._buffer: memoryview | None = None
         self._given = _NOTHING  # what get_buffer() or get_room() gave last
@@ -443,36 +440,6 @@ class Splitter(KeepingReader):
     def error(self) -> BaseException | None:
         """The error that ended the stream, or None."""
         return self._error
-
-    @property
-    def skipped(self) -> int:
-        """How many oversized frames were discarded."""
-        return self._skipped
-
-    @property
-    def resyncs(self) -> int:
-        """How many bad frames were discarded under ``on_invalid="resync"``."""
-        return self._resyncs
-
-    @property
-    def discarded(self) -> int:
-        """How many bytes were discarded with them, up to the next frames."""
-        return self._discarded
-
-    @property
-    def last_invalid(self) -> errors.FrameError | None:
-        """The error of the last bad frame, or None."""
-        return self._last_invalid
-
-    @property
-    def headers(self) -> list[bytes] | None:
-        """The headers of the messages that the last call returned, if the splitter keeps them.
-
-        With ``keep_headers=True``, and a codec that reads other frames than it writes: what
-        travelled before each message's rest, in the same order. `frame_as_travelled` rebuilds a
-        frame from it. None for other codecs, whose messages have one frame, and with ``raw=True``.
-        """
-        return self._headers
 
     # --- taking a chunk ---------------------------------------------------------------------------
 
