@@ -76,9 +76,7 @@ def test_dump_resync_continues_at_the_next_frame() -> None:
     assert result.status == 1
     assert lines[0].startswith("5 bytes at 0 discarded: ")
     assert lines[1].startswith("frame 0 at 5: size 9")
-    assert "7 bytes at 14 discarded: invalid frame at stream offset 14: wrong trailer" in "\n".join(
-        lines
-    )
+    assert "7 bytes at 14 discarded: " in "\n".join(lines)
     assert any(line.startswith("frame 1 at 21: size 7") for line in lines)
     assert lines[-2].startswith("2 bytes at 28 discarded: ")
     assert lines[-1] == "2 frames, 16 bytes"

@@ -37,7 +37,11 @@ def mark_of(codec: Codec) -> re.Pattern[bytes] | None:
     return None
 
 
-MARKED = [name for name, codec in CODECS.items() if mark_of(codec)]
+MARKED = [
+    name
+    for name, codec in CODECS.items()
+    if mark_of(codec) and codec.kind not in ("delimiter", "cobs")
+]
 
 
 def expect_resync(codec: Codec, data: bytes, *, raw: bool = False) -> dict[str, Any]:

@@ -54,6 +54,7 @@ from ._fields_py import (
 from ._header_block import read_lines
 from ._layout import CHOICE, CUSTOM, HEADERS, Layout
 from ._likely_causes import SAMPLE_SIZE
+from ._marked_reader_py import consume_marked
 from ._plain_reader_py import Numbers, PlainReader, numbers_for
 from ._spans_py import Spans
 
@@ -123,6 +124,7 @@ class FrameReader(PlainReader):
     def __init__(
         self, layout: Layout, raw: bool, skip: bool, stream_offset: int, keep_headers: bool
     ) -> None:
+        super().__init__()
         self._raw = raw
         self._skip = skip
         self._wants_headers = keep_headers and not raw
@@ -176,6 +178,9 @@ class FrameReader(PlainReader):
         ) = numbers
 
     def _consume(self, data: bytes, messages: list[Any]) -> None:
+        if self._layout.marks:
+            consume_marked(self, data, messages)
+            return
         pos = 0
         while pos < len(data):
             if not self._pending:
@@ -557,7 +562,7 @@ def describe_pending(reader: FrameReader) -> _error_texts.PendingFrame:
     sample = [header]
     if reader._phase != IN_HEADER:
         where = "rest" if reader._phase == IN_REST else "trailer"
-        needed = reader._whole_size
+        needed = None if reader._layout.marks else reader._whole_size
         if not reader._skipping and reader._phase != IN_PADDING:
             if reader._raw:  # the message begins with the header
                 sample.clear()
@@ -568,6 +573,10 @@ def describe_pending(reader: FrameReader) -> _error_texts.PendingFrame:
                     left -= len(sample[-1])
                 lead_size = 0
             sample += [reader._end, matched_trailer(reader)]
+    if not reader._skipping:
+        sample.append(reader._tail)
+    if reader._layout.marks and not reader._layout.magic:
+        where = "rest"
     return _error_texts.PendingFrame(
         reader._layout,
         where,

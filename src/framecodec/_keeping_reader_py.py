@@ -24,8 +24,9 @@ from ._frame_reader_py import (
     matched_trailer,
 )
 from ._layout import Layout
-from ._marks import check_marks, find_mark
+from ._marked_reader_py import STEP, consume_marked, untake_tail
 from ._plain_reader_py import numbers_for
+from ._resync import check_marks, find_mark
 
 __all__ = ["KeepingReader"]
 
@@ -105,6 +106,9 @@ class KeepingReader(FrameReader):
 
     def _take_one(self, data: bytes | memoryview, messages: list[Any]) -> None:
         """Take a chunk up to the end of its first message, and hold what follows."""
+        tail = self._tail
+        if tail:  # it is read again
+            untake_tail(self, bytearray(tail) + self._held)
         self._held_offset = self._stream_offset + self._pending
         self._held += data
         if len(data):
@@ -117,6 +121,9 @@ class KeepingReader(FrameReader):
         """Take held bytes up to the end of the first message, and its padding."""
         pos = 0
         while pos < len(self._held) and not messages:
+            if self._layout.marks:
+                pos = self._take_one_marked(pos, messages)
+                continue
             held: Any = self._held  # slices of it are as good as bytes
             pos = self._read_header(held, pos, messages)
             held = self._held  # which _take_surplus() has replaced
@@ -128,6 +135,15 @@ class KeepingReader(FrameReader):
         offset = self._held_offset + pos
         del self._held[:pos]
         self._held_offset = offset
+
+    def _take_one_marked(self, pos: int, messages: list[Any]) -> int:
+        """Do the same for frames that an end mark ends, in steps; return where the step ends."""
+        piece = bytes(self._held[pos : pos + STEP])
+        pos += consume_marked(self, piece, messages, one=True)
+        if pos < len(self._held):
+            pos -= len(self._tail)
+            untake_tail(self, self._held)
+        return pos
 
     def _take_surplus(self, messages: list[Any]) -> None:
         if not self._one_at_a_time:
@@ -260,6 +276,9 @@ class KeepingReader(FrameReader):
             self._searching = False
             if not in_padding:
                 self._forget_frame(header, piece, pieces)
+            self._tail = self._after = b""
+            self._content_size = self._block_left = 0
+            self._zero_due = self._block_begun = False
         except BaseException as error:  # an interruption
             self._error, self._lost = error, True
             raise
@@ -324,4 +343,4 @@ class KeepingReader(FrameReader):
             parts[0] = memoryview(parts[0])[self._pending_lead :]
             parts.insert(0, self._header)
         end = self._end + matched_trailer(self)
-        return b"".join([*parts, end, self._padding, self._not_taken, self._held])
+        return b"".join([*parts, end, self._tail, self._padding, self._not_taken, self._held])

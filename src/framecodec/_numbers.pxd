@@ -30,6 +30,8 @@ cdef enum:
     FIXED = 6
     HEADERS = 7
     CUSTOM = 8
+    DELIMITER = 9
+    COBS = 10
     CHOICE = 16
 
     # What a check covers, in the order of _check.py.

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from ._choice import Choice
 from ._fields_py import Reader, reader_of, skip_frames, unpacker
 from ._layout import Layout
+from ._marked_reader_py import MarkedState
 
 __all__ = ["Numbers", "PlainReader", "Unpack", "numbers_for"]
 
@@ -62,7 +63,7 @@ def numbers_for(layout: Layout, raw: bool, keep_headers: bool) -> Numbers:
     )
 
 
-class PlainReader:
+class PlainReader(MarkedState):
     """What the fast path for plain frames needs."""
 
     __slots__ = (

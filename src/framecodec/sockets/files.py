@@ -543,7 +543,7 @@ class OutgoingFile:
             raise _file_has_not(size, available)
         layout = codec.layout
         needs_all = layout.check and (layout.build or not checks.can_run(codec))
-        if size < GATHER_SIZE or layout.choice is not None or needs_all:
+        if size < GATHER_SIZE or layout.choice or layout.marks or needs_all:
             return bytes(file.read(size))
         if layout.check is not None:
             first = os.pread(fileno, layout.message_prefix, position)
@@ -560,7 +560,8 @@ class OutgoingFile:
     @classmethod
     def _open_readable(cls, file: Any, size: int, codec: Codec) -> OutgoingFile | bytes:
         layout = codec.layout
-        needs_all = layout.build or layout.choice or layout.constants or layout.check
+        needs_all = layout.build or layout.choice or layout.constants
+        needs_all = needs_all or layout.check or layout.marks
         if size < GATHER_SIZE or needs_all:
             data = bytearray()
             while len(data) < size and (chunk := file.read(size - len(data))):

@@ -29,6 +29,8 @@ def check_on_invalid(on_invalid: object, layout: Layout) -> bool:
 
 def check_marks(layout: Layout) -> None:
     """Raise a ValueError if the frames of a codec begin with no mark."""
+    if layout.marks:
+        raise ValueError('on_invalid="resync" does not know the frames that an end mark ends')
     if not layout.magic and layout.kind != HEADERS:
         raise ValueError(
             'on_invalid="resync" needs a codec whose frames begin with a mark: a magic, or header '
