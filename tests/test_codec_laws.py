@@ -224,7 +224,8 @@ def test_parse_codec_of_str_returns_the_codec(codec: Codec) -> None:
         assert text == repr(codec)
         check = codec.parameters["check"]
         own_function = check is not None and callable(check.function)
-        assert codec.kind == "custom" or codec.parameters["specials"] or own_function
+        escape = codec.parameters.get("escape")
+        assert codec.kind == "custom" or codec.parameters["specials"] or own_function or escape
     else:
         assert parse_codec(text) == codec
 
