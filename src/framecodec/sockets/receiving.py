@@ -83,8 +83,8 @@ class ReceiveSide:
         "inbox",
         "intake",
         "lock",
+        "may_divert",
         "observer",
-        "on_oversize",
         "read_ahead",
         "read_size",
         "receiver",
@@ -119,7 +119,8 @@ class ReceiveSide:
             self.inbox.observe(conn, observer)
         self.inbox.peer = wire.peer
         self.conn, self.observer = conn, observer
-        self.on_oversize = on_oversize
+        self.may_divert = on_oversize == on_invalid == "raise"
+        """A message may be received without the splitter: nothing is discarded."""
         self.fast_path = fast_path
         self.lock = fast_path.Lock()
         self.guard: Any = self.lock
