@@ -45,7 +45,14 @@ def test_every_example_of_a_page_runs_as_it_is_printed(page: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["codecs.md", "formats.md", "messages-do-not-arrive.md", "sockets.md", "testing.md"],
+    [
+        "codecs.md",
+        "formats.md",
+        "messages-do-not-arrive.md",
+        "objects.md",
+        "sockets.md",
+        "testing.md",
+    ],
 )
 def test_a_page_with_examples_has_them(name: str) -> None:
     assert len(list(examples(ROOT / "docs" / name))) >= 10

@@ -54,6 +54,7 @@ LAYERS = [
         "_spans_py.py": "the positions of frames in a buffer, in Python",
     },
     {"_frame_reader_py.py": "the parsing part of the splitter, in Python"},
+    {"_object_messages_py.py": "messages that are objects, in the splitter in Python"},
     {
         "_splitter.pyx": "bytes to messages, compiled",
         "_splitter_py.py": "the same in Python: the splitter's public interface",
@@ -63,8 +64,9 @@ LAYERS = [
     {"_files.py": "messages in files, for `Codec.read` and `Codec.write`"},
     {
         "_kept_headers.py": "the frame of a delivered message, exactly as it travelled",
-        "codec.py": "`Codec`: constructors and verbs",
     },
+    {"_objects.py": "messages that are objects: codecs made by `with_objects`"},
+    {"codec.py": "`Codec`: constructors and verbs"},
     {
         "_inbox.py": "the receive side of a connection: messages, its end, the peer's time limits",
         "_catalogue.py": "the class of the catalogue and its rows",
@@ -81,6 +83,7 @@ LAYERS = [
         "asyncio/_fast_path_py.py": "the same in Python",
         "asyncio/datagrams.py": "`DatagramStream`",
         "asyncio/time_limits.py": "the timer of a peer with time limits",
+        "asyncio/objects.py": "the calls of `FrameStream` for messages that are objects",
         "asyncio/tls.py": "the upgrade of a stream to TLS",
         "asyncio/transport.py": "the transport that a protocol's user sees",
         "sockets/_fast_path.pyx": "the fast path of a message through a socket, compiled",
@@ -93,6 +96,7 @@ LAYERS = [
         "sockets/datagrams.py": "`DatagramSocket`",
         "sockets/wire.py": "one system call, plain or TLS, and what to wait for after it",
     },
+    {"sockets/objects.py": "the calls of `FrameSocket` for messages that are objects"},
     {"sockets/receiving.py": "the slow path of receiving: waits, limits, failures"},
     {"sockets/files.py": "messages from and to files, and into buffers of the caller"},
     {"sockets/sending.py": "the slow path of sending: waits, unsent bytes"},
@@ -144,6 +148,8 @@ EXCEPTIONS = {
     ("_engine", "sockets._fast_path_py"),
     # For annotations only: an object refers to the one that owns it.
     ("serving._message_steps_py", "serving._messages_loop_py"),
+    ("sockets.objects", "sockets.receiving"),
+    ("asyncio.objects", "asyncio.stream"),
     ("asyncio.back_pressure", "asyncio.protocol"),
     ("asyncio.sending", "asyncio.protocol"),
     ("asyncio.tls", "asyncio.stream"),
@@ -228,10 +234,16 @@ def test_the_walk_finds_imports() -> None:
     )
 
 
+_SPLITTER_PARTS = ("splitter", "object_messages", "frame_reader", "fields", "spans")
+
+
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
-        ("_splitter", ["_splitter_py", "_frame_reader_py", "_fields_py", "_spans_py"]),
+        (
+            "_splitter",
+            [f"_{part}_py" for part in _SPLITTER_PARTS],
+        ),
         ("_encoder", ["_encoder_py"]),
     ],
 )

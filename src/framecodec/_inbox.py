@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Protocol, final
 
 from . import _error_texts, errors
 from ._kept_headers import frames_as_travelled
+from ._layout import plain_codec
 from .splitter import Splitter
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class Inbox:
     """The ready messages and unfinished bytes of one connection.
 
     Args:
-        codec: The shape of the frames.
+        codec: The shape of the frames. The messages are bytes, also where it has objects.
         ready: The queue for ready messages; None where the owner delivers them itself.
         message_timeout: Seconds from a message's first byte to its last in which the owner
             receives; None for no limit.
@@ -219,7 +220,7 @@ class Inbox:
     def new_splitter(self, stream_offset: int) -> Splitter:
         """Return a splitter as this inbox needs it, for the stream from this position on."""
         return Splitter(
-            self.codec,
+            plain_codec(self.codec),
             on_oversize=self._on_oversize,
             stream_offset=stream_offset,
             keep_headers=self._keep_headers,

@@ -16,11 +16,13 @@ from ._custom_header import read_header
 from ._layout import CUSTOM, HasLayout, Layout, layout_of
 from .splitter import Encoder, Splitter
 
-__all__ = ["frame_as_travelled", "frames_as_travelled"]
+__all__ = ["Described", "frame_as_travelled", "frames_as_travelled"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Described:
+class Described:
+    """What an encoder and a splitter need of a codec."""
+
     layout: Layout
 
 
@@ -37,7 +39,7 @@ def frame_as_travelled(codec: HasLayout | Layout, message: Any, header: bytes | 
         InvalidFrameError: ``parse`` of a custom codec gives another result for the same bytes.
     """
     if isinstance(codec, Layout):
-        codec = _Described(codec)
+        codec = Described(codec)
     if header is None:
         encoded: bytes = Encoder(codec).encode(message)
         return encoded

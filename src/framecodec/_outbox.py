@@ -31,6 +31,8 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, final
 
+from ._layout import plain_codec
+
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
@@ -59,7 +61,7 @@ class Outbox:
     """The unsent bytes of one connection.
 
     Args:
-        codec: The shape of the frames.
+        codec: The shape of the frames. The messages are bytes, also where it has objects.
     """
 
     __slots__ = (
@@ -74,6 +76,7 @@ class Outbox:
     )
 
     def __init__(self, codec: Codec) -> None:
+        codec = plain_codec(codec)
         self._encode = codec.encode
         self._encode_small = codec._encoder.encode_small
         self._frame_parts = codec.frame_parts

@@ -83,7 +83,7 @@ from collections.abc import Sequence
 from . import _error_texts, errors
 from ._bytes_like import view_bytes
 from ._custom_header import read_header
-from ._encoder import Encoder  # no-cython-lint: this module offers a whole engine
+from ._encoder import Encoder, ObjectEncoder  # no-cython-lint: this module offers an engine
 from ._header_block import read_lines
 from ._layout import layout_of
 from ._likely_causes import SAMPLE_SIZE
@@ -332,6 +332,9 @@ cdef class Splitter:
     cdef bint _lost  # after an error: no memory for _not_taken
     cdef bint _detached
     cdef bint _busy  # inside a call during which other code may run
+    cdef object _objects  # the functions of a codec whose messages are objects, or None, ...
+    cdef object _loads  # ... and the one that makes objects
+    cdef object _held  # what follows a refused message, or None
 
     def __cinit__(
         self, codec, *, raw=False, on_oversize="raise", stream_offset=0, keep_headers=False
@@ -347,6 +350,11 @@ cdef class Splitter:
         self._stream_offset = offset
         self._raw = bool(raw)
         self._skip = on_oversize == "skip"
+        if not raw:
+            self._objects = objects = getattr(codec, "_objects", None)
+            if objects is not None:
+                self._loads = objects.loads
+                keep_headers = True
         self._keep_headers = keep_headers and not raw and not layout.canonical
         if self._keep_headers:
             self._headers = []
@@ -375,10 +383,12 @@ cdef class Splitter:
 
         Returns:
             The messages that were completed, in order: `bytes`, or the objects of the codec's
-            ``specials``. Messages before a bad frame are returned first; the error is then in
-            `error`, and raised by the next call.
+            ``specials``, or those that ``Codec.with_objects`` makes. Messages before a bad frame
+            are returned first; the error is then in `error`, and raised by the next call.
 
         Raises:
+            InvalidMessageError: A codec with objects refuses a message. The bytes are taken, and
+                ``feed(b"")`` returns the messages after it.
             FrameError: The stream is broken. Every later call raises the same error.
             TypeError, BufferError: `data` is not a contiguous bytes-like object; nothing was taken.
             ValueError: The splitter is detached.
@@ -386,12 +396,17 @@ cdef class Splitter:
         # Before any look at the state: before Python 3.12 the allocation may collect garbage, whose
         # finalizers may call in here.
         cdef list messages = []
+        if self._loads is not None:
+            return self._take_objects(data, messages, True)
+        self._feed_any(data, messages)
+        return messages
+
+    cdef inline int _feed_any(self, data, list messages) except -1:
         if PyBytes_CheckExact(data):
             self._check_ready()
             self._take(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), messages)
-            return messages
-        self._feed_buffer(data, messages)
-        return messages
+            return 0
+        return self._feed_buffer(data, messages)
 
     cdef int _feed_buffer(self, data, list messages) except -1:
         cdef Py_buffer view
@@ -514,9 +529,15 @@ cdef class Splitter:
             ValueError: There is no such buffer, `count` does not fit it, or the splitter is
                 detached.
         """
+        cdef list messages = []  # first, as in feed()
+        if self._loads is not None:
+            return self._take_objects(count, messages, False)
+        self._buffer_updated_any(count, messages)
+        return messages
+
+    cdef inline int _buffer_updated_any(self, count, list messages) except -1:
         number = count if PyLong_CheckExact(count) else operator.index(count)
         cdef Py_ssize_t size = _clipped_index(number)
-        cdef list messages = []  # first, as in feed()
         cdef int given = self._given
         self._check_usable()
         if given == NOTHING:
@@ -524,11 +545,9 @@ cdef class Splitter:
         if size < 0 or size > self._given_size:
             raise _error_texts.updated_beyond_buffer(number, self._given_size)
         if given == MESSAGE_MEMORY:
-            self._take_from_memory(size, messages)
-            return messages
+            return self._take_from_memory(size, messages)
         self._given = NOTHING
-        self._take(<const uint8_t*>PyByteArray_AS_STRING(self._buffer), size, messages)
-        return messages
+        return self._take(<const uint8_t*>PyByteArray_AS_STRING(self._buffer), size, messages)
 
     cdef int _take_from_memory(self, Py_ssize_t size, list messages) except -1:
         """Count bytes that the caller has written into the message itself."""
@@ -554,6 +573,8 @@ cdef class Splitter:
 
         Raises:
             IncompleteFrameError: It ended inside a frame. Every later call raises the same error.
+                Where messages after a refused one are undelivered, ``feed(b"")`` returns those
+                first, and raises this error after them.
             FrameError: It was broken before.
             ValueError: The splitter is detached.
         """
@@ -566,7 +587,8 @@ cdef class Splitter:
             self._fail(error, NULL, 0, 0)
         finally:
             self._busy = False
-        raise error
+        if self._held is None:
+            raise error
 
     def detach(self):
         """End the splitter and return its unread bytes, for another protocol.
@@ -585,13 +607,15 @@ cdef class Splitter:
         self._busy = True  # as in feed_eof()
         try:
             unfinished = self._unfinished()
+            if self._held is not None:
+                unfinished = self._held.travelled(unfinished) + unfinished
             self._detached = True
             self._withdraw_memory()
         finally:
             self._busy = False
         self._forget()
         self._not_taken = self._surplus_bytes = b""
-        self._buffer = self._buffer_view = None
+        self._buffer = self._buffer_view = self._held = None
         self._given = NOTHING
         return unfinished
 
@@ -665,8 +689,8 @@ cdef class Splitter:
 
     @property
     def error(self):
-        """The error that ended the stream, or None."""
-        return self._error
+        """The error that ended the stream, or that the next call raises for a message; or None."""
+        return self._error if self._held is None else self._held.error
 
     @property
     def skipped(self):
@@ -682,6 +706,73 @@ cdef class Splitter:
         frame from it. None for other codecs, whose messages have one frame, and with ``raw=True``.
         """
         return [] if self._headers is not None and self._headers_are_old else self._headers
+
+    # --- messages that are objects: `_object_messages_py` -------------------------------------------
+
+    cdef list _take_objects(self, argument, list messages, bint by_feed):
+        """Take bytes by a method, and return the objects of its messages."""
+        if self._busy:
+            raise _error_texts.reentered()
+        if self._held is None or self._error is None:
+            try:
+                if by_feed:
+                    self._feed_any(argument, messages)
+                else:
+                    self._buffer_updated_any(argument, messages)
+            except BaseException:
+                if self._held is None or self._error is None:
+                    raise
+        return self._load(messages)
+
+    cdef list _load(self, list messages):
+        """Return the objects of messages, up to a refused one; hold the others."""
+        cdef Py_ssize_t index = 0
+        loads, held = self._loads, self._held
+        self._busy = True
+        try:
+            if held is not None:
+                return self._load_held(held, messages)
+            for index in range(len(messages)):
+                messages[index] = loads(messages[index])
+        except BaseException as cause:
+            if held is not None:
+                raise
+            self._hold(cause, messages, index)
+        finally:
+            self._busy = False
+        return messages
+
+    cdef list _load_held(self, held, list messages):
+        if messages:
+            held.add(self, messages, self.headers)
+        try:
+            objects = held.take()
+        finally:
+            if not held:
+                self._held = None
+        if not objects and self._error is not None:
+            raise self._error.with_traceback(None)
+        return objects
+
+    cdef int _hold(self, cause, list messages, Py_ssize_t index) except -1:
+        """Hold the messages from a refused one on; raise if no message comes before it."""
+        headers = self.headers
+        try:
+            held = self._objects.hold(self._layout)
+            held.add(
+                self,
+                messages[index:],
+                None if headers is None else headers[index : len(messages)],
+            )
+            held.refuse(cause)
+        except BaseException as error:  # the messages are lost
+            self._error = error
+            raise
+        self._held = held
+        del messages[index:]
+        if not index:
+            messages += self._load_held(held, [])
+        return 0
 
     # --- taking a chunk ---------------------------------------------------------------------------
 
@@ -1919,6 +2010,7 @@ def scan(codec, data, *, raw=False):
     splitter._spans = spans = Spans(view)
     spans._growing = True
     splitter._plain = False
+    splitter._loads = None
     splitter._busy = True  # a user's parse() that finds it cannot feed it
     PyObject_GetBuffer(view, &buffer, PyBUF_SIMPLE)
     try:

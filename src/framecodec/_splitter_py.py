@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, SupportsIndex, final
 from . import _error_texts, errors
 from ._bytes_like import view_bytes
 from ._encoder_py import Encoder as Encoder  # this module offers a whole engine
-from ._frame_reader_py import IN_HEADER, IN_PADDING, SLICE_SIZE, FrameReader, describe_pending
+from ._encoder_py import ObjectEncoder as ObjectEncoder
+from ._frame_reader_py import IN_HEADER, IN_PADDING, SLICE_SIZE, describe_pending
 from ._layout import HasLayout, layout_of
+from ._object_messages_py import ObjectMessages
 from ._spans_py import Spans
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ _LARGEST_BUFFER_SIZE = 1024 * 1024
 
 
 @final
-class Splitter(FrameReader):
+class Splitter(ObjectMessages):
     """The receiving state of one connection: bytes in any chunks in, messages out.
 
     Args:
@@ -54,11 +56,8 @@ class Splitter(FrameReader):
 
     __slots__ = (
         "_buffer",
-        "_busy",
         "_detached",
-        "_error",
         "_given",
-        "_lock",
         "_lost",
         "_not_taken",
     )
@@ -80,6 +79,9 @@ class Splitter(FrameReader):
         offset = operator.index(stream_offset)
         if not 0 <= offset <= 1 << 62:
             raise _error_texts.bad_stream_offset(offset)
+        self._objects = objects = None if raw else getattr(codec, "_objects", None)
+        self._held = None
+        keep_headers = keep_headers or objects is not None
         super().__init__(layout, bool(raw), on_oversize == "skip", offset, keep_headers)
         # What get_buffer() gives: an export of it, so that no caller resizes it.
         self._buffer: memoryview | None = None
@@ -101,14 +103,18 @@ class Splitter(FrameReader):
 
         Returns:
             The messages that were completed, in order: `bytes`, or the objects of the codec's
-            ``specials``. Messages before a bad frame are returned first; the error is then in
-            `error`, and raised by the next call.
+            ``specials``, or those that ``Codec.with_objects`` makes. Messages before a bad frame
+            are returned first; the error is then in `error`, and raised by the next call.
 
         Raises:
+            InvalidMessageError: A codec with objects refuses a message. The bytes are taken, and
+                ``feed(b"")`` returns the messages after it.
             FrameError: The stream is broken. Every later call raises the same error.
             TypeError, BufferError: `data` is not a contiguous bytes-like object; nothing was taken.
             ValueError: The splitter is detached.
         """
+        if self._objects is not None:
+            return self._take_objects(self.feed, data)
         if type(data) is not bytes:
             # Released even where an error keeps this call's frame alive.
             try:
@@ -222,6 +228,8 @@ class Splitter(FrameReader):
             ValueError: There is no such buffer, `count` does not fit it, or the splitter is
                 detached.
         """
+        if self._objects is not None:
+            return self._take_objects(self.buffer_updated, count)
         size = operator.index(count)
         messages: list[Any] = []
         taken, buffer = False, None
@@ -250,6 +258,8 @@ class Splitter(FrameReader):
 
         Raises:
             IncompleteFrameError: It ended inside a frame. Every later call raises the same error.
+                Where messages after a refused one are undelivered, ``feed(b"")`` returns those
+                first, and raises this error after them.
             FrameError: It was broken before.
             ValueError: The splitter is detached.
         """
@@ -272,7 +282,8 @@ class Splitter(FrameReader):
             return
         error = _error_texts.incomplete_frame(self._pending_frame())
         self._fail(error, b"", 0)
-        raise error
+        if self._held is None:
+            raise error
 
     def detach(self) -> bytes:
         """End the splitter and return its unread bytes, for another protocol.
@@ -293,6 +304,8 @@ class Splitter(FrameReader):
                     raise _error_texts.detached()
                 self._busy = begun = True  # as in feed_eof()
                 unfinished = self._unfinished()
+                if self._held is not None:
+                    unfinished = self._held.travelled(unfinished) + unfinished
                 header, piece = bytearray(), bytearray()
                 pieces: list[bytes] = []
         except BaseException:  # also from releasing the lock: the call can be repeated
@@ -302,7 +315,7 @@ class Splitter(FrameReader):
         self._header, self._piece, self._pieces = header, piece, pieces
         self._phase, self._pending, self._given = IN_HEADER, 0, _NOTHING
         self._not_taken = self._surplus_bytes = b""
-        self._buffer = None
+        self._buffer = self._held = None
         self._detached = True
         self._busy = False
         return unfinished
@@ -354,8 +367,8 @@ class Splitter(FrameReader):
 
     @property
     def error(self) -> BaseException | None:
-        """The error that ended the stream, or None."""
-        return self._error
+        """The error that ended the stream, or that the next call raises for a message; or None."""
+        return self._error if self._held is None else self._held.error
 
     @property
     def skipped(self) -> int:
@@ -477,6 +490,7 @@ def scan(codec: HasLayout, data: Buffer, *, raw: bool = False) -> Spans:
     splitter._spans = spans = Spans(view)
     spans._growing = True
     splitter._unpack = None
+    splitter._objects = None
     splitter._busy = True  # a user's parse() that finds it cannot feed it
     try:
         for pos in range(0, len(view), SLICE_SIZE):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack, final
 from . import _error_texts, errors
 from ._files import read_messages, write_messages
 from ._layout import Layout, not_a_codec
+from ._objects import ObjectConstructors, ObjectFunctions
 from ._parameters import (
     COMMON_DEFAULTS,
     DEFAULT_MAX_MESSAGE_SIZE,
@@ -30,7 +31,7 @@ __all__ = ["DEFAULT_CODEC", "DEFAULT_MAX_MESSAGE_SIZE", "Codec", "check_codec"]
 
 
 @final
-class Codec:
+class Codec(ObjectConstructors):
     """The shape of a length-prefixed frame.
 
     A message is its frame without the parts that the codec owns: magic, length field and trailer::
@@ -269,7 +270,11 @@ class Codec:
             TypeError: The constructor has no such parameter.
             ValueError, TypeError: As for the constructor.
         """
-        return self._from_parameters(self.kind, {**self.parameters, **changes})
+        codec = self._from_parameters(self.kind, {**self.parameters, **changes})
+        functions = self._objects
+        if functions is None:
+            return codec
+        return codec._with_functions(functions.made_by, *functions.arguments)  # type: ignore[no-any-return]
 
     # --- verbs ------------------------------------------------------------------------------------
 
@@ -438,6 +443,7 @@ class Codec:
     def _key(self) -> tuple[Any, ...]:
         return (
             self.kind,
+            self._objects,
             *(
                 frozenset(value.items()) if isinstance(value, Mapping) else value
                 for value in self.parameters.values()
@@ -464,6 +470,8 @@ class Codec:
             name: dict(value) if isinstance(value, Mapping) else value
             for name, value in self.parameters.items()
         }
+        if self._objects is not None:
+            return _unpickle, (self.kind, parameters, self._objects)
         return _unpickle, (self.kind, parameters)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
@@ -473,8 +481,13 @@ class Codec:
         raise AttributeError(f"a codec is frozen; its {name} cannot be deleted")
 
 
-def _unpickle(kind: str, parameters: dict[str, Any]) -> Codec:
-    return Codec._from_parameters(kind, parameters)
+def _unpickle(
+    kind: str, parameters: dict[str, Any], functions: ObjectFunctions | None = None
+) -> Codec:
+    codec = Codec._from_parameters(kind, parameters)
+    if functions is None:
+        return codec
+    return codec._with_functions(functions.made_by, *functions.arguments)  # type: ignore[no-any-return]
 
 
 # --- what only errors and repr() need -------------------------------------------------------------
@@ -550,4 +563,5 @@ def _constructor_call(codec: Codec) -> str:
             arguments.append(shown)
         elif value != defaults[name]:
             arguments.append(f"{name}={shown}")
-    return f"Codec.{codec.kind}({', '.join(arguments)})"
+    objects = "" if codec._objects is None else f".{codec._objects!r}"
+    return f"Codec.{codec.kind}({', '.join(arguments)}){objects}"

@@ -12,6 +12,7 @@ __all__ = [
     "IdleTimeoutError",
     "IncompleteFrameError",
     "InvalidFrameError",
+    "InvalidMessageError",
     "MessageTimeoutError",
     "MessageTooLargeError",
     "TruncatedDatagramError",
@@ -63,6 +64,28 @@ class MessageTooLargeError(FrameError):
 
 class InvalidFrameError(FrameError):
     """Bytes are not a frame of the codec: an invalid length, a wrong magic or trailer."""
+
+
+class InvalidMessageError(FrameError):
+    """The function that turns messages into objects has refused one; see `Codec.with_objects`.
+
+    Its frame was whole, so the stream is not broken: the next message can be received. What the
+    function raised is the ``__cause__``.
+
+    Attributes:
+        size: The message's size, in bytes.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        size: int = 0,
+        stream_offset: int | None = None,
+        header: bytes = b"",
+    ) -> None:
+        super().__init__(message, stream_offset=stream_offset, header=header)
+        self.size = size
 
 
 class IncompleteFrameError(FrameError, EOFError):

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from . import _engine
 
-__all__ = ["ACCELERATED", "FALLBACK_REASON", "Encoder", "Spans", "Splitter", "scan"]
+__all__ = [
+    "ACCELERATED",
+    "FALLBACK_REASON",
+    "Encoder",
+    "ObjectEncoder",
+    "Spans",
+    "Splitter",
+    "scan",
+]
 
 ACCELERATED = _engine.ACCELERATED
 FALLBACK_REASON = _engine.FALLBACK_REASON
 """Why the compiled engine is not in use; None where it is."""
 
 Encoder = _engine.encoder.Encoder
+ObjectEncoder = _engine.encoder.ObjectEncoder
 Spans = _engine.splitter.Spans
 Splitter = _engine.splitter.Splitter
 scan = _engine.splitter.scan

@@ -9,7 +9,10 @@ from types import ModuleType
 import pytest
 
 import framecodec._inbox
+import framecodec._objects
 import framecodec.asyncio
+import framecodec.asyncio.objects
+import framecodec.asyncio.protocol
 import framecodec.codec
 import framecodec.sockets
 import framecodec.sockets.connection
@@ -29,11 +32,14 @@ def codecs_use(engine: ModuleType) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("Encoder", "Splitter", "scan"):
             patch.setattr(framecodec.codec, name, getattr(engine, name))
+        for name in ("Encoder", "ObjectEncoder", "Splitter"):
+            patch.setattr(framecodec._objects, name, getattr(engine, name))
         for module in (framecodec._inbox, framecodec.asyncio.datagrams):
             patch.setattr(module, "Splitter", engine.Splitter)
         if engine.__name__ == ENGINES["python"]:
             for module in (framecodec.sockets.connection, framecodec.sockets.wire):
                 patch.setattr(module, "_fast_path", sockets_fast_path_py)
-            for module in (framecodec.asyncio.sending, framecodec.asyncio.stream):
+            parts = (framecodec.asyncio.objects, framecodec.asyncio.protocol)
+            for module in (framecodec.asyncio.sending, framecodec.asyncio.stream, *parts):
                 patch.setattr(module, "fast_path", asyncio_fast_path_py)
         yield

@@ -16,14 +16,19 @@ import functools
 import logging
 import traceback
 from collections.abc import Callable, Iterable
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from .. import _error_texts, errors
+from .._engine import asyncio_fast_path as fast_path
 from .._inbox import Inbox
+from .._objects import end_of_frames, frame_starts, is_refusal, refused
 from ..codec import DEFAULT_CODEC, Codec
 from .sending import SendSide
 from .time_limits import PeerTimer
 from .transport import ProtocolTransport, is_uvloops
+
+if TYPE_CHECKING:
+    from .._objects import ObjectFunctions
 
 __all__ = ["FrameProtocol"]
 
@@ -104,10 +109,12 @@ class FrameProtocol(asyncio.BufferedProtocol):
     __slots__ = (
         "__weakref__",
         "_inbox",
+        "_objects",
         "_peer_timer",
         "_read_size",
         "_receiving",
         "_receiving_failed",
+        "_send",
         "_sending",
         "codec",
     )
@@ -127,7 +134,10 @@ class FrameProtocol(asyncio.BufferedProtocol):
         idle_timeout: float | None = None,
     ) -> None:
         self._inbox = inbox = Inbox(
-            codec, message_timeout=message_timeout, idle_timeout=idle_timeout
+            codec,
+            message_timeout=message_timeout,
+            idle_timeout=idle_timeout,
+            keep_headers=getattr(codec, "_objects", None) is not None,
         )
         self._peer_timer = (
             PeerTimer(inbox, self._end_receiving, receiving=self._always_receives)
@@ -139,8 +149,14 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self._read_size = _FIRST_READ_SIZE
         self._receiving = False  # bytes were read, and their messages are not delivered yet
         self._receiving_failed = False  # the bytes that are still read are ignored
+        self._send = self._sending.batch.send
+        functions = codec._objects
+        self._objects = functions
+        """What a codec with objects needs; None for messages that are bytes."""
+        if functions is not None:
+            self._send = fast_path.ObjectSender(functions.dumps, self._send).send
         if type(self).send is FrameProtocol.send and hasattr(self, "__dict__"):
-            self.send = self._sending.batch.send  # type: ignore[method-assign]
+            self.send = self._send  # type: ignore[method-assign]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -186,6 +202,17 @@ class FrameProtocol(asyncio.BufferedProtocol):
         Args:
             messages: The messages in order; the list belongs to this method.
         """
+
+    def message_invalid(self, error: errors.InvalidMessageError) -> None:
+        """Handle a message that a codec with objects refuses; the default closes the connection.
+
+        It is called between the messages before and after that one. Override it to go on.
+
+        Args:
+            error: What is wrong; by default, `connection_lost` gets it.
+        """
+        self._receiving_failed = True
+        self._end_receiving(error.with_traceback(None))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start: the connection is open, and `transport` is set."""
@@ -238,7 +265,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
             ConnectionError: The connection is closed or lost.
             RuntimeError: The connection belongs to an event loop in another thread.
         """
-        self._sending.batch.send(message)
+        self._send(message)
 
     def send_many(self, messages: Iterable[object], /) -> None:
         """Send many messages, all or none.
@@ -252,6 +279,10 @@ class FrameProtocol(asyncio.BufferedProtocol):
             ConnectionError: The connection is closed or lost.
             RuntimeError: The connection belongs to an event loop in another thread.
         """
+        functions = self._objects
+        if functions is not None:
+            dumps = functions.dumps
+            messages = [dumps(message) for message in messages]
         self._sending.put_many(messages)
 
     # --- the connection's life --------------------------------------------------------------------
@@ -366,15 +397,58 @@ class FrameProtocol(asyncio.BufferedProtocol):
         if not (sending.closing or sending.lost):
             sending.flush_scheduled = True
             sending.batch.fast_size = sending.fast_size
-        self._receiving = False  # no call from here to the user's own function
         try:
-            self.messages_received(messages)
+            if self._objects is not None:
+                self._deliver_objects(messages, self._objects)
+            else:
+                self._receiving = False  # no call from here to the user's own function
+                self.messages_received(messages)
         finally:
             if not flush_scheduled:
                 if sending.lost:
                     sending.batch.fast_size = 0
                 else:
                     sending.flush()
+
+    def _deliver_objects(self, messages: list[Any], functions: ObjectFunctions) -> None:
+        """Deliver the objects of messages, each refused one as an error in its place."""
+        loads, sending = functions.loads, self._sending
+        start = 0
+        starts: list[int] | None = None
+        while start < len(messages):
+            objects: list[Any] = []
+            error: errors.InvalidMessageError | None = None
+            self._receiving = True
+            for position in range(start, len(messages)):
+                try:
+                    objects.append(loads(messages[position]))
+                except Exception as cause:
+                    if not is_refusal(cause):
+                        raise
+                    if starts is None:
+                        starts = self._frame_starts(messages)
+                    error = self._refused(cause, messages[position], starts[position], position)
+                    break
+            start += len(objects) + 1
+            self._receiving = False
+            if objects:
+                self.messages_received(objects)
+            if error is None or sending.closing or sending.lost:
+                return
+            self.message_invalid(error)
+            if sending.closing or sending.lost:
+                return
+
+    def _frame_starts(self, messages: list[Any]) -> list[int]:
+        splitter, layout = self._inbox.splitter, self.codec.layout
+        return frame_starts(layout, end_of_frames(splitter, layout), messages, splitter.headers)
+
+    def _refused(
+        self, cause: BaseException, message: Any, start: int, position: int
+    ) -> errors.InvalidMessageError:
+        headers = self._inbox.splitter.headers
+        header = None if headers is None else headers[position]
+        return refused(cause, message, start, header, self.codec.layout)
 
     def _fail_receiving(self, error: BaseException) -> None:
         """End receiving; the messages before the error are delivered."""

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _error_texts
 from .._engine import asyncio_fast_path as fast_path
-from .._layout import CUSTOM
+from .._layout import CUSTOM, plain_codec
 from .._outbox import GATHER_SIZE, Outbox
 from .transport import ProtocolTransport, is_vectored
 
@@ -82,7 +82,8 @@ class SendSide:
 
     def __init__(self, protocol: FrameProtocol, codec: Codec) -> None:
         self._protocol = protocol
-        self.codec = codec
+        self.codec = codec = plain_codec(codec)
+        """The shape of the frames; the messages are bytes, also where the codec has objects."""
         self._encode_many = codec.encode_many
         self.batch = fast_path.SendBatch(self, _BATCH_SIZE)
         """Small messages of this iteration of the loop."""

@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import _error_texts, errors
 from .._engine import asyncio_fast_path as fast_path
+from .._objects import end_of_frames
 from ..codec import Codec
 from .back_pressure import WaitingSendSide
+from .objects import ObjectCalls, Origin
 from .protocol import FrameProtocol
 from .sending import SendSide
 from .tls import start_tls
@@ -63,6 +65,7 @@ class StreamProtocol(FrameProtocol):
         "_user_paused",
         "_waiter",
         "batches",
+        "head_origin",
         "is_server",
         "messages",
         "stream",
@@ -81,8 +84,11 @@ class StreamProtocol(FrameProtocol):
         idle_timeout: float | None = None,
     ) -> None:
         super().__init__(codec, message_timeout=message_timeout, idle_timeout=idle_timeout)
-        self.batches: deque[tuple[list[Any], int]] = deque()
-        """The messages of each read, and what they count in `_held`."""
+        self.batches: deque[tuple[list[Any], int, Origin]] = deque()
+        """The messages of each read, what they count in `_held`, and where they were in the stream,
+        if the codec has objects."""
+        self.head_origin: Origin = None
+        """The same for `messages.head`."""
         self._head_size = 0  # what `messages.head` counts in `_held`
         self._held = 0  # bytes held for recv, as _HIGH_WATER counts them
         self._taken = 0  # stream position up to which messages were counted
@@ -92,7 +98,7 @@ class StreamProtocol(FrameProtocol):
         self._on_connection = on_connection
         self.is_server = on_connection is not None
         """This side accepted the connection."""
-        self.stream = FrameStream(self)
+        self.stream = FrameStream(self) if self._objects is None else ObjectStream(self)
         """The stream that the user sees."""
         self.messages = fast_path.MessageIterator(self.stream, self.release_head)
         """The stream's iterator."""
@@ -115,7 +121,11 @@ class StreamProtocol(FrameProtocol):
         messages.reverse()
         taken = self._inbox.splitter.stream_offset
         size = taken - self._taken + _MESSAGE_COST * len(messages)
-        self.batches.append((messages, size))
+        origin: Origin = None
+        if self._objects is not None:
+            splitter = self._inbox.splitter
+            origin = (end_of_frames(splitter, self.codec.layout), splitter.headers)
+        self.batches.append((messages, size, origin))
         self._taken = taken
         self._held += size
         sending = self._sending
@@ -252,14 +262,14 @@ class StreamProtocol(FrameProtocol):
         """Move the next batch to `messages.head`, if that is empty."""
         batches = self.batches
         if batches and not self.messages.head:
-            self.messages.head, self._head_size = batches[0]
+            self.messages.head, self._head_size, self.head_origin = batches[0]
             del batches[0]
 
     def take_all(self) -> list[Any]:
         """Return all messages that are there, in order."""
         messages = self.messages
         no_messages: list[Any] = []
-        no_batches: deque[tuple[list[Any], int]] = deque()
+        no_batches: deque[tuple[list[Any], int, Origin]] = deque()
         head, batches, held, head_size = (
             messages.head,
             self.batches,
@@ -300,7 +310,7 @@ class StreamProtocol(FrameProtocol):
                 raise
 
 
-def _in_order(batch: tuple[list[Any], int]) -> list[Any]:
+def _in_order(batch: tuple[list[Any], int, Origin]) -> list[Any]:
     return batch[0][::-1]
 
 
@@ -361,7 +371,7 @@ class FrameStream:
     def pending_messages(self) -> int:
         """The number of messages that `recv` would return without a wait."""
         protocol = self._protocol
-        return len(protocol.messages.head) + sum(len(messages) for messages, _ in protocol.batches)
+        return len(protocol.messages.head) + sum(len(batch[0]) for batch in protocol.batches)
 
     @property
     def pending_send(self) -> int:
@@ -554,3 +564,7 @@ class FrameStream:
             self._sending.close_now()
         else:
             await self.aclose()
+
+
+class ObjectStream(ObjectCalls, FrameStream):
+    """A `FrameStream` whose codec has objects."""

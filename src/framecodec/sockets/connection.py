@@ -34,6 +34,7 @@ from .._states import ReceiveState, SendState, SocketState
 from ..codec import DEFAULT_CODEC, Codec, check_codec
 from . import _fast_path_py, files
 from .base import SocketWrapper, check_timeout, locked_to_close, mark_started
+from .objects import ObjectCalls
 from .receiving import ReceiveSide
 from .sending import SendSide
 from .wire import Wire
@@ -43,7 +44,6 @@ __all__ = ["FrameSocket"]
 _Socket: TypeAlias = socket.socket  # for classes that have an attribute `socket`
 
 
-@final
 class FrameSocket(SocketWrapper):
     """Whole messages over one connected stream socket.
 
@@ -106,6 +106,8 @@ class FrameSocket(SocketWrapper):
         self._sending = SendSide(self._wire, codec, fast_path)
         self._receiver = self._receiving.receiver
         self._sender = self._sending.sender
+        if codec._objects is not None:
+            self.__class__ = ObjectSocket
         self.settimeout(sock.gettimeout())
 
     # --- receiving --------------------------------------------------------------------------------
@@ -275,9 +277,9 @@ class FrameSocket(SocketWrapper):
                 or a pipe or a Python object gives less than `size`, the frame cannot be finished:
                 this and every later call raises an `OSError`.
         """
-        outgoing = files.OutgoingFile.open(file, size, self.codec)
+        outgoing = files.OutgoingFile.open(file, size, self._sending.codec)
         if isinstance(outgoing, bytes):
-            self.send(outgoing)
+            FrameSocket.send(self, outgoing)
         else:
             self._sending.send_file(outgoing)
 
@@ -448,6 +450,13 @@ class FrameSocket(SocketWrapper):
     def __repr__(self) -> str:
         state = f"fd={self.fileno()}" if self._state is SocketState.OPEN else "closed"
         return f"<FrameSocket {state}, {self.codec!r}>"
+
+
+@final
+class ObjectSocket(ObjectCalls, FrameSocket):
+    """A `FrameSocket` whose codec has objects; it becomes one when it gets such a codec."""
+
+    __slots__ = ()
 
 
 def _check_stream_socket(sock: Any) -> None:

@@ -11,6 +11,7 @@ from .._inbox import Inbox
 from .._states import ReceiveState
 from . import _fast_path_py
 from .base import is_unix
+from .objects import ObjectSide
 from .waiting import READ, wait
 from .wire import Intake, Wire, is_time_out
 
@@ -72,6 +73,7 @@ class ReceiveSide:
         "inbox",
         "intake",
         "lock",
+        "objects",
         "on_oversize",
         "read_ahead",
         "read_size",
@@ -99,6 +101,9 @@ class ReceiveSide:
             on_oversize=on_oversize,
             keep_headers=True,
         )
+        functions = codec._objects
+        self.objects: Any = None if functions is None else ObjectSide(functions)
+        """What a codec with objects needs; None for messages that are bytes."""
         self.on_oversize = on_oversize
         self.fast_path = fast_path
         self.lock = fast_path.Lock()

@@ -7,6 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, final
 
 from .. import _error_texts
+from .._layout import plain_codec
 from .._outbox import Outbox
 from .._states import SendState
 from . import _fast_path_py
@@ -39,7 +40,8 @@ class SendSide:
 
     def __init__(self, wire: Wire, codec: Codec, fast_path: Any) -> None:
         self.wire = wire
-        self.codec = codec
+        self.codec = codec = plain_codec(codec)
+        """The shape of the frames; the messages are bytes, also where the codec has objects."""
         self.lock = fast_path.Lock()
         self.guard: Any = self.lock
         """The lock as a context manager that waits no longer than the time-out."""
