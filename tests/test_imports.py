@@ -27,6 +27,7 @@ LAYERS = [
     {
         "_bytes_like.py": "the memory of a bytes-like object",
         "_layout.py": "a frame's shape as plain numbers, for the engines",
+        "_peers.py": "the name of a connection's peer, in errors, logs and `repr`",
         "errors.py": "the exceptions that users catch",
     },
     {"_likely_causes.py": "guesses why a peer's bytes are not the frames that the codec expects"},
@@ -36,7 +37,7 @@ LAYERS = [
         "_shapes.py": "parse and build functions of the formats whose shape needs code",
         "sockets/waiting.py": "wait for a socket until a deadline",
         "_text_shapes.py": "parse and build functions of text protocols",
-        "serving/log.py": "what the servers log",
+        "_log.py": "what servers, listeners and observers log",
         "asyncio/waiters.py": "futures that tasks wait for: until the peer takes more, or the end",
     },
     {
@@ -54,6 +55,7 @@ LAYERS = [
         "_spans_py.py": "the positions of frames in a buffer, in Python",
     },
     {"_frame_reader_py.py": "the parsing part of the splitter, in Python"},
+    {"_keeping_reader_py.py": "unread bytes: one message a call, errors, switching, in Python"},
     {"_object_messages_py.py": "messages that are objects, in the splitter in Python"},
     {
         "_splitter.pyx": "bytes to messages, compiled",
@@ -68,10 +70,18 @@ LAYERS = [
     {"_objects.py": "messages that are objects: codecs made by `with_objects`"},
     {"codec.py": "`Codec`: constructors and verbs"},
     {
+        "_observer.py": "observers, and the splitter of a connection that has one",
+        "_unframed.py": "received bytes that are not parsed, between frames",
+    },
+    {
         "_inbox.py": "the receive side of a connection: messages, its end, the peer's time limits",
         "_catalogue.py": "the class of the catalogue and its rows",
         "_outbox.py": "messages that were accepted for sending and are still unsent",
         "_datagrams.py": "messages in datagrams: pack, split, largest size",
+    },
+    {
+        "_addresses.py": "the forms of an address that connects or listens",
+        "_options.py": "the options of a connection, checked",
     },
     {"_formats/": "the rows of the catalogue: name, codec, description, specification"},
     {"catalogue.py": "`formats`: the known protocols, a table"},
@@ -88,20 +98,25 @@ LAYERS = [
         "asyncio/transport.py": "the transport that a protocol's user sees",
         "sockets/_fast_path.pyx": "the fast path of a message through a socket, compiled",
         "sockets/_fast_path_py.py": "the same in Python",
+        "sockets/accept_pause.py": "the pauses of a listener whose `accept` fails",
         "sockets/base.py": "the part of a socket's interface that all wrappers share",
     },
     {
-        "serving/common.py": "what the servers share: addresses, observers, faults",
+        "serving/common.py": "what the servers share: arguments, their end, faults",
         "asyncio/sending.py": "the send side: messages → batch → outbox → transport",
         "sockets/datagrams.py": "`DatagramSocket`",
         "sockets/wire.py": "one system call, plain or TLS, and what to wait for after it",
     },
     {"sockets/objects.py": "the calls of `FrameSocket` for messages that are objects"},
     {"sockets/receiving.py": "the slow path of receiving: waits, limits, failures"},
-    {"sockets/files.py": "messages from and to files, and into buffers of the caller"},
+    {
+        "sockets/files.py": "messages from and to files, and into buffers of the caller",
+        "sockets/unframed.py": "unframed bytes between the messages",
+    },
     {"sockets/sending.py": "the slow path of sending: waits, unsent bytes"},
+    {"sockets/messages.py": "the calls that receive and send, over a socket or pipes"},
     {"sockets/connection.py": "`FrameSocket`"},
-    {"sockets/connecting.py": "`connect`; addresses"},
+    {"sockets/connecting.py": "`connect`"},
     {"sockets/listener.py": "`listen`, `Listener`; files of Unix sockets"},
     {"sockets/__init__.py": "the public names for blocking sockets"},
     {"datagrams.py": "the public name of `DatagramSocket`"},
@@ -234,7 +249,9 @@ def test_the_walk_finds_imports() -> None:
     )
 
 
-_SPLITTER_PARTS = ("splitter", "object_messages", "frame_reader", "fields", "spans")
+_SPLITTER_PARTS = (
+    *("splitter", "object_messages", "keeping_reader", "frame_reader", "fields", "spans"),
+)
 
 
 @pytest.mark.parametrize(

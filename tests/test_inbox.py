@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from framecodec import Codec
+from framecodec._error_texts import PendingFrame
 from framecodec._inbox import NEED_DATA, Inbox, check_seconds
 from framecodec.errors import (
     IdleTimeoutError,
@@ -186,15 +187,17 @@ class Direct:
     def received(self) -> int:
         return self.count
 
-    def incomplete(self) -> IncompleteFrameError:
-        return IncompleteFrameError("inside a direct message")
+    def pending_frame(self) -> PendingFrame:
+        return PendingFrame(
+            CODEC.layout, "rest", self.count, 9_000_000, self.offset, self.header, b"\0\x09x"
+        )
 
 
 def test_feed_eof_inside_a_direct_message_is_a_broken_end() -> None:
     inbox = new_inbox()
     inbox.direct = Direct()
     inbox.feed_eof()
-    with pytest.raises(IncompleteFrameError, match="inside a direct message"):
+    with pytest.raises(IncompleteFrameError, match="inside the rest after 3 of 9000000 bytes"):
         inbox.take()
 
 
@@ -363,7 +366,7 @@ def test_the_limits_hold_for_a_direct_message() -> None:
     direct.count += 7_000_000
     assert inbox.failure is None
     inbox.check_limits(3.0, drained=False)
-    with pytest.raises(MessageTimeoutError, match="7000003 bytes") as caught:
+    with pytest.raises(MessageTimeoutError, match="7000003 of 9000000 bytes") as caught:
         inbox.take()
     assert (caught.value.stream_offset, caught.value.header) == (7, b"\0\x09")
 

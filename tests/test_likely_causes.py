@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import framecodec.asyncio
 from framecodec import Codec, FrameError, formats
-from framecodec._error_texts import message_too_slow, message_took_too_long, no_whole_message
+from framecodec._error_texts import message_too_slow, no_whole_message
 from framecodec._likely_causes import SAMPLE_SIZE, likely_cause
 from framecodec.errors import MessageTimeoutError
 from tests.helpers.event_loops import run
@@ -302,12 +302,6 @@ def test_time_out_says_how_much_of_the_frame_arrived(engine: ModuleType) -> None
     splitter = engine.Splitter(Codec.uint(4))
     text = "no whole message within 0.5 s; nothing is lost, the next call continues"
     assert str(no_whole_message(0.5, splitter._pending_frame())) == text
-
-
-def test_message_timeout_without_a_layout_names_other_protocols() -> None:
-    text = str(message_took_too_long(0.5, 20, 0, HTTP[:4]))
-    assert text.startswith("the peer seems to speak HTTP; message too slow: 20 bytes")
-    assert str(message_took_too_long(0.5, 4, 0, b"\0\0\0\1")).startswith("message too slow: 4 ")
 
 
 def test_frame_socket_time_out_names_the_likely_cause_first(engine_in_use: ModuleType) -> None:

@@ -595,6 +595,96 @@ with Server(("127.0.0.1", 0), Who) as server:
 """
 
 
+# --- the end of a server --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("noisy", [False, True], ids=["idle", "sending"])
+def test_server_close_ends_while_clients_are_connected(noisy: bool) -> None:
+    ended: list[str] = []
+    begun = threading.Event()
+
+    class Handler(FrameRequestHandler):
+        def handle_message(self, message: Any) -> None:
+            begun.set()
+
+        def finish(self) -> None:
+            super().finish()
+            ended.append("finish")
+
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+    serving = threading.Thread(target=server.serve_forever, args=(0.01,))
+    serving.start()
+    stop = threading.Event()
+    with framecodec.connect(server.server_address, timeout=TIMEOUT) as client:
+        client.send(b"a")
+        assert begun.wait(TIMEOUT)
+
+        def send() -> None:
+            with contextlib.suppress(OSError):
+                while not stop.is_set():
+                    client.send(b"b")
+
+        sending = threading.Thread(target=send)
+        if noisy:
+            sending.start()
+        server.shutdown()
+        closing = threading.Thread(target=server.server_close)
+        closing.start()
+        closing.join(TIMEOUT)
+        assert not closing.is_alive()
+        assert ended == ["finish"]
+        stop.set()
+        if noisy:
+            sending.join(TIMEOUT)
+    serving.join(TIMEOUT)
+
+
+def test_shutdown_ends_a_server_whose_only_thread_is_in_an_idle_handler() -> None:
+    begun = threading.Event()
+
+    class Handler(FrameRequestHandler):
+        def handle_message(self, message: Any) -> str:
+            begun.set()
+            return message
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Handler) as server:
+        serving = threading.Thread(target=server.serve_forever, args=(0.01,))
+        serving.start()
+        with framecodec.connect(server.server_address, timeout=TIMEOUT) as client:
+            client.send(b"a")
+            assert client.recv() == b"a"
+            server.shutdown()
+            serving.join(TIMEOUT)
+            assert not serving.is_alive()
+
+
+def test_a_handler_that_cannot_send_is_aborted_after_the_grace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = sys.modules[FrameRequestHandler.__module__]
+    monkeypatch.setattr(module, "_GRACE", 0.1)
+    begun = threading.Event()
+
+    class Handler(FrameRequestHandler):
+        def handle_message(self, message: Any) -> None:
+            begun.set()
+            self.frames.send(bytes(16_000_000))
+
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign, assignment]
+    serving = threading.Thread(target=server.serve_forever, args=(0.01,))
+    serving.start()
+    with framecodec.connect(server.server_address) as client:
+        client.send(b"a")
+        assert begun.wait(TIMEOUT)
+        server.shutdown()
+        closing = threading.Thread(target=server.server_close)
+        closing.start()
+        closing.join(TIMEOUT)
+        assert not closing.is_alive()
+    serving.join(TIMEOUT)
+
+
 def test_handler_works_in_forking_servers() -> None:
     def talk(number: int) -> bytes:
         with framecodec.connect(("127.0.0.1", port), timeout=TIMEOUT) as client:

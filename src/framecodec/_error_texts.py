@@ -335,21 +335,6 @@ def incomplete(
     )
 
 
-def message_took_too_long(
-    timeout: float, received: int, stream_offset: int, header: bytes
-) -> MessageTimeoutError:
-    """Return the error about a message of unknown size whose last byte came too late."""
-    cause = likely_cause(header)
-    cause = f"{cause}; " if cause else ""
-    return MessageTimeoutError(
-        f"{cause}message too slow: {received} bytes of the frame at stream offset {stream_offset} "
-        f"arrived, the whole frame is allowed {timeout:g} s (message_timeout){_begins(header)}",
-        timeout=timeout,
-        stream_offset=stream_offset,
-        header=header,
-    )
-
-
 def idle_too_long(timeout: float, stream_offset: int) -> IdleTimeoutError:
     """Return the error about a peer that sends nothing."""
     return IdleTimeoutError(
@@ -474,6 +459,13 @@ def not_copied(of_a_connection: object) -> TypeError:
 def detached() -> ValueError:
     """Return the error about a call after `detach`."""
     return ValueError("the splitter is detached; detach() returned its unfinished bytes")
+
+
+def switch_in_skipped_frame() -> ValueError:
+    """Return the error about a switch of codecs inside an oversized frame."""
+    return ValueError(
+        "switch() inside an oversized frame that is being skipped; call it after a message"
+    )
 
 
 def reentered() -> RuntimeError:

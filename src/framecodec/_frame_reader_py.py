@@ -32,12 +32,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import _error_texts
 from ._custom_header import read_header
 from ._fields_py import (
     PARSE_FIELD,
+    Reader,
     check_constants,
     check_lead_constants,
     check_rest_size,
@@ -59,6 +60,7 @@ __all__ = [
     "SLICE_SIZE",
     "FrameReader",
     "describe_pending",
+    "numbers_for",
 ]
 
 IN_HEADER, IN_REST, IN_TRAILER, IN_PADDING = range(4)
@@ -72,6 +74,27 @@ _FIRST_HEADER_STEP = 256
 # Pieces of a message from this size up are kept as they came; smaller ones are gathered first, so
 # that a message that drips in byte by byte does not cost an object a byte.
 _PIECE_SIZE = 16 * 1024
+
+
+Unpack = Callable[[bytes, int], tuple[int]]
+
+
+class Numbers(NamedTuple):
+    """What a reader stores of a layout."""
+
+    layout: Layout
+    header_limit: int  # how many bytes of a header to gather
+    magic: bytes
+    trailer: bytes
+    lead_size: int
+    header_size: int
+    adjustment: int
+    quick_low: int
+    quick_high: int
+    read_field: Reader
+    unpack: Unpack | None
+    # For the headers of the messages of the last call, if they are kept.
+    headers: list[bytes] | None
 
 
 class FrameReader:
@@ -110,34 +133,23 @@ class FrameReader:
         "_trailer",
         "_trailer_pos",
         "_unpack",
+        "_wants_headers",
         "_whole_size",
     )
 
     def __init__(
         self, layout: Layout, raw: bool, skip: bool, stream_offset: int, keep_headers: bool
     ) -> None:
-        self._layout = layout
         self._raw = raw
         self._skip = skip
-
-        # The layout's numbers that the hot loop needs.
-        self._magic = layout.magic
-        self._trailer = layout.trailer
-        self._lead_size = layout.lead_size
-        self._header_size = layout.header_size
-        self._adjustment = layout.adjustment
-        low, span = layout.quick_range
-        self._quick_low = low
-        self._quick_high = low + span
-        self._read_field = reader_of(layout)
-        self._unpack = unpacker(layout) if layout.plain and not raw else None
+        self._wants_headers = keep_headers and not raw
+        self._use_layout(numbers_for(layout, raw, self._wants_headers))
 
         # The pending frame.
         self._phase = IN_HEADER
         self._stream_offset = stream_offset  # of its first byte
         self._pending = 0  # bytes of it that were taken
         self._header = bytearray()  # its header, as far as it was taken
-        self._header_limit = layout.longest_header  # how many bytes to gather
         self._line_pos = 0  # HEADERS: where the first line that was not parsed begins
         self._parsed = -1  # HEADERS: the length in the lines parsed, or -1
         self._whole_size = 0  # past the header: bytes of the whole frame
@@ -151,14 +163,28 @@ class FrameReader:
         self._padding = b""  # after the message: bytes that align the next frame
 
         self._skipped = 0  # oversized frames discarded
-        # The headers of the messages of the last call, if they are kept.
-        keeps_headers = keep_headers and not raw and not layout.canonical
-        self._headers: list[bytes] | None = [] if keeps_headers else None
         self._spans: Spans | None = None  # scanning: where the frames lie, instead of messages
         # CUSTOM: bytes of earlier chunks that parse() saw and that follow the header; they are read
         # before the chunk, which they end at.
         self._surplus_bytes = b""
         self._counting = False  # the stream offset is that of frames before those delivered
+
+    def _use_layout(self, numbers: Numbers) -> None:
+        """Read frames of another layout from now on."""
+        (
+            self._layout,
+            self._header_limit,
+            self._magic,
+            self._trailer,
+            self._lead_size,
+            self._header_size,
+            self._adjustment,
+            self._quick_low,
+            self._quick_high,
+            self._read_field,
+            self._unpack,
+            self._headers,
+        ) = numbers
 
     def _consume(self, data: bytes, messages: list[Any]) -> None:
         pos = 0
@@ -183,7 +209,7 @@ class FrameReader:
         data: bytes,
         pos: int,
         messages: list[Any],
-        unpack: Callable[[bytes, int], tuple[int]],
+        unpack: Unpack,
     ) -> int:
         """Take frames of a binary length and a rest only.
 
@@ -308,9 +334,12 @@ class FrameReader:
         if surplus <= pos:
             return pos - surplus
         # parse() looked ahead: read what follows the header in earlier chunks, then this chunk.
+        self._take_surplus(messages)
+        return 0
+
+    def _take_surplus(self, messages: list[Any]) -> None:
         self._consume(self._surplus_bytes, messages)
         self._surplus_bytes = b""
-        return 0
 
     def _end_header(self, in_chunk: int, messages: list[Any]) -> int:
         """Act on the header if it is whole; return how many bytes after it were gathered.
@@ -518,6 +547,25 @@ class FrameReader:
         self._pending_lead = 0
         self._trailer_pos = 0
         self._padding = b""
+
+
+def numbers_for(layout: Layout, raw: bool, keep_headers: bool) -> Numbers:
+    """Return what a reader stores of a layout."""
+    low, span = layout.quick_range
+    return Numbers(
+        layout,
+        layout.longest_header,
+        layout.magic,
+        layout.trailer,
+        layout.lead_size,
+        layout.header_size,
+        layout.adjustment,
+        low,
+        low + span,
+        reader_of(layout),
+        unpacker(layout) if layout.plain and not raw else None,
+        [] if keep_headers and not layout.canonical else None,
+    )
 
 
 def _rest_size_of(reader: FrameReader, header_size: int, value: int, lead_size: int) -> int:

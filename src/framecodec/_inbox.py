@@ -28,12 +28,16 @@ Fast paths
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Protocol, final
 
 from . import _error_texts, errors
 from ._kept_headers import frames_as_travelled
 from ._layout import plain_codec
+from ._observer import ObservedSplitter, Observer
+from ._peers import name_peer
+from ._unframed import PIECE_SIZE, UnframedBytes, pieces_of
 from .splitter import Splitter
 
 if TYPE_CHECKING:
@@ -92,8 +96,8 @@ class DirectMessage(Protocol):
     def received(self) -> int:
         """Return how many bytes of its frame were received."""
 
-    def incomplete(self) -> errors.IncompleteFrameError:
-        """Return the error for a stream that ends inside it."""
+    def pending_frame(self) -> _error_texts.PendingFrame:
+        """Return what arrived of its frame."""
 
 
 @final
@@ -108,6 +112,9 @@ class Inbox:
         idle_timeout: Seconds without a byte between two messages in which the owner receives;
             several waits add up. None for no limit.
         on_oversize: As for `Splitter`.
+        on_invalid: As for `Splitter`.
+        observer: It is told of received and discarded frames; or None.
+        conn: The connection that the observer gets.
         keep_headers: As for `Splitter`.
 
     Raises:
@@ -120,17 +127,21 @@ class Inbox:
         "_last_position",
         "_limit",
         "_message_offset",
-        "_on_oversize",
+        "_observed",
+        "_options",
         "_started_at",
         "codec",
         "direct",
+        "ended",
         "failure",
         "has_limits",
         "idle_timeout",
         "message_timeout",
+        "peer",
         "ready",
         "receiving",
         "splitter",
+        "unframed",
     )
 
     def __init__(
@@ -141,17 +152,32 @@ class Inbox:
         message_timeout: float | None = None,
         idle_timeout: float | None = None,
         on_oversize: Literal["raise", "skip"] = "raise",
+        on_invalid: Literal["raise", "resync"] = "raise",
+        observer: Observer | None = None,
+        conn: object = None,
         keep_headers: bool = False,
     ) -> None:
         self.codec = codec
         self._keep_headers = keep_headers
-        self._on_oversize = on_oversize
-        self.splitter = self.new_splitter(0)
+        self._options: dict[str, Any] = {"on_oversize": on_oversize}
+        if on_invalid != "raise":
+            self._options["on_invalid"] = on_invalid
+        self._observed: tuple[object, Observer] | None = None
+        if observer is not None and (observer.frame_received or observer.frame_discarded):
+            self._observed = conn, observer
+        self.peer = ""
+        """The peer's name, which errors get; empty if it has none."""
+        self.splitter: Splitter = self.new_splitter(0)
         self.ready = ready
         self.failure: BaseException | None = None
         """The reason why receiving ended, or None; set it by `fail`."""
         self.direct: DirectMessage | None = None
         """The message that the owner receives without the splitter, or None."""
+        self.unframed: UnframedBytes | None = None
+        """The received bytes that are not parsed, from `unframe` to `reframe`. The splitter then
+        gives pieces that follow them."""
+        self.ended = False
+        """The stream has ended: `feed_eof` was called."""
         self.message_timeout = check_seconds("message_timeout", message_timeout)
         self.idle_timeout = check_seconds("idle_timeout", idle_timeout)
         self.has_limits = message_timeout is not None or idle_timeout is not None
@@ -200,11 +226,16 @@ class Inbox:
 
     def feed_eof(self) -> None:
         """Take the end of the stream: a clean one after a whole frame, else a broken one."""
+        self.ended = True
         if self.failure is not None:
             return
         try:
+            if self.unframed is not None:
+                received = self.unframed.size + self.splitter.pending
+                self.fail(self.unframed.incomplete(received))
+                return
             if self.direct is not None:
-                self.fail(self.direct.incomplete())
+                self.fail(_error_texts.incomplete_frame(self.direct.pending_frame()))
                 return
             self.splitter.feed_eof()
         except errors.FrameError as error:
@@ -215,16 +246,26 @@ class Inbox:
     def fail(self, error: BaseException) -> None:
         """End receiving with an error, after the ready messages. The first one sticks."""
         if self.failure is None:
+            name_peer(error, self.peer)
             self.failure = error.with_traceback(None)  # whose frames hold what was received
 
-    def new_splitter(self, stream_offset: int) -> Splitter:
+    def new_splitter(self, stream_offset: int) -> Any:
         """Return a splitter as this inbox needs it, for the stream from this position on."""
-        return Splitter(
-            plain_codec(self.codec),
-            on_oversize=self._on_oversize,
-            stream_offset=stream_offset,
-            keep_headers=self._keep_headers,
-        )
+        options = {
+            **self._options,
+            "stream_offset": stream_offset,
+            "keep_headers": self._keep_headers,
+        }
+        codec = plain_codec(self.codec)
+        if self._observed is not None:
+            conn, observer = self._observed
+            return ObservedSplitter(conn, codec, observer, **options)
+        return Splitter(codec, **options)
+
+    @property
+    def has_own_splitter(self) -> bool:
+        """Whether `splitter` is the engine's own, which compiled code may call directly."""
+        return self._observed is None
 
     def drop_unfinished(self) -> None:
         """Release the memory of an unfinished message: the connection has ended."""
@@ -270,10 +311,10 @@ class Inbox:
         """Set the stopwatch after bytes were received. `buffer_updated` does it."""
         if self.direct is not None:
             return
-        splitter = self.splitter
+        splitter, unframed = self.splitter, self.unframed
         offset = -1
-        if splitter.pending:
-            offset = splitter.stream_offset
+        if splitter.pending or (unframed is not None and unframed.size):
+            offset = splitter.stream_offset if unframed is None else unframed.offset
             if offset == self._message_offset:
                 return
             self._limit = self.message_timeout
@@ -313,18 +354,19 @@ class Inbox:
             if position < self._last_position:
                 return
         splitter, direct = self.splitter, self.direct
-        if direct is not None:
-            received, offset, header = direct.received(), direct.offset, direct.header
-        elif splitter.pending:
-            limit, pending = self.message_timeout or 0.0, splitter._pending_frame()
-            self.fail(_error_texts.message_too_slow(limit, pending))
-            return
+        unframed = self.unframed
+        received = splitter.pending + (0 if unframed is None else unframed.size)
+        if direct is not None or received:
+            if direct is not None:
+                pending = direct.pending_frame()
+            elif unframed is not None:
+                pending = unframed.pending_frame(received)
+            else:
+                pending = splitter._pending_frame()
+            self.fail(_error_texts.message_too_slow(self.message_timeout or 0.0, pending))
         else:
             limit = self.idle_timeout or 0.0
             self.fail(_error_texts.idle_too_long(limit, splitter.stream_offset))
-            return
-        limit = self.message_timeout or 0.0
-        self.fail(_error_texts.message_took_too_long(limit, received, offset, header))
 
     def _position(self) -> int:
         """Return how many bytes of the stream were received."""
@@ -348,8 +390,103 @@ class Inbox:
         """
         if messages is None:
             messages = [] if self.ready is None else self.ready.unread()
+        if self.unframed is not None:
+            self._collect_pieces(messages)
+            return self.unframed.first(self.unframed.size)
         unfinished = self.splitter.detach()
         return frames_as_travelled(self.codec, messages, headers, unfinished) + unfinished
+
+    # --- unframed bytes ---------------------------------------------------------------------------
+
+    def check_unframe(self) -> None:
+        """Raise if the bytes after the delivered messages are discarded already.
+
+        Raises:
+            RuntimeError: They are part of an oversized frame that is being skipped.
+        """
+        header = self.splitter.pending_header
+        if header and self.unframed is None and self._options["on_oversize"] == "skip":
+            probe = Splitter(plain_codec(self.codec))
+            try:
+                probe.feed(header)
+            except errors.MessageTooLargeError:
+                raise RuntimeError(
+                    "the bytes after the last message were read as a frame that is too large, and "
+                    'are being discarded; set on_oversize="raise" or read_ahead=False where '
+                    "unframed bytes follow"
+                ) from None
+            except errors.FrameError:
+                pass
+
+    def unframe(
+        self, messages: list[Any] | None = None, headers: list[bytes] | None = None
+    ) -> UnframedBytes:
+        """Take back the bytes after the delivered messages, exactly as they travelled.
+
+        They are not parsed until `reframe`; what arrives meanwhile follows in pieces. An error that
+        parsing them has raised is taken back, too.
+
+        Args:
+            messages: As for `detach`; pieces, if the bytes are unframed already.
+            headers: As for `detach`.
+        """
+        if self.unframed is None:
+            end = self.splitter.stream_offset + self.splitter.pending
+            was_parsed = self.failure is not None and self.failure is self.splitter.error
+            unread = self.detach(messages, headers)
+            unframed = UnframedBytes(unread, end - len(unread))
+        else:
+            was_parsed = False
+            self._collect_pieces(messages or [])
+            unframed = self.unframed
+        if was_parsed or (self.ended and isinstance(self.failure, EOFError)):
+            self.failure = None
+        self.unframed = unframed
+        self.expect_bytes()
+        return unframed
+
+    def _collect_pieces(self, messages: list[Any]) -> None:
+        """Add what was received in pieces to the unframed bytes."""
+        unframed = self.unframed
+        assert unframed is not None
+        unframed.take_back()
+        unframed.append(b"".join((*messages, self.splitter.detach())))
+
+    def expect_bytes(self, wanted: int = 0) -> None:
+        """Receive in pieces from now on, after the unframed bytes.
+
+        Args:
+            wanted: Bytes that a call waits for, so that the last piece ends with them; 0: any.
+        """
+        unframed = self.unframed
+        assert unframed is not None
+        unframed.wanted = wanted
+        missing = wanted - unframed.size
+        self.splitter = Splitter(
+            pieces_of(min(missing, PIECE_SIZE) if missing > 0 else PIECE_SIZE),
+            stream_offset=unframed.offset + unframed.size,
+        )
+
+    def reframe(self) -> list[Any]:
+        """Parse the unframed bytes that were not taken, and all that follow.
+
+        The owner has called `unframe` just before, so that no piece is anywhere else.
+
+        Returns:
+            The messages. Their headers are those of the splitter.
+        """
+        unframed = self.unframed
+        assert unframed is not None
+        splitter = self.new_splitter(unframed.offset)
+        messages: list[Any] = []
+        with contextlib.suppress(errors.FrameError):  # the splitter holds it
+            messages = splitter.feed(unframed.first(unframed.size))
+        self.splitter, self.unframed = splitter, None
+        if splitter.error is not None:
+            self.fail(splitter.error)
+        elif self.ended:
+            self.feed_eof()
+        return messages
 
 
 def check_seconds(name: str, seconds: float | None) -> float | None:

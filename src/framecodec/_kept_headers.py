@@ -8,22 +8,14 @@ travelled before each message's rest: ``Splitter(codec, keep_headers=True).heade
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from . import _error_texts
 from ._custom_header import read_header
-from ._layout import CUSTOM, HasLayout, Layout, layout_of
+from ._layout import CUSTOM, Described, HasLayout, Layout, layout_of
 from .splitter import Encoder, Splitter
 
-__all__ = ["Described", "frame_as_travelled", "frames_as_travelled"]
-
-
-@dataclass(frozen=True, slots=True)
-class Described:
-    """What an encoder and a splitter need of a codec."""
-
-    layout: Layout
+__all__ = ["frame_as_travelled", "frames_as_travelled"]
 
 
 def frame_as_travelled(codec: HasLayout | Layout, message: Any, header: bytes | None) -> bytes:

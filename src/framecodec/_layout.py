@@ -33,6 +33,7 @@ __all__ = [
     "TEXT",
     "UINT",
     "VARINT",
+    "Described",
     "HasLayout",
     "Layout",
     "Wide",
@@ -272,6 +273,13 @@ class HasLayout(Protocol):
     @property
     def layout(self) -> Layout:
         """The description as plain numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A layout as a codec, for the engines."""
+
+    layout: Layout
 
 
 def layout_of(codec: HasLayout) -> Layout:

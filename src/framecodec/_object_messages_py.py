@@ -13,20 +13,19 @@ from collections.abc import Callable
 from typing import Any
 
 from . import _error_texts
-from ._frame_reader_py import FrameReader
+from ._keeping_reader_py import KeepingReader
 
 __all__ = ["ObjectMessages"]
 
 
-class ObjectMessages(FrameReader):
+class ObjectMessages(KeepingReader):
     """The part of the Python splitter that makes objects of messages."""
 
-    __slots__ = ("_busy", "_error", "_held", "_lock", "_objects")
+    __slots__ = ("_busy", "_lock", "_objects", "_undelivered")
 
     _objects: Any  # their functions; None where messages are bytes
-    _held: Any  # `HeldMessages`: what follows a refused message
+    _undelivered: Any  # `HeldMessages`: what follows a refused message
     _busy: bool
-    _error: BaseException | None
     _lock: Any
 
     def _take_objects(self, take: Callable[[Any], list[Any]], argument: Any) -> list[Any]:
@@ -38,22 +37,43 @@ class ObjectMessages(FrameReader):
             objects = self._objects
             self._objects = None
             try:
-                if self._held is None or self._error is None:
+                if self._undelivered is None or self._error is None:
                     messages = take(argument)
             except BaseException:
-                if self._held is None or self._error is None:
+                if self._undelivered is None or self._error is None:
                     raise
             finally:
                 self._objects = objects
                 del argument  # the frame of an error would hold it
             return self._load(messages)
 
+    def _switch_objects(self, codec: Any) -> list[Any]:
+        """Switch to another codec, and return what is complete under it."""
+        wants_headers = self._wants_headers
+        objects = None if self._raw else getattr(codec, "_objects", None)
+        before = b""
+        if self._undelivered is not None:
+            before = self._undelivered.travelled(self._unfinished())
+        try:
+            self._wants_headers = wants_headers or objects is not None
+            messages = self._switch(codec, before)
+        except BaseException:
+            self._wants_headers = wants_headers
+            raise
+        self._undelivered = None
+        self._objects = objects
+        return messages if objects is None else self._load(messages)
+
+    def _switch(self, codec: Any, before: bytes) -> list[Any]:
+        """Switch as `Splitter.switch` does, for messages that are bytes."""
+        raise NotImplementedError
+
     def _load(self, messages: list[Any]) -> list[Any]:
         """Return the objects of messages, up to a refused one; hold the others."""
         loads = self._objects.loads
         index = 0
         self._busy = True
-        held = self._held
+        held = self._undelivered
         try:
             if held is not None:
                 return self._load_held(held, messages)
@@ -62,7 +82,7 @@ class ObjectMessages(FrameReader):
         except BaseException as cause:
             if held is not None:
                 raise
-            self._hold(cause, messages, index)
+            self._keep_refused(cause, messages, index)
         finally:
             self._busy = False
         return messages
@@ -74,12 +94,12 @@ class ObjectMessages(FrameReader):
             objects: list[Any] = held.take()
         finally:
             if not held:
-                self._held = None
+                self._undelivered = None
         if not objects and self._error is not None:
             raise self._error.with_traceback(None)
         return objects
 
-    def _hold(self, cause: BaseException, messages: list[Any], index: int) -> None:
+    def _keep_refused(self, cause: BaseException, messages: list[Any], index: int) -> None:
         """Hold the messages from a refused one on; raise if no message comes before it."""
         headers = self._headers
         try:
@@ -93,7 +113,7 @@ class ObjectMessages(FrameReader):
         except BaseException as error:  # the messages are lost
             self._error = error
             raise
-        self._held = held
+        self._undelivered = held
         del messages[index:], cause
         if not index:
             messages += self._load_held(held, [])

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal, final
 
 from . import _error_texts, errors
 from ._files import Refusal, read_messages
-from ._kept_headers import Described, frames_as_travelled
-from ._layout import Layout, plain_codec
+from ._kept_headers import frames_as_travelled
+from ._layout import Described, Layout, plain_codec
 from .splitter import Encoder, ObjectEncoder, Splitter
 
 if TYPE_CHECKING:

@@ -31,6 +31,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, final
 
+from ._bytes_like import view_bytes
 from ._layout import plain_codec
 
 if TYPE_CHECKING:
@@ -130,6 +131,17 @@ class Outbox:
         if data:
             self.small += (data,)
             self.size = size
+
+    def put_unframed(self, data: object, /) -> None:
+        """Take unframed bytes.
+
+        Raises:
+            TypeError, BufferError: They are not a contiguous bytes-like object.
+        """
+        if type(data) is bytes and len(data) < GATHER_SIZE:
+            self.put_bytes(data)
+        else:
+            self._put_frames([[data if type(data) is bytes else view_bytes(data)]])
 
     def _put_frames(self, frames: list[list[Buffer]]) -> None:
         parts: list[bytes | memoryview] = []

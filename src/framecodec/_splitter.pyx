@@ -6,10 +6,11 @@
 # cython: binding=False, embedsignature=True, embedsignature.format=clinic
 """The splitter in Cython: bytes in, messages out.
 
-Its specification is in Python: `_splitter_py.py`, the public interface, and `_frame_reader_py.py`,
-the parsing, which are one class here. The functions have the same names and the same order, and the
-plan of the work is described there. Change all in the same commit, docstrings too, because
-``help(framecodec.Splitter)`` shows those of the engine in use.
+Its specification is in Python: `_splitter_py.py`, the public interface, `_keeping_reader_py.py`,
+the unread bytes, and `_frame_reader_py.py`, the parsing. They are one class here. The functions
+have the same names and the same order, and the plan of the work is described there. Change all in
+the same commit, docstrings too, because ``help(framecodec.Splitter)`` shows those of the engine in
+use.
 
 What is different here
     The fast path reads C memory and touches no Python object but the messages that it makes. A
@@ -45,7 +46,7 @@ from cpython.bytes cimport (
     PyBytes_GET_SIZE,
 )
 from cpython.long cimport PyLong_CheckExact
-from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_XDECREF
@@ -85,7 +86,7 @@ from ._bytes_like import view_bytes
 from ._custom_header import read_header
 from ._encoder import Encoder, ObjectEncoder  # no-cython-lint: this module offers an engine
 from ._header_block import read_lines
-from ._layout import layout_of
+from ._layout import Described, layout_of
 from ._likely_causes import SAMPLE_SIZE
 
 __all__ = ["Spans", "Splitter", "scan"]
@@ -265,7 +266,8 @@ cdef class _MessageMemory:
 @cython.final
 @cython.auto_pickle(False)
 cdef class Splitter:
-    """Splitter(codec, *, raw=False, on_oversize="raise", stream_offset=0, keep_headers=False)\n--\n
+    """Splitter(codec, *, raw=False, on_oversize="raise", one_at_a_time=False, stream_offset=0,
+        keep_headers=False)\n--\n
     The receiving state of one connection: bytes in any chunks in, messages out.
 
     Args:
@@ -274,6 +276,8 @@ cdef class Splitter:
         on_oversize: What happens to a frame whose message is larger than the codec's
             ``max_message_size``: ``"raise"`` fails as soon as its header is in; ``"skip"`` discards
             exactly that frame in constant memory, counts it in `skipped`, and continues.
+        one_at_a_time: A call returns at most one message, and the bytes after it stay unread:
+            ``feed(b"")`` returns the next one. So the caller can `switch` after any message.
         stream_offset: The position of the first byte in the stream, in bytes: offsets count from
             it. A caller who has read a part of the stream by other means gives its size.
         keep_headers: Keep the headers of messages in `headers`.
@@ -289,7 +293,9 @@ cdef class Splitter:
     cdef bint _plain  # UINT, and nothing else in the frame but the rest; not raw, not scanning
     cdef bint _raw
     cdef bint _skip
-    cdef bint _keep_headers  # the codec's frames are not canonical, and the caller needs them
+    cdef bint _one_at_a_time
+    cdef bint _wants_headers  # keep_headers was given, ...
+    cdef bint _keep_headers  # ... the codec's frames are not canonical, and the caller needs them
     cdef Py_ssize_t _header_limit  # header bytes up to which to gather
 
     # The pending frame.
@@ -330,18 +336,32 @@ cdef class Splitter:
     # before the chunk, which they end at.
     cdef bytes _surplus_bytes
     cdef bint _lost  # after an error: no memory for _not_taken
+    # One message a call: bytes after the last delivered message that no call has looked at.
+    cdef uint8_t* _held
+    cdef Py_ssize_t _held_pos  # where they begin
+    cdef Py_ssize_t _held_size
+    cdef Py_ssize_t _held_capacity
+    cdef bint _ended  # feed_eof() found undelivered messages
     cdef bint _detached
     cdef bint _busy  # inside a call during which other code may run
     cdef object _objects  # the functions of a codec whose messages are objects, or None, ...
     cdef object _loads  # ... and the one that makes objects
-    cdef object _held  # what follows a refused message, or None
+    cdef object _undelivered  # what follows a refused message, or None
 
     def __cinit__(
-        self, codec, *, raw=False, on_oversize="raise", stream_offset=0, keep_headers=False
+        self,
+        codec,
+        *,
+        raw=False,
+        on_oversize="raise",
+        one_at_a_time=False,
+        stream_offset=0,
+        keep_headers=False,
     ):
         self._header = NULL
         self._message = NULL
-        self._layout = layout = layout_of(codec)
+        self._held = NULL
+        layout = layout_of(codec)
         if on_oversize not in ("raise", "skip"):
             raise _error_texts.bad_on_oversize(on_oversize)
         offset = operator.index(stream_offset)
@@ -350,27 +370,34 @@ cdef class Splitter:
         self._stream_offset = offset
         self._raw = bool(raw)
         self._skip = on_oversize == "skip"
+        self._one_at_a_time = bool(one_at_a_time)
         if not raw:
             self._objects = objects = getattr(codec, "_objects", None)
             if objects is not None:
                 self._loads = objects.loads
                 keep_headers = True
-        self._keep_headers = keep_headers and not raw and not layout.canonical
-        if self._keep_headers:
-            self._headers = []
-
-        self._numbers = numbers_of(layout)
-        self._shape = shape_in(self._numbers)
-        self._plain = layout.plain and not raw
-        self._header_limit = layout.longest_header
+        self._wants_headers = keep_headers and not raw
         self._padding = b""
         self._parsed = -1
         self._rest_beyond = 0
         self._not_taken = b""
         self._surplus_bytes = b""
+        self._use_layout(layout, numbers_of(layout), [])
+
+    cdef int _use_layout(self, layout, bytes numbers, list headers) except -1:
+        """Read frames of this layout from now on. `headers` is a new list; this cannot fail."""
+        self._layout = layout
+        self._numbers = numbers
+        self._shape = shape_in(numbers)
+        self._keep_headers = self._wants_headers and not layout.canonical
+        self._headers = headers if self._keep_headers else None
+        self._plain = layout.plain and not self._raw
+        self._header_limit = layout.longest_header
+        return 0
 
     def __dealloc__(self):
         PyMem_Free(self._header)
+        PyMem_Free(self._held)
         Py_XDECREF(self._message)
 
     # --- bytes in ---------------------------------------------------------------------------------
@@ -571,6 +598,9 @@ cdef class Splitter:
     def feed_eof(self):
         """End the stream.
 
+        With ``one_at_a_time``, messages that are whole and not returned yet raise nothing:
+        ``feed(b"")`` returns them, and then raises if the stream ended inside a frame.
+
         Raises:
             IncompleteFrameError: It ended inside a frame. Every later call raises the same error.
                 Where messages after a refused one are undelivered, ``feed(b"")`` returns those
@@ -579,6 +609,9 @@ cdef class Splitter:
             ValueError: The splitter is detached.
         """
         self._check_usable()
+        if self._held_size and self._has_whole_message():
+            self._ended = True
+            return
         if not self._pending:
             return
         self._busy = True  # another thread, or a garbage collection, may come in here
@@ -587,15 +620,129 @@ cdef class Splitter:
             self._fail(error, NULL, 0, 0)
         finally:
             self._busy = False
-        if self._held is None:
+        if self._undelivered is None:
             raise error
+
+    cdef bint _has_whole_message(self) except -1:
+        """Return whether a message is in the held bytes; if not, parse them."""
+        cdef list messages = []
+        self._busy = True  # as below
+        try:
+            probe = Splitter(
+                Described(self._layout),
+                raw=self._raw,
+                on_oversize="skip" if self._skip else "raise",
+                one_at_a_time=True,
+            )
+            try:
+                if probe.feed(self._unfinished()):
+                    return True
+            except errors.FrameError:
+                pass  # this splitter raises it now
+        finally:
+            self._busy = False
+        self._take(NULL, 0, messages)
+        if messages:
+            raise _error_texts.parse_changed_its_answer(self._stream_offset)
+        return False
+
+    def switch(self, codec, /):
+        """Read the stream with another codec, from the byte after the last delivered message on.
+
+        Offsets continue. An error that came after the delivered messages is cleared: its bytes are
+        read again.
+
+        Args:
+            codec: The shape of the frames from there on.
+
+        Returns:
+            The messages that are complete under it, as `feed` does.
+
+        Raises:
+            FrameError: The first frame under the new codec is bad. Every later call raises it.
+            TypeError: `codec` is not a `Codec`; nothing has changed.
+            ValueError: An oversized frame is being skipped, or the splitter is detached.
+        """
+        cdef bytes before = b""
+        cdef bint wants_headers = self._wants_headers
+        objects = None if self._raw else getattr(codec, "_objects", None)
+        if self._undelivered is not None:
+            before = self._undelivered.travelled(self._unfinished())
+        try:
+            self._wants_headers = wants_headers or objects is not None
+            messages = self._switch(codec, before)
+        except BaseException:
+            self._wants_headers = wants_headers
+            raise
+        self._undelivered = None
+        self._objects = objects
+        self._loads = None if objects is None else objects.loads
+        if objects is not None:
+            messages = self._load(messages)
+        if not messages and self._error is not None:
+            raise self._error.with_traceback(None)
+        return messages
+
+    def _switch(self, codec, bytes before not None):
+        """Switch as `switch` does, but keep an error for the next call.
+
+        Args:
+            codec: As for `switch`.
+            before: Bytes before the unread ones that are read again.
+        """
+        cdef list messages = []
+        cdef list headers = []
+        cdef bint in_padding
+        cdef bytes unread
+        layout = layout_of(codec)
+        if self._busy:
+            raise _error_texts.reentered()
+        if self._detached:
+            raise _error_texts.detached()
+        in_padding = self._phase == IN_PADDING and not self._raw  # its message is delivered
+        if self._skipping and not in_padding:
+            raise _error_texts.switch_in_skipped_frame()
+        self._busy = True  # as in feed_eof()
+        try:
+            unread = self._not_taken + self._held_bytes() if in_padding else self._unfinished()
+            unread = before + unread
+            numbers = numbers_of(layout)
+            self._withdraw_memory()
+        finally:
+            self._busy = False
+        # Nothing can fail any more.
+        self._use_layout(layout, numbers, headers)
+        self._error = None
+        self._not_taken = self._surplus_bytes = b""
+        self._lost = self._ended = False
+        self._drop_held(self._held_size)
+        if not in_padding:
+            self._forget()
+            self._parsed = -1
+            self._padding_left = 0
+            self._padding = b""
+            self._rest_beyond = 0
+        self._stream_offset -= PyBytes_GET_SIZE(before)
+        try:
+            self._take(
+                <const uint8_t*>PyBytes_AS_STRING(unread), PyBytes_GET_SIZE(unread), messages
+            )
+        except BaseException as error:
+            if error is not self._error:
+                raise
+        return messages
+
+    def _unread(self):
+        """Return the bytes that `detach` would return."""
+        return self._unfinished()
 
     def detach(self):
         """End the splitter and return its unread bytes, for another protocol.
 
         Returns:
             The bytes of the unfinished frame; after an error, all bytes from the start of the bad
-            frame. Of an oversized frame that is being discarded: ``b""``.
+            frame; with ``one_at_a_time`` all bytes after the last message that was returned. Of an
+            oversized frame that is being discarded: ``b""``.
 
         Raises:
             ValueError: The splitter is detached already, as for every later call.
@@ -607,15 +754,16 @@ cdef class Splitter:
         self._busy = True  # as in feed_eof()
         try:
             unfinished = self._unfinished()
-            if self._held is not None:
-                unfinished = self._held.travelled(unfinished) + unfinished
+            if self._undelivered is not None:
+                unfinished = self._undelivered.travelled(unfinished) + unfinished
             self._detached = True
             self._withdraw_memory()
         finally:
             self._busy = False
         self._forget()
         self._not_taken = self._surplus_bytes = b""
-        self._buffer = self._buffer_view = self._held = None
+        self._drop_held(self._held_size)
+        self._buffer = self._buffer_view = self._undelivered = None
         self._given = NOTHING
         return unfinished
 
@@ -632,7 +780,8 @@ cdef class Splitter:
         if self._phase != IN_HEADER:
             where = "rest" if self._phase == IN_REST else "trailer"
             needed = self._pending + self._missing()
-            needed += self._layout.padding(needed)
+            if self._phase != IN_PADDING:
+                needed += self._layout.padding(needed)
             if not self._skipping and self._phase != IN_PADDING:
                 if self._message != NULL:
                     lead_size = 0 if self._raw else self._pending_lead
@@ -655,8 +804,8 @@ cdef class Splitter:
 
     @property
     def pending(self):
-        """Bytes that arrived of an unfinished frame (after an error: from the bad frame on)."""
-        return self._pending
+        """Bytes that arrived and are in no message yet (after an error: from the bad frame on)."""
+        return self._pending + self._held_size
 
     @property
     def bytes_needed(self):
@@ -664,6 +813,8 @@ cdef class Splitter:
 
         It is exact once the header is in.
         """
+        if self._held_size:
+            return max(1, self._shape.header_size - self._held_size)
         if self._phase != IN_HEADER and self._error is None:
             missing = self._missing()
             if self._raw:  # a raw frame has the padding, a message comes before it
@@ -690,7 +841,7 @@ cdef class Splitter:
     @property
     def error(self):
         """The error that ended the stream, or that the next call raises for a message; or None."""
-        return self._error if self._held is None else self._held.error
+        return self._error if self._undelivered is None else self._undelivered.error
 
     @property
     def skipped(self):
@@ -713,21 +864,21 @@ cdef class Splitter:
         """Take bytes by a method, and return the objects of its messages."""
         if self._busy:
             raise _error_texts.reentered()
-        if self._held is None or self._error is None:
+        if self._undelivered is None or self._error is None:
             try:
                 if by_feed:
                     self._feed_any(argument, messages)
                 else:
                     self._buffer_updated_any(argument, messages)
             except BaseException:
-                if self._held is None or self._error is None:
+                if self._undelivered is None or self._error is None:
                     raise
         return self._load(messages)
 
     cdef list _load(self, list messages):
         """Return the objects of messages, up to a refused one; hold the others."""
         cdef Py_ssize_t index = 0
-        loads, held = self._loads, self._held
+        loads, held = self._loads, self._undelivered
         self._busy = True
         try:
             if held is not None:
@@ -737,7 +888,7 @@ cdef class Splitter:
         except BaseException as cause:
             if held is not None:
                 raise
-            self._hold(cause, messages, index)
+            self._keep_refused(cause, messages, index)
         finally:
             self._busy = False
         return messages
@@ -749,12 +900,12 @@ cdef class Splitter:
             objects = held.take()
         finally:
             if not held:
-                self._held = None
+                self._undelivered = None
         if not objects and self._error is not None:
             raise self._error.with_traceback(None)
         return objects
 
-    cdef int _hold(self, cause, list messages, Py_ssize_t index) except -1:
+    cdef int _keep_refused(self, cause, list messages, Py_ssize_t index) except -1:
         """Hold the messages from a refused one on; raise if no message comes before it."""
         headers = self.headers
         try:
@@ -768,7 +919,7 @@ cdef class Splitter:
         except BaseException as error:  # the messages are lost
             self._error = error
             raise
-        self._held = held
+        self._undelivered = held
         del messages[index:]
         if not index:
             messages += self._load_held(held, [])
@@ -812,6 +963,8 @@ cdef class Splitter:
         if size < self._rest_left and size <= self._message_capacity - self._filled:
             self._keep(data, size)
             return 0
+        if self._one_at_a_time:
+            return self._take_one(data, size, messages)
         self._busy = True
         # A `try` would cost 5 ns a call, which is seen where chunks are tiny: so the call is made
         # as if it raised nothing, and an error is picked up after it.
@@ -844,6 +997,120 @@ cdef class Splitter:
         finally:
             self._busy = False
         return 0
+
+    # --- one message a call -----------------------------------------------------------------------
+
+    cdef int _take_one(self, const uint8_t* data, Py_ssize_t size, list messages) except -1:
+        """Take a chunk up to the end of its first message, and hold what follows."""
+        cdef const uint8_t* chunk = data  # what is being read: the caller's, or what is held
+        cdef bint is_held = False
+        cdef Py_ssize_t taken
+        cdef int64_t taken_before = self._stream_offset + self._pending
+        self._busy = True
+        try:
+            if size:
+                self._ended = False
+            if self._held_size:
+                self._hold(data, size)
+                is_held = True
+            while True:
+                if is_held:
+                    chunk, size = self._held + self._held_pos, self._held_size
+                taken_before = self._stream_offset + self._pending
+                taken = self._consume_one(chunk, size, messages)
+                if not is_held and taken < size:
+                    self._hold(chunk + taken, size - taken)
+                elif is_held:
+                    self._drop_held(taken)
+                if not PyBytes_GET_SIZE(self._surplus_bytes):
+                    break
+                # parse() looked ahead: what follows the header in earlier chunks comes first.
+                self._hold_first(self._surplus_bytes)
+                self._surplus_bytes = b""
+                is_held = True
+            if self._ended and self._pending and not messages:
+                raise _error_texts.incomplete_frame(self._pending_frame())
+        except BaseException as error:
+            if isinstance(error, errors.FrameError):
+                _error_texts.add_likely_cause(error, self._layout)
+            taken_now = self._stream_offset + self._pending - taken_before
+            if self._held_size and not is_held:  # no memory to hold this chunk, too
+                self._lost = True
+                self._pending += self._held_size
+            self._fail(error, chunk, taken_now, size)
+            self._drop_held(self._held_size)
+            if not messages:
+                raise
+            error.with_traceback(None)  # as in _take_failed()
+        finally:
+            self._busy = False
+        return 0
+
+    cdef Py_ssize_t _consume_one(
+        self, const uint8_t* data, Py_ssize_t size, list messages
+    ) except -1:
+        """Take bytes up to the end of the first message, and its padding; return their number.
+
+        It stops before the first byte if `_surplus_bytes` come first.
+        """
+        cdef const uint8_t* p = data
+        cdef const uint8_t* end = data + size
+        while p < end and not messages:
+            if self._phase == IN_HEADER:
+                p = self._read_header(data, p, end, messages)
+                if PyBytes_GET_SIZE(self._surplus_bytes):
+                    return 0
+            if self._phase == IN_REST:
+                p += self._read_rest(p, end)
+            if self._phase == IN_TRAILER:
+                p += self._read_trailer(p, end, messages)
+            if self._phase == IN_PADDING:
+                p += self._read_padding(p, end, messages)
+        return p - data
+
+    cdef int _hold(self, const uint8_t* data, Py_ssize_t size) except -1:
+        """Append bytes to the held ones."""
+        cdef Py_ssize_t needed = self._held_size + size
+        if self._held_pos + needed > self._held_capacity:
+            # Half as much again, so that held bytes are not copied for every small chunk.
+            self._move_held(0, needed + self._held_size // 2)
+        memcpy(self._held + self._held_pos + self._held_size, data, size)
+        self._held_size = needed
+        return 0
+
+    cdef int _hold_first(self, bytes data) except -1:
+        """Put bytes before the held ones."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+        self._move_held(size, size + self._held_size)
+        memcpy(self._held, PyBytes_AS_STRING(data), size)
+        self._held_pos = 0
+        self._held_size += size
+        return 0
+
+    cdef int _move_held(self, Py_ssize_t pos, Py_ssize_t capacity) except -1:
+        """Move the held bytes to a position in new memory."""
+        cdef uint8_t* held = <uint8_t*>PyMem_Malloc(capacity)
+        if held == NULL:
+            raise MemoryError
+        if self._held_size:
+            memcpy(held + pos, self._held + self._held_pos, self._held_size)
+        PyMem_Free(self._held)
+        self._held = held
+        self._held_pos = pos
+        self._held_capacity = capacity
+        return 0
+
+    cdef void _drop_held(self, Py_ssize_t size) noexcept:
+        """Drop the first held bytes, and the memory with the last ones."""
+        self._held_pos += size
+        self._held_size -= size
+        if not self._held_size:
+            PyMem_Free(self._held)
+            self._held = NULL
+            self._held_pos = self._held_capacity = 0
+
+    cdef bytes _held_bytes(self):
+        return bytes_of(self._held + self._held_pos, self._held_size)
 
     # --- the fast path: ordinary frames that are whole in the chunk -------------------------------
 
@@ -1210,6 +1477,8 @@ cdef class Splitter:
         if surplus <= data - chunk:
             return data - surplus
         # parse() looked ahead: read what follows the header in earlier chunks, then this chunk.
+        if self._one_at_a_time:  # as the caller does
+            return chunk
         looked_ahead = self._surplus_bytes
         _consume(
             self,
@@ -1724,6 +1993,7 @@ cdef class Splitter:
                 self._deliver(messages)
             else:
                 self._next_frame()
+                self._padding = b""  # also after a switch to a codec without padding
         return taken
 
     cdef inline int _deliver(self, list messages) except -1:
@@ -1842,7 +2112,7 @@ cdef class Splitter:
         if self._lost:
             raise _error_texts.unfinished_lost()
         if self._phase == IN_PADDING and not self._raw:  # its message is delivered
-            return self._padding + self._not_taken
+            return self._padding + self._not_taken + self._held_bytes()
         if self._message != NULL:
             if self._message_capacity > self._filled > 0 and Py_REFCNT(self._message) == 1:
                 self._resize_message(self._filled)  # never more than twice what arrived
@@ -1859,7 +2129,8 @@ cdef class Splitter:
             + message_size
             + self._trailer_pos
             + PyBytes_GET_SIZE(self._padding)
-            + not_taken_size,
+            + not_taken_size
+            + self._held_size,
         )
         p = <uint8_t*>PyBytes_AS_STRING(unfinished)
         if header_size:
@@ -1872,6 +2143,8 @@ cdef class Splitter:
         memcpy(p, PyBytes_AS_STRING(self._padding), PyBytes_GET_SIZE(self._padding))
         p += PyBytes_GET_SIZE(self._padding)
         memcpy(p, PyBytes_AS_STRING(self._not_taken), not_taken_size)
+        if self._held_size:
+            memcpy(p + not_taken_size, self._held + self._held_pos, self._held_size)
         return unfinished
 
     cdef bytes _header_bytes(self):

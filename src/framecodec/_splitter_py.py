@@ -1,8 +1,9 @@
 """The splitter in Python: bytes in, messages out.
 
 `Splitter` is the public interface of a connection's receiving state: buffers, the sticky error, the
-hand-over to another protocol. It inherits the parsing from `FrameReader` (`_frame_reader_py.py`).
-Together they are the specification of the compiled splitter, `_splitter.pyx`.
+hand-over to another protocol. It inherits the parsing from `FrameReader` (`_frame_reader_py.py`)
+and the unread bytes from `KeepingReader` (`_keeping_reader_py.py`). Together they are the
+specification of the compiled splitter, `_splitter.pyx`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from ._bytes_like import view_bytes
 from ._encoder_py import Encoder as Encoder  # this module offers a whole engine
 from ._encoder_py import ObjectEncoder as ObjectEncoder
 from ._frame_reader_py import IN_HEADER, IN_PADDING, SLICE_SIZE, describe_pending
-from ._layout import HasLayout, layout_of
+from ._layout import Described, HasLayout, layout_of
 from ._object_messages_py import ObjectMessages
 from ._spans_py import Spans
 
@@ -45,6 +46,8 @@ class Splitter(ObjectMessages):
         on_oversize: What happens to a frame whose message is larger than the codec's
             ``max_message_size``: ``"raise"`` fails as soon as its header is in; ``"skip"`` discards
             exactly that frame in constant memory, counts it in `skipped`, and continues.
+        one_at_a_time: A call returns at most one message, and the bytes after it stay unread:
+            ``feed(b"")`` returns the next one. So the caller can `switch` after any message.
         stream_offset: The position of the first byte in the stream, in bytes: offsets count from
             it. A caller who has read a part of the stream by other means gives its size.
         keep_headers: Keep the headers of messages in `headers`.
@@ -58,8 +61,6 @@ class Splitter(ObjectMessages):
         "_buffer",
         "_detached",
         "_given",
-        "_lost",
-        "_not_taken",
     )
 
     def __init__(
@@ -68,6 +69,7 @@ class Splitter(ObjectMessages):
         *,
         raw: bool = False,
         on_oversize: Literal["raise", "skip"] = "raise",
+        one_at_a_time: bool = False,
         stream_offset: SupportsIndex = 0,
         keep_headers: bool = False,
     ) -> None:
@@ -80,15 +82,13 @@ class Splitter(ObjectMessages):
         if not 0 <= offset <= 1 << 62:
             raise _error_texts.bad_stream_offset(offset)
         self._objects = objects = None if raw else getattr(codec, "_objects", None)
-        self._held = None
+        self._undelivered = None
         keep_headers = keep_headers or objects is not None
         super().__init__(layout, bool(raw), on_oversize == "skip", offset, keep_headers)
+        self._one_at_a_time = bool(one_at_a_time)
         # What get_buffer() gives: an export of it, so that no caller resizes it.
         self._buffer: memoryview | None = None
         self._given = _NOTHING  # what get_buffer() or get_room() gave last
-        self._error: BaseException | None = None  # the sticky error
-        self._not_taken = b""  # after an error: what followed the byte that decided
-        self._lost = False  # after an error: the bytes for detach() are not certain
         self._detached = False
         self._busy = False  # inside a call during which other code may run
         self._lock = threading.RLock()  # serialises calls from several threads
@@ -256,6 +256,9 @@ class Splitter(ObjectMessages):
     def feed_eof(self) -> None:
         """End the stream.
 
+        With ``one_at_a_time``, messages that are whole and not returned yet raise nothing:
+        ``feed(b"")`` returns them, and then raises if the stream ended inside a frame.
+
         Raises:
             IncompleteFrameError: It ended inside a frame. Every later call raises the same error.
                 Where messages after a refused one are undelivered, ``feed(b"")`` returns those
@@ -268,7 +271,7 @@ class Splitter(ObjectMessages):
                 self._check_usable()
                 self._busy = True  # what a garbage collection calls may come in here
                 try:
-                    self._end_stream()
+                    _end_stream(self)
                 finally:
                     self._busy = False
         except BaseException as error:
@@ -277,20 +280,74 @@ class Splitter(ObjectMessages):
                 del self
             raise
 
-    def _end_stream(self) -> None:
-        if not self._pending:
-            return
-        error = _error_texts.incomplete_frame(self._pending_frame())
-        self._fail(error, b"", 0)
-        if self._held is None:
-            raise error
+    def switch(self, codec: HasLayout, /) -> list[Any]:
+        """Read the stream with another codec, from the byte after the last delivered message on.
+
+        Offsets continue. An error that came after the delivered messages is cleared: its bytes are
+        read again.
+
+        Args:
+            codec: The shape of the frames from there on.
+
+        Returns:
+            The messages that are complete under it, as `feed` does.
+
+        Raises:
+            FrameError: The first frame under the new codec is bad. Every later call raises it.
+            TypeError: `codec` is not a `Codec`; nothing has changed.
+            ValueError: An oversized frame is being skipped, or the splitter is detached.
+        """
+        messages = self._switch_objects(codec)
+        error = self._error
+        if not messages and error is not None:
+            del self  # as in feed()
+            raise error.with_traceback(None)
+        return messages
+
+    def _switch(self, codec: HasLayout, before: bytes) -> list[Any]:
+        """Switch as `switch` does, but keep an error for the next call.
+
+        Args:
+            codec: As for `switch`.
+            before: Bytes before the unread ones that are read again.
+        """
+        layout = layout_of(codec)
+        messages: list[Any] = []
+        switched = False
+        try:
+            with self._lock:
+                if self._busy:
+                    raise _error_texts.reentered()
+                if self._detached:
+                    raise _error_texts.detached()
+                self._busy = True  # as in feed_eof()
+                try:
+                    unread = self._restart(layout, before)
+                finally:
+                    self._busy = False
+                switched = True
+                if self._given == _MESSAGE_MEMORY:
+                    self._given = _NOTHING
+                self._take(unread, messages)
+        except BaseException as error:
+            if switched:
+                self._keep_interruption(error)
+            if error is not self._error or not isinstance(error, errors.FrameError):
+                raise
+        return messages
+
+    def _unread(self) -> bytes:
+        """Return the bytes that `detach` would return."""
+        with self._lock:
+            return self._unfinished()
 
     def detach(self) -> bytes:
         """End the splitter and return its unread bytes, for another protocol.
 
         Returns:
             The bytes of the unfinished frame; after an error, all bytes from the start of the bad
-            frame. Of an oversized frame that is being discarded: ``b""``.
+            frame; with ``one_at_a_time`` all bytes after the last message that was returned. Of an
+            oversized frame that is being discarded: ``b""``.
 
         Raises:
             ValueError: The splitter is detached already, as for every later call.
@@ -304,18 +361,18 @@ class Splitter(ObjectMessages):
                     raise _error_texts.detached()
                 self._busy = begun = True  # as in feed_eof()
                 unfinished = self._unfinished()
-                if self._held is not None:
-                    unfinished = self._held.travelled(unfinished) + unfinished
-                header, piece = bytearray(), bytearray()
+                if self._undelivered is not None:
+                    unfinished = self._undelivered.travelled(unfinished) + unfinished
+                header, piece, held = bytearray(), bytearray(), bytearray()
                 pieces: list[bytes] = []
         except BaseException:  # also from releasing the lock: the call can be repeated
             if begun:
                 self._busy = False
             raise
-        self._header, self._piece, self._pieces = header, piece, pieces
+        self._header, self._piece, self._pieces, self._held = header, piece, pieces, held
         self._phase, self._pending, self._given = IN_HEADER, 0, _NOTHING
         self._not_taken = self._surplus_bytes = b""
-        self._buffer = self._held = None
+        self._buffer = self._undelivered = None
         self._detached = True
         self._busy = False
         return unfinished
@@ -331,8 +388,8 @@ class Splitter(ObjectMessages):
 
     @property
     def pending(self) -> int:
-        """Bytes that arrived of an unfinished frame (after an error: from the bad frame on)."""
-        return self._pending
+        """Bytes that arrived and are in no message yet (after an error: from the bad frame on)."""
+        return self._pending + len(self._held)
 
     @property
     def bytes_needed(self) -> int:
@@ -341,6 +398,8 @@ class Splitter(ObjectMessages):
         It is exact once the header is in.
         """
         with self._lock:  # the numbers belong together
+            if self._held:
+                return max(1, self._layout.header_size - len(self._held))
             if self._phase != IN_HEADER and self._error is None:
                 missing = self._whole_size - self._pending
                 if self._phase != IN_PADDING and not self._raw:
@@ -368,7 +427,7 @@ class Splitter(ObjectMessages):
     @property
     def error(self) -> BaseException | None:
         """The error that ended the stream, or that the next call raises for a message; or None."""
-        return self._error if self._held is None else self._held.error
+        return self._error if self._undelivered is None else self._undelivered.error
 
     @property
     def skipped(self) -> int:
@@ -407,7 +466,9 @@ class Splitter(ObjectMessages):
             if self._headers is not None:
                 self._headers = []
             try:
-                if isinstance(data, bytes):
+                if self._one_at_a_time:
+                    self._take_one(data, messages)
+                elif isinstance(data, bytes):
                     self._consume(data, messages)
                 else:
                     for pos in range(0, len(data), SLICE_SIZE):
@@ -424,60 +485,37 @@ class Splitter(ObjectMessages):
         finally:
             self._busy = False
 
-    def _take_failed(
-        self, error: BaseException, data: bytes | memoryview, pos: int, taken_before: int
-    ) -> None:
-        self._error, self._lost = error, True
-        if not self._counting:
-            taken = self._stream_offset + self._pending - taken_before
-            self._fail(error, data, taken, pos)
 
-    def _keep_interruption(self, error: BaseException) -> None:
-        """Make an interruption sticky that came after a chunk was taken.
+def _end_stream(splitter: Splitter) -> None:
+    if splitter._held and _has_whole_message(splitter):
+        splitter._ended = True
+        return
+    if not splitter._pending:
+        return
+    error = _error_texts.incomplete_frame(splitter._pending_frame())
+    splitter._fail(error, b"", 0)
+    if splitter._undelivered is None:
+        raise error
 
-        The caller does not get the messages, and cannot see that the chunk was taken.
-        """
-        if self._error is None:
-            self._error = error
 
-    # --- errors -----------------------------------------------------------------------------------
-
-    def _fail(
-        self, error: BaseException, chunk: bytes | memoryview, taken: int, pos: int = 0
-    ) -> None:
-        """Make the error sticky, and keep the bytes that arrived for detach().
-
-        Of the chunk, `taken` bytes were taken; a negative count is that of bytes before the chunk
-        that were not. Those are in `_surplus_bytes`, which ends at `pos` in the chunk.
-        """
-        self._error, self._lost = error, True
-        self._pending += len(chunk) - taken
-        if self._keeps_bytes():
-            if taken >= 0:
-                self._not_taken = bytes(chunk[taken:]) if chunk else b""
-            else:
-                stop = len(self._surplus_bytes) - pos
-                self._not_taken = self._surplus_bytes[stop + taken : stop] + chunk
-        self._surplus_bytes = b""
-        self._lost = False
-
-    def _keeps_bytes(self) -> bool:
-        return not self._skipping and self._spans is None
-
-    def _unfinished(self) -> bytes:
-        """Return the bytes of the pending frame as they travelled, and after an error all later."""
-        if not self._keeps_bytes():
-            return b""
-        if self._lost:
-            raise _error_texts.unfinished_lost()
-        if self._phase == IN_PADDING and not self._raw:  # its message is delivered
-            return self._padding + self._not_taken
-        parts: list[Any] = [*self._pieces, self._piece]
-        if not self._raw or self._phase == IN_HEADER:
-            parts[0] = memoryview(parts[0])[self._pending_lead :]
-            parts.insert(0, self._header)
-        end = self._trailer[: self._trailer_pos]
-        return b"".join([*parts, end, self._padding, self._not_taken])
+def _has_whole_message(splitter: Splitter) -> bool:
+    """Return whether a message is in the held bytes; if not, parse them."""
+    messages: list[Any] = []
+    probe = Splitter(
+        Described(splitter._layout),
+        raw=splitter._raw,
+        on_oversize="skip" if splitter._skip else "raise",
+        one_at_a_time=True,
+    )
+    try:
+        if probe.feed(splitter._unfinished()):
+            return True
+    except errors.FrameError:
+        pass  # this splitter raises it now
+    splitter._take(b"", messages)
+    if messages:
+        raise _error_texts.parse_changed_its_answer(splitter._stream_offset)
+    return False
 
 
 def scan(codec: HasLayout, data: Buffer, *, raw: bool = False) -> Spans:

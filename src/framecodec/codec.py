@@ -270,11 +270,8 @@ class Codec(ObjectConstructors):
             TypeError: The constructor has no such parameter.
             ValueError, TypeError: As for the constructor.
         """
-        codec = self._from_parameters(self.kind, {**self.parameters, **changes})
-        functions = self._objects
-        if functions is None:
-            return codec
-        return codec._with_functions(functions.made_by, *functions.arguments)  # type: ignore[no-any-return]
+        parameters = {**self.parameters, **changes}
+        return _unpickle(self.kind, parameters, self._objects)
 
     # --- verbs ------------------------------------------------------------------------------------
 
@@ -382,10 +379,17 @@ class Codec(ObjectConstructors):
         *,
         raw: bool = False,
         on_oversize: Literal["raise", "skip"] = "raise",
+        one_at_a_time: bool = False,
         stream_offset: int = 0,
     ) -> Splitter:
         """Return the receiving state of a new connection; see `Splitter`."""
-        return Splitter(self, raw=raw, on_oversize=on_oversize, stream_offset=stream_offset)
+        return Splitter(
+            self,
+            raw=raw,
+            on_oversize=on_oversize,
+            one_at_a_time=one_at_a_time,
+            stream_offset=stream_offset,
+        )
 
     def read(
         self,
@@ -470,9 +474,7 @@ class Codec(ObjectConstructors):
             name: dict(value) if isinstance(value, Mapping) else value
             for name, value in self.parameters.items()
         }
-        if self._objects is not None:
-            return _unpickle, (self.kind, parameters, self._objects)
-        return _unpickle, (self.kind, parameters)
+        return _unpickle, (self.kind, parameters, self._objects)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a codec is frozen; use replace({name}=...) for a changed copy")

@@ -7,7 +7,11 @@ socket it was given, so that one class serves all of them.
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import threading
+import time
+import weakref
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from socketserver import BaseRequestHandler
@@ -16,7 +20,9 @@ from typing import Any, ClassVar, NoReturn
 from . import _error_texts, errors
 from ._datagrams import largest_payload, split_datagram
 from ._files import Refusal
+from ._options import OnInvalid, OnOversize
 from .codec import DEFAULT_CODEC, Codec
+from .serving.common import abort, stop_receiving
 from .sockets.base import set_nodelay
 from .sockets.connection import FrameSocket
 from .sockets.datagrams import DatagramSocket
@@ -44,6 +50,11 @@ class FrameRequestHandler(BaseRequestHandler):
     message that is too large or too slow, a connection that breaks) is raised out of `handle`,
     ends this connection only, and the server's ``handle_error`` reports it.
 
+    When the server is shut down or closed, its connections receive no more, within half a second: a
+    handler that waits gets the end of the stream. It may finish and send; after 5 seconds its
+    connection is aborted. So ``server_close()`` of a `socketserver.ThreadingTCPServer`, which waits
+    for all handlers, ends.
+
     Over UDP a request is one datagram, and as with `DatagramSocket` that is one message, or with a
     codec any number of whole frames. A `socketserver.UDPServer` reads 8192 bytes of a datagram and
     silently drops the rest: set its ``max_packet_size`` to 65507 (no datagram of UDP is larger) if
@@ -58,6 +69,15 @@ class FrameRequestHandler(BaseRequestHandler):
 
     idle_timeout: ClassVar[float | None] = None
     """Seconds that a connection may be quiet between two messages; None: no limit."""
+
+    on_oversize: ClassVar[OnOversize] = "raise"
+    """As for `Splitter`; streams only, as the next two."""
+
+    on_invalid: ClassVar[OnInvalid] = "raise"
+    """As for `Splitter`."""
+
+    observer: ClassVar[object] = None
+    """As for `FrameSocket`."""
 
     timeout: ClassVar[float | None] = None
     """Seconds that any one call may take, sending included; None: any time."""
@@ -84,7 +104,11 @@ class FrameRequestHandler(BaseRequestHandler):
             self.codec or DEFAULT_CODEC,
             message_timeout=self.message_timeout,
             idle_timeout=self.idle_timeout,
+            on_oversize=self.on_oversize,
+            on_invalid=self.on_invalid,
+            observer=self.observer,
         )
+        _watch_of(self.server).add(self.server, self.frames)
 
     def handle(self) -> None:
         """Answer every message until the clean end of the stream.
@@ -110,7 +134,89 @@ class FrameRequestHandler(BaseRequestHandler):
         raise NotImplementedError(f"{type(self).__name__} has no handle_message()")
 
     def finish(self) -> None:
-        """Do nothing: the server shuts the connection down and closes it."""
+        """Forget the connection, which the server shuts down and closes."""
+        if isinstance(self.frames, FrameSocket):
+            _watch_of(self.server).discard(self.frames)
+            if self.observer is not None:
+                self.frames.close()
+
+
+# --- the end of a server --------------------------------------------------------------------------
+
+_LOOK_PAUSE = 0.1  # seconds between two looks at a server
+_GRACE = 5.0  # seconds that handlers have after their server has stopped
+_LAST_LOOKS = 50  # looks of a thread that has no connection to watch any more
+
+
+class _Watch:
+    """The connections of one server, which end when the server stops.
+
+    The servers of the standard library have no hook for their end, so a thread looks at them while
+    there are connections.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connections: set[FrameSocket] = set()
+        self._running = False
+
+    def add(self, server: Any, conn: FrameSocket) -> None:
+        """Watch a connection."""
+        with self._lock:
+            self._connections.add(conn)
+            if not self._running:
+                name = "framecodec watches a socketserver"
+                thread = threading.Thread(target=self._run, args=(server,), name=name, daemon=True)
+                thread.start()
+                self._running = True
+
+    def discard(self, conn: FrameSocket) -> None:
+        """Watch a connection no longer."""
+        with self._lock:
+            self._connections.discard(conn)
+
+    def _run(self, server: Any) -> None:
+        looks, stopped_at = _LAST_LOOKS, 0.0
+        while True:
+            time.sleep(_LOOK_PAUSE)
+            with self._lock:
+                looks = _LAST_LOOKS if self._connections else looks - 1
+                if not looks:
+                    self._running = False
+                    return
+                connections = list(self._connections)
+            if _has_stopped(server):
+                now = time.monotonic()
+                stopped_at = stopped_at or now
+                for conn in connections:
+                    conn._receiving.stop(EOFError("the server is closing"))
+                    stop_receiving(conn.socket)
+                    if now > stopped_at + _GRACE:
+                        abort(conn.socket)
+            else:
+                stopped_at = 0.0
+
+
+_watches: weakref.WeakKeyDictionary[Any, _Watch] = weakref.WeakKeyDictionary()
+_watches_lock = threading.Lock()
+
+
+def _watch_of(server: Any) -> _Watch:
+    with _watches_lock:
+        return _watches.setdefault(server, _Watch())
+
+
+def _has_stopped(server: Any) -> bool:
+    """Return whether a server was told to stop, or has stopped or closed."""
+    # The only traces of shutdown() are these two attributes of BaseServer.
+    has_ended = getattr(server, "_BaseServer__is_shut_down", None)
+    if getattr(server, "_BaseServer__shutdown_request", False) or (
+        has_ended and has_ended.is_set()
+    ):
+        return True
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # a server without a socket
+        return bool(server.socket.fileno() < 0)
+    return False
 
 
 class DatagramReply:

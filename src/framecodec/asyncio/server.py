@@ -20,17 +20,18 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, NoReturn, final
 
 from .. import _error_texts, errors
+from .. import _log as log
+from .._peers import peer_name
 from ..codec import Codec
-from ..serving import log
 from ..serving.common import (
     AFTER_ABORT,
     BACKLOG_LIMIT,
-    AcceptPause,
     check_connections,
     check_grace,
+    is_clean_end,
     is_clients_fault,
-    peer_name,
 )
+from ..sockets.accept_pause import AcceptPause
 from .stream import FrameStream, StreamProtocol
 
 if TYPE_CHECKING:
@@ -359,7 +360,7 @@ class FrameServer(asyncio.AbstractServer):
         """Log what the handler raised."""
         if not _is_clients_fault(error, one) or one.was_closed_by_handler(error, self._ending):
             self._handler_failed(one, error)
-        elif not (self._ending or _is_clean(error)):
+        elif not (self._ending or is_clean_end(error)):
             one.end(error)
 
     def _report_loss(self, one: _Served) -> None:
@@ -435,13 +436,6 @@ class _Served:
             and sending.error is None
             and not (self.ended or server_ends)
         )
-
-
-def _is_clean(error: BaseException) -> bool:
-    """Return whether the client has closed the connection between two messages."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(map(_is_clean, error.exceptions))
-    return isinstance(error, EOFError) and not isinstance(error, errors.IncompleteFrameError)
 
 
 def _is_clients_fault(error: BaseException, one: _Served) -> bool:

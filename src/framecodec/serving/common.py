@@ -1,23 +1,18 @@
-"""What the servers share: addresses, accepting, observers, the clients' faults."""
+"""What the servers share: arguments, their end, the clients' faults."""
 
 from __future__ import annotations
 
 import abc
 import contextlib
 import errno
-import os
-import re
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Self, TypeAlias
-from urllib.parse import urlsplit
+from typing import Self
 
 from .. import errors
-from ..sockets.base import set_nodelay
-from . import log
 
 try:
     import ssl
@@ -27,19 +22,14 @@ except ImportError:  # a Python without OpenSSL
 __all__ = [
     "AFTER_ABORT",
     "BACKLOG_LIMIT",
-    "OBSERVER_METHODS",
-    "AcceptPause",
     "BlockingServer",
     "Ending",
-    "Observer",
     "abort",
     "check_connections",
     "check_grace",
+    "is_clean_end",
     "is_clients_fault",
-    "peer_name",
-    "prepare",
     "stop_receiving",
-    "where_to_listen",
 ]
 
 BACKLOG_LIMIT = 16 * 1024 * 1024
@@ -48,9 +38,6 @@ more."""
 
 AFTER_ABORT = 1.0
 """Seconds that the end of a server waits for what it has aborted."""
-
-# accept() fails with these where the listening socket itself is unusable.
-_NOT_LISTENING = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
 
 _LONGEST_WAIT = 1e6  # seconds
 
@@ -89,67 +76,7 @@ def check_connections(max_connections: int | None) -> int | None:
     return max_connections
 
 
-def where_to_listen(address: Any, port: Any, codec: Any) -> tuple[Any, Any, bool]:
-    """Return the address as `listen` takes it, the codec, and whether the address demands TLS.
-
-    Args:
-        address: ``(host, port)``, a host, a path, or a URL.
-        port: The second positional argument: a port, a codec, or None.
-        codec: The codec that was given by name, or None.
-    """
-    if isinstance(port, int):
-        address = (address, port)
-    elif port is not None:
-        if codec is not None:
-            raise TypeError("the codec was given twice, by position and by name")
-        codec = port
-    if not isinstance(address, str):
-        return address, codec, False
-    if address.startswith("unix:"):
-        return address.removeprefix("unix:"), codec, False
-    if re.match(r"(tcp|tls)://", address):
-        parts = urlsplit(address)
-        try:
-            host, number = parts.hostname, parts.port
-        except ValueError as error:
-            raise ValueError(f"{address!r} is not the address of a server: {error}") from None
-        if number is None or parts.path or parts.query or parts.fragment or parts.username:
-            raise ValueError(
-                f"{address!r} is not the address of a server; write tcp://HOST:PORT or tls://HOST:PORT"
-            )
-        return (host or "", number), codec, parts.scheme == "tls"
-    if re.fullmatch(r"[^/]*:\d+", address):
-        host, _, number_text = address.rpartition(":")
-        raise ValueError(
-            f"{address!r} looks like a host and a port, and would be the path of a Unix socket;"
-            f" write ({host!r}, {number_text}), 'tcp://{address}', or 'unix:{address}'"
-        )
-    return address, codec, False
-
-
 # --- sockets --------------------------------------------------------------------------------------
-
-
-def peer_name(peer: Any, address: Any) -> str:
-    """Return the name of a client for the log.
-
-    It is ``host:port``; for a Unix socket, whose clients have no name, the server's path.
-    """
-    if isinstance(peer, tuple) and len(peer) >= 2:
-        host, port = peer[:2]
-        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
-    name = peer or address
-    return os.fsdecode(name) if isinstance(name, str | bytes) else str(name)
-
-
-def prepare(sock: socket.socket, keepalive: float | bool | None) -> None:
-    """Set the options of an accepted connection: frames leave at once, Nagle's algorithm is off."""
-    set_nodelay(sock)
-    if keepalive and sock.family in (socket.AF_INET, socket.AF_INET6):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        idle = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))
-        if keepalive is not True and idle is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, idle, max(1, round(keepalive)))
 
 
 def stop_receiving(sock: socket.socket) -> None:
@@ -227,72 +154,6 @@ class BlockingServer(abc.ABC):
         self.close()
 
 
-class AcceptPause:
-    """The seconds to wait after accept() has failed: more each time, few after a success."""
-
-    FIRST, LONGEST = 0.01, 1.0
-
-    def __init__(self) -> None:
-        self._next = self.FIRST
-
-    def reset(self) -> None:
-        """Start anew, after a connection was accepted."""
-        self._next = self.FIRST
-
-    def after(self, error: BaseException, address: str) -> float | None:
-        """Log the error and return the seconds to wait; None where listening is over."""
-        if isinstance(error, OSError) and error.errno in _NOT_LISTENING:
-            log.listening_failed(address, error)
-            return None
-        pause, self._next = self._next, min(self._next * 2, self.LONGEST)
-        log.accept_failed(address, error, pause)
-        return pause
-
-
-# --- observers ------------------------------------------------------------------------------------
-
-_Method: TypeAlias = Callable[..., None] | None
-
-OBSERVER_METHODS = (
-    "frame_received",
-    "frame_sent",
-    "connection_opened",
-    "connection_closed",
-    "frame_discarded",
-)
-
-
-class Observer:
-    """The methods that an observer has, each None where it has none. They raise nothing.
-
-    Args:
-        observer: An object with any of `OBSERVER_METHODS`, or None.
-    """
-
-    __slots__ = OBSERVER_METHODS
-
-    frame_received: _Method
-    frame_sent: _Method
-    connection_opened: _Method
-    connection_closed: _Method
-    frame_discarded: _Method
-
-    def __init__(self, observer: object) -> None:
-        for name in OBSERVER_METHODS:
-            method = getattr(observer, name, None) if observer is not None else None
-            setattr(self, name, None if method is None else _guarded(name, method))
-
-
-def _guarded(name: str, method: Callable[..., Any]) -> Callable[..., None]:
-    def call(*arguments: Any) -> None:
-        try:
-            method(*arguments)
-        except Exception as error:
-            log.observer_failed(name, error)
-
-    return call
-
-
 # --- faults ---------------------------------------------------------------------------------------
 
 
@@ -330,3 +191,13 @@ def _instances(error: BaseException) -> Iterator[object]:
         if code.co_argcount and code.co_varnames[:1] == ("self",):
             yield traceback.tb_frame.f_locals.get("self")
         traceback = traceback.tb_next
+
+
+def is_clean_end(error: BaseException) -> bool:
+    """Return whether an exception only means that the client closed between two messages.
+
+    Of an exception group, all members must.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(is_clean_end, error.exceptions))
+    return isinstance(error, EOFError) and not isinstance(error, errors.IncompleteFrameError)

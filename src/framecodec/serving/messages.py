@@ -17,27 +17,28 @@ import warnings
 from collections.abc import Callable, Iterable
 from time import monotonic
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import TYPE_CHECKING, Any, final
 
+from .. import _log as log
+from .._addresses import Address, find_place
 from .._engine import ACCELERATED
-from .._inbox import check_seconds
-from ..codec import DEFAULT_CODEC, Codec, check_codec
-from ..errors import InvalidFrameError, MessageTooLargeError
-from ..sockets import Address, listen
-from . import _messages_loop_py, log
+from .._observer import ObservedSplitter, Observer
+from .._options import OnInvalid, OnOversize, check_options
+from .._peers import peer_name
+from ..codec import Codec
+from ..sockets import Listener
+from ..sockets.accept_pause import AcceptPause
+from ..sockets.base import check_keepalive, prepare
+from ..sockets.listener import open_listening
+from . import _messages_loop_py
 from .common import (
     AFTER_ABORT,
     BACKLOG_LIMIT,
-    AcceptPause,
     BlockingServer,
     Ending,
-    Observer,
     abort,
     check_connections,
     check_grace,
-    peer_name,
-    prepare,
-    where_to_listen,
 )
 
 __all__ = ["MessageConnection", "MessageServer", "serve_messages"]
@@ -81,7 +82,8 @@ def serve_messages(
     max_connections: int | None = None,
     message_timeout: float | None = None,
     idle_timeout: float | None = None,
-    on_oversize: Literal["raise", "skip"] = "raise",
+    on_oversize: OnOversize = "raise",
+    on_invalid: OnInvalid = "raise",
     observer: object = None,
     backlog: int = 1024,
     reuse_port: bool = False,
@@ -110,6 +112,7 @@ def serve_messages(
         idle_timeout: Seconds that a client may be quiet between two messages. Neither counts the
             time in which the client is not read from, or that a handler takes.
         on_oversize: As for `Splitter`.
+        on_invalid: As for `Splitter`.
         observer: An object with any of the methods ``connection_opened(conn)``,
             ``connection_closed(conn, error)``, ``frame_received(conn, size)``,
             ``frame_sent(conn, size)`` and ``frame_discarded(conn, error)``.
@@ -126,25 +129,31 @@ def serve_messages(
     """
     if not callable(handle):
         raise TypeError(f"the handler must be callable, not {type(handle).__name__!r}")
-    where, codec, demands_tls = where_to_listen(address, port, codec)
-    if ssl is not None or demands_tls:
+    place = find_place(address, port, codec)
+    if ssl is not None or place.is_tls:
         raise ValueError(
             "serve_messages() has no TLS; use serve(), or framecodec.asyncio.start_server(),"
             " which take ssl="
         )
-    codec = check_codec(DEFAULT_CODEC if codec is None else codec)
-    codec.splitter(on_oversize=on_oversize)  # raises where it is neither of the two
-    check_seconds("message_timeout", message_timeout)
-    check_seconds("idle_timeout", idle_timeout)
+    check_keepalive(keepalive)
+    options = check_options(
+        place.codec,
+        message_timeout=message_timeout,
+        idle_timeout=idle_timeout,
+        on_oversize=on_oversize,
+        on_invalid=on_invalid,
+        observer=observer,
+    )
     check_connections(max_connections)
-    listener = listen(where, codec, backlog=backlog, reuse_port=reuse_port)
+    listener = Listener(
+        open_listening(place.address, backlog=backlog, reuse_port=reuse_port), place.codec
+    )
     try:
         return MessageServer(
             listener,
             handle,
-            on_oversize=on_oversize,
-            observer=observer,
             keepalive=keepalive,
+            options=options,
             limits={
                 "max_connections": max_connections,
                 "message_timeout": message_timeout,
@@ -170,13 +179,12 @@ class MessageServer(BlockingServer):
         listener: Any,
         handle: Handle,
         *,
-        on_oversize: Any,
-        observer: object,
         keepalive: bool | float | None,
+        options: dict[str, Any],
         limits: dict[str, Any],
     ) -> None:
         self._address = listener.address
-        self._hooks = hooks = _Hooks(listener, on_oversize, Observer(observer), keepalive)
+        self._hooks = hooks = _Hooks(listener, options, keepalive)
         listener.settimeout(0)
         self._wakeup = socket.socketpair()
         try:
@@ -278,15 +286,17 @@ class _Hooks:
     """What the loop leaves to Python, because it is not done for every message."""
 
     def __init__(
-        self, listener: Any, on_oversize: Any, observer: Observer, keepalive: bool | float | None
+        self, listener: Any, options: dict[str, Any], keepalive: bool | float | None
     ) -> None:
         self.listener = listener
         self.codec: Codec = listener.codec
         self.name = peer_name(listener.address, listener.address)
-        self.observer = observer
+        self.observer = options["observer"] or Observer(None)
         self.loop: Any = None
         self._keepalive = keepalive
-        self._on_oversize = on_oversize
+        self._splitting = {name: options[name] for name in ("on_oversize", "on_invalid")}
+        if options["on_invalid"] == "raise":
+            del self._splitting["on_invalid"]
         self._pause = AcceptPause()
         self._sockets: dict[Any, socket.socket] = {}
 
@@ -350,8 +360,8 @@ class _Hooks:
         """Return the splitter of a new connection."""
         self._sockets[conn] = sock
         if self.observer.frame_received is None and self.observer.frame_discarded is None:
-            return self.codec.splitter(on_oversize=self._on_oversize)
-        return _ObservedSplitter(conn, self.codec, self._on_oversize, self.observer)
+            return self.codec.splitter(**self._splitting)
+        return ObservedSplitter(conn, self.codec, self.observer, **self._splitting)
 
     def opened(self, conn: Any) -> None:
         """Report a new connection."""
@@ -366,9 +376,6 @@ class _Hooks:
 
     def fault(self, conn: Any, error: BaseException) -> None:
         """Report what a client did wrong."""
-        discarded = self.observer.frame_discarded
-        if discarded is not None and isinstance(error, InvalidFrameError | MessageTooLargeError):
-            discarded(conn, error)
         log.connection_ended(self._name_of(conn), error)
 
     def handler_failed(self, conn: Any, error: BaseException) -> None:
@@ -398,53 +405,3 @@ class _Hooks:
         """Report a frame that was accepted for sending."""
         if self.observer.frame_sent is not None:
             self.observer.frame_sent(conn, size)
-
-
-class _ObservedSplitter:
-    """A splitter that reports each frame to an observer.
-
-    The sizes are those of the frames as they travelled: one splitter delivers the frames, a second
-    one their messages.
-    """
-
-    def __init__(self, conn: Any, codec: Codec, on_oversize: Any, observer: Observer) -> None:
-        self._conn = conn
-        self._frames = codec.splitter(raw=True, on_oversize=on_oversize)
-        self._messages = codec.splitter()
-        self._received = observer.frame_received
-        self._discarded = observer.frame_discarded
-        self._skipped = 0
-        self._limit = codec.layout.max_message_size
-        self.bytes_needed = 1  # so that each receive goes through feed()
-
-    def feed(self, data: Any) -> list[Any]:
-        frames = self._frames.feed(data)
-        messages = self._messages.feed(b"".join(frames))
-        if self._received is not None:
-            for frame in frames:
-                self._received(self._conn, len(frame))
-        while self._discarded is not None and self._skipped < self._frames.skipped:
-            self._skipped += 1
-            text = f"a message over the limit of {self._limit} bytes was skipped"
-            self._discarded(self._conn, MessageTooLargeError(text, limit=self._limit or 0))
-        return messages
-
-    @property
-    def error(self) -> BaseException | None:
-        error = self._frames.error
-        return self._messages.error if error is None else error
-
-    @property
-    def pending(self) -> int:
-        return self._frames.pending
-
-    @property
-    def pending_header(self) -> bytes:
-        return self._frames.pending_header
-
-    @property
-    def stream_offset(self) -> int:
-        return self._frames.stream_offset
-
-    def feed_eof(self) -> None:
-        self._frames.feed_eof()

@@ -16,29 +16,30 @@ import socket
 import threading
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import TYPE_CHECKING, Any, final
 
-from .. import _error_texts, errors
-from .._inbox import check_seconds
-from .._states import ReceiveState
-from ..codec import DEFAULT_CODEC, Codec, check_codec
-from ..sockets import Address, FrameSocket, listen
-from . import log
+from .. import _error_texts
+from .. import _log as log
+from .._addresses import Address, find_place
+from .._observer import Observer
+from .._options import OnInvalid, OnOversize, check_options
+from .._peers import peer_name
+from ..codec import Codec
+from ..sockets import FrameSocket, Listener
+from ..sockets.accept_pause import AcceptPause
+from ..sockets.base import check_keepalive, prepare
+from ..sockets.listener import open_listening
 from .common import (
     AFTER_ABORT,
     BACKLOG_LIMIT,
-    AcceptPause,
     BlockingServer,
     Ending,
-    Observer,
     abort,
     check_connections,
     check_grace,
+    is_clean_end,
     is_clients_fault,
-    peer_name,
-    prepare,
     stop_receiving,
-    where_to_listen,
 )
 
 try:
@@ -70,7 +71,8 @@ def serve(
     max_connections: int | None = None,
     message_timeout: float | None = None,
     idle_timeout: float | None = None,
-    on_oversize: Literal["raise", "skip"] = "raise",
+    on_oversize: OnOversize = "raise",
+    on_invalid: OnInvalid = "raise",
     observer: object = None,
     backlog: int = 128,
     reuse_port: bool = False,
@@ -96,8 +98,9 @@ def serve(
         message_timeout: As for `FrameSocket`.
         idle_timeout: As for `FrameSocket`.
         on_oversize: As for `Splitter`.
-        observer: An object with any of the methods ``connection_opened(conn)`` and
-            ``connection_closed(conn, error)``.
+        on_invalid: As for `Splitter`.
+        observer: As for `FrameSocket`. The error of ``connection_closed`` may also be what the
+            handler has raised.
         backlog: Connections that wait to be accepted before the system refuses more.
         reuse_port: Several processes may listen on the same port, and share its connections.
         keepalive: True, or seconds of quiet before the first probe of TCP.
@@ -111,26 +114,28 @@ def serve(
     """
     if not callable(handler):
         raise TypeError(f"the handler must be callable, not {type(handler).__name__!r}")
-    where, codec, demands_tls = where_to_listen(address, port, codec)
-    codec = check_codec(DEFAULT_CODEC if codec is None else codec)
-    if demands_tls and ssl is None:
+    place = find_place(address, port, codec)
+    if place.is_tls and ssl is None:
         raise ValueError(f"{address!r} needs a certificate: give the server's context as ssl=")
-    if on_oversize not in ("raise", "skip"):
-        codec.splitter(on_oversize=on_oversize)  # raises
-    options: dict[str, Any] = {
-        "message_timeout": check_seconds("message_timeout", message_timeout),
-        "idle_timeout": check_seconds("idle_timeout", idle_timeout),
-        "on_oversize": on_oversize,
-    }
+    check_keepalive(keepalive)
+    options = check_options(
+        place.codec,
+        message_timeout=message_timeout,
+        idle_timeout=idle_timeout,
+        on_oversize=on_oversize,
+        on_invalid=on_invalid,
+        observer=observer,
+    )
     check_connections(max_connections)
-    listener = listen(where, codec, backlog=backlog, reuse_port=reuse_port)
+    listener = Listener(
+        open_listening(place.address, backlog=backlog, reuse_port=reuse_port), place.codec
+    )
     try:
         return Server(
             listener,
             handler,
             ssl=ssl,
             max_connections=max_connections,
-            observer=observer,
             keepalive=keepalive,
             options=options,
         )
@@ -169,7 +174,6 @@ class Server(BlockingServer):
         *,
         ssl: ssl_module.SSLContext | None,
         max_connections: int | None,
-        observer: object,
         keepalive: bool | float | None,
         options: dict[str, Any],
     ) -> None:
@@ -178,9 +182,10 @@ class Server(BlockingServer):
         self._handler = handler
         self._ssl = ssl
         self._max_connections = max_connections
-        self._observer = Observer(observer)
+        # The server tells the observer of connections, each connection of its frames.
+        self._observer = observer = options["observer"] or Observer(None)
         self._keepalive = keepalive
-        self._options = options
+        self._options = {**options, "observer": observer.of_frames()}
         self._closing = False
         self._served: set[_Served] = set()
         # Reentrant: a signal handler may call close() while its thread is in another method.
@@ -373,10 +378,7 @@ class Server(BlockingServer):
             if conn.closed or not is_clients_fault(error, conn):
                 log.handler_failed(served.peer, error)
                 return error
-            clean = isinstance(error, EOFError) and not isinstance(
-                error, errors.IncompleteFrameError
-            )
-            if clean or self._closing:
+            if is_clean_end(error) or self._closing:
                 return None
             served.end(error)
             return error
@@ -504,7 +506,8 @@ class _Served:
     def stop_receiving(self) -> None:
         """End the receiving direction, also of a client that never pauses."""
         if self.conn is not None:
-            _refuse_to_receive(self.conn)
+            # A shutdown alone does not stop what still arrives.
+            self.conn._receiving.stop(EOFError("the server is closing"))
         stop_receiving(self.sock)
 
     def abort(self) -> None:
@@ -576,14 +579,6 @@ class _Served:
             sender.join(_LAST_BROADCASTS)
             if sender.is_alive():
                 self.abort()
-
-
-def _refuse_to_receive(conn: FrameSocket) -> None:
-    """Let every later receive raise EOFError; a shutdown alone does not stop what still arrives."""
-    side = conn._receiving
-    side.inbox.fail(EOFError("the server is closing"))
-    if side.receiver.state in (ReceiveState.READY, ReceiveState.BUSY):
-        side.receiver.state = ReceiveState.FAILED
 
 
 def _send_frames(conn: FrameSocket, frames: bytes) -> None:

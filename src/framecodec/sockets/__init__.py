@@ -10,8 +10,9 @@ whole.
 
 from __future__ import annotations
 
+from .._addresses import Address as Address
 from ..codec import DEFAULT_CODEC as DEFAULT_CODEC
-from .connecting import Address, connect
+from .connecting import connect
 from .connection import FrameSocket
 from .datagrams import DatagramSocket as DatagramSocket
 from .listener import Listener, listen

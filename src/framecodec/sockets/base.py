@@ -15,10 +15,12 @@ from .._states import SocketState
 
 __all__ = [
     "SocketWrapper",
+    "check_keepalive",
     "check_timeout",
     "is_unix",
     "locked_to_close",
     "mark_started",
+    "prepare",
     "set_nodelay",
 ]
 
@@ -154,6 +156,33 @@ def mark_started(error: BaseException, started: bool) -> None:
 def is_unix(sock: socket.socket) -> bool:
     """Return whether this is a Unix socket."""
     return sock.family == getattr(socket, "AF_UNIX", None)
+
+
+def check_keepalive(keepalive: bool | float | None) -> None:
+    """Check when TCP probes a quiet peer.
+
+    Raises:
+        ValueError: It is neither None, a bool nor a positive number of seconds.
+    """
+    if keepalive is not None and not isinstance(keepalive, bool) and not keepalive > 0:
+        raise ValueError(
+            f"keepalive must be True, or a positive number of seconds, not {keepalive!r}"
+        )
+
+
+def prepare(sock: socket.socket, keepalive: bool | float | None) -> None:
+    """Set the options of a new connection: frames leave at once, Nagle's algorithm is off.
+
+    Args:
+        sock: The connected socket.
+        keepalive: True, or seconds of quiet before TCP's first probe; None or False: no probes.
+    """
+    set_nodelay(sock)
+    if keepalive and sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        idle = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))
+        if keepalive is not True and idle is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, idle, max(1, round(keepalive)))
 
 
 def set_nodelay(sock: socket.socket) -> None:

@@ -1,119 +1,152 @@
-"""Connect to a server; addresses of connections."""
+"""Connect to a server."""
 
 from __future__ import annotations
 
 import errno
-import os
 import socket
-from typing import Any, TypeAlias
+from time import monotonic
+from typing import TYPE_CHECKING, Any
 
-from ..codec import DEFAULT_CODEC, Codec
-from .base import set_nodelay
+from .._addresses import Address, find_place, host_and_port, unix_path
+from .._options import OnInvalid, OnOversize, check_options
+from .._peers import name_address, peer_name
+from ..codec import Codec
+from .base import check_keepalive, prepare
 from .connection import FrameSocket
 
-__all__ = [
-    "Address",
-    "connect",
-    "host_and_port",
-    "new_unix_socket",
-    "unix_path",
-]
+try:
+    import ssl
+except ImportError:  # a Python without OpenSSL
+    ssl = None  # type: ignore[assignment]
 
-Address: TypeAlias = (
-    tuple[str, int] | tuple[str, int, int, int] | str | bytes | os.PathLike[str] | Any
-)
+if TYPE_CHECKING:
+    import ssl as ssl_module
+
+__all__ = ["connect", "new_unix_socket"]
 
 
 def connect(
     address: Address,
-    codec: Codec = DEFAULT_CODEC,
+    port: int | Codec | None = None,
     *,
+    codec: Codec | None = None,
     timeout: float | None = None,
+    ssl: ssl_module.SSLContext | bool | None = None,
+    server_hostname: str | None = None,
+    keepalive: bool | float | None = None,
+    received: Any = b"",
     message_timeout: float | None = None,
     idle_timeout: float | None = None,
+    on_oversize: OnOversize = "raise",
+    on_invalid: OnInvalid = "raise",
+    observer: object = None,
 ) -> FrameSocket:
     """Connect to a server. TCP_NODELAY is set: frames leave at once, Nagle's algorithm is off.
 
     Args:
-        address: ``(host, port)``, IPv6 also with flow and scope, or the path of a Unix socket.
-        codec: The shape of the frames.
+        address: ``(host, port)``, IPv6 also with flow and scope; a host, with `port`; the path of
+            a Unix socket; or a URL: ``tcp://host:port``, ``tls://host:port``, ``unix:path``.
+        port: A port, where `address` is a host; or the codec.
+        codec: The shape of the frames; ``Codec.uint(4)`` where none is given.
         timeout: Seconds that connecting may take, and later every call; None: any time.
+        ssl: A context, or True for ``ssl.create_default_context()``, which is also the default for
+            a ``tls://`` URL: the connection is encrypted, the handshake is part of connecting.
+        server_hostname: The name that the server's certificate must have; the host where none is
+            given.
+        keepalive: True, or seconds of quiet before TCP's first probe.
+        received: As for `FrameSocket`.
         message_timeout: As for `FrameSocket`.
         idle_timeout: As for `FrameSocket`.
+        on_oversize: As for `Splitter`.
+        on_invalid: As for `Splitter`.
+        observer: As for `FrameSocket`.
 
     Returns:
         The connection.
 
     Raises:
-        OSError: The connection cannot be made.
+        OSError: The connection cannot be made; the error names the address. An `ssl.SSLError` if
+            the handshake failed.
         TypeError, ValueError, OverflowError: An argument is invalid.
     """
-    if isinstance(address, tuple):
-        sock = _connect_tcp(address, timeout)
-    else:
-        sock = new_unix_socket(path := unix_path(address))
+    place = find_place(address, port, codec)
+    check_keepalive(keepalive)
+    options = check_options(
+        place.codec,
+        message_timeout=message_timeout,
+        idle_timeout=idle_timeout,
+        on_oversize=on_oversize,
+        on_invalid=on_invalid,
+        observer=observer,
+    )
+    context = _client_context(ssl, place.is_tls, server_hostname)
+    deadline = None if timeout is None else monotonic() + timeout
+    try:
+        sock = _connect(place.address, timeout)
         try:
-            sock.settimeout(timeout)
-            sock.connect(path)
+            prepare(sock, keepalive)
+            if context is not None:
+                host = place.address[0] if isinstance(place.address, tuple) else None
+                sock = _wrap(sock, context, server_hostname or host, deadline)
+                sock.settimeout(timeout)
+            return FrameSocket(sock, place.codec, received=received, **options)
         except BaseException:
             sock.close()
             raise
-    try:
-        return FrameSocket(sock, codec, message_timeout=message_timeout, idle_timeout=idle_timeout)
-    except BaseException:
-        sock.close()
+    except OSError as error:
+        name_address(error, peer_name(place.address, None))
         raise
 
 
-def _connect_tcp(address: tuple[Any, ...], timeout: float | None) -> socket.socket:
-    host, port = host_and_port(address)
-    if len(address) == 4:  # as an IPv6 socket gives it, scope included
+def _connect(address: Any, timeout: float | None) -> socket.socket:
+    if isinstance(address, tuple):
+        if len(address) == 2:
+            return socket.create_connection(host_and_port(address), timeout)
+        # as an IPv6 socket gives it, scope included
         sock = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
-        try:
-            sock.settimeout(timeout)
-            sock.connect(address)
-        except BaseException:
-            sock.close()
-            raise
     else:
-        sock = socket.create_connection((host, port), timeout)
-    set_nodelay(sock)
+        address = unix_path(address)
+        sock = new_unix_socket(address)
+    try:
+        sock.settimeout(timeout)
+        sock.connect(address)
+    except BaseException:
+        sock.close()
+        raise
     return sock
 
 
-# --- addresses ------------------------------------------------------------------------------------
+def _client_context(
+    context: ssl_module.SSLContext | bool | None, is_tls: bool, server_hostname: str | None
+) -> ssl_module.SSLContext | None:
+    """Return the context of a TLS connection, or None for a plain one."""
+    if not context and not is_tls:
+        if server_hostname is not None:
+            raise ValueError("server_hostname is for TLS; give ssl=, too, or a tls:// URL")
+        return None
+    if ssl is None:
+        raise OSError(errno.EPROTONOSUPPORT, "this Python has no ssl module")
+    return ssl.create_default_context() if not context or context is True else context
 
 
-def host_and_port(address: tuple[Any, ...]) -> tuple[Any, Any]:
-    """Return the first two parts of an address.
-
-    Raises:
-        TypeError, OverflowError: They are not a host and a port.
-    """
-    if len(address) not in (2, 4):
-        raise _bad_address(address)
-    host, port = address[:2]
-    if isinstance(port, int) and not 0 <= port <= 65535:  # the system would take its lowest bits
-        raise OverflowError(f"port must be 0-65535, not {port}")
-    return host, port
-
-
-def unix_path(address: object) -> str | bytes:
-    """Return the path of a Unix socket.
-
-    Raises:
-        TypeError: It is not one.
-    """
-    if not isinstance(address, str | bytes | os.PathLike):
-        raise _bad_address(address)
-    return os.fspath(address)
-
-
-def _bad_address(address: object) -> TypeError:
-    return TypeError(
-        "an address is (host, port), (host, port, flowinfo, scope_id) or the path of a Unix "
-        f"socket, not {address!r:.80}"
+def _wrap(
+    sock: socket.socket,
+    context: ssl_module.SSLContext,
+    server_hostname: str | None,
+    deadline: float | None,
+) -> socket.socket:
+    """Return the encrypted connection, after its handshake."""
+    encrypted = context.wrap_socket(
+        sock, server_hostname=server_hostname, do_handshake_on_connect=False
     )
+    try:
+        if deadline is not None:
+            encrypted.settimeout(max(deadline - monotonic(), 0.001))
+        encrypted.do_handshake()
+    except BaseException:
+        encrypted.close()
+        raise
+    return encrypted
 
 
 def new_unix_socket(_path: str | bytes) -> socket.socket:

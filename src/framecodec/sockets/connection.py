@@ -23,17 +23,18 @@ import contextlib
 import errno
 import socket
 import threading
-from collections.abc import Iterable, Iterator
-from itertools import chain
-from time import monotonic
-from typing import Any, Literal, TypeAlias, final
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias, final
 
-from .. import _error_texts, errors
+from .. import errors
 from .._engine import sockets_fast_path as _fast_path
+from .._observer import Observer, frame_size
+from .._options import OnInvalid, OnOversize
 from .._states import ReceiveState, SendState, SocketState
 from ..codec import DEFAULT_CODEC, Codec, check_codec
 from . import _fast_path_py, files
-from .base import SocketWrapper, check_timeout, locked_to_close, mark_started
+from .base import SocketWrapper, check_timeout, locked_to_close
+from .messages import MessageConnection
 from .objects import ObjectCalls
 from .receiving import ReceiveSide
 from .sending import SendSide
@@ -44,7 +45,8 @@ __all__ = ["FrameSocket"]
 _Socket: TypeAlias = socket.socket  # for classes that have an attribute `socket`
 
 
-class FrameSocket(SocketWrapper):
+@final
+class FrameSocket(MessageConnection, SocketWrapper):
     """Whole messages over one connected stream socket.
 
     It owns the socket from then on. Its time-out is the socket's at that moment; set it on the
@@ -71,6 +73,11 @@ class FrameSocket(SocketWrapper):
         read_ahead: False receives nothing after the requested frame, at the cost of more system
             calls, so that another protocol can take over the socket.
         on_oversize: As for `Splitter`.
+        on_invalid: As for `Splitter`.
+        received: Bytes that were read from the socket before: they come first.
+        observer: An object with any of the methods ``frame_received(conn, size)``,
+            ``frame_sent(conn, size)``, ``frame_discarded(conn, error)``,
+            ``connection_opened(conn)``, ``connection_closed(conn, error)``; or None.
 
     Raises:
         TypeError, ValueError: `sock` is not a stream socket, or an argument is invalid.
@@ -86,7 +93,10 @@ class FrameSocket(SocketWrapper):
         message_timeout: float | None = None,
         idle_timeout: float | None = None,
         read_ahead: bool = True,
-        on_oversize: Literal["raise", "skip"] = "raise",
+        on_oversize: OnOversize = "raise",
+        on_invalid: OnInvalid = "raise",
+        received: Any = b"",
+        observer: object = None,
     ) -> None:
         _check_stream_socket(sock)
         check_codec(codec)
@@ -98,230 +108,24 @@ class FrameSocket(SocketWrapper):
             self._wire,
             codec,
             fast_path,
+            self,
             message_timeout=message_timeout,
             idle_timeout=idle_timeout,
             on_oversize=on_oversize,
+            on_invalid=on_invalid,
+            observer=Observer.of(observer),
             read_ahead=read_ahead,
         )
         self._sending = SendSide(self._wire, codec, fast_path)
         self._receiver = self._receiving.receiver
         self._sender = self._sending.sender
-        if codec._objects is not None:
-            self.__class__ = ObjectSocket
         self.settimeout(sock.gettimeout())
-
-    # --- receiving --------------------------------------------------------------------------------
-
-    def recv(self) -> Any:
-        """Return the next message.
-
-        Raises:
-            EOFError: The peer closed the connection after a whole frame.
-            IncompleteFrameError: The stream ended inside a frame.
-            FrameError: The stream is broken, or the peer was too slow for the limits that were set.
-            TimeoutError, BlockingIOError: No message is whole yet; nothing is lost.
-            OSError: The connection is broken, or was closed on this side.
-        """
-        while True:
-            try:
-                # The `for` returns the message before a signal handler can run.
-                for message in self._receiver:
-                    return message
-            except (OSError, errors.FrameError) as error:
-                self._receiving.fail_fast_path(error)
-            side = self._receiving
-            with side.guard:
-                side.fill()
-
-    def recv_many(self) -> list[Any]:
-        """Return all ready messages, or if there are none, those of the next receive.
-
-        Returns:
-            At least one message.
-
-        Raises:
-            EOFError, FrameError, OSError: As `recv`.
-        """
-        receiver = self._receiver
-        while True:
-            try:
-                receiver.fetch()
-                for messages in receiver.ready.take_all:
-                    if messages:
-                        return messages
-            except (OSError, errors.FrameError) as error:
-                self._receiving.fail_fast_path(error)
-            except MemoryError:  # the list was begun, and its messages are gone
-                receiver.state = ReceiveState.LOST
-                raise
-            side = self._receiving
-            with side.guard:
-                side.fill()
-
-    def __iter__(self) -> Iterator[Any]:
-        """Iterate over the messages until the clean end of the stream; errors are those of `recv`.
-
-        An iterator ends with the error that it raises. After one that loses nothing, such as a
-        time-out, another iteration of the connection resumes.
-        """
-        # No Python frame a message: the iterators that _batches() gives are read in C.
-        return chain.from_iterable(self._batches())
-
-    def _batches(self) -> Iterator[Iterator[Any]]:
-        receiver, side = self._receiver, self._receiving
-        while True:
-            try:
-                try:
-                    receiver.fetch()
-                except (OSError, errors.FrameError) as error:
-                    side.fail_fast_path(error)
-                if not receiver.ready:
-                    with side.guard:
-                        side.fill()
-            except errors.IncompleteFrameError:
-                raise
-            except EOFError:
-                return
-            yield receiver.ready.take
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Seconds until the peer exceeds ``message_timeout`` or ``idle_timeout``.
-
-        None if no limit runs. It is the time-out for a selector, after which `recv` is to be called
-        once more. The peer's time runs from then on: the caller is about to wait.
-        """
-        inbox = self._receiving.inbox
-        if not inbox.has_limits or self._state is not SocketState.OPEN:
-            return None
-        now = monotonic()
-        inbox.resume(now)
-        deadline = inbox.deadline()
-        return None if deadline is None else max(0.0, deadline - now)
-
-    # --- sending ----------------------------------------------------------------------------------
-
-    def send(self, message: object, /) -> None:
-        """Send one message.
-
-        Args:
-            message: A contiguous bytes-like object, or an object of the codec's ``specials``.
-
-        Raises:
-            FrameError, TypeError, BufferError: As `Codec.encode`; nothing was taken.
-            TimeoutError, BlockingIOError: Not all of it is sent. The error's attribute
-                ``message_started`` is True if the message is held, to be finished by `flush` or
-                before the next message; False if nothing of it was taken.
-            OSError: The connection is broken, or was closed on this side.
-        """
-        try:
-            taken = self._sender.send(message)
-        except OSError as error:
-            mark_started(error, False)
-            if self._state is not SocketState.OPEN:
-                raise _error_texts.connection_closed() from None
-            self._sending.note_reset(error)
-            raise
-        except MemoryError as error:
-            mark_started(error, self._sender.state is SendState.LOST)
-            raise
-        if not taken:
-            self._sending.send_all(self._sending.outbox.put, message)
-        elif self._sender.unsent:
-            self._sending.finish()
-
-    def send_many(self, messages: Iterable[object], /) -> None:
-        """Send many messages, in as few system calls as possible.
-
-        Args:
-            messages: As for `send`; all are checked before anything is sent.
-
-        Raises:
-            FrameError, TypeError, BufferError, OSError: As `send`; ``message_started`` says whether
-                all of them are held, or none was taken.
-        """
-        if not isinstance(messages, list | tuple):
-            messages = list(messages)
-        self._sending.send_all(self._sending.outbox.put_many, messages)
-
-    def flush(self) -> None:
-        """Send the bytes that an earlier call could not send.
-
-        Raises:
-            TimeoutError, BlockingIOError: There are still unsent bytes.
-            OSError: The connection is broken, or was closed on this side.
-        """
-        side = self._sending
-        with side.guard:
-            side.drain(self._wire.deadline())
-
-    # --- files ------------------------------------------------------------------------------------
-
-    def send_file(self, file: Any, size: int | None = None) -> None:
-        """Send one message from an open binary file, from its position on.
-
-        The kernel copies it from the file into the socket if it can (``sendfile``); otherwise it
-        goes through memory in small pieces. A regular file's position is after the message then.
-
-        Args:
-            file: A file opened for reading in binary mode.
-            size: Bytes of the message; None: up to the file's end.
-
-        Raises:
-            TypeError: It is not such a file; nothing was sent.
-            ValueError: The file has fewer bytes than that; nothing was sent.
-            FrameError: As `Codec.encode`; nothing was sent.
-            TimeoutError, BlockingIOError, OSError: As `send`. If ``message_started`` is True the
-                file may be closed, if it is a regular one: the rest of it is held and is sent by
-                `flush` or before the next message. But if the file has become shorter meanwhile,
-                or a pipe or a Python object gives less than `size`, the frame cannot be finished:
-                this and every later call raises an `OSError`.
-        """
-        outgoing = files.OutgoingFile.open(file, size, self._sending.codec)
-        if isinstance(outgoing, bytes):
-            FrameSocket.send(self, outgoing)
-        else:
-            self._sending.send_file(outgoing)
-
-    def recv_file(self, file: Any, /) -> int:
-        """Receive one message into a file, without holding it in memory.
-
-        The codec's ``max_message_size`` holds as for `recv`; raise it for large files. The time-out
-        is for the message's beginning and for each wait after it, not for the whole file. After a
-        time-out, call it again with the same file: it continues.
-
-        Args:
-            file: A file opened for writing in binary mode.
-
-        Returns:
-            The message's size, in bytes.
-
-        Raises:
-            TypeError: It is not such a file; nothing was received.
-            EOFError, FrameError, OSError: As `recv`; and what writing to the file raises: then too
-                the call can be repeated.
-        """
-        return files.recv_file(self._receiving, file)
-
-    def recv_into(self, buffer: Any, /) -> int:
-        """Receive one message into a buffer, without another copy in memory.
-
-        The time-out is as for `recv_file`. After one, call it again with the same buffer: it
-        continues.
-
-        Args:
-            buffer: A writable bytes-like object.
-
-        Returns:
-            The message's size, in bytes; the buffer's end does not change.
-
-        Raises:
-            ValueError: The message is larger than the buffer. It can still be received, by `recv`
-                too, unless an earlier call has received its beginning.
-            TypeError: The buffer cannot be written; nothing was received.
-            EOFError, FrameError, OSError: As `recv`.
-        """
-        return files.recv_into(self._receiving, buffer)
+        if codec._objects is not None or observer is not None:
+            self.__class__ = _CLASSES[codec._objects is not None, observer is not None]
+        if observer is not None:
+            _ObservedFrameSocket._notify(self, "connection_opened")  # type: ignore[arg-type]
+        if received:
+            self._receiving.take_received(received)
 
     # --- handing over -----------------------------------------------------------------------------
 
@@ -354,35 +158,6 @@ class FrameSocket(SocketWrapper):
         self._state = state
         self._receiver.state = ReceiveState.CLOSED
         self._sender.state = SendState.CLOSED
-
-    # --- what can be asked ------------------------------------------------------------------------
-
-    @property
-    def codec(self) -> Codec:
-        """The shape of the frames."""
-        return self._receiving.inbox.codec
-
-    @property
-    def read_ahead(self) -> bool:
-        """Whether a receive may bring more than the requested frame."""
-        return self._receiving.read_ahead
-
-    @read_ahead.setter
-    def read_ahead(self, value: bool) -> None:
-        side = self._receiving
-        with side.lock:
-            side.read_ahead = bool(value)
-            side.use_splitter()
-
-    @property
-    def pending_messages(self) -> int:
-        """Messages that `recv` gives without touching the socket."""
-        return len(self._receiver.ready) + len(self._receiving.intake.arrived)
-
-    @property
-    def pending_send(self) -> int:
-        """Unsent bytes of accepted messages."""
-        return self._sending.unsent
 
     # --- as on a socket ---------------------------------------------------------------------------
 
@@ -445,18 +220,92 @@ class FrameSocket(SocketWrapper):
             if sending.file is not None:
                 sending.file.close()
             # Their tracebacks hold what the callers had.
-            receiving.inbox.failure = sending.failure = None
+            receiving.inbox.failure = sending.failure = sending.error = None
 
     def __repr__(self) -> str:
         state = f"fd={self.fileno()}" if self._state is SocketState.OPEN else "closed"
-        return f"<FrameSocket {state}, {self.codec!r}>"
+        peer = self._wire.peer and f" peer={self._wire.peer}"
+        return f"<FrameSocket {state}{peer}, {self.codec!r}>"
+
+
+class _ObservedFrameSocket(FrameSocket):  # type: ignore[misc]
+    """A connection with an observer, which the class of other connections does not ask for."""
+
+    __slots__ = ()
+
+    def _notify(self, event: str, *arguments: object) -> None:
+        observer = self._receiving.observer
+        method = observer and getattr(observer, event)
+        if method:
+            method(self, *arguments)
+
+    def _send_observed(self, send: Callable[[Any], None], argument: Any, sizes: list[int]) -> None:
+        """Send, and tell the observer of the frames that were accepted."""
+        accepted = False
+        try:
+            send(argument)
+            accepted = True
+        except OSError as error:
+            accepted = bool(getattr(error, "message_started", False))
+            if not isinstance(error, TimeoutError | BlockingIOError):
+                self._sending.error = error
+            raise
+        finally:
+            if accepted:
+                for size in sizes:
+                    self._notify("frame_sent", size)
+
+    def send(self, message: object, /) -> None:
+        size = frame_size(self._sending.codec, message)
+        self._send_observed(super().send, message, [size])
+
+    def send_many(self, messages: Iterable[object], /) -> None:
+        messages = list(messages)
+        codec = self._sending.codec
+        sizes = [frame_size(codec, message) for message in messages]
+        self._send_observed(super().send_many, messages, sizes)
+
+    def _send_file(self, outgoing: files.OutgoingFile) -> None:
+        size = len(outgoing.header) + outgoing.unsent + outgoing.trailer_size
+        self._send_observed(super()._send_file, outgoing, [size])
+
+    def _end(self, state: SocketState) -> None:
+        ends, error = self._state is SocketState.OPEN, self._failure()
+        super()._end(state)
+        if ends:
+            self._notify("connection_closed", error)
+
+    def _failure(self) -> BaseException | None:
+        """Return why the connection has ended; None if one side closed it after a whole frame."""
+        sending = self._sending
+        for failure in (self._receiving.inbox.failure, sending.failure, sending.error):
+            is_clean = isinstance(failure, EOFError) and not isinstance(failure, errors.FrameError)
+            if failure is not None and not is_clean:
+                return failure
+        return None
 
 
 @final
-class ObjectSocket(ObjectCalls, FrameSocket):
-    """A `FrameSocket` whose codec has objects; it becomes one when it gets such a codec."""
+class ObjectSocket(ObjectCalls, FrameSocket):  # type: ignore[misc]
+    """A `FrameSocket` whose codec has objects."""
 
     __slots__ = ()
+
+
+@final
+class _ObservedObjectSocket(ObjectCalls, _ObservedFrameSocket):
+    """The same with an observer."""
+
+    __slots__ = ()
+
+
+# What a connection becomes, by whether its codec has objects and whether it has an observer.
+_CLASSES: dict[tuple[bool, bool], type[FrameSocket]] = {
+    (False, False): FrameSocket,
+    (False, True): _ObservedFrameSocket,
+    (True, False): ObjectSocket,
+    (True, True): _ObservedObjectSocket,
+}
 
 
 def _check_stream_socket(sock: Any) -> None:

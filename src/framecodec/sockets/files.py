@@ -11,12 +11,14 @@ from collections.abc import Iterable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, final
 
-from .. import _error_texts, errors
+from .. import _error_texts
 from .._custom_header import read_header
+from .._likely_causes import SAMPLE_SIZE
 from .._outbox import GATHER_SIZE
 from .._states import ReceiveState
 
 if TYPE_CHECKING:
+    from .._layout import Layout
     from ..codec import Codec
     from .receiving import ReceiveSide
 
@@ -95,9 +97,11 @@ class IncomingMessage:
         "frame_size",
         "header",
         "in_trailer",
+        "layout",
         "lead",
         "missing",
         "offset",
+        "sample",
         "size",
         "trailer",
         "unfinished",
@@ -106,6 +110,7 @@ class IncomingMessage:
     def __init__(
         self,
         *,
+        layout: Layout,
         size: int,
         chunk: memoryview = NO_BYTES,
         missing: int = 0,
@@ -116,6 +121,7 @@ class IncomingMessage:
         frame_size: int = 0,
         buffer: memoryview = NO_BYTES,
     ) -> None:
+        self.layout = layout
         self.size = size
         """Bytes of the message."""
         self.chunk = chunk
@@ -127,6 +133,8 @@ class IncomingMessage:
         self.header = header
         self.lead = lead
         """None is not known before `join`."""
+        self.sample = header
+        """The frame's first bytes, as they travelled."""
         self.offset = offset
         """The stream position of its frame."""
         self.frame_size = frame_size
@@ -141,6 +149,7 @@ class IncomingMessage:
             return
         chunk = memoryview(lead + self.unfinished[len(self.header) :])
         size = self.size + (len(lead) if self.lead is None else 0)
+        self.sample = self.unfinished[:SAMPLE_SIZE]
         self.chunk = chunk
         self.size = size
         self.lead = lead
@@ -154,11 +163,16 @@ class IncomingMessage:
         """Return how many bytes of the frame were received."""
         return self.frame_size - self.missing - (0 if self.in_trailer else len(self.trailer))
 
-    def incomplete(self) -> errors.IncompleteFrameError:
-        """Return the error for a stream that ends inside this message."""
-        where = "trailer" if self.in_trailer else "rest"
-        return _error_texts.incomplete(
-            where, self.received(), self.frame_size, self.offset, self.header
+    def pending_frame(self) -> _error_texts.PendingFrame:
+        """Return what arrived of the frame, for an error's text."""
+        return _error_texts.PendingFrame(
+            self.layout,
+            "trailer" if self.in_trailer else "rest",
+            self.received(),
+            self.frame_size,
+            self.offset,
+            self.header,
+            self.sample,
         )
 
 
@@ -232,7 +246,8 @@ def _take_ready(side: ReceiveSide, capacity: int | None) -> IncomingMessage:
     if not isinstance(first, bytes):
         raise ValueError(f"the next message is {first!r}, which has no bytes; use recv()")
     _check_capacity(len(first), capacity)
-    message = IncomingMessage(size=len(first), chunk=memoryview(first))
+    layout = side.inbox.codec.layout
+    message = IncomingMessage(layout=layout, size=len(first), chunk=memoryview(first))
     side.intake.take_first(side.receiver, side.inbox, message)
     return message
 
@@ -250,6 +265,7 @@ def _divert(side: ReceiveSide, capacity: int | None) -> IncomingMessage:
     else:
         lead = header[len(layout.magic) : len(layout.magic) + layout.lead_size]
     message = IncomingMessage(
+        layout=layout,
         size=len(lead or b"") + frame_size - len(header) - len(layout.trailer),
         missing=frame_size - received - len(layout.trailer),
         trailer=layout.trailer,
@@ -397,6 +413,8 @@ def _finish(side: ReceiveSide, message: IncomingMessage) -> int:
             _receive(side, message, memoryview(bytearray(message.missing)))
     side.use_fast_path()
     side.inbox.direct = None
+    if message.frame_size and side.observer is not None and side.observer.frame_received:
+        side.observer.frame_received(side.conn, message.frame_size)  # the splitter did not see it
     if side.inbox.has_limits:
         side.inbox.note_arrival(monotonic())
     return message.size

@@ -8,46 +8,72 @@ import socket
 import stat
 import threading
 from collections.abc import Iterator
-from time import monotonic
-from typing import Any, TypeAlias, final
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any, TypeAlias, final
 
-from .._inbox import check_seconds
+from .._addresses import Address, find_place, host_and_port, unix_path
+from .._options import OnInvalid, OnOversize, check_options
+from .._peers import name_address, peer_name
 from .._states import SocketState
-from ..codec import DEFAULT_CODEC, Codec, check_codec
-from .base import SocketWrapper, is_unix, locked_to_close, set_nodelay
-from .connecting import (
-    Address,
-    host_and_port,
-    new_unix_socket,
-    unix_path,
-)
+from ..codec import DEFAULT_CODEC, Codec
+from .accept_pause import AcceptPause
+from .base import SocketWrapper, check_keepalive, is_unix, locked_to_close, prepare
+from .connecting import new_unix_socket
 from .connection import FrameSocket
 from .waiting import READ, wait
 
-__all__ = ["Listener", "listen"]
+if TYPE_CHECKING:
+    import ssl as ssl_module
+
+__all__ = ["Listener", "listen", "open_listening"]
+
+# Iterating over a listener continues after these errors of accept(): the process or the system is
+# out of descriptors or memory, or the client has left.
+_PASSING = (
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOBUFS,
+    errno.ENOMEM,
+    errno.ECONNABORTED,
+    errno.EPROTO,
+)
 
 _Socket: TypeAlias = socket.socket  # for classes that have an attribute `socket`
 
 
 def listen(
     address: Address,
-    codec: Codec = DEFAULT_CODEC,
+    port: int | Codec | None = None,
     *,
+    codec: Codec | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    keepalive: bool | float | None = None,
     backlog: int = 128,
     reuse_port: bool = False,
     message_timeout: float | None = None,
     idle_timeout: float | None = None,
+    on_oversize: OnOversize = "raise",
+    on_invalid: OnInvalid = "raise",
+    observer: object = None,
 ) -> Listener:
     """Wait for connections. TCP_NODELAY is set on them.
 
     Args:
-        address: ``(host, port)``, port 0 for any free one, or the path of a Unix socket. A socket
+        address: ``(host, port)``, port 0 for any free one; a host, with `port`; the path of a Unix
+            socket; or a URL: ``tcp://host:port``, ``tls://host:port``, ``unix:path``. A socket
             file on which no process listens any more is replaced.
-        codec: The shape of the frames of every connection.
+        port: A port, where `address` is a host; or the codec.
+        codec: The shape of the frames of every connection; ``Codec.uint(4)`` where none is given.
+        ssl: A context with the server's certificate: connections are encrypted. The handshake is
+            part of a connection's first call that receives or sends, never of `Listener.accept`.
+        keepalive: True, or seconds of quiet before TCP's first probe.
         backlog: Connections that wait to be accepted before the system refuses more.
         reuse_port: Several processes may listen on the same port, and share its connections.
         message_timeout: As for `FrameSocket`.
         idle_timeout: As for `FrameSocket`.
+        on_oversize: As for `Splitter`.
+        on_invalid: As for `Splitter`.
+        observer: As for `FrameSocket`.
 
     Returns:
         The listener.
@@ -56,46 +82,69 @@ def listen(
         OSError: The address is not available.
         TypeError, ValueError, OverflowError: An argument is invalid.
     """
-    check_codec(codec)  # now, and not with the first connection
-    check_seconds("message_timeout", message_timeout)
-    check_seconds("idle_timeout", idle_timeout)
-    if isinstance(address, tuple):
+    place = find_place(address, port, codec)
+    if place.is_tls and ssl is None:
+        raise ValueError(f"{address!r} needs a certificate: give the server's context as ssl=")
+    check_keepalive(keepalive)
+    options = check_options(
+        place.codec,
+        message_timeout=message_timeout,
+        idle_timeout=idle_timeout,
+        on_oversize=on_oversize,
+        on_invalid=on_invalid,
+        observer=observer,
+    )
+    sock = open_listening(place.address, backlog=backlog, reuse_port=reuse_port)
+    return Listener(sock, place.codec, ssl=ssl, keepalive=keepalive, **options)
+
+
+def open_listening(address: Any, *, backlog: int, reuse_port: bool) -> socket.socket:
+    """Return a listening socket for the address of a `Place`.
+
+    Raises:
+        OSError: The address is not available; the error names it.
+    """
+    try:
+        if not isinstance(address, tuple):
+            return _listen_unix(unix_path(address), backlog)
         host, port = host_and_port(address)
         resolved = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         family, _, _, _, first = min(resolved, key=lambda entry: entry[0] != socket.AF_INET)
         bound: Any = address if len(address) == 4 else first
-        sock = socket.create_server(bound, family=family, backlog=backlog, reuse_port=reuse_port)
-    else:
-        sock = _listen_unix(unix_path(address), backlog)
-    return Listener(sock, codec, message_timeout=message_timeout, idle_timeout=idle_timeout)
+        return socket.create_server(bound, family=family, backlog=backlog, reuse_port=reuse_port)
+    except OSError as error:
+        name_address(error, peer_name(address, None))
+        raise
 
 
 @final
 class Listener(SocketWrapper):
     """A listening socket that gives a `FrameSocket` for every connection; made by `listen`.
 
-    Iterating over it gives connections until it is closed.
+    Iterating over it gives connections until it is closed. An iteration continues after a passing
+    failure (no free descriptor, no memory, a client that left before it was accepted): it is logged
+    as a WARNING, and the next attempt comes after a pause, of 1 s at most.
     """
 
-    __slots__ = ("_address", "_codec", "_file", "_limits", "_lock")
+    __slots__ = ("_address", "_codec", "_file", "_keepalive", "_lock", "_options", "_ssl")
 
     def __init__(
         self,
         sock: socket.socket,
         codec: Codec = DEFAULT_CODEC,
         *,
-        message_timeout: float | None = None,
-        idle_timeout: float | None = None,
+        ssl: ssl_module.SSLContext | None = None,
+        keepalive: bool | float | None = None,
+        **options: Any,
     ) -> None:
         self._sock = sock
         self._state = SocketState.OPEN
         self._codec = codec
-        self._limits: dict[str, Any] = {
-            "message_timeout": message_timeout,
-            "idle_timeout": idle_timeout,
-        }
+        self._ssl = ssl
+        self._keepalive = keepalive
+        self._options = options
         self._address = sock.getsockname()
         self._lock = threading.RLock()
         self.settimeout(sock.gettimeout())
@@ -119,20 +168,28 @@ class Listener(SocketWrapper):
             TimeoutError, BlockingIOError: No connection came within the time of `settimeout`.
             OSError: The listener is closed, or the system is out of descriptors.
         """
-        with self._lock:
-            self._check_open()
-            try:
-                sock = self._accept()
-            except OSError:
+        while True:
+            with self._lock:
                 self._check_open()
+                try:
+                    sock = self._accept()
+                except OSError:
+                    self._check_open()
+                    raise
+            try:
+                prepare(sock, self._keepalive)
+                if self._ssl is not None:
+                    sock = self._ssl.wrap_socket(
+                        sock, server_side=True, do_handshake_on_connect=False
+                    )
+                    if sock._sslobj is None:  # type: ignore[attr-defined]
+                        sock.close()  # the client has left
+                        continue
+                sock.settimeout(socket.getdefaulttimeout())
+                return FrameSocket(sock, self._codec, **self._options)
+            except BaseException:
+                sock.close()
                 raise
-        try:
-            sock.settimeout(socket.getdefaulttimeout())
-            set_nodelay(sock)
-            return FrameSocket(sock, self._codec, **self._limits)
-        except BaseException:
-            sock.close()
-            raise
 
     def _accept(self) -> _Socket:
         # Python's own time-out would poll a Unix socket over and over until the time is up: after
@@ -149,15 +206,22 @@ class Listener(SocketWrapper):
             self._check_open()
 
     def __iter__(self) -> Iterator[FrameSocket]:
+        pause = AcceptPause()
         while True:
             try:
-                yield self.accept()
+                conn = self.accept()
             except OSError as error:
                 if self.closed:
                     return
-                # The peer left before it was accepted: the next one may be there.
-                if error.errno not in (errno.ECONNABORTED, errno.EPROTO):
+                if error.errno not in _PASSING:
                     raise
+                seconds = pause.after(error, peer_name(self._address, None))
+                if seconds is not None:
+                    sleep(seconds)
+            else:
+                pause.reset()
+                yield conn
+                del conn  # an iterator that waits does not keep it
 
     def settimeout(self, timeout: float | None) -> None:
         """Set the seconds that `accept` may take.

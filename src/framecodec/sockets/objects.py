@@ -168,6 +168,9 @@ class ObjectCalls:
         """
         super().send(self._receiving.objects.dumps(message))  # type: ignore[misc]
 
+    def _send_small_file(self, message: bytes) -> None:
+        super().send(message)  # type: ignore[misc]
+
     def send_many(self, messages: Iterable[Any], /) -> None:
         """Send many messages, in as few system calls as possible.
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, final
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, final
 
 from .. import _error_texts, errors
 from .._inbox import Inbox
+from .._peers import name_peer
 from .._states import ReceiveState
 from . import _fast_path_py
 from .base import is_unix
@@ -16,9 +18,14 @@ from .waiting import READ, wait
 from .wire import Intake, Wire, is_time_out
 
 if TYPE_CHECKING:
+    from .._observer import Observer
+    from .._options import OnInvalid, OnOversize
+    from .._unframed import UnframedBytes
     from ..codec import Codec
 
 __all__ = ["LARGE_SIZE", "ReceiveSide", "count_lost", "timed_out"]
+
+_Result = TypeVar("_Result")
 
 _READY, _BUSY = ReceiveState.READY, ReceiveState.BUSY
 _HALF_DELIVERED, _FAILED = ReceiveState.HALF_DELIVERED, ReceiveState.FAILED
@@ -63,17 +70,22 @@ class ReceiveSide:
         fast_path: The twin of the fast path for this socket.
         message_timeout: As for `Inbox`.
         idle_timeout: As for `Inbox`.
+        conn: The connection, which an observer gets.
         on_oversize: As for `Splitter`.
+        on_invalid: As for `Splitter`.
+        observer: It is told of frames; or None.
         read_ahead: As for `FrameSocket`.
     """
 
     __slots__ = (
+        "conn",
         "fast_path",
         "guard",
         "inbox",
         "intake",
         "lock",
         "objects",
+        "observer",
         "on_oversize",
         "read_ahead",
         "read_size",
@@ -87,10 +99,13 @@ class ReceiveSide:
         wire: Wire,
         codec: Codec,
         fast_path: Any,
+        conn: object,
         *,
         message_timeout: float | None,
         idle_timeout: float | None,
-        on_oversize: Literal["raise", "skip"],
+        on_oversize: OnOversize,
+        on_invalid: OnInvalid,
+        observer: Observer | None,
         read_ahead: bool,
     ) -> None:
         self.wire = wire
@@ -99,11 +114,16 @@ class ReceiveSide:
             message_timeout=message_timeout,
             idle_timeout=idle_timeout,
             on_oversize=on_oversize,
+            on_invalid=on_invalid,
+            observer=observer,
+            conn=conn,
             keep_headers=True,
         )
         functions = codec._objects
         self.objects: Any = None if functions is None else ObjectSide(functions)
         """What a codec with objects needs; None for messages that are bytes."""
+        self.inbox.peer = wire.peer
+        self.conn, self.observer = conn, observer
         self.on_oversize = on_oversize
         self.fast_path = fast_path
         self.lock = fast_path.Lock()
@@ -127,7 +147,7 @@ class ReceiveSide:
     def get_buffer(self, splitter: Any = None) -> Any:
         """Return the function that gives a splitter's memory."""
         splitter = splitter or self.inbox.splitter
-        if self.read_ahead:
+        if self.read_ahead and self.inbox.unframed is None:
             return splitter.get_room
 
         def get_exact_buffer(size: int) -> memoryview:
@@ -140,16 +160,42 @@ class ReceiveSide:
     def use_fast_path(self, enabled: bool = True) -> None:
         """Let the fast path receive, if it can do so by itself."""
         wire, inbox = self.wire, self.inbox
-        if enabled and wire.tls is None and self.read_ahead and not inbox.has_limits:
+        own = inbox.has_own_splitter and inbox.unframed is None
+        enabled = enabled and own and wire.tls is None and self.read_ahead
+        if enabled and not inbox.has_limits:
             timeout = -1.0 if wire.timeout is None else wire.timeout
             self.receiver.use(inbox.splitter, self.read_size, wire.read_flags, timeout)
         else:
             self.receiver.use(None, 0, 0, 0.0)
 
+    def take_received(self, received: Any) -> None:
+        """Take bytes that were read from the socket before this connection was made."""
+        splitter = self.inbox.splitter
+        try:
+            messages = splitter.feed(received)
+        except errors.FrameError as error:
+            self.inbox.fail(error)
+        else:
+            self.receiver.ready = self.fast_path.Batch(messages, splitter.headers)
+            if splitter.error is not None:
+                self.inbox.fail(splitter.error)
+        if self.inbox.failure is not None:
+            self.receiver.state = _FAILED
+        elif self.inbox.has_limits:
+            self.inbox.note_arrival(monotonic())
+
     # --- the slow path ----------------------------------------------------------------------------
 
     def fill(self) -> None:
         """Receive until a message is ready, or raise. The caller holds the lock."""
+        if self.inbox.unframed is not None and self.receiver.state in (_READY, _FAILED):
+            self.reframe()
+            if self.receiver.ready:
+                return
+        self.fill_as_it_is()
+
+    def fill_as_it_is(self) -> None:
+        """Receive as `fill`; while bytes are unframed, receive pieces."""
         receiver = self.receiver
         if receiver.state is not _READY or self.wire.torn:
             self.refuse()
@@ -245,7 +291,7 @@ class ReceiveSide:
             if wire.is_end_of_stream(error):
                 self.end(None)
             if is_time_out(error):  # one that was set on the socket itself
-                raise error
+                raise name_peer(error, wire.peer)
             self.end(error)
         finally:
             del error  # which holds this frame: a cycle
@@ -257,7 +303,7 @@ class ReceiveSide:
         if wait(self.wire.sock, event, limit if limit_first else deadline):
             return
         if self.receiver.state is _CLOSED:
-            raise _error_texts.connection_closed()
+            raise self.wire.closed_error()
         if not limit_first:
             raise self.timed_out()
         # Else the next attempt to receive shows what the kernel holds now.
@@ -291,8 +337,9 @@ class ReceiveSide:
 
     def timed_out(self) -> TimeoutError:
         """Return the error of a call during which no message became whole."""
-        pending = self.inbox.splitter._pending_frame()
-        return _error_texts.no_whole_message(self.wire.timeout or 0.0, pending)
+        direct, timeout = self.inbox.direct, self.wire.timeout or 0.0
+        pending = self.inbox.splitter._pending_frame() if direct is None else direct.pending_frame()
+        return name_peer(_error_texts.no_whole_message(timeout, pending), self.wire.peer)
 
     # --- failures ---------------------------------------------------------------------------------
 
@@ -315,7 +362,7 @@ class ReceiveSide:
         inbox = self.inbox
         if self.receiver.state is _CLOSED:
             error = None
-            raise _error_texts.connection_closed() from None
+            raise self.wire.closed_error() from None
         if error is not None:
             inbox.fail(error)
         else:
@@ -327,11 +374,20 @@ class ReceiveSide:
         error = None  # which holds this frame: a cycle
         inbox.raise_failure()
 
+    def stop(self, error: Exception) -> None:
+        """Let every later receive raise an error; a thread that waits is not woken.
+
+        Any thread may call it.
+        """
+        self.inbox.fail(error)
+        if self.receiver.state in (_READY, _BUSY):
+            self.receiver.state = _FAILED
+
     def refuse(self) -> NoReturn:
         """Raise the reason why no call may receive."""
         state = self.receiver.state
         if state is _CLOSED:
-            raise _error_texts.connection_closed()
+            raise self.wire.closed_error()
         if self.inbox.failure is not None:
             self.inbox.raise_failure()
         if state is _LOST or self.wire.torn:
@@ -354,14 +410,81 @@ class ReceiveSide:
 
     def detach(self) -> bytes:
         """Return the received bytes that were not delivered, as they travelled."""
+        unread = self.inbox.detach(*self._undelivered())
+        self.intake.clear(self.receiver)
+        return unread
+
+    def _undelivered(self) -> tuple[list[Any], list[Any] | None]:
+        """Return the messages that were received and not delivered, and their headers."""
         intake, batch = self.intake, self.receiver.ready
         messages = [*batch.rest(), *intake.arrived]
         headers = None
         if self.inbox.splitter.headers is not None:
             headers = [*(batch.headers() if batch else ()), *(intake.headers or ())]
-        unread = self.inbox.detach(messages, headers)
-        intake.clear(self.receiver)
-        return unread
+        return messages, headers
+
+    # --- unframed bytes ---------------------------------------------------------------------------
+
+    def unframe(self) -> UnframedBytes:
+        """Take back the bytes after the delivered messages. The caller holds the lock."""
+        receiver = self.receiver
+        if receiver.state not in (_READY, _FAILED) or self.wire.torn or self.intake.parsing:
+            self.refuse()
+        unframed = self.inbox.unframed
+        if unframed is not None and not (
+            receiver.ready or self.intake.arrived or self.inbox.splitter.pending or self.inbox.ended
+        ):
+            unframed.take_back()
+            return unframed
+        self.inbox.check_unframe()
+        return self._move_unread(self._unframe)
+
+    def _unframe(self) -> UnframedBytes:
+        unframed = self.inbox.unframe(*self._undelivered())
+        self.intake.clear(self.receiver)
+        self.use_splitter()
+        return unframed
+
+    def reframe(self) -> None:
+        """Parse the unframed bytes that were not taken. The caller holds the lock."""
+        self.unframe()
+        self._move_unread(self._reframe)
+
+    def _reframe(self) -> None:
+        inbox = self.inbox
+        messages = inbox.reframe()
+        if messages:
+            self.receiver.ready = self.fast_path.Batch(messages, inbox.splitter.headers)
+        if inbox.has_limits:
+            inbox.note_arrival(monotonic())
+        self.use_splitter()
+
+    def offer_bytes(self, size: int) -> Any:
+        """Move that many unframed bytes into a batch, out of which the caller takes them."""
+        unframed = self.inbox.unframed
+        assert unframed is not None
+
+        def offer() -> Any:
+            batch = self.fast_path.Batch([unframed.first(size)])
+            unframed.drop(size)
+            unframed.offered = batch
+            return batch
+
+        return self._move_unread(offer)
+
+    def _move_unread(self, move: Callable[[], _Result]) -> _Result:
+        """Call a function between whose steps received bytes are in no place of their own."""
+        receiver = self.receiver
+        held = self.fast_path.HeldSignals()
+        try:
+            held.hold()
+            receiver.state = _LOST  # it stays so if the function fails
+            result = move()
+            receiver.state = _READY if self.inbox.failure is None else _FAILED
+            return result
+        finally:
+            for _ in held.release:
+                break
 
 
 def half_received() -> RuntimeError:

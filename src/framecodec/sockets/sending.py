@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, final
 from .. import _error_texts
 from .._layout import plain_codec
 from .._outbox import Outbox
+from .._peers import name_peer
 from .._states import SendState
 from . import _fast_path_py
 from .base import mark_started
@@ -36,7 +37,7 @@ class SendSide:
         fast_path: The twin of the fast path for this socket.
     """
 
-    __slots__ = ("codec", "failure", "file", "guard", "lock", "outbox", "sender", "wire")
+    __slots__ = ("codec", "error", "failure", "file", "guard", "lock", "outbox", "sender", "wire")
 
     def __init__(self, wire: Wire, codec: Codec, fast_path: Any) -> None:
         self.wire = wire
@@ -51,6 +52,9 @@ class SendSide:
         self.file: OutgoingFile | None = None
         """The file that is sent after the outbox."""
         self.failure: BaseException | None = None
+        """Why every later call fails."""
+        self.error: BaseException | None = None
+        """What the last failed call of an observed connection raised."""
 
     @property
     def unsent(self) -> int:
@@ -102,7 +106,7 @@ class SendSide:
         try:
             self.drain(deadline)
         except BaseException as error:
-            mark_started(error, False)
+            self.mark_started(error, False)
             raise
 
     def drain(self, deadline: float | None) -> None:
@@ -124,7 +128,7 @@ class SendSide:
     def _refuse(self) -> NoReturn:
         """Raise the reason why no call may send."""
         if self.sender.state is _CLOSED:
-            raise _error_texts.connection_closed()
+            raise self.wire.closed_error()
         if self.failure is not None:
             raise self.failure.with_traceback(None)
         self._fail(count_lost(self.wire, "sent"))
@@ -153,7 +157,7 @@ class SendSide:
                 or outbox.size != size
                 or (self.wire.tls is not None and size > 0)
             )
-            mark_started(error, begun)
+            self.mark_started(error, begun)
             if begun:
                 outbox.own()
                 if self.file is not None:
@@ -168,7 +172,7 @@ class SendSide:
             # The message is held, but perhaps in memory or by a file that the caller may change.
             if outbox.borrows or self.file is not None or isinstance(another, MemoryError):
                 sender.state = _LOST
-            mark_started(another, begun or outbox.size > 0)
+            self.mark_started(another, begun or outbox.size > 0)
             raise
 
     def finish(self) -> None:
@@ -177,7 +181,7 @@ class SendSide:
             with self.guard:
                 self.drain(self.wire.deadline())
         except BaseException as error:
-            mark_started(error, True)
+            self.mark_started(error, True)
             raise
 
     # --- one system call after another ------------------------------------------------------------
@@ -202,7 +206,7 @@ class SendSide:
             if not wait(wire.sock, event, deadline):
                 raise timed_out("not all was sent", wire.timeout)
             if self.sender.state is _CLOSED:
-                raise _error_texts.connection_closed()
+                raise self.wire.closed_error()
 
     def _is_late(self, deadline: float | None) -> bool:
         is_unfinished = bool(self.outbox.size) or self.file is not None
@@ -215,11 +219,17 @@ class SendSide:
             if event:
                 return event
             if self.sender.state is _CLOSED:
-                raise _error_texts.connection_closed() from None
+                raise self.wire.closed_error() from None
             self.note_reset(error)
             raise error
         finally:
             del error  # which holds this frame: a cycle
+
+    def mark_started(self, error: BaseException, started: bool) -> None:
+        """Store in an error what `base.mark_started` stores, and the peer's name."""
+        if isinstance(error, OSError):
+            name_peer(error, self.wire.peer)
+        mark_started(error, started)
 
     def note_reset(self, error: OSError) -> None:
         """Store that the peer reset the connection, which the kernel reports once."""

@@ -37,8 +37,9 @@ from time import monotonic
 from types import MethodType
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
-from .. import errors
+from .. import _error_texts, errors
 from .._engine import sockets_fast_path as _fast_path
+from .._peers import name_peer, peer_of
 from .._states import ReceiveState
 from ._fast_path_py import LONGEST_TURN
 from .waiting import READ, WRITE
@@ -110,6 +111,7 @@ class Wire:
 
     __slots__ = (
         "_tls_lock",
+        "peer",
         "read_flags",
         "read_waits",
         "sock",
@@ -128,6 +130,8 @@ class Wire:
         if ssl is not None and isinstance(sock, ssl.SSLSocket):
             self.tls = sock._sslobj  # type: ignore[attr-defined]
         self._tls_lock = threading.RLock()
+        self.peer = peer_of(sock)
+        """The peer's name, which errors get; empty if it has none."""
         self.timeout: float | None = None
         """Seconds that a call may take."""
         self.read_flags = self.write_flags = 0
@@ -165,6 +169,10 @@ class Wire:
     def deadline(self) -> float | None:
         """Return when a call that begins now must end."""
         return None if self.timeout is None else monotonic() + self.timeout
+
+    def closed_error(self) -> OSError:
+        """Return the error of a call after `close` or `detach`."""
+        return name_peer(_error_texts.connection_closed(), self.peer)
 
     # --- what an error means ----------------------------------------------------------------------
 

@@ -1,0 +1,318 @@
+"""The messages of a blocking connection, over a socket or over pipes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from .. import errors
+from .._states import ReceiveState, SendState, SocketState
+from . import _fast_path_py, files, unframed
+from .receiving import ReceiveSide
+from .sending import SendSide
+
+if TYPE_CHECKING:
+    from ..codec import Codec
+
+__all__ = ["MessageConnection"]
+
+
+class MessageConnection:
+    """A connection that sends and receives whole messages.
+
+    Subclasses open it and close it.
+    """
+
+    __slots__ = ()
+
+    _state: SocketState
+    _receiving: ReceiveSide
+    _sending: SendSide
+    _receiver: _fast_path_py.Receiver
+    _sender: _fast_path_py.Sender
+
+    # --- receiving --------------------------------------------------------------------------------
+
+    def recv(self) -> Any:
+        """Return the next message.
+
+        Raises:
+            EOFError: The peer closed the connection after a whole frame.
+            IncompleteFrameError: The stream ended inside a frame.
+            FrameError: The stream is broken, or the peer was too slow for the limits that were set.
+            TimeoutError, BlockingIOError: No message is whole yet; nothing is lost.
+            OSError: The connection is broken, or was closed on this side.
+        """
+        while True:
+            try:
+                # The `for` returns the message before a signal handler can run.
+                for message in self._receiver:
+                    return message
+            except (OSError, errors.FrameError) as error:
+                self._receiving.fail_fast_path(error)
+            side = self._receiving
+            with side.guard:
+                side.fill()
+
+    def recv_many(self) -> list[Any]:
+        """Return all ready messages, or if there are none, those of the next receive.
+
+        Returns:
+            At least one message.
+
+        Raises:
+            EOFError, FrameError, OSError: As `recv`.
+        """
+        receiver = self._receiver
+        while True:
+            try:
+                receiver.fetch()
+                for messages in receiver.ready.take_all:
+                    if messages:
+                        return messages
+            except (OSError, errors.FrameError) as error:
+                self._receiving.fail_fast_path(error)
+            except MemoryError:  # the list was begun, and its messages are gone
+                receiver.state = ReceiveState.LOST
+                raise
+            side = self._receiving
+            with side.guard:
+                side.fill()
+
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over the messages until the clean end of the stream; errors are those of `recv`.
+
+        An iterator ends with the error that it raises. After one that loses nothing, such as a
+        time-out, another iteration of the connection resumes.
+        """
+        # No Python frame a message: the iterators that _batches() gives are read in C.
+        return chain.from_iterable(self._batches())
+
+    def _batches(self) -> Iterator[Iterator[Any]]:
+        receiver, side = self._receiver, self._receiving
+        while True:
+            try:
+                try:
+                    receiver.fetch()
+                except (OSError, errors.FrameError) as error:
+                    side.fail_fast_path(error)
+                if not receiver.ready:
+                    with side.guard:
+                        side.fill()
+            except errors.IncompleteFrameError:
+                raise
+            except EOFError:
+                return
+            yield receiver.ready.take
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the peer exceeds ``message_timeout`` or ``idle_timeout``.
+
+        None if no limit runs. It is the time-out for a selector, after which `recv` is to be called
+        once more. The peer's time runs from then on: the caller is about to wait.
+        """
+        inbox = self._receiving.inbox
+        if not inbox.has_limits or self._state is not SocketState.OPEN:
+            return None
+        now = monotonic()
+        inbox.resume(now)
+        deadline = inbox.deadline()
+        return None if deadline is None else max(0.0, deadline - now)
+
+    # --- sending ----------------------------------------------------------------------------------
+
+    def send(self, message: object, /) -> None:
+        """Send one message.
+
+        Args:
+            message: A contiguous bytes-like object, or an object of the codec's ``specials``.
+
+        Raises:
+            FrameError, TypeError, BufferError: As `Codec.encode`; nothing was taken.
+            TimeoutError, BlockingIOError: Not all of it is sent. The error's attribute
+                ``message_started`` is True if the message is held, to be finished by `flush` or
+                before the next message; False if nothing of it was taken.
+            OSError: The connection is broken, or was closed on this side.
+        """
+        try:
+            taken = self._sender.send(message)
+        except OSError as error:
+            self._sending.mark_started(error, False)
+            if self._state is not SocketState.OPEN:
+                raise self._sending.wire.closed_error() from None
+            self._sending.note_reset(error)
+            raise
+        except MemoryError as error:
+            self._sending.mark_started(error, self._sender.state is SendState.LOST)
+            raise
+        if not taken:
+            self._sending.send_all(self._sending.outbox.put, message)
+        elif self._sender.unsent:
+            self._sending.finish()
+
+    def send_many(self, messages: Iterable[object], /) -> None:
+        """Send many messages, in as few system calls as possible.
+
+        Args:
+            messages: As for `send`; all are checked before anything is sent.
+
+        Raises:
+            FrameError, TypeError, BufferError, OSError: As `send`; ``message_started`` says whether
+                all of them are held, or none was taken.
+        """
+        if not isinstance(messages, list | tuple):
+            messages = list(messages)
+        self._sending.send_all(self._sending.outbox.put_many, messages)
+
+    def flush(self) -> None:
+        """Send the bytes that an earlier call could not send.
+
+        Raises:
+            TimeoutError, BlockingIOError: There are still unsent bytes.
+            OSError: The connection is broken, or was closed on this side.
+        """
+        side = self._sending
+        with side.guard:
+            side.drain(side.wire.deadline())
+
+    # --- unframed bytes ---------------------------------------------------------------------------
+
+    def recv_bytes(self, size: int, /) -> bytes:
+        """Receive unframed bytes: those that follow the last received message.
+
+        Frames may follow them. A time-out loses nothing: the next call, also `recv`, starts with
+        the same byte. An error of the codec about these bytes is taken back.
+
+        Args:
+            size: The number of bytes, exactly.
+
+        Raises:
+            EOFError: The peer closed the connection before the first of them.
+            IncompleteFrameError: It closed it after some of them; a call that asks for fewer
+                returns those.
+            RuntimeError: They are part of what is discarded as an oversized frame
+                (``on_oversize="skip"``).
+            TypeError, ValueError: `size` is not a number of bytes.
+            FrameError, OSError: As `recv`.
+        """
+        return unframed.recv_bytes(self._receiving, size)
+
+    def send_bytes(self, data: Any, /) -> None:
+        """Send unframed bytes, after all messages that were sent before.
+
+        Args:
+            data: A contiguous bytes-like object.
+
+        Raises:
+            TypeError, BufferError, OSError: As `send`.
+        """
+        self._sending.send_all(self._sending.outbox.put_unframed, data)
+
+    # --- files ------------------------------------------------------------------------------------
+
+    def send_file(self, file: Any, size: int | None = None) -> None:
+        """Send one message from an open binary file, from its position on.
+
+        The kernel copies it from the file into a socket if it can (``sendfile``); otherwise it
+        goes through memory in small pieces. A regular file's position is after the message then.
+
+        Args:
+            file: A file opened for reading in binary mode.
+            size: Bytes of the message; None: up to the file's end.
+
+        Raises:
+            TypeError: It is not such a file; nothing was sent.
+            ValueError: The file has fewer bytes than that; nothing was sent.
+            FrameError: As `Codec.encode`; nothing was sent.
+            TimeoutError, BlockingIOError, OSError: As `send`. If ``message_started`` is True the
+                file may be closed, if it is a regular one: the rest of it is held and is sent by
+                `flush` or before the next message. But if the file has become shorter meanwhile,
+                or a pipe or a Python object gives less than `size`, the frame cannot be finished:
+                this and every later call raises an `OSError`.
+        """
+        outgoing = files.OutgoingFile.open(file, size, self._sending.codec)
+        if isinstance(outgoing, bytes):
+            self._send_small_file(outgoing)
+        else:
+            self._send_file(outgoing)
+
+    def _send_small_file(self, message: bytes) -> None:
+        self.send(message)
+
+    def _send_file(self, outgoing: files.OutgoingFile) -> None:
+        self._sending.send_file(outgoing)
+
+    def recv_file(self, file: Any, /) -> int:
+        """Receive one message into a file, without holding it in memory.
+
+        The codec's ``max_message_size`` holds as for `recv`; raise it for large files. The time-out
+        is for the message's beginning and for each wait after it, not for the whole file. After a
+        time-out, call it again with the same file: it continues.
+
+        Args:
+            file: A file opened for writing in binary mode.
+
+        Returns:
+            The message's size, in bytes.
+
+        Raises:
+            TypeError: It is not such a file; nothing was received.
+            EOFError, FrameError, OSError: As `recv`; and what writing to the file raises: then too
+                the call can be repeated.
+        """
+        return files.recv_file(self._receiving, file)
+
+    def recv_into(self, buffer: Any, /) -> int:
+        """Receive one message into a buffer, without another copy in memory.
+
+        The time-out is as for `recv_file`. After one, call it again with the same buffer: it
+        continues.
+
+        Args:
+            buffer: A writable bytes-like object.
+
+        Returns:
+            The message's size, in bytes; the buffer's end does not change.
+
+        Raises:
+            ValueError: The message is larger than the buffer. It can still be received, by `recv`
+                too, unless an earlier call has received its beginning.
+            TypeError: The buffer cannot be written; nothing was received.
+            EOFError, FrameError, OSError: As `recv`.
+        """
+        return files.recv_into(self._receiving, buffer)
+
+    # --- what can be asked ------------------------------------------------------------------------
+
+    @property
+    def codec(self) -> Codec:
+        """The shape of the frames."""
+        return self._receiving.inbox.codec
+
+    @property
+    def read_ahead(self) -> bool:
+        """Whether a receive may bring more than the requested frame."""
+        return self._receiving.read_ahead
+
+    @read_ahead.setter
+    def read_ahead(self, value: bool) -> None:
+        side = self._receiving
+        with side.lock:
+            side.read_ahead = bool(value)
+            side.use_splitter()
+
+    @property
+    def pending_messages(self) -> int:
+        """Messages that `recv` gives without receiving."""
+        side = self._receiving
+        if side.inbox.unframed is not None:
+            unframed.parse_rest(side)
+        return len(self._receiver.ready) + len(side.intake.arrived)
+
+    @property
+    def pending_send(self) -> int:
+        """Unsent bytes of accepted messages."""
+        return self._sending.unsent

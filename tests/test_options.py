@@ -1,0 +1,434 @@
+"""Options of connections: each option at each place where one is made has one meaning."""
+
+# ruff: noqa: SIM117 (a server and its clients are two levels)
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import socket
+import socketserver
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import framecodec
+from framecodec import Codec, FrameSocket
+from framecodec.socketserver import FrameRequestHandler
+from tests.helpers.servers import LOOPBACK, PATIENCE, until
+
+CODEC = Codec.digits(2, max_message_size=20)
+
+
+class Result(NamedTuple):
+    """What a place received: messages, and the name of the error's class, None for a clean end."""
+
+    messages: list[bytes]
+    error: str | None
+
+
+class Script(NamedTuple):
+    """What the peer does: it sends bytes, then ends the stream, or waits for the other side."""
+
+    data: bytes
+    ends: bool
+
+    def run(self, sock: socket.socket) -> None:
+        """Play the peer until the other side has closed."""
+        with sock, contextlib.suppress(OSError):
+            sock.settimeout(PATIENCE)
+            sock.sendall(self.data)
+            if self.ends:
+                sock.shutdown(socket.SHUT_WR)
+            while sock.recv(1000):
+                pass
+
+    @contextlib.contextmanager
+    def playing(self, connect: Callable[[], socket.socket]) -> Iterator[None]:
+        """Play the peer in a thread."""
+
+        def play() -> None:
+            with contextlib.suppress(OSError):  # the place has refused an option
+                self.run(connect())
+
+        thread = threading.Thread(target=play, daemon=True)
+        thread.start()
+        yield
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+def is_clean(error: BaseException | None) -> bool:
+    return error is None or type(error) is EOFError
+
+
+def collect(conn: FrameSocket) -> Result:
+    """Receive everything, then close."""
+    messages: list[bytes] = []
+    with conn:
+        try:
+            messages.extend(conn)
+        except Exception as error:
+            return Result(messages, type(error).__name__)
+    return Result(messages, None)
+
+
+def collect_one_by_one(conn: FrameSocket) -> Result:
+    messages: list[bytes] = []
+    with conn:
+        try:
+            while True:
+                messages.append(conn.recv())
+        except Exception as error:
+            return Result(messages, None if is_clean(error) else type(error).__name__)
+
+
+# --- the places -----------------------------------------------------------------------------------
+
+
+def of_FrameSocket(script: Script, **options: Any) -> Result:
+    near, far = socket.socketpair()
+    with near, far:
+        conn = FrameSocket(near, CODEC, **options)
+        with script.playing(lambda: far):
+            return collect_one_by_one(conn)
+
+
+def of_connect(script: Script, **options: Any) -> Result:
+    with socket.create_server(LOOPBACK) as server, script.playing(lambda: server.accept()[0]):
+        conn = framecodec.connect(*server.getsockname(), codec=CODEC, **options)
+        return collect(conn)
+
+
+def of_listen(script: Script, **options: Any) -> Result:
+    with framecodec.listen("127.0.0.1", 0, codec=CODEC, **options) as listener:
+        with script.playing(lambda: socket.create_connection(listener.address)):
+            return collect(listener.accept())
+
+
+class Logged(logging.Handler):
+    """Collects why connections of a server have ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        found = re.search(r" ended: (\w+)", record.getMessage())
+        self.errors.append(found[1] if found else record.getMessage())
+
+
+@contextlib.contextmanager
+def logged() -> Iterator[Logged]:
+    handler = Logged()
+    logger = logging.getLogger("framecodec")
+    logger.addHandler(handler)
+    try:
+        yield handler
+    finally:
+        logger.removeHandler(handler)
+
+
+def of_serve(script: Script, **options: Any) -> Result:
+    messages: list[bytes] = []
+    with (
+        logged() as log,
+        framecodec.serve(messages_into(messages), *LOOPBACK, codec=CODEC, **options) as server,
+    ):
+        with script.playing(lambda: socket.create_connection(server.address)):
+            pass
+        until(lambda: not server.connections)
+    return Result(messages, log.errors[0] if log.errors else None)
+
+
+def messages_into(messages: list[bytes]) -> Callable[[FrameSocket], None]:
+    def handler(conn: FrameSocket) -> None:
+        for message in conn:
+            messages.append(message)
+
+    return handler
+
+
+def of_serve_messages(script: Script, **options: Any) -> Result:
+    messages: list[bytes] = []
+
+    def handle(_conn: Any, received: list[bytes]) -> None:
+        messages.extend(received)
+
+    with (
+        logged() as log,
+        framecodec.serve_messages(handle, *LOOPBACK, codec=CODEC, **options) as server,
+    ):
+        with script.playing(lambda: socket.create_connection(server.address)):
+            pass
+        until(lambda: not server.connections)
+    return Result(messages, log.errors[0] if log.errors else None)
+
+
+def of_FrameRequestHandler(script: Script, **options: Any) -> Result:
+    messages: list[bytes] = []
+    errors: list[str] = []
+
+    class Handler(FrameRequestHandler):
+        codec = CODEC
+
+        def handle_message(self, message: bytes) -> None:
+            messages.append(message)
+
+        def handle(self) -> None:
+            try:
+                super().handle()
+            except Exception as error:
+                errors.append(type(error).__name__)
+
+    for name, value in options.items():
+        setattr(Handler, name, value)
+    with socketserver.TCPServer(LOOPBACK, Handler) as server:
+        raised: list[BaseException] = []
+        # handle_error() is called inside the `except` of the server.
+        server.handle_error = lambda *_: raised.append(None)  # type: ignore
+        with script.playing(lambda: socket.create_connection(server.server_address)):
+            server.handle_request()
+        if raised:
+            raise ValueError("refused")
+    return Result(messages, errors[0] if errors else None)
+
+
+PLACES: list[Callable[..., Result]] = [
+    of_FrameSocket,
+    of_connect,
+    of_listen,
+    of_serve,
+    of_serve_messages,
+    of_FrameRequestHandler,
+]
+every_place = pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__[3:])
+
+
+# --- the options ----------------------------------------------------------------------------------
+
+
+@every_place
+def test_without_options_all_messages_arrive(place: Callable[..., Result]) -> None:
+    assert place(Script(b"01a02bc", True)) == ([b"a", b"bc"], None)
+    assert place(Script(b"01a02b", True)) == ([b"a"], "IncompleteFrameError")
+    assert place(Script(b"01a99", True)) == ([b"a"], "MessageTooLargeError")
+
+
+@every_place
+def test_message_timeout_ends_a_connection_inside_a_message(place: Callable[..., Result]) -> None:
+    result = place(Script(b"01a05xy", False), message_timeout=0.05)
+    assert result == ([b"a"], "MessageTimeoutError")
+
+
+@every_place
+def test_idle_timeout_ends_a_connection_between_messages(place: Callable[..., Result]) -> None:
+    assert place(Script(b"01a", False), idle_timeout=0.05) == ([b"a"], "IdleTimeoutError")
+
+
+@every_place
+def test_on_oversize_skip_discards_the_large_message(place: Callable[..., Result]) -> None:
+    data = b"01a" + b"50" + b"x" * 50 + b"02bc"
+    assert place(Script(data, True), on_oversize="skip") == ([b"a", b"bc"], None)
+
+
+class Recorder:
+    """An observer that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[Any, ...]] = []
+        self.connections: set[Any] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith(("frame_", "connection_")):
+            raise AttributeError(name)
+
+        def record(conn: Any, *arguments: Any) -> None:
+            self.connections.add(conn)
+            shown = [type(one).__name__ if isinstance(one, Exception) else one for one in arguments]
+            self.events.append((name, *shown))
+
+        return record
+
+
+@every_place
+def test_observer_is_told_of_frames_and_of_the_connection(place: Callable[..., Result]) -> None:
+    recorder = Recorder()
+    assert place(Script(b"01a02bc", True), observer=recorder) == ([b"a", b"bc"], None)
+    until(lambda: recorder.events[-1][0] == "connection_closed")
+    assert recorder.events == [
+        ("connection_opened",),
+        ("frame_received", 3),
+        ("frame_received", 4),
+        ("connection_closed", None),
+    ]
+    assert len(recorder.connections) == 1
+
+
+@every_place
+def test_observer_is_told_of_discarded_frames_and_of_the_fault(
+    place: Callable[..., Result],
+) -> None:
+    recorder = Recorder()
+    data = b"50" + b"x" * 50 + b"02bcno"
+    result = place(Script(data, True), observer=recorder, on_oversize="skip")
+    assert result == ([b"bc"], "InvalidFrameError")
+    until(lambda: recorder.events[-1][0] == "connection_closed")
+    # One receive or several: the kernel decides.
+    assert sorted(recorder.events[1:-1]) == [
+        ("frame_discarded", "InvalidFrameError"),
+        ("frame_discarded", "MessageTooLargeError"),
+        ("frame_received", 4),
+    ]
+    assert recorder.events[0] == ("connection_opened",)
+    assert recorder.events[-1] == ("connection_closed", "InvalidFrameError")
+
+
+@every_place
+def test_an_observer_that_raises_is_logged_and_harms_nothing(
+    place: Callable[..., Result], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Failing:
+        def frame_received(self, *_: Any) -> None:
+            raise RuntimeError("of the observer")
+
+    with caplog.at_level(logging.ERROR, "framecodec"):
+        result = place(Script(b"01a02bc", True), observer=Failing())
+    assert result.messages == [b"a", b"bc"]
+    texts = {record.getMessage() for record in caplog.records}
+    assert texts == {"the observer's method frame_received() failed"}
+
+
+BAD_OPTIONS = [
+    {"message_timeout": 0},
+    {"idle_timeout": -1},
+    {"on_oversize": "drop"},
+]
+
+
+@every_place
+@pytest.mark.parametrize("options", BAD_OPTIONS, ids=lambda options: next(iter(options)))
+def test_an_invalid_option_is_refused(
+    place: Callable[..., Result], options: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(options))} must be|refused"):
+        place(Script(b"", True), **options)
+
+
+# --- where one connection is made -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("observed", [False, True])
+def test_FrameSocket_takes_received_bytes_first(engine: Any, observed: bool) -> None:
+    near, far = socket.socketpair()
+    observer = Recorder() if observed else None
+    with far, FrameSocket(near, CODEC, received=b"01a02b", observer=observer) as conn:
+        conn.settimeout(PATIENCE)
+        assert conn.pending_messages == 1
+        far.sendall(b"c01")
+        assert [conn.recv(), conn.recv()] == [b"a", b"bc"]
+        assert conn.detach()[1] == b"01"
+        near.close()
+
+
+def test_FrameSocket_raises_what_received_bytes_hold(engine: Any) -> None:
+    for received, messages in ((b"no", []), (b"01a02bcno", [b"a", b"bc"])):
+        near, far = socket.socketpair()
+        with far, FrameSocket(near, CODEC, received=received) as conn:
+            for message in messages:
+                assert conn.recv() == message
+            for _ in range(2):
+                with pytest.raises(framecodec.InvalidFrameError):
+                    conn.recv()
+
+
+def test_received_bytes_start_the_message_clock() -> None:
+    near, far = socket.socketpair()
+    with far, FrameSocket(near, CODEC, received=b"05a", message_timeout=0.05) as conn:
+        with pytest.raises(framecodec.MessageTimeoutError):
+            conn.recv()
+
+
+def test_observer_is_told_of_sent_frames_when_they_are_accepted(tmp_path: Path) -> None:
+    near, far = socket.socketpair()
+    recorder = Recorder()
+    codec = Codec.uint(4)
+    with far, FrameSocket(near, codec, observer=recorder) as conn:
+        conn.send(b"abc")
+        conn.send_many(iter([b"", bytearray(b"x")]))
+        path = tmp_path / "file"
+        path.write_bytes(b"z" * 5000)
+        with path.open("rb") as file:
+            conn.send_file(file)
+        conn.settimeout(0)
+        large = b"y" * 10_000_000
+        with pytest.raises(BlockingIOError) as caught:
+            conn.send(large)
+        assert caught.value.message_started  # type: ignore[attr-defined]
+        with pytest.raises(BlockingIOError) as caught:
+            conn.send(b"not accepted")
+        assert not caught.value.message_started  # type: ignore[attr-defined]
+        with pytest.raises(framecodec.MessageTooLargeError):
+            conn.send(bytes(20_000_000))
+    sizes = [event[1] for event in recorder.events if event[0] == "frame_sent"]
+    assert sizes == [7, 4, 5, 5004, 10_000_004]
+    assert recorder.events[-1] == ("connection_closed", None)
+
+
+def test_observer_is_told_of_a_large_message_that_recv_into_takes() -> None:
+    near, far = socket.socketpair()
+    recorder = Recorder()
+    codec = Codec.uint(4)
+    data = bytes(300_000)
+    with FrameSocket(near, codec, observer=recorder) as conn:
+        sender = threading.Thread(target=far.sendall, args=(codec.encode(data) * 2,))
+        sender.start()
+        buffer = bytearray(len(data))
+        assert conn.recv_into(buffer) == len(data)
+        assert conn.recv() == data
+        sender.join()
+        far.close()
+    received = [event for event in recorder.events if event[0] == "frame_received"]
+    assert received == [("frame_received", 300_004)] * 2
+
+
+def test_connection_closed_gets_the_error_of_a_failed_send() -> None:
+    near, far = socket.socketpair()
+    recorder = Recorder()
+    with FrameSocket(near, CODEC, observer=recorder) as conn:
+        far.close()
+        with pytest.raises(BrokenPipeError):
+            conn.send(b"a")
+    assert recorder.events[-1] == ("connection_closed", "BrokenPipeError")
+
+
+def test_a_connection_without_an_observer_has_the_usual_class() -> None:
+    near, far = socket.socketpair()
+    with far, FrameSocket(near, CODEC) as conn:
+        assert type(conn) is FrameSocket
+        assert type(conn._receiving.inbox.splitter) is framecodec.Splitter
+
+
+# --- keepalive ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keepalive", [None, False, True, 7])
+def test_keepalive_sets_the_probes_of_tcp(keepalive: Any) -> None:
+    with framecodec.listen(LOOPBACK, keepalive=keepalive) as listener:
+        with framecodec.connect(listener.address, keepalive=keepalive) as one:
+            with listener.accept() as other:
+                for conn in (one, other):
+                    on = conn.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                    assert bool(on) == bool(keepalive)
+                    if keepalive == 7 and hasattr(socket, "TCP_KEEPIDLE"):
+                        assert conn.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 7
+
+
+def test_keepalive_must_be_positive() -> None:
+    for make in (framecodec.listen, framecodec.connect):
+        with pytest.raises(ValueError, match="keepalive must be True, or a positive number"):
+            make(LOOPBACK, keepalive=-1)
