@@ -619,8 +619,8 @@ def test_streams_send_objects(loop: str) -> None:
 
 
 class Recorder(FrameProtocol):
-    def __init__(self, codec: Codec, ended: asyncio.Future[None]) -> None:
-        super().__init__(codec)
+    def __init__(self, codec: Codec, ended: asyncio.Future[None], **options: Any) -> None:
+        super().__init__(codec, **options)
         self.outcome: list[Any] = []
         self.ended = ended
 
@@ -715,3 +715,50 @@ def test_catalogue_formats_carry_objects() -> None:
         codec.decode(b"Content-Length: x\r\n\r\n")
     with pytest.raises(InvalidFrameError):
         codec.decode(codec.encode(1) + b"more")
+
+
+# --- another codec --------------------------------------------------------------------------------
+
+
+def test_switch_reads_what_is_undelivered_with_the_other_codec(engine: ModuleType) -> None:
+    stream, _ = stream_of(PLAIN, 1, BAD, 2)
+    splitter = engine.Splitter(JSON)
+    assert splitter.feed(stream + b"\0") == [1]
+    assert splitter.switch(PLAIN) == [BAD, b"2"]
+    assert splitter.feed(b"\1x") == [b"x"]
+    with pytest.raises(InvalidMessageError) as caught:
+        splitter.switch(JSON)
+        splitter.feed(PLAIN.encode(b"y") + PLAIN.encode(b"3"))
+    assert caught.value.stream_offset == len(stream) + 3
+    assert splitter.feed(b"") == [3]
+
+
+def test_a_protocol_switches_to_objects_and_back() -> None:
+    class Switching(Recorder):
+        def messages_received(self, messages: list[Any]) -> None:
+            self.outcome += messages
+            if messages[-1] == b"objects":
+                self.switch(JSON)
+                self.send([1])
+            elif messages[-1] == "bytes":
+                self.switch(PLAIN)
+                self.send(b"back")
+
+        def message_invalid(self, error: InvalidMessageError) -> None:
+            self.outcome.append(error.stream_offset)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        a, b = socket.socketpair()
+        _, protocol = await loop.create_connection(
+            lambda: Switching(PLAIN, ended, one_at_a_time=True), sock=a
+        )
+        with b:
+            b.sendall(PLAIN.encode_many([b"objects", b"{}", BAD, b'"bytes"', b"{}"]))
+            b.shutdown(socket.SHUT_WR)
+            await asyncio.wait_for(ended, TIMEOUT)
+            assert protocol.outcome == [b"objects", {}, 13, "bytes", b"{}", None]
+            assert PLAIN.split(b.recv(100))[0] == [b"[1]", b"back"]
+
+    asyncio.run(main())

@@ -112,6 +112,7 @@ class Inbox:
         idle_timeout: Seconds without a byte between two messages in which the owner receives;
             several waits add up. None for no limit.
         on_oversize: As for `Splitter`.
+        one_at_a_time: As for `Splitter`.
         on_invalid: As for `Splitter`.
         observer: It is told of received and discarded frames; or None.
         conn: The connection that the observer gets.
@@ -153,6 +154,7 @@ class Inbox:
         idle_timeout: float | None = None,
         on_oversize: Literal["raise", "skip"] = "raise",
         on_invalid: Literal["raise", "resync"] = "raise",
+        one_at_a_time: bool = False,
         observer: Observer | None = None,
         conn: object = None,
         keep_headers: bool = False,
@@ -162,6 +164,8 @@ class Inbox:
         self._options: dict[str, Any] = {"on_oversize": on_oversize}
         if on_invalid != "raise":
             self._options["on_invalid"] = on_invalid
+        if one_at_a_time:
+            self._options["one_at_a_time"] = True
         self._observed: tuple[object, Observer] | None = None
         if observer is not None and (observer.frame_received or observer.frame_discarded):
             self._observed = conn, observer
@@ -269,7 +273,7 @@ class Inbox:
 
     def drop_unfinished(self) -> None:
         """Release the memory of an unfinished message: the connection has ended."""
-        if self.splitter.pending:
+        if self.splitter.pending and self.unframed is None:
             self.splitter = self.new_splitter(self.splitter.stream_offset)
 
     # --- what a receive gives ---------------------------------------------------------------------
@@ -375,6 +379,28 @@ class Inbox:
         return self.splitter.stream_offset + self.splitter.pending
 
     # --- handing over -----------------------------------------------------------------------------
+
+    def switch(self, codec: Codec, before: bytes = b"") -> list[Any]:
+        """Read the bytes that are in no message yet with another codec.
+
+        An error that they have raised is forgotten; one that they raise now is the splitter's.
+
+        Args:
+            codec: The shape of the frames from there on.
+            before: Bytes before those, which are read again, too.
+
+        Returns:
+            The messages that are complete under it.
+
+        Raises:
+            TypeError, ValueError: As `Splitter.switch`; nothing has changed.
+        """
+        error = self.splitter.error
+        messages = self.splitter._switch(codec, before)
+        if self.failure is error:
+            self.failure = None
+        self.codec = codec
+        return messages
 
     def detach(
         self, messages: list[Any] | None = None, headers: list[bytes] | None = None

@@ -141,9 +141,17 @@ class ObservedSplitter:
 
     def switch(self, codec: Codec, /) -> list[Any]:
         """As `Splitter.switch`."""
-        self._codec = codec
+        messages = self._switch(codec, b"")
+        if not messages and self.error is not None:
+            raise self.error.with_traceback(None)
+        return messages
+
+    def _switch(self, codec: Codec, before: bytes) -> list[Any]:
+        frames = self._frames._switch(codec, before)
         self._messages.switch(codec)
-        return self._deliver(self._frames.switch, codec)
+        self._codec = codec
+        self._failed = False
+        return self._deliver(lambda frames: frames, frames)
 
     def detach(self) -> bytes:
         """As `Splitter.detach`."""

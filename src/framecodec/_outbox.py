@@ -62,7 +62,7 @@ class Outbox:
     """The unsent bytes of one connection.
 
     Args:
-        codec: The shape of the frames. The messages are bytes, also where it has objects.
+        codec: The shape of the frames.
     """
 
     __slots__ = (
@@ -77,10 +77,7 @@ class Outbox:
     )
 
     def __init__(self, codec: Codec) -> None:
-        codec = plain_codec(codec)
-        self._encode = codec.encode
-        self._encode_small = codec._encoder.encode_small
-        self._frame_parts = codec.frame_parts
+        self.use(codec)
         self._parts: deque[Any] = deque()  # buffers that are ready to be sent, ...
         self.small: list[Buffer] = []
         """... and after them small frames that are not joined yet."""
@@ -90,6 +87,13 @@ class Outbox:
         """Bytes held."""
         self.sent_counts: list[int] = []
         """Bytes that were sent, a number for each system call, and that `drop_sent` will drop."""
+
+    def use(self, codec: Codec) -> None:
+        """Encode messages with another codec from now on."""
+        codec = plain_codec(codec)
+        self._encode = codec.encode
+        self._encode_small = codec._encoder.encode_small
+        self._frame_parts = codec.frame_parts
 
     def put(self, message: object, /) -> None:
         """Take one message.

@@ -271,7 +271,7 @@ class Codec(ObjectConstructors):
             ValueError, TypeError: As for the constructor.
         """
         parameters = {**self.parameters, **changes}
-        return _unpickle(self.kind, parameters, self._objects)
+        return _rebuild(self.kind, parameters, self._objects)
 
     # --- verbs ------------------------------------------------------------------------------------
 
@@ -474,7 +474,7 @@ class Codec(ObjectConstructors):
             name: dict(value) if isinstance(value, Mapping) else value
             for name, value in self.parameters.items()
         }
-        return _unpickle, (self.kind, parameters, self._objects)
+        return _rebuild, (self.kind, parameters, self._objects)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a codec is frozen; use replace({name}=...) for a changed copy")
@@ -483,7 +483,7 @@ class Codec(ObjectConstructors):
         raise AttributeError(f"a codec is frozen; its {name} cannot be deleted")
 
 
-def _unpickle(
+def _rebuild(
     kind: str, parameters: dict[str, Any], functions: ObjectFunctions | None = None
 ) -> Codec:
     codec = Codec._from_parameters(kind, parameters)

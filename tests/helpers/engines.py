@@ -11,8 +11,8 @@ import pytest
 import framecodec._inbox
 import framecodec._objects
 import framecodec.asyncio
+import framecodec.asyncio.object_delivery
 import framecodec.asyncio.objects
-import framecodec.asyncio.protocol
 import framecodec.codec
 import framecodec.sockets
 import framecodec.sockets.connection
@@ -39,7 +39,7 @@ def codecs_use(engine: ModuleType) -> Iterator[None]:
         if engine.__name__ == ENGINES["python"]:
             for module in (framecodec.sockets.connection, framecodec.sockets.wire):
                 patch.setattr(module, "_fast_path", sockets_fast_path_py)
-            parts = (framecodec.asyncio.objects, framecodec.asyncio.protocol)
+            parts = (framecodec.asyncio.objects, framecodec.asyncio.object_delivery)
             for module in (framecodec.asyncio.sending, framecodec.asyncio.stream, *parts):
                 patch.setattr(module, "fast_path", asyncio_fast_path_py)
         yield

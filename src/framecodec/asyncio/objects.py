@@ -6,45 +6,44 @@ that what is not received yet can be handed over as it travelled, and counts wit
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._engine import asyncio_fast_path as fast_path
 from .._objects import frame_starts, is_refusal, refused
 
 if TYPE_CHECKING:
+    from .._objects import ObjectFunctions
     from ..codec import Codec
     from .stream import StreamProtocol
 
-__all__ = ["ObjectCalls", "Origin"]
-
-Origin: TypeAlias = tuple[int, list[bytes] | None] | None
-"""Where the last message of a batch ends in the stream, and the headers, if those are kept."""
+__all__ = ["ObjectCalls"]
 
 
 class ObjectCalls:
-    """The calls of `FrameStream` that differ where its codec has objects.
+    """The calls of `FrameStream` that differ where its codec has objects."""
 
-    Args:
-        protocol: As for `FrameStream`.
-    """
+    if not TYPE_CHECKING:
+        __slots__ = ()
 
     if TYPE_CHECKING:
+        _dumps: Callable[[Any], Any]
+        _loads: Callable[[Any], Any]
+        _objects: Any
         _protocol: StreamProtocol
         _ready: Iterator[Any]
+        # The stream positions of the last messages of a batch, and where it ends: so that many
+        # refused messages of one batch do not each cost a look at all messages after them.
+        _starts: tuple[int, list[int]]
         codec: Codec
         send: Any
 
-    def __init__(self, protocol: StreamProtocol) -> None:
-        super().__init__(protocol)  # type: ignore[call-arg]
-        functions = protocol.codec._objects
+    def _choose_calls(self, functions: ObjectFunctions | None) -> None:
         assert functions is not None
-        self._dumps = functions.dumps
-        self._loads = functions.loads
-        self._objects: Any = None
-        # The stream positions of the last messages of a batch: so that many refused messages of
-        # one batch do not each cost a look at all messages after them.
-        self._starts: tuple[Origin, list[int]] = (None, [])
+        self._dumps, self._loads = functions.dumps, functions.loads
+        protocol = self._protocol
+        self._objects = fast_path.ObjectIterator(protocol.messages, self._loads, self._refuse)
+        self._starts = -1, []
         send = protocol._sending.batch.send_and_wait
         self.send = fast_path.ObjectSender(self._dumps, send).send
 
@@ -106,17 +105,16 @@ class ObjectCalls:
     def _refuse(self, message: Any, cause: BaseException) -> NoReturn:
         """Raise the error about a message that was taken and that `loads` has refused."""
         protocol = self._protocol
-        head, origin, layout = protocol.messages.head, protocol.head_origin, self.codec.layout
+        head, layout = protocol.messages.head, self.codec.layout
         try:
             if not is_refusal(cause):  # it says nothing about the message, which is ready again
                 head.append(message)
                 raise cause
-            assert origin is not None
-            end, headers = origin
-            if self._starts[0] is not origin:
+            end, headers = protocol.end_of_head(), protocol._head_headers
+            if self._starts[0] != end:
                 rest = head[::-1]
                 kept = None if headers is None else headers[-1 - len(rest) :]
-                self._starts = origin, frame_starts(layout, end, [message, *rest], kept)
+                self._starts = end, frame_starts(layout, end, [message, *rest], kept)
             position = -1 - len(head)
             header = None if headers is None else headers[position]
             raise refused(cause, message, self._starts[1][position], header, layout) from cause
@@ -124,8 +122,5 @@ class ObjectCalls:
             del cause  # whose traceback holds this frame: a cycle
 
     def __aiter__(self) -> AsyncIterator[Any]:
-        if self._objects is None:
-            messages = self._protocol.messages
-            self._objects = fast_path.ObjectIterator(messages, self._loads, self._refuse)
         objects: AsyncIterator[Any] = self._objects
         return objects

@@ -16,19 +16,15 @@ import functools
 import logging
 import traceback
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from .. import _error_texts, errors
-from .._engine import asyncio_fast_path as fast_path
 from .._inbox import Inbox
-from .._objects import end_of_frames, frame_starts, is_refusal, refused
-from ..codec import DEFAULT_CODEC, Codec
-from .sending import SendSide
+from ..codec import DEFAULT_CODEC, Codec, check_codec
+from .object_delivery import ObjectDelivery
+from .sending import SendSide, encode_all, write_all
 from .time_limits import PeerTimer
-from .transport import ProtocolTransport, is_uvloops
-
-if TYPE_CHECKING:
-    from .._objects import ObjectFunctions
+from .transport import is_uvloops
 
 __all__ = ["FrameProtocol"]
 
@@ -83,7 +79,7 @@ def _wrap_eof_received(overridden: _Method) -> _Method:
     return eof_received  # type: ignore[return-value]
 
 
-class FrameProtocol(asyncio.BufferedProtocol):
+class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
     """A connection that receives and sends whole messages; a base class.
 
     Override `messages_received`, and any callback of asyncio's protocols: `connection_made`,
@@ -101,6 +97,8 @@ class FrameProtocol(asyncio.BufferedProtocol):
             count.
         idle_timeout: Seconds without a byte between two messages; then the connection ends with an
             `IdleTimeoutError`. Time in which reading is paused does not count.
+        one_at_a_time: `messages_received` gets one message a call, and `switch` and
+            ``transport.set_protocol`` act from the end of that message on.
 
     Raises:
         TypeError, ValueError: An argument is invalid.
@@ -108,14 +106,15 @@ class FrameProtocol(asyncio.BufferedProtocol):
 
     __slots__ = (
         "__weakref__",
+        "_delivering",
         "_inbox",
-        "_objects",
+        "_one_at_a_time",
         "_peer_timer",
         "_read_size",
         "_receiving",
         "_receiving_failed",
-        "_send",
         "_sending",
+        "_switched",
         "codec",
     )
 
@@ -125,6 +124,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
     # What subclasses of this package change.
     _send_side: type[SendSide] = SendSide
     _always_receives = True  # a peer's time counts whenever the transport reads
+    _keeps_headers = False  # for bytes that are handed over as they travelled
 
     def __init__(
         self,
@@ -132,31 +132,29 @@ class FrameProtocol(asyncio.BufferedProtocol):
         *,
         message_timeout: float | None = None,
         idle_timeout: float | None = None,
+        one_at_a_time: bool = False,
     ) -> None:
         self._inbox = inbox = Inbox(
             codec,
+            keep_headers=self._keeps_headers or getattr(codec, "_objects", None) is not None,
             message_timeout=message_timeout,
             idle_timeout=idle_timeout,
-            keep_headers=getattr(codec, "_objects", None) is not None,
+            one_at_a_time=one_at_a_time,
         )
+        self._one_at_a_time = bool(one_at_a_time)
+        # After a switch(): the messages to deliver, and the bytes that were unread then.
+        self._switched: tuple[list[Any], bytes] | None = None
         self._peer_timer = (
             PeerTimer(inbox, self._end_receiving, receiving=self._always_receives)
             if inbox.has_limits
             else None
         )
-        self.codec = codec
         self._sending = self._send_side(self, codec)
         self._read_size = _FIRST_READ_SIZE
         self._receiving = False  # bytes were read, and their messages are not delivered yet
+        self._delivering = False  # messages_received() is being called
         self._receiving_failed = False  # the bytes that are still read are ignored
-        self._send = self._sending.batch.send
-        functions = codec._objects
-        self._objects = functions
-        """What a codec with objects needs; None for messages that are bytes."""
-        if functions is not None:
-            self._send = fast_path.ObjectSender(functions.dumps, self._send).send
-        if type(self).send is FrameProtocol.send and hasattr(self, "__dict__"):
-            self.send = self._send  # type: ignore[method-assign]
+        self._use_codec(codec)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -202,17 +200,6 @@ class FrameProtocol(asyncio.BufferedProtocol):
         Args:
             messages: The messages in order; the list belongs to this method.
         """
-
-    def message_invalid(self, error: errors.InvalidMessageError) -> None:
-        """Handle a message that a codec with objects refuses; the default closes the connection.
-
-        It is called between the messages before and after that one. Override it to go on.
-
-        Args:
-            error: What is wrong; by default, `connection_lost` gets it.
-        """
-        self._receiving_failed = True
-        self._end_receiving(error.with_traceback(None))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start: the connection is open, and `transport` is set."""
@@ -279,18 +266,51 @@ class FrameProtocol(asyncio.BufferedProtocol):
             ConnectionError: The connection is closed or lost.
             RuntimeError: The connection belongs to an event loop in another thread.
         """
-        functions = self._objects
-        if functions is not None:
-            dumps = functions.dumps
-            messages = [dumps(message) for message in messages]
-        self._sending.put_many(messages)
+        self._sending.put_many(self._messages_of(messages))
+
+    # --- another codec ----------------------------------------------------------------------------
+
+    def switch(self, codec: Codec, /) -> None:
+        """Use another codec from now on, in both directions.
+
+        Messages that were sent before leave in the old framing. Receiving: in `messages_received`,
+        from the end of the last message of its list on, else from the end of the last message that
+        was delivered; what arrived after it is read again, and its messages are delivered when
+        `messages_received` has returned (outside of it, before this method returns).
+
+        Args:
+            codec: The shape of the frames.
+
+        Raises:
+            TypeError: `codec` is not a `Codec`.
+            ConnectionError: The connection is closed or lost.
+            RuntimeError: The connection belongs to an event loop in another thread.
+        """
+        check_codec(codec)
+        sending, inbox = self._sending, self._inbox
+        sending.check_thread()
+        if sending.closing or sending.lost:
+            raise sending.closed_error()
+        encode_all(sending)
+        is_nested = self._delivering
+        unread, before = inbox.splitter._unread(), b""
+        if self._switched is not None:  # twice: the bytes of those messages are read again
+            _, read_before = self._switched
+            before = read_before[: len(read_before) - len(unread)]
+            unread = read_before
+        messages = inbox.switch(codec, before)
+        sending.use(codec)
+        self._use_codec(codec)
+        self._switched = messages, unread
+        if not is_nested:
+            self._read(_no_messages, 0)
 
     # --- the connection's life --------------------------------------------------------------------
 
     # Each of these steps returns the arguments of the user's callback, or None not to call it.
 
     def _begin(self, transport: Any) -> tuple[Any]:
-        if isinstance(transport, ProtocolTransport):  # super() in an overridden connection_made()
+        if transport is self._sending.transport:  # super() in an overridden connection_made()
             return (transport,)
         self._sending.begin(transport)
         if self._peer_timer is not None:
@@ -318,7 +338,8 @@ class FrameProtocol(asyncio.BufferedProtocol):
             except MemoryError as error:
                 exc = error
             sending.end(exc)
-            self._inbox.drop_unfinished()
+            if self._always_receives or sending.closing or not self._inbox.ended:
+                self._inbox.drop_unfinished()
         return (sending.error,)
 
     def _stop_peer_timer(self) -> None:
@@ -329,10 +350,27 @@ class FrameProtocol(asyncio.BufferedProtocol):
     def _hand_over(self, protocol: asyncio.BaseProtocol) -> None:
         """Let another protocol continue with the connection; for this one it has ended."""
         sending = self._sending
-        sending.flush()
-        sending.raw_transport.set_protocol(protocol)
+        write_all(sending)
+        unread = self._take_unread()
+        transport = sending.raw_transport
+        transport.set_protocol(protocol)
         sending.closing = True
         self._end(None)
+        if unread or isinstance(protocol, FrameProtocol):
+            # Later, because the caller may have to call connection_made(); and before what is read.
+            was_reading = transport.is_reading()
+            transport.pause_reading()
+            asyncio.get_running_loop().call_soon(
+                _continue, protocol, transport, unread, was_reading
+            )
+
+    def _take_unread(self) -> bytes:
+        """Return the received bytes after the delivered messages; receiving has ended."""
+        unread = self._inbox.splitter.detach()
+        if self._switched is not None:
+            _, unread = self._switched
+            self._switched = None
+        return unread
 
     # --- receiving --------------------------------------------------------------------------------
 
@@ -371,6 +409,9 @@ class FrameProtocol(asyncio.BufferedProtocol):
             return
         if self._receiving:
             raise _error_texts.reentered()
+        if self._one_at_a_time:
+            self._read(self._inbox.splitter.buffer_updated, nbytes)
+            return
         # The inbox's own get_buffer() and buffer_updated() do nothing else without limits.
         splitter = self._inbox.splitter
         self._receiving = True
@@ -386,10 +427,56 @@ class FrameProtocol(asyncio.BufferedProtocol):
             self._fail_receiving(error)
             return
         self._receiving = False
-        if splitter.error is not None:
-            self._fail_receiving(splitter.error)
+        if self._switched is not None:
+            self._read(_no_messages, 0)
+        elif splitter.error is not None:
+            if not self._sending.lost:  # by set_protocol()
+                self._fail_receiving(splitter.error)
         elif self._peer_timer is not None:
             self._peer_timer.note_arrival()
+
+    def _read(self, parse: Callable[[Any], list[Any]], data: Any) -> None:
+        """Parse bytes and deliver the messages, also those after a switch, or one at a time."""
+        self._receiving = True
+        messages: list[Any] = []
+        try:
+            messages = parse(data) or self._following_messages()
+            while messages:
+                self._deliver(messages)
+                messages = self._following_messages()
+        except BaseException as error:
+            if not self._receiving:  # raised by messages_received()
+                raise
+            self._receiving = False
+            messages = []
+            self._fail_receiving(error)
+            return
+        self._receiving = False
+        if self._sending.lost or self._sending.closing:
+            return
+        if self._inbox.splitter.error is not None:
+            self._fail_receiving(self._inbox.splitter.error)
+        elif self._peer_timer is not None:
+            self._peer_timer.note_arrival()
+
+    def _following_messages(self) -> list[Any]:
+        """Return the messages to deliver after a call of `messages_received`."""
+        if self._sending.closing or self._sending.lost:  # by messages_received()
+            return []
+        self._receiving = True
+        if self._switched is not None:
+            (messages, _), self._switched = self._switched, None
+            if messages:
+                return messages
+        splitter = self._inbox.splitter
+        if self._one_at_a_time and splitter.error is None:
+            return splitter.feed(b"")
+        return []
+
+    def _receive(self, data: bytes) -> None:
+        """Take bytes that another protocol has read before."""
+        if data and not self._receiving_failed:
+            self._read(self._inbox.splitter.feed, data)
 
     def _deliver(self, messages: list[Any]) -> None:
         sending = self._sending
@@ -397,58 +484,19 @@ class FrameProtocol(asyncio.BufferedProtocol):
         if not (sending.closing or sending.lost):
             sending.flush_scheduled = True
             sending.batch.fast_size = sending.fast_size
+        self._delivering = True
         try:
             if self._objects is not None:
-                self._deliver_objects(messages, self._objects)
-            else:
-                self._receiving = False  # no call from here to the user's own function
-                self.messages_received(messages)
+                return self._deliver_objects(messages)
+            self._receiving = False  # no call from here to the user's own function
+            self.messages_received(messages)
         finally:
+            self._delivering = False
             if not flush_scheduled:
                 if sending.lost:
                     sending.batch.fast_size = 0
                 else:
                     sending.flush()
-
-    def _deliver_objects(self, messages: list[Any], functions: ObjectFunctions) -> None:
-        """Deliver the objects of messages, each refused one as an error in its place."""
-        loads, sending = functions.loads, self._sending
-        start = 0
-        starts: list[int] | None = None
-        while start < len(messages):
-            objects: list[Any] = []
-            error: errors.InvalidMessageError | None = None
-            self._receiving = True
-            for position in range(start, len(messages)):
-                try:
-                    objects.append(loads(messages[position]))
-                except Exception as cause:
-                    if not is_refusal(cause):
-                        raise
-                    if starts is None:
-                        starts = self._frame_starts(messages)
-                    error = self._refused(cause, messages[position], starts[position], position)
-                    break
-            start += len(objects) + 1
-            self._receiving = False
-            if objects:
-                self.messages_received(objects)
-            if error is None or sending.closing or sending.lost:
-                return
-            self.message_invalid(error)
-            if sending.closing or sending.lost:
-                return
-
-    def _frame_starts(self, messages: list[Any]) -> list[int]:
-        splitter, layout = self._inbox.splitter, self.codec.layout
-        return frame_starts(layout, end_of_frames(splitter, layout), messages, splitter.headers)
-
-    def _refused(
-        self, cause: BaseException, message: Any, start: int, position: int
-    ) -> errors.InvalidMessageError:
-        headers = self._inbox.splitter.headers
-        header = None if headers is None else headers[position]
-        return refused(cause, message, start, header, self.codec.layout)
 
     def _fail_receiving(self, error: BaseException) -> None:
         """End receiving; the messages before the error are delivered."""
@@ -480,6 +528,39 @@ class FrameProtocol(asyncio.BufferedProtocol):
             inbox.feed_eof()
             if isinstance(inbox.failure, errors.FrameError):
                 sending.error = inbox.failure
+
+
+def _no_messages(_: object) -> list[Any]:
+    return []
+
+
+def _continue(
+    protocol: asyncio.BaseProtocol, transport: Any, unread: bytes, was_reading: bool
+) -> None:
+    """Give a protocol, to which a connection was handed over, what was read before."""
+    if transport.is_closing():
+        return
+    try:
+        if isinstance(protocol, FrameProtocol):
+            if protocol._sending.raw_transport is None:
+                protocol.connection_made(transport)
+            protocol._receive(unread)
+        elif isinstance(protocol, asyncio.BufferedProtocol):
+            left = memoryview(unread)
+            while left:
+                buffer = memoryview(protocol.get_buffer(len(left)))
+                count = min(len(buffer), len(left))
+                buffer[:count] = left[:count]
+                protocol.buffer_updated(count)
+                left = left[count:]
+        else:
+            protocol.data_received(unread)  # type: ignore[attr-defined]
+    except BaseException:
+        transport.abort()
+        raise
+    finally:
+        if was_reading and not transport.is_closing():
+            transport.resume_reading()
 
 
 def _throw(error: BaseException) -> NoReturn:

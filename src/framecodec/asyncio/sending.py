@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ..codec import Codec
     from .protocol import FrameProtocol
 
-__all__ = ["SendSide"]
+__all__ = ["SendSide", "encode_all", "write_all"]
 
 # A batch is written before the iteration of the loop ends when it has this many bytes.
 _BATCH_SIZE = 128 * 1024
@@ -83,7 +83,6 @@ class SendSide:
     def __init__(self, protocol: FrameProtocol, codec: Codec) -> None:
         self._protocol = protocol
         self.codec = codec = plain_codec(codec)
-        """The shape of the frames; the messages are bytes, also where the codec has objects."""
         self._encode_many = codec.encode_many
         self.batch = fast_path.SendBatch(self, _BATCH_SIZE)
         """Small messages of this iteration of the loop."""
@@ -164,10 +163,19 @@ class SendSide:
         data = data if type(data) is bytes else bytes(memoryview(data))
         if not (self.closing or self.lost or self.dropped):
             self.check_open()
-            if self.busy:
-                self._late.append(data)
-            else:
-                self._accept(self._outbox.put_bytes, data, 0)
+            self.put_encoded(data, 0)
+
+    def put_encoded(self, data: bytes, flush_size: int = _BATCH_SIZE) -> None:
+        """Accept bytes as they are; the connection is open.
+
+        Args:
+            data: The bytes.
+            flush_size: As for `_accept`.
+        """
+        if self.busy:
+            self._late.append(data)
+        else:
+            self._accept(self._outbox.put_unframed, data, flush_size)
 
     def _accept(
         self, put: Callable[[Any], None], messages: Any, flush_size: int = _BATCH_SIZE
@@ -350,6 +358,14 @@ class SendSide:
         """Return the bytes that were accepted and that the transport does not have yet."""
         return self._outbox.size + sum(map(len, chain(self.batch.messages, self._late)))
 
+    def use(self, codec: Codec) -> None:
+        """Encode messages with another codec from now on, after `encode_all`."""
+        self._outbox.use(codec)
+        self.codec = codec = plain_codec(codec)
+        self._encode_many = codec.encode_many
+        self.fast_size = _fast_size(codec)
+        self.batch.fast_size = self.fast_size if self.batch.fast_size else 0
+
     # --- the transport ----------------------------------------------------------------------------
 
     def attach(self, transport: Any) -> None:
@@ -482,6 +498,34 @@ class SendSide:
         if exc is not None or self.unsent_size():
             self.dropped = True
         self._drop_unsent()
+
+
+def encode_all(side: SendSide) -> None:
+    """Encode all accepted messages.
+
+    Raises:
+        RuntimeError: The call comes from inside a call that encodes or writes.
+    """
+    if side.busy:
+        raise RuntimeError(
+            "the connection is encoding or writing messages in a call that has not returned yet; "
+            "call this one later, for example by loop.call_soon()"
+        )
+    side._move_batch()
+
+
+def write_all(side: SendSide) -> None:
+    """Give the transport all accepted messages, also if it is full: it gets no more.
+
+    Raises:
+        RuntimeError: As for `encode_all`.
+    """
+    encode_all(side)
+    outbox = side._outbox
+    while outbox.size:
+        data = b"".join(outbox.buffers())
+        side.raw_transport.write(data)
+        outbox.sent(len(data))
 
 
 def _handed_over() -> RuntimeError:

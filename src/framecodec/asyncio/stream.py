@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import socket
 import ssl
@@ -25,13 +24,24 @@ from .._engine import asyncio_fast_path as fast_path
 from .._objects import end_of_frames
 from ..codec import Codec
 from .back_pressure import WaitingSendSide
-from .objects import ObjectCalls, Origin
-from .protocol import FrameProtocol
+from .objects import ObjectCalls
 from .sending import SendSide
 from .tls import start_tls
+from .unframed import (
+    MESSAGE_COST,
+    Batch,
+    UnframingProtocol,
+    detach,
+    for_recv,
+    in_order,
+    recv_bytes,
+    send_bytes,
+)
 
 if TYPE_CHECKING:
     from typing import Self
+
+    from .._objects import ObjectFunctions
 
 __all__ = ["FrameStream", "StreamProtocol"]
 
@@ -39,10 +49,9 @@ __all__ = ["FrameStream", "StreamProtocol"]
 # held for `recv`: the frames, and what a `bytes` object needs besides its content.
 _HIGH_WATER = 256 * 1024
 _LOW_WATER = 64 * 1024
-_MESSAGE_COST = 48
 
 
-class StreamProtocol(FrameProtocol):
+class StreamProtocol(UnframingProtocol):
     """The protocol of a `FrameStream`: a queue of messages, and the task that receives them.
 
     `recv` takes from ``messages.head``, a reversed list: the oldest message is at the end.
@@ -57,15 +66,9 @@ class StreamProtocol(FrameProtocol):
     """
 
     __slots__ = (
-        "_head_size",
-        "_held",
         "_on_connection",
-        "_reading_paused",
-        "_taken",
         "_user_paused",
         "_waiter",
-        "batches",
-        "head_origin",
         "is_server",
         "messages",
         "stream",
@@ -73,6 +76,7 @@ class StreamProtocol(FrameProtocol):
 
     _send_side = WaitingSendSide
     _always_receives = False  # a peer's time counts while a recv waits
+    _keeps_headers = True
     _sending: WaitingSendSide
 
     def __init__(
@@ -84,11 +88,10 @@ class StreamProtocol(FrameProtocol):
         idle_timeout: float | None = None,
     ) -> None:
         super().__init__(codec, message_timeout=message_timeout, idle_timeout=idle_timeout)
-        self.batches: deque[tuple[list[Any], int, Origin]] = deque()
-        """The messages of each read, what they count in `_held`, and where they were in the stream,
-        if the codec has objects."""
-        self.head_origin: Origin = None
-        """The same for `messages.head`."""
+        self.batches: deque[Batch] = deque()
+        """The messages of each read, what they count in `_held`, and their headers if the splitter
+        keeps those."""
+        self._head_headers: list[bytes] | None = None  # those of `messages.head`, the oldest first
         self._head_size = 0  # what `messages.head` counts in `_held`
         self._held = 0  # bytes held for recv, as _HIGH_WATER counts them
         self._taken = 0  # stream position up to which messages were counted
@@ -98,11 +101,20 @@ class StreamProtocol(FrameProtocol):
         self._on_connection = on_connection
         self.is_server = on_connection is not None
         """This side accepted the connection."""
-        self.stream = FrameStream(self) if self._objects is None else ObjectStream(self)
+        self.stream = FrameStream(self)
         """The stream that the user sees."""
         self.messages = fast_path.MessageIterator(self.stream, self.release_head)
         """The stream's iterator."""
         self.stream._ready = fast_path.ReadyIterator(self.messages)
+        if self._objects is not None:
+            self._use_codec(codec)
+
+    def _use_codec(self, codec: Codec) -> None:
+        super()._use_codec(codec)
+        stream = getattr(self, "stream", None)
+        if stream is not None:
+            stream.__class__ = FrameStream if self._objects is None else ObjectStream
+            stream._choose_calls(self._objects)
 
     # --- calls of the event loop ------------------------------------------------------------------
 
@@ -119,13 +131,12 @@ class StreamProtocol(FrameProtocol):
 
     def _deliver(self, messages: list[Any]) -> None:
         messages.reverse()
-        taken = self._inbox.splitter.stream_offset
-        size = taken - self._taken + _MESSAGE_COST * len(messages)
-        origin: Origin = None
+        splitter = self._inbox.splitter
+        taken = splitter.stream_offset
         if self._objects is not None:
-            splitter = self._inbox.splitter
-            origin = (end_of_frames(splitter, self.codec.layout), splitter.headers)
-        self.batches.append((messages, size, origin))
+            taken = end_of_frames(splitter, self.codec.layout)
+        size = taken - self._taken + MESSAGE_COST * len(messages)
+        self.batches.append((messages, size, splitter.headers))
         self._taken = taken
         self._held += size
         sending = self._sending
@@ -146,7 +157,7 @@ class StreamProtocol(FrameProtocol):
     def _end_receiving(self, error: BaseException) -> None:
         inbox = self._inbox
         if inbox.failure is None or inbox.failure is error:
-            inbox.fail(_for_recv(error))
+            inbox.fail(for_recv(error))
             try:
                 if not self._reading_paused:
                     self._reading_paused = True
@@ -162,12 +173,12 @@ class StreamProtocol(FrameProtocol):
         inbox = self._inbox
         try:
             if exc is not None:
-                inbox.fail(_for_recv(exc))
+                inbox.fail(for_recv(exc))
             elif self._sending.closing:
                 inbox.fail(_error_texts.connection_closed())
             (error,) = super()._end(exc)
             if error is not None:
-                inbox.fail(_for_recv(error))
+                inbox.fail(for_recv(error))
             return (error,)
         finally:
             self._wake_all()
@@ -228,10 +239,15 @@ class StreamProtocol(FrameProtocol):
         finally:
             self._wake()
 
+    def _take_unread(self) -> bytes:
+        return self.detach()
+
     @property
     def has_unread_bytes(self) -> bool:
         """Whether bytes were read that `recv` has not returned."""
-        return bool(self.messages.head or self.batches or self._inbox.splitter.pending)
+        inbox = self._inbox
+        unparsed = 0 if inbox.unframed is None else inbox.unframed.size
+        return bool(self.messages.head or self.batches or inbox.splitter.pending or unparsed)
 
     def start_waiting(self) -> asyncio.Future[None]:
         """Return what a recv waits for, or raise the failure; no message is ready.
@@ -262,14 +278,14 @@ class StreamProtocol(FrameProtocol):
         """Move the next batch to `messages.head`, if that is empty."""
         batches = self.batches
         if batches and not self.messages.head:
-            self.messages.head, self._head_size, self.head_origin = batches[0]
+            self.messages.head, self._head_size, self._head_headers = batches[0]
             del batches[0]
 
     def take_all(self) -> list[Any]:
         """Return all messages that are there, in order."""
         messages = self.messages
         no_messages: list[Any] = []
-        no_batches: deque[tuple[list[Any], int, Origin]] = deque()
+        no_batches: deque[Batch] = deque()
         head, batches, held, head_size = (
             messages.head,
             self.batches,
@@ -280,7 +296,7 @@ class StreamProtocol(FrameProtocol):
         self._held = self._head_size = 0
         try:
             if head or len(batches) != 1:
-                later = chain.from_iterable(map(_in_order, batches))
+                later = chain.from_iterable(map(in_order, batches))
                 taken = list(chain(reversed(head), later))
             else:
                 taken = batches[0][0][::-1]
@@ -310,17 +326,6 @@ class StreamProtocol(FrameProtocol):
                 raise
 
 
-def _in_order(batch: tuple[list[Any], int, Origin]) -> list[Any]:
-    return batch[0][::-1]
-
-
-def _for_recv(error: BaseException) -> Exception:
-    """Return what recv raises for an error; it must not end the program once more in each task."""
-    if isinstance(error, Exception):
-        return error
-    return ConnectionAbortedError(errno.ECONNABORTED, f"receiving failed: {error!r}")
-
-
 class FrameStream:
     """A connection that sends and receives whole messages.
 
@@ -343,6 +348,9 @@ class FrameStream:
     def __init__(self, protocol: StreamProtocol) -> None:
         self._protocol = protocol
         self._sending = protocol._sending
+        self._choose_calls(None)
+
+    def _choose_calls(self, functions: ObjectFunctions | None) -> None:
         self.send = self._sending.batch.send_and_wait  # type: ignore[method-assign]
 
     def __reduce__(self) -> NoReturn:
@@ -371,6 +379,8 @@ class FrameStream:
     def pending_messages(self) -> int:
         """The number of messages that `recv` would return without a wait."""
         protocol = self._protocol
+        if protocol.is_unframed and protocol._waiter is None:
+            protocol.reframe()
         return len(protocol.messages.head) + sum(len(batch[0]) for batch in protocol.batches)
 
     @property
@@ -460,6 +470,8 @@ class FrameStream:
         while True:
             if protocol._waiter is not None:
                 protocol.check_no_recv_waits()
+            if protocol.is_unframed:
+                protocol.reframe()
             if not protocol.batches:
                 try:
                     await protocol.start_waiting()
@@ -482,6 +494,8 @@ class FrameStream:
         while True:
             if not protocol.messages.head:
                 protocol.check_no_recv_waits()
+                if protocol.is_unframed:
+                    protocol.reframe()
                 if not protocol.batches:
                     try:
                         await protocol.start_waiting()
@@ -490,6 +504,52 @@ class FrameStream:
             messages = protocol.take_all()
             if messages:
                 return messages
+
+    # --- unframed bytes ---------------------------------------------------------------------------
+
+    async def recv_bytes(self, size: int, /) -> bytes:
+        """Receive unframed bytes: those that follow the last received message.
+
+        Frames may follow them. A cancelled or timed-out call takes nothing: the next one, also
+        `recv`, starts with the same byte. An error of the codec about these bytes is taken back.
+
+        Args:
+            size: The number of bytes, exactly.
+
+        Raises:
+            EOFError: The peer closed the connection before the first of them.
+            IncompleteFrameError: It closed it after some of them; a call that asks for fewer
+                returns those.
+            RuntimeError: Another `recv` of this stream waits, or these bytes are part of what is
+                discarded as an oversized frame (``on_oversize="skip"``).
+            TypeError, ValueError: `size` is not a number of bytes.
+            FrameError, OSError: As `recv`.
+        """
+        return await recv_bytes(self._protocol, size)
+
+    def send_bytes(self, data: Any, /) -> Coroutine[Any, Any, None]:
+        """Send unframed bytes, after all messages that were sent before; otherwise like `send`.
+
+        Args:
+            data: A contiguous bytes-like object.
+        """
+        return send_bytes(self._sending, data)
+
+    def detach(self) -> tuple[asyncio.Transport, bytes]:
+        """Give up the transport, to be used with another protocol; the stream is closed then.
+
+        Accepted messages leave before what is written to the transport afterwards.
+
+        Returns:
+            The event loop's transport, which has stopped reading, and the bytes that were read and
+            not received as messages, exactly as they travelled. Give it a protocol
+            (``transport.set_protocol``), then call ``transport.resume_reading()``.
+
+        Raises:
+            RuntimeError: A `recv` or a `send` waits.
+            ConnectionError: The connection is closed or lost.
+        """
+        return detach(self._protocol)
 
     def __aiter__(self) -> AsyncIterator[Any]:
         # It gives ready messages without a coroutine and calls __anext__ for the others.
@@ -567,4 +627,6 @@ class FrameStream:
 
 
 class ObjectStream(ObjectCalls, FrameStream):
-    """A `FrameStream` whose codec has objects."""
+    """A `FrameStream` whose codec has objects; it becomes one when it gets such a codec."""
+
+    __slots__ = ()

@@ -293,7 +293,7 @@ class ObjectSocket(ObjectCalls, FrameSocket):  # type: ignore[misc]
 
 
 @final
-class _ObservedObjectSocket(ObjectCalls, _ObservedFrameSocket):
+class _ObservedObjectSocket(ObjectCalls, _ObservedFrameSocket):  # type: ignore[misc]
     """The same with an observer."""
 
     __slots__ = ()
