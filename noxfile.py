@@ -247,6 +247,17 @@ def language(session: nox.Session) -> None:
 
 
 @nox.session
+def site(session: nox.Session) -> None:
+    """Build the documentation into build/site; a broken link or reference is an error."""
+    target = (ROOT / "build" / "site").as_posix()
+    enter_copy(session)
+    session.install(".", env=PYTHON_ENGINE)
+    install_group(session, "docs")
+    session.run("sphinx-build", "-W", "--keep-going", "-q", "-b", "html", "docs", target)
+    session.log(f"open {target}/index.html")
+
+
+@nox.session
 def artifacts(session: nox.Session) -> None:
     """Check what the wheels and the source distribution hold, and that bad builds fail."""
     enter_copy(session)

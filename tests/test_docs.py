@@ -20,7 +20,17 @@ from framecodec import Codec, formats, parse_codec
 from tests.helpers.subprocesses import finish, running
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted(ROOT.glob("docs/*.md"))
+PAGES = sorted(ROOT.glob("docs/**/*.md"))
+# Pages whose every program says what it prints.
+LESSONS = [
+    "tutorial.md",
+    *sorted(f"how-to/{page.name}" for page in PAGES if page.parent.name == "how-to"),
+]
+TRANSLATED = {
+    "zh/index.md": "../README.md",
+    "zh/tutorial.md": "tutorial.md",
+    "zh/messages-do-not-arrive.md": "messages-do-not-arrive.md",
+}
 BLOCK = re.compile(r"^```(?:python|pycon)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -33,7 +43,11 @@ def examples(page: Path) -> Iterator[doctest.Example]:
             yield example
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def page_name(page: Path) -> str:
+    return page.relative_to(ROOT / "docs").as_posix()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_every_example_of_a_page_runs_as_it_is_printed(page: Path) -> None:
     found = list(examples(page))
     test = doctest.DocTest(found, {"__name__": "docs"}, page.name, str(page), 0, None)
@@ -46,6 +60,7 @@ def test_every_example_of_a_page_runs_as_it_is_printed(page: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     [
+        "cheat-sheet.md",
         "codecs.md",
         "formats.md",
         "messages-do-not-arrive.md",
@@ -77,6 +92,37 @@ def programs(name: str, count: int) -> list[tuple[str, str]]:
 def test_a_program_on_a_page_prints_what_it_says(program: str, printed: str) -> None:
     with running("-c", program) as process:
         assert finish(process) == printed
+
+
+def lessons() -> list[tuple[str, str]]:
+    """The programs of the lessons."""
+    found = []
+    for name in LESSONS:
+        page = (ROOT / "docs" / name).read_text("utf-8")
+        blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+        found += programs(name, len(blocks))
+    return found
+
+
+@pytest.mark.parametrize(("program", "printed"), lessons())
+def test_a_program_of_a_lesson_prints_what_it_says(program: str, printed: str) -> None:
+    if "trustme" in program:
+        pytest.importorskip("trustme")
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == printed
+    assert "Traceback" not in done.stderr  # a server's warning may be there
+
+
+@pytest.mark.parametrize(("translation", "original"), TRANSLATED.items())
+def test_a_translation_has_the_code_of_its_original(translation: str, original: str) -> None:
+    block = re.compile(r"^```\w*\n.*?^```$", re.MULTILINE | re.DOTALL)
+    both = [
+        block.findall((ROOT / "docs" / name).read_text("utf-8")) for name in (translation, original)
+    ]
+    assert both[0] == both[1]
+    assert len(both[0]) >= 5
 
 
 def console_examples(name: str) -> list[tuple[str, str]]:
