@@ -235,6 +235,30 @@ def test_special_objects_pass_as_they_are() -> None:
     assert codec.encode("bye") == b"\xff\xff\xff\xfe"
 
 
+def test_the_messages_of_a_tagged_choice_keep_their_names() -> None:
+    codec = Codec.choice(
+        {
+            "short": (range_of(0, 128), Codec.uint(1)),
+            "long": (range_of(128, 256), Codec.uint(2, length_mask=0x7FFF)),
+        },
+        tagged=True,
+    )
+    objects = codec.as_json()
+    stream = b"".join(map(objects.encode, [("short", [1]), ("short", "x")])) + b"\2{]"
+    splitter = objects.splitter()
+    assert splitter.feed(stream) == [("short", [1]), ("short", "x")]
+    with pytest.raises(InvalidMessageError, match="its 2 bytes"):
+        splitter.feed(b"")
+    with pytest.raises((ValueError, TypeError, FrameError)):
+        objects.encode([1])
+    with pytest.raises(ValueError, match="objects"):
+        Codec.choice({None: Codec.uint(1).as_json()})
+
+
+def range_of(start: int, stop: int) -> bytes:
+    return bytes(range(start, stop))
+
+
 # --- splitters ------------------------------------------------------------------------------------
 
 

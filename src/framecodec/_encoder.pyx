@@ -20,11 +20,14 @@ from libc.string cimport memcmp, memset
 from ._numbers cimport (
     BCD,
     BER,
+    CHOICE,
+    ChoiceNode,
     CUSTOM,
     DIGITS,
     FIXED,
     HEADERS,
     LARGEST_SIZE,
+    NOTHING,
     Shape,
     TEXT,
     UINT,
@@ -46,8 +49,10 @@ from ._numbers cimport (
 
 from . import _error_texts
 from ._bytes_like import view_bytes
+from ._choice import choice_parts
 from ._custom_header import build_header
-from ._layout import layout_of
+from ._layout import Described, layout_of
+from ._message_start import check_start, join_header
 
 __all__ = ["Encoder", "ObjectEncoder"]
 
@@ -95,6 +100,68 @@ cdef bint _forget_bad_key() except -1:
     return -1
 
 
+cdef class Encoder
+
+
+@cython.final
+cdef class _Alternatives:
+    """The encoders of the alternatives of a choice."""
+
+    cdef const Shape* root  # of the choice
+    cdef list encoders
+
+    def __cinit__(self, layout):
+        self.root = shape_in(layout.numbers)
+        self.encoders = [Encoder(Described(each)) for each in layout.choice.layouts]
+
+    cdef Py_ssize_t measure(self, list batch, Py_ssize_t count, Py_ssize_t largest):
+        """Return the same for a choice."""
+        cdef Py_ssize_t total = 0
+        cdef Py_ssize_t i, frame_size
+        cdef PyObject* message
+        for i in range(count):
+            message = PyList_GET_ITEM(batch, i)
+            if not _is_bytes(message) or _bytes_size(message) > largest:
+                return -1
+            if self.chosen(bytes_at(message), _bytes_size(message), &frame_size) is None:
+                return -1
+            if total > LARGEST_SIZE - frame_size:
+                return -1
+            total += frame_size
+        return total
+
+    cdef int write(self, uint8_t* p, list batch, Py_ssize_t count) except -1:
+        cdef Py_ssize_t i, frame_size
+        cdef PyObject* message
+        cdef Encoder encoder
+        for i in range(count):
+            message = PyList_GET_ITEM(batch, i)
+            encoder = self.chosen(bytes_at(message), _bytes_size(message), &frame_size)
+            p += encoder._write_frame(p, bytes_at(message), _bytes_size(message))
+        return 0
+
+    cdef Encoder chosen(self, const uint8_t* message, Py_ssize_t size, Py_ssize_t* frame_size):
+        """Return the encoder of the first alternative that a message's frame chooses.
+
+        None leaves the message to the slow path.
+        """
+        cdef const Shape* root = self.root
+        cdef Encoder encoder
+        cdef Py_ssize_t pos
+        cdef int i
+        for i in range(root.alternative_count):
+            pos = root.gates[i].position
+            if 0 <= pos < size and not root.gates[i].allowed[message[pos]]:
+                continue
+            encoder = <Encoder>PyList_GET_ITEM(self.encoders, i)
+            if encoder._shape.kind >= HEADERS or encoder._special_values:
+                return None
+            frame_size[0] = encoder._try_frame_size(message, size)
+            if frame_size[0] and _chooses(encoder, root, i, message, size):
+                return encoder
+        return None
+
+
 @cython.final
 cdef class Encoder:
     """Encoder(codec)\n--\n
@@ -116,6 +183,8 @@ cdef class Encoder:
     cdef dict _special_values
     cdef bint _bytes_are_special  # some special object is bytes-like
     cdef bint _plain  # UINT, no special, and nothing else in the frame but the rest
+    cdef bint _may_choose  # a choice whose messages have no names
+    cdef _Alternatives _alternatives  # of a choice
 
     def __cinit__(self, codec):
         self._layout = layout = layout_of(codec)
@@ -125,6 +194,9 @@ cdef class Encoder:
         self._bytes_are_special = layout.bytes_are_special
         self._plain = layout.plain and layout.rest_min == 0 and not layout.adjustment
         self._plain = self._plain and not layout.specials
+        if layout.choice is not None:
+            self._alternatives = _Alternatives(layout)
+            self._may_choose = not self._shape.tagged
 
     def encode(self, message, /):
         """Return the frame of a message.
@@ -143,6 +215,7 @@ cdef class Encoder:
         cdef const uint8_t* data
         cdef uint8_t* p
         cdef bytes frame
+        cdef Encoder encoder
         if PyBytes_CheckExact(message):
             size = PyBytes_GET_SIZE(message)
             if self._plain and size <= self._shape.message_max:
@@ -152,6 +225,13 @@ cdef class Encoder:
                 copy(p + self._shape.width, <const uint8_t*>PyBytes_AS_STRING(message), size)
                 return frame
             data = <const uint8_t*>PyBytes_AS_STRING(message)
+            if self._may_choose:
+                encoder = self._alternatives.chosen(data, size, &frame_size)
+                if encoder is not None:
+                    frame = PyBytes_FromStringAndSize(NULL, frame_size)
+                    encoder._write_frame(<uint8_t*>PyBytes_AS_STRING(frame), data, size)
+                    return frame
+                return b"".join(self.frame_parts(message))
             frame_size = self._try_frame_size(data, size)
             if frame_size:
                 frame = PyBytes_FromStringAndSize(NULL, frame_size)
@@ -190,6 +270,8 @@ cdef class Encoder:
         cdef bytes frames
         if self._plain:
             size = self._measure_plain(batch, count, largest)
+        elif self._may_choose:
+            size = self._alternatives.measure(batch, count, largest)
         else:
             size = self._measure(batch, count, largest)
         if size < 0:
@@ -197,6 +279,8 @@ cdef class Encoder:
         frames = PyBytes_FromStringAndSize(NULL, size)
         if self._plain:
             self._write_plain(<uint8_t*>PyBytes_AS_STRING(frames), batch, count)
+        elif self._may_choose:
+            self._alternatives.write(<uint8_t*>PyBytes_AS_STRING(frames), batch, count)
         else:
             self._write(<uint8_t*>PyBytes_AS_STRING(frames), batch, count)
         return frames
@@ -267,6 +351,8 @@ cdef class Encoder:
             FrameError, TypeError, BufferError: As for `encode`.
         """
         cdef Py_ssize_t size, carried, padding
+        if self._shape.kind == CHOICE:
+            return choice_parts(self._layout.choice, self._alternatives.encoders, message)
         if self._special_values and (self._bytes_are_special or not PyBytes_CheckExact(message)):
             special = self._special_value(message)
             if special is not None:
@@ -283,8 +369,10 @@ cdef class Encoder:
             value = self._field_value(size)
             if self._shape.extended:
                 start = bytes(data[: self._layout.message_prefix])
-                self._check_start(start)
-                header = self._header(start, value)
+                check_start(self._layout, start)
+                header = join_header(self._layout, start, self._field(value))
+                if self._shape.own_count:
+                    carried = len(start)
             else:
                 header = self._layout.magic + bytes(data[:carried]) + self._field(value)
         parts = [header] if header else []
@@ -317,7 +405,7 @@ cdef class Encoder:
             or self._bytes_are_special
         ):
             return 0
-        if shape.constant_count or shape.kept_size:
+        if shape.constant_count or shape.kept_size or shape.own_count:
             if not self._fits(message):
                 return 0
         if shape.wide_count or <uint64_t>needed & ~shape.mask:
@@ -343,6 +431,9 @@ cdef class Encoder:
                 return False
         for i in range(shape.kept_size):
             if message[shape.lead_size + i] & ~shape.kept_bits[i]:
+                return False
+        for i in range(shape.own_count):
+            if message[shape.own[i].position] & shape.own[i].mask:
                 return False
         return True
 
@@ -380,6 +471,7 @@ cdef class Encoder:
         cdef const Shape* shape = self._shape
         cdef uint8_t* p = frame
         cdef Py_ssize_t field_size, padding
+        cdef int i
         cdef uint64_t value = <uint64_t>(size - shape.message_lead - shape.adjustment)
         if shape.unit != 1:
             value //= <uint64_t>shape.unit
@@ -390,6 +482,24 @@ cdef class Encoder:
             copy(p, message, shape.lead_size)
             p += shape.lead_size
         field_size = self._field_size(value)
+        self._write_field(p, message, value, field_size)
+        p += field_size
+        copy(p, message + shape.message_lead, size - shape.message_lead)
+        p += size - shape.message_lead
+        if shape.trailer_size:
+            copy(p, shape.trailer, shape.trailer_size)
+            p += shape.trailer_size
+        for i in range(shape.own_count):
+            frame[shape.own[i].offset] |= shape.own[i].value
+        padding = padding_of(shape, p - frame)
+        if padding:
+            memset(p, 0, padding)
+        return p - frame + padding
+
+    cdef inline void _write_field(
+        self, uint8_t* p, const uint8_t* message, uint64_t value, Py_ssize_t field_size
+    ) noexcept:
+        cdef const Shape* shape = self._shape
         if shape.kind == UINT:
             self._write_uint(p, message, value)
         elif shape.kind == VARINT:
@@ -402,16 +512,6 @@ cdef class Encoder:
             store_digits(p, value, field_size - shape.end_size, shape.base)
             if shape.end_size:
                 copy(p + field_size - shape.end_size, shape.end, shape.end_size)
-        p += field_size
-        copy(p, message + shape.message_lead, size - shape.message_lead)
-        p += size - shape.message_lead
-        if shape.trailer_size:
-            copy(p, shape.trailer, shape.trailer_size)
-            p += shape.trailer_size
-        padding = padding_of(shape, p - frame)
-        if padding:
-            memset(p, 0, padding)
-        return p - frame + padding
 
     cdef inline void _write_uint(
         self, uint8_t* p, const uint8_t* message, uint64_t value
@@ -474,29 +574,6 @@ cdef class Encoder:
             raise _error_texts.length_not_held(value, layout.mask)
         return value
 
-    cdef int _check_start(self, bytes start) except -1:
-        """Raise if a message's start has other constants, or bits where the length is."""
-        layout = self._layout
-        for offset, constant in layout.constants:
-            position = layout.message_position(offset)
-            found = start[position : position + len(constant)]
-            if found != constant:
-                raise _error_texts.message_without_constant(position, constant, found)
-        if layout.kept:
-            mask = layout.mask.to_bytes(layout.field_width, layout.byteorder)
-            for index, pos in enumerate(layout.kept, layout.lead_size):
-                if start[index] & mask[pos]:
-                    raise _error_texts.length_bits_in_message(index, start[index], mask[pos])
-        return 0
-
-    cdef bytes _header(self, bytes start, value):
-        """Return the magic, the lead and the length field."""
-        layout = self._layout
-        field = bytearray(self._field(value))
-        for index, pos in enumerate(layout.kept, layout.lead_size):
-            field[pos] |= start[index]
-        return layout.magic + start[: layout.lead_size] + bytes(field)
-
     cdef bytes _field(self, value):
         """Return the length field of a value."""
         layout = self._layout
@@ -529,6 +606,54 @@ cdef class Encoder:
         if self._shape.kind == TEXT:
             return digits.encode() + layout.end
         return f"{layout.name}: {value}\r\n\r\n".encode()
+
+
+# --- choices --------------------------------------------------------------------------------------
+
+
+cdef bint _chooses(
+    Encoder encoder, const Shape* root, int number, const uint8_t* message, Py_ssize_t size
+) noexcept:
+    """Return whether the frame of a message, which was measured, chooses an alternative."""
+    cdef const ChoiceNode* node = root.nodes
+    cdef int found
+    while True:
+        found = node.nexts[_frame_byte(encoder, node.offset, message, size)]
+        if found >= 0 or found == NOTHING:
+            return found == number
+        node = root.nodes + (-1 - found)
+
+
+cdef uint8_t _frame_byte(
+    Encoder encoder, Py_ssize_t offset, const uint8_t* message, Py_ssize_t size
+) noexcept:
+    """Return the byte at an offset of a frame that is not written yet."""
+    cdef const Shape* shape = encoder._shape
+    cdef uint8_t field[128]
+    cdef uint64_t value
+    cdef Py_ssize_t pos
+    cdef uint8_t byte = 0
+    cdef int i
+    if offset < shape.magic_size:
+        byte = shape.magic[offset]
+    elif offset < shape.field_offset:
+        byte = message[offset - shape.magic_size]
+    else:
+        value = <uint64_t>(size - shape.message_lead - shape.adjustment) // shape.unit
+        pos = encoder._field_size(value)
+        if offset < shape.field_offset + pos:
+            encoder._write_field(field, message, value, pos)
+            byte = field[offset - shape.field_offset]
+        else:
+            pos = offset - shape.field_offset - pos + shape.message_lead
+            if pos < size:
+                byte = message[pos]
+            elif pos < size + shape.trailer_size:
+                byte = shape.trailer[pos - size]
+    for i in range(shape.own_count):
+        if shape.own[i].offset == offset:
+            byte |= shape.own[i].value
+    return byte
 
 
 @cython.final

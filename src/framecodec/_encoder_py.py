@@ -16,20 +16,24 @@ from typing import TYPE_CHECKING, Any, final
 
 from . import _error_texts
 from ._bytes_like import view_bytes
+from ._choice import choice_parts
 from ._custom_header import build_header
 from ._layout import (
     BCD,
     BER,
+    CHOICE,
     CUSTOM,
     DIGITS,
     FIXED,
     TEXT,
     UINT,
     VARINT,
+    Described,
     HasLayout,
     Layout,
     layout_of,
 )
+from ._message_start import check_start, join_header
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -55,10 +59,20 @@ class Encoder:
         TypeError: `codec` is not a `Codec`.
     """
 
-    __slots__ = ("_bytes_are_special", "_layout", "_message_max", "_pack", "_special_values")
+    __slots__ = (
+        "_alternatives",
+        "_bytes_are_special",
+        "_layout",
+        "_message_max",
+        "_pack",
+        "_special_values",
+    )
 
     def __init__(self, codec: HasLayout) -> None:
         self._layout = layout = layout_of(codec)
+        self._alternatives: list[Any] = []  # of a choice
+        if layout.choice is not None:
+            self._alternatives = [Encoder(Described(each)) for each in layout.choice.layouts]
         self._message_max = layout.message_max
         self._special_values = layout.special_values
         self._bytes_are_special = layout.bytes_are_special
@@ -126,6 +140,8 @@ class Encoder:
             FrameError, TypeError, BufferError: As for `encode`.
         """
         layout = self._layout
+        if layout.kind == CHOICE:
+            return choice_parts(layout.choice, self._alternatives, message)
         if self._special_values and (self._bytes_are_special or type(message) is not bytes):
             special = self._special_value(message)
             if special is not None:
@@ -143,8 +159,10 @@ class Encoder:
                 value = self._field_value(size)
                 if layout.extended:
                     start = bytes(data[: layout.message_prefix])
-                    self._check_start(start)
-                    header = self._header(start, value)
+                    check_start(layout, start)
+                    header = join_header(layout, start, self._field(value))
+                    if layout.own_bits:
+                        carried = len(start)
                 else:
                     header = layout.magic + bytes(data[:carried]) + self._field(value)
         except BaseException:
@@ -202,28 +220,6 @@ class Encoder:
         if not (has_wide or layout.holds(value)):
             raise _error_texts.length_not_held(value, layout.mask)
         return value
-
-    def _check_start(self, start: bytes) -> None:
-        """Raise if a message's start has other constants, or bits where the length is."""
-        layout = self._layout
-        for offset, constant in layout.constants:
-            position = layout.message_position(offset)
-            found = start[position : position + len(constant)]
-            if found != constant:
-                raise _error_texts.message_without_constant(position, constant, found)
-        if layout.kept:
-            mask = layout.mask.to_bytes(layout.field_width, layout.byteorder)
-            for index, pos in enumerate(layout.kept, layout.lead_size):
-                if start[index] & mask[pos]:
-                    raise _error_texts.length_bits_in_message(index, start[index], mask[pos])
-
-    def _header(self, start: bytes, value: int) -> bytes:
-        """Return the magic, the lead and the length field."""
-        layout = self._layout
-        field = bytearray(self._field(value))
-        for index, pos in enumerate(layout.kept, layout.lead_size):
-            field[pos] |= start[index]
-        return layout.magic + start[: layout.lead_size] + bytes(field)
 
     def _field(self, value: int) -> bytes:
         """Return the length field of a value."""

@@ -418,6 +418,13 @@ def length_bits_in_message(position: int, byte: int, mask: int) -> InvalidFrameE
     )
 
 
+def own_bits_in_message(position: int, byte: int, mask: int) -> InvalidFrameError:
+    return InvalidFrameError(
+        f"the bits 0x{mask:02x} of byte {position} of the message belong to the codec, which "
+        f"chooses by them (keep=False): they must be 0, the byte is 0x{byte:02x}"
+    )
+
+
 def message_without_constant(position: int, constant: bytes, found: bytes) -> InvalidFrameError:
     return InvalidFrameError(
         f"bytes {position} to {position + len(constant) - 1} of a message are {show(constant)}, "

@@ -21,6 +21,7 @@ from ._encoder_py import STRUCT_FORMATS, struct_format
 from ._layout import (
     BCD,
     BER,
+    CHOICE,
     CUSTOM,
     DIGITS,
     FIXED,
@@ -37,6 +38,7 @@ __all__ = [
     "Reader",
     "check_constants",
     "check_lead_constants",
+    "check_magic",
     "check_rest_size",
     "common_size",
     "reader_of",
@@ -141,6 +143,7 @@ _READ_FIELD: dict[int, Reader] = {
     FIXED: _read_fixed,
     HEADERS: _read_nothing,
     CUSTOM: _read_nothing,
+    CHOICE: _read_nothing,  # its alternatives have readers
 }
 
 
@@ -293,6 +296,14 @@ PARSE_FIELD: dict[int, Parser] = {
 
 
 # --- constants and sizes --------------------------------------------------------------------------
+
+
+def check_magic(layout: Layout, header: bytearray, stream_offset: int) -> None:
+    """Check the magic, as far as the header arrived."""
+    magic = layout.magic
+    if not header.startswith(magic[: len(header)]):
+        right = common_size(header, magic)
+        raise _error_texts.wrong_magic(magic, stream_offset, bytes(header[: right + 1]))
 
 
 def check_lead_constants(layout: Layout, header: bytearray, stream_offset: int) -> None:

@@ -35,12 +35,15 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from . import _error_texts
+from ._choice import Choice
+from ._chosen_frames_py import choose_layout, read_chosen_frames, unchoose, with_names
 from ._custom_header import read_header
 from ._fields_py import (
     PARSE_FIELD,
     Reader,
     check_constants,
     check_lead_constants,
+    check_magic,
     check_rest_size,
     common_size,
     reader_of,
@@ -48,7 +51,7 @@ from ._fields_py import (
     unpacker,
 )
 from ._header_block import read_lines
-from ._layout import CUSTOM, HEADERS, Layout
+from ._layout import CHOICE, CUSTOM, HEADERS, Layout
 from ._likely_causes import SAMPLE_SIZE
 from ._spans_py import Spans
 
@@ -95,6 +98,10 @@ class Numbers(NamedTuple):
     unpack: Unpack | None
     # For the headers of the messages of the last call, if they are kept.
     headers: list[bytes] | None
+    # A choice: `layout` becomes that of the pending frame as soon as its byte is in.
+    choice: Choice | None
+    choice_layout: Layout
+    tag: tuple[Any, ...]  # the names of the alternative
 
 
 class FrameReader:
@@ -102,6 +109,8 @@ class FrameReader:
 
     __slots__ = (
         "_adjustment",
+        "_choice",
+        "_choice_layout",
         "_counting",
         "_header",
         "_header_limit",
@@ -130,6 +139,7 @@ class FrameReader:
         "_spans",
         "_stream_offset",
         "_surplus_bytes",
+        "_tag",
         "_trailer",
         "_trailer_pos",
         "_unpack",
@@ -184,6 +194,9 @@ class FrameReader:
             self._read_field,
             self._unpack,
             self._headers,
+            self._choice,
+            self._choice_layout,
+            self._tag,
         ) = numbers
 
     def _consume(self, data: bytes, messages: list[Any]) -> None:
@@ -192,6 +205,8 @@ class FrameReader:
             if not self._pending:
                 if self._unpack is not None:
                     pos = self._read_plain_frames(data, pos, messages, self._unpack)
+                elif self._choice is not None:
+                    pos = read_chosen_frames(self, data, pos, messages, self._choice)
                 else:
                     pos = self._read_whole_frames(data, pos, messages)
                 if pos == len(data):
@@ -317,10 +332,15 @@ class FrameReader:
         """Gather the header and parse it; deliver a special or prepare for a rest."""
         if self._phase != IN_HEADER:
             return pos
+        past_magic = len(self._header) >= len(self._magic)
+        if self._choice is not None and self._layout.kind == CHOICE:
+            pos = choose_layout(self, data, pos, self._choice)
+            if self._layout.kind == CHOICE:
+                return pos
+            past_magic = False  # what was gathered to choose is not parsed yet
         header = self._header
         step = min(self._header_limit - len(header), max(_FIRST_HEADER_STEP, len(header)))
-        piece = data[pos : pos + step]
-        past_magic = len(header) >= len(self._magic)
+        piece = data[pos : pos + max(0, step)]
         # Here as below: calls that can fail or be interrupted come first, then counts are stored,
         # so that no byte is counted without being kept or the reverse.
         pending = self._pending + len(piece)
@@ -348,7 +368,7 @@ class FrameReader:
         go into `_surplus_bytes`.
         """
         header = self._header
-        found = self._parse_header(header)
+        found = _parse_header(self, header)
         if found is None:
             if len(header) == self._header_limit:
                 raise _error_texts.header_too_long(
@@ -361,7 +381,7 @@ class FrameReader:
         rest_size, more_lead = 0, b""
         if not is_special:
             rest_size = _rest_size_of(self, header_size, value, len(lead))
-            if layout.constants:
+            if layout.prefix_size:
                 more_lead = check_constants(layout, header, header_size, self._stream_offset)
                 if header_size + len(more_lead) < layout.prefix_size:
                     return 0
@@ -377,7 +397,7 @@ class FrameReader:
                 self._spans.add(self._stream_offset, self._stream_offset + header_size)
             else:
                 raise _error_texts.scan_of_special(special, self._stream_offset)
-            self._end_frame(messages, delivered)
+            self._end_frame(messages, with_names(self, delivered))
             return surplus
         if self._spans is not None:
             if lead and not self._raw:
@@ -385,6 +405,8 @@ class FrameReader:
             self._skipping = True  # its bytes are not needed, as those of a skipped frame
         rest_size -= len(more_lead)
         lead += more_lead
+        if layout.own_bits:
+            lead = layout.without_own_bits(lead)
         whole_size = header_size + rest_size + len(self._trailer)
         padding_size = layout.padding(whole_size) if layout.align > 1 else 0
         whole_size += padding_size
@@ -408,37 +430,6 @@ class FrameReader:
             kept = header[:header_size]
             self._header, self._surplus_bytes, self._pending = kept, looked_ahead, pending
         return surplus
-
-    def _parse_header(self, header: bytearray) -> tuple[int, int, bytes] | None:
-        """Return header size, field value and lead, or None if more bytes are needed.
-
-        Every byte is checked in the order of arrival, and the first wrong one raises, so that the
-        error does not depend on the chunks.
-        """
-        layout, offset = self._layout, self._stream_offset
-        magic = layout.magic
-        if not header.startswith(magic[: len(header)]):
-            right = common_size(header, magic)
-            raise _error_texts.wrong_magic(magic, offset, bytes(header[: right + 1]))
-        if len(header) < len(magic):
-            return None
-        if layout.constants:
-            check_lead_constants(layout, header, offset)
-        if layout.kind == HEADERS:
-            self._line_pos, self._parsed, complete = read_lines(
-                header, max(self._line_pos, len(magic)), self._parsed, layout.name, offset
-            )
-            return (self._line_pos, self._parsed, b"") if complete else None
-        if layout.kind == CUSTOM:
-            return read_header(layout, bytes(header), offset) if len(header) > len(magic) else None
-
-        found = PARSE_FIELD[layout.kind](layout, header, offset)
-        if found is None:
-            return None
-        header_size, value = found
-        if layout.kept:
-            return header_size, value, layout.lead_of(header, 0)
-        return header_size, value, bytes(header[len(magic) : layout.field_offset])
 
     def _read_rest(self, data: bytes, pos: int) -> int:
         """Keep the chunk's bytes of the rest, or discard them if the frame is skipped."""
@@ -512,7 +503,8 @@ class FrameReader:
             self._end_frame(messages, (), skipped=1)
         else:
             end = (self._trailer + self._padding) if self._raw else b""
-            self._end_frame(messages, (b"".join([*self._pieces, self._piece, end]),))
+            message = b"".join([*self._pieces, self._piece, end])
+            self._end_frame(messages, with_names(self, (message,)))
 
     def _end_frame(self, messages: list[Any], delivered: tuple[Any, ...], skipped: int = 0) -> None:
         """Deliver a frame's message, if it has one, and prepare for the next frame."""
@@ -547,6 +539,8 @@ class FrameReader:
         self._pending_lead = 0
         self._trailer_pos = 0
         self._padding = b""
+        if self._choice is not None:
+            unchoose(self)
 
 
 def numbers_for(layout: Layout, raw: bool, keep_headers: bool) -> Numbers:
@@ -565,7 +559,40 @@ def numbers_for(layout: Layout, raw: bool, keep_headers: bool) -> Numbers:
         reader_of(layout),
         unpacker(layout) if layout.plain and not raw else None,
         [] if keep_headers and not layout.canonical else None,
+        layout.choice,
+        layout,
+        (),
     )
+
+
+def _parse_header(reader: FrameReader, header: bytearray) -> tuple[int, int, bytes] | None:
+    """Return header size, field value and lead, or None if more bytes are needed.
+
+    Every byte is checked in the order of arrival, and the first wrong one raises, so that the
+    error does not depend on the chunks.
+    """
+    layout, offset = reader._layout, reader._stream_offset
+    magic = layout.magic
+    check_magic(layout, header, offset)
+    if len(header) < len(magic):
+        return None
+    if layout.constants:
+        check_lead_constants(layout, header, offset)
+    if layout.kind == HEADERS:
+        reader._line_pos, reader._parsed, complete = read_lines(
+            header, max(reader._line_pos, len(magic)), reader._parsed, layout.name, offset
+        )
+        return (reader._line_pos, reader._parsed, b"") if complete else None
+    if layout.kind == CUSTOM:
+        return read_header(layout, bytes(header), offset) if len(header) > len(magic) else None
+
+    found = PARSE_FIELD[layout.kind](layout, header, offset)
+    if found is None:
+        return None
+    header_size, value = found
+    if layout.kept:
+        return header_size, value, layout.lead_of(header, 0)
+    return header_size, value, bytes(header[len(magic) : layout.field_offset])
 
 
 def _rest_size_of(reader: FrameReader, header_size: int, value: int, lead_size: int) -> int:

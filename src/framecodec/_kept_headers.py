@@ -13,6 +13,7 @@ from typing import Any
 from . import _error_texts
 from ._custom_header import read_header
 from ._layout import CUSTOM, Described, HasLayout, Layout, layout_of
+from .errors import FrameError
 from .splitter import Encoder, Splitter
 
 __all__ = ["frame_as_travelled", "frames_as_travelled"]
@@ -36,6 +37,8 @@ def frame_as_travelled(codec: HasLayout | Layout, message: Any, header: bytes | 
         encoded: bytes = Encoder(codec).encode(message)
         return encoded
     layout = layout_of(codec)
+    if layout.choice is not None:
+        return _chosen_frame(codec, layout, message, header)
     lead_size = layout.message_prefix
     if layout.kind == CUSTOM or layout.specials:
         splitter = Splitter(codec)
@@ -48,6 +51,27 @@ def frame_as_travelled(codec: HasLayout | Layout, message: Any, header: bytes | 
             lead_size = len(message) - rest_size
     rest: bytes = message[lead_size:]
     return _padded(layout, header + rest + layout.trailer)
+
+
+def _chosen_frame(codec: HasLayout, choice_layout: Layout, message: Any, header: bytes) -> bytes:
+    """Return the frame of a choice: that of the alternative which reads it as this message."""
+    choice = choice_layout.choice
+    for layout, tag in zip(choice.layouts, choice.tags, strict=True):
+        payload = message
+        for name in tag:
+            if not isinstance(payload, tuple) or payload[0] != name:
+                break
+            payload = payload[1]
+        else:
+            splitter = Splitter(codec, keep_headers=True)
+            try:
+                frame = frame_as_travelled(layout, payload, header)
+                is_read = splitter.feed(frame) == [message] and splitter.headers == [header]
+                if is_read and not splitter.pending:
+                    return frame
+            except FrameError:
+                pass
+    raise _error_texts.parse_changed_its_answer(0)
 
 
 def frames_as_travelled(

@@ -23,6 +23,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 __all__ = [
     "BCD",
     "BER",
+    "CHOICE",
     "CUSTOM",
     "DIGITS",
     "FIXED",
@@ -36,6 +37,7 @@ __all__ = [
     "Described",
     "HasLayout",
     "Layout",
+    "OwnBits",
     "Wide",
     "layout_of",
     "not_a_codec",
@@ -52,6 +54,7 @@ BER = 5  # X.690 definite length
 FIXED = 6  # no length field: all messages have one size
 HEADERS = 7  # a block of "Name: value" lines
 CUSTOM = 8  # the user's parse() and build()
+CHOICE = 16  # a byte of the frame chooses between several layouts
 
 MAX_VALUE = 2**64 - 1  # the largest value of any length field
 
@@ -77,6 +80,14 @@ class Wide(NamedTuple):
     width: int  # in bytes
     little: bool
     least: int
+
+
+class OwnBits(NamedTuple):
+    """Bits of a frame's byte that choose between layouts and are 0 in the message."""
+
+    offset: int  # in the frame
+    mask: int
+    value: int  # what the frame has there
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -116,6 +127,9 @@ class Layout:
     specials: Mapping[int, Hashable] = field(default_factory=dict)  # field value -> object
     parse: Parse | None = None  # CUSTOM
     build: Build | None = None  # CUSTOM
+    choice: Any = None  # CHOICE: a `Choice` of _choice.py
+    # Of an alternative of a choice: bits of the frame that belong to the codec, 0 in the message.
+    own_bits: tuple[OwnBits, ...] = ()
 
     # Computed from the fields above, once: a new splitter for every connection only copies them.
     byteorder: Literal["big", "little"] = field(init=False)  # UINT: for `int.from_bytes`
@@ -143,6 +157,7 @@ class Layout:
     canonical: bool = field(init=False)
     # The same as a C structure (_numbers.pxd), made when the compiled engine first needs it.
     numbers: bytes | None = field(init=False, default=None, repr=False)
+    choice_numbers: bytes | None = field(init=False, default=None, repr=False)  # of a CHOICE
 
     def __post_init__(self) -> None:
         lead_size = 0 if self.kind == CUSTOM else self.field_offset - len(self.magic)
@@ -151,6 +166,9 @@ class Layout:
         kept = self._kept_bytes()
         message_lead = lead_size + len(kept)
         last_constant = max((pos + len(constant) for pos, constant in self.constants), default=0)
+        for own in self.own_bits:
+            if own.offset >= self.field_offset + self.field_width:
+                last_constant = max(last_constant, own.offset + 1)
         prefix_size = last_constant if last_constant > self.field_offset else 0
         rest_min = max(0, self.adjustment, self.min_message_size - message_lead)
         rest_max = min(
@@ -182,9 +200,11 @@ class Layout:
         object.__setattr__(self, "quick_range", self._quick_range())
 
     def message_position(self, frame_offset: int) -> int:
-        """Return where a byte of the lead or the rest is in the message."""
+        """Return where a byte of the lead, the rest, or a kept byte is in the message."""
         if frame_offset < self.field_offset:
             return frame_offset - len(self.magic)
+        if self.kept and frame_offset - self.field_offset in self.kept:
+            return self.lead_size + self.kept.index(frame_offset - self.field_offset)
         return frame_offset - self.header_size + self.message_lead
 
     def is_special(self, header_size: int, value: int) -> bool:
@@ -201,6 +221,20 @@ class Layout:
             return lead
         mask = self.mask.to_bytes(self.field_width, self.byteorder)
         return lead + bytes(data[field_pos + index] & ~mask[index] for index in self.kept)
+
+    def begun_message(self, header: bytes) -> bytes:
+        """Return the start of the message that is in a whole header, constants included."""
+        begun = self.lead_of(header, 0)
+        if self.prefix_size:
+            begun += header[self.header_size : self.prefix_size]
+        return self.without_own_bits(begun) if self.own_bits else begun
+
+    def without_own_bits(self, start: bytes) -> bytes:
+        """Return a message's start with the bits 0 that belong to the codec."""
+        cleared = bytearray(start)
+        for own in self.own_bits:
+            cleared[self.message_position(own.offset)] &= ~own.mask
+        return bytes(cleared)
 
     def has_constants(self, data: bytes, pos: int) -> bool:
         """Return whether the whole frame at `pos` has the constants."""
@@ -226,6 +260,8 @@ class Layout:
         return -frame_size % self.align
 
     def _longest_header(self) -> int:
+        if self.kind == CHOICE:
+            return self.max_header
         if self.kind in (HEADERS, CUSTOM):
             return len(self.magic) + self.max_header
         if self.kind == TEXT:  # a sign, digits up to the one that is too many, the end mark
@@ -240,12 +276,13 @@ class Layout:
         return tuple(pos for pos, byte in enumerate(mask) if byte != 0xFF)
 
     def _is_canonical(self) -> bool:
-        if self.kind in (BER, HEADERS, CUSTOM):
+        if self.kind in (BER, HEADERS, CUSTOM, CHOICE):
             return False
         return self.base == 10 and not self.leading_zeros and self.wider_strict
 
     def _is_extended(self) -> bool:
-        return bool(self.mask or self.wider or self.constants or self.unit > 1 or self.align > 1)
+        more = self.constants or self.unit > 1 or self.align > 1 or self.own_bits
+        return bool(self.mask or self.wider or more or self.kind == CHOICE)
 
     def _quick_range(self) -> tuple[int, int]:
         """Return ``(low, span)``: the lengths ``low .. low + span`` of ordinary frames.

@@ -7,8 +7,8 @@ Every function is inline, so that the compiler optimises it inside its caller.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
-from libc.stdint cimport uint8_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.stdint cimport int16_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
 
 cdef extern from "Python.h":
     # As in _layout.py: the sum of two such sizes fits a Py_ssize_t.
@@ -30,10 +30,16 @@ cdef enum:
     FIXED = 6
     HEADERS = 7
     CUSTOM = 8
+    CHOICE = 16
 
     # As many as a codec can have: see _parameters.py.
     MOST_CONSTANTS = 16
     MOST_WIDE_FIELDS = 8
+    MOST_OWN_BITS = 4
+
+    # In ChoiceNode.nexts, as in _choice.py, and what choose() returns if more bytes are needed.
+    NOTHING = -32768
+    MORE_NEEDED = -1
 
 
 cdef struct WideField:
@@ -48,6 +54,26 @@ cdef struct Constant:
     Py_ssize_t position  # in the message
     Py_ssize_t size
     const uint8_t* data
+
+
+cdef struct OwnBits:
+    # Bits of the frame that a choice owns: see Layout.
+    Py_ssize_t offset  # in the frame
+    Py_ssize_t position  # in the message
+    uint8_t mask
+    uint8_t value
+
+
+cdef struct ChoiceNode:
+    # As `Node` of _choice.py.
+    Py_ssize_t offset
+    int16_t nexts[256]
+
+
+cdef struct Gate:
+    # A place of a message that only the bytes of an alternative can have: see Choice.places.
+    Py_ssize_t position  # -1: it has no place
+    uint8_t allowed[256]
 
 
 cdef struct Shape:
@@ -87,6 +113,13 @@ cdef struct Shape:
     int max_digits
     uint64_t quick_low  # lengths low .. low + span are ordinary: see Layout
     uint64_t quick_span
+    int own_count
+    OwnBits own[4]  # MOST_OWN_BITS
+    const ChoiceNode* nodes  # CHOICE: the first one is the root; else NULL
+    const Shape** alternatives  # CHOICE
+    const Gate* gates
+    int alternative_count
+    bint tagged
 
 
 cdef inline const uint8_t* _address(bytes constant) noexcept:
@@ -155,7 +188,65 @@ cdef inline int fill_shape(Shape* shape, layout) except -1:
     shape.message_max = min(layout.message_max, LARGEST_SIZE)
     shape.quick_low = low
     shape.quick_span = span & <uint64_t>0xFFFFFFFFFFFFFFFF
+    for own in layout.own_bits:
+        shape.own[shape.own_count] = OwnBits(
+            own.offset, layout.message_position(own.offset), own.mask, own.value
+        )
+        shape.own_count += 1
+    if layout.choice is not None:
+        fill_choice(shape, layout)
     return 0
+
+
+cdef inline int fill_choice(Shape* shape, layout) except -1:
+    """Make the tree of a choice; the layout keeps its memory."""
+    cdef Py_ssize_t nodes_size = len(layout.choice.nodes) * sizeof(ChoiceNode)
+    cdef Py_ssize_t count = len(layout.choice.layouts)
+    cdef Py_ssize_t gates_size = count * sizeof(Gate)
+    cdef bytes memory = PyBytes_FromStringAndSize(
+        NULL, nodes_size + gates_size + count * sizeof(void*)
+    )
+    cdef ChoiceNode* node = <ChoiceNode*>PyBytes_AS_STRING(memory)
+    cdef Gate* gate = <Gate*>(PyBytes_AS_STRING(memory) + nodes_size)
+    cdef const Shape** alternative = <const Shape**>(
+        PyBytes_AS_STRING(memory) + nodes_size + gates_size
+    )
+    cdef int byte
+    shape.nodes = node
+    shape.alternatives = alternative
+    shape.gates = gate
+    shape.alternative_count = <int>count
+    shape.tagged = any(layout.choice.tags)
+    for offset, _, nexts in layout.choice.nodes:
+        node.offset = offset
+        for byte in range(256):
+            node.nexts[byte] = nexts[byte]
+        node += 1
+    for each in layout.choice.layouts:
+        alternative[0] = shape_in(numbers_of(each))
+        alternative += 1
+    for places in layout.choice.places:
+        gate.position = -1
+        for position, values in places[:1]:
+            gate.position = position
+            for byte in range(256):
+                gate.allowed[byte] = byte in values
+        gate += 1
+    object.__setattr__(layout, "choice_numbers", memory)
+    return 0
+
+
+cdef inline int choose(const Shape* shape, const uint8_t* frame, Py_ssize_t size) noexcept nogil:
+    """Return the alternative of a frame, `NOTHING`, or `MORE_NEEDED`."""
+    cdef const ChoiceNode* node = shape.nodes
+    cdef int found
+    while True:
+        if size <= node.offset:
+            return MORE_NEEDED
+        found = node.nexts[frame[node.offset]]
+        if found >= 0 or found == NOTHING:
+            return found
+        node = shape.nodes + (-1 - found)
 
 
 # --- bytes ----------------------------------------------------------------------------------------
@@ -196,6 +287,28 @@ cdef inline bytes message_of(const uint8_t* data, Py_ssize_t size):
     cdef bytes message = PyBytes_FromStringAndSize(NULL, size)
     copy(<uint8_t*>PyBytes_AS_STRING(message), data, size)
     return message
+
+
+cdef inline bint same(const uint8_t* data, const uint8_t* expected, Py_ssize_t size) noexcept nogil:
+    """Compare as memcmp() does, faster where there are few bytes."""
+    cdef uint32_t one, other
+    if size > 8:
+        return not memcmp(data, expected, size)
+    if size >= 4:
+        memcpy(&one, data, 4)
+        memcpy(&other, expected, 4)
+        if one != other:
+            return False
+        memcpy(&one, data + size - 4, 4)
+        memcpy(&other, expected + size - 4, 4)
+        return one == other
+    if not size:
+        return True
+    return (
+        data[0] == expected[0]
+        and data[size >> 1] == expected[size >> 1]
+        and data[size - 1] == expected[size - 1]
+    )
 
 
 cdef inline Py_ssize_t common_size(

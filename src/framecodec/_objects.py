@@ -56,7 +56,24 @@ class ObjectFunctions:
         self.arguments = arguments
         self.dumps, self.loads = _FUNCTIONS[made_by](*arguments)
 
-    def except_specials(self, specials: Iterable[object]) -> ObjectFunctions:
+    def for_codec(self, codec: Any) -> ObjectFunctions:
+        """Return functions for the messages of a codec: with special objects, or with names."""
+        functions = self._except_specials(codec.layout.special_values)
+        if not codec.parameters.get("tagged"):
+            return functions
+        loads = functions.loads
+        named = object.__new__(ObjectFunctions)
+        named.made_by, named.arguments = self.made_by, self.arguments
+
+        def loads_named(message: Any) -> Any:
+            return (
+                (message[0], loads_named(message[1])) if type(message) is tuple else loads(message)
+            )
+
+        named.dumps, named.loads = _dumps_named(codec, functions.dumps), loads_named
+        return named
+
+    def _except_specials(self, specials: Iterable[object]) -> ObjectFunctions:
         """Return functions that give the special objects of a codec back as they are."""
         special_values = [value for value in specials if not isinstance(value, bytes | memoryview)]
         if not special_values:
@@ -95,6 +112,23 @@ class ObjectFunctions:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ObjectFunctions, (self.made_by, self.arguments)
+
+
+def _dumps_named(codec: Any, dumps: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a function for the (name, message) pairs of a tagged choice."""
+    if not codec.parameters.get("tagged"):
+        return dumps
+    by_name = {
+        name: _dumps_named(alternative, dumps)
+        for name, (_, alternative) in codec.parameters["alternatives"].items()
+    }
+
+    def dumps_named(message: Any) -> Any:
+        if type(message) is not tuple or len(message) != 2 or message[0] not in by_name:
+            return message  # which encode() refuses
+        return message[0], by_name[message[0]](message[1])
+
+    return dumps_named
 
 
 def _given(dumps: Any, loads: Any) -> tuple[Any, Any]:
@@ -187,8 +221,11 @@ def refused(
         header: What travelled before its rest, if the splitter keeps that.
         layout: That of the codec.
     """
-    size = len(message) if isinstance(message, bytes) else 0
-    begins = f", it begins {_error_texts.show(message)}" if size else ""
+    data = message
+    while type(data) is tuple:  # of a tagged choice
+        data = data[-1]
+    size = len(data) if isinstance(data, bytes) else 0
+    begins = f", it begins {_error_texts.show(data)}" if size else ""
     reason = f"{cause}"
     if len(reason) > 200:
         reason = f"{reason[:200]}..."
@@ -486,7 +523,7 @@ class ObjectConstructors:
     def _with_functions(self, made_by: str, *arguments: Any) -> Any:
         """Return a codec with objects, from the name of a method and its arguments."""
         plain: Any = plain_codec(self)
-        functions = ObjectFunctions(made_by, arguments).except_specials(plain.layout.special_values)
+        functions = ObjectFunctions(made_by, arguments).for_codec(plain)
         codec = object.__new__(type(self))
         codec.__dict__.update(plain.__dict__, _plain=plain, _objects=functions)
         codec.__dict__.update(verbs(plain, functions))

@@ -10,9 +10,11 @@ from types import MappingProxyType
 from typing import Any, Literal, TypedDict
 
 from ._bytes_like import view_bytes
+from ._choice_parameters import choice_layout
 from ._layout import (
     BCD,
     BER,
+    CHOICE,
     CUSTOM,
     DIGITS,
     FIXED,
@@ -511,6 +513,13 @@ def _custom_layout(parameters: dict[str, Any]) -> Layout:
     )
 
 
+def _choice_layout(parameters: dict[str, Any]) -> Layout:
+    _check_unused(parameters, "choice", sorted({*COMMON_DEFAULTS} - {"max_message_size"}))
+    _check_int(parameters, "offset", 0, _LARGEST_OFFSET)
+    _check_int(parameters, "mask", 1, 0xFF)
+    return choice_layout(parameters)
+
+
 def _common_layout(parameters: Mapping[str, Any]) -> dict[str, Any]:
     magic: bytes = parameters["magic"]
     offset, limit = parameters["length_offset"], parameters["max_message_size"]
@@ -539,6 +548,7 @@ _KINDS: dict[str, tuple[tuple[str, ...], Callable[[dict[str, Any]], Layout]]] = 
     "text": (("end", "base", "leading_zeros", "max_digits"), _text_layout),
     "headers": (("name", "max_header"), _headers_layout),
     "custom": (("parse", "build", "max_header"), _custom_layout),
+    "choice": (("alternatives", "offset", "mask", "keep", "tagged"), _choice_layout),
 }
 
 KINDS = tuple(_KINDS)
@@ -553,6 +563,8 @@ def _check_layout(layout: Layout, parameters: Mapping[str, Any]) -> Layout:
             f"magic and trailer can have at most {_LARGEST_CONSTANT} bytes each, "
             f"not {len(layout.magic)} and {len(layout.trailer)}"
         )
+    if layout.kind == CHOICE:
+        return layout
     if layout.specials and layout.message_lead:
         cause = "length_offset" if layout.lead_size else "length_mask"
         raise ValueError(

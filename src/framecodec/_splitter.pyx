@@ -56,7 +56,9 @@ from libc.string cimport memchr, memcmp, memcpy
 from ._numbers cimport (
     BCD,
     BER,
+    CHOICE,
     CUSTOM,
+    Constant,
     DIGITS,
     FIXED,
     HEADERS,
@@ -67,6 +69,7 @@ from ._numbers cimport (
     VARINT,
     bytes_at,
     bytes_of,
+    choose,
     common_size,
     copy,
     digit_value,
@@ -74,6 +77,7 @@ from ._numbers cimport (
     message_of,
     numbers_of,
     padding_of,
+    same,
     shape_holds,
     shape_in,
 )
@@ -83,6 +87,7 @@ from collections.abc import Sequence
 
 from . import _error_texts, errors
 from ._bytes_like import view_bytes
+from ._choice import choose as choose_in, tagged, wrong_choice
 from ._custom_header import read_header
 from ._encoder import Encoder, ObjectEncoder  # no-cython-lint: this module offers an engine
 from ._header_block import read_lines
@@ -100,7 +105,7 @@ cdef enum:
 # What get_buffer() or get_room() gave and buffer_updated() has not reported yet. feed() withdraws
 # what get_room() gave: everything from GIVEN_BY_GET_ROOM up.
 cdef enum:
-    NOTHING
+    NOT_GIVEN
     GIVEN_BUFFER  # the receive buffer
     GIVEN_BY_GET_ROOM
     BUFFER_AS_MEMORY = GIVEN_BY_GET_ROOM  # the receive buffer, given by get_room()
@@ -219,7 +224,10 @@ cdef inline int _consume(
             if self._plain:
                 p += self._read_plain_frames(p, end, messages)
             elif self._shape.extended:
-                p += self._read_extended_frames(p, end, messages)
+                if self._root != NULL:
+                    p += self._read_chosen_frames(p, end, messages)
+                else:
+                    p += self._read_extended_frames(p, end, messages)
             else:
                 p += self._read_whole_frames(p, end, messages)
             if p == end:
@@ -297,6 +305,11 @@ cdef class Splitter:
     cdef bint _wants_headers  # keep_headers was given, ...
     cdef bint _keep_headers  # ... the codec's frames are not canonical, and the caller needs them
     cdef Py_ssize_t _header_limit  # header bytes up to which to gather
+    # A choice: `_layout` and `_shape` are those of the pending frame as soon as its byte is in.
+    cdef object _choice_layout
+    cdef const Shape* _root  # the shape of the choice, or NULL
+    cdef Py_ssize_t _root_limit
+    cdef tuple _tag  # the names of the alternative, or None
 
     # The pending frame.
     cdef int _phase
@@ -393,6 +406,10 @@ cdef class Splitter:
         self._headers = headers if self._keep_headers else None
         self._plain = layout.plain and not self._raw
         self._header_limit = layout.longest_header
+        self._choice_layout = layout
+        self._root_limit = self._header_limit
+        self._root = self._shape if layout.choice is not None else NULL
+        self._tag = None
         return 0
 
     def __dealloc__(self):
@@ -483,7 +500,7 @@ cdef class Splitter:
         self._busy = True  # an allocation may collect garbage, whose finalizers may come in here
         try:
             self._withdraw_memory()
-            self._given = NOTHING
+            self._given = NOT_GIVEN
             buffer, buffer_view = self._buffer, self._buffer_view
             if buffer is None or self._buffer_size < size:
                 buffer = PyByteArray_FromStringAndSize(NULL, size)  # not cleared: touches no page
@@ -514,7 +531,7 @@ cdef class Splitter:
         self._busy = True  # as in _give_buffer()
         try:
             self._withdraw_memory()
-            self._given = NOTHING
+            self._given = NOT_GIVEN
             if self._message_capacity - self._filled < SMALLEST_MEMORY:
                 self._grow_message(0)
             memory = _MessageMemory.__new__(_MessageMemory)
@@ -533,7 +550,7 @@ cdef class Splitter:
     cdef int _withdraw_memory(self) except -1:
         """Release the memory that get_room() gave, unless the caller has views of it."""
         if self._given >= GIVEN_BY_GET_ROOM:
-            self._given = NOTHING
+            self._given = NOT_GIVEN
         if self._memory_view is not None:
             view, self._memory_view = self._memory_view, None
             try:
@@ -567,13 +584,13 @@ cdef class Splitter:
         cdef Py_ssize_t size = _clipped_index(number)
         cdef int given = self._given
         self._check_usable()
-        if given == NOTHING:
+        if given == NOT_GIVEN:
             raise _error_texts.no_buffer_given()
         if size < 0 or size > self._given_size:
             raise _error_texts.updated_beyond_buffer(number, self._given_size)
         if given == MESSAGE_MEMORY:
             return self._take_from_memory(size, messages)
-        self._given = NOTHING
+        self._given = NOT_GIVEN
         return self._take(<const uint8_t*>PyByteArray_AS_STRING(self._buffer), size, messages)
 
     cdef int _take_from_memory(self, Py_ssize_t size, list messages) except -1:
@@ -629,7 +646,7 @@ cdef class Splitter:
         self._busy = True  # as below
         try:
             probe = Splitter(
-                Described(self._layout),
+                Described(self._choice_layout),
                 raw=self._raw,
                 on_oversize="skip" if self._skip else "raise",
                 one_at_a_time=True,
@@ -764,7 +781,7 @@ cdef class Splitter:
         self._not_taken = self._surplus_bytes = b""
         self._drop_held(self._held_size)
         self._buffer = self._buffer_view = self._undelivered = None
-        self._given = NOTHING
+        self._given = NOT_GIVEN
         return unfinished
 
     def __reduce__(self):
@@ -1280,6 +1297,97 @@ cdef class Splitter:
         finally:
             self._stream_offset += p - data
 
+    cdef Py_ssize_t _read_chosen_frames(
+        self, const uint8_t* data, const uint8_t* end, list messages
+    ) except -1:
+        """Take ordinary frames of the alternatives of a choice."""
+        cdef const uint8_t* p = data  # of the frame
+        cdef const uint8_t* rest
+        cdef uint64_t value
+        cdef Py_ssize_t header_size, rest_size, frame_size
+        cdef const Shape* root = self._root
+        cdef const Shape* shape
+        cdef bytes message
+        cdef uint8_t* target
+        cdef int found, i
+        cdef Spans spans = self._spans
+        cdef bint keep_headers = self._keep_headers
+        cdef bint raw = self._raw
+        cdef tuple tags = self._choice_layout.choice.tags
+        cdef bint is_tagged = root.tagged and not raw
+        cdef const Constant* constant
+        cdef int64_t start = self._stream_offset
+        try:
+            while True:
+                found = choose(root, p, end - p)
+                if found < 0:
+                    break
+                self._shape = shape = root.alternatives[found]
+                if shape.kind == UINT:
+                    header_size = shape.field_offset + shape.width
+                    if end - p < header_size:
+                        break
+                    value = load(p + shape.field_offset, shape.width, shape.little) & shape.mask
+                    if shape.wide_count:
+                        header_size = self._try_wide(p, end - p, header_size, &value)
+                else:
+                    header_size = self._try_extended_header(p, end - p, &value)
+                if header_size < 0 or value - shape.quick_low > shape.quick_span:
+                    break
+                rest_size = <Py_ssize_t>value * shape.unit + shape.adjustment
+                frame_size = header_size + rest_size + shape.trailer_size
+                if end - p < frame_size:
+                    break
+                if shape.align > 1:
+                    frame_size += padding_of(shape, frame_size)
+                    if end - p < frame_size:
+                        break
+                for i in range(shape.constant_count):
+                    constant = &shape.constants[i]
+                    if not same(p + constant.offset, constant.data, constant.size):
+                        break
+                else:
+                    i = -1
+                if i >= 0:
+                    break
+                rest = p + header_size
+                if not same(p, shape.magic, shape.magic_size):
+                    break
+                if not same(rest + rest_size, shape.trailer, shape.trailer_size):
+                    break
+                if spans is not None:
+                    if raw:
+                        spans.add(start + (p - data), start + (p - data) + frame_size)
+                    else:
+                        spans.add(start + (rest - data), start + (rest - data) + rest_size)
+                    p += frame_size
+                    continue
+                if raw:
+                    message = message_of(p, frame_size)
+                else:
+                    message = PyBytes_FromStringAndSize(NULL, shape.message_lead + rest_size)
+                    target = <uint8_t*>PyBytes_AS_STRING(message)
+                    if shape.lead_size:
+                        copy(target, p + shape.magic_size, shape.lead_size)
+                    for i in range(shape.kept_size):
+                        target[shape.lead_size + i] = (
+                            p[shape.field_offset + shape.kept[i]] & shape.kept_bits[i]
+                        )
+                    copy(target + shape.message_lead, rest, rest_size)
+                    for i in range(shape.own_count):
+                        target[shape.own[i].position] &= ~shape.own[i].mask
+                if keep_headers:
+                    self._keep_travelled(p, max(header_size, shape.prefix_size))
+                if is_tagged:
+                    messages.append(tagged(tags[found], message))
+                else:
+                    messages.append(message)
+                p += frame_size
+            return p - data
+        finally:
+            self._shape = root
+            self._stream_offset += p - data
+
     cdef inline Py_ssize_t _try_header(
         self, const uint8_t* p, Py_ssize_t size, uint64_t* value
     ) noexcept nogil:
@@ -1425,6 +1533,31 @@ cdef class Splitter:
 
     # --- the slow path: one frame, part by part ---------------------------------------------------
 
+    cdef const uint8_t* _choose_shape(self, const uint8_t* data, const uint8_t* end) except NULL:
+        """Gather the header up to the byte that chooses, and take the shape that it chooses."""
+        cdef Py_ssize_t taken
+        choice = self._choice_layout.choice
+        found, number = choose_in(choice, self._header_bytes())
+        while found is None:
+            taken = min(
+                end - data, <Py_ssize_t>choice.nodes[number].offset + 1 - self._header_size
+            )
+            self._keep_header(data, taken)
+            self._pending += taken
+            data += taken
+            self._check_magic()
+            if not taken:
+                return data
+            found, number = choose_in(choice, self._header_bytes())
+        if found < 0:
+            seen = self._header_first(<Py_ssize_t>choice.nodes[number].offset + 1)
+            raise wrong_choice(choice, number, self._stream_offset, seen)
+        self._tag = choice.tags[found]
+        self._layout = choice.layouts[found]
+        self._shape = self._root.alternatives[<int>found]
+        self._header_limit = self._layout.longest_header
+        return data
+
     cdef const uint8_t* _read_header(
         self, const uint8_t* chunk, const uint8_t* data, const uint8_t* end, list messages
     ) except NULL:
@@ -1436,9 +1569,14 @@ cdef class Splitter:
         cdef uint64_t value
         cdef bytes looked_ahead
         cdef bint past_magic = self._header_size >= self._shape.magic_size
+        if self._shape.kind == CHOICE:
+            data = self._choose_shape(data, end)
+            if self._shape.kind == CHOICE:
+                return data
+            past_magic = False  # what was gathered to choose is not parsed yet
         taken = min(
             end - data,
-            self._header_limit - self._header_size,
+            max(0, self._header_limit - self._header_size),
             max(FIRST_HEADER_STEP, self._header_size),
         )
         self._keep_header(data, taken)
@@ -1459,6 +1597,7 @@ cdef class Splitter:
             header_size >= 0
             and not self._shape.constant_count
             and not self._shape.kept_size
+            and self._root == NULL
             and value - self._shape.quick_low <= self._shape.quick_span
             and self._has_magic(self._header)
             and self._spans is None
@@ -1530,6 +1669,8 @@ cdef class Splitter:
             if self._spans is None:
                 if self._keep_headers:
                     self._keep_travelled(self._header, self._header_size)
+                if self._tag and not self._raw:
+                    special = tagged(self._tag, special)
                 messages.append(self._header_bytes() if self._raw else special)
             elif self._raw:
                 self._spans.add(self._stream_offset, self._stream_offset + self._header_size)
@@ -1543,6 +1684,8 @@ cdef class Splitter:
             self._skipping = True  # its bytes are not needed, as those of a skipped frame
         rest_size -= len(more_lead)
         lead += more_lead
+        if self._shape.own_count:
+            lead = self._layout.without_own_bits(lead)
         lead_size = len(lead)
         if self._skipping:
             self._skip_left = rest_size
@@ -1604,18 +1747,23 @@ cdef class Splitter:
         self._phase = IN_REST
         return 0
 
-    cdef object _parse_header(self):
-        """Return header size, field value and lead, or None if more bytes are needed.
-
-        Every byte is checked in the order of arrival, and the first wrong one raises, so that the
-        error does not depend on the chunks.
-        """
+    cdef int _check_magic(self) except -1:
         cdef Py_ssize_t right, size = self._header_size
         right = common_size(self._header, size, self._shape.magic, self._shape.magic_size)
         if right < size and right < self._shape.magic_size:
             raise _error_texts.wrong_magic(
                 self._layout.magic, self._stream_offset, self._header_first(right + 1)
             )
+        return 0
+
+    cdef object _parse_header(self):
+        """Return header size, field value and lead, or None if more bytes are needed.
+
+        Every byte is checked in the order of arrival, and the first wrong one raises, so that the
+        error does not depend on the chunks.
+        """
+        cdef Py_ssize_t size = self._header_size
+        self._check_magic()
         if size < self._shape.magic_size:
             return None
         if self._shape.constant_count:
@@ -2040,6 +2188,9 @@ cdef class Splitter:
             if self._keep_headers:
                 self._keep_travelled(self._header, self._header_size)
             self._append_message(messages)  # the splitter's reference is dropped next
+            if self._tag and not self._raw:
+                last = len(messages) - 1
+                messages[last] = tagged(self._tag, messages[last])
         return 0
 
     cdef int _keep_travelled(self, const uint8_t* header, Py_ssize_t size) except -1:
@@ -2071,6 +2222,11 @@ cdef class Splitter:
         if self._shape.align > 1:
             self._padding_left = 0
             self._padding = b""
+        if self._root != NULL:
+            self._shape = self._root
+            self._layout = self._choice_layout
+            self._header_limit = self._root_limit
+            self._tag = None
 
     # --- errors -----------------------------------------------------------------------------------
 
@@ -2276,7 +2432,7 @@ def scan(codec, data, *, raw=False):
     cdef Spans spans
     cdef Py_buffer buffer
     layout = layout_of(codec)
-    if not raw and layout.message_lead:
+    if not raw and (layout.message_lead or (layout.choice and layout.choice.has_lead)):
         raise _error_texts.scan_with_lead()
     view = view_bytes(data)
     splitter = Splitter(codec, raw=raw)

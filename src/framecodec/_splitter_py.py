@@ -371,6 +371,7 @@ class Splitter(ObjectMessages):
             raise
         self._header, self._piece, self._pieces, self._held = header, piece, pieces, held
         self._phase, self._pending, self._given = IN_HEADER, 0, _NOTHING
+        self._layout = self._choice_layout
         self._not_taken = self._surplus_bytes = b""
         self._buffer = self._undelivered = None
         self._detached = True
@@ -502,7 +503,7 @@ def _has_whole_message(splitter: Splitter) -> bool:
     """Return whether a message is in the held bytes; if not, parse them."""
     messages: list[Any] = []
     probe = Splitter(
-        Described(splitter._layout),
+        Described(splitter._choice_layout),
         raw=splitter._raw,
         on_oversize="skip" if splitter._skip else "raise",
         one_at_a_time=True,
@@ -521,7 +522,7 @@ def _has_whole_message(splitter: Splitter) -> bool:
 def scan(codec: HasLayout, data: Buffer, *, raw: bool = False) -> Spans:
     """Find all whole frames at the start of a buffer; see `Codec.scan`."""
     layout = layout_of(codec)
-    if not raw and layout.message_lead:
+    if not raw and (layout.message_lead or (layout.choice and layout.choice.has_lead)):
         raise _error_texts.scan_with_lead()
     view = view_bytes(data)
     splitter = Splitter(codec, raw=raw)

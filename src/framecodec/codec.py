@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack, final
 
 from . import _error_texts, errors
+from ._choice_constructors import ChoiceConstructors
 from ._files import read_messages, write_messages
 from ._layout import Layout, not_a_codec
 from ._objects import ObjectConstructors, ObjectFunctions
@@ -31,7 +32,7 @@ __all__ = ["DEFAULT_CODEC", "DEFAULT_MAX_MESSAGE_SIZE", "Codec", "check_codec"]
 
 
 @final
-class Codec(ObjectConstructors):
+class Codec(ChoiceConstructors, ObjectConstructors):
     """The shape of a length-prefixed frame.
 
     A message is its frame without the parts that the codec owns: magic, length field and trailer::
@@ -42,7 +43,7 @@ class Codec(ObjectConstructors):
     So ``decode(encode(m)) == m`` for every shape.
 
     Make one with a constructor: `uint`, `struct`, `digits`, `varint`, `ber`, `text`, `headers`,
-    `fixed` or `custom`. All of them take these keyword parameters, as far as they have a meaning:
+    `fixed`, `choice` or `custom`. All take these keyword parameters, as far as they have a meaning:
 
     Args:
         length_offset: Where the length field starts, in bytes from the frame's first byte. The
@@ -449,8 +450,10 @@ class Codec(ObjectConstructors):
             self.kind,
             self._objects,
             *(
-                frozenset(value.items()) if isinstance(value, Mapping) else value
-                for value in self.parameters.values()
+                (tuple if name == "alternatives" else frozenset)(value.items())
+                if isinstance(value, Mapping)
+                else value
+                for name, value in self.parameters.items()
             ),
         )
 

@@ -335,7 +335,7 @@ def _head_of(codec: Codec) -> str | None:
         return f"ber{parameters['max_width']}"
     if codec.kind == "fixed":
         return f"fixed{parameters['size']}"
-    return None if codec.kind == "custom" else codec.kind
+    return None if codec.kind in ("custom", "choice") else codec.kind
 
 
 def _write(codec: Codec, head: str, base: Mapping[str, Any]) -> str | None:
@@ -462,6 +462,7 @@ _ALLOWED_KEYS = {
     ),
     "fixed": ("magic", "trailer", "max", "constants", "align", "min"),
     "custom": ("max_header", "magic", "trailer", "max", "align", "min"),
+    "choice": ("max",),
 }
 
 

@@ -7,6 +7,7 @@ outcome.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import re
@@ -277,25 +278,108 @@ def read_header(codec: Codec, frame: bytes) -> tuple[int, int, bytes, int, bool]
     return value, stop, lead, stop, plain
 
 
+# --- choices --------------------------------------------------------------------------------------
+
+
+@dataclass
+class Chosen:
+    """The codec of one frame, and what the choices before it say about it."""
+
+    codec: Codec
+    seen: int = 0  # bytes that were looked at to choose
+    limit: float = math.inf
+    owned: list[tuple[int, int]] = field(default_factory=list)  # offset in the frame, bits
+    names: list[Any] = field(default_factory=list)  # the innermost first
+
+    def named(self, message: Any) -> Any:
+        for name in self.names:
+            message = (name, message)
+        return message
+
+
+def alternatives_of(codec: Codec) -> list[tuple[Any, Any, Codec]]:
+    """Name, values and codec of each alternative."""
+    has = codec.parameters
+    if has["tagged"]:
+        return [(name, *pair) for name, pair in has["alternatives"].items()]
+    return [(None, values, each) for values, each in has["alternatives"].items()]
+
+
+def magics(codec: Codec) -> list[bytes]:
+    if codec.kind != "choice":
+        return [codec.parameters["magic"]]
+    return [magic for _, _, each in alternatives_of(codec) for magic in magics(each)]
+
+
+def common_start(magics: list[bytes]) -> bytes:
+    start = magics[0]
+    while not all(magic.startswith(start) for magic in magics):
+        start = start[:-1]
+    return start
+
+
+def chosen_by(codec: Codec, frame: bytes, *, inside: bool = False) -> Chosen:
+    has = codec.parameters
+    limit = math.inf if has["max_message_size"] is None else has["max_message_size"]
+    if codec.kind != "choice":
+        if codec.kind == "custom":  # a lead beside the largest rest is beyond what counts can hold
+            limit = min(limit, 2**64 - 1)
+        return Chosen(codec, limit=limit)
+    if not inside:  # what all frames begin with is checked first
+        with contextlib.suppress(Short):
+            match_constant(frame, 0, common_start(magics(codec)))
+    if len(frame) <= has["offset"]:
+        raise Short
+    byte = frame[has["offset"]] & has["mask"]
+    others = None
+    for name, values, each in alternatives_of(codec):
+        if values is None:
+            others = name, each
+        elif byte == values or (isinstance(values, bytes) and byte in values):
+            break
+    else:
+        if others is None:
+            raise Bad(has["offset"] + 1)
+        name, each = others
+    chosen = chosen_by(each, frame, inside=True)
+    chosen.seen = max(chosen.seen, has["offset"] + 1)
+    chosen.limit = min(limit, chosen.limit)
+    if not has["keep"]:
+        chosen.owned.append((has["offset"], has["mask"]))
+    if has["tagged"]:
+        chosen.names.append(name)
+    return chosen
+
+
+def without_owned(chosen: Chosen, frame: bytes) -> bytes:
+    """The frame with the bits 0 that the choices own."""
+    changed = bytearray(frame)
+    for offset, mask in chosen.owned:
+        changed[offset] &= ~mask
+    return bytes(changed)
+
+
 # --- the stream -----------------------------------------------------------------------------------
 
 
 def expect(codec: Codec, data: bytes, *, raw: bool = False, skip: bool = False) -> Outcome:
     """The outcome of a stream that ends after `data`."""
-    has = codec.parameters
-    specials, trailer, limit = has["specials"] or {}, has["trailer"], has["max_message_size"]
-    constants = (has["constants"] or {}).items()
-    if limit is None:  # a custom lead beside the largest rest is beyond what counts can hold
-        limit = 2**64 - 1 if codec.kind == "custom" else math.inf
     outcome, oversized, in_padding = Outcome(), False, False
     while outcome.stream_offset < len(data):
         frame = data[outcome.stream_offset :]
         where, header, needed, oversized, seen = "header", frame, None, False, 0
+        chosen = Chosen(codec)
         try:
-            value, size, lead, seen, plain = read_header(codec, frame)
+            chosen = chosen_by(codec, frame)
+            has, limit, looked_at = chosen.codec.parameters, chosen.limit, chosen.seen
+            specials, trailer = has["specials"] or {}, has["trailer"]
+            constants = (has["constants"] or {}).items()
+            cleared = without_owned(chosen, frame)
+            value, size, lead, seen, plain = read_header(chosen.codec, cleared)
+            seen = max(seen, looked_at)
             header = frame[:size]
             if plain and value in specials:
-                outcome.messages.append(header if raw else specials[value])
+                outcome.messages.append(header if raw else chosen.named(specials[value]))
                 outcome.stream_offset += size
                 outcome.steps.append(
                     (outcome.stream_offset, outcome.stream_offset, len(outcome.messages))
@@ -316,6 +400,7 @@ def expect(codec: Codec, data: bytes, *, raw: bool = False, skip: bool = False) 
             if message_size < has["min_message_size"]:
                 raise Bad(size)
             prefix = max([pos + len(constant) for pos, constant in constants if pos >= size] + [0])
+            prefix = max([offset + 1 for offset, _ in chosen.owned if offset >= size] + [prefix])
             if prefix > size + rest_size:
                 raise Bad(size)
             header = frame
@@ -355,7 +440,8 @@ def expect(codec: Codec, data: bytes, *, raw: bool = False, skip: bool = False) 
         if oversized:
             outcome.skipped += 1
         else:
-            outcome.messages.append(frame[:needed] if raw else lead + frame[size:rest_stop])
+            message = chosen.named(lead + cleared[size:rest_stop])
+            outcome.messages.append(frame[:needed] if raw else message)
         certain = outcome.stream_offset + max(seen, needed if raw else stop)
         if len(frame) < needed:  # the message is delivered before its padding
             in_padding = True

@@ -209,6 +209,95 @@ CODECS: dict[str, Codec] = {
     "text, zeros, digits": Codec.text(
         b"; ", base=16, leading_zeros=True, max_digits=4, specials={-1: None}
     ),
+    # choices
+    "choice": Codec.choice(
+        {1: Codec.uint(1, length_offset=1), b"\2\3": Codec.uint(2, "little", length_offset=1)},
+        max_message_size=300,
+    ),
+    "choice, others": Codec.choice(
+        {ord("#"): Codec.digits(2, magic=b"#", trailer=b";"), None: Codec.varint(length_offset=2)},
+        max_message_size=200,
+    ),
+    "choice, order by a flag": Codec.choice(
+        {
+            0: Codec.uint(2, length_offset=3, magic=b"G", constants={1: b"\1"}),
+            1: Codec.uint(2, "little", length_offset=3, magic=b"G", constants={1: b"\1"}),
+        },
+        offset=2,
+        mask=0x03,
+        max_message_size=300,
+    ),
+    "choice, long flag": Codec.choice(
+        {
+            b"\0\1\2\3": Codec.choice(
+                {0: Codec.uint(1, length_offset=1), 2: Codec.uint(8, length_offset=1)},
+                mask=0x02,
+                keep=False,
+            )
+        },
+        max_message_size=300,
+    ),
+    "choice, owned in the rest": Codec.choice(
+        {
+            0x10: Codec.fixed(3),
+            0x20: Codec.uint(1, length_offset=2, length_adjustment=1),
+            0x30: Codec.choice(
+                {0: Codec.uint(1, length_mask=0x0F), 0x40: Codec.fixed(5)}, mask=0x40
+            ),
+        },
+        mask=0x30,
+        keep=False,
+        max_message_size=20,
+    ),
+    "choice, in the rest": Codec.choice(
+        {
+            b"ab": Codec.uint(1, min_message_size=4),
+            ord("c"): Codec.uint(2, min_message_size=3, trailer=b"!"),
+        },
+        offset=3,
+        max_message_size=20,
+    ),
+    "choice, by the length": Codec.choice(
+        {
+            0: Codec.uint(1, length_offset=1),
+            0x80: Codec.uint(2, length_offset=1, length_adjustment=-0x8000),
+        },
+        offset=1,
+        mask=0x80,
+        max_message_size=300,
+    ),
+    "choice, masked": Codec.choice(
+        {
+            0: Codec.uint(1, length_offset=1, length_mask=0x7F, wider={126: "u16be"}),
+            0x80: Codec.uint(
+                1, length_offset=1, length_mask=0x7F, wider={126: "u16be"}, length_adjustment=4
+            ),
+        },
+        offset=1,
+        mask=0x80,
+        max_message_size=300,
+    ),
+    "choice, tagged": Codec.choice(
+        {
+            "few": (0x41, Codec.uint(1, length_offset=1)),
+            "special": (b"\0\1", Codec.uint(1, specials={0: None, 1: Mark.PING})),
+            "text": (b"0123456789", Codec.text(trailer=b",")),
+            "more": (
+                None,
+                Codec.choice({0: Codec.ber(length_offset=1), 0x80: Codec.fixed(4)}, mask=0x80),
+            ),
+        },
+        tagged=True,
+        max_message_size=200,
+    ),
+    "choice, headers": Codec.choice(
+        {b"LlM": Codec.headers("L"), None: Codec.text(b"\r\n", magic=b"$")},
+        max_message_size=20,
+    ),
+    "choice, custom": Codec.choice(
+        {b"\x40\x41": Codec.custom(parse_tagged, build_tagged), 0: Codec.fixed(2)},
+        max_message_size=300,
+    ),
     # custom
     "tagged": Codec.custom(parse_tagged, build_tagged, max_message_size=300),
     "tagged, magic, trailer": Codec.custom(
@@ -221,6 +310,8 @@ CODECS: dict[str, Codec] = {
 
 def sample_messages(codec: Codec, seed: int = 0) -> list[Any]:
     """Messages that the codec can encode, of sizes of interest."""
+    if codec.kind == "choice":
+        return _messages_of_choice(codec, seed)
     rng = random.Random(f"{codec!r} {seed}")
     found: list[Any] = list((codec.parameters["specials"] or {}).values())
     for size in (0, 1, 2, 3, 4, 5, 10, 127, 128, 130, 199, 200, 255, 256):
@@ -237,8 +328,38 @@ def sample_messages(codec: Codec, seed: int = 0) -> list[Any]:
     return found
 
 
+def _messages_of_choice(codec: Codec, seed: int) -> list[Any]:
+    """Messages of each alternative that the whole choice can encode."""
+    rng = random.Random(f"{codec!r} {seed}")
+    has, found = codec.parameters, []
+    for key, value in has["alternatives"].items():
+        values, each = value if has["tagged"] else (key, value)
+        if isinstance(values, int):
+            values = bytes([values])
+        for message in sample_messages(each, seed):
+            if isinstance(message, bytes) and message and has["keep"]:
+                chosen = rng.choice(values or b"\x90z") | (message[0] & ~has["mask"])
+                places = {0, *range(max(0, has["offset"] - 2), has["offset"] + 1)}
+                tries = [message[:pos] + bytes([chosen]) + message[pos + 1 :] for pos in places]
+                tries.append(message)
+            elif isinstance(message, bytes) and message:
+                tries = [bytes([message[0] & ~has["mask"]]) + message[1:]]
+            else:
+                tries = [message]
+            for each_try in tries:
+                named = (key, each_try) if has["tagged"] else each_try
+                try:
+                    codec.encode(named)
+                except (FrameError, ValueError):
+                    continue
+                found.append(named)
+    return found
+
+
 def suited(codec: Codec, message: bytes) -> bytes:
     """The message with the codec's constants, zeros for the bits of its length, in whole units."""
+    if codec.kind == "choice":
+        return message
     has, layout = codec.parameters, codec.layout
     if codec.kind == "fixed":
         message = (message * has["size"])[: has["size"]] or bytes(has["size"])

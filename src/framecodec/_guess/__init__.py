@@ -302,7 +302,7 @@ def _codec_cost(codec: Codec) -> float:
         cost += 1.5 if near else 3.0 + log2(1 + abs(adjustment))
     if parameters.get("length_includes") == "frame":
         cost += 0.5
-    if codec.kind == "custom":
+    if codec.kind in ("custom", "choice"):
         cost += 1.0
     if codec.kind == "struct":
         cost -= 2.4

@@ -12,6 +12,8 @@ from ..catalogue import Format, formats
 
 __all__ = ["add_commands", "draw"]
 
+_MOST_DRAWN = 3  # alternatives of a choice
+
 _OTHER_KINDS = {BCD: "bcd", BER: "ber", VARINT: "varint"}
 
 
@@ -87,7 +89,14 @@ def draw(codec: Codec) -> str:
 
     ``<1> <u32be = rest+4> <rest>`` is a byte, a length that counts itself, and the rest.
     """
-    layout = codec.layout
+    return _draw(codec.layout)
+
+
+def _draw(layout: Layout) -> str:
+    if layout.choice is not None:
+        drawn = list(dict.fromkeys(_draw(each) for each in layout.choice.layouts))
+        more = f" | {len(drawn) - _MOST_DRAWN} others" if len(drawn) > _MOST_DRAWN + 1 else ""
+        return " | ".join(drawn[: _MOST_DRAWN if more else None]) + more
     parts = [_draw_constant(layout.magic)] if layout.magic else []
     if layout.lead_size:
         parts.append(f"<{layout.lead_size}>")

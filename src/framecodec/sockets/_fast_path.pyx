@@ -560,6 +560,10 @@ cdef class Sender:
     def __reduce__(self):
         raise _error_texts.not_copied(self)
 
+    def switch(self, codec, /):
+        """Encode with another codec from now on."""
+        self._encode, self._frame_parts = codec.encode, codec.frame_parts
+
     def use(self, flags):
         """Store the flags for send() and sendmsg(); None switches the fast path off."""
         self._flags = 0 if flags is None else flags

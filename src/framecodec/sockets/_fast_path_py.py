@@ -291,6 +291,10 @@ class Sender(Unique):
         self.unsent: tuple[bytes | memoryview, ...] = ()
         """The end of a frame that was begun: one buffer or two."""
 
+    def switch(self, codec: Codec, /) -> None:
+        """Encode with another codec from now on."""
+        self._encode, self._frame_parts = codec.encode, codec.frame_parts
+
     def use(self, flags: int | None) -> None:
         """Store the flags for send() and sendmsg(); None switches the fast path off."""
         self._flags = None if flags is None else (flags,)

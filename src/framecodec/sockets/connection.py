@@ -26,7 +26,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias, final
 
-from .. import errors
+from .. import _error_texts, errors
 from .._engine import sockets_fast_path as _fast_path
 from .._observer import Observer, frame_size
 from .._options import OnInvalid, OnOversize
@@ -128,6 +128,30 @@ class FrameSocket(MessageConnection, SocketWrapper):
             self._receiving.take_received(received)
 
     # --- handing over -----------------------------------------------------------------------------
+
+    def switch(self, codec: Codec, /) -> None:
+        """Use another codec from now on, in both directions.
+
+        Accepted messages leave in the old framing. What was received and not delivered is read
+        again with the new codec; an error that it has raised is forgotten. No other thread may be
+        receiving: this call waits for it, at most until the time-out.
+
+        Args:
+            codec: The shape of the frames.
+
+        Raises:
+            TypeError: `codec` is not a `Codec`.
+            RuntimeError: A message is half received into a file or a buffer, or bytes after the
+                last delivered message were discarded as an oversized frame.
+        """
+        check_codec(codec)
+        receiving, sending = self._receiving, self._sending
+        with receiving.guard, sending.guard:
+            self._check_open()
+            if self._sender.state is SendState.BUSY:
+                raise _error_texts.in_use("send()")
+            receiving.switch(codec)
+            sending.switch(codec)
 
     def detach(self) -> tuple[_Socket, bytes]:
         """Give up the socket, to be used with another protocol (STARTTLS for example).

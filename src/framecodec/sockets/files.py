@@ -254,8 +254,9 @@ def _take_ready(side: ReceiveSide, capacity: int | None) -> IncomingMessage:
 
 def _divert(side: ReceiveSide, capacity: int | None) -> IncomingMessage:
     """Take the pending frame from the splitter; another splitter gets what follows it."""
-    inbox, layout = side.inbox, side.inbox.codec.layout
+    inbox = side.inbox
     old = inbox.splitter
+    layout = old._pending_frame().layout  # of a choice, that of the alternative
     header, received, offset = old.pending_header, old.pending, old.stream_offset
     frame_size = received + old.bytes_needed
     lead: bytes | None
@@ -263,7 +264,7 @@ def _divert(side: ReceiveSide, capacity: int | None) -> IncomingMessage:
         parsed = read_header(layout, header, offset)
         lead = None if parsed is None else parsed[2]
     else:
-        lead = header[len(layout.magic) : len(layout.magic) + layout.lead_size]
+        lead = layout.begun_message(header)
     message = IncomingMessage(
         layout=layout,
         size=len(lead or b"") + frame_size - len(header) - len(layout.trailer),
@@ -301,7 +302,7 @@ def _join(side: ReceiveSide, message: IncomingMessage) -> None:
     lead = message.lead
     if lead is None and message.unfinished is not None:
         # parse() looks further than the header, which the splitter has given back by now.
-        layout = side.inbox.codec.layout
+        layout = message.layout
         seen = message.unfinished[: len(layout.magic) + layout.max_header]
         parsed = read_header(layout, seen, message.offset)
         if parsed is None or parsed[0] != len(message.header):
@@ -521,7 +522,7 @@ class OutgoingFile:
             size = available
         elif not 0 <= size <= available:
             raise _file_has_not(size, available)
-        if size < GATHER_SIZE:
+        if size < GATHER_SIZE or codec.layout.choice is not None:
             return bytes(file.read(size))
         # The codec sees the message as a memory map, of which it reads only a few pages.
         aligned = position - position % mmap.ALLOCATIONGRANULARITY
@@ -533,7 +534,8 @@ class OutgoingFile:
     @classmethod
     def _open_readable(cls, file: Any, size: int, codec: Codec) -> OutgoingFile | bytes:
         layout = codec.layout
-        if size < GATHER_SIZE or layout.build is not None:
+        needs_all = layout.build is not None or layout.choice is not None or layout.constants
+        if size < GATHER_SIZE or needs_all:
             data = bytearray()
             while len(data) < size and (chunk := file.read(size - len(data))):
                 data += chunk
@@ -541,7 +543,7 @@ class OutgoingFile:
                 raise _file_has_not(size, len(data))
             return bytes(data)
         message = mmap.mmap(-1, size)  # only the lead is written; other pages take no memory
-        message[: layout.lead_size] = file.read(layout.lead_size)
+        message[: layout.message_lead] = file.read(layout.message_lead)
         return cls._around(file, -1, 0, memoryview(message), codec)
 
     @classmethod

@@ -459,6 +459,16 @@ class ReceiveSide:
             inbox.note_arrival(monotonic())
         self.use_splitter()
 
+    def switch(self, codec: Codec) -> None:
+        """Read what was not delivered with another codec. The caller holds the lock."""
+
+        def parse() -> None:
+            self.inbox.codec = codec
+            self._reframe()
+
+        self.unframe()
+        self._move_unread(parse)
+
     def offer_bytes(self, size: int) -> Any:
         """Move that many unframed bytes into a batch, out of which the caller takes them."""
         unframed = self.inbox.unframed

@@ -293,6 +293,14 @@ class SendSide:
 
     # --- the end ----------------------------------------------------------------------------------
 
+    def switch(self, codec: Codec) -> None:
+        """Encode with another codec from now on. The caller holds the lock."""
+        if self.sender.state is _BUSY:
+            raise _error_texts.in_use("send()")
+        self.sender.switch(codec)
+        self.outbox.use(codec)
+        self.codec = codec
+
     def check_detach(self) -> None:
         """Raise if the socket's next byte would not begin a frame."""
         state = self.sender.state

@@ -144,7 +144,7 @@ def _seeds(codec: Codec) -> tuple[Any, ...]:
     sizes = [*range(41), 64, 127, 128, 255, 256, _LARGEST_SEED]
     plain = (_with_constants(codec, bytes(size)) for size in sizes)
     found += [message for message in plain if _encodes(codec, message)]
-    if not found or codec.kind == "custom":
+    if not found or codec.kind in ("custom", "choice"):
         for first in range(1, 256):
             tries = (bytes([first]) + bytes(size) for size in range(40))
             found += [*filter(functools.partial(_encodes, codec), tries)][:4]

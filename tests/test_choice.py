@@ -1,0 +1,254 @@
+"""Test `Codec.choice`: what it promises beyond the tests that all kinds of codec share."""
+
+from __future__ import annotations
+
+import pickle
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from framecodec import (
+    Codec,
+    IncompleteFrameError,
+    InvalidFrameError,
+    MessageTooLargeError,
+    parse_codec,
+)
+from tests.helpers.chunking import byte_by_byte
+from tests.helpers.sample_codecs import Mark
+
+BY_FLAG = Codec.choice(
+    {
+        0: Codec.uint(4, magic=b"GIOP", length_offset=8),
+        1: Codec.uint(4, "little", magic=b"GIOP", length_offset=8),
+    },
+    offset=6,
+)
+LONG_FLAG = Codec.choice(
+    {0: Codec.uint(1, length_offset=1), 2: Codec.uint(8, length_offset=1)},
+    mask=0x02,
+    keep=False,
+)
+TAGGED = Codec.choice(
+    {
+        "data": (b"$", Codec.uint(2, length_offset=2)),
+        "text": (None, Codec.text(b" ")),
+    },
+    tagged=True,
+)
+
+
+def split(engine: ModuleType, codec: Codec, data: bytes, **how: Any) -> list[Any]:
+    splitter = engine.Splitter(codec, **how)
+    return [message for byte in byte_by_byte(data) for message in splitter.feed(byte)]
+
+
+def encoded(engine: ModuleType, codec: Codec, message: Any) -> bytes:
+    """Return a message's frame, which all three ways of encoding must agree on."""
+    encoder = engine.Encoder(codec)
+    frame: bytes = encoder.encode(message)
+    assert encoder.encode_many([message, message]) == 2 * frame
+    assert b"".join(encoder.frame_parts(message)) == frame
+    return frame
+
+
+def test_choice_of_byte_order_by_a_flag(engine: ModuleType) -> None:
+    big, little = b"\1\2\0\7hello", b"\1\2\1\7hello"
+    assert encoded(engine, BY_FLAG, big) == b"GIOP\1\2\0\7\0\0\0\5hello"
+    assert encoded(engine, BY_FLAG, little) == b"GIOP\1\2\1\7\5\0\0\0hello"
+    stream = BY_FLAG.encode_many([big, little])
+    assert split(engine, BY_FLAG, stream) == [big, little]
+    assert b"".join(split(engine, BY_FLAG, stream, raw=True)) == stream
+
+
+def test_choice_that_owns_its_bits_writes_the_first_form_that_fits(engine: ModuleType) -> None:
+    assert encoded(engine, LONG_FLAG, b"\1abc") == b"\1\3abc"
+    long = b"\1" + bytes(256)
+    assert encoded(engine, LONG_FLAG, long) == b"\3" + (256).to_bytes(8, "big") + bytes(256)
+    # A form that is longer than needed is read.
+    assert split(engine, LONG_FLAG, b"\3" + (3).to_bytes(8, "big") + b"abc") == [b"\1abc"]
+    assert split(engine, LONG_FLAG, b"\3\0\0\0\0\0\0\0\1x", raw=True) == [b"\3\0\0\0\0\0\0\0\1x"]
+    with pytest.raises(InvalidFrameError, match="0x02 of byte 0 of the message belong"):
+        engine.Encoder(LONG_FLAG).encode(b"\2abc")
+
+
+def test_frame_parts_of_a_choice_copies_no_message(engine: ModuleType) -> None:
+    message = b"\1" + bytes(1000)
+    parts = engine.Encoder(LONG_FLAG).frame_parts(message)
+    assert [memoryview(part).obj is message for part in parts] == [False, True]
+
+
+def test_tagged_choice_has_pairs_in_both_directions(engine: ModuleType) -> None:
+    pairs = [("data", b"$\7hello"), ("text", b"hi")]
+    frames = [encoded(engine, TAGGED, pair) for pair in pairs]
+    assert frames == [b"$\7\0\5hello", b"2 hi"]
+    assert split(engine, TAGGED, b"".join(frames)) == pairs
+    assert engine.Splitter(TAGGED).feed(b"".join(frames)) == pairs
+    assert split(engine, TAGGED, b"".join(frames), raw=True) == frames
+    for bad in (b"hi", ("data", b"", b""), 3):
+        with pytest.raises(TypeError, match=r"\(name, message\)"):
+            engine.Encoder(TAGGED).encode(bad)
+    with pytest.raises(InvalidFrameError, match="'nothing'; the names are 'data', 'text'"):
+        engine.Encoder(TAGGED).encode(("nothing", b""))
+    with pytest.raises(InvalidFrameError, match="would choose"):
+        engine.Encoder(TAGGED).encode(("data", b"x\7hello"))
+
+
+def test_specials_of_an_alternative_pass_through_a_choice(engine: ModuleType) -> None:
+    codec = Codec.choice(
+        {0: Codec.uint(1, specials={0: None}), b"\1\2\3": Codec.uint(1, specials={1: Mark.PING})}
+    )
+    assert encoded(engine, codec, None) == b"\0"
+    assert encoded(engine, codec, Mark.PING) == b"\1"
+    assert encoded(engine, codec, b"ab") == b"\2ab"
+    assert split(engine, codec, b"\0\1\2ab") == [None, Mark.PING, b"ab"]
+
+
+def test_encode_raises_the_error_of_the_alternative_that_the_message_names(
+    engine: ModuleType,
+) -> None:
+    codec = Codec.choice(
+        {
+            1: Codec.uint(1, length_offset=1, max_message_size=4),
+            2: Codec.uint(1, length_offset=1, length_unit=2),
+        }
+    )
+    encoder = engine.Encoder(codec)
+    with pytest.raises(MessageTooLargeError, match="the limit is 4"):
+        encoder.encode(b"\1abcde")
+    with pytest.raises(InvalidFrameError, match="length_unit"):
+        encoder.encode(b"\2abcde")
+    with pytest.raises(InvalidFrameError, match="would choose no alternative"):
+        encoder.encode(b"\3abcde")
+    with pytest.raises(InvalidFrameError):
+        encoder.encode(b"")
+
+
+def test_the_smaller_limit_holds(engine: ModuleType) -> None:
+    codec = Codec.choice(
+        {
+            1: Codec.uint(1, length_offset=1, max_message_size=4),
+            2: Codec.uint(1, length_offset=1, max_message_size=100),
+        },
+        max_message_size=10,
+    )
+    assert codec.max_message_size == 10
+    for frame, limit in ((b"\1\4", 4), (b"\2\12", 10)):
+        with pytest.raises(MessageTooLargeError, match=f"the limit is {limit}"):
+            engine.Splitter(codec).feed(frame)
+    splitter = engine.Splitter(codec, on_oversize="skip")
+    assert splitter.feed(b"\1\4abcd\2\12abcdefghij\1\1a") == [b"\1a"]
+    assert splitter.skipped == 2
+
+
+def test_a_byte_that_chooses_nothing_is_invalid(engine: ModuleType) -> None:
+    splitter = engine.Splitter(BY_FLAG)
+    assert splitter.feed(BY_FLAG.encode(b"\1\2\0\7")) == [b"\1\2\0\7"]
+    with pytest.raises(InvalidFrameError, match="byte 0x05 at offset 6") as caught:
+        split(engine, BY_FLAG, b"GIOP\1\2\5\7\0\0")
+    assert "allowed are 0x00, 0x01" in str(caught.value)
+    assert caught.value.header == b"GIOP\1\2\5"
+    # What all frames begin with is checked before the byte is there.
+    with pytest.raises(InvalidFrameError, match="magic b'GIOP'"):
+        engine.Splitter(BY_FLAG).feed(b"GET")
+
+
+def test_a_stream_that_ends_before_the_byte_is_incomplete(engine: ModuleType) -> None:
+    splitter = engine.Splitter(BY_FLAG)
+    splitter.feed(b"GIOP\1")
+    with pytest.raises(IncompleteFrameError) as caught:
+        splitter.feed_eof()
+    assert (caught.value.where, caught.value.received, caught.value.needed) == ("header", 5, None)
+    assert splitter.detach() == b"GIOP\1"
+
+
+def test_choice_after_the_header_gives_the_bytes_back(engine: ModuleType) -> None:
+    # The byte that chooses is in the rest: what was gathered to see it is read again.
+    codec = Codec.choice(
+        {
+            ord("a"): Codec.uint(1, min_message_size=5),
+            ord("b"): Codec.varint(min_message_size=5, trailer=b"."),
+        },
+        offset=4,
+    )
+    messages = [b"xyzab", b"1234567", b"xyzbcd"]
+    messages = [b"xyzab", b"xyzb" * 2, b"xyzacd"]
+    stream = b"\5xyzab\10xyzbxyzb.\6xyzacd"
+    assert split(engine, codec, stream) == messages
+    for pos in range(len(stream)):
+        splitter = engine.Splitter(codec)
+        splitter.feed(stream[:pos])
+        offset = splitter.stream_offset
+        assert splitter.detach() == stream[offset:pos]
+
+
+@pytest.mark.parametrize(
+    ("alternatives", "how", "text"),
+    [
+        ({}, {}, "alternatives is empty"),
+        ({b"": Codec.uint(1)}, {}, "no values"),
+        ({1: Codec.uint(2), b"\1\2": Codec.uint(1)}, {}, "overlap: 0x01"),
+        ({256: Codec.uint(1)}, {}, "from 0 to 255"),
+        ({3: Codec.uint(1)}, {"mask": 1}, "0x03 has bits outside the mask 0x01"),
+        ({1: Codec.uint(1)}, {"mask": 0}, "mask"),
+        ({1: Codec.uint(1)}, {"offset": -1}, "offset"),
+        ({1: Codec.uint(1), 2: Codec.uint(4)}, {"offset": 1}, "beyond the smallest frame"),
+        ({1: Codec.uint(2, magic=b"\2")}, {}, "never chosen"),
+        ({1: Codec.uint(2, length_offset=1, constants={0: b"x"})}, {}, "never chosen"),
+        ({b"a": Codec.uint(1, length_offset=1)}, {"keep": False}, "keep=False needs an int"),
+        ({1: Codec.uint(1)}, {"keep": False}, "keep=False needs the byte at offset 0"),
+        ({bytes(range(256)): Codec.uint(1), None: Codec.uint(1)}, {}, "never chosen"),
+        ({1: Codec.uint(1)}, {"trailer": b"x"}, "trailer has no meaning"),
+        ({1: Codec.uint(1, min_message_size=9)}, {"max_message_size": 5}, "max_message_size=5"),
+        ({"a": (1, Codec.uint(1)), "b": (1, Codec.uint(1))}, {"tagged": True}, "overlap"),
+    ],
+)
+def test_contradictory_alternatives_are_refused(
+    alternatives: Any, how: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(ValueError, match=text):
+        Codec.choice(alternatives, **how)
+
+
+@pytest.mark.parametrize(
+    ("alternatives", "how"),
+    [
+        ([], {}),
+        ({1: "u8"}, {}),
+        ({"a": Codec.uint(1)}, {}),
+        ({True: Codec.uint(1)}, {}),
+        ({"a": Codec.uint(1)}, {"tagged": True}),
+        ({1: Codec.uint(1)}, {"keep": 1}),
+        ({1: Codec.uint(1)}, {"offset": "0"}),
+    ],
+)
+def test_wrong_types_are_refused(alternatives: Any, how: dict[str, Any]) -> None:
+    with pytest.raises(TypeError):
+        Codec.choice(alternatives, **how)
+
+
+def test_choice_is_a_value() -> None:
+    for codec in (BY_FLAG, LONG_FLAG, TAGGED):
+        copies = (eval(repr(codec)), pickle.loads(pickle.dumps(codec)), codec.replace())
+        assert all(copy == codec and hash(copy) == hash(codec) for copy in copies)
+        assert str(codec) == repr(codec)
+    # The order matters: encode() takes the first alternative that fits.
+    one, other = Codec.uint(1, length_offset=1), Codec.uint(2, length_offset=1)
+    assert Codec.choice({1: one, 2: other}) != Codec.choice({2: other, 1: one})
+    assert parse_codec("zmtp,max=1KiB").max_message_size == 1024
+
+
+def test_scan_of_a_choice_needs_raw_where_messages_are_not_in_one_piece(
+    engine: ModuleType,
+) -> None:
+    for codec in (BY_FLAG, LONG_FLAG, TAGGED):
+        with pytest.raises(ValueError, match="raw=True"):
+            engine.scan(codec, b"")
+    plain = Codec.choice({bytes(range(128)): Codec.uint(1), None: Codec.uint(2, magic=b"\xff")})
+    stream = b"\3abc\xff\0\2de"
+    assert [bytes(span) for span in engine.scan(plain, stream)] == [b"abc", b"de"]
+    assert [bytes(span) for span in engine.scan(plain, stream, raw=True)] == [
+        b"\3abc",
+        b"\xff\0\2de",
+    ]
