@@ -271,8 +271,7 @@ class Codec(ChoiceConstructors, ObjectConstructors):
             TypeError: The constructor has no such parameter.
             ValueError, TypeError: As for the constructor.
         """
-        parameters = {**self.parameters, **changes}
-        return _rebuild(self.kind, parameters, self._objects)
+        return _rebuild(self.kind, {**self.parameters, **changes}, self._objects)
 
     # --- verbs ------------------------------------------------------------------------------------
 
@@ -447,8 +446,7 @@ class Codec(ChoiceConstructors, ObjectConstructors):
 
     def _key(self) -> tuple[Any, ...]:
         return (
-            self.kind,
-            self._objects,
+            *(self.kind, self._objects),
             *(
                 (tuple if name == "alternatives" else frozenset)(value.items())
                 if isinstance(value, Mapping)
