@@ -786,3 +786,48 @@ def test_a_protocol_switches_to_objects_and_back() -> None:
             assert PLAIN.split(b.recv(100))[0] == [b"[1]", b"back"]
 
     asyncio.run(main())
+
+
+def test_a_connection_switches_to_objects_and_back() -> None:
+    a, b = socket.socketpair()
+    with a, FrameSocket(b, PLAIN) as conn:
+        conn.settimeout(TIMEOUT)
+        a.sendall(PLAIN.encode_many([b"first", b"[1]", BAD, b"[2]", b"[3]"]))
+        assert conn.recv() == b"first"
+        conn.switch(JSON)
+        assert conn.codec == JSON
+        assert conn.recv() == [1]
+        with pytest.raises(InvalidMessageError) as caught:
+            conn.recv()
+        assert caught.value.stream_offset == 12
+        conn.send({"a": 1})
+        assert conn.recv_many() == [[2], [3]]
+        a.sendall(PLAIN.encode(BAD))
+        conn.switch(PLAIN)
+        assert conn.recv() == BAD
+        conn.send(b"raw")
+        assert PLAIN.split(a.recv(100))[0] == [b'{"a":1}', b"raw"]
+
+
+def test_an_observer_sees_the_frames_of_objects() -> None:
+    class Sizes:
+        def __init__(self) -> None:
+            self.seen: list[Any] = []
+
+        def frame_received(self, _: Any, size: int) -> None:
+            self.seen.append(size)
+
+        def frame_sent(self, _: Any, size: int) -> None:
+            self.seen.append(-size)
+
+    sizes = Sizes()
+    a, b = socket.socketpair()
+    with a, FrameSocket(b, JSON, observer=sizes) as conn:
+        conn.settimeout(TIMEOUT)
+        a.sendall(PLAIN.encode_many([b"[1]", BAD]))
+        assert conn.recv() == [1]
+        with pytest.raises(InvalidMessageError):
+            conn.recv()
+        conn.send([1, 2])
+        conn.send_many([None])
+    assert sizes.seen == [5, 6, -7, -6]

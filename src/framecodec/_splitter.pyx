@@ -875,7 +875,7 @@ cdef class Splitter:
         """
         return [] if self._headers is not None and self._headers_are_old else self._headers
 
-    # --- messages that are objects: `_object_messages_py` -------------------------------------------
+    # --- messages that are objects: `_object_messages_py` -----------------------------------------
 
     cdef list _take_objects(self, argument, list messages, bint by_feed):
         """Take bytes by a method, and return the objects of its messages."""

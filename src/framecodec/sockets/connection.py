@@ -152,6 +152,8 @@ class FrameSocket(MessageConnection, SocketWrapper):
                 raise _error_texts.in_use("send()")
             receiving.switch(codec)
             sending.switch(codec)
+            observed = receiving.observer is not None
+            self.__class__ = _CLASSES[codec._objects is not None, observed]
 
     def detach(self) -> tuple[_Socket, bytes]:
         """Give up the socket, to be used with another protocol (STARTTLS for example).

@@ -119,9 +119,7 @@ class ReceiveSide:
             conn=conn,
             keep_headers=True,
         )
-        functions = codec._objects
-        self.objects: Any = None if functions is None else ObjectSide(functions)
-        """What a codec with objects needs; None for messages that are bytes."""
+        self.use_objects(codec)
         self.inbox.peer = wire.peer
         self.conn, self.observer = conn, observer
         self.on_oversize = on_oversize
@@ -136,6 +134,12 @@ class ReceiveSide:
         self.read_size = _UNIX_READ_SIZE if is_unix(wire.sock) else _READ_SIZE
         self.stops_at_large = False
         """Receiving stops before a large message, which a call receives without the splitter."""
+
+    def use_objects(self, codec: Codec) -> None:
+        """Prepare for messages that are objects, or bytes."""
+        functions = codec._objects
+        self.objects: Any = None if functions is None else ObjectSide(functions)
+        """What a codec with objects needs; None for messages that are bytes."""
 
     # --- how to receive ---------------------------------------------------------------------------
 
@@ -464,6 +468,7 @@ class ReceiveSide:
 
         def parse() -> None:
             self.inbox.codec = codec
+            self.use_objects(codec)
             self._reframe()
 
         self.unframe()

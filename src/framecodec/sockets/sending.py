@@ -297,9 +297,9 @@ class SendSide:
         """Encode with another codec from now on. The caller holds the lock."""
         if self.sender.state is _BUSY:
             raise _error_texts.in_use("send()")
+        self.codec = codec = plain_codec(codec)
         self.sender.switch(codec)
         self.outbox.use(codec)
-        self.codec = codec
 
     def check_detach(self) -> None:
         """Raise if the socket's next byte would not begin a frame."""
