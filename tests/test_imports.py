@@ -137,6 +137,7 @@ LAYERS = [
     {"asyncio/server.py": "`FrameServer`: a server in an event loop"},
     {"asyncio/connect.py": "`open_connection`, `start_server` and their Unix versions"},
     {"asyncio/__init__.py": "the public names for event loops"},
+    {"anyio.py": "`FrameStream` over the byte streams of AnyIO"},
     {"socketserver.py": "connections of the standard library's `socketserver`"},
     {
         "serving/_message_steps_py.py": "`serve_messages`, for one connection, in Python",
