@@ -33,6 +33,8 @@ LAYERS = [
     {"_likely_causes.py": "guesses why a peer's bytes are not the frames that the codec expects"},
     {"_error_texts.py": "the texts of errors that several modules raise"},
     {
+        "_mark_parameters.py": "end marks and escapes, checked",
+        "_plain_parameters.py": "parameters as plain values",
         "_message_start.py": "the start of a message that travels in the header",
         "_choice.py": "several layouts on one stream: a byte of each frame chooses",
         "_choice_constructors.py": "the constructors of codecs that are made of other codecs",
@@ -47,19 +49,26 @@ LAYERS = [
         "asyncio/waiters.py": "futures that tasks wait for: until the peer takes more, or the end",
     },
     {
+        "_mark_texts.py": "the errors about frames that an end mark ends",
         "_custom_header.py": "headers that functions of the user read and build",
         "_header_block.py": "headers that are `Name: value` lines",
         "_parameters.py": "a codec's arguments, checked and turned into a layout",
     },
     {
+        "_constructors.py": "constructors of codecs whose frames an end mark ends",
+        "_marks.pxd": "end marks, escapes and byte stuffing, in C",
+        "_marks_py.py": "the same in Python",
+        "_numbers.pxd": "what the compiled splitter and encoder share: a layout in C, numbers",
+    },
+    {
         "_encoder.pyx": "messages to bytes, compiled",
         "_encoder_py.py": "the same in Python",
-        "_numbers.pxd": "what the compiled splitter and encoder share: a layout in C, numbers",
     },
     {
         "_fields_py.py": "the length fields, in Python",
         "_spans_py.py": "the positions of frames in a buffer, in Python",
     },
+    {"_marked_reader_py.py": "the reader of frames that an end mark ends, in Python"},
     {"_chosen_frames_py.py": "the frames of a choice, in Python"},
     {"_frame_reader_py.py": "the parsing part of the splitter, in Python"},
     {"_keeping_reader_py.py": "unread bytes: one message a call, errors, switching, in Python"},
@@ -122,17 +131,22 @@ LAYERS = [
         "sockets/unframed.py": "unframed bytes between the messages",
     },
     {"sockets/sending.py": "the slow path of sending: waits, unsent bytes"},
+    {"sockets/lingering.py": "the lingering close: discard what arrives for a bounded time"},
     {"sockets/messages.py": "the calls that receive and send, over a socket or pipes"},
     {"sockets/connection.py": "`FrameSocket`"},
     {"sockets/connecting.py": "`connect`"},
     {"sockets/listener.py": "`listen`, `Listener`; files of Unix sockets"},
     {"sockets/__init__.py": "the public names for blocking sockets"},
     {"datagrams.py": "the public name of `DatagramSocket`"},
+    {"asyncio/observed.py": "what only an observed or a broken connection needs"},
     {
         "asyncio/back_pressure.py": "sends that wait while the peer is slow",
         "asyncio/protocol.py": "`FrameProtocol`: what the event loop calls",
     },
-    {"asyncio/unframed.py": "unframed bytes between the messages of a stream"},
+    {
+        "asyncio/unframed.py": "unframed bytes between the messages of a stream",
+        "asyncio/lingering.py": "the lingering close of a stream",
+    },
     {"asyncio/stream.py": "`FrameStream`: a connection for tasks that wait"},
     {"asyncio/server.py": "`FrameServer`: a server in an event loop"},
     {"asyncio/connect.py": "`open_connection`, `start_server` and their Unix versions"},
@@ -176,11 +190,15 @@ EXCEPTIONS = {
     ("_engine", "asyncio._fast_path_py"),
     ("_engine", "sockets._fast_path_py"),
     # For annotations only: an object refers to the one that owns it.
+    ("_constructors", "codec"),
+    ("_marked_reader_py", "_frame_reader_py"),
     ("serving._message_steps_py", "serving._messages_loop_py"),
     ("sockets.objects", "sockets.receiving"),
     ("asyncio.objects", "asyncio.stream"),
     ("asyncio.object_delivery", "asyncio.sending"),
     ("asyncio.back_pressure", "asyncio.protocol"),
+    ("asyncio.lingering", "asyncio.stream"),
+    ("asyncio.observed", "asyncio.protocol"),
     ("asyncio.sending", "asyncio.protocol"),
     ("asyncio.tls", "asyncio.stream"),
     ("asyncio.transport", "asyncio.protocol"),
@@ -267,7 +285,7 @@ def test_the_walk_finds_imports() -> None:
 
 _SPLITTER_PARTS = (
     *("splitter", "object_messages", "keeping_reader", "frame_reader", "chosen_frames"),
-    *("fields", "spans"),
+    *("fields", "spans", "marked_reader", "marks"),
 )
 
 
@@ -278,7 +296,7 @@ _SPLITTER_PARTS = (
             "_splitter",
             [f"_{part}_py" for part in _SPLITTER_PARTS],
         ),
-        ("_encoder", ["_encoder_py"]),
+        ("_encoder", ["_encoder_py", "_marks_py"]),
     ],
 )
 def test_the_compiled_engine_imports_what_the_python_engine_imports(

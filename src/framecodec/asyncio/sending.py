@@ -30,6 +30,7 @@ from .. import _error_texts
 from .._engine import asyncio_fast_path as fast_path
 from .._layout import CUSTOM, plain_codec
 from .._outbox import GATHER_SIZE, Outbox
+from .._peers import name_peer
 from .transport import ProtocolTransport, is_vectored
 
 if TYPE_CHECKING:
@@ -224,8 +225,8 @@ class SendSide:
     def closed_error(self) -> ConnectionError:
         """Return the error of a call that came after the end."""
         if self.closing:
-            return _error_texts.connection_closed()
-        return _error_texts.connection_lost(self.error)
+            return name_peer(_error_texts.connection_closed(), self._protocol._inbox.peer)
+        return name_peer(_error_texts.connection_lost(self.error), self._protocol._inbox.peer)
 
     # --- from the batch to the transport ----------------------------------------------------------
 
@@ -541,6 +542,8 @@ def _fast_size(codec: Codec) -> int:
     layout = codec.layout
     may_refuse = layout.specials or layout.lead_size or layout.rest_min or layout.extended
     if layout.kind == CUSTOM or may_refuse:
+        return 0
+    if layout.marks:  # a message must not contain them
         return 0
     return min(GATHER_SIZE, layout.message_max + 1)
 
