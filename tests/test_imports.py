@@ -83,7 +83,10 @@ LAYERS = [
     {
         "_kept_headers.py": "the frame of a delivered message, exactly as it travelled",
     },
-    {"_objects.py": "messages that are objects: codecs made by `with_objects`"},
+    {
+        "_objects.py": "messages that are objects: codecs made by `with_objects`",
+        "_any_parameters.py": "the parameters of all constructors, for the types of `replace`",
+    },
     {"codec.py": "`Codec`: constructors and verbs"},
     {
         "_observer.py": "observers, and the splitter of a connection that has one",

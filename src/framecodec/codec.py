@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack, final
 
 from . import _error_texts, errors
+from ._any_parameters import AnyParameters
 from ._choice_constructors import ChoiceConstructors
 from ._constructors import MarkedConstructors
 from ._files import read_messages, write_messages
@@ -265,7 +266,7 @@ class Codec(MarkedConstructors, ChoiceConstructors, ObjectConstructors):
         attributes["frame_parts"] = encoder.frame_parts
         return codec
 
-    def replace(self, **changes: Any) -> Codec:
+    def replace(self, **changes: Unpack[AnyParameters]) -> Codec:
         """Return a copy with some parameters changed.
 
         Raises:
