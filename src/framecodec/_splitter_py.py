@@ -16,6 +16,7 @@ from . import _error_texts, _mark_texts, errors
 from ._bytes_like import view_bytes
 from ._encoder_py import Encoder as Encoder  # this module offers a whole engine
 from ._encoder_py import ObjectEncoder as ObjectEncoder
+from ._encoder_py import update_checksum as update_checksum
 from ._frame_reader_py import IN_HEADER, IN_PADDING, SLICE_SIZE, describe_pending
 from ._layout import COBS, Described, HasLayout, layout_of
 from ._object_messages_py import ObjectMessages

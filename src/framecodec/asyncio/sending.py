@@ -27,6 +27,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from .. import _error_texts
+from .._bytes_like import list_of_messages
 from .._engine import asyncio_fast_path as fast_path
 from .._layout import CUSTOM, plain_codec
 from .._outbox import GATHER_SIZE, Outbox
@@ -153,7 +154,7 @@ class SendSide:
         """
         self.check_open()
         if type(messages) is not list:
-            messages = list(messages)
+            messages = list_of_messages(messages)
         if self.busy:
             self._late.append(self._encode_many(messages))
         else:
@@ -543,6 +544,8 @@ def _fast_size(codec: Codec) -> int:
     may_refuse = layout.specials or layout.lead_size or layout.rest_min or layout.extended
     if layout.kind == CUSTOM or may_refuse:
         return 0
+    if layout.check is not None and not isinstance(layout.check.function, str):
+        return 0  # the user's function can raise
     if layout.marks:  # a message must not contain them
         return 0
     return min(GATHER_SIZE, layout.message_max + 1)
