@@ -203,6 +203,7 @@ EXCEPTIONS = {
     ("_engine", "sockets._fast_path_py"),
     # For annotations only: an object refers to the one that owns it.
     ("_constructors", "codec"),
+    ("_objects", "codec"),
     ("_marked_reader_py", "_frame_reader_py"),
     ("serving._message_steps_py", "serving._messages_loop_py"),
     ("sockets.objects", "sockets.receiving"),

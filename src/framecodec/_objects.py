@@ -27,6 +27,8 @@ from .splitter import Encoder, ObjectEncoder, Splitter
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from .codec import Codec
+
 __all__ = [
     "HeldMessages",
     "ObjectConstructors",
@@ -466,7 +468,7 @@ class ObjectConstructors:
 
     _objects: ObjectFunctions | None = None
 
-    def with_objects(self, dumps: Callable[[Any], Any], loads: Callable[[bytes], Any]) -> Any:
+    def with_objects(self, dumps: Callable[[Any], Any], loads: Callable[[bytes], Any]) -> Codec:
         """Return a codec whose messages are objects.
 
         Everything that takes a codec takes it: splitters, sockets, event loops, servers, files.
@@ -487,7 +489,7 @@ class ObjectConstructors:
         """
         return self._with_functions("with_objects", dumps, loads)
 
-    def as_json(self) -> Any:
+    def as_json(self) -> Codec:
         """Return a codec whose messages are objects in JSON: UTF-8, in the shortest form.
 
         A number that JSON does not have (NaN, infinity) is refused in both directions. JSON has
@@ -495,7 +497,7 @@ class ObjectConstructors:
         """
         return self._with_functions("as_json")
 
-    def as_msgpack(self) -> Any:
+    def as_msgpack(self) -> Codec:
         """Return a codec whose messages are objects in MessagePack.
 
         Raises:
@@ -503,7 +505,7 @@ class ObjectConstructors:
         """
         return self._with_functions("as_msgpack")
 
-    def as_struct(self, type: Any, *, encoding: Literal["json", "msgpack"] = "json") -> Any:
+    def as_struct(self, type: Any, *, encoding: Literal["json", "msgpack"] = "json") -> Codec:
         """Return a codec whose messages are objects of a type that `msgspec` verifies.
 
         Args:
@@ -516,15 +518,16 @@ class ObjectConstructors:
         """
         return self._with_functions("as_struct", type, encoding)
 
-    def without_objects(self) -> Any:
+    def without_objects(self) -> Codec:
         """Return the codec whose messages are the bytes that travel."""
-        return plain_codec(self)
+        plain: Any = plain_codec(self)
+        return plain  # type: ignore[no-any-return]
 
-    def _with_functions(self, made_by: str, *arguments: Any) -> Any:
+    def _with_functions(self, made_by: str, *arguments: Any) -> Codec:
         """Return a codec with objects, from the name of a method and its arguments."""
         plain: Any = plain_codec(self)
         functions = ObjectFunctions(made_by, arguments).for_codec(plain)
         codec = object.__new__(type(self))
         codec.__dict__.update(plain.__dict__, _plain=plain, _objects=functions)
         codec.__dict__.update(verbs(plain, functions))
-        return codec
+        return codec  # type: ignore[return-value]

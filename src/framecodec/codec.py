@@ -492,7 +492,7 @@ def _rebuild(
     codec = Codec._from_parameters(kind, parameters)
     if functions is None:
         return codec
-    return codec._with_functions(functions.made_by, *functions.arguments)  # type: ignore[no-any-return]
+    return codec._with_functions(functions.made_by, *functions.arguments)
 
 
 # --- what only errors and repr() need -------------------------------------------------------------
