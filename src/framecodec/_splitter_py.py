@@ -20,6 +20,7 @@ from ._encoder_py import update_checksum as update_checksum
 from ._frame_reader_py import IN_HEADER, IN_PADDING, SLICE_SIZE, describe_pending
 from ._layout import COBS, Described, HasLayout, layout_of
 from ._object_messages_py import ObjectMessages
+from ._resync import check_on_invalid
 from ._spans_py import Spans
 
 if TYPE_CHECKING:
@@ -47,6 +48,10 @@ class Splitter(ObjectMessages):
         on_oversize: What happens to a frame whose message is larger than the codec's
             ``max_message_size``: ``"raise"`` fails as soon as its header is in; ``"skip"`` discards
             exactly that frame in constant memory, counts it in `skipped`, and continues.
+        on_invalid: What happens to a frame that is invalid or, under ``on_oversize="raise"``, too
+            large: ``"raise"`` ends the stream; ``"resync"`` discards bytes up to the next one at
+            which a frame can begin, and continues; see `resyncs`, `discarded`, `last_invalid`. The
+            work is then linear in the bytes times the frames that begin in them.
         one_at_a_time: A call returns at most one message, and the bytes after it stay unread:
             ``feed(b"")`` returns the next one. So the caller can `switch` after any message.
         stream_offset: The position of the first byte in the stream, in bytes: offsets count from
@@ -55,7 +60,8 @@ class Splitter(ObjectMessages):
 
     Raises:
         TypeError: `codec` is not a `Codec`.
-        ValueError: `on_oversize` or `stream_offset` has another value than these.
+        ValueError: `on_oversize`, `on_invalid` or `stream_offset` has another value than these, or
+            the frames of the codec begin with no mark that ``"resync"`` could look for.
     """
 
     __slots__ = (
@@ -70,6 +76,7 @@ class Splitter(ObjectMessages):
         *,
         raw: bool = False,
         on_oversize: Literal["raise", "skip"] = "raise",
+        on_invalid: Literal["raise", "resync"] = "raise",
         one_at_a_time: bool = False,
         stream_offset: SupportsIndex = 0,
         keep_headers: bool = False,
@@ -79,6 +86,7 @@ class Splitter(ObjectMessages):
         layout = layout_of(codec)
         if on_oversize not in ("raise", "skip"):
             raise _error_texts.bad_on_oversize(on_oversize)
+        resync = check_on_invalid(on_invalid, layout)
         offset = operator.index(stream_offset)
         if not 0 <= offset <= 1 << 62:
             raise _error_texts.bad_stream_offset(offset)
@@ -87,6 +95,7 @@ class Splitter(ObjectMessages):
         keep_headers = keep_headers or objects is not None
         super().__init__(layout, bool(raw), on_oversize == "skip", offset, keep_headers)
         self._one_at_a_time = bool(one_at_a_time)
+        self._resync = resync
         # What get_buffer() gives: an export of it, so that no caller resizes it.
         self._buffer: memoryview | None = None
         self._given = _NOTHING  # what get_buffer() or get_room() gave last
@@ -431,21 +440,6 @@ class Splitter(ObjectMessages):
         """The error that ended the stream, or that the next call raises for a message; or None."""
         return self._error if self._undelivered is None else self._undelivered.error
 
-    @property
-    def skipped(self) -> int:
-        """How many oversized frames were discarded."""
-        return self._skipped
-
-    @property
-    def headers(self) -> list[bytes] | None:
-        """The headers of the messages that the last call returned, if the splitter keeps them.
-
-        With ``keep_headers=True``, and a codec that reads other frames than it writes: what
-        travelled before each message's rest, in the same order. `frame_as_travelled` rebuilds a
-        frame from it. None for other codecs, whose messages have one frame, and with ``raw=True``.
-        """
-        return self._headers
-
     # --- taking a chunk ---------------------------------------------------------------------------
 
     def _check_usable(self) -> None:
@@ -468,7 +462,9 @@ class Splitter(ObjectMessages):
             if self._headers is not None:
                 self._headers = []
             try:
-                if self._one_at_a_time:
+                if self._resync:
+                    self._take_resync(data, messages)
+                elif self._one_at_a_time:
                     self._take_one(data, messages)
                 elif isinstance(data, bytes):
                     self._consume(data, messages)
@@ -489,8 +485,11 @@ class Splitter(ObjectMessages):
 
 
 def _end_stream(splitter: Splitter) -> None:
-    if splitter._held and _has_whole_message(splitter):
+    if splitter._held and not splitter._searching and _has_whole_message(splitter):
         splitter._ended = True
+        return
+    if splitter._searching:
+        splitter._end_search()
         return
     if not splitter._pending:
         return
@@ -507,6 +506,7 @@ def _has_whole_message(splitter: Splitter) -> bool:
         Described(splitter._choice_layout),
         raw=splitter._raw,
         on_oversize="skip" if splitter._skip else "raise",
+        on_invalid="resync" if splitter._resync else "raise",
         one_at_a_time=True,
     )
     try:

@@ -53,6 +53,8 @@ class Catalogue(Mapping[str, Codec]):
     """requests and responses"""
     thrift: Codec
     """the framed transport"""
+    fix: Codec
+    """FIX of any version: 8=...|9=, then the body without its length; checksum verified"""
     rsocket: Codec
     """over TCP: stream id (4), type and flags (2), data"""
     zookeeper: Codec
@@ -233,6 +235,8 @@ class Catalogue(Mapping[str, Codec]):
     """diagnostics of cars: version, its inverse, payload type (2), payload"""
     hart_ip: Codec
     """version, message type, message id, status, sequence number (2), body"""
+    c37118: Codec
+    """synchrophasors: type and version, id (2), time (4), fraction (4), data; CRC verified"""
     knx: Codec
     """KNXnet/IP over TCP: service type (2), body"""
     hislip: Codec

@@ -61,16 +61,14 @@ class Codec(MarkedConstructors, ChoiceConstructors, ObjectConstructors):
         wider: For `uint` and `struct`: a mapping from field values to fields (``"u16be"``) that
             follow directly and hold the length instead. `encode` takes the shortest form.
         wider_than_needed: ``"invalid"``, or ``"accept"`` to read a longer form than the shortest.
-        magic: Constant bytes that begin every frame. Written and verified.
-        trailer: Constant bytes that end every frame. Written and verified.
+        magic, trailer: Constant bytes that begin and end every frame. Written and verified.
         constants: A mapping from frame offsets to bytes that every frame has there, in the lead or
             at the start of the rest. They are part of the message; others are invalid.
         specials: A mapping from field values to hashable objects. A frame with such a value has no
             rest, no check and no trailer; its message is the object.
         check: A checksum, after the rest or before it: a `Check`. Written and verified.
         align: Zero bytes, not verified, follow a frame until its size is a multiple of this many.
-        min_message_size: The smallest message in bytes, in both directions.
-        max_message_size: The largest message in bytes, in both directions; None for no limit.
+        min_message_size, max_message_size: In bytes, in both directions; None for no upper limit.
 
     Raises:
         ValueError, TypeError: The description contradicts itself or cannot be represented. The
@@ -381,6 +379,7 @@ class Codec(MarkedConstructors, ChoiceConstructors, ObjectConstructors):
         *,
         raw: bool = False,
         on_oversize: Literal["raise", "skip"] = "raise",
+        on_invalid: Literal["raise", "resync"] = "raise",
         one_at_a_time: bool = False,
         stream_offset: int = 0,
     ) -> Splitter:
@@ -389,6 +388,7 @@ class Codec(MarkedConstructors, ChoiceConstructors, ObjectConstructors):
             self,
             raw=raw,
             on_oversize=on_oversize,
+            on_invalid=on_invalid,
             one_at_a_time=one_at_a_time,
             stream_offset=stream_offset,
         )
@@ -400,24 +400,24 @@ class Codec(MarkedConstructors, ChoiceConstructors, ObjectConstructors):
         *,
         raw: bool = False,
         on_oversize: Literal["raise", "skip"] = "raise",
+        on_invalid: Literal["raise", "resync"] = "raise",
     ) -> Iterator[Any]:
         """Return an iterator over the messages of a file, in constant memory.
 
         Args:
-            source: A path, which is opened and closed; a binary file object (an opened file, a
-                pipe, ``gzip.open()``, a serial port), which stays open; a bytes-like object or a
-                memory map; or an iterable of bytes-like objects. A file without a byte is at its
-                end; so is a serial port whose time-out passes.
+            source: A path, which is opened and closed; a binary file object, which stays open (a
+                pipe, ``gzip.open()``, a serial port); a bytes-like object, or an iterable of them.
+                A file without a byte is at its end; so is a serial port whose time-out passes.
             raw: Deliver whole frames instead of messages.
             on_oversize: As for `Splitter`.
+            on_invalid: As for `Splitter`.
 
         Raises:
-            FrameError: A frame is bad; the messages before it come first. The last frame is cut
-                off: an `IncompleteFrameError`.
+            FrameError: A frame is bad or cut off; the messages before it come first.
             TypeError: `source` is something else; at once.
             OSError: The file cannot be opened or read.
         """
-        splitter = self.splitter(raw=raw, on_oversize=on_oversize)
+        splitter = self.splitter(raw=raw, on_oversize=on_oversize, on_invalid=on_invalid)
         return read_messages(splitter, source)
 
     def write(self, file: Any, messages: Iterable[object], /) -> int:

@@ -84,9 +84,9 @@ class ReceiveSide:
         "inbox",
         "intake",
         "lock",
+        "may_divert",
         "objects",
         "observer",
-        "on_oversize",
         "read_ahead",
         "read_size",
         "receiver",
@@ -122,7 +122,8 @@ class ReceiveSide:
             self.inbox.observe(conn, observer)
         self.inbox.peer = wire.peer
         self.conn, self.observer = conn, observer
-        self.on_oversize = on_oversize
+        self.may_divert = on_oversize == on_invalid == "raise"
+        """A message may be received without the splitter: nothing is discarded."""
         self.fast_path = fast_path
         self.lock = fast_path.Lock()
         self.guard: Any = self.lock
