@@ -29,6 +29,16 @@ class Catalogue(Mapping[str, Codec]):
     """struct.pack('i', n): an int in the size and byte order of this machine"""
     netstring: Codec
     """decimal digits and a colon before, a comma after: 5:hello,"""
+    lines: Codec
+    """lines of text: LF ends them, CR LF is read, too"""
+    nul: Codec
+    """strings that end with NUL: find -print0, Varlink"""
+    ndjson: Codec
+    """JSON, one value a line (JSON Lines, GELF streams, Stratum); empty lines are skipped"""
+    slip: Codec
+    """serial lines: END after each packet, escapes inside it"""
+    cobs: Codec
+    """consistent-overhead byte stuffing, a zero after each packet"""
     bson: Codec
     """BSON documents: the elements, without length and final zero; raw=True gives documents"""
     avro: Codec
@@ -73,6 +83,8 @@ class Catalogue(Mapping[str, Codec]):
     """octet counting, over TCP or TLS"""
     lsp: Codec
     """language servers: Content-Length header, JSON"""
+    mllp: Codec
+    """HL7 messages between VT and FS CR"""
     dap: Codec
     """debug adapters: Content-Length header, JSON"""
     giop: Codec
@@ -203,6 +215,8 @@ class Catalogue(Mapping[str, Codec]):
     """version, type, transaction id (4), body"""
     ssh: Codec
     """after the version lines, before NEWKEYS: padding length, payload, padding"""
+    ssh_version: Codec
+    """what opens SSH: a line that begins with SSH-2.0-; a server may send others before it"""
     ssh_agent: Codec
     """type, contents"""
     mtproto_intermediate: Codec

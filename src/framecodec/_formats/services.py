@@ -103,6 +103,12 @@ ROWS: tuple[Format, ...] = (
         "Language Server Protocol 3.17, 'Base Protocol'",
     ),
     Format(
+        "mllp",
+        Codec.delimiter(b"\x1c\r", magic=b"\x0b"),
+        "HL7 messages between VT and FS CR",
+        "HL7 version 2, 'Transport Specification: MLLP', release 1",
+    ),
+    Format(
         "dap",
         Codec.headers(),
         "debug adapters: Content-Length header, JSON",
