@@ -151,6 +151,10 @@ def test_a_cancelled_send_leaves_whole_frames(backend: str, kind: str) -> None:
     async def test() -> None:
         async with byte_streams(kind) as (here, there):
             left, right = FrameStream(here, codec), FrameStream(there, codec)
+            async with anyio.create_task_group() as group:
+                group.start_soon(right.receive)  # AnyIO reads ahead until a receive has waited
+                await anyio.wait_all_tasks_blocked()
+                await left.send(b"first")
             with anyio.move_on_after(0.05) as scope:
                 await left.send(large)  # the other end does not receive
             assert scope.cancelled_caught
