@@ -765,3 +765,19 @@ if __name__ == "__main__":
         print(f"{count:7} {kind}")
     print(f"faults injected {TALLY.faults}, bytes {TALLY.bytes}, bytes lost {TALLY.lost}")
     sys.exit(status)
+
+
+@pytest.mark.parametrize("observer", [None, object()])
+def test_messages_of_a_pipe_can_be_objects(engine_in_use: Any, observer: object) -> None:
+    codec = Codec.uint(4).as_json()
+    reader, writer = os.pipe()
+    with (
+        FramePipe(None, os.fdopen(writer, "wb", 0), codec=codec, observer=observer) as left,
+        FramePipe(os.fdopen(reader, "rb", 0), codec=codec, observer=observer) as right,
+    ):
+        left.send({"n": 1})
+        left.send_many([[2], None])
+        assert right.recv() == {"n": 1}
+        assert [right.recv(), right.recv()] == [[2], None]
+        left.shutdown(socket.SHUT_WR)
+        assert list(right) == []

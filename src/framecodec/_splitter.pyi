@@ -5,6 +5,7 @@ from typing import Any, Literal, SupportsIndex, final, overload
 from typing_extensions import Buffer
 
 from ._encoder import Encoder as Encoder
+from ._encoder import ObjectEncoder as ObjectEncoder
 from ._error_texts import PendingFrame
 from ._layout import HasLayout
 from .errors import FrameError

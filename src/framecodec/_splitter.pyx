@@ -119,7 +119,7 @@ from ._check_bytes import (
 )
 from ._choice import choose as choose_in, tagged, wrong_choice
 from ._custom_header import read_header
-from ._encoder import Encoder, update_checksum  # no-cython-lint: this module is a whole engine
+from ._encoder import Encoder, ObjectEncoder, update_checksum  # no-cython-lint: a whole engine
 from ._header_block import read_lines
 from ._layout import Described, layout_of
 from ._resync import check_marks, check_on_invalid, find_mark
@@ -427,6 +427,9 @@ cdef class Splitter:
     cdef bint _ended  # feed_eof() found undelivered messages
     cdef bint _detached
     cdef bint _busy  # inside a call during which other code may run
+    cdef object _objects  # the functions of a codec whose messages are objects, or None, ...
+    cdef object _loads  # ... and the one that makes objects
+    cdef object _undelivered  # what follows a refused message, or None
 
     def __cinit__(
         self,
@@ -453,6 +456,11 @@ cdef class Splitter:
         self._raw = bool(raw)
         self._skip = on_oversize == "skip"
         self._one_at_a_time = bool(one_at_a_time)
+        if not raw:
+            self._objects = objects = getattr(codec, "_objects", None)
+            if objects is not None:
+                self._loads = objects.loads
+                keep_headers = True
         self._resync = resync
         self._holds = self._one_at_a_time or self._resync
         self._wants_headers = keep_headers and not raw
@@ -501,10 +509,12 @@ cdef class Splitter:
 
         Returns:
             The messages that were completed, in order: `bytes`, or the objects of the codec's
-            ``specials``. Messages before a bad frame are returned first; the error is then in
-            `error`, and raised by the next call.
+            ``specials``, or those that ``Codec.with_objects`` makes. Messages before a bad frame
+            are returned first; the error is then in `error`, and raised by the next call.
 
         Raises:
+            InvalidMessageError: A codec with objects refuses a message. The bytes are taken, and
+                ``feed(b"")`` returns the messages after it.
             FrameError: The stream is broken. Every later call raises the same error.
             TypeError, BufferError: `data` is not a contiguous bytes-like object; nothing was taken.
             ValueError: The splitter is detached.
@@ -512,12 +522,17 @@ cdef class Splitter:
         # Before any look at the state: before Python 3.12 the allocation may collect garbage, whose
         # finalizers may call in here.
         cdef list messages = []
+        if self._loads is not None:
+            return self._take_objects(data, messages, True)
+        self._feed_any(data, messages)
+        return messages
+
+    cdef inline int _feed_any(self, data, list messages) except -1:
         if PyBytes_CheckExact(data):
             self._check_ready()
             self._take(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), messages)
-            return messages
-        self._feed_buffer(data, messages)
-        return messages
+            return 0
+        return self._feed_buffer(data, messages)
 
     cdef int _feed_buffer(self, data, list messages) except -1:
         cdef Py_buffer view
@@ -640,9 +655,15 @@ cdef class Splitter:
             ValueError: There is no such buffer, `count` does not fit it, or the splitter is
                 detached.
         """
+        cdef list messages = []  # first, as in feed()
+        if self._loads is not None:
+            return self._take_objects(count, messages, False)
+        self._buffer_updated_any(count, messages)
+        return messages
+
+    cdef inline int _buffer_updated_any(self, count, list messages) except -1:
         number = count if PyLong_CheckExact(count) else operator.index(count)
         cdef Py_ssize_t size = _clipped_index(number)
-        cdef list messages = []  # first, as in feed()
         cdef int given = self._given
         self._check_usable()
         if given == NOT_GIVEN:
@@ -650,11 +671,9 @@ cdef class Splitter:
         if size < 0 or size > self._given_size:
             raise _error_texts.updated_beyond_buffer(number, self._given_size)
         if given == MESSAGE_MEMORY:
-            self._take_from_memory(size, messages)
-            return messages
+            return self._take_from_memory(size, messages)
         self._given = NOT_GIVEN
-        self._take(<const uint8_t*>PyByteArray_AS_STRING(self._buffer), size, messages)
-        return messages
+        return self._take(<const uint8_t*>PyByteArray_AS_STRING(self._buffer), size, messages)
 
     cdef int _take_from_memory(self, Py_ssize_t size, list messages) except -1:
         """Count bytes that the caller has written into the message itself."""
@@ -683,6 +702,8 @@ cdef class Splitter:
 
         Raises:
             IncompleteFrameError: It ended inside a frame. Every later call raises the same error.
+                Where messages after a refused one are undelivered, ``feed(b"")`` returns those
+                first, and raises this error after them.
             FrameError: It was broken before.
             ValueError: The splitter is detached.
         """
@@ -701,7 +722,8 @@ cdef class Splitter:
             self._fail(error, NULL, 0, 0)
         finally:
             self._busy = False
-        raise error
+        if self._undelivered is None:
+            raise error
 
     cdef bint _has_whole_message(self) except -1:
         """Return whether a message is in the held bytes; if not, parse them."""
@@ -744,7 +766,22 @@ cdef class Splitter:
             TypeError: `codec` is not a `Codec`; nothing has changed.
             ValueError: An oversized frame is being skipped, or the splitter is detached.
         """
-        messages = self._switch(codec, b"")
+        cdef bytes before = b""
+        cdef bint wants_headers = self._wants_headers
+        objects = None if self._raw else getattr(codec, "_objects", None)
+        if self._undelivered is not None:
+            before = self._undelivered.travelled(self._unfinished())
+        try:
+            self._wants_headers = wants_headers or objects is not None
+            messages = self._switch(codec, before)
+        except BaseException:
+            self._wants_headers = wants_headers
+            raise
+        self._undelivered = None
+        self._objects = objects
+        self._loads = None if objects is None else objects.loads
+        if objects is not None:
+            messages = self._load(messages)
         if not messages and self._error is not None:
             raise self._error.with_traceback(None)
         return messages
@@ -823,6 +860,8 @@ cdef class Splitter:
         self._busy = True  # as in feed_eof()
         try:
             unfinished = self._unfinished()
+            if self._undelivered is not None:
+                unfinished = self._undelivered.travelled(unfinished) + unfinished
             self._detached = True
             self._withdraw_memory()
         finally:
@@ -831,7 +870,7 @@ cdef class Splitter:
         self._not_taken = self._surplus_bytes = b""
         self._tail_size = 0
         self._drop_held(self._held_size)
-        self._buffer = self._buffer_view = None
+        self._buffer = self._buffer_view = self._undelivered = None
         self._given = NOT_GIVEN
         return unfinished
 
@@ -914,8 +953,8 @@ cdef class Splitter:
 
     @property
     def error(self):
-        """The error that ended the stream, or None."""
-        return self._error
+        """The error that ended the stream, or that the next call raises for a message; or None."""
+        return self._error if self._undelivered is None else self._undelivered.error
 
     @property
     def skipped(self):
@@ -946,6 +985,73 @@ cdef class Splitter:
         frame from it. None for other codecs, whose messages have one frame, and with ``raw=True``.
         """
         return [] if self._headers is not None and self._headers_are_old else self._headers
+
+    # --- messages that are objects: `_object_messages_py` -----------------------------------------
+
+    cdef list _take_objects(self, argument, list messages, bint by_feed):
+        """Take bytes by a method, and return the objects of its messages."""
+        if self._busy:
+            raise _error_texts.reentered()
+        if self._undelivered is None or self._error is None:
+            try:
+                if by_feed:
+                    self._feed_any(argument, messages)
+                else:
+                    self._buffer_updated_any(argument, messages)
+            except BaseException:
+                if self._undelivered is None or self._error is None:
+                    raise
+        return self._load(messages)
+
+    cdef list _load(self, list messages):
+        """Return the objects of messages, up to a refused one; hold the others."""
+        cdef Py_ssize_t index = 0
+        loads, held = self._loads, self._undelivered
+        self._busy = True
+        try:
+            if held is not None:
+                return self._load_held(held, messages)
+            for index in range(len(messages)):
+                messages[index] = loads(messages[index])
+        except BaseException as cause:
+            if held is not None:
+                raise
+            self._keep_refused(cause, messages, index)
+        finally:
+            self._busy = False
+        return messages
+
+    cdef list _load_held(self, held, list messages):
+        if messages:
+            held.add(self, messages, self.headers)
+        try:
+            objects = held.take()
+        finally:
+            if not held:
+                self._undelivered = None
+        if not objects and self._error is not None:
+            raise self._error.with_traceback(None)
+        return objects
+
+    cdef int _keep_refused(self, cause, list messages, Py_ssize_t index) except -1:
+        """Hold the messages from a refused one on; raise if no message comes before it."""
+        headers = self.headers
+        try:
+            held = self._objects.hold(self._layout)
+            held.add(
+                self,
+                messages[index:],
+                None if headers is None else headers[index : len(messages)],
+            )
+            held.refuse(cause)
+        except BaseException as error:  # the messages are lost
+            self._error = error
+            raise
+        self._undelivered = held
+        del messages[index:]
+        if not index:
+            messages += self._load_held(held, [])
+        return 0
 
     # --- taking a chunk ---------------------------------------------------------------------------
 
@@ -3265,6 +3371,7 @@ def scan(codec, data, *, raw=False):
     splitter._spans = spans = Spans(view)
     spans._growing = True
     splitter._plain = False
+    splitter._loads = None
     splitter._busy = True  # a user's parse() that finds it cannot feed it
     PyObject_GetBuffer(view, &buffer, PyBUF_SIMPLE)
     try:

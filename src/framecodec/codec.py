@@ -12,10 +12,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack, final
 
 from . import _error_texts, errors
+from ._any_parameters import AnyParameters
 from ._choice_constructors import ChoiceConstructors
 from ._constructors import MarkedConstructors
 from ._files import read_messages, write_messages
 from ._layout import Layout, not_a_codec
+from ._objects import ObjectConstructors, ObjectFunctions
 from ._parameters import (
     COMMON_DEFAULTS,
     DEFAULT_MAX_MESSAGE_SIZE,
@@ -32,7 +34,7 @@ __all__ = ["DEFAULT_CODEC", "DEFAULT_MAX_MESSAGE_SIZE", "Codec", "check_codec"]
 
 
 @final
-class Codec(MarkedConstructors, ChoiceConstructors):
+class Codec(MarkedConstructors, ChoiceConstructors, ObjectConstructors):
     """The shape of a frame.
 
     A message is its frame without the codec's parts: magic, length field, check and trailer::
@@ -262,14 +264,14 @@ class Codec(MarkedConstructors, ChoiceConstructors):
         attributes["frame_parts"] = encoder.frame_parts
         return codec
 
-    def replace(self, **changes: Any) -> Codec:
+    def replace(self, **changes: Unpack[AnyParameters]) -> Codec:
         """Return a copy with some parameters changed.
 
         Raises:
             TypeError: The constructor has no such parameter.
             ValueError, TypeError: As for the constructor.
         """
-        return self._from_parameters(self.kind, {**self.parameters, **changes})
+        return _rebuild(self.kind, {**self.parameters, **changes}, self._objects)
 
     # --- verbs ------------------------------------------------------------------------------------
 
@@ -446,7 +448,7 @@ class Codec(MarkedConstructors, ChoiceConstructors):
 
     def _key(self) -> tuple[Any, ...]:
         return (
-            self.kind,
+            *(self.kind, self._objects),
             *(
                 (tuple if name == "alternatives" else frozenset)(value.items())
                 if isinstance(value, Mapping)
@@ -475,7 +477,7 @@ class Codec(MarkedConstructors, ChoiceConstructors):
             name: dict(value) if isinstance(value, Mapping) else value
             for name, value in self.parameters.items()
         }
-        return _unpickle, (self.kind, parameters)
+        return _rebuild, (self.kind, parameters, self._objects)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a codec is frozen; use replace({name}=...) for a changed copy")
@@ -484,8 +486,13 @@ class Codec(MarkedConstructors, ChoiceConstructors):
         raise AttributeError(f"a codec is frozen; its {name} cannot be deleted")
 
 
-def _unpickle(kind: str, parameters: dict[str, Any]) -> Codec:
-    return Codec._from_parameters(kind, parameters)
+def _rebuild(
+    kind: str, parameters: dict[str, Any], functions: ObjectFunctions | None = None
+) -> Codec:
+    codec = Codec._from_parameters(kind, parameters)
+    if functions is None:
+        return codec
+    return codec._with_functions(functions.made_by, *functions.arguments)
 
 
 # --- what only errors and repr() need -------------------------------------------------------------
@@ -588,4 +595,5 @@ def _constructor_call(codec: Codec) -> str:
             arguments += [shown] if value != defaults[name] or codec.parameters["more_ends"] else []
         elif value != defaults[name]:
             arguments.append(f"{name}={shown}")
-    return f"Codec.{codec.kind}({', '.join(arguments)})"
+    objects = "" if codec._objects is None else f".{codec._objects!r}"
+    return f"Codec.{codec.kind}({', '.join(arguments)}){objects}"

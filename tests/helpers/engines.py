@@ -9,7 +9,10 @@ from types import ModuleType
 import pytest
 
 import framecodec._inbox
+import framecodec._objects
 import framecodec.asyncio
+import framecodec.asyncio.object_delivery
+import framecodec.asyncio.objects
 import framecodec.codec
 import framecodec.sockets
 import framecodec.sockets.connection
@@ -30,12 +33,15 @@ def codecs_use(engine: ModuleType) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("Encoder", "Splitter", "scan"):
             patch.setattr(framecodec.codec, name, getattr(engine, name))
+        for name in ("Encoder", "ObjectEncoder", "Splitter"):
+            patch.setattr(framecodec._objects, name, getattr(engine, name))
         for module in (framecodec._inbox, framecodec.asyncio.datagrams):
             patch.setattr(module, "Splitter", engine.Splitter)
         if engine.__name__ == ENGINES["python"]:
             sockets = framecodec.sockets
             for module in (sockets.connection, sockets.pipes, sockets.wire):
                 patch.setattr(module, "_fast_path", sockets_fast_path_py)
-            for module in (framecodec.asyncio.sending, framecodec.asyncio.stream):
+            parts = (framecodec.asyncio.objects, framecodec.asyncio.object_delivery)
+            for module in (framecodec.asyncio.sending, framecodec.asyncio.stream, *parts):
                 patch.setattr(module, "fast_path", asyncio_fast_path_py)
         yield

@@ -35,6 +35,7 @@ from . import _fast_path_py
 from .base import SocketWrapper, check_timeout, locked_to_close
 from .lingering import linger_on
 from .messages import MessageConnection, ObservedConnection
+from .objects import ObjectCalls
 from .receiving import ReceiveSide
 from .sending import SendSide
 from .wire import Wire
@@ -119,8 +120,9 @@ class FrameSocket(MessageConnection, SocketWrapper):
         self._receiver = self._receiving.receiver
         self._sender = self._sending.sender
         self.settimeout(sock.gettimeout())
+        if codec._objects is not None or observer is not None:
+            self.__class__ = _CLASSES[codec._objects is not None, observer is not None]
         if observer is not None:
-            self.__class__ = _ObservedFrameSocket
             _ObservedFrameSocket._notify(self, "connection_opened")  # type: ignore[arg-type]
         if received:
             self._receiving.take_received(received)
@@ -150,6 +152,8 @@ class FrameSocket(MessageConnection, SocketWrapper):
                 raise _error_texts.in_use("send()")
             receiving.switch(codec)
             sending.switch(codec)
+            observed = receiving.observer is not None
+            self.__class__ = _CLASSES[codec._objects is not None, observed]
 
     def detach(self) -> tuple[_Socket, bytes]:
         """Give up the socket, to be used with another protocol (STARTTLS for example).
@@ -261,6 +265,29 @@ class _ObservedFrameSocket(ObservedConnection, FrameSocket):  # type: ignore[mis
     """A connection with an observer, which the class of other connections does not ask for."""
 
     __slots__ = ()
+
+
+@final
+class ObjectSocket(ObjectCalls, FrameSocket):  # type: ignore[misc]
+    """A `FrameSocket` whose codec has objects."""
+
+    __slots__ = ()
+
+
+@final
+class _ObservedObjectSocket(ObjectCalls, _ObservedFrameSocket):  # type: ignore[misc]
+    """The same with an observer."""
+
+    __slots__ = ()
+
+
+# What a connection becomes, by whether its codec has objects and whether it has an observer.
+_CLASSES: dict[tuple[bool, bool], type[FrameSocket]] = {
+    (False, False): FrameSocket,
+    (False, True): _ObservedFrameSocket,
+    (True, False): ObjectSocket,
+    (True, True): _ObservedObjectSocket,
+}
 
 
 def _check_stream_socket(sock: Any) -> None:

@@ -235,11 +235,14 @@ class MessageConnection:
                 or a pipe or a Python object gives less than `size`, the frame cannot be finished:
                 this and every later call raises an `OSError`.
         """
-        outgoing = files.OutgoingFile.open(file, size, self.codec)
+        outgoing = files.OutgoingFile.open(file, size, self._sending.codec)
         if isinstance(outgoing, bytes):
-            self.send(outgoing)
+            self._send_small_file(outgoing)
         else:
             self._send_file(outgoing)
+
+    def _send_small_file(self, message: bytes) -> None:
+        self.send(message)
 
     def _send_file(self, outgoing: files.OutgoingFile) -> None:
         self._sending.send_file(outgoing)
@@ -350,13 +353,13 @@ class ObservedConnection(MessageConnection):
 
     def send(self, message: object, /) -> None:
         """Send one message, as `MessageConnection.send`."""
-        size = frame_size(self.codec, message)
+        size = frame_size(self._sending.codec, message)
         self._send_observed(super().send, message, [size])
 
     def send_many(self, messages: Iterable[object], /) -> None:
         """Send many messages, as `MessageConnection.send_many`."""
         messages = list_of_messages(messages)
-        sizes = [frame_size(self.codec, message) for message in messages]
+        sizes = [frame_size(self._sending.codec, message) for message in messages]
         self._send_observed(super().send_many, messages, sizes)
 
     def _send_file(self, outgoing: files.OutgoingFile) -> None:

@@ -20,6 +20,7 @@ from .._states import ReceiveState, SendState, SocketState
 from ..codec import DEFAULT_CODEC, Codec, check_codec
 from .base import check_timeout, locked_to_close
 from .messages import MessageConnection, ObservedConnection
+from .objects import ObjectCalls
 from .pipe_ends import End, Waker, close_files, read_end, write_end
 from .receiving import ReceiveSide
 from .sending import SendSide
@@ -119,7 +120,6 @@ def _refuse_to_read(_: object) -> NoReturn:
     raise io.UnsupportedOperation("this FramePipe has no reader, it can only send")
 
 
-@final
 class FramePipe(MessageConnection):
     """Whole messages over binary files: pipes, standard streams, FIFOs, serial ports.
 
@@ -207,8 +207,9 @@ class FramePipe(MessageConnection):
         if self._receiving.inbox.has_limits:
             self._check_can_wait(read)
         self.settimeout(None)
+        if codec._objects is not None or observer is not None:
+            self.__class__ = _CLASSES[codec._objects is not None, observer is not None]
         if observer is not None:
-            self.__class__ = _ObservedFramePipe
             _ObservedFramePipe._notify(self, "connection_opened")  # type: ignore[arg-type]
         received = bytes(received) + buffered
         if received:
@@ -381,10 +382,32 @@ class FramePipe(MessageConnection):
         return f"<FramePipe reader={self.reader!r} writer={self.writer!r}, {self.codec!r}>"
 
 
-class _ObservedFramePipe(ObservedConnection, FramePipe):  # type: ignore[misc]
+class _ObservedFramePipe(ObservedConnection, FramePipe):
     """A connection with an observer."""
 
     __slots__ = ()
+
+
+@final
+class _ObjectPipe(ObjectCalls, FramePipe):
+    """A `FramePipe` whose codec has objects."""
+
+    __slots__ = ()
+
+
+@final
+class _ObservedObjectPipe(ObjectCalls, _ObservedFramePipe):
+    """The same with an observer."""
+
+    __slots__ = ()
+
+
+# What a connection becomes, by whether its codec has objects and whether it has an observer.
+_CLASSES: dict[tuple[bool, bool], type[FramePipe]] = {
+    (False, True): _ObservedFramePipe,
+    (True, False): _ObjectPipe,
+    (True, True): _ObservedObjectPipe,
+}
 
 
 def _is_writable(file: Any) -> bool:

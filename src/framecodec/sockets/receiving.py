@@ -13,6 +13,7 @@ from .._peers import name_peer
 from .._states import ReceiveState
 from . import _fast_path_py
 from .base import is_unix
+from .objects import ObjectSide
 from .waiting import READ
 from .wire import Intake, Wire, is_time_out
 
@@ -84,6 +85,7 @@ class ReceiveSide:
         "intake",
         "lock",
         "may_divert",
+        "objects",
         "observer",
         "read_ahead",
         "read_size",
@@ -115,6 +117,7 @@ class ReceiveSide:
             on_invalid=on_invalid,
             keep_headers=True,
         )
+        self.use_objects(codec)
         if observer is not None:
             self.inbox.observe(conn, observer)
         self.inbox.peer = wire.peer
@@ -132,6 +135,12 @@ class ReceiveSide:
         self.read_size = _UNIX_READ_SIZE if is_unix(wire.sock) else _READ_SIZE
         self.stops_at_large = False
         """Receiving stops before a large message, which a call receives without the splitter."""
+
+    def use_objects(self, codec: Codec) -> None:
+        """Prepare for messages that are objects, or bytes."""
+        functions = codec._objects
+        self.objects: Any = None if functions is None else ObjectSide(functions)
+        """What a codec with objects needs; None for messages that are bytes."""
 
     # --- how to receive ---------------------------------------------------------------------------
 
@@ -460,6 +469,7 @@ class ReceiveSide:
 
         def parse() -> None:
             self.inbox.codec = codec
+            self.use_objects(codec)
             self._reframe()
 
         self.unframe()
