@@ -67,7 +67,7 @@ from ._custom_header import build_header
 from ._layout import Described, layout_of
 from ._message_start import check_start, join_header
 
-__all__ = ["Encoder", "update_checksum"]
+__all__ = ["Encoder", "ObjectEncoder", "update_checksum"]
 
 prepare_checksums()
 
@@ -818,3 +818,47 @@ def update_checksum(int number, uint32_t state, data, /):
     state = update_state(number, state, <const uint8_t*>view.buf, view.len)
     PyBuffer_Release(&view)
     return state
+
+
+@cython.final
+cdef class ObjectEncoder:
+    """ObjectEncoder(dumps, encoder)\n--\n
+    Encode objects: `dumps` makes messages of them, an `Encoder` makes frames of the messages.
+
+    Args:
+        dumps: A function of an object that returns a message.
+        encoder: Its methods are called with the messages.
+    """
+
+    cdef object _dumps
+    cdef Encoder _encoder
+
+    def __cinit__(self, dumps, Encoder encoder not None):
+        self._dumps = dumps
+        self._encoder = encoder
+
+    def encode(self, message, /):
+        """Return the frame of an object.
+
+        Raises:
+            BaseException: What `dumps` raises.
+            FrameError, TypeError, BufferError: As `Encoder.encode`, for what `dumps` returns.
+        """
+        return self._encoder.encode(self._dumps(message))
+
+    def encode_many(self, messages, /):
+        """Return the joined frames of objects.
+
+        Raises:
+            As `encode`, for the first object that fails.
+        """
+        dumps = self._dumps
+        return self._encoder.encode_many([dumps(message) for message in messages])
+
+    def frame_parts(self, message, /):
+        """Return the frame of an object as a list of buffers.
+
+        Raises:
+            As `encode`.
+        """
+        return self._encoder.frame_parts(self._dumps(message))

@@ -21,15 +21,28 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import _error_texts, errors
 from .._engine import asyncio_fast_path as fast_path
+from .._objects import end_of_frames
 from ..codec import Codec
 from .back_pressure import ObservedWaitingSendSide, WaitingSendSide
 from .lingering import linger_on
+from .objects import ObjectCalls
 from .observed import receive_rest
 from .tls import start_tls
-from .unframed import Batch, UnframingProtocol, detach, for_recv, in_order, recv_bytes, send_bytes
+from .unframed import (
+    MESSAGE_COST,
+    Batch,
+    UnframingProtocol,
+    detach,
+    for_recv,
+    in_order,
+    recv_bytes,
+    send_bytes,
+)
 
 if TYPE_CHECKING:
     from typing import Self
+
+    from .._objects import ObjectFunctions
 
 __all__ = ["FrameStream", "StreamProtocol"]
 
@@ -37,7 +50,6 @@ __all__ = ["FrameStream", "StreamProtocol"]
 # held for `recv`: the frames, and what a `bytes` object needs besides its content.
 _HIGH_WATER = 256 * 1024
 _LOW_WATER = 64 * 1024
-_MESSAGE_COST = 48
 
 
 class StreamProtocol(UnframingProtocol):
@@ -96,6 +108,14 @@ class StreamProtocol(UnframingProtocol):
         self.messages = fast_path.MessageIterator(self.stream, self.release_head)
         """The stream's iterator."""
         self.stream._ready = fast_path.ReadyIterator(self.messages)
+        if self._objects is not None:
+            self._use_codec(codec)
+
+    def _use_codec(self, codec: Codec) -> None:
+        super()._use_codec(codec)
+        if hasattr(self, "messages"):  # else __init__ does it later
+            self.stream.__class__ = FrameStream if self._objects is None else ObjectStream
+            self.stream._choose_calls(self._objects)
 
     # --- calls of the event loop ------------------------------------------------------------------
 
@@ -116,9 +136,12 @@ class StreamProtocol(UnframingProtocol):
 
     def _deliver(self, messages: list[Any]) -> None:
         messages.reverse()
-        taken = self._inbox.splitter.stream_offset
-        size = taken - self._taken + _MESSAGE_COST * len(messages)
-        self.batches.append((messages, size, self._inbox.splitter.headers))
+        splitter = self._inbox.splitter
+        taken = splitter.stream_offset
+        if self._objects is not None:
+            taken = end_of_frames(splitter, self.codec.layout)
+        size = taken - self._taken + MESSAGE_COST * len(messages)
+        self.batches.append((messages, size, splitter.headers))
         self._taken = taken
         self._held += size
         sending = self._sending
@@ -333,7 +356,10 @@ class FrameStream:
 
     def _bind(self, sending: WaitingSendSide) -> None:
         self._sending = sending
-        self.send = sending.batch.send_and_wait  # type: ignore[method-assign]
+        self._choose_calls(None)
+
+    def _choose_calls(self, functions: ObjectFunctions | None) -> None:
+        self.send = self._sending.batch.send_and_wait  # type: ignore[method-assign]
 
     def __reduce__(self) -> NoReturn:
         raise _error_texts.not_copied(self)
@@ -616,3 +642,9 @@ class FrameStream:
             self._sending.close_now()
         else:
             await self.aclose()
+
+
+class ObjectStream(ObjectCalls, FrameStream):
+    """A `FrameStream` whose codec has objects; it becomes one when it gets such a codec."""
+
+    __slots__ = ()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .stream import StreamProtocol
 
 __all__ = [
+    "MESSAGE_COST",
     "Batch",
     "UnframingProtocol",
     "detach",
@@ -29,6 +30,9 @@ __all__ = [
     "recv_bytes",
     "send_bytes",
 ]
+
+MESSAGE_COST = 48
+"""Bytes that a message counts as held besides its frame: what a `bytes` object needs."""
 
 Batch: TypeAlias = tuple[list[Any], int, list[bytes] | None]
 """The messages of one read, reversed; what they count as held; their headers, the oldest first."""
@@ -77,6 +81,11 @@ class UnframingProtocol(FrameProtocol):
             headers = [*headers, *chain.from_iterable(batch[2] or () for batch in self.batches)]
         messages += chain.from_iterable(map(in_order, self.batches))
         return messages, headers
+
+    def end_of_head(self) -> int:
+        """Return where the last message of `messages.head` ends in the stream."""
+        later = sum(batch[1] - MESSAGE_COST * len(batch[0]) for batch in self.batches)
+        return self._taken - later
 
     def detach(self) -> bytes:
         """Return the bytes that were read and not delivered, as they travelled, and forget them."""
