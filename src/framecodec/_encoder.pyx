@@ -17,6 +17,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcmp, memset
 
+from ._header_block cimport try_header_block
 from ._numbers cimport (
     BCD,
     BER,
@@ -51,6 +52,7 @@ from . import _error_texts
 from ._bytes_like import view_bytes
 from ._choice import choice_parts
 from ._custom_header import build_header
+from ._header_block import check_message
 from ._layout import Described, layout_of
 from ._message_start import check_start, join_header
 
@@ -364,6 +366,13 @@ cdef class Encoder:
             if size < self._layout.min_message_size:
                 raise _error_texts.message_too_small(size, self._layout.min_message_size)
             header, carried = build_header(self._layout, memoryview(data))
+        elif self._shape.keep:
+            self._check_size(size)
+            if size < self._layout.min_message_size:
+                raise _error_texts.message_too_small(size, self._layout.min_message_size)
+            if not self._is_block(data):
+                check_message(self._layout, data)
+            header, carried = self._layout.magic, 0
         else:
             carried = self._shape.message_lead
             value = self._field_value(size)
@@ -385,6 +394,18 @@ cdef class Encoder:
             parts.append(bytes(padding))
         return parts
 
+    cdef bint _is_block(self, message) except -1:
+        """Return whether a `bytes` message is an ordinary header block and its body."""
+        cdef const uint8_t* data
+        cdef Py_ssize_t size, header_size
+        cdef uint64_t value
+        if not PyBytes_CheckExact(message) or self._shape.magic_size:
+            return False
+        data = <const uint8_t*>PyBytes_AS_STRING(message)
+        size = PyBytes_GET_SIZE(message)
+        header_size = try_header_block(self._shape, data, size, &value)
+        return header_size >= 0 and <uint64_t>(size - header_size) == value
+
     # --- the fast path: one pass that measures, one that writes -----------------------------------
 
     cdef inline Py_ssize_t _try_frame_size(
@@ -401,7 +422,8 @@ cdef class Encoder:
             needed //= shape.unit
         if (
             <uint64_t>needed - shape.quick_low > shape.quick_span
-            or shape.kind >= HEADERS
+            or shape.kind > HEADERS
+            or shape.keep
             or self._bytes_are_special
         ):
             return 0
@@ -462,7 +484,7 @@ cdef class Encoder:
         while value >= <uint64_t>shape.base:
             value //= shape.base
             size += 1
-        return size + shape.end_size
+        return size + shape.end_size + shape.field_start_size
 
     cdef inline Py_ssize_t _write_frame(
         self, uint8_t* frame, const uint8_t* message, Py_ssize_t size
@@ -509,6 +531,10 @@ cdef class Encoder:
         elif shape.kind == BCD:
             store_bcd(p, value, field_size)
         elif shape.kind != FIXED:
+            if shape.field_start_size:
+                copy(p, shape.field_start, shape.field_start_size)
+                p += shape.field_start_size
+                field_size -= shape.field_start_size
             store_digits(p, value, field_size - shape.end_size, shape.base)
             if shape.end_size:
                 copy(p + field_size - shape.end_size, shape.end, shape.end_size)
@@ -605,7 +631,7 @@ cdef class Encoder:
             return bytes.fromhex(digits.zfill(2 * self._shape.width))
         if self._shape.kind == TEXT:
             return digits.encode() + layout.end
-        return f"{layout.name}: {value}\r\n\r\n".encode()
+        return layout.field_start + digits.encode() + layout.field_end
 
 
 # --- choices --------------------------------------------------------------------------------------

@@ -579,10 +579,14 @@ def _parse_header(reader: FrameReader, header: bytearray) -> tuple[int, int, byt
     if layout.constants:
         check_lead_constants(layout, header, offset)
     if layout.kind == HEADERS:
+        pos = max(reader._line_pos, len(magic))
         reader._line_pos, reader._parsed, complete = read_lines(
-            header, max(reader._line_pos, len(magic)), reader._parsed, layout.name, offset
+            layout, header, pos, reader._parsed, offset, first=pos == len(magic)
         )
-        return (reader._line_pos, reader._parsed, b"") if complete else None
+        if not complete:
+            return None
+        lead = bytes(header[len(magic) : reader._line_pos]) if layout.keep else b""
+        return reader._line_pos, reader._parsed, lead
     if layout.kind == CUSTOM:
         return read_header(layout, bytes(header), offset) if len(header) > len(magic) else None
 

@@ -110,6 +110,11 @@ class Layout:
     leading_zeros: bool = False  # TEXT: leading zeros are read
     max_digits: int = 20  # TEXT: the most digits
     name: str = ""  # HEADERS: the name of the header that holds the length
+    names: tuple[str, ...] = ()  # HEADERS: other names of it, which are read
+    line_end: bytes = b""  # HEADERS: what ends a line
+    lenient: bool = False  # HEADERS: the other line end and leading zeros are read, too
+    start_line: bool = False  # HEADERS: the first line is no header
+    keep: bool = False  # HEADERS: the message is the block and the body
     adjustment: int = 0  # rest size = field value * unit + adjustment
     unit: int = 1  # the field counts units of this many bytes
     mask: int = 0  # UINT: the bits of the field that hold the length; 0: all
@@ -150,6 +155,9 @@ class Layout:
     special_values: dict[Hashable, int] = field(init=False)  # object -> field value
     bytes_are_special: bool = field(init=False)  # a special object can equal a message
     quick_range: tuple[int, int] = field(init=False)  # see _quick_range
+    lower_names: tuple[bytes, ...] = field(init=False)  # HEADERS: all names, in lower case
+    field_start: bytes = field(init=False)  # HEADERS: what is written before the digits, ...
+    field_end: bytes = field(init=False)  # ... and after them
     plain: bool = field(init=False)  # UINT, and nothing in the frame but the field and the rest
     extended: bool = field(init=False)  # a unit, a mask, wider fields, constants or padding
     # Each message has one possible frame, the one that the encoder writes.
@@ -191,6 +199,9 @@ class Layout:
             ("message_max", rest_max + message_lead),
             ("special_values", special_values),
             ("canonical", self._is_canonical()),
+            ("lower_names", tuple(n.lower().encode() for n in (self.name, *self.names))),
+            ("field_start", f"{self.name}: ".encode() if self.kind == HEADERS else b""),
+            ("field_end", 2 * self.line_end if self.kind == HEADERS else self.end),
             ("extended", extended),
             ("plain", self.kind == UINT and not (self.field_offset or self.trailer or extended)),
             ("bytes_are_special", any(isinstance(s, bytes | memoryview) for s in special_values)),
@@ -223,7 +234,7 @@ class Layout:
 
     def begun_message(self, header: bytes) -> bytes:
         """Return the start of the message that is in a whole header, constants included."""
-        begun = self.lead_of(header, 0)
+        begun = header[len(self.magic) :] if self.keep else self.lead_of(header, 0)
         if self.prefix_size:
             begun += header[self.header_size : self.prefix_size]
         return self.without_own_bits(begun) if self.own_bits else begun
@@ -276,7 +287,7 @@ class Layout:
 
     def _is_canonical(self) -> bool:
         if self.kind in (BER, HEADERS, CUSTOM, CHOICE):
-            return False
+            return self.keep  # a message that has all of its frame
         return self.base == 10 and not self.leading_zeros and self.wider_strict
 
     def _is_extended(self) -> bool:

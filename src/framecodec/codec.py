@@ -202,6 +202,11 @@ class Codec(ChoiceConstructors):
         cls,
         name: str = "Content-Length",
         *,
+        names: Iterable[str] = (),
+        line_end: bytes = b"\r\n",
+        lenient: bool = False,
+        start_line: bool = False,
+        keep: bool = False,
         max_header: int = 8192,
         **common: Unpack[CommonParameters],
     ) -> Codec:
@@ -212,10 +217,18 @@ class Codec(ChoiceConstructors):
 
         Args:
             name: The header that holds the length, in decimal digits.
+            names: Other names of it, which are read, too.
+            line_end: What ends a line, CR LF or LF.
+            lenient: Read lines with either end, and lengths with leading zeros.
+            start_line: The first line is no header (HTTP, SIP). Needs `keep`.
+            keep: The message is the whole block, as it travelled, and the body. Without the header
+                the body is empty. `encode` takes such a message and verifies its length.
             max_header: Bytes of the largest block.
             **common: See `Codec`. `length_offset` must be None and `length_includes` ``"rest"``.
         """
-        return cls._make("headers", {"name": name, "max_header": max_header}, common)
+        own = {"name": name, "names": names, "line_end": line_end, "lenient": lenient}
+        own |= {"start_line": start_line, "keep": keep, "max_header": max_header}
+        return cls._make("headers", own, common)
 
     @classmethod
     def custom(

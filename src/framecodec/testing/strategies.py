@@ -80,7 +80,13 @@ _OWN: dict[str, st.SearchStrategy[dict[str, Any]]] = {
         }
     ),
     "headers": st.fixed_dictionaries(
-        {"name": st.sampled_from(["Content-Length", "L"]), "max_header": st.integers(60, 200)}
+        {
+            "name": st.sampled_from(["Content-Length", "L"]),
+            "names": st.sampled_from([(), ("n",)]),
+            "line_end": st.sampled_from([b"\r\n", b"\n"]),
+            "lenient": st.booleans(),
+            "max_header": st.integers(60, 200),
+        }
     ),
 }
 
