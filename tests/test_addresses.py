@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
+import functools
 import pickle
 import socket
 import ssl
@@ -19,7 +22,15 @@ import pytest
 import framecodec
 from framecodec import Codec, FrameSocket
 from framecodec._peers import name_address, name_peer, peer_name
+from framecodec.asyncio import (
+    FrameProtocol,
+    FrameStream,
+    open_connection,
+    open_unix_connection,
+    start_server,
+)
 from framecodec.sockets import listener as listener_module
+from tests.helpers.event_loops import LOOPS, echo, run
 from tests.helpers.fault_injection import reset
 from tests.helpers.servers import LOOPBACK, PATIENCE, dial
 
@@ -369,3 +380,204 @@ def test_iteration_over_a_listener_raises_other_failures(monkeypatch: pytest.Mon
         monkeypatch.setattr(framecodec.Listener, "_accept", failing)
         with pytest.raises(PermissionError):
             next(iter(listener))
+
+
+# --- event loops ----------------------------------------------------------------------------------
+
+
+@every_form
+@LOOPS
+def test_open_connection_and_start_server_take_every_form(
+    loop: str, form: Callable[[str, int], Call]
+) -> None:
+    async def main() -> None:
+        positional, named = form("127.0.0.1", 0)
+        async with start_server(echo, *positional, **named) as server:
+            positional, named = form(*server.address)
+            async with open_connection(*positional, **named) as stream:
+                assert stream.codec == CODEC
+                await stream.send(b"x")
+                assert await stream.recv() == b"x"
+
+    run(loop, main())
+
+
+@LOOPS
+@pytest.mark.parametrize("prefix", ["", "unix:"])
+def test_open_connection_and_start_server_take_paths(
+    loop: str, prefix: str, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        path = str(tmp_path / "s:1")
+        async with start_server(echo, prefix + path, CODEC) as server:
+            assert server.address == path
+            async with open_connection(prefix + path, CODEC) as stream:
+                await stream.send(b"x")
+                assert await stream.recv() == b"x"
+                assert f"peer={path}" in repr(stream)
+
+    run(loop, main())
+
+
+@LOOPS
+def test_start_server_takes_hosts_as_asyncio_does(loop: str) -> None:
+    async def main() -> None:
+        for host in (None, ["127.0.0.1"], ("127.0.0.1", "localhost")):
+            async with start_server(echo, host, 0, codec=CODEC) as server:
+                assert server.address[1]
+
+    run(loop, main())
+
+
+@LOOPS
+def test_open_connection_is_a_coroutine_for_who_needs_one(loop: str) -> None:
+    async def main() -> None:
+        async with start_server(echo, *LOOPBACK) as server:
+            streams = [
+                await open_connection(server.address),
+                await asyncio.wait_for(open_connection(server.address), PATIENCE),
+                await asyncio.create_task(open_connection(server.address)),
+                *await asyncio.gather(open_connection(server.address)),
+            ]
+            for stream in streams:
+                await stream.send(b"x")
+                assert await stream.recv() == b"x"
+                await stream.aclose()
+            async with await open_connection(server.address) as stream:
+                await stream.send(b"x")
+            server.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_async_with_open_connection_closes_the_stream_and_raises(loop: str) -> None:
+    async def main() -> None:
+        async with start_server(echo, *LOOPBACK) as server:
+            with pytest.raises(LookupError):
+                async with open_connection(server.address) as stream:
+                    raise LookupError
+            with pytest.raises(ConnectionError):
+                await stream.send(b"x")
+        with pytest.raises(ConnectionRefusedError, match=r"127\.0\.0\.1"):
+            async with open_connection(server.address):
+                pass
+
+    run(loop, main())
+
+
+@LOOPS
+def test_an_unused_address_is_named_in_event_loops(loop: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        port = free_port()
+        with pytest.raises(OSError, match=f"{port}"):
+            await open_connection("127.0.0.1", port)
+        path = str(tmp_path / "missing")
+        for opening in (open_connection(path), open_unix_connection(path)):
+            with pytest.raises(FileNotFoundError, match=path):
+                await opening
+        async with start_server(echo, *LOOPBACK) as server:
+            with pytest.raises(OSError, match=f"{server.address[1]}"):
+                await start_server(echo, server.address)
+
+    run(loop, main())
+
+
+@pytest.mark.parametrize("function", [open_connection, functools.partial(start_server, echo)])
+def test_bad_addresses_are_refused_in_event_loops(function: Any) -> None:
+    with pytest.raises(ValueError, match="looks like a host and a port"):
+        function("127.0.0.1:6000")
+    with pytest.raises(ValueError, match="is not the address of a server"):
+        function("tcp://127.0.0.1")
+    with pytest.raises(TypeError, match="an address is"):
+        function(17)
+    with pytest.raises(TypeError, match="the codec was given twice"):
+        function(LOOPBACK, CODEC, codec=CODEC)
+    with pytest.raises(ValueError, match="keepalive must be True"):
+        function(LOOPBACK, keepalive=-1)
+
+
+def test_start_server_needs_a_certificate_for_a_tls_url() -> None:
+    with pytest.raises(ValueError, match="needs a certificate"):
+        start_server(echo, "tls://127.0.0.1:0")
+
+
+@LOOPS
+def test_event_loops_speak_tls_by_url(loop: str, contexts: tuple[Any, Any]) -> None:
+    server_context, client_context = contexts
+
+    async def main() -> None:
+        async with start_server(echo, "tls://127.0.0.1:0", ssl=server_context) as server:
+            port = server.address[1]
+            async with open_connection(
+                f"tls://127.0.0.1:{port}", ssl=client_context, server_hostname="localhost"
+            ) as stream:
+                await stream.send(b"x")
+                assert await stream.recv() == b"x"
+            with pytest.raises(ssl.SSLCertVerificationError, match=f"127.0.0.1:{port}"):
+                await open_connection(f"tls://127.0.0.1:{port}")
+
+    run(loop, main())
+
+
+async def stream_and_peer() -> tuple[FrameStream, socket.socket]:
+    with socket.create_server(LOOPBACK) as server:
+        stream = await open_connection(server.getsockname(), CODEC)
+        return stream, server.accept()[0]
+
+
+@LOOPS
+@pytest.mark.parametrize("failure", ["frame", "end", "half", "reset", "send", "closed"])
+def test_every_error_of_a_stream_names_the_peer_once(loop: str, failure: str) -> None:
+    async def main() -> None:
+        stream, far = await stream_and_peer()
+        name = "(peer {}:{})".format(*far.getsockname())
+        assert f"peer={name[6:-1]}" in repr(stream)
+        if failure == "frame":
+            far.sendall(b"no")
+        elif failure == "half":
+            far.sendall(b"05a")
+        if failure in ("reset", "send"):
+            reset(far)
+        elif failure in ("end", "half"):
+            far.close()
+        elif failure == "closed":
+            await stream.aclose()
+        if failure == "send":
+            with contextlib.suppress(EOFError, OSError):
+                await stream.recv()
+        for _ in range(2):
+            call = stream.send(b"x") if failure == "send" else stream.recv()
+            with pytest.raises((EOFError, OSError, framecodec.FrameError)) as caught:
+                await call
+            assert str(caught.value).count("peer 127") == 1
+            assert name in str(caught.value)
+        await stream.aclose()
+        far.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_connection_lost_gets_an_error_that_names_the_peer(loop: str) -> None:
+    async def main() -> None:
+        ended: list[Any] = []
+
+        class Protocol(FrameProtocol):
+            def connection_lost(self, exc: Any) -> None:
+                ended.append(exc)
+
+        with socket.create_server(LOOPBACK) as server:
+            address = server.getsockname()
+            for data in (b"no", b"05a"):
+                await asyncio.get_running_loop().create_connection(
+                    lambda: Protocol(CODEC), *address
+                )
+                with server.accept()[0] as far:
+                    far.sendall(data)
+        while len(ended) < 2:
+            await asyncio.sleep(0.001)
+        for error in ended:
+            assert str(error).endswith(f"(peer {address[0]}:{address[1]})")
+
+    run(loop, main())

@@ -4,11 +4,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
+import importlib.util
 import logging
 import re
 import socket
 import socketserver
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +22,16 @@ import pytest
 
 import framecodec
 from framecodec import Codec, FrameSocket
+from framecodec.asyncio import (
+    FrameProtocol,
+    FrameStream,
+    open_connection,
+    open_unix_connection,
+    start_server,
+    start_unix_server,
+)
 from framecodec.socketserver import FrameRequestHandler
+from tests.helpers.event_loops import LOOPS, run
 from tests.helpers.servers import LOOPBACK, PATIENCE, until
 
 CODEC = Codec.digits(2, max_message_size=20)
@@ -198,6 +211,133 @@ def of_FrameRequestHandler(script: Script, **options: Any) -> Result:
     return Result(messages, errors[0] if errors else None)
 
 
+# --- the same in event loops ----------------------------------------------------------------------
+
+
+async def collect_from(stream: FrameStream) -> Result:
+    messages: list[bytes] = []
+    async with stream:
+        try:
+            async for message in stream:
+                messages.append(message)
+        except Exception as error:
+            return Result(messages, type(error).__name__)
+    return Result(messages, None)
+
+
+def in_a_loop(loop: str, main: Callable[[], Any]) -> Result:
+    result: Result = run(loop, main())
+    return result
+
+
+def place_of_open_connection(loop: str, script: Script, **options: Any) -> Result:
+    async def main() -> Result:
+        with socket.create_server(LOOPBACK) as server:
+            with script.playing(lambda: server.accept()[0]):
+                stream = await open_connection(*server.getsockname(), codec=CODEC, **options)
+                return await collect_from(stream)
+
+    return in_a_loop(loop, main)
+
+
+def place_of_open_unix_connection(loop: str, script: Script, **options: Any) -> Result:
+    async def main() -> Result:
+        with tempfile.TemporaryDirectory() as folder:
+            path = f"{folder}/s"
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind(path)
+                server.listen()
+                with script.playing(lambda: server.accept()[0]):
+                    stream = await open_unix_connection(path, codec=CODEC, **options)
+                    return await collect_from(stream)
+
+    return in_a_loop(loop, main)
+
+
+async def serve_one(server: Any, script: Script, sock: Callable[[], socket.socket]) -> None:
+    """Let the script be a server's client."""
+    thread = threading.Thread(target=lambda: script.run(sock()), daemon=True)
+    thread.start()
+    while thread.is_alive():
+        await asyncio.sleep(0.002)
+    while server.connections:
+        await asyncio.sleep(0.002)
+
+
+def place_of_start_server(loop: str, script: Script, **options: Any) -> Result:
+    messages: list[bytes] = []
+
+    async def handler(stream: FrameStream) -> None:
+        async for message in stream:
+            messages.append(message)
+
+    async def main() -> Result:
+        with logged() as log:
+            async with start_server(handler, *LOOPBACK, codec=CODEC, **options) as server:
+                await serve_one(server, script, lambda: socket.create_connection(server.address))
+        return Result(messages, log.errors[0] if log.errors else None)
+
+    return in_a_loop(loop, main)
+
+
+def place_of_start_unix_server(loop: str, script: Script, **options: Any) -> Result:
+    messages: list[bytes] = []
+
+    async def handler(stream: FrameStream) -> None:
+        while True:
+            messages.append(await stream.recv())
+
+    def dial_path(path: str) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(path)
+        return sock
+
+    async def main() -> Result:
+        with logged() as log, tempfile.TemporaryDirectory() as folder:
+            path = f"{folder}/s"
+            async with start_unix_server(handler, path, codec=CODEC, **options) as server:
+                await serve_one(server, script, lambda: dial_path(path))
+        return Result(messages, log.errors[0] if log.errors else None)
+
+    return in_a_loop(loop, main)
+
+
+def place_of_FrameProtocol(loop: str, script: Script, **options: Any) -> Result:
+    messages: list[bytes] = []
+    ended: list[BaseException | None] = []
+
+    class Receiver(FrameProtocol):
+        def messages_received(self, received: list[bytes]) -> None:
+            messages.extend(received)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            ended.append(exc)
+
+    async def main() -> Result:
+        with socket.create_server(LOOPBACK) as server:
+            protocol = Receiver(CODEC, **options)
+            with script.playing(lambda: server.accept()[0]):
+                await asyncio.get_running_loop().create_connection(
+                    lambda: protocol, *server.getsockname()
+                )
+                while not ended:
+                    await asyncio.sleep(0.002)
+        return Result(messages, None if ended[0] is None else type(ended[0]).__name__)
+
+    return in_a_loop(loop, main)
+
+
+def in_both_loops(place: Callable[..., Result]) -> list[Callable[..., Result]]:
+    """Return the place in each event loop."""
+    loops = ["asyncio", *(["uvloop"] if importlib.util.find_spec("uvloop") else [])]
+    places = []
+    for loop in loops:
+        one = functools.partial(place, loop)
+        one.__name__ = f"{place.__name__[6:]}-{loop}"  # type: ignore[attr-defined]
+        places.append(one)
+    return places
+
+
 PLACES: list[Callable[..., Result]] = [
     of_FrameSocket,
     of_connect,
@@ -205,8 +345,15 @@ PLACES: list[Callable[..., Result]] = [
     of_serve,
     of_serve_messages,
     of_FrameRequestHandler,
+    *in_both_loops(place_of_open_connection),
+    *in_both_loops(place_of_open_unix_connection),
+    *in_both_loops(place_of_start_server),
+    *in_both_loops(place_of_start_unix_server),
+    *in_both_loops(place_of_FrameProtocol),
 ]
-every_place = pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__[3:])
+every_place = pytest.mark.parametrize(
+    "place", PLACES, ids=lambda place: place.__name__.removeprefix("of_")
+)
 
 
 # --- the options ----------------------------------------------------------------------------------
@@ -432,3 +579,143 @@ def test_keepalive_must_be_positive() -> None:
     for make in (framecodec.listen, framecodec.connect):
         with pytest.raises(ValueError, match="keepalive must be True, or a positive number"):
             make(LOOPBACK, keepalive=-1)
+
+
+# --- event loops: where one connection is made, and what is sent ----------------------------------
+
+
+@LOOPS
+@pytest.mark.parametrize("observed", [False, True])
+def test_open_connection_takes_received_bytes_first(loop: str, observed: bool) -> None:
+    async def main() -> None:
+        observer = Recorder() if observed else None
+        with socket.create_server(LOOPBACK) as server:
+            async with open_connection(
+                server.getsockname(), CODEC, received=b"01a02b", observer=observer
+            ) as stream:
+                assert stream.pending_messages == 1
+                with server.accept()[0] as far:
+                    far.sendall(b"c01d")
+                    assert [await stream.recv() for _ in range(3)] == [b"a", b"bc", b"d"]
+        if observer is not None:
+            assert [event for event in observer.events if event[0] == "frame_received"] == [
+                ("frame_received", 3),
+                ("frame_received", 4),
+                ("frame_received", 3),
+            ]
+
+    run(loop, main())
+
+
+@LOOPS
+def test_FrameProtocol_delivers_received_bytes_after_connection_made(loop: str) -> None:
+    async def main() -> None:
+        events: list[Any] = []
+
+        class Protocol(FrameProtocol):
+            def connection_made(self, transport: Any) -> None:
+                super().connection_made(transport)
+                events.append("made")
+
+            def messages_received(self, messages: list[bytes]) -> None:
+                events.extend(messages)
+
+            def connection_lost(self, exc: Any) -> None:
+                events.append(type(exc))
+
+        with socket.create_server(LOOPBACK) as server:
+            await asyncio.get_running_loop().create_connection(
+                lambda: Protocol(CODEC, received=b"01a02bcno"), *server.getsockname()
+            )
+            while len(events) < 4:
+                await asyncio.sleep(0)
+        assert events == ["made", b"a", b"bc", framecodec.InvalidFrameError]
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_stream_s_observer_is_told_of_sent_frames(loop: str) -> None:
+    async def main() -> None:
+        recorder = Recorder()
+        with socket.create_server(LOOPBACK) as server:
+            async with open_connection(
+                server.getsockname(), Codec.uint(4), observer=recorder
+            ) as stream:
+                await stream.send(b"abc")
+                await stream.send_many([b"", b"x"])
+                await stream.send(bytearray(5000))
+                with pytest.raises(framecodec.MessageTooLargeError):
+                    await stream.send(bytes(20_000_000))
+                sending = asyncio.create_task(stream.send(bytes(9_000_000)))
+                await asyncio.sleep(0.01)
+                blocked = asyncio.create_task(stream.send(b"never"))
+                await asyncio.sleep(0.01)
+                blocked.cancel()
+                sending.cancel()
+                await asyncio.gather(sending, blocked, return_exceptions=True)
+                stream.transport.abort()
+            assert recorder.connections == {stream}
+        sizes = [event[1] for event in recorder.events if event[0] == "frame_sent"]
+        assert sizes == [7, 4, 5, 5004, 9_000_004]
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_server_s_observer_is_told_of_broadcasts_and_of_failed_handlers(loop: str) -> None:
+    async def main() -> None:
+        recorder = Recorder()
+
+        async def handler(stream: FrameStream) -> None:
+            await stream.recv()
+            raise LookupError("a bug")
+
+        async with start_server(handler, *LOOPBACK, codec=CODEC, observer=recorder) as server:
+            async with open_connection(server.address, CODEC) as stream:
+                while not server.connections:
+                    await asyncio.sleep(0)
+                assert server.broadcast(b"told") == 1
+                assert await stream.recv() == b"told"
+                await stream.send(b"x")
+                with pytest.raises(EOFError):
+                    await stream.recv()
+        assert recorder.events == [
+            ("connection_opened",),
+            ("frame_sent", 6),
+            ("frame_received", 3),
+            ("connection_closed", "LookupError"),
+        ]
+
+    asyncio_run(loop, main)
+
+
+def asyncio_run(loop: str, main: Callable[[], Any]) -> None:
+    """Run a coroutine whose handlers may fail: the loop is told of that."""
+    factory = None
+    if loop == "uvloop":
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main())
+
+
+@LOOPS
+def test_keepalive_sets_the_probes_of_tcp_in_event_loops(loop: str) -> None:
+    async def main() -> None:
+        options: list[int] = []
+
+        async def handler(stream: FrameStream) -> None:
+            sock = stream.get_extra_info("socket")
+            options.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+
+        async with start_server(handler, *LOOPBACK, keepalive=7) as server:
+            async with open_connection(server.address, keepalive=True) as stream:
+                sock = stream.get_extra_info("socket")
+                assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                with pytest.raises(EOFError):
+                    await stream.recv()
+        assert options == [1]
+
+    run(loop, main())

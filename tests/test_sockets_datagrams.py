@@ -933,3 +933,73 @@ def test_recv_works_after_shutdown_of_sending() -> None:
         assert caught.value.message_started is False
         right.send(b"hello")
         assert left.recv() == b"hello"
+
+
+# --- SOCK_SEQPACKET -------------------------------------------------------------------------------
+
+needs_seqpacket = pytest.mark.skipif(
+    not hasattr(socket, "SOCK_SEQPACKET") or not hasattr(socket, "AF_UNIX"),
+    reason="no SOCK_SEQPACKET",
+)
+
+
+def seqpacket_pair(**options: Any) -> tuple[DatagramSocket, DatagramSocket]:
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    near.settimeout(20)
+    return DatagramSocket(near, **options), DatagramSocket(far, **options)
+
+
+@needs_seqpacket
+def test_seqpacket_sockets_carry_messages_until_the_peer_ends() -> None:
+    near, far = seqpacket_pair()
+    with near, far:
+        far.send(b"a")
+        far.send_many([b"b" * 1000, b"c"])
+        assert [near.recv(), near.recv()] == [b"a", b"b" * 1000]
+        near.send(b"d")
+        assert far.recv_from()[0] == b"d"
+        far.close()
+        assert near.recv() == b"c"
+        for _ in range(2):
+            with pytest.raises(EOFError, match="the peer closed the connection"):
+                near.recv()
+        assert list(near) == []
+        with pytest.raises(BrokenPipeError):
+            near.send(b"x")
+
+
+@needs_seqpacket
+def test_seqpacket_sockets_refuse_an_empty_message() -> None:
+    near, far = seqpacket_pair()
+    with near, far, pytest.raises(ValueError, match="an empty message cannot be sent"):
+        near.send(b"")
+
+
+@needs_seqpacket
+def test_seqpacket_sockets_take_a_codec() -> None:
+    near, far = seqpacket_pair(codec=Codec.uint(2))
+    with near, far:
+        far.send_many([b"", b"a"])
+        far.send(b"")
+        far.close()
+        assert list(near) == [b"", b"a", b""]
+
+
+@needs_seqpacket
+def test_close_wakes_a_thread_that_receives_from_a_seqpacket_socket() -> None:
+    near, far = seqpacket_pair()
+    failed: list[BaseException] = []
+
+    def receive() -> None:
+        try:
+            near.recv()
+        except OSError as error:
+            failed.append(error)
+
+    with far:
+        thread = threading.Thread(target=receive)
+        thread.start()
+        time.sleep(0.02)
+        near.close()
+        thread.join(20)
+    assert isinstance(failed[0], ConnectionAbortedError)

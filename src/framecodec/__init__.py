@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from .serving import serve as serve
     from .serving import serve_messages as serve_messages
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "ACCELERATED",

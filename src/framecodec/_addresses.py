@@ -48,7 +48,7 @@ def find_place(address: Any, port: Any, codec: Codec | None) -> Place:
     if isinstance(address, tuple):
         host_and_port(address)
     else:
-        unix_path(address)
+        address = unix_path(address)
     return Place(address, check_codec(DEFAULT_CODEC if codec is None else codec), is_tls)
 
 

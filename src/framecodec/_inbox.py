@@ -113,8 +113,6 @@ class Inbox:
         on_oversize: As for `Splitter`.
         one_at_a_time: As for `Splitter`.
         on_invalid: As for `Splitter`.
-        observer: It is told of received and discarded frames; or None.
-        conn: The connection that the observer gets.
         keep_headers: As for `Splitter`.
 
     Raises:
@@ -154,8 +152,6 @@ class Inbox:
         on_oversize: Literal["raise", "skip"] = "raise",
         on_invalid: Literal["raise", "resync"] = "raise",
         one_at_a_time: bool = False,
-        observer: Observer | None = None,
-        conn: object = None,
         keep_headers: bool = False,
     ) -> None:
         self.codec = codec
@@ -166,8 +162,6 @@ class Inbox:
         if one_at_a_time:
             self._options["one_at_a_time"] = True
         self._observed: tuple[object, Observer] | None = None
-        if observer is not None and (observer.frame_received or observer.frame_discarded):
-            self._observed = conn, observer
         self.peer = ""
         """The peer's name, which errors get; empty if it has none."""
         self.splitter: Splitter = self.new_splitter(0)
@@ -251,6 +245,17 @@ class Inbox:
         if self.failure is None:
             name_peer(error, self.peer)
             self.failure = error.with_traceback(None)  # whose frames hold what was received
+
+    def observe(self, conn: object, observer: Observer) -> None:
+        """Tell an observer of received and discarded frames; call it before any byte has arrived.
+
+        Args:
+            conn: The connection that the observer gets.
+            observer: Gets the events.
+        """
+        if observer.frame_received is not None or observer.frame_discarded is not None:
+            self._observed = conn, observer
+            self.splitter = self.new_splitter(0)
 
     def new_splitter(self, stream_offset: int) -> Any:
         """Return a splitter as this inbox needs it, for the stream from this position on."""

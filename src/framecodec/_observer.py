@@ -6,6 +6,7 @@ splitter, `ObservedSplitter`, and other methods to send, once, when it is made.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias, final
 
@@ -109,6 +110,7 @@ class ObservedSplitter:
         self._conn = conn
         self._codec = codec
         self._frames: Any = Splitter(codec, raw=True, **options)
+        self._keep_headers = keep_headers
         # It gets whole frames only.
         self._messages: Any = Splitter(codec, keep_headers=keep_headers)
         self._received = observer.frame_received
@@ -141,17 +143,12 @@ class ObservedSplitter:
 
     def switch(self, codec: Codec, /) -> list[Any]:
         """As `Splitter.switch`."""
-        messages = self._switch(codec, b"")
-        if not messages and self.error is not None:
-            raise self.error.with_traceback(None)
-        return messages
+        return self._switch(codec)
 
-    def _switch(self, codec: Codec, before: bytes) -> list[Any]:
-        frames = self._frames._switch(codec, before)
-        self._messages.switch(codec)
+    def _switch(self, codec: Codec, before: bytes = b"") -> list[Any]:
         self._codec = codec
-        self._failed = False
-        return self._deliver(lambda frames: frames, frames)
+        self._messages = Splitter(codec, keep_headers=self._keep_headers)
+        return self._deliver(functools.partial(self._frames._switch, codec), before)
 
     def detach(self) -> bytes:
         """As `Splitter.detach`."""

@@ -7,6 +7,12 @@ from . import _engine
 __all__ = ["ACCELERATED", "FALLBACK_REASON", "Encoder", "Spans", "Splitter", "scan"]
 
 ACCELERATED = _engine.ACCELERATED
+"""True where the compiled engine is in use, False where the one in Python is.
+
+`FALLBACK_REASON` says why it is False. After "the compiled modules are not installed": the wheel
+was one for all platforms, or its build found no C compiler. With a compiler, ``pip install
+--force-reinstall --no-binary framecodec framecodec`` gives the compiled engine.
+"""
 FALLBACK_REASON = _engine.FALLBACK_REASON
 """Why the compiled engine is not in use; None where it is."""
 

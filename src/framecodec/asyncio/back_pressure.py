@@ -9,6 +9,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, cast
 
 from .._engine import asyncio_fast_path as fast_path
+from .observed import ObservedSendSide
 from .sending import SendSide
 from .waiters import LARGE, QueuedSend, SendQueue, Waiters
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from ..codec import Codec
     from .protocol import FrameProtocol
 
-__all__ = ["WaitingSendSide"]
+__all__ = ["ObservedWaitingSendSide", "WaitingSendSide"]
 
 # Callers may treat it as a coroutine that has ended.
 _COMPLETED: Coroutine[Any, Any, None] = cast(
@@ -39,7 +40,7 @@ class WaitingSendSide(SendSide):
         """Accept one message that the batch did not take; return what to await."""
         batch = self.batch
         if batch.paused or batch.queued or batch.thread != get_ident():
-            return self.call_and_wait(SendSide.put, message)
+            return self.call_and_wait(type(self).put, message)
         try:  # as call_and_wait(), without another call: most messages of a round trip come here
             self.put(message)
         except Exception as error:
@@ -47,7 +48,7 @@ class WaitingSendSide(SendSide):
         return self._wait_after() if batch.paused else _COMPLETED
 
     def call_and_wait(
-        self, put: Callable[[SendSide, Any], None], messages: Any
+        self, put: Callable[[Any, Any], None], messages: Any
     ) -> Coroutine[Any, Any, None]:
         """Call `put`, at once unless the peer is slow; return what to await, errors included."""
         batch = self.batch
@@ -67,12 +68,12 @@ class WaitingSendSide(SendSide):
             return self._finish_sending()
         return _COMPLETED
 
-    async def _call_in_loop(self, put: Callable[[SendSide, Any], None], messages: Any) -> None:
+    async def _call_in_loop(self, put: Callable[[Any, Any], None], messages: Any) -> None:
         """Send for another thread, which uses `asyncio.run_coroutine_threadsafe`."""
         self.check_thread()
         await self.call_and_wait(put, messages)
 
-    async def _call_later(self, put: Callable[[SendSide, Any], None], messages: Any) -> None:
+    async def _call_later(self, put: Callable[[Any, Any], None], messages: Any) -> None:
         send = QueuedSend(len(messages) if type(messages) is bytes else LARGE)
         try:
             await self._wait_in_queue(send)
@@ -141,6 +142,12 @@ class WaitingSendSide(SendSide):
     def futures(self) -> list[asyncio.Future[None]]:
         """Return what all tasks wait for, to wake them at the end of the connection."""
         return [*self._queue.futures(), *self.waiters]
+
+
+class ObservedWaitingSendSide(ObservedSendSide, WaitingSendSide):
+    """The same for a connection with an observer."""
+
+    __slots__ = ()
 
 
 async def _raise(error: Exception) -> None:

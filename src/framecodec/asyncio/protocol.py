@@ -20,10 +20,14 @@ from typing import Any, NoReturn, TypeVar
 
 from .. import _error_texts, errors
 from .._inbox import Inbox
+from .._observer import Observer
+from .._options import OnInvalid, OnOversize
+from .._peers import name_peer
 from ..codec import DEFAULT_CODEC, Codec, check_codec
+from .observed import ObservedSendSide, conn_of, end_reason, receive_rest
 from .sending import SendSide, encode_all, write_all
 from .time_limits import PeerTimer
-from .transport import is_uvloops
+from .transport import is_uvloops, transport_peer
 
 __all__ = ["FrameProtocol"]
 
@@ -58,7 +62,13 @@ def _wrap_callback(step: str, overridden: _Method) -> _Method:
             if step == "_end":
                 self._end(*arguments)
             raise
-        return None if passed_on is None else overridden(self, *passed_on)
+        if passed_on is None:
+            return None
+        result = overridden(self, *passed_on)
+        if self._received and arguments[0] is not self._sending.transport:  # not called by super()
+            received, self._received = self._received, b""
+            self._receive(received)
+        return result
 
     callback._framecodec_step = step  # type: ignore[attr-defined]
     return callback  # type: ignore[return-value]
@@ -96,6 +106,11 @@ class FrameProtocol(asyncio.BufferedProtocol):
             count.
         idle_timeout: Seconds without a byte between two messages; then the connection ends with an
             `IdleTimeoutError`. Time in which reading is paused does not count.
+        on_oversize: As for `Splitter`.
+        on_invalid: As for `Splitter`.
+        received: Bytes that were read from the connection before: they come first, after
+            `connection_made`.
+        observer: As for `FrameSocket`; its methods get this protocol.
         one_at_a_time: `messages_received` gets one message a call, and `switch` and
             ``transport.set_protocol`` act from the end of that message on.
 
@@ -106,10 +121,13 @@ class FrameProtocol(asyncio.BufferedProtocol):
     __slots__ = (
         "__weakref__",
         "_delivering",
+        "_handler_error",
         "_inbox",
+        "_observer",
         "_one_at_a_time",
         "_peer_timer",
         "_read_size",
+        "_received",
         "_receiving",
         "_receiving_failed",
         "_sending",
@@ -122,6 +140,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
 
     # What subclasses of this package change.
     _send_side: type[SendSide] = SendSide
+    _observed_send_side: type[SendSide] = ObservedSendSide
     _always_receives = True  # a peer's time counts whenever the transport reads
     _keeps_headers = False  # for bytes that are handed over as they travelled
 
@@ -131,6 +150,10 @@ class FrameProtocol(asyncio.BufferedProtocol):
         *,
         message_timeout: float | None = None,
         idle_timeout: float | None = None,
+        on_oversize: OnOversize = "raise",
+        on_invalid: OnInvalid = "raise",
+        received: Any = b"",
+        observer: object = None,
         one_at_a_time: bool = False,
     ) -> None:
         self._inbox = inbox = Inbox(
@@ -138,6 +161,8 @@ class FrameProtocol(asyncio.BufferedProtocol):
             keep_headers=self._keeps_headers,
             message_timeout=message_timeout,
             idle_timeout=idle_timeout,
+            on_oversize=on_oversize,
+            on_invalid=on_invalid,
             one_at_a_time=one_at_a_time,
         )
         self._one_at_a_time = bool(one_at_a_time)
@@ -149,7 +174,13 @@ class FrameProtocol(asyncio.BufferedProtocol):
             else None
         )
         self.codec = codec
-        self._sending = self._send_side(self, codec)
+        self._received = bytes(received)
+        self._handler_error: BaseException | None = None  # for an observer
+        self._observer = Observer.of(observer)
+        side = self._send_side if observer is None else self._observed_send_side
+        self._sending = side(self, codec)
+        if self._observer is not None:
+            inbox.observe(conn_of(self), self._observer)
         self._read_size = _FIRST_READ_SIZE
         self._receiving = False  # bytes were read, and their messages are not delivered yet
         self._delivering = False  # messages_received() is being called
@@ -313,9 +344,12 @@ class FrameProtocol(asyncio.BufferedProtocol):
     def _begin(self, transport: Any) -> tuple[Any]:
         if transport is self._sending.transport:  # super() in an overridden connection_made()
             return (transport,)
+        self._inbox.peer = transport_peer(transport)
         self._sending.begin(transport)
         if self._peer_timer is not None:
             self._peer_timer.start()
+        if self._observer is not None and self._observer.connection_opened is not None:
+            self._observer.connection_opened(conn_of(self))
         return (self._sending.transport,)
 
     def _pause(self) -> tuple[()] | None:
@@ -327,11 +361,14 @@ class FrameProtocol(asyncio.BufferedProtocol):
     def _end(self, exc: BaseException | None) -> tuple[BaseException | None]:
         sending = self._sending
         if not sending.lost:
+            receive_rest(self, exc)
             sending.lost = True
             sending.batch.fast_size = 0
             self._stop_peer_timer()
             if isinstance(exc, OSError):
                 exc.with_traceback(None)  # the transport's frames would keep what they sent
+                name_peer(exc, self._inbox.peer)
+            failure = self._inbox.failure
             try:
                 if sending.error is None and exc is None and not sending.closing:
                     # Over TLS a connection may end without eof_received().
@@ -341,6 +378,8 @@ class FrameProtocol(asyncio.BufferedProtocol):
             sending.end(exc)
             if self._always_receives or sending.closing or not self._inbox.ended:
                 self._inbox.drop_unfinished()
+            if self._observer is not None and self._observer.connection_closed is not None:
+                self._observer.connection_closed(conn_of(self), end_reason(self, failure))
         return (sending.error,)
 
     def _stop_peer_timer(self) -> None:
@@ -350,20 +389,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
 
     def _hand_over(self, protocol: asyncio.BaseProtocol) -> None:
         """Let another protocol continue with the connection; for this one it has ended."""
-        sending = self._sending
-        write_all(sending)
-        unread = self._take_unread()
-        transport = sending.raw_transport
-        transport.set_protocol(protocol)
-        sending.closing = True
-        self._end(None)
-        if unread or isinstance(protocol, FrameProtocol):
-            # Later, because the caller may have to call connection_made(); and before what is read.
-            was_reading = transport.is_reading()
-            transport.pause_reading()
-            asyncio.get_running_loop().call_soon(
-                _continue, protocol, transport, unread, was_reading
-            )
+        _hand_over(self, protocol)
 
     def _take_unread(self) -> bytes:
         """Return the received bytes after the delivered messages; receiving has ended."""
@@ -425,14 +451,14 @@ class FrameProtocol(asyncio.BufferedProtocol):
                 raise
             self._receiving = False
             messages = []
-            self._fail_receiving(error)
+            _fail_receiving(self, error)
             return
         self._receiving = False
         if self._switched is not None:
             self._read(_no_messages, 0)
         elif splitter.error is not None:
             if not self._sending.lost:  # by set_protocol()
-                self._fail_receiving(splitter.error)
+                _fail_receiving(self, splitter.error)
         elif self._peer_timer is not None:
             self._peer_timer.note_arrival()
 
@@ -450,13 +476,13 @@ class FrameProtocol(asyncio.BufferedProtocol):
                 raise
             self._receiving = False
             messages = []
-            self._fail_receiving(error)
+            _fail_receiving(self, error)
             return
         self._receiving = False
         if self._sending.lost or self._sending.closing:
             return
         if self._inbox.splitter.error is not None:
-            self._fail_receiving(self._inbox.splitter.error)
+            _fail_receiving(self, self._inbox.splitter.error)
         elif self._peer_timer is not None:
             self._peer_timer.note_arrival()
 
@@ -497,26 +523,11 @@ class FrameProtocol(asyncio.BufferedProtocol):
                 else:
                     sending.flush()
 
-    def _fail_receiving(self, error: BaseException) -> None:
-        """End receiving; the messages before the error are delivered."""
-        self._receiving_failed = True
-        # The frames that raised would keep what was read.
-        if isinstance(error, errors.FrameError):
-            error.with_traceback(None)
-        else:
-            traceback.clear_frames(error.__traceback__)
-        self._end_receiving(error)
-        ends_program = isinstance(error, (KeyboardInterrupt, SystemExit))
-        if ends_program and is_uvloops(self._sending.raw_transport):  # it would not let it out
-            asyncio.get_running_loop().call_soon(_throw, error)
-        elif ends_program or error is not self._inbox.splitter.error:
-            raise error
-
     def _end_receiving(self, error: BaseException) -> None:
         """Close the connection when the accepted messages are sent."""
         sending = self._sending
         if sending.error is None:
-            sending.error = error
+            sending.error = name_peer(error, self._inbox.peer)
         sending.close()
         if isinstance(error, Exception) and not isinstance(error, errors.FrameError):
             _logger.error("receiving on %r failed", sending.raw_transport, exc_info=error)
@@ -560,6 +571,38 @@ def _continue(
     finally:
         if was_reading and not transport.is_closing():
             transport.resume_reading()
+
+
+def _hand_over(before: FrameProtocol, protocol: asyncio.BaseProtocol) -> None:
+    """Let another protocol continue with the connection; for this one it has ended."""
+    sending = before._sending
+    write_all(sending)
+    unread = before._take_unread()
+    transport = sending.raw_transport
+    transport.set_protocol(protocol)
+    sending.closing = True
+    before._end(None)
+    if unread or isinstance(protocol, FrameProtocol):
+        # Later, because the caller may have to call connection_made(); and before what is read.
+        was_reading = transport.is_reading()
+        transport.pause_reading()
+        asyncio.get_running_loop().call_soon(_continue, protocol, transport, unread, was_reading)
+
+
+def _fail_receiving(protocol: FrameProtocol, error: BaseException) -> None:
+    """End receiving; the messages before the error are delivered."""
+    protocol._receiving_failed = True
+    # The frames that raised would keep what was read.
+    if isinstance(error, errors.FrameError):
+        error.with_traceback(None)
+    else:
+        traceback.clear_frames(error.__traceback__)
+    protocol._end_receiving(error)
+    ends_program = isinstance(error, (KeyboardInterrupt, SystemExit))
+    if ends_program and is_uvloops(protocol._sending.raw_transport):  # it would not let it out
+        asyncio.get_running_loop().call_soon(_throw, error)
+    elif ends_program or error is not protocol._inbox.splitter.error:
+        raise error
 
 
 def _throw(error: BaseException) -> NoReturn:

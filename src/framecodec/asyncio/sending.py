@@ -30,6 +30,7 @@ from .. import _error_texts
 from .._engine import asyncio_fast_path as fast_path
 from .._layout import CUSTOM
 from .._outbox import GATHER_SIZE, Outbox
+from .._peers import name_peer
 from .transport import ProtocolTransport, is_vectored
 
 if TYPE_CHECKING:
@@ -224,8 +225,8 @@ class SendSide:
     def closed_error(self) -> ConnectionError:
         """Return the error of a call that came after the end."""
         if self.closing:
-            return _error_texts.connection_closed()
-        return _error_texts.connection_lost(self.error)
+            return name_peer(_error_texts.connection_closed(), self._protocol._inbox.peer)
+        return name_peer(_error_texts.connection_lost(self.error), self._protocol._inbox.peer)
 
     # --- from the batch to the transport ----------------------------------------------------------
 

@@ -32,12 +32,14 @@ from ..serving.common import (
     is_clients_fault,
 )
 from ..sockets.accept_pause import AcceptPause
+from ..sockets.base import prepare
+from .observed import note_sent
 from .stream import FrameStream, StreamProtocol
 
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["FrameServer", "Handler"]
+__all__ = ["FrameServer", "Handler", "check_handler"]
 
 Handler = Callable[[FrameStream], Awaitable[object]]
 
@@ -48,7 +50,7 @@ _ACCEPTED_AT_ONCE = 16
 _DISCONNECTS = (EOFError, errors.FrameError, ConnectionError, ssl.SSLError)
 
 
-def _check_handler(handler: Handler) -> Handler:
+def check_handler(handler: Handler) -> Handler:
     """Return the handler.
 
     Raises:
@@ -73,7 +75,8 @@ class FrameServer(asyncio.AbstractServer):
         handler: As for `start_server`.
         codec: The shape of the frames.
         max_connections: As for `start_server`.
-        limits: The time limits of each connection, by their names.
+        keepalive: As for `start_server`.
+        options: The options of each connection, by their names.
     """
 
     def __init__(
@@ -81,13 +84,14 @@ class FrameServer(asyncio.AbstractServer):
         handler: Handler,
         codec: Codec,
         max_connections: int | None,
-        limits: dict[str, float | None],
+        keepalive: bool | float | None,
+        options: dict[str, Any],
     ) -> None:
-        self._handler = _check_handler(handler)
+        self._handler = check_handler(handler)
         self._codec = codec
-        self._limits = limits
+        self._keepalive = keepalive
+        self._options = options
         self._max_connections = check_connections(max_connections)
-        self._create_protocol()  # rejects invalid arguments before anything listens
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._listening: Any = None  # asyncio's own server
@@ -302,6 +306,8 @@ class FrameServer(asyncio.AbstractServer):
 
     def take(self, sock: socket.socket, peer: Any) -> None:
         """Serve a connection that was accepted."""
+        with contextlib.suppress(OSError):  # the client is gone already
+            prepare(sock, self._keepalive)
         task = self._loop.create_task(self._open(sock, peer_name(peer, self._address)))
         self._opening.add(task)
         task.add_done_callback(self._forget)
@@ -324,11 +330,11 @@ class FrameServer(asyncio.AbstractServer):
                 log.connection_ended(peer, error)
 
     def _create_protocol(self) -> StreamProtocol:
-        return StreamProtocol(self._codec, self._start_handler, **self._limits)
+        return StreamProtocol(self._codec, self._start_handler, **self._options)
 
     def _start_handler(self, stream: FrameStream) -> None:
         """Start the task of a connection that is open."""
-        one = _Served(stream, peer_name(stream.get_extra_info("peername"), self._address))
+        one = _Served(stream, stream._protocol._inbox.peer or self._name)
         if self._ending:
             one.abort()
             return
@@ -346,6 +352,8 @@ class FrameServer(asyncio.AbstractServer):
                 except Exception as error:
                     reported = error
                     self._report(one, error)
+                    if one.stream._protocol._observer is not None:
+                        one.stream._protocol._handler_error = error
                     raise
                 finally:
                     one.handled = False
@@ -422,6 +430,7 @@ class _Served:
         waiting = self.stream.pending_send
         if waiting <= BACKLOG_LIMIT:
             sending.write(frame)
+            note_sent(self.stream._protocol, len(frame))
             return not sending.dropped
         self.end(_error_texts.broadcast_backlog(waiting, BACKLOG_LIMIT))
         self.abort()

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .. import _error_texts, errors
 from .._engine import asyncio_fast_path as fast_path
 from ..codec import Codec
-from .back_pressure import WaitingSendSide
-from .sending import SendSide
+from .back_pressure import ObservedWaitingSendSide, WaitingSendSide
+from .lingering import linger_on
+from .observed import receive_rest
 from .tls import start_tls
 from .unframed import Batch, UnframingProtocol, detach, for_recv, in_order, recv_bytes, send_bytes
 
@@ -49,11 +50,11 @@ class StreamProtocol(UnframingProtocol):
     Args:
         codec: The shape of the frames.
         on_connection: Called with the stream when the connection is open; or None.
-        message_timeout: As for `open_connection`.
-        idle_timeout: As for `open_connection`.
+        **options: As for `FrameProtocol`.
     """
 
     __slots__ = (
+        "_has_ended",
         "_on_connection",
         "_user_paused",
         "_waiter",
@@ -63,6 +64,7 @@ class StreamProtocol(UnframingProtocol):
     )
 
     _send_side = WaitingSendSide
+    _observed_send_side = ObservedWaitingSendSide
     _always_receives = False  # a peer's time counts while a recv waits
     _keeps_headers = True
     _sending: WaitingSendSide
@@ -71,11 +73,11 @@ class StreamProtocol(UnframingProtocol):
         self,
         codec: Codec,
         on_connection: Callable[[FrameStream], None] | None = None,
-        *,
-        message_timeout: float | None = None,
-        idle_timeout: float | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(codec, message_timeout=message_timeout, idle_timeout=idle_timeout)
+        self.stream = FrameStream(self)
+        """The stream that the user sees."""
+        super().__init__(codec, **options)
         self.batches: deque[Batch] = deque()
         """The messages of each read, what they count in `_held`, and their headers if the splitter
         keeps those."""
@@ -86,11 +88,11 @@ class StreamProtocol(UnframingProtocol):
         self._reading_paused = False  # by the stream, and ...
         self._user_paused = False  # ... by its user
         self._waiter: asyncio.Future[None] | None = None  # of a recv that waits
+        self._has_ended = False  # the peer sends no more
         self._on_connection = on_connection
         self.is_server = on_connection is not None
         """This side accepted the connection."""
-        self.stream = FrameStream(self)
-        """The stream that the user sees."""
+        self.stream._bind(self._sending)
         self.messages = fast_path.MessageIterator(self.stream, self.release_head)
         """The stream's iterator."""
         self.stream._ready = fast_path.ReadyIterator(self.messages)
@@ -99,6 +101,8 @@ class StreamProtocol(UnframingProtocol):
 
     def _begin(self, transport: Any) -> tuple[Any]:
         begun = super()._begin(transport)
+        received, self._received = self._received, b""
+        self._receive(received)
         on_connection, self._on_connection = self._on_connection, None
         if on_connection is not None:
             on_connection(self.stream)
@@ -106,6 +110,8 @@ class StreamProtocol(UnframingProtocol):
 
     def eof_received(self) -> bool:
         """Keep the connection open: the peer may still read."""
+        self._has_ended = True
+        self._sending.waiters.wake()  # an `aclose` that lingers
         return True
 
     def _deliver(self, messages: list[Any]) -> None:
@@ -148,6 +154,7 @@ class StreamProtocol(UnframingProtocol):
     def _end(self, exc: BaseException | None) -> tuple[BaseException | None]:
         inbox = self._inbox
         try:
+            receive_rest(self, exc)
             if exc is not None:
                 inbox.fail(for_recv(exc))
             elif self._sending.closing:
@@ -323,8 +330,10 @@ class FrameStream:
 
     def __init__(self, protocol: StreamProtocol) -> None:
         self._protocol = protocol
-        self._sending = protocol._sending
-        self.send = self._sending.batch.send_and_wait  # type: ignore[method-assign]
+
+    def _bind(self, sending: WaitingSendSide) -> None:
+        self._sending = sending
+        self.send = sending.batch.send_and_wait  # type: ignore[method-assign]
 
     def __reduce__(self) -> NoReturn:
         raise _error_texts.not_copied(self)
@@ -332,8 +341,9 @@ class FrameStream:
     def __repr__(self) -> str:
         sending = self._sending
         state = "closed" if sending.lost else "closing" if sending.closing else "open"
-        peer = self.get_extra_info("peername")
-        return f"<{type(self).__name__} {state} peer={peer!r} codec={self.codec}>"
+        return (
+            f"<{type(self).__name__} {state} peer={self._protocol._inbox.peer} codec={self.codec}>"
+        )
 
     @property
     def codec(self) -> Codec:
@@ -396,7 +406,7 @@ class FrameStream:
         Args:
             messages: As for `send`, in order.
         """
-        return self._sending.call_and_wait(SendSide.put_many, messages)
+        return self._sending.call_and_wait(type(self._sending).put_many, messages)
 
     async def drain(self) -> None:
         """Write the messages of this iteration of the loop; wait until the transport accepts more.
@@ -572,16 +582,25 @@ class FrameStream:
             ssl_handshake_timeout=ssl_handshake_timeout,
         )
 
-    async def aclose(self) -> None:
+    async def aclose(self, linger: float | None = None) -> None:
         """Close the connection when all accepted messages are sent, and wait for that.
+
+        A connection that is closed while bytes of the peer are unread is reset, and the peer can
+        lose the last messages. With `linger` they are safe.
 
         Messages that were read already can still be received. A cancelled `aclose` drops what a
         slow peer has not taken. So does the end of an ``async with`` block that was cancelled or
         has raised a `TimeoutError`.
+
+        Args:
+            linger: Seconds in which, before the close, this side ends its sending and discards
+                what still arrives, until the peer ends, too; None for none. TLS ignores it.
         """
         sending = self._sending
-        sending.close()
         try:
+            if linger:
+                await linger_on(self._protocol, linger)
+            sending.close()
             await sending.wait_until_closed()
         except asyncio.CancelledError:
             if not sending.lost:

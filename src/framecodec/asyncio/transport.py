@@ -8,12 +8,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from .. import _error_texts
+from .._peers import peer_name
 
 if TYPE_CHECKING:
     from .protocol import FrameProtocol
     from .sending import SendSide
 
-__all__ = ["ProtocolTransport", "is_uvloops", "is_vectored"]
+__all__ = ["ProtocolTransport", "is_uvloops", "is_vectored", "transport_peer"]
 
 # asyncio's own transports: whether `writelines` sends without joining, and respects the high-water
 # mark (CVE-2024-12254, fixed in 3.12.9 and 3.13.2).
@@ -127,6 +128,13 @@ class ProtocolTransport(asyncio.Transport):
     def can_write_eof(self) -> bool:
         """Return whether one direction can be ended."""
         return bool(self.raw.can_write_eof())
+
+
+def transport_peer(transport: Any) -> str:
+    """Return the name of a transport's peer; empty if it has none."""
+    peer = transport.get_extra_info("peername")
+    here = None if peer else transport.get_extra_info("sockname")
+    return peer_name(peer, here if isinstance(here, str | bytes) else None)
 
 
 def is_uvloops(transport: Any) -> bool:

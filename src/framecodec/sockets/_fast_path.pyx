@@ -70,6 +70,13 @@ cdef extern from *:
         struct pollfd wanted = {.fd = fd, .events = POLLIN};
         return poll(&wanted, 1, milliseconds);
     }
+    /* On Linux both set the mask of the calling thread. The symbol of pthread_sigmask is as new as
+       glibc 2.32 where the module is built with that: a wheel would need it too. */
+    #ifdef __linux__
+    #define framecodec_sigmask sigprocmask
+    #else
+    #define framecodec_sigmask pthread_sigmask
+    #endif
     typedef sigset_t framecodec_signals;
     static void framecodec_hold(sigset_t *before)
     {
@@ -81,11 +88,11 @@ cdef extern from *:
         sigdelset(&held, SIGILL);
         sigdelset(&held, SIGFPE);
         sigdelset(&held, SIGABRT);
-        pthread_sigmask(SIG_BLOCK, &held, before);
+        framecodec_sigmask(SIG_BLOCK, &held, before);
     }
     static void framecodec_let_go(const sigset_t *before)
     {
-        pthread_sigmask(SIG_SETMASK, before, NULL);
+        framecodec_sigmask(SIG_SETMASK, before, NULL);
     }
     #endif
     """

@@ -34,6 +34,7 @@ from .._states import ReceiveState, SendState, SocketState
 from ..codec import DEFAULT_CODEC, Codec, check_codec
 from . import _fast_path_py, files
 from .base import SocketWrapper, check_timeout, locked_to_close
+from .lingering import linger_on
 from .messages import MessageConnection
 from .receiving import ReceiveSide
 from .sending import SendSide
@@ -224,13 +225,20 @@ class FrameSocket(MessageConnection, SocketWrapper):
         # Not SSLSocket.shutdown: after it, that class would take the peer's TLS for plain bytes.
         socket.socket.shutdown(self._sock, how)
 
-    def close(self) -> None:
+    def close(self, linger: float | None = None) -> None:
         """Close the connection; a thread that waits in it gets a `ConnectionAbortedError`.
 
-        Bytes that an earlier `send` left unsent are dropped.
+        Bytes that an earlier `send` left unsent are dropped. A connection that is closed while
+        bytes of the peer are unread is reset, and the peer can lose the last messages.
+
+        Args:
+            linger: Seconds in which, before the close, this side sends what is unsent, ends its
+                sending and discards what still arrives, until the peer ends, too; None for none.
         """
         if self._state is not SocketState.OPEN:
             return
+        if linger:
+            linger_on(self._receiving, self._sending, linger)
         self._end(SocketState.CLOSED)
         receiving, sending = self._receiving, self._sending
         with locked_to_close(receiving.lock, sending.lock, wake=self._shutdown) as were_free:

@@ -45,6 +45,8 @@ _TRUNC: int = getattr(socket, "MSG_TRUNC", 0)
 _HAS_RECVMSG = hasattr(socket.socket, "recvmsg_into")
 _WSAEMSGSIZE = 10040  # by which Windows, without recvmsg, reports that a datagram was cut short
 
+_SEQPACKET = getattr(socket, "SOCK_SEQPACKET", socket.SOCK_DGRAM)
+
 _PAUSE = 0.001  # seconds
 
 
@@ -59,6 +61,10 @@ _NOTHING = Batch([])
 class DatagramSocket(SocketWrapper):
     """Whole messages over datagrams, UDP or Unix, whose boundaries are the datagrams' own.
 
+    A connected socket of the type SOCK_SEQPACKET is used in the same way, but its peer can end it:
+    then `recv` raises an `EOFError`, and an iteration ends. It cannot carry an empty message,
+    because the kernel reports the end in the same way.
+
     Without a codec a message is a datagram, the empty one included. With a codec a datagram carries
     any number of whole frames: it costs less to send small messages together, and both ends agree
     on the shape with a stream. It is as reliable as its datagrams are: UDP may drop, double and
@@ -70,7 +76,8 @@ class DatagramSocket(SocketWrapper):
     Threads: any number may receive and send at a time; `close` wakes those that wait to receive.
 
     Args:
-        sock: A datagram socket, IPv4, IPv6 or Unix. It is owned from then on.
+        sock: A datagram socket, IPv4, IPv6 or Unix, or one of the type SOCK_SEQPACKET. It is owned
+            from then on.
         codec: The shape of the frames; None: a message is a datagram.
         max_size: The largest datagram that is received, in bytes; a longer one is a
             `TruncatedDatagramError`.
@@ -85,6 +92,7 @@ class DatagramSocket(SocketWrapper):
         "_codec",
         "_current",
         "_flags",
+        "_is_seqpacket",
         "_largest",
         "_lock",
         "_read_ended",
@@ -103,6 +111,7 @@ class DatagramSocket(SocketWrapper):
         self._sock = sock
         self._codec = codec
         self._largest = largest_payload(sock)
+        self._is_seqpacket = sock.type != socket.SOCK_DGRAM
         self._buffer = bytearray(max_size)
         self._received: Any = None  # what the kernel reported of the datagram in the buffer
         self._current: _Datagram = (_NOTHING, None, _NOTHING)
@@ -163,6 +172,11 @@ class DatagramSocket(SocketWrapper):
             data = self._codec.encode(message)
         elif data is None:
             data = view_bytes(message)
+        if self._is_seqpacket and not data:
+            raise ValueError(
+                "an empty message cannot be sent over SOCK_SEQPACKET: the peer would take it for "
+                "the end; use a codec, or a socket of another type"
+            )
         if self._largest is not None and len(data) > self._largest:
             raise _error_texts.datagram_too_large(len(data), self._largest, message)
         return data
@@ -296,8 +310,8 @@ class DatagramSocket(SocketWrapper):
                 message = self.recv()
             except errors.IncompleteFrameError:
                 raise
-            except (ConnectionAbortedError, EOFError):
-                if self.closed or self._read_ended:
+            except (ConnectionAbortedError, EOFError) as error:
+                if self.closed or self._read_ended or isinstance(error, EOFError):
                     return
                 raise
             yield message
@@ -353,9 +367,11 @@ class DatagramSocket(SocketWrapper):
         """Return the content of the received datagram."""
         self._check_open()  # it was woken up, and received nothing
         size, address = self._received[0], self._received[-1]
-        if self._read_ended and not size and not address:
+        if not size and (self._is_seqpacket or (self._read_ended and not address)):
             self._received = None
-            raise _receiving_ended()
+            if self._read_ended:
+                raise _receiving_ended()
+            raise EOFError("the peer closed the connection")
         limit = len(self._buffer)
         failures: tuple[errors.FrameError, ...]
         if _HAS_RECVMSG and self._received[2] & _TRUNC:
@@ -472,7 +488,7 @@ def _check_datagram_socket(sock: Any) -> None:
     kind = getattr(sock, "type", None)
     if not isinstance(sock, socket.socket) or kind is None:
         raise TypeError(f"a datagram socket is required, not {type(sock).__name__!r}")
-    if kind != socket.SOCK_DGRAM:
+    if kind not in (socket.SOCK_DGRAM, _SEQPACKET):
         raise ValueError(
             f"a datagram socket is required, not one of type {kind!r}; FrameSocket is for streams"
         )

@@ -113,10 +113,10 @@ class ReceiveSide:
             idle_timeout=idle_timeout,
             on_oversize=on_oversize,
             on_invalid=on_invalid,
-            observer=observer,
-            conn=conn,
             keep_headers=True,
         )
+        if observer is not None:
+            self.inbox.observe(conn, observer)
         self.inbox.peer = wire.peer
         self.conn, self.observer = conn, observer
         self.on_oversize = on_oversize
