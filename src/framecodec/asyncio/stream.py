@@ -26,7 +26,16 @@ from .back_pressure import ObservedWaitingSendSide, WaitingSendSide
 from .lingering import linger_on
 from .observed import receive_rest
 from .tls import start_tls
-from .unframed import Batch, UnframingProtocol, detach, for_recv, in_order, recv_bytes, send_bytes
+from .unframed import (
+    Batch,
+    UnframingProtocol,
+    detach,
+    for_recv,
+    in_order,
+    recv_bytes,
+    send_bytes,
+    switch,
+)
 
 if TYPE_CHECKING:
     from typing import Self
@@ -517,6 +526,23 @@ class FrameStream:
             data: A contiguous bytes-like object.
         """
         return send_bytes(self._sending, data)
+
+    def switch(self, codec: Codec, /) -> None:
+        """Use another codec from now on, in both directions.
+
+        Messages that were sent before leave in the old framing. What was read and not received is
+        read again with the new codec; an error that it has raised is forgotten.
+
+        Args:
+            codec: The shape of the frames.
+
+        Raises:
+            TypeError: `codec` is not a `Codec`.
+            RuntimeError: A `recv` or a `send` waits, or bytes after the last received message were
+                discarded as an oversized frame.
+            ConnectionError: The connection is closed or lost.
+        """
+        switch(self._protocol, codec)
 
     def detach(self) -> tuple[asyncio.Transport, bytes]:
         """Give up the transport, to be used with another protocol; the stream is closed then.
