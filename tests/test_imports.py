@@ -54,7 +54,7 @@ LAYERS = [
     {
         "_encoder.pyx": "messages to bytes, compiled",
         "_encoder_py.py": "the same in Python",
-        "_header_block.pxd": "header blocks in C",
+        "_block_scan.pxd": "header blocks in C",
         "_numbers.pxd": "what the compiled splitter and encoder share: a layout in C, numbers",
     },
     {

@@ -17,7 +17,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcmp, memset
 
-from ._header_block cimport try_header_block
+from ._block_scan cimport try_header_block
 from ._numbers cimport (
     BCD,
     BER,

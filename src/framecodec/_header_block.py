@@ -1,7 +1,7 @@
 """Read a block of ``Name: value`` lines, the header of LSP, DAP and similar protocols.
 
 Both engines call it. The compiled splitter reads whole blocks with nothing odd in them by itself
-(`_header_block.pxd`) and leaves all others, errors too, to this module.
+(`_block_scan.pxd`) and leaves all others, errors too, to this module.
 
 A line is read once, when its end arrives, so a block that comes byte by byte costs no more than one
 that comes whole. The grammar is that of HTTP header fields without folding

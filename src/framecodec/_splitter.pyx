@@ -53,7 +53,7 @@ from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
-from ._header_block cimport try_header_block
+from ._block_scan cimport try_header_block
 from ._numbers cimport (
     BCD,
     BER,
