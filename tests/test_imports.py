@@ -33,6 +33,8 @@ LAYERS = [
     {"_likely_causes.py": "guesses why a peer's bytes are not the frames that the codec expects"},
     {"_error_texts.py": "the texts of errors that several modules raise"},
     {
+        "_mark_parameters.py": "end marks and escapes, checked",
+        "_plain_parameters.py": "parameters as plain values",
         "_message_start.py": "the start of a message that travels in the header",
         "_choice.py": "several layouts on one stream: a byte of each frame chooses",
         "_choice_constructors.py": "the constructors of codecs that are made of other codecs",
@@ -47,20 +49,27 @@ LAYERS = [
         "asyncio/waiters.py": "futures that tasks wait for: until the peer takes more, or the end",
     },
     {
+        "_mark_texts.py": "the errors about frames that an end mark ends",
         "_custom_header.py": "headers that functions of the user read and build",
         "_header_block.py": "headers that are `Name: value` lines",
         "_parameters.py": "a codec's arguments, checked and turned into a layout",
     },
     {
-        "_encoder.pyx": "messages to bytes, compiled",
-        "_encoder_py.py": "the same in Python",
+        "_constructors.py": "constructors of codecs whose frames an end mark ends",
+        "_marks.pxd": "end marks, escapes and byte stuffing, in C",
+        "_marks_py.py": "the same in Python",
         "_block_scan.pxd": "header blocks in C",
         "_numbers.pxd": "what the compiled splitter and encoder share: a layout in C, numbers",
+    },
+    {
+        "_encoder.pyx": "messages to bytes, compiled",
+        "_encoder_py.py": "the same in Python",
     },
     {
         "_fields_py.py": "the length fields, in Python",
         "_spans_py.py": "the positions of frames in a buffer, in Python",
     },
+    {"_marked_reader_py.py": "the reader of frames that an end mark ends, in Python"},
     {"_chosen_frames_py.py": "the frames of a choice, in Python"},
     {"_frame_reader_py.py": "the parsing part of the splitter, in Python"},
     {"_keeping_reader_py.py": "unread bytes: one message a call, errors, switching, in Python"},
@@ -176,6 +185,8 @@ EXCEPTIONS = {
     ("_engine", "asyncio._fast_path_py"),
     ("_engine", "sockets._fast_path_py"),
     # For annotations only: an object refers to the one that owns it.
+    ("_constructors", "codec"),
+    ("_marked_reader_py", "_frame_reader_py"),
     ("serving._message_steps_py", "serving._messages_loop_py"),
     ("asyncio.back_pressure", "asyncio.protocol"),
     ("asyncio.lingering", "asyncio.stream"),
@@ -271,10 +282,11 @@ def test_the_walk_finds_imports() -> None:
             "_splitter",
             [
                 *("_splitter_py", "_keeping_reader_py", "_frame_reader_py"),
-                *("_chosen_frames_py", "_fields_py", "_spans_py"),
+                *("_fields_py", "_spans_py", "_marked_reader_py", "_marks_py"),
+                "_chosen_frames_py",
             ],
         ),
-        ("_encoder", ["_encoder_py"]),
+        ("_encoder", ["_encoder_py", "_marks_py"]),
     ],
 )
 def test_the_compiled_engine_imports_what_the_python_engine_imports(

@@ -466,7 +466,8 @@ def test_bytes_needed_is_exact_after_the_header(engine: ModuleType, name: str) -
             missing = (unpadded if pos < unpadded else len(frame)) - pos
             assert 1 <= splitter.bytes_needed <= missing
             # The header has its final size as soon as it is complete.
-            if len(splitter.pending_header) < pos:
+            has_length = codec.kind not in ("delimiter", "cobs")
+            if len(splitter.pending_header) < pos and has_length:
                 assert splitter.bytes_needed == missing
             assert splitter.feed(byte) == ([message] if pos + 1 == unpadded else [])
 

@@ -94,6 +94,10 @@ def _make_choice(parameters: dict[str, Any], limit: int) -> tuple[Choice, bytes]
         taken |= values
         if alternative.values is None:
             others = [byte for byte in range(256)]
+        if alternative.layout.marks:
+            raise ValueError(
+                "a codec of delimiter() or cobs() cannot be an alternative of a choice"
+            )
         _check_offset(alternative, offset)
         bytes_of_values = frozenset(byte for byte in range(256) if byte & mask in values)
         own = None

@@ -11,6 +11,7 @@
 """
 
 cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
@@ -18,6 +19,16 @@ from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcmp, memset
 
 from ._block_scan cimport try_header_block
+from ._marks cimport (
+    Marks,
+    comes_back,
+    escape,
+    escaped_size,
+    mark_numbers_of,
+    marks_in,
+    stuff,
+    stuffed_size,
+)
 from ._numbers cimport (
     BCD,
     BER,
@@ -48,11 +59,11 @@ from ._numbers cimport (
     wide_field_for,
 )
 
-from . import _error_texts
+from . import _error_texts, _mark_texts
 from ._bytes_like import view_bytes
 from ._choice import choice_parts
 from ._custom_header import build_header
-from ._header_block import check_message
+from ._header_block import check_block
 from ._layout import Described, layout_of
 from ._message_start import check_start, join_header
 
@@ -100,6 +111,139 @@ cdef bint _forget_bad_key() except -1:
         PyErr_Clear()
         return True
     return -1
+
+
+cdef bint _fits(const Shape* shape, const uint8_t* message) noexcept:
+    """Return whether a message has the constants, and no bits of the length field."""
+    cdef int i
+    for i in range(shape.constant_count):
+        if memcmp(
+            message + shape.constants[i].position,
+            shape.constants[i].data,
+            shape.constants[i].size,
+        ):
+            return False
+    for i in range(shape.kept_size):
+        if message[shape.lead_size + i] & ~shape.kept_bits[i]:
+            return False
+    for i in range(shape.own_count):
+        if message[shape.own[i].position] & shape.own[i].mask:
+            return False
+    return True
+
+
+cdef inline void _write_uint(
+    const Shape* shape, uint8_t* p, const uint8_t* message, uint64_t value
+) noexcept:
+    cdef const WideField* wide = wide_field_for(shape, value)
+    cdef int i
+    if wide == NULL:
+        store(p, value, shape.width, shape.little)
+    else:
+        store(p, wide.key, shape.width, shape.little)
+        store(p + shape.width, value, wide.width, wide.little)
+    for i in range(shape.kept_size):
+        p[shape.kept[i]] |= message[shape.lead_size + i]
+
+
+# --- frames that an end mark ends -----------------------------------------------------------------
+
+cdef Py_ssize_t _measure_marked(
+    const Shape* shape, const Marks* marks, list batch, Py_ssize_t count, Py_ssize_t largest
+) noexcept:
+    """Return the size of all frames, or -1 if a message is not ordinary or is too large."""
+    cdef Py_ssize_t total = 0
+    cdef Py_ssize_t i, frame_size
+    cdef PyObject* message
+    for i in range(count):
+        message = PyList_GET_ITEM(batch, i)
+        if not _is_bytes(message) or _bytes_size(message) > largest:
+            return -1
+        frame_size = _marked_size(shape, marks, bytes_at(message), _bytes_size(message))
+        if not frame_size or total > LARGEST_SIZE - frame_size:
+            return -1
+        total += frame_size
+    return total
+
+
+cdef void _write_all_marked(
+    const Shape* shape, const Marks* marks, uint8_t* p, list batch, Py_ssize_t count
+) noexcept:
+    cdef Py_ssize_t i
+    cdef PyObject* message
+    for i in range(count):
+        message = PyList_GET_ITEM(batch, i)
+        p += _write_marked(shape, marks, p, bytes_at(message), _bytes_size(message))
+
+
+cdef inline Py_ssize_t _marked_size(
+    const Shape* shape, const Marks* marks, const uint8_t* message, Py_ssize_t size
+) noexcept:
+    """Return the size of a frame that an end mark ends, or 0 for the slow path."""
+    cdef Py_ssize_t owned = shape.magic_size + marks.marks[marks.written].size
+    if <uint64_t>size - shape.quick_low > shape.quick_span:
+        return 0
+    if marks.stuffed:
+        return owned + stuffed_size(message, size)
+    if not size and marks.skip_empty:
+        return 0
+    if marks.escape_count:
+        return owned + escaped_size(marks, message, size)
+    return owned + size if comes_back(marks, message, size) else 0
+
+
+cdef inline Py_ssize_t _write_marked(
+    const Shape* shape,
+    const Marks* marks,
+    uint8_t* frame,
+    const uint8_t* message,
+    Py_ssize_t size,
+) noexcept:
+    """Write a frame that was measured; return its size."""
+    cdef uint8_t* p = frame
+    if shape.magic_size:
+        copy(p, shape.magic, shape.magic_size)
+        p += shape.magic_size
+    if marks.stuffed:
+        p = stuff(message, size, p)
+    elif marks.escape_count:
+        p = escape(marks, message, size, p)
+    else:
+        copy(p, message, size)
+        p += size
+    copy(p, marks.marks[marks.written].data, marks.marks[marks.written].size)
+    return p - frame + marks.marks[marks.written].size
+
+
+cdef list _marked_parts(layout, const Marks* marks, data):
+    """Return the parts of the frame of a message of an allowed size."""
+    cdef Py_buffer view
+    if marks.skip_empty and not marks.stuffed and not len(data):
+        raise _mark_texts.message_is_ignored()
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        content = _changed(layout, marks, <const uint8_t*>view.buf, view.len)
+    finally:
+        PyBuffer_Release(&view)
+    if content is not None:
+        data = content
+    return [part for part in (layout.magic, data, layout.marks[0]) if len(part)]
+
+
+cdef bytes _changed(layout, const Marks* marks, const uint8_t* message, Py_ssize_t size):
+    """Return the content of a message that is changed in its frame; None if it is not."""
+    cdef bytes content
+    if marks.stuffed:
+        content = PyBytes_FromStringAndSize(NULL, stuffed_size(message, size))
+        stuff(message, size, <uint8_t*>PyBytes_AS_STRING(content))
+        return content
+    if marks.escape_count:
+        content = PyBytes_FromStringAndSize(NULL, escaped_size(marks, message, size))
+        escape(marks, message, size, <uint8_t*>PyBytes_AS_STRING(content))
+        return content
+    if not comes_back(marks, message, size):
+        raise _mark_texts.message_holds_mark(layout)
+    return None
 
 
 cdef class Encoder
@@ -164,6 +308,19 @@ cdef class _Alternatives:
         return None
 
 
+cdef bint is_block(const Shape* shape, message) except -1:
+    """Return whether a `bytes` message is an ordinary header block and its body."""
+    cdef const uint8_t* data
+    cdef Py_ssize_t size, header_size
+    cdef uint64_t value
+    if not PyBytes_CheckExact(message) or shape.magic_size:
+        return False
+    data = <const uint8_t*>PyBytes_AS_STRING(message)
+    size = PyBytes_GET_SIZE(message)
+    header_size = try_header_block(shape, data, size, &value)
+    return header_size >= 0 and <uint64_t>(size - header_size) == value
+
+
 @cython.final
 cdef class Encoder:
     """Encoder(codec)\n--\n
@@ -182,6 +339,8 @@ cdef class Encoder:
     cdef object _layout
     cdef bytes _numbers
     cdef const Shape* _shape  # in _numbers
+    cdef bytes _mark_numbers
+    cdef const Marks* _marks  # DELIMITER, COBS: in _mark_numbers; else NULL
     cdef dict _special_values
     cdef bint _bytes_are_special  # some special object is bytes-like
     cdef bint _plain  # UINT, no special, and nothing else in the frame but the rest
@@ -192,6 +351,9 @@ cdef class Encoder:
         self._layout = layout = layout_of(codec)
         self._numbers = numbers_of(layout)
         self._shape = shape_in(self._numbers)
+        self._mark_numbers = mark_numbers_of(layout)
+        if self._mark_numbers is not None:
+            self._marks = marks_in(self._mark_numbers)
         self._special_values = layout.special_values
         self._bytes_are_special = layout.bytes_are_special
         self._plain = layout.plain and layout.rest_min == 0 and not layout.adjustment
@@ -239,6 +401,13 @@ cdef class Encoder:
                 frame = PyBytes_FromStringAndSize(NULL, frame_size)
                 self._write_frame(<uint8_t*>PyBytes_AS_STRING(frame), data, size)
                 return frame
+            if self._marks != NULL:
+                frame_size = _marked_size(self._shape, self._marks, data, size)
+                if frame_size:
+                    frame = PyBytes_FromStringAndSize(NULL, frame_size)
+                    p = <uint8_t*>PyBytes_AS_STRING(frame)
+                    _write_marked(self._shape, self._marks, p, data, size)
+                    return frame
         return b"".join(self.frame_parts(message))
 
     def encode_many(self, messages, /):
@@ -272,6 +441,8 @@ cdef class Encoder:
         cdef bytes frames
         if self._plain:
             size = self._measure_plain(batch, count, largest)
+        elif self._marks != NULL:
+            size = _measure_marked(self._shape, self._marks, batch, count, largest)
         elif self._may_choose:
             size = self._alternatives.measure(batch, count, largest)
         else:
@@ -281,6 +452,10 @@ cdef class Encoder:
         frames = PyBytes_FromStringAndSize(NULL, size)
         if self._plain:
             self._write_plain(<uint8_t*>PyBytes_AS_STRING(frames), batch, count)
+        elif self._marks != NULL:
+            _write_all_marked(
+                self._shape, self._marks, <uint8_t*>PyBytes_AS_STRING(frames), batch, count
+            )
         elif self._may_choose:
             self._alternatives.write(<uint8_t*>PyBytes_AS_STRING(frames), batch, count)
         else:
@@ -361,6 +536,11 @@ cdef class Encoder:
                 return [self._layout.magic + self._field(special)]
         data = message if PyBytes_CheckExact(message) else view_bytes(message)
         size = len(data)
+        if self._marks != NULL:
+            self._check_size(size)
+            if size < self._layout.min_message_size:
+                raise _error_texts.message_too_small(size, self._layout.min_message_size)
+            return _marked_parts(self._layout, self._marks, data)
         if self._shape.kind == CUSTOM:
             self._check_size(size)
             if size < self._layout.min_message_size:
@@ -370,8 +550,8 @@ cdef class Encoder:
             self._check_size(size)
             if size < self._layout.min_message_size:
                 raise _error_texts.message_too_small(size, self._layout.min_message_size)
-            if not self._is_block(data):
-                check_message(self._layout, data)
+            if not is_block(self._shape, data):
+                check_block(self._layout, data)
             header, carried = self._layout.magic, 0
         else:
             carried = self._shape.message_lead
@@ -393,18 +573,6 @@ cdef class Encoder:
         if padding:
             parts.append(bytes(padding))
         return parts
-
-    cdef bint _is_block(self, message) except -1:
-        """Return whether a `bytes` message is an ordinary header block and its body."""
-        cdef const uint8_t* data
-        cdef Py_ssize_t size, header_size
-        cdef uint64_t value
-        if not PyBytes_CheckExact(message) or self._shape.magic_size:
-            return False
-        data = <const uint8_t*>PyBytes_AS_STRING(message)
-        size = PyBytes_GET_SIZE(message)
-        header_size = try_header_block(self._shape, data, size, &value)
-        return header_size >= 0 and <uint64_t>(size - header_size) == value
 
     # --- the fast path: one pass that measures, one that writes -----------------------------------
 
@@ -428,7 +596,7 @@ cdef class Encoder:
         ):
             return 0
         if shape.constant_count or shape.kept_size or shape.own_count:
-            if not self._fits(message):
+            if not _fits(shape, message):
                 return 0
         if shape.wide_count or <uint64_t>needed & ~shape.mask:
             if (
@@ -439,25 +607,6 @@ cdef class Encoder:
         size += shape.magic_size + shape.trailer_size - shape.kept_size
         size += self._field_size(<uint64_t>needed)
         return size + padding_of(shape, size)
-
-    cdef bint _fits(self, const uint8_t* message) noexcept:
-        """Return whether a message has the constants, and no bits of the length field."""
-        cdef const Shape* shape = self._shape
-        cdef int i
-        for i in range(shape.constant_count):
-            if memcmp(
-                message + shape.constants[i].position,
-                shape.constants[i].data,
-                shape.constants[i].size,
-            ):
-                return False
-        for i in range(shape.kept_size):
-            if message[shape.lead_size + i] & ~shape.kept_bits[i]:
-                return False
-        for i in range(shape.own_count):
-            if message[shape.own[i].position] & shape.own[i].mask:
-                return False
-        return True
 
     cdef inline Py_ssize_t _field_size(self, uint64_t value) noexcept:
         cdef const Shape* shape = self._shape
@@ -523,7 +672,7 @@ cdef class Encoder:
     ) noexcept:
         cdef const Shape* shape = self._shape
         if shape.kind == UINT:
-            self._write_uint(p, message, value)
+            _write_uint(shape, p, message, value)
         elif shape.kind == VARINT:
             store_varint(p, value)
         elif shape.kind == BER:
@@ -538,20 +687,6 @@ cdef class Encoder:
             store_digits(p, value, field_size - shape.end_size, shape.base)
             if shape.end_size:
                 copy(p + field_size - shape.end_size, shape.end, shape.end_size)
-
-    cdef inline void _write_uint(
-        self, uint8_t* p, const uint8_t* message, uint64_t value
-    ) noexcept:
-        cdef const Shape* shape = self._shape
-        cdef const WideField* wide = wide_field_for(shape, value)
-        cdef int i
-        if wide == NULL:
-            store(p, value, shape.width, shape.little)
-        else:
-            store(p, wide.key, shape.width, shape.little)
-            store(p + shape.width, value, wide.width, wide.little)
-        for i in range(shape.kept_size):
-            p[shape.kept[i]] |= message[shape.lead_size + i]
 
     # --- the slow path ----------------------------------------------------------------------------
 

@@ -18,11 +18,12 @@ from . import _error_texts
 from ._bytes_like import view_bytes
 from ._choice import choice_parts
 from ._custom_header import build_header
-from ._header_block import check_message
+from ._header_block import check_block
 from ._layout import (
     BCD,
     BER,
     CHOICE,
+    COBS,
     CUSTOM,
     DIGITS,
     FIXED,
@@ -34,6 +35,7 @@ from ._layout import (
     Layout,
     layout_of,
 )
+from ._marks_py import check_message, mark_search_of, stuff
 from ._message_start import check_start, join_header
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ class Encoder:
         "_alternatives",
         "_bytes_are_special",
         "_layout",
+        "_mark",
         "_message_max",
         "_pack",
         "_special_values",
@@ -78,6 +81,7 @@ class Encoder:
         self._special_values = layout.special_values
         self._bytes_are_special = layout.bytes_are_special
         self._pack = _packer(layout)
+        self._mark = _only_mark(layout)
 
     def encode(self, message: object, /) -> bytes:
         """Return the frame of a message.
@@ -94,6 +98,14 @@ class Encoder:
         """
         if self._pack is not None and type(message) is bytes and len(message) <= self._message_max:
             return self._pack(len(message)) + message
+        mark = self._mark
+        if (
+            mark is not None
+            and type(message) is bytes
+            and len(message) <= self._message_max
+            and mark not in message
+        ):
+            return message + mark
         return b"".join(self.frame_parts(message))
 
     def encode_many(self, messages: Iterable[object], /) -> bytes:
@@ -117,6 +129,10 @@ class Encoder:
 
     def _encode_batch(self, batch: list[Any], largest: int) -> bytes | None:
         """Return the frames of ordinary messages of the commonest shape, or None."""
+        mark = self._mark
+        if mark is not None and _are_small(batch, min(largest, self._message_max)):
+            frames = mark.join([*batch, b""])
+            return frames if frames.count(mark) == len(batch) else None
         pack = self._pack
         if pack is None or not _are_small(batch, min(largest, self._message_max)):
             return None
@@ -150,6 +166,8 @@ class Encoder:
         data: Any = message if type(message) is bytes else view_bytes(message)
         size = len(data)
         try:
+            if layout.marks:
+                return self._marked_parts(data, size)
             if layout.kind == CUSTOM:
                 self._check_size(size)
                 if size < layout.min_message_size:
@@ -159,7 +177,7 @@ class Encoder:
                 self._check_size(size)
                 if size < layout.min_message_size:
                     raise _error_texts.message_too_small(size, layout.min_message_size)
-                check_message(layout, data)
+                check_block(layout, data)
                 header, carried = layout.magic, 0
             else:
                 carried = layout.message_lead
@@ -186,6 +204,20 @@ class Encoder:
             if padding:
                 parts.append(bytes(padding))
         return parts
+
+    def _marked_parts(self, data: Any, size: int) -> list[Any]:
+        """Return the parts of a frame that an end mark ends."""
+        layout = self._layout
+        self._check_size(size)
+        if size < layout.min_message_size:
+            raise _error_texts.message_too_small(size, layout.min_message_size)
+        check_message(layout, data)
+        search = mark_search_of(layout)
+        if layout.kind == COBS:
+            data = stuff(bytes(data))
+        elif search is not None and layout.escape:
+            data = search.escape(data)
+        return [part for part in (layout.magic, data, layout.marks[0]) if len(part)]
 
     def _special_value(self, message: Hashable) -> int | None:
         try:
@@ -273,6 +305,14 @@ def _packer(layout: Layout) -> Callable[[int], bytes] | None:
     ):
         return None
     return struct.Struct(struct_format(layout)).pack
+
+
+def _only_mark(layout: Layout) -> bytes | None:
+    """Return the mark of the commonest shape without a length: a message and one byte."""
+    search = mark_search_of(layout)
+    if search is None or len(layout.marks) > 1 or len(search.split_at) != 1 or layout.magic:
+        return None
+    return None if layout.skip_empty or layout.min_message_size else layout.marks[0]
 
 
 def _are_small(messages: list[Any], largest: int) -> bool:

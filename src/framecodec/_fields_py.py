@@ -22,7 +22,9 @@ from ._layout import (
     BCD,
     BER,
     CHOICE,
+    COBS,
     CUSTOM,
+    DELIMITER,
     DIGITS,
     FIXED,
     HEADERS,
@@ -143,6 +145,8 @@ _READ_FIELD: dict[int, Reader] = {
     FIXED: _read_fixed,
     HEADERS: _read_nothing,
     CUSTOM: _read_nothing,
+    DELIMITER: _read_nothing,
+    COBS: _read_nothing,
     CHOICE: _read_nothing,  # its alternatives have readers
 }
 

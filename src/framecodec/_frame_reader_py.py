@@ -50,9 +50,10 @@ from ._fields_py import (
     skip_frames,
     unpacker,
 )
-from ._header_block import read_lines
+from ._header_block import read_block
 from ._layout import CHOICE, CUSTOM, HEADERS, Layout
 from ._likely_causes import SAMPLE_SIZE
+from ._marked_reader_py import MarkedState, consume_marked
 from ._spans_py import Spans
 
 __all__ = [
@@ -104,7 +105,7 @@ class Numbers(NamedTuple):
     tag: tuple[Any, ...]  # the names of the alternative
 
 
-class FrameReader:
+class FrameReader(MarkedState):
     """The parsing part of a splitter, without its public interface."""
 
     __slots__ = (
@@ -150,6 +151,7 @@ class FrameReader:
     def __init__(
         self, layout: Layout, raw: bool, skip: bool, stream_offset: int, keep_headers: bool
     ) -> None:
+        super().__init__()
         self._raw = raw
         self._skip = skip
         self._wants_headers = keep_headers and not raw
@@ -200,6 +202,9 @@ class FrameReader:
         ) = numbers
 
     def _consume(self, data: bytes, messages: list[Any]) -> None:
+        if self._layout.marks:
+            consume_marked(self, data, messages)
+            return
         pos = 0
         while pos < len(data):
             if not self._pending:
@@ -579,14 +584,10 @@ def _parse_header(reader: FrameReader, header: bytearray) -> tuple[int, int, byt
     if layout.constants:
         check_lead_constants(layout, header, offset)
     if layout.kind == HEADERS:
-        pos = max(reader._line_pos, len(magic))
-        reader._line_pos, reader._parsed, complete = read_lines(
-            layout, header, pos, reader._parsed, offset, first=pos == len(magic)
+        reader._line_pos, reader._parsed, lead = read_block(
+            layout, header, reader._line_pos, reader._parsed, offset
         )
-        if not complete:
-            return None
-        lead = bytes(header[len(magic) : reader._line_pos]) if layout.keep else b""
-        return reader._line_pos, reader._parsed, lead
+        return None if lead is None else (reader._line_pos, reader._parsed, lead)
     if layout.kind == CUSTOM:
         return read_header(layout, bytes(header), offset) if len(header) > len(magic) else None
 
@@ -623,7 +624,7 @@ def describe_pending(reader: FrameReader) -> _error_texts.PendingFrame:
     sample = [header]
     if reader._phase != IN_HEADER:
         where = "rest" if reader._phase == IN_REST else "trailer"
-        needed = reader._whole_size
+        needed = None if reader._layout.marks else reader._whole_size
         if not reader._skipping and reader._phase != IN_PADDING:
             if reader._raw:  # the message begins with the header
                 sample.clear()
@@ -634,6 +635,10 @@ def describe_pending(reader: FrameReader) -> _error_texts.PendingFrame:
                     left -= len(sample[-1])
                 lead_size = 0
             sample.append(reader._trailer[: reader._trailer_pos])
+    if not reader._skipping:
+        sample.append(reader._tail)
+    if reader._layout.marks and not reader._layout.magic:
+        where = "rest"
     return _error_texts.PendingFrame(
         reader._layout,
         where,

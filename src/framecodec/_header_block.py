@@ -17,7 +17,7 @@ from . import _error_texts
 from ._layout import MAX_VALUE, Layout
 from .errors import InvalidFrameError
 
-__all__ = ["check_message", "read_lines"]
+__all__ = ["check_block", "read_block", "read_lines"]
 
 # Single character classes: no input makes them backtrack.
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -82,7 +82,24 @@ def read_lines(
     return line_pos, length, False
 
 
-def check_message(layout: Layout, message: bytes | memoryview) -> None:
+def read_block(
+    layout: Layout, header: bytes | bytearray, line_pos: int, length: int, stream_offset: int
+) -> tuple[int, int, bytes | None]:
+    """Read the lines that are complete, as `read_lines`; `line_pos` may be 0 at first.
+
+    Returns:
+        As `read_lines`, but last the message's part of the header, None if the block is not whole.
+    """
+    start = len(layout.magic)
+    pos = max(line_pos, start)
+    pos, length, complete = read_lines(
+        layout, header, pos, length, stream_offset, first=pos == start
+    )
+    lead = bytes(header[start:pos]) if layout.keep else b""
+    return pos, length, lead if complete else None
+
+
+def check_block(layout: Layout, message: bytes | memoryview) -> None:
     """Check a message that holds the header block and the body.
 
     Raises:

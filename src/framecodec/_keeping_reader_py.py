@@ -15,6 +15,7 @@ from typing import Any
 from . import _error_texts
 from ._frame_reader_py import IN_HEADER, IN_PADDING, FrameReader, describe_pending, numbers_for
 from ._layout import Layout
+from ._marked_reader_py import STEP, consume_marked, untake_tail
 
 __all__ = ["KeepingReader"]
 
@@ -49,12 +50,18 @@ class KeepingReader(FrameReader):
 
     def _take_one(self, data: bytes | memoryview, messages: list[Any]) -> None:
         """Take a chunk up to the end of its first message, and hold what follows."""
+        tail = self._tail
+        if tail:  # it is read again
+            untake_tail(self, bytearray(tail) + self._held)
         self._held_offset = self._stream_offset + self._pending
         self._held += data
         if len(data):
             self._ended = False
         pos = 0
         while pos < len(self._held) and not messages:
+            if self._layout.marks:
+                pos = self._take_one_marked(pos, messages)
+                continue
             held: Any = self._held  # slices of it are as good as bytes
             pos = self._read_header(held, pos, messages)
             held = self._held  # which _take_surplus() has replaced
@@ -68,6 +75,15 @@ class KeepingReader(FrameReader):
         self._held_offset = offset
         if self._ended and self._pending and not messages:
             raise _error_texts.incomplete_frame(describe_pending(self))
+
+    def _take_one_marked(self, pos: int, messages: list[Any]) -> int:
+        """Do the same for frames that an end mark ends, in steps; return where the step ends."""
+        piece = bytes(self._held[pos : pos + STEP])
+        pos += consume_marked(self, piece, messages, one=True)
+        if pos < len(self._held):
+            pos -= len(self._tail)
+            untake_tail(self, self._held)
+        return pos
 
     def _take_surplus(self, messages: list[Any]) -> None:
         if not self._one_at_a_time:
@@ -112,6 +128,9 @@ class KeepingReader(FrameReader):
                 self._pending = self._line_pos = self._pending_lead = self._trailer_pos = 0
                 self._parsed = -1
                 self._padding = b""
+            self._tail = self._after = b""
+            self._content_size = self._block_left = 0
+            self._zero_due = self._block_begun = False
         except BaseException as error:  # an interruption
             self._error, self._lost = error, True
             raise
@@ -174,4 +193,4 @@ class KeepingReader(FrameReader):
             parts[0] = memoryview(parts[0])[self._pending_lead :]
             parts.insert(0, self._header)
         end = self._trailer[: self._trailer_pos]
-        return b"".join([*parts, end, self._padding, self._not_taken, self._held])
+        return b"".join([*parts, end, self._tail, self._padding, self._not_taken, self._held])

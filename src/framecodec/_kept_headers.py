@@ -12,7 +12,7 @@ from typing import Any
 
 from . import _error_texts
 from ._custom_header import read_header
-from ._layout import CUSTOM, Described, HasLayout, Layout, layout_of
+from ._layout import COBS, CUSTOM, Described, HasLayout, Layout, layout_of
 from .errors import FrameError
 from .splitter import Encoder, Splitter
 
@@ -41,6 +41,8 @@ def frame_as_travelled(codec: HasLayout | Layout, message: Any, header: bytes | 
         return _chosen_frame(codec, layout, message, header)
     if layout.keep:
         return _padded(layout, layout.magic + message + layout.trailer)
+    if layout.escape or layout.kind == COBS:
+        return header  # all of it
     lead_size = layout.message_prefix
     if layout.kind == CUSTOM or layout.specials:
         splitter = Splitter(codec)
@@ -52,6 +54,8 @@ def frame_as_travelled(codec: HasLayout | Layout, message: Any, header: bytes | 
                 raise _error_texts.parse_changed_its_answer(0)
             lead_size = len(message) - rest_size
     rest: bytes = message[lead_size:]
+    if layout.marks:  # the header is the end mark
+        return layout.magic + rest + header
     return _padded(layout, header + rest + layout.trailer)
 
 

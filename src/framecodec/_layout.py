@@ -24,7 +24,9 @@ __all__ = [
     "BCD",
     "BER",
     "CHOICE",
+    "COBS",
     "CUSTOM",
+    "DELIMITER",
     "DIGITS",
     "FIXED",
     "HEADERS",
@@ -43,7 +45,7 @@ __all__ = [
     "not_a_codec",
 ]
 
-# The kinds of length field. The engines have one branch for each.
+# The kinds of frame boundary, most of them a length field. The engines have one branch for each.
 UINT = 0  # binary, fixed width
 DIGITS = 1  # ASCII digits, fixed width
 VARINT = 2  # LEB128
@@ -53,6 +55,8 @@ BER = 5  # X.690 definite length
 FIXED = 6  # no length field: all messages have one size
 HEADERS = 7  # a block of "Name: value" lines
 CUSTOM = 8  # the user's parse() and build()
+DELIMITER = 9  # no length: the message ends at an end mark
+COBS = 10  # no length: byte stuffing, ended by a zero
 CHOICE = 16  # a byte of the frame chooses between several layouts
 
 MAX_VALUE = 2**64 - 1  # the largest value of any length field
@@ -102,6 +106,10 @@ class Layout:
     field_offset: int = 0  # where the length field starts, from the frame's first byte
     # UINT, DIGITS, BCD: exact; VARINT, BER: the longest form; others 0
     field_width: int = 0
+    marks: tuple[bytes, ...] = ()  # DELIMITER, COBS: the end marks; the first one is written
+    # DELIMITER: byte of the message, what travels for it
+    escape: tuple[tuple[int, bytes], ...] = ()
+    skip_empty: bool = False  # DELIMITER, COBS: an empty frame is ignored
     max_header: int = 0  # HEADERS, CUSTOM: the longest header without the magic
     little: bool = False  # UINT: least significant byte first
     signed: bool = False  # UINT: two's complement, negative values are invalid
@@ -164,6 +172,9 @@ class Layout:
     canonical: bool = field(init=False)
     # The same as a C structure (_numbers.pxd), made when the compiled engine first needs it.
     numbers: bytes | None = field(init=False, default=None, repr=False)
+    # DELIMITER: the marks as an engine searches them (_marks.pxd, _marks_py.py), made as late.
+    mark_numbers: bytes | None = field(init=False, default=None, repr=False)
+    mark_search: Any = field(init=False, default=None, repr=False)
     choice_numbers: bytes | None = field(init=False, default=None, repr=False)  # of a CHOICE
 
     def __post_init__(self) -> None:
@@ -286,9 +297,20 @@ class Layout:
         return tuple(pos for pos, byte in enumerate(mask) if byte != 0xFF)
 
     def _is_canonical(self) -> bool:
-        if self.kind in (BER, HEADERS, CUSTOM, CHOICE):
+        if self.kind in (BER, HEADERS, CUSTOM, COBS, CHOICE):
             return self.keep  # a message that has all of its frame
+        if self.kind == DELIMITER:
+            return len(self.marks) == 1 and self._escapes_are_exact()
         return self.base == 10 and not self.leading_zeros and self.wider_strict
+
+    def _escapes_are_exact(self) -> bool:
+        """Return whether a byte that is escaped never travels as itself inside a message."""
+        if not self.escape:
+            return True
+        first = self.escape[0][1][0]
+        keys = {byte for byte, _ in self.escape}
+        ends = {mark[0] for mark in self.marks if len(mark) == 1 or mark[0] == first}
+        return keys == {first} | ends
 
     def _is_extended(self) -> bool:
         more = self.constants or self.unit > 1 or self.align > 1 or self.own_bits

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from ._layout import CUSTOM, DIGITS, HEADERS, TEXT, UINT, VARINT, Layout
+from ._layout import COBS, CUSTOM, DELIMITER, DIGITS, HEADERS, TEXT, UINT, VARINT, Layout
 
 __all__ = ["SAMPLE_SIZE", "likely_cause"]
 
@@ -68,6 +68,8 @@ def likely_cause(data: bytes, layout: Layout | None = None, received: int | None
         cause = _protocol(data)
         if cause:
             return cause
+    if layout.kind in (DELIMITER, COBS):
+        return ""
     if layout.kind == HEADERS:
         return _other_than_text(data)
     if received is not None:
@@ -104,6 +106,8 @@ def _may_be_another_protocol(data: bytes, layout: Layout, waiting: bool) -> bool
     """Return whether the first bytes cannot be a valid frame's magic or lead."""
     if layout.magic and data.startswith(layout.magic):
         return False
+    if layout.kind == DELIMITER and not layout.magic:  # lines of text may look like any other text
+        return _TLS.match(data) is not None
     if layout.kind == CUSTOM:  # a parse() that refuses later bytes has accepted these
         return not waiting and len(data) <= 8
     if _TLS.match(data):

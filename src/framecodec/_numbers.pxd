@@ -30,6 +30,8 @@ cdef enum:
     FIXED = 6
     HEADERS = 7
     CUSTOM = 8
+    DELIMITER = 9
+    COBS = 10
     CHOICE = 16
 
     # As many as a codec can have: see _parameters.py.

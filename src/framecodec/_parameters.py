@@ -6,16 +6,16 @@ import re
 import struct
 import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from types import MappingProxyType
 from typing import Any, Literal, TypedDict
 
-from ._bytes_like import view_bytes
 from ._choice_parameters import choice_layout
 from ._layout import (
     BCD,
     BER,
     CHOICE,
+    COBS,
     CUSTOM,
+    DELIMITER,
     DIGITS,
     FIXED,
     HEADERS,
@@ -27,6 +27,17 @@ from ._layout import (
     VARINT,
     Layout,
     Wide,
+)
+from ._mark_parameters import check_delimiter
+from ._plain_parameters import (
+    LARGEST_CONSTANT,
+    LARGEST_OFFSET,
+    WIDE_FIELD,
+    check_bytes,
+    check_constants,
+    check_int,
+    check_specials,
+    check_wider,
 )
 
 __all__ = [
@@ -41,21 +52,21 @@ __all__ = [
 DEFAULT_MAX_MESSAGE_SIZE = 16 * 1024 * 1024
 
 # Bounds far beyond any protocol. They keep every header small enough to be buffered as a whole.
-_LARGEST_OFFSET = 64 * 1024
-_LARGEST_CONSTANT = 1024
 _LARGEST_DIGITS = 64
 _LARGEST_END = 16
 _LARGEST_HEADER = 1024 * 1024
 _LARGEST_UNIT = 2**32
 _LARGEST_ALIGN = 64 * 1024
-_MOST_CONSTANTS = 16
-_MOST_WIDE_FIELDS = 8
 _MOST_NAMES = 7
 
 # Parameters that only some kinds have. For the others they must have their defaults.
 _NEED_LENGTH = (
     *("length_offset", "length_adjustment", "length_unit", "length_mask", "wider"),
     *("specials", "wider_than_needed"),
+)
+_NEED_LENGTH_AND_END = (
+    *("length_includes", "trailer", "constants", "align"),
+    *_NEED_LENGTH,
 )
 _NEED_BINARY_LENGTH = ("length_mask", "wider", "wider_than_needed")
 
@@ -130,9 +141,9 @@ def _check_names(kind: str, parameters: Mapping[str, Any], allowed: Iterable[str
 def _make_plain(parameters: dict[str, Any]) -> None:
     for name in ("magic", "trailer", "end", "line_end"):
         if name in parameters:
-            parameters[name] = _check_bytes(name, parameters[name])
+            parameters[name] = check_bytes(name, parameters[name])
 
-    _check_int(parameters, "length_adjustment", -LARGEST_SIZE, LARGEST_SIZE)
+    check_int(parameters, "length_adjustment", -LARGEST_SIZE, LARGEST_SIZE)
     if parameters["length_includes"] not in ("rest", "frame"):
         raise ValueError(
             f'length_includes must be "rest" or "frame", not {parameters["length_includes"]!r}'
@@ -145,7 +156,7 @@ def _make_plain(parameters: dict[str, Any]) -> None:
 
     if parameters["length_offset"] is not None:
         magic_size = len(parameters["magic"])
-        offset = _check_int(parameters, "length_offset", 0, _LARGEST_OFFSET)
+        offset = check_int(parameters, "length_offset", 0, LARGEST_OFFSET)
         if offset < magic_size:
             raise ValueError(
                 f"length_offset={offset} is inside the magic of {magic_size} bytes; "
@@ -154,22 +165,22 @@ def _make_plain(parameters: dict[str, Any]) -> None:
         if offset == magic_size:
             parameters["length_offset"] = None
 
-    _check_int(parameters, "length_unit", 1, _LARGEST_UNIT)
-    _check_int(parameters, "align", 1, _LARGEST_ALIGN)
-    least = _check_int(parameters, "min_message_size", 0, None)
+    check_int(parameters, "length_unit", 1, _LARGEST_UNIT)
+    check_int(parameters, "align", 1, _LARGEST_ALIGN)
+    least = check_int(parameters, "min_message_size", 0, None)
     if parameters["max_message_size"] is not None:
-        most = _check_int(parameters, "max_message_size", 0, None)
+        most = check_int(parameters, "max_message_size", 0, None)
         if least > most:
             raise ValueError(f"min_message_size={least} is larger than max_message_size={most}")
 
     if parameters["specials"] is not None:
-        parameters["specials"] = _check_specials(parameters["specials"])
+        parameters["specials"] = check_specials(parameters["specials"])
     if parameters["constants"] is not None:
-        parameters["constants"] = _check_constants(parameters["constants"])
+        parameters["constants"] = check_constants(parameters["constants"])
     if parameters["length_mask"] is not None:
-        _check_int(parameters, "length_mask", 1, MAX_VALUE)
+        check_int(parameters, "length_mask", 1, MAX_VALUE)
     if parameters["wider"] is not None:
-        parameters["wider"] = _check_wider(parameters["wider"])
+        parameters["wider"] = check_wider(parameters["wider"])
     if parameters["wider_than_needed"] not in ("invalid", "accept"):
         raise ValueError(
             'wider_than_needed must be "invalid" or "accept", '
@@ -177,85 +188,8 @@ def _make_plain(parameters: dict[str, Any]) -> None:
         )
 
 
-def _check_bytes(name: str, value: Any) -> bytes:
-    if isinstance(value, int):  # bytes(5) would be five zeros
-        raise TypeError(f"{name} must be bytes, not {value!r}")
-    try:
-        return bytes(view_bytes(value))
-    except TypeError:
-        raise TypeError(f"{name} must be bytes, not {value!r}") from None
-
-
-def _check_int(parameters: dict[str, Any], name: str, low: int, high: int | None) -> int:
-    value = parameters[name]
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an int, not {value!r}")
-    if value < low or (high is not None and value > high):
-        bounds = f"at least {low}" if high is None else f"from {low} to {high}"
-        raise ValueError(f"{name} must be {bounds}, not {value}")
-    parameters[name] = value = int(value)  # not a subclass, which could have any repr
-    return value
-
-
-def _check_specials(specials: object) -> Mapping[int, Hashable] | None:
-    if not isinstance(specials, Mapping):
-        raise TypeError(f"specials must be a mapping, not {specials!r}")
-    values_of: dict[Hashable, int] = {}
-    for key, special in specials.items():
-        if not isinstance(key, int) or isinstance(key, bool):
-            raise TypeError(f"a special field value must be an int, not {key!r}")
-        value = int(key)
-        try:
-            other = values_of.setdefault(special, value)
-        except TypeError:
-            raise TypeError(f"a special object must be hashable, {special!r} is not") from None
-        if other != value:
-            raise ValueError(f"specials: {value} and {other} both mean {special!r}")
-    plain = {value: special for special, value in values_of.items()}
-    return MappingProxyType(plain) if plain else None
-
-
-def _check_constants(constants: object) -> Mapping[int, bytes] | None:
-    if not isinstance(constants, Mapping):
-        raise TypeError(f"constants must be a mapping, not {constants!r}")
-    plain: dict[int, bytes] = {}
-    for key, value in constants.items():
-        offset = _check_int({"a constant's offset": key}, "a constant's offset", 0, _LARGEST_OFFSET)
-        plain[offset] = _check_bytes("a constant", value)
-        if not 1 <= len(plain[offset]) <= _LARGEST_CONSTANT:
-            raise ValueError(
-                f"a constant must have 1 to {_LARGEST_CONSTANT} bytes, not {len(plain[offset])}"
-            )
-    if len(plain) > _MOST_CONSTANTS:
-        raise ValueError(f"constants can have {_MOST_CONSTANTS} items, not {len(plain)}")
-    return MappingProxyType(dict(sorted(plain.items()))) if plain else None
-
-
-_WIDE_FIELD = re.compile(r"u(8|16|24|32|40|48|56|64)(be|le|native)?")
-
-
-def _check_wider(wider: object) -> Mapping[int, str] | None:
-    if not isinstance(wider, Mapping):
-        raise TypeError(f"wider must be a mapping, not {wider!r}")
-    plain: dict[int, str] = {}
-    for key, value in wider.items():
-        if not isinstance(key, int) or isinstance(key, bool):
-            raise TypeError(f"a field value in wider must be an int, not {key!r}")
-        if not isinstance(value, str):
-            raise TypeError(f"a field in wider must be a str, not {value!r}")
-        match = _WIDE_FIELD.fullmatch(value)
-        if not match or (match[2] is None and match[1] != "8"):
-            raise ValueError(
-                f"a field in wider must be u8, u16be, u32le, u64native or similar, not {value!r}"
-            )
-        plain[int(key)] = str(value)
-    if len(plain) > _MOST_WIDE_FIELDS:
-        raise ValueError(f"wider can have {_MOST_WIDE_FIELDS} items, not {len(plain)}")
-    return MappingProxyType(plain) if plain else None
-
-
 def _check_base(parameters: dict[str, Any]) -> int:
-    base = _check_int(parameters, "base", -MAX_VALUE, None)
+    base = check_int(parameters, "base", -MAX_VALUE, None)
     if base not in (10, 16):
         raise ValueError(f"base must be 10 or 16, not {base}")
     return base
@@ -279,7 +213,7 @@ def _check_unused(parameters: Mapping[str, Any], kind: str, names: Iterable[str]
 
 
 def _uint_layout(parameters: dict[str, Any]) -> Layout:
-    width = _check_int(parameters, "width", 1, 8)
+    width = check_int(parameters, "width", 1, 8)
     byteorder = parameters["byteorder"]
     if byteorder not in ("big", "little", "native"):
         raise ValueError(f'byteorder must be "big", "little" or "native", not {byteorder!r}')
@@ -356,7 +290,7 @@ def _wider_layout(parameters: dict[str, Any], mask: int, signed: bool) -> tuple[
             )
         if key in (parameters["specials"] or ()):
             raise ValueError(f"the field value {key} is in wider and in specials; remove one")
-        bits, order = _WIDE_FIELD.fullmatch(field).groups()  # type: ignore[union-attr]
+        bits, order = WIDE_FIELD.fullmatch(field).groups()  # type: ignore[union-attr]
         little = order == "le" or (order == "native" and sys.byteorder == "little")
         fields.append((int(bits) // 8, key, little))
     fields.sort(key=lambda wide: wide[0])
@@ -369,7 +303,7 @@ def _wider_layout(parameters: dict[str, Any], mask: int, signed: bool) -> tuple[
 def _digits_layout(parameters: dict[str, Any]) -> Layout:
     if parameters["base"] == "bcd":
         return _bcd_layout(parameters)
-    width = _check_int(parameters, "width", 1, _LARGEST_DIGITS)
+    width = check_int(parameters, "width", 1, _LARGEST_DIGITS)
     base = _check_base(parameters)
     _check_unused(parameters, "digits", _NEED_BINARY_LENGTH)
     return _fixed_layout(
@@ -384,7 +318,7 @@ def _digits_layout(parameters: dict[str, Any]) -> Layout:
 
 def _bcd_layout(parameters: dict[str, Any]) -> Layout:
     parameters["base"] = "bcd"
-    width = _check_int(parameters, "width", 1, _LARGEST_DIGITS // 2)
+    width = check_int(parameters, "width", 1, _LARGEST_DIGITS // 2)
     _check_unused(parameters, "digits", _NEED_BINARY_LENGTH)
     largest = min(100**width - 1, MAX_VALUE)
     return _fixed_layout(
@@ -402,7 +336,7 @@ def _fixed_layout(parameters: dict[str, Any], *, field_width: int, **more: Any) 
 
 
 def _varint_layout(parameters: dict[str, Any]) -> Layout:
-    max_width = _check_int(parameters, "max_width", 1, 10)
+    max_width = check_int(parameters, "max_width", 1, 10)
     _check_includes_rest(parameters, "varint")
     _check_unused(parameters, "varint", _NEED_BINARY_LENGTH)
     largest = min(2 ** (7 * max_width) - 1, MAX_VALUE)
@@ -416,7 +350,7 @@ def _varint_layout(parameters: dict[str, Any]) -> Layout:
 
 
 def _ber_layout(parameters: dict[str, Any]) -> Layout:
-    max_width = _check_int(parameters, "max_width", 1, 8)
+    max_width = check_int(parameters, "max_width", 1, 8)
     _check_includes_rest(parameters, "ber")
     _check_unused(parameters, "ber", _NEED_BINARY_LENGTH)
     largest = 2 ** (8 * max_width) - 1
@@ -430,7 +364,7 @@ def _ber_layout(parameters: dict[str, Any]) -> Layout:
 
 
 def _size_layout(parameters: dict[str, Any]) -> Layout:
-    size = _check_int(parameters, "size", 1, LARGEST_SIZE)
+    size = check_int(parameters, "size", 1, LARGEST_SIZE)
     _check_includes_rest(parameters, "fixed")
     _check_unused(parameters, "fixed", _NEED_LENGTH)
     least, most = parameters["min_message_size"], parameters["max_message_size"]
@@ -445,7 +379,7 @@ def _text_layout(parameters: dict[str, Any]) -> Layout:
     base = _check_base(parameters)
     if not isinstance(parameters["leading_zeros"], bool):
         raise TypeError(f"leading_zeros must be a bool, not {parameters['leading_zeros']!r}")
-    max_digits = _check_int(parameters, "max_digits", 1, _LARGEST_DIGITS)
+    max_digits = check_int(parameters, "max_digits", 1, _LARGEST_DIGITS)
     _check_unused(parameters, "text", _NEED_BINARY_LENGTH)
     end: bytes = parameters["end"]
     _check_includes_rest(parameters, "text")
@@ -479,7 +413,7 @@ def _headers_layout(parameters: dict[str, Any]) -> Layout:
             "it can contain ASCII letters, digits and !#$%&'*+.^_`|~-"
         )
     names = _check_header_names(parameters)
-    max_header = _check_int(parameters, "max_header", 1, _LARGEST_HEADER)
+    max_header = check_int(parameters, "max_header", 1, _LARGEST_HEADER)
     for flag in ("lenient", "start_line", "keep"):
         if not isinstance(parameters[flag], bool):
             raise TypeError(f"{flag} must be a bool, not {parameters[flag]!r}")
@@ -541,6 +475,17 @@ def _check_header_names(parameters: dict[str, Any]) -> tuple[str, ...]:
     return tuple(plain)
 
 
+def _delimiter_layout(parameters: dict[str, Any]) -> Layout:
+    _check_unused(parameters, "delimiter", _NEED_LENGTH_AND_END)
+    fields = check_delimiter(parameters)
+    return Layout(**_common_layout(parameters), kind=DELIMITER, **fields)
+
+
+def _cobs_layout(parameters: dict[str, Any]) -> Layout:
+    _check_unused(parameters, "cobs", _NEED_LENGTH_AND_END)
+    return Layout(**_common_layout(parameters), kind=COBS, marks=(b"\0",), skip_empty=True)
+
+
 def _custom_layout(parameters: dict[str, Any]) -> Layout:
     for name in ("parse", "build"):
         if not callable(parameters[name]):
@@ -549,7 +494,7 @@ def _custom_layout(parameters: dict[str, Any]) -> Layout:
             raise TypeError(
                 f"{name} must be hashable, because a codec is; {parameters[name]!r} is not"
             )
-    max_header = _check_int(parameters, "max_header", 1, _LARGEST_HEADER)
+    max_header = check_int(parameters, "max_header", 1, _LARGEST_HEADER)
     _check_includes_rest(parameters, "custom")
     _check_unused(parameters, "custom", ("constants", *_NEED_LENGTH))
     return Layout(
@@ -563,8 +508,8 @@ def _custom_layout(parameters: dict[str, Any]) -> Layout:
 
 def _choice_layout(parameters: dict[str, Any]) -> Layout:
     _check_unused(parameters, "choice", sorted({*COMMON_DEFAULTS} - {"max_message_size"}))
-    _check_int(parameters, "offset", 0, _LARGEST_OFFSET)
-    _check_int(parameters, "mask", 1, 0xFF)
+    check_int(parameters, "offset", 0, LARGEST_OFFSET)
+    check_int(parameters, "mask", 1, 0xFF)
     return choice_layout(parameters)
 
 
@@ -598,6 +543,8 @@ _KINDS: dict[str, tuple[tuple[str, ...], Callable[[dict[str, Any]], Layout]]] = 
         ("name", "names", "line_end", "lenient", "start_line", "keep", "max_header"),
         _headers_layout,
     ),
+    "delimiter": (("end", "more_ends", "escape", "skip_empty"), _delimiter_layout),
+    "cobs": ((), _cobs_layout),
     "custom": (("parse", "build", "max_header"), _custom_layout),
     "choice": (("alternatives", "offset", "mask", "keep", "tagged"), _choice_layout),
 }
@@ -609,9 +556,9 @@ KINDS = tuple(_KINDS)
 
 
 def _check_layout(layout: Layout, parameters: Mapping[str, Any]) -> Layout:
-    if len(layout.magic) > _LARGEST_CONSTANT or len(layout.trailer) > _LARGEST_CONSTANT:
+    if len(layout.magic) > LARGEST_CONSTANT or len(layout.trailer) > LARGEST_CONSTANT:
         raise ValueError(
-            f"magic and trailer can have at most {_LARGEST_CONSTANT} bytes each, "
+            f"magic and trailer can have at most {LARGEST_CONSTANT} bytes each, "
             f"not {len(layout.magic)} and {len(layout.trailer)}"
         )
     if layout.kind == CHOICE:

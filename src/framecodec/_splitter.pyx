@@ -51,13 +51,33 @@ from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint64_t
-from libc.string cimport memchr, memcmp, memcpy
+from libc.string cimport memchr, memcmp, memcpy, memset
 
 from ._block_scan cimport try_header_block
+from ._marks cimport (
+    CUT_OFF,
+    ESCAPE,
+    LITERAL,
+    LONGEST_MARK,
+    Marks,
+    Starts,
+    UNKNOWN_ESCAPE,
+    find_end,
+    mark_numbers_of,
+    marks_in,
+    next_start,
+    skip_remainder,
+    token_at,
+    unescape,
+    unstuff,
+    unstuffed_size,
+    wrong_size,
+)
 from ._numbers cimport (
     BCD,
     BER,
     CHOICE,
+    COBS,
     CUSTOM,
     Constant,
     DIGITS,
@@ -86,7 +106,7 @@ from ._numbers cimport (
 import operator
 from collections.abc import Sequence
 
-from . import _error_texts, errors
+from . import _error_texts, _mark_texts, errors
 from ._bytes_like import view_bytes
 from ._choice import choose as choose_in, tagged, wrong_choice
 from ._custom_header import read_header
@@ -129,6 +149,13 @@ cdef enum:
     FIRST_CAPACITY = 4096
     # Added whenever it grows, to grow less often.
     EXTRA_CAPACITY = 65536
+
+    # A message of unknown size is copied out of its first capacity up to this size.
+    SMALL_MESSAGE = 512
+
+    # Bytes of the next chunk that a token is judged with whose first bytes ended the last chunk:
+    # more than any token has.
+    JOINED = 32
 
     # From this size up a message is put on huge pages: the faults of 4 KiB pages would cost more
     # than the copy (7.3 against 5.5 ms for 16 MiB).
@@ -220,6 +247,9 @@ cdef inline int _consume(
 ) except -1:
     cdef const uint8_t* p = data
     cdef const uint8_t* end = data + size
+    if self._marks != NULL:
+        self._consume_marked(data, size, messages, False)
+        return 0
     while p < end:
         if not self._pending:
             if self._plain:
@@ -299,6 +329,8 @@ cdef class Splitter:
     cdef object _layout
     cdef bytes _numbers
     cdef const Shape* _shape  # in _numbers
+    cdef bytes _mark_numbers
+    cdef const Marks* _marks  # DELIMITER, COBS: in _mark_numbers; else NULL
     cdef bint _plain  # UINT, and nothing else in the frame but the rest; not raw, not scanning
     cdef bint _raw
     cdef bint _skip
@@ -333,6 +365,15 @@ cdef class Splitter:
     cdef Py_ssize_t _trailer_pos  # bytes of the trailer that matched
     cdef Py_ssize_t _padding_left  # in the padding: bytes of it that are missing
     cdef bytes _padding  # the padding so far
+
+    # DELIMITER, COBS.
+    cdef Py_ssize_t _content_size  # bytes of the message so far, without escapes
+    cdef uint8_t _tail[LONGEST_MARK]  # the first bytes of a token that the last chunk cut off
+    cdef Py_ssize_t _tail_size
+    cdef int _after  # the last mark, where the rest of a longer one may follow; else -1
+    cdef Py_ssize_t _block_left  # COBS: bytes of the block that are missing
+    cdef bint _block_begun  # COBS: there was a block
+    cdef bint _zero_due  # COBS: a zero is before the next block
 
     cdef uint64_t _skipped_count
     cdef list _headers  # of the messages of the last call that completed some, if they are kept
@@ -386,12 +427,20 @@ cdef class Splitter:
         self._padding = b""
         self._parsed = -1
         self._rest_beyond = 0
+        self._skip_left = 0
         self._not_taken = b""
         self._surplus_bytes = b""
-        self._use_layout(layout, numbers_of(layout), [])
+        self._use_layout(layout, numbers_of(layout), mark_numbers_of(layout), [])
 
-    cdef int _use_layout(self, layout, bytes numbers, list headers) except -1:
+    cdef int _use_layout(
+        self, layout, bytes numbers, bytes mark_numbers, list headers
+    ) except -1:
         """Read frames of this layout from now on. `headers` is a new list; this cannot fail."""
+        self._mark_numbers = mark_numbers
+        self._marks = NULL if mark_numbers is None else marks_in(mark_numbers)
+        self._forget_marked()
+        self._tail_size = 0
+        self._after = -1
         self._layout = layout
         self._numbers = numbers
         self._shape = shape_in(numbers)
@@ -687,12 +736,12 @@ cdef class Splitter:
         try:
             unread = self._not_taken + self._held_bytes() if in_padding else self._unfinished()
             unread = before + unread
-            numbers = numbers_of(layout)
+            numbers, mark_numbers = numbers_of(layout), mark_numbers_of(layout)
             self._withdraw_memory()
         finally:
             self._busy = False
         # Nothing can fail any more.
-        self._use_layout(layout, numbers, headers)
+        self._use_layout(layout, numbers, mark_numbers, headers)
         self._error = None
         self._not_taken = self._surplus_bytes = b""
         self._lost = self._ended = False
@@ -741,6 +790,7 @@ cdef class Splitter:
             self._busy = False
         self._forget()
         self._not_taken = self._surplus_bytes = b""
+        self._tail_size = 0
         self._drop_held(self._held_size)
         self._buffer = self._buffer_view = None
         self._given = NOT_GIVEN
@@ -759,7 +809,9 @@ cdef class Splitter:
         if self._phase != IN_HEADER:
             where = "rest" if self._phase == IN_REST else "trailer"
             needed = self._pending + self._missing()
-            if self._phase != IN_PADDING:
+            if self._marks != NULL:
+                needed = None
+            elif self._phase != IN_PADDING:
                 needed += self._layout.padding(needed)
             if not self._skipping and self._phase != IN_PADDING:
                 if self._message != NULL:
@@ -771,6 +823,10 @@ cdef class Splitter:
                         min(self._filled - lead_size, <Py_ssize_t>SAMPLE_SIZE),
                     )
                 sample += self._layout.trailer[: self._trailer_pos]
+        if self._marks != NULL:
+            where = "rest" if self._phase == IN_REST or not self._shape.magic_size else "header"
+            if not self._skipping:
+                sample += bytes_of(self._tail, self._tail_size)
         return _error_texts.PendingFrame(
             self._layout,
             where,
@@ -790,7 +846,7 @@ cdef class Splitter:
     def bytes_needed(self):
         """Bytes that finish the pending frame: a lower bound, at least 1.
 
-        It is exact once the header is in.
+        It is exact once the header is in, where that declares a size.
         """
         if self._held_size:
             return max(1, self._shape.header_size - self._held_size)
@@ -922,6 +978,10 @@ cdef class Splitter:
         try:
             if size:
                 self._ended = False
+            if self._tail_size:  # it is read again
+                self._hold_first(bytes_of(self._tail, self._tail_size))
+                self._untake(self._tail_size)
+                self._tail_size = 0
             if self._held_size:
                 self._hold(data, size)
                 is_held = True
@@ -967,6 +1027,8 @@ cdef class Splitter:
         """
         cdef const uint8_t* p = data
         cdef const uint8_t* end = data + size
+        if self._marks != NULL:
+            return self._consume_marked(data, size, messages, True)
         while p < end and not messages:
             if self._phase == IN_HEADER:
                 p = self._read_header(data, p, end, messages)
@@ -2156,6 +2218,446 @@ cdef class Splitter:
             self._header_limit = self._root_limit
             self._tag = None
 
+    # --- frames that an end mark ends (_marked_reader_py.py) --------------------------------------
+
+    cdef Py_ssize_t _consume_marked(
+        self, const uint8_t* data, Py_ssize_t size, list messages, bint one
+    ) except -1:
+        """Take a chunk of a stream whose frames an end mark ends.
+
+        With `one`, it stops after the first message. It returns the number of bytes taken.
+        """
+        cdef const uint8_t* p = data
+        cdef const uint8_t* end = data + size
+        while p < end and not (one and messages):
+            if self._tail_size:
+                p = self._join_tail(p, end, messages)
+                continue
+            if self._after >= 0:
+                p = self._ignore_remainder(p, end)
+                continue
+            if not self._pending and not one:
+                if self._marks.stuffed:
+                    p += self._read_stuffed_frames(p, end, messages)
+                else:
+                    p += self._read_marked_frames(p, end, messages)
+                if p == end or self._after >= 0:
+                    continue
+            if self._phase == IN_HEADER:
+                p = self._read_magic(p, end)
+            if self._phase == IN_REST:
+                if self._marks.stuffed:
+                    p = self._read_stuffed(p, end, messages)
+                else:
+                    p = self._read_content(p, end, messages)
+        return p - data
+
+    cdef Py_ssize_t _read_marked_frames(
+        self, const uint8_t* data, const uint8_t* end, list messages
+    ) except -1:
+        """Take whole, ordinary frames; return the number of bytes up to the first other one."""
+        cdef const Marks* marks = self._marks
+        cdef Starts starts
+        cdef const uint8_t* p = data  # of the frame
+        cdef const uint8_t* content
+        cdef const uint8_t* stop
+        cdef Py_ssize_t message_size, mark_size, saved
+        cdef Py_ssize_t magic_size = self._shape.magic_size
+        cdef uint64_t low = self._shape.quick_low
+        cdef uint64_t span = self._shape.quick_span
+        cdef bint skip_empty = marks.skip_empty
+        cdef bint is_plain = not self._raw and self._spans is None and not self._keep_headers
+        cdef int mark = 0
+        cdef bytes message
+        memset(&starts, 0, sizeof(Starts))
+        try:
+            while p < end:
+                if magic_size and (
+                    end - p < magic_size or memcmp(p, self._shape.magic, magic_size)
+                ):
+                    break
+                content = p + magic_size
+                stop = find_end(marks, &starts, content, end, &mark, &saved)
+                if stop == NULL:
+                    break
+                mark_size = marks.marks[mark].size
+                message_size = stop - content - saved
+                if message_size or not skip_empty:
+                    if <uint64_t>message_size - low > span:
+                        break
+                    if is_plain and not saved:
+                        messages.append(message_of(content, message_size))
+                    elif self._spans is not None:
+                        self._add_marked_span(p - data, content - data, stop - data, mark_size)
+                    else:
+                        if self._raw:
+                            message = message_of(p, stop + mark_size - p)
+                        elif not saved:
+                            message = message_of(content, message_size)
+                        else:
+                            message = PyBytes_FromStringAndSize(NULL, message_size)
+                            unescape(
+                                marks,
+                                content,
+                                stop - content,
+                                <uint8_t*>PyBytes_AS_STRING(message),
+                            )
+                        if self._keep_headers:
+                            self._keep_marked(p, stop, end, mark)
+                        messages.append(message)
+                p = stop + mark_size
+                if marks.marks[mark].is_begun:
+                    self._after = mark
+                    p = skip_remainder(marks, p, end, &self._after)
+                    if self._after >= 0:
+                        break
+            return p - data
+        finally:
+            self._stream_offset += p - data
+
+    cdef int _add_marked_span(
+        self, Py_ssize_t frame, Py_ssize_t content, Py_ssize_t stop, Py_ssize_t mark_size
+    ) except -1:
+        cdef int64_t offset = self._stream_offset
+        if self._raw:
+            self._spans.add(offset + frame, offset + stop + mark_size)
+        else:
+            self._spans.add(offset + content, offset + stop)
+        return 0
+
+    cdef int _keep_marked(
+        self, const uint8_t* frame, const uint8_t* stop, const uint8_t* end, int mark
+    ) except -1:
+        """Keep what `encode` would write in another way: the mark, or with escapes all of it."""
+        cdef const uint8_t* start = frame if self._marks.escape_count else stop
+        stop += self._marks.marks[mark].size
+        if self._marks.marks[mark].is_begun:
+            stop = skip_remainder(self._marks, stop, end, &mark)
+        return self._keep_travelled(start, stop - start)
+
+    cdef Py_ssize_t _read_stuffed_frames(
+        self, const uint8_t* data, const uint8_t* end, list messages
+    ) except -1:
+        """Take whole, ordinary frames of byte stuffing."""
+        cdef const uint8_t* p = data  # of the frame
+        cdef const uint8_t* content
+        cdef const uint8_t* stop
+        cdef Py_ssize_t message_size
+        cdef Py_ssize_t magic_size = self._shape.magic_size
+        cdef uint64_t low = self._shape.quick_low
+        cdef uint64_t span = self._shape.quick_span
+        cdef bytes message
+        try:
+            while p < end:
+                if magic_size and (
+                    end - p < magic_size or memcmp(p, self._shape.magic, magic_size)
+                ):
+                    break
+                content = p + magic_size
+                stop = <const uint8_t*>memchr(content, 0, end - content)
+                if stop == NULL:
+                    break
+                message_size = unstuffed_size(content, stop)
+                if message_size < 0:
+                    break
+                if stop > content:
+                    if <uint64_t>message_size - low > span:
+                        break
+                    if self._spans is not None:
+                        self._add_marked_span(p - data, content - data, stop - data, 1)
+                    else:
+                        if self._raw:
+                            message = message_of(p, stop + 1 - p)
+                        else:
+                            message = PyBytes_FromStringAndSize(NULL, message_size)
+                            unstuff(content, stop - content, <uint8_t*>PyBytes_AS_STRING(message))
+                        if self._keep_headers:
+                            self._keep_travelled(p, stop + 1 - p)
+                        messages.append(message)
+                p = stop + 1
+            return p - data
+        finally:
+            self._stream_offset += p - data
+
+    cdef const uint8_t* _join_tail(
+        self, const uint8_t* data, const uint8_t* end, list messages
+    ) except NULL:
+        """Read the tail of the last chunk again, with what follows it; return where that ends."""
+        cdef uint8_t joined[LONGEST_MARK + JOINED]
+        cdef Py_ssize_t taken = min(end - data, <Py_ssize_t>JOINED)
+        cdef Py_ssize_t size = self._tail_size
+        self._surplus_bytes = bytes_of(self._tail, size)
+        copy(joined, self._tail, size)
+        copy(joined + size, data, taken)
+        self._tail_size = 0
+        self._untake(size)
+        self._consume_marked(joined, size + taken, messages, False)
+        if self._tail_size and taken < end - data:  # it is in this chunk: read on from there
+            taken -= self._tail_size
+            self._untake(self._tail_size)
+            self._tail_size = 0
+        self._surplus_bytes = b""
+        return data + taken
+
+    cdef void _untake(self, Py_ssize_t size) noexcept:
+        self._pending -= size
+        if not self._pending:
+            self._phase = IN_HEADER
+
+    cdef int _keep_tail(self, const uint8_t* data, Py_ssize_t size) noexcept:
+        copy(self._tail, data, size)
+        self._tail_size = size
+        self._pending += size
+        return 0
+
+    cdef const uint8_t* _ignore_remainder(self, const uint8_t* data, const uint8_t* end) noexcept:
+        """Pass over the rest of a mark that is longer than the one that was read."""
+        cdef const uint8_t* p = skip_remainder(self._marks, data, end, &self._after)
+        self._stream_offset += p - data
+        if self._after < 0:
+            return p
+        self._keep_tail(p, end - p)
+        return end
+
+    cdef const uint8_t* _read_magic(self, const uint8_t* data, const uint8_t* end) except NULL:
+        cdef Py_ssize_t size = self._shape.magic_size
+        cdef Py_ssize_t taken = min(end - data, size - self._header_size)
+        cdef Py_ssize_t right
+        self._keep_header(data, taken)
+        self._pending += taken
+        right = common_size(self._header, self._header_size, self._shape.magic, size)
+        if right < self._header_size:
+            raise _error_texts.wrong_magic(
+                self._layout.magic, self._stream_offset, self._header_first(right + 1)
+            )
+        if self._header_size == size:
+            self._phase = IN_REST
+        return data + taken
+
+    cdef const uint8_t* _read_content(
+        self, const uint8_t* data, const uint8_t* end, list messages
+    ) except NULL:
+        """Read the content up to its mark, or to the chunk's end; deliver the message."""
+        cdef const Marks* marks = self._marks
+        cdef Starts starts
+        cdef const uint8_t* literal = data
+        cdef const uint8_t* start
+        cdef Py_ssize_t content_size = self._content_size
+        cdef int token = LITERAL
+        cdef int index = 0
+        cdef int after
+        memset(&starts, 0, sizeof(Starts))
+        while True:
+            start = next_start(marks, &starts, literal, end)
+            content_size += start - literal
+            if content_size > self._shape.message_max and not self._skipping:
+                self._refuse_or_skip(data, start - data)
+            if start == end:
+                break
+            token = token_at(marks, start, end - start, &index)
+            if token == LITERAL:
+                content_size += 1
+                literal = start + 1
+            elif token == ESCAPE:
+                content_size += 1
+                literal = start + marks.escapes[index].size
+            else:
+                break
+        self._keep_content(data, start - data)
+        self._content_size = content_size
+        if start == end:
+            return end
+        if token == CUT_OFF:
+            self._keep_tail(start, end - start)
+            return end
+        if token == UNKNOWN_ESCAPE:
+            raise _mark_texts.unknown_escape(
+                self._layout,
+                bytes_of(start, wrong_size(marks, start, end - start)),
+                self._stream_offset,
+                self._header_bytes(),
+                self._seen(NULL, 0),
+            )
+        literal = start + marks.marks[index].size
+        after = -1
+        if marks.marks[index].is_begun:
+            after = index
+            literal = skip_remainder(marks, literal, end, &after)
+        self._end_marked(content_size, index, start, literal - start, after, messages)
+        return literal
+
+    cdef const uint8_t* _read_stuffed(
+        self, const uint8_t* data, const uint8_t* end, list messages
+    ) except NULL:
+        """Do the same for byte stuffing; `_block_left` bytes of the last block are missing."""
+        cdef const uint8_t* zero = <const uint8_t*>memchr(data, 0, end - data)
+        cdef const uint8_t* stop = end if zero == NULL else zero
+        cdef Py_ssize_t size = stop - data
+        cdef Py_ssize_t pos = self._block_left  # of the next code
+        cdef Py_ssize_t content_size = self._content_size + min(pos, size)
+        cdef bint zero_due = self._zero_due
+        cdef bint begun = self._block_begun or size
+        while pos < size:
+            content_size += zero_due + min(<Py_ssize_t>data[pos] - 1, size - pos - 1)
+            zero_due = data[pos] < 255
+            pos += data[pos]
+        if content_size > self._shape.message_max and not self._skipping:
+            self._refuse_or_skip(data, size)
+        self._keep_content(data, size)
+        self._content_size = content_size
+        self._block_left = pos - size
+        self._zero_due = zero_due
+        self._block_begun = begun
+        if zero == NULL:
+            return stop
+        if pos > size:
+            raise _mark_texts.cut_block(
+                pos - size, self._stream_offset, self._header_bytes(), self._seen(NULL, 0)
+            )
+        self._end_marked(content_size if begun else -1, 0, stop, 1, -1, messages)
+        return stop + 1
+
+    cdef int _refuse_or_skip(self, const uint8_t* more, Py_ssize_t size) except -1:
+        """Raise the error about a message above the limit, or begin to discard it."""
+        if not self._skip:
+            raise _mark_texts.content_too_large(
+                self._layout, self._stream_offset, self._header_bytes(), self._seen(more, size)
+            )
+        self._skipping = True
+        Py_XDECREF(self._message)
+        self._message = NULL
+        self._filled = 0
+        return 0
+
+    cdef bytes _seen(self, const uint8_t* more, Py_ssize_t size):
+        """Return the first bytes of the content, for the text of an error."""
+        cdef Py_ssize_t before = self._header_size if self._raw else 0
+        cdef bytes content = b""
+        if self._message != NULL:
+            content = bytes_of(bytes_at(self._message) + before, min(self._filled - before, 64))
+        return content + bytes_of(more, min(size, 64 - PyBytes_GET_SIZE(content)))
+
+    cdef int _keep_content(self, const uint8_t* data, Py_ssize_t size) except -1:
+        """Keep bytes of the content as they travelled, unless they are discarded."""
+        cdef Py_ssize_t begun
+        if size and not self._skipping and self._spans is None:
+            if self._message == NULL:
+                begun = self._header_size if self._raw else 0
+                self._message_size = LARGEST_SIZE
+                self._message_capacity = max(begun + size, <Py_ssize_t>FIRST_CAPACITY)
+                self._message = _new_bytes(NULL, self._message_capacity)
+                copy(bytes_at(self._message), self._header, begun)
+                self._filled = begun
+                self._pending_lead = 0
+            elif self._message_capacity - self._filled < size:
+                self._grow_message(size)
+            memcpy(bytes_at(self._message) + self._filled, data, size)
+            self._filled += size
+        self._pending += size
+        return 0
+
+    cdef int _end_marked(
+        self,
+        Py_ssize_t content_size,
+        int mark,
+        const uint8_t* whole_mark,
+        Py_ssize_t whole_size,
+        int after,
+        list messages,
+    ) except -1:
+        """Make the message and deliver it; the frame ends with this mark.
+
+        Args:
+            content_size: Bytes of the message; negative for a frame that is ignored in any case.
+            mark: The mark that ended the message.
+            whole_mark, whole_size: The same with the rest of a longer one, which followed.
+            after: The whole mark if more of a longer one may follow, else -1.
+            messages: The delivered ones.
+        """
+        cdef const Marks* marks = self._marks
+        cdef Py_ssize_t mark_size = marks.marks[mark].size
+        cdef bint is_ignored = content_size < 0 or (
+            marks.skip_empty and not marks.stuffed and not content_size
+        )
+        if is_ignored:
+            pass
+        elif self._skipping:
+            self._skipped_count += 1
+        elif content_size < self._layout.min_message_size:
+            raise _mark_texts.content_too_small(
+                content_size,
+                self._layout.min_message_size,
+                self._stream_offset,
+                self._header_bytes(),
+                self._seen(NULL, 0),
+            )
+        elif self._spans is not None:
+            self._add_marked_span(0, self._header_size, self._pending, mark_size)
+        else:
+            message = self._made(content_size, mark)
+            if self._keep_headers:
+                self._keep_marked_frame(whole_mark, whole_size)
+            messages.append(message)
+        self._pending += whole_size
+        self._next_frame()
+        self._forget_marked()
+        self._after = after
+        return 0
+
+    cdef void _forget_marked(self) noexcept:
+        self._content_size = self._block_left = 0
+        self._zero_due = self._block_begun = False
+
+    cdef bytes _made(self, Py_ssize_t content_size, int mark):
+        """Return the message of the content that was kept; that stays as it is."""
+        cdef const Marks* marks = self._marks
+        cdef const uint8_t* content = NULL
+        cdef bytes message
+        if self._message == NULL:
+            content = self._header
+            message = b""
+            if self._raw:
+                message = self._header_bytes() + bytes_of(
+                    marks.marks[mark].data, marks.marks[mark].size
+                )
+            return message
+        if self._raw:
+            if self._message_capacity - self._filled < marks.marks[mark].size:
+                self._grow_message(marks.marks[mark].size)
+            memcpy(
+                bytes_at(self._message) + self._filled,
+                marks.marks[mark].data,
+                marks.marks[mark].size,
+            )
+            if self._filled + marks.marks[mark].size != self._message_capacity:
+                self._resize_message(self._filled + marks.marks[mark].size)
+            return <bytes>self._message
+        if self._filled > SMALL_MESSAGE and self._message_capacity > self._filled:
+            self._resize_message(self._filled)
+        content = bytes_at(self._message)
+        if not marks.stuffed and content_size == self._filled:
+            if self._filled <= SMALL_MESSAGE:  # in its place it would keep the first capacity
+                return message_of(content, self._filled)
+            return <bytes>self._message
+        message = PyBytes_FromStringAndSize(NULL, content_size)
+        if marks.stuffed:
+            unstuff(content, self._filled, <uint8_t*>PyBytes_AS_STRING(message))
+        else:
+            unescape(marks, content, self._filled, <uint8_t*>PyBytes_AS_STRING(message))
+        return message
+
+    cdef int _keep_marked_frame(self, const uint8_t* mark, Py_ssize_t size) except -1:
+        """Keep the frame's mark, or with escapes all of it."""
+        if not (self._marks.escape_count or self._marks.stuffed):
+            return self._keep_travelled(mark, size)
+        frame = self._header_bytes()
+        if self._message != NULL:
+            frame += bytes_of(bytes_at(self._message), self._filled)
+        frame += bytes_of(mark, size)
+        return self._keep_travelled(
+            <const uint8_t*>PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame)
+        )
+
     # --- errors -----------------------------------------------------------------------------------
 
     cdef int _fail(
@@ -2212,6 +2714,7 @@ cdef class Splitter:
             header_size
             + message_size
             + self._trailer_pos
+            + self._tail_size
             + PyBytes_GET_SIZE(self._padding)
             + not_taken_size
             + self._held_size,
@@ -2224,6 +2727,8 @@ cdef class Splitter:
         p += header_size + message_size
         memcpy(p, self._shape.trailer, self._trailer_pos)
         p += self._trailer_pos
+        copy(p, self._tail, self._tail_size)
+        p += self._tail_size
         memcpy(p, PyBytes_AS_STRING(self._padding), PyBytes_GET_SIZE(self._padding))
         p += PyBytes_GET_SIZE(self._padding)
         memcpy(p, PyBytes_AS_STRING(self._not_taken), not_taken_size)
@@ -2362,6 +2867,8 @@ def scan(codec, data, *, raw=False):
     layout = layout_of(codec)
     if not raw and (layout.message_lead or (layout.choice and layout.choice.has_lead)):
         raise _error_texts.scan_with_lead()
+    if not raw and (layout.escape or layout.kind == COBS):
+        raise _mark_texts.not_in_one_piece()
     view = view_bytes(data)
     splitter = Splitter(codec, raw=raw)
     splitter._spans = spans = Spans(view)

@@ -12,12 +12,12 @@ import operator
 import threading
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, SupportsIndex, final
 
-from . import _error_texts, errors
+from . import _error_texts, _mark_texts, errors
 from ._bytes_like import view_bytes
 from ._encoder_py import Encoder as Encoder  # this module offers a whole engine
 from ._frame_reader_py import IN_HEADER, IN_PADDING, SLICE_SIZE, describe_pending
 from ._keeping_reader_py import KeepingReader
-from ._layout import Described, HasLayout, layout_of
+from ._layout import COBS, Described, HasLayout, layout_of
 from ._spans_py import Spans
 
 if TYPE_CHECKING:
@@ -370,7 +370,7 @@ class Splitter(KeepingReader):
         self._header, self._piece, self._pieces, self._held = header, piece, pieces, held
         self._phase, self._pending, self._given = IN_HEADER, 0, _NOTHING
         self._layout = self._choice_layout
-        self._not_taken = self._surplus_bytes = b""
+        self._not_taken = self._surplus_bytes = self._tail = b""
         self._buffer = None
         self._detached = True
         self._busy = False
@@ -394,13 +394,13 @@ class Splitter(KeepingReader):
     def bytes_needed(self) -> int:
         """Bytes that finish the pending frame: a lower bound, at least 1.
 
-        It is exact once the header is in.
+        It is exact once the header is in, where that declares a size.
         """
         with self._lock:  # the numbers belong together
             if self._held:
                 return max(1, self._layout.header_size - len(self._held))
             if self._phase != IN_HEADER and self._error is None:
-                missing = self._whole_size - self._pending
+                missing = self._whole_size - self._pending if not self._layout.marks else 1
                 if self._phase != IN_PADDING and not self._raw:
                     missing -= self._padding_size  # the message comes before it
                 # At least 1 also for a finalizer that asks while a message is delivered.
@@ -510,6 +510,8 @@ def scan(codec: HasLayout, data: Buffer, *, raw: bool = False) -> Spans:
     layout = layout_of(codec)
     if not raw and (layout.message_lead or (layout.choice and layout.choice.has_lead)):
         raise _error_texts.scan_with_lead()
+    if not raw and (layout.escape or layout.kind == COBS):
+        raise _mark_texts.not_in_one_piece()
     view = view_bytes(data)
     splitter = Splitter(codec, raw=raw)
     splitter._spans = spans = Spans(view)

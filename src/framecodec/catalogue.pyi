@@ -187,10 +187,8 @@ class Catalogue(Mapping[str, Codec]):
     """telephones of Cisco (SCCP): header version (4), message id (4), data"""
     rtp: Codec
     """RTP and RTCP over a stream; STUN in ICE over TCP"""
-    sip: Codec
-    """over TCP and TLS: a whole request or response; a CR LF between them is a message, too"""
     rtsp: Codec
-    """whole requests and responses; interleaved binary data: channel, data"""
+    """interleaved binary data: channel, data; requests and responses are text"""
     bgp: Codec
     """type, body"""
     bmp: Codec

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack, final
 
 from . import _error_texts, errors
 from ._choice_constructors import ChoiceConstructors
+from ._constructors import MarkedConstructors
 from ._files import read_messages, write_messages
 from ._layout import Layout, not_a_codec
 from ._parameters import (
@@ -30,9 +31,25 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_CODEC", "DEFAULT_MAX_MESSAGE_SIZE", "Codec", "check_codec"]
 
 
+class _Frozen:
+    """An object that only the constructors of its kinds make, and that never changes."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        constructors = ", ".join(f"Codec.{kind}()" for kind in KINDS)
+        raise TypeError(
+            f"Codec() makes no codec; call the constructor of its length field: {constructors}"
+        )
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a codec is frozen; use replace({name}=...) for a changed copy")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a codec is frozen; its {name} cannot be deleted")
+
+
 @final
-class Codec(ChoiceConstructors):
-    """The shape of a length-prefixed frame.
+class Codec(_Frozen, MarkedConstructors, ChoiceConstructors):
+    """The shape of a frame.
 
     A message is its frame without the parts that the codec owns: magic, length field and trailer::
 
@@ -42,7 +59,7 @@ class Codec(ChoiceConstructors):
     So ``decode(encode(m)) == m`` for every shape.
 
     Make one with a constructor: `uint`, `struct`, `digits`, `varint`, `ber`, `text`, `headers`,
-    `fixed`, `choice` or `custom`. All take these keyword parameters, as far as they have a meaning:
+    `fixed`, `delimiter`, `cobs`, `choice`, `custom`. They take these, where they have a meaning:
 
     Args:
         length_offset: Where the length field starts, in bytes from the frame's first byte. The
@@ -84,12 +101,6 @@ class Codec(ChoiceConstructors):
     """The description as plain numbers, for the engines."""
 
     _encoder: Encoder
-
-    def __init__(self, *_: object, **__: object) -> None:
-        constructors = ", ".join(f"Codec.{kind}()" for kind in KINDS)
-        raise TypeError(
-            f"Codec() makes no codec; call the constructor of its length field: {constructors}"
-        )
 
     # --- constructors, one for each kind of length field ------------------------------------------
 
@@ -221,8 +232,7 @@ class Codec(ChoiceConstructors):
             line_end: What ends a line, CR LF or LF.
             lenient: Read lines with either end, and lengths with leading zeros.
             start_line: The first line is no header (HTTP, SIP). Needs `keep`.
-            keep: The message is the whole block, as it travelled, and the body. Without the header
-                the body is empty. `encode` takes such a message and verifies its length.
+            keep: The message is the whole block and the body, which is empty without the header.
             max_header: Bytes of the largest block.
             **common: See `Codec`. `length_offset` must be None and `length_includes` ``"rest"``.
         """
@@ -337,7 +347,7 @@ class Codec(ChoiceConstructors):
         """
         splitter = Splitter(self)
         messages = splitter.feed(frame)
-        if len(messages) == 1 and not splitter.pending:
+        if len(messages) == 1 and not splitter.pending and not _is_longer(self, frame):
             return messages[0]
         raise _not_one_frame(self, frame, splitter, messages)
 
@@ -489,12 +499,6 @@ class Codec(ChoiceConstructors):
         }
         return _unpickle, (self.kind, parameters)
 
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError(f"a codec is frozen; use replace({name}=...) for a changed copy")
-
-    def __delattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"a codec is frozen; its {name} cannot be deleted")
-
 
 def _unpickle(kind: str, parameters: dict[str, Any]) -> Codec:
     return Codec._from_parameters(kind, parameters)
@@ -524,9 +528,32 @@ def _not_one_frame(
     if not frames:  # the padding is not whole
         splitter.feed_eof()
     raw = frames[0]
-    return _error_texts.bytes_after_frame(
-        memoryview(frame).nbytes - len(raw), _header_of(codec, raw)
-    )
+    stop = _first_stop(codec, frame) if codec.layout.marks else len(raw)
+    return _error_texts.bytes_after_frame(memoryview(frame).nbytes - stop, _header_of(codec, raw))
+
+
+def _is_longer(codec: Codec, frame: Buffer) -> bool:
+    """Return whether ignored frames follow the first one."""
+    return codec.layout.skip_empty and _first_stop(codec, frame) < memoryview(frame).nbytes
+
+
+def _first_stop(codec: Codec, data: Buffer) -> int:
+    """Return where the first frame ends that an end mark ends and that is not ignored."""
+    layout, content, stop = codec.layout, bytes(data), 0
+    marks = sorted(layout.marks, key=len, reverse=True)
+    while layout.skip_empty:  # frames before it that are ignored
+        empty = [mark for mark in marks if content.startswith(layout.magic + mark, stop)]
+        if not empty:
+            break
+        stop += len(layout.magic + empty[0])
+    raw = Splitter(codec, raw=True).feed(data)[0]
+    stop += len(raw)
+    for mark in marks:  # the rest of a longer mark
+        for size in range(1, len(mark)):
+            is_begun = mark[:size] in marks and raw.endswith(mark[:size])
+            if is_begun and content.startswith(mark, stop - size):
+                return stop - size + len(mark)
+    return stop
 
 
 DEFAULT_CODEC = Codec.uint(4)
@@ -564,13 +591,17 @@ def _constructor_call(codec: Codec) -> str:
     signature = inspect.signature(getattr(Codec, codec.kind))
     defaults = {parameter.name: parameter.default for parameter in signature.parameters.values()}
     defaults.update(COMMON_DEFAULTS)
-    arguments = []
+    arguments: list[str] = []
     for name, value in codec.parameters.items():
         shown = getattr(value, "__qualname__", None) or repr(value)
         if isinstance(value, Mapping):
             shown = repr(dict(value))
-        if name == "width" or defaults[name] is inspect.Parameter.empty:
+        if name == "more_ends":  # positional, and after `end`, which is then there, too
+            arguments += map(repr, value)
+        elif name == "width" or defaults[name] is inspect.Parameter.empty:
             arguments.append(shown)
+        elif name == "end" and codec.kind == "delimiter":
+            arguments += [shown] if value != defaults[name] or codec.parameters["more_ends"] else []
         elif value != defaults[name]:
             arguments.append(f"{name}={shown}")
     return f"Codec.{codec.kind}({', '.join(arguments)})"

@@ -43,7 +43,8 @@ class MessageTooLargeError(FrameError):
     """A message is larger than the codec allows, or than its length field can hold.
 
     Attributes:
-        size: The message's size, in bytes, as declared by its header or as given to ``encode``.
+        size: The message's size, in bytes, as declared by its header or as given to ``encode``;
+            None where no header declares it.
         limit: The largest allowed size, in bytes; 0 if only the system knows it.
     """
 
@@ -51,7 +52,7 @@ class MessageTooLargeError(FrameError):
         self,
         message: str = "",
         *,
-        size: int = 0,
+        size: int | None = 0,
         limit: int = 0,
         stream_offset: int | None = None,
         header: bytes = b"",

@@ -8,6 +8,7 @@ struct:!I                          Codec.struct
 varint text headers                Codec.varint, Codec.text, Codec.headers
 ber4                               Codec.ber, with its max_width
 fixed16                            Codec.fixed
+delimiter cobs                     Codec.delimiter, Codec.cobs
 postgres                           a name of the catalogue
 """
 
@@ -38,11 +39,11 @@ _UNITS = {"GiB": 1024**3, "MiB": 1024**2, "KiB": 1024}
 _HEADS = (
     *("u8", "u16be", "u16le", "u24be", "u24le", "u32be", "u32le", "u32native", "u64be", "u64le"),
     *("i32be", "i32le", "i32native", "digits4", "hex4", "bcd2", "struct:!I", "varint", "ber4"),
-    *("text", "headers", "fixed16"),
+    *("text", "headers", "fixed16", "delimiter", "cobs"),
 )
 _POSSIBLE_HEADS = (
     "a head is u8, u16be, u24le, u32native, i32be or similar, digits4, hex4, bcd2, struct:!I, "
-    "varint, ber4, text, headers, fixed16, or the name of a format"
+    "varint, ber4, text, headers, fixed16, delimiter, cobs, or the name of a format"
 )
 
 
@@ -63,6 +64,9 @@ def parse_codec(text: str) -> Codec:
     ``headers``              `Codec.headers`; keys ``name``, ``names`` (with ``;`` between them),
                              ``line_end``, ``lenient``, ``start_line``, ``keep`` (yes or no),
                              ``max_header``
+    ``delimiter``            `Codec.delimiter`; keys ``end``, ``more_ends`` (``;`` between them),
+                             ``skip_empty`` (yes or no)
+    ``cobs``                 `Codec.cobs`
     ``kafka``, ``9p``, ...   the format of that name; keys change its parameters
     ======================== ===========================================================
 
@@ -124,7 +128,9 @@ def _read_head(head: str) -> tuple[Callable[..., Codec], tuple[str, ...]]:
     if head in formats:
         codec = formats[head]
         return codec.replace, _allowed_keys(codec.kind)
-    if head in ("varint", "text", "headers"):
+    if head == "delimiter":
+        return _make_delimiter, _allowed_keys(head)
+    if head in ("varint", "text", "headers", "cobs"):
         return getattr(Codec, head), _allowed_keys(head)
     if head.startswith("struct:"):
         return _with(Codec.struct, fmt=_unquote_text(head[len("struct:") :])), _allowed_keys(
@@ -156,6 +162,12 @@ def _read_head(head: str) -> tuple[Callable[..., Codec], tuple[str, ...]]:
         )
     hint = did_you_mean(head, (*_HEADS, *formats))
     raise ValueError(f"unknown head {head!r}{hint or '; ' + _POSSIBLE_HEADS}")
+
+
+def _make_delimiter(
+    end: bytes = b"\n", more_ends: tuple[bytes, ...] = (), **parameters: Any
+) -> Codec:
+    return Codec.delimiter(end, *more_ends, **parameters)
 
 
 def _with(make: Callable[..., Codec], **fixed: Any) -> Callable[..., Codec]:
@@ -215,6 +227,10 @@ def _read_bool(text: str) -> bool:
     if text not in ("yes", "no"):
         raise ValueError(f"{text!r:.40} is neither yes nor no")
     return text == "yes"
+
+
+def _read_ends(text: str) -> tuple[bytes, ...]:
+    return tuple(map(_unquote, text.split(";"))) if text else ()
 
 
 def _read_pairs(text: str, what: str) -> dict[int, str]:
@@ -298,15 +314,15 @@ def _unquote_text(text: str) -> str:
 def format_codec(codec: Codec) -> str:
     """Return the notation of a codec: ``parse_codec(format_codec(codec)) == codec``.
 
-    The notation cannot express functions, nor special objects that are not literals. A codec that
-    has them is written as the name of the format with the same ones and the parameters that differ:
-    ``zmtp,max=1KiB``.
+    The notation cannot express functions, escapes, nor special objects that are not literals. A
+    codec that has them is written as the name of the format with the same ones and the parameters
+    that differ: ``zmtp,max=1KiB``.
 
     Returns:
         The notation; the codec's ``repr`` if there is no notation for it.
     """
     head = _head_of(codec)
-    if head is not None:
+    if head is not None and not codec.parameters.get("escape"):
         text = _write(codec, head, _defaults(codec))
         if text is not None:
             return text
@@ -390,6 +406,10 @@ def _write_wider(wider: Mapping[int, str] | None) -> str:
     return ";".join(f"{key}:{field}" for key, field in (wider or {}).items())
 
 
+def _write_ends(ends: tuple[bytes, ...]) -> str:
+    return ";".join(map(_quote, ends))
+
+
 def _write_constants(constants: Mapping[int, bytes] | None) -> str:
     return ";".join(f"{offset}:{_quote(value)}" for offset, value in (constants or {}).items())
 
@@ -434,6 +454,8 @@ def _write_bool(value: bool) -> str:
 _KEYS: dict[str, tuple[str, Callable[[str], Any], Callable[[Any], str | None]]] = {
     "max_width": ("max_width", _read_int, str),
     "end": ("end", _unquote, _quote),
+    "more_ends": ("more_ends", _read_ends, _write_ends),
+    "skip_empty": ("skip_empty", _read_bool, lambda value: "yes" if value else "no"),
     "base": ("base", _read_int, str),
     "leading_zeros": ("leading_zeros", _read_bool, _write_bool),
     "max_digits": ("max_digits", _read_int, str),
@@ -479,6 +501,8 @@ _ALLOWED_KEYS = {
         *("unit", "align", "min"),
     ),
     "fixed": ("magic", "trailer", "max", "constants", "align", "min"),
+    "delimiter": ("end", "more_ends", "skip_empty", "magic", "max", "min"),
+    "cobs": ("magic", "max", "min"),
     "custom": ("max_header", "magic", "trailer", "max", "align", "min"),
     "choice": ("max",),
 }

@@ -377,6 +377,8 @@ def without_owned(chosen: Chosen, frame: bytes) -> bytes:
 
 def expect(codec: Codec, data: bytes, *, raw: bool = False, skip: bool = False) -> Outcome:
     """The outcome of a stream that ends after `data`."""
+    if codec.kind in ("delimiter", "cobs"):
+        return expect_marked(codec, data, raw=raw, skip=skip)
     outcome, oversized, in_padding = Outcome(), False, False
     while outcome.stream_offset < len(data):
         frame = data[outcome.stream_offset :]
@@ -480,6 +482,146 @@ def expect(codec: Codec, data: bytes, *, raw: bool = False, skip: bool = False) 
     if outcome.decided is not None and outcome.steps:  # it is not looked for any earlier
         outcome.decided = max(outcome.decided, max(step[0] for step in outcome.steps))
     if outcome.error and issubclass(outcome.error, FrameError):
+        outcome.attributes["stream_offset"] = outcome.stream_offset
+    return outcome
+
+
+# --- frames that an end mark ends -----------------------------------------------------------------
+
+
+class Content:
+    """A frame's content, byte by byte: the message, and what decides it."""
+
+    def __init__(self, codec: Codec, frame: bytes, magic_size: int) -> None:
+        self.codec, self.frame = codec, frame
+        self.limit = codec.parameters["max_message_size"]
+        self.pos = self.seen = self.start = magic_size
+        self.message = bytearray()
+        self.stop = magic_size  # of the content
+        self.mark = b""
+        self.oversized_at: int | None = None
+
+    def add(self, data: bytes, pos: int, seen: int) -> None:
+        self.message += data
+        self.pos, self.seen = pos, max(self.seen, seen)
+        too_large = self.limit is not None and len(self.message) > self.limit
+        if too_large and self.oversized_at is None:
+            self.oversized_at = self.seen
+
+    def read_delimited(self) -> None:
+        has = self.codec.parameters
+        marks = sorted((has["end"], *has["more_ends"]), key=len)
+        escape = {value: key for key, value in (has["escape"] or {}).items()}
+        while self.pos < len(self.frame):
+            left = self.frame[self.pos :]
+            for mark in marks:
+                if left.startswith(mark):
+                    self.mark, self.stop = mark, self.pos
+                    self.seen = max(self.seen, self.pos + len(mark))
+                    return
+            for token, byte in escape.items():
+                if left.startswith(token):
+                    self.add(byte, self.pos + len(token), self.pos + len(token))
+                    break
+            else:
+                tokens = [*marks, *escape]
+                if any(token.startswith(left) for token in tokens):
+                    raise Short
+                same = max(len(common(left, token)) for token in tokens)
+                if any(left[0] == token[0] for token in escape):
+                    raise Bad(self.pos + same + 1)
+                self.add(left[:1], self.pos + 1, self.pos + same + 1)
+        raise Short
+
+    def read_stuffed(self) -> None:
+        frame, zero = self.frame, b""
+        while self.pos < len(frame):
+            code = frame[self.pos]
+            if not code:
+                self.mark, self.stop, self.seen = b"\0", self.pos, self.pos + 1
+                return
+            self.add(zero, self.pos + 1, self.pos + 1)
+            for pos in range(self.pos, self.pos + code - 1):
+                if pos >= len(frame):
+                    raise Short
+                if not frame[pos]:
+                    raise Bad(pos + 1)
+                self.add(frame[pos : pos + 1], pos + 1, pos + 1)
+            zero = b"\0" if code < 255 else b""
+        raise Short
+
+
+def common(left: bytes, right: bytes) -> bytes:
+    size = min(len(left), len(right))
+    return left[: next((pos for pos in range(size) if left[pos] != right[pos]), size)]
+
+
+def expect_marked(codec: Codec, data: bytes, *, raw: bool, skip: bool) -> Outcome:
+    """The same for frames that an end mark ends."""
+    has, outcome, mark, oversized = codec.parameters, Outcome(), b"", False
+    marks = sorted((has.get("end", b"\0"), *has.get("more_ends", ())), key=len)
+    magic = has["magic"]
+    while outcome.stream_offset < len(data):
+        frame = data[outcome.stream_offset :]
+        content, oversized = Content(codec, frame, len(magic)), False
+        where, header = "rest" if not magic else "header", b""
+        too_large = False
+        try:
+            more = [m[len(mark) :] for m in marks if mark and m.startswith(mark) and m != mark]
+            found = next((rest for rest in more if frame.startswith(rest)), None)
+            if found is not None:
+                mark += found
+                outcome.stream_offset += len(found)
+                place = outcome.stream_offset
+                outcome.steps.append((place, place, len(outcome.messages)))
+                continue
+            if any(rest.startswith(frame) for rest in more):
+                raise Short
+            header = frame[: len(magic)]
+            match_constant(frame, 0, magic)
+            where = "rest"
+            try:
+                content.read_delimited() if codec.kind == "delimiter" else content.read_stuffed()
+            finally:
+                oversized = content.oversized_at is not None
+                too_large = oversized and not skip
+            message = bytes(content.message)
+            empty = content.stop == content.start if codec.kind == "cobs" else not message
+            ignored = empty and (codec.kind == "cobs" or has["skip_empty"])
+            if not (ignored or oversized) and len(message) < has["min_message_size"]:
+                raise Bad(content.seen)
+        except Bad as bad:
+            if not too_large:
+                outcome.error = InvalidFrameError
+                outcome.attributes = {"header": header[: bad.args[0]]}
+                outcome.decided = outcome.stream_offset + bad.args[0]
+        except Short:
+            outcome.error = IncompleteFrameError
+            outcome.attributes = {
+                "where": where,
+                "received": len(frame),
+                "needed": None,
+                "header": header,
+            }
+        if too_large:
+            outcome.error = MessageTooLargeError
+            outcome.attributes = {"size": None, "limit": content.limit, "header": header}
+            outcome.decided = outcome.stream_offset + (content.oversized_at or 0)
+        if outcome.error is not None:
+            break
+        mark = content.mark
+        if oversized:
+            outcome.skipped += 1
+        elif not ignored:
+            outcome.messages.append(frame[: content.stop + len(mark)] if raw else message)
+        certain = outcome.stream_offset + content.seen
+        outcome.stream_offset += content.stop + len(mark)
+        outcome.steps.append((certain, outcome.stream_offset, len(outcome.messages)))
+        oversized = False
+    outcome.unread = data[outcome.stream_offset :] if not (oversized and skip) else b""
+    if outcome.decided is not None and outcome.steps:
+        outcome.decided = max(outcome.decided, max(step[0] for step in outcome.steps))
+    if outcome.error:
         outcome.attributes["stream_offset"] = outcome.stream_offset
     return outcome
 

@@ -220,6 +220,32 @@ CODECS: dict[str, Codec] = {
     "text, zeros, digits": Codec.text(
         b"; ", base=16, leading_zeros=True, max_digits=4, specials={-1: None}
     ),
+    # end marks
+    "lines": Codec.delimiter(b"\n", b"\r\n", max_message_size=200),
+    "delimiter, magic": Codec.delimiter(b"\x02\r", magic=b"K", max_message_size=20),
+    "delimiter, not empty": Codec.delimiter(b"\0", skip_empty=True, max_message_size=5),
+    "delimiter, smallest": Codec.delimiter(b"a0", min_message_size=2, max_message_size=5),
+    "delimiter, repeated": Codec.delimiter(b"aaba", max_message_size=20),
+    "delimiter, prefixes": Codec.delimiter(b"\n", b"\r", b"\r\n", b"\r\0\1", max_message_size=20),
+    "delimiter, long remainder": Codec.delimiter(b"\1", b"a", b"aAx", b"aAx0", magic=b"M"),
+    "delimiter, waits": Codec.delimiter(b"14", b"01421", max_message_size=5),
+    "delimiter, unlimited": Codec.delimiter(b";;", max_message_size=None),
+    "slip": Codec.delimiter(
+        b"\xff", escape={b"\xff": b"\x7f\1", b"\x7f": b"\x7f\2"}, skip_empty=True
+    ),
+    "escape, doubled": Codec.delimiter(
+        b"\1\2", magic=b"\1\0", escape={b"\1": b"\1\1"}, max_message_size=20
+    ),
+    "escape, mark inside": Codec.delimiter(
+        b"\n", escape={b"\n": b"+\n", b"+": b"++", b"a": b"+ 1"}, max_message_size=5
+    ),
+    "escape, several marks": Codec.delimiter(
+        b"!", b"#x", b"#", escape={b"!": b":0", b"#": b":1", b":": b"::"}, min_message_size=1
+    ),
+    # byte stuffing
+    "cobs": Codec.cobs(max_message_size=300),
+    "cobs, short": Codec.cobs(max_message_size=3),
+    "cobs, magic": Codec.cobs(magic=b"\0M", min_message_size=1, max_message_size=20),
     # choices
     "choice": Codec.choice(
         {1: Codec.uint(1, length_offset=1), b"\2\3": Codec.uint(2, "little", length_offset=1)},

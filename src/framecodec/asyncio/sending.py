@@ -543,6 +543,8 @@ def _fast_size(codec: Codec) -> int:
     may_refuse = layout.specials or layout.lead_size or layout.rest_min or layout.extended
     if layout.kind == CUSTOM or layout.keep or may_refuse:
         return 0
+    if layout.marks:  # a message must not contain them
+        return 0
     return min(GATHER_SIZE, layout.message_max + 1)
 
 

@@ -522,7 +522,8 @@ class OutgoingFile:
             size = available
         elif not 0 <= size <= available:
             raise _file_has_not(size, available)
-        if size < GATHER_SIZE or codec.layout.choice is not None:
+        needs_all = codec.layout.choice is not None or codec.layout.marks
+        if size < GATHER_SIZE or needs_all:
             return bytes(file.read(size))
         # The codec sees the message as a memory map, of which it reads only a few pages.
         aligned = position - position % mmap.ALLOCATIONGRANULARITY
@@ -534,7 +535,12 @@ class OutgoingFile:
     @classmethod
     def _open_readable(cls, file: Any, size: int, codec: Codec) -> OutgoingFile | bytes:
         layout = codec.layout
-        needs_all = layout.build is not None or layout.choice is not None or layout.constants
+        needs_all = (
+            layout.build is not None
+            or layout.choice is not None
+            or layout.constants
+            or layout.marks
+        )
         if size < GATHER_SIZE or needs_all:
             data = bytearray()
             while len(data) < size and (chunk := file.read(size - len(data))):

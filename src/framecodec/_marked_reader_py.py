@@ -1,0 +1,494 @@
+"""The reader of frames that an end mark ends, in Python.
+
+It reads for a `FrameReader` whose layout has marks. `_splitter.pyx` has the same functions, as
+methods, under the same names and in the same order: change both in the same commit.
+
+The phases are those of other frames: the header is the magic, the rest is the content up to the end
+mark. The content is kept as it travelled, and its escapes are removed when the message is made. A
+token that the chunk cuts off is not judged: its bytes are kept apart, in `_tail`, and are read
+again before the next chunk. They are at most as many as the longest token has, less one, so that no
+byte is searched twice for another reason.
+
+After a mark that a longer one begins with, what the longer one has more is ignored if it comes
+next: `_after` is then the mark that was read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import _error_texts, _mark_texts
+from ._fields_py import common_size
+from ._layout import COBS
+from ._marks_py import MarkSearch, mark_search_of, unstuff
+
+if TYPE_CHECKING:
+    from ._frame_reader_py import FrameReader
+
+__all__ = ["STEP", "MarkedState", "consume_marked", "untake_tail"]
+
+IN_HEADER, IN_REST = 0, 1  # as in _frame_reader_py.py
+
+STEP = 2048
+"""With ``one_at_a_time``, this much is read in one step."""
+
+# At most this much of a chunk is split in one step.
+_STEP = 64 * 1024
+
+# Bytes of the next chunk that a token is judged with whose first bytes ended the last chunk: more
+# than any token has.
+_JOINED = 32
+
+# Small pieces of a message are gathered, as in _frame_reader_py.py.
+_PIECE_SIZE = 16 * 1024
+
+
+class MarkedState:
+    """What a reader holds of a pending frame besides what it holds of other frames."""
+
+    __slots__ = (
+        "_after",
+        "_block_begun",
+        "_block_left",
+        "_content_size",
+        "_tail",
+        "_zero_due",
+    )
+
+    def __init__(self) -> None:
+        self._content_size = 0  # bytes of the message so far, without escapes
+        self._tail = b""  # the first bytes of a token that the last chunk cut off
+        self._after = b""  # the last mark, where the rest of a longer one may follow
+        self._block_left = 0  # COBS: bytes of the block that are missing
+        self._block_begun = False  # COBS: there was a block
+        self._zero_due = False  # COBS: a zero is before the next block
+
+
+def consume_marked(
+    reader: FrameReader, data: bytes, messages: list[Any], *, one: bool = False
+) -> int:
+    """Take a chunk, as `FrameReader._consume` does; with `one`, up to the end of the first message.
+
+    It returns the number of bytes taken.
+    """
+    pos = 0
+    search = mark_search_of(reader._layout)
+    while pos < len(data) and not (one and messages):
+        if reader._tail:
+            pos = _join_tail(reader, data, pos, messages)
+            continue
+        if reader._after and search is not None:
+            pos = _ignore_remainder(reader, search, data, pos)
+            continue
+        if not reader._pending and not one:
+            if search is None:
+                pos = _read_stuffed_frames(reader, data, pos, messages)
+            elif search.split_at and not reader._magic and reader._spans is None:
+                pos = _split_frames(reader, search, data, pos, messages)
+            else:
+                pos = _read_marked_frames(reader, search, data, pos, messages)
+            if pos == len(data) or reader._after:
+                continue
+        if reader._phase == IN_HEADER:
+            pos = _read_magic(reader, data, pos)
+        if reader._phase == IN_REST:
+            if search is None:
+                pos = _read_stuffed(reader, data, pos, messages)
+            else:
+                pos = _read_content(reader, search, data, pos, messages)
+    return pos
+
+
+def untake_tail(reader: Any, held: bytearray) -> None:
+    """Let the tail be read again, as a part of these held bytes."""
+    pending = reader._pending - len(reader._tail)
+    phase = reader._phase if pending else IN_HEADER
+    # No call in between.
+    reader._tail, reader._pending, reader._phase, reader._held = b"", pending, phase, held
+
+
+# --- the fast path: frames that are whole in the chunk --------------------------------------------
+
+
+def _split_frames(
+    reader: FrameReader, search: MarkSearch, data: bytes, pos: int, messages: list[Any]
+) -> int:
+    """Take frames of marks that `bytes.split` finds, without a magic; return where it stops."""
+    layout, mark = reader._layout, search.split_at
+    most, least = layout.max_message_size, layout.min_message_size
+    while pos < len(data):
+        block = data if not pos and len(data) <= _STEP else data[pos : pos + _STEP]
+        found = block.split(mark)
+        stop = pos + len(block) - len(found.pop())
+        if not found:
+            break
+        ends = [mark] * len(found)
+        for ending in search.endings:
+            if block.find(ending + mark) < 0:
+                continue
+            size, longer = len(ending), ending + mark
+            for index, content in enumerate(found):
+                if ends[index] is mark and content.endswith(ending):
+                    found[index], ends[index] = content[:-size], longer
+        if len(block) > most or least:
+            sizes = [len(content) for content in found if content or not layout.skip_empty]
+            if sizes and (max(sizes) > most or min(sizes) < least):
+                return _read_marked_frames(reader, search, data, pos, messages)
+        if layout.skip_empty and not all(found):
+            ends = [end for content, end in zip(found, ends, strict=True) if content]
+            found = [*filter(None, found)]
+        if reader._raw:
+            found = [content + end for content, end in zip(found, ends, strict=True)]
+        _commit(reader, messages, found, ends, reader._stream_offset + stop - pos, b"")
+        pos = stop
+    return pos
+
+
+def _read_marked_frames(
+    reader: FrameReader, search: MarkSearch, data: bytes, pos: int, messages: list[Any]
+) -> int:
+    """Take whole, ordinary frames of all other codecs."""
+    layout, first_pos = reader._layout, pos
+    magic, raw, offset = layout.magic, reader._raw, reader._stream_offset - pos
+    most, least, escaped = layout.max_message_size, layout.min_message_size, bool(layout.escape)
+    found: list[bytes] = []
+    ends: list[bytes] = []
+    spans: list[tuple[int, int]] = []
+    after = b""
+    while data.startswith(magic, pos):
+        start = pos + len(magic)
+        end = _find_end(search, data, start)
+        if end is None:
+            break
+        stop, mark = end
+        content = data[start:stop]
+        message = search.unescape(content) if escaped else content
+        if not (layout.skip_empty and not message):
+            if not least <= len(message) <= most:
+                break
+            if reader._spans is not None:
+                frame_stop = stop + len(mark)
+                spans.append((pos, frame_stop) if raw else (start, stop))
+            else:
+                found.append(data[pos : stop + len(mark)] if raw else message)
+        frame_pos, pos, is_new = pos, stop + len(mark), len(ends) < len(found)
+        if search.extensions[mark]:
+            pos, after = _skip_remainder(search, data, pos, mark)
+        if is_new:
+            ends.append(data[frame_pos if escaped else stop : pos])
+        if after:
+            break
+    if reader._spans is not None:
+        for start, stop in spans:
+            reader._spans.add(offset + start, offset + stop)
+    _commit(reader, messages, found, ends, reader._stream_offset + pos - first_pos, after)
+    return pos
+
+
+def _commit(
+    reader: FrameReader,
+    messages: list[Any],
+    found: list[bytes],
+    ends: list[bytes],
+    stream_offset: int,
+    after: bytes,
+) -> None:
+    """Deliver messages. It makes no call: it cannot be interrupted in between."""
+    if reader._headers is not None:
+        headers = reader._headers
+        headers += ends
+    messages += found
+    reader._stream_offset = stream_offset
+    reader._after = after
+
+
+def _find_end(search: MarkSearch, data: bytes, pos: int) -> tuple[int, bytes] | None:
+    """Return where the content ends that begins at `pos`, and its mark; None if nothing is sure."""
+    whole = len(data) - search.longest  # a token that begins up to here is not cut off
+    while True:
+        found = search.find(data, pos)
+        if found is None:
+            return None
+        start, token = found
+        if start > whole and search.find_cut_off(data, max(pos, whole + 1), start) >= 0:
+            return None
+        if token in search.marks:
+            return start, token
+        if token == search.escape_byte:  # cut off, or unknown
+            return None
+        pos = start + len(token)
+
+
+def _skip_remainder(search: MarkSearch, data: bytes, pos: int, mark: bytes) -> tuple[int, bytes]:
+    """Return what follows a mark and the rest of a longer one; and the mark, if more may come."""
+    while True:
+        left = data[pos : pos + search.longest]
+        for more in search.extensions[mark]:
+            if left.startswith(more):
+                pos, mark = pos + len(more), mark + more
+                break
+        else:
+            may_come = any(more.startswith(left) for more in search.extensions[mark])
+            return pos, mark if may_come else b""
+
+
+def _read_stuffed_frames(reader: FrameReader, data: bytes, pos: int, messages: list[Any]) -> int:
+    """Take whole, ordinary frames of byte stuffing."""
+    layout, first_pos = reader._layout, pos
+    magic, raw, offset = layout.magic, reader._raw, reader._stream_offset - pos
+    most, least = layout.max_message_size, layout.min_message_size
+    found: list[bytes] = []
+    frames: list[bytes] = []
+    spans: list[tuple[int, int]] = []
+    while data.startswith(magic, pos):
+        start = pos + len(magic)
+        stop = data.find(b"\0", start)
+        if stop < 0:
+            break
+        message = unstuff(data[start:stop])
+        if message is None:
+            break
+        if stop > start:
+            if not least <= len(message) <= most:
+                break
+            if reader._spans is not None:
+                spans.append((offset + pos, offset + stop + 1))
+            else:
+                frames.append(data[pos : stop + 1])
+                found.append(frames[-1] if raw else message)
+        pos = stop + 1
+    for start, stop in spans:
+        reader._spans.add(start, stop)  # type: ignore[union-attr]
+    _commit(reader, messages, found, frames, reader._stream_offset + pos - first_pos, b"")
+    return pos
+
+
+# --- the slow path: one frame, part by part -------------------------------------------------------
+
+
+def _join_tail(reader: FrameReader, data: bytes, pos: int, messages: list[Any]) -> int:
+    """Read the tail of the last chunk again, with what follows it; return where that ends."""
+    tail = reader._tail
+    taken = min(len(data) - pos, _JOINED)
+    joined = tail + data[pos : pos + taken]
+    pending = reader._pending - len(tail)
+    reader._surplus_bytes, reader._pending, reader._tail = tail, pending, b""
+    if not pending:
+        reader._phase = IN_HEADER
+    consume_marked(reader, joined, messages)
+    left = len(reader._tail)
+    if left and taken < len(data) - pos:  # it is in this chunk: read on from there
+        taken -= left
+        pending = reader._pending - left
+        reader._pending, reader._tail = pending, b""
+        if not pending:
+            reader._phase = IN_HEADER
+    reader._surplus_bytes = b""
+    return pos + taken
+
+
+def _ignore_remainder(reader: FrameReader, search: MarkSearch, data: bytes, pos: int) -> int:
+    """Pass over the rest of a mark that is longer than the one that was read."""
+    stop, after = _skip_remainder(search, data, pos, reader._after)
+    offset = reader._stream_offset + stop - pos
+    tail = data[stop:] if after else b""
+    reader._stream_offset, reader._pending, reader._tail = offset, len(tail), tail
+    reader._after = after
+    return len(data) if after else stop
+
+
+def _read_magic(reader: FrameReader, data: bytes, pos: int) -> int:
+    magic, header = reader._magic, reader._header
+    piece = data[pos : pos + len(magic) - len(header)]
+    right = common_size(piece, magic[len(header) :])
+    pending = reader._pending + len(piece)
+    header += piece
+    reader._pending = pending
+    if right < len(piece):
+        seen = bytes(header[: len(header) - len(piece) + right + 1])
+        raise _error_texts.wrong_magic(magic, reader._stream_offset, seen)
+    if len(header) == len(magic):
+        if reader._raw:
+            reader._piece += header
+        reader._phase = IN_REST
+    return pos + len(piece)
+
+
+def _read_content(
+    reader: FrameReader, search: MarkSearch, data: bytes, pos: int, messages: list[Any]
+) -> int:
+    """Read the content up to its mark, or to the chunk's end; deliver the message."""
+    whole = len(data) - search.longest
+    content_size, literal = reader._content_size, pos
+    while True:
+        start, token = search.find(data, literal) or (len(data), b"")
+        if start > whole:
+            # A token that is cut off may begin before, or here where only the escape byte is found.
+            high = start + 1 if token == search.escape_byte else start
+            cut_off = search.find_cut_off(data, max(literal, whole + 1), high)
+            if cut_off >= 0:
+                start, token = cut_off, b""
+        content_size += start - literal
+        if content_size > reader._layout.max_message_size and not reader._skipping:
+            _refuse_or_skip(reader, data[pos:])
+        if not token or token in search.marks:
+            break
+        if token == search.escape_byte:
+            _keep(reader, data[pos:start])
+            wrong = search.wrong_escape(data, start)
+            raise _mark_texts.unknown_escape(
+                reader._layout, wrong, reader._stream_offset, *_seen(reader)
+            )
+        content_size += 1
+        literal = start + len(token)
+    tail = b"" if token else data[start:]
+    _keep(reader, data[pos:start])
+    reader._content_size = content_size
+    if not token:
+        pending = reader._pending + len(tail)
+        reader._tail, reader._pending = tail, pending
+        return len(data)
+    stop, after = start + len(token), b""
+    if search.extensions[token]:
+        stop, after = _skip_remainder(search, data, stop, token)
+    _end_marked(reader, content_size, token, data[start:stop], after, messages)
+    return stop
+
+
+def _read_stuffed(reader: FrameReader, data: bytes, pos: int, messages: list[Any]) -> int:
+    """Do the same for byte stuffing; `_block_left` bytes of the last block are missing."""
+    found = data.find(b"\0", pos)
+    stop = len(data) if found < 0 else found
+    code_pos = pos + reader._block_left
+    content_size = reader._content_size + min(code_pos, stop) - pos
+    zero_due, begun = reader._zero_due, reader._block_begun or stop > pos
+    while code_pos < stop:
+        content_size += zero_due
+        zero_due = data[code_pos] < 255
+        next_pos = code_pos + data[code_pos]
+        content_size += min(next_pos, stop) - code_pos - 1
+        code_pos = next_pos
+    if content_size > reader._layout.max_message_size and not reader._skipping:
+        _refuse_or_skip(reader, data[pos:stop])
+    left = code_pos - stop
+    _keep(reader, data[pos:stop])
+    reader._content_size, reader._block_left = content_size, left
+    reader._zero_due, reader._block_begun = zero_due, begun
+    if found < 0:
+        return stop
+    if left:
+        raise _mark_texts.cut_block(left, reader._stream_offset, *_seen(reader))
+    _end_marked(reader, content_size if begun else -1, b"\0", b"\0", b"", messages)
+    return stop + 1
+
+
+def _refuse_or_skip(reader: FrameReader, more: bytes) -> None:
+    """Raise the error about a message above the limit, or begin to discard it."""
+    if not reader._skip:
+        raise _mark_texts.content_too_large(
+            reader._layout, reader._stream_offset, *_seen(reader, more)
+        )
+    gathered = bytearray()
+    pieces: list[bytes] = []
+    reader._skipping, reader._piece, reader._pieces = True, gathered, pieces
+
+
+def _seen(reader: FrameReader, more: bytes = b"") -> tuple[bytes, bytes]:
+    """Return the magic and the first bytes of the content, for the text of an error."""
+    header = bytes(reader._header)
+    before = len(header) if reader._raw else 0
+    size, begun = before + 64, bytearray()
+    for piece in (*reader._pieces, bytes(reader._piece[:size]), more):
+        begun += piece[: size - len(begun)]
+    return header, bytes(begun[before:])
+
+
+def _keep(reader: FrameReader, piece: bytes) -> None:
+    """Keep bytes of the content as they travelled, unless they are discarded."""
+    pending = reader._pending + len(piece)
+    if piece and not reader._skipping and reader._spans is None:
+        if len(piece) < _PIECE_SIZE and len(reader._piece) < _STEP:
+            reader._piece += piece
+        else:
+            pieces = (bytes(reader._piece), piece)
+            gathered = bytearray()
+            reader._pieces += pieces
+            reader._piece = gathered
+    reader._pending = pending
+
+
+def _end_marked(
+    reader: FrameReader,
+    content_size: int,
+    mark: bytes,
+    whole_mark: bytes,
+    after: bytes,
+    messages: list[Any],
+) -> None:
+    """Make the message and deliver it; the frame ends with this mark.
+
+    Args:
+        reader: The reader.
+        content_size: Bytes of the message; negative for a frame that is ignored in any case.
+        mark: The mark that ended the message.
+        whole_mark: The same with the rest of a longer one, which followed.
+        after: The whole mark if more of a longer one may follow.
+        messages: The delivered ones.
+    """
+    layout = reader._layout
+    ignored = content_size < 0 or (layout.skip_empty and layout.kind != COBS and not content_size)
+    delivered: tuple[bytes, ...] = ()
+    travelled: tuple[bytes, ...] = ()
+    skipped = reader._skipped + reader._skipping
+    offset = reader._stream_offset + reader._pending + len(whole_mark)
+    if not (ignored or reader._skipping):
+        if content_size < layout.min_message_size:
+            raise _mark_texts.content_too_small(
+                content_size, layout.min_message_size, reader._stream_offset, *_seen(reader)
+            )
+        if reader._spans is not None:
+            start, stop = reader._stream_offset, reader._stream_offset + reader._pending
+            if reader._raw:
+                stop += len(mark)
+            else:
+                start += len(reader._header)
+            reader._spans.add(start, stop)
+        else:
+            content = b"".join([*reader._pieces, reader._piece])
+            pieces, piece = [content], bytearray()
+            reader._pieces, reader._piece = pieces, piece
+            delivered, travelled = _made(reader, content, mark, whole_mark)
+    headers: list[bytes] = reader._headers if reader._headers is not None else []
+    header, piece = bytearray(), bytearray()
+    pieces = []
+    # No call from here on, as in FrameReader._end_frame.
+    headers += travelled
+    messages += delivered
+    reader._skipped = skipped
+    reader._stream_offset = offset
+    reader._header = header
+    reader._piece = piece
+    reader._pieces = pieces
+    reader._phase = IN_HEADER
+    reader._pending = 0
+    reader._skipping = False
+    reader._content_size = 0
+    reader._block_left = 0
+    reader._zero_due = reader._block_begun = False
+    reader._after = after
+
+
+def _made(
+    reader: FrameReader, content: bytes, mark: bytes, whole_mark: bytes
+) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """Return the message of a content, and what is kept of how it travelled."""
+    layout, search = reader._layout, mark_search_of(reader._layout)
+    if reader._raw:
+        return (content + mark,), ()
+    message = unstuff(content) if search is None else search.unescape(content)
+    assert message is not None
+    if reader._headers is None:
+        return (message,), ()
+    if search is None or layout.escape:
+        return (message,), (layout.magic + content + whole_mark,)
+    return (message,), (whole_mark,)

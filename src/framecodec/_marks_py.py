@@ -1,0 +1,210 @@
+"""End marks, escapes and byte stuffing in Python: how they are found, written and removed.
+
+The compiled engine has the same in `_marks.pxd`. A frame's content is read as a row of tokens: an
+end mark, an escape, or else one byte that means itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from . import _mark_texts
+from ._layout import COBS, Layout
+
+__all__ = ["MarkSearch", "check_message", "mark_search_of", "stuff", "unstuff"]
+
+
+class MarkSearch:
+    """What finds a layout's tokens; made once for each layout."""
+
+    __slots__ = (
+        "_anchor",
+        "_forbidden",
+        "_sequence_of",
+        "_sequences",
+        "_to_escape",
+        "_token",
+        "endings",
+        "escape_byte",
+        "extensions",
+        "find",
+        "longest",
+        "marks",
+        "split_at",
+        "tokens",
+        "unescaped",
+    )
+
+    def __init__(self, layout: Layout) -> None:
+        marks = sorted(layout.marks, key=len)
+        sequences = [sequence for _, sequence in layout.escape]
+        self.marks = frozenset(marks)
+        self.tokens = (*marks, *sequences)
+        self.longest = max(map(len, self.tokens))
+        self.escape_byte = sequences[0][:1] if sequences else b""
+        self.unescaped = {sequence: bytes([byte]) for byte, sequence in layout.escape}
+        # What longer marks have after a mark that they begin with, shortest first.
+        self.extensions = {
+            mark: tuple(other[len(mark) :] for other in marks if other[: len(mark)] == mark)[1:]
+            for mark in marks
+        }
+        # Where all marks end with one byte that is nowhere else in them, bytes.split() finds them;
+        # what comes before may end with the rest of a longer one.
+        last = marks[0][-1:]
+        self._anchor = last if all(mark.find(last) == len(mark) - 1 for mark in marks) else b""
+        self.split_at = b""
+        self.endings: tuple[bytes, ...] = ()
+        if not sequences and (len(marks) == 1 or (self._anchor and len(marks[0]) == 1)):
+            self.split_at = marks[0]
+            self.endings = tuple(mark[:-1] for mark in reversed(marks[1:]))
+        self.find: Callable[[bytes, int], tuple[int, bytes] | None] = self._find_any
+        if self.split_at:
+            self.find = self._find_last_byte if self.endings else self._find_one
+        # Shortest marks first: a message is delivered at once.
+        alternatives = [*self.tokens, self.escape_byte] if sequences else self.tokens
+        self._token = re.compile(b"|".join(map(re.escape, alternatives)))
+        self._sequences = re.compile(b"|".join(map(re.escape, sequences))) if sequences else None
+        self._sequence_of = {bytes([byte]): sequence for byte, sequence in layout.escape}
+        keys = b"".join(map(re.escape, self._sequence_of))
+        self._to_escape = re.compile(b"[" + keys + b"]") if sequences else None
+        self._forbidden = re.compile(_forbidden(layout))
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def _find_one(self, data: bytes, pos: int) -> tuple[int, bytes] | None:
+        found = data.find(self.split_at, pos)
+        return None if found < 0 else (found, self.split_at)
+
+    def _find_last_byte(self, data: bytes, pos: int) -> tuple[int, bytes] | None:
+        mark = self.split_at
+        found = data.find(mark, pos)
+        if found < 0:
+            return None
+        for ending in self.endings:
+            if data.endswith(ending, pos, found):
+                return found - len(ending), ending + mark
+        return found, mark
+
+    def _find_any(self, data: bytes, pos: int) -> tuple[int, bytes] | None:
+        found = self._token.search(data, pos)
+        return None if found is None else (found.start(), found[0])
+
+    def find_cut_off(self, data: bytes, low: int, high: int) -> int:
+        """Return where the first token begins, from `low` to before `high`, that `data` cuts off.
+
+        -1 if it cuts off no token.
+        """
+        for pos in range(low, high):
+            piece = data[pos:]
+            if any(len(piece) < len(token) and token.startswith(piece) for token in self.tokens):
+                return pos
+        return -1
+
+    def unescape(self, content: bytes) -> bytes:
+        """Return a content without its escapes, all of which are known."""
+        if self._sequences is None:
+            return content
+        unescaped = self.unescaped
+        return self._sequences.sub(lambda found: unescaped[found[0]], content)
+
+    def wrong_escape(self, data: bytes, pos: int) -> bytes:
+        """Return an unknown escape up to its first wrong byte."""
+        right = 0
+        for token in self.tokens:
+            size = 0
+            while size < len(token) and data[pos + size : pos + size + 1] == token[size : size + 1]:
+                size += 1
+            right = max(right, size)
+        return data[pos : pos + right + 1]
+
+    # --- writing ----------------------------------------------------------------------------------
+
+    def escape(self, message: Any) -> bytes | None:
+        """Return a message with its escapes; None for the message itself."""
+        if self._to_escape is None:
+            return None
+        sequence_of = self._sequence_of
+        return self._to_escape.sub(lambda found: sequence_of[bytes(found[0])], message)
+
+    def comes_back(self, message: Any) -> bool:
+        """Return whether a message without escapes is read as it is, with a mark after it."""
+        if self._to_escape is not None:
+            return True
+        if type(message) is bytes and len(self.marks) == 1 and len(self.split_at) == 1:
+            return self.split_at not in message
+        return self._forbidden.search(message) is None
+
+
+def _forbidden(layout: Layout) -> bytes:
+    """Return a pattern of what a message must not contain: a mark, or what makes one at its end."""
+    patterns = [re.escape(mark) for mark in layout.marks]
+    end = layout.marks[0]
+    for mark in layout.marks:
+        for size in range(1, len(mark)):
+            # The message's end and the written mark are a longer mark, or may become one.
+            left = mark[size:]
+            if left.startswith(end) or end.startswith(left):
+                patterns.append(re.escape(mark[:size]) + rb"\Z")
+    return b"|".join(patterns)
+
+
+def mark_search_of(layout: Layout) -> MarkSearch | None:
+    """Return what finds a layout's tokens, None where it has no marks or is stuffed."""
+    if not layout.marks or layout.kind == COBS:
+        return None
+    search: MarkSearch | None = layout.mark_search
+    if search is None:
+        search = MarkSearch(layout)
+        object.__setattr__(layout, "mark_search", search)
+    return search
+
+
+# --- consistent-overhead byte stuffing ------------------------------------------------------------
+
+
+def stuff(message: bytes) -> bytes:
+    """Return a message as blocks: a code, one more than the bytes that follow it without a zero.
+
+    A zero follows each block in the message, but a block of 254 bytes and the last one.
+    """
+    stuffed = bytearray()
+    runs = message.split(b"\0")
+    last = len(runs) - 1
+    for index, run in enumerate(runs):
+        for pos in range(0, len(run) - 253, 254):
+            stuffed.append(255)
+            stuffed += run[pos : pos + 254]
+        left = len(run) % 254
+        if left or index < last or not run:
+            stuffed.append(left + 1)
+            stuffed += run[len(run) - left :]
+    return bytes(stuffed)
+
+
+def unstuff(content: bytes) -> bytes | None:
+    """Return the message of whole blocks; None if the last one is cut off."""
+    message = bytearray()
+    pos, size = 0, len(content)
+    while pos < size:
+        code = content[pos]
+        stop = pos + code
+        if stop > size:
+            return None
+        message += content[pos + 1 : stop]
+        if code < 255 and stop < size:
+            message.append(0)
+        pos = stop
+    return bytes(message)
+
+
+def check_message(layout: Layout, message: Any) -> None:
+    """Raise if a message of an allowed size has no frame."""
+    search = mark_search_of(layout)
+    if search is None:
+        return
+    if layout.skip_empty and not len(message):
+        raise _mark_texts.message_is_ignored()
+    if not search.comes_back(message):
+        raise _mark_texts.message_holds_mark(layout)

@@ -1,0 +1,103 @@
+"""Parameters of a codec as plain values, so that equal descriptions have equal parameters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from ._bytes_like import view_bytes
+
+__all__ = [
+    "LARGEST_CONSTANT",
+    "LARGEST_OFFSET",
+    "WIDE_FIELD",
+    "check_bytes",
+    "check_constants",
+    "check_int",
+    "check_specials",
+    "check_wider",
+]
+
+LARGEST_OFFSET = 64 * 1024
+LARGEST_CONSTANT = 1024
+MOST_CONSTANTS = 16
+MOST_WIDE_FIELDS = 8
+
+
+def check_bytes(name: str, value: Any) -> bytes:
+    if isinstance(value, int):  # bytes(5) would be five zeros
+        raise TypeError(f"{name} must be bytes, not {value!r}")
+    try:
+        return bytes(view_bytes(value))
+    except TypeError:
+        raise TypeError(f"{name} must be bytes, not {value!r}") from None
+
+
+def check_int(parameters: dict[str, Any], name: str, low: int, high: int | None) -> int:
+    value = parameters[name]
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, not {value!r}")
+    if value < low or (high is not None and value > high):
+        bounds = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise ValueError(f"{name} must be {bounds}, not {value}")
+    parameters[name] = value = int(value)  # not a subclass, which could have any repr
+    return value
+
+
+def check_specials(specials: object) -> Mapping[int, Hashable] | None:
+    if not isinstance(specials, Mapping):
+        raise TypeError(f"specials must be a mapping, not {specials!r}")
+    values_of: dict[Hashable, int] = {}
+    for key, special in specials.items():
+        if not isinstance(key, int) or isinstance(key, bool):
+            raise TypeError(f"a special field value must be an int, not {key!r}")
+        value = int(key)
+        try:
+            other = values_of.setdefault(special, value)
+        except TypeError:
+            raise TypeError(f"a special object must be hashable, {special!r} is not") from None
+        if other != value:
+            raise ValueError(f"specials: {value} and {other} both mean {special!r}")
+    plain = {value: special for special, value in values_of.items()}
+    return MappingProxyType(plain) if plain else None
+
+
+def check_constants(constants: object) -> Mapping[int, bytes] | None:
+    if not isinstance(constants, Mapping):
+        raise TypeError(f"constants must be a mapping, not {constants!r}")
+    plain: dict[int, bytes] = {}
+    for key, value in constants.items():
+        offset = check_int({"a constant's offset": key}, "a constant's offset", 0, LARGEST_OFFSET)
+        plain[offset] = check_bytes("a constant", value)
+        if not 1 <= len(plain[offset]) <= LARGEST_CONSTANT:
+            raise ValueError(
+                f"a constant must have 1 to {LARGEST_CONSTANT} bytes, not {len(plain[offset])}"
+            )
+    if len(plain) > MOST_CONSTANTS:
+        raise ValueError(f"constants can have {MOST_CONSTANTS} items, not {len(plain)}")
+    return MappingProxyType(dict(sorted(plain.items()))) if plain else None
+
+
+WIDE_FIELD = re.compile(r"u(8|16|24|32|40|48|56|64)(be|le|native)?")
+
+
+def check_wider(wider: object) -> Mapping[int, str] | None:
+    if not isinstance(wider, Mapping):
+        raise TypeError(f"wider must be a mapping, not {wider!r}")
+    plain: dict[int, str] = {}
+    for key, value in wider.items():
+        if not isinstance(key, int) or isinstance(key, bool):
+            raise TypeError(f"a field value in wider must be an int, not {key!r}")
+        if not isinstance(value, str):
+            raise TypeError(f"a field in wider must be a str, not {value!r}")
+        match = WIDE_FIELD.fullmatch(value)
+        if not match or (match[2] is None and match[1] != "8"):
+            raise ValueError(
+                f"a field in wider must be u8, u16be, u32le, u64native or similar, not {value!r}"
+            )
+        plain[int(key)] = str(value)
+    if len(plain) > MOST_WIDE_FIELDS:
+        raise ValueError(f"wider can have {MOST_WIDE_FIELDS} items, not {len(plain)}")
+    return MappingProxyType(plain) if plain else None

@@ -1,0 +1,439 @@
+"""`Codec.delimiter` and `Codec.cobs`: which bytes end a message, and which messages have a frame.
+
+The tests of all codecs (test_splitter.py, test_engines_equal.py, ...) draw them, too.
+"""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+import random
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from framecodec import (
+    Codec,
+    IncompleteFrameError,
+    InvalidFrameError,
+    MessageTooLargeError,
+    parse_codec,
+)
+from tests.helpers import reference_parser
+from tests.helpers.sample_codecs import CODECS
+
+LINES = Codec.delimiter(b"\n", b"\r\n")
+SLIP = Codec.delimiter(
+    b"\xc0", escape={b"\xc0": b"\xdb\xdc", b"\xdb": b"\xdb\xdd"}, skip_empty=True
+)
+DLE = Codec.delimiter(b"\x10\x03", magic=b"\x10\x02", escape={b"\x10": b"\x10\x10"})
+ANY_NEWLINE = Codec.delimiter(b"\r\n", b"\r", b"\n")
+
+
+def fed(engine: ModuleType, codec: Codec, *chunks: bytes, **options: Any) -> list[Any]:
+    splitter = engine.Splitter(codec, **options)
+    return [splitter.feed(chunk) for chunk in chunks]
+
+
+# --- end marks ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("codec", "stream", "messages"),
+    [
+        (Codec.delimiter(), b"a\n\nb\r\nc", [b"a", b"", b"b\r"]),
+        (LINES, b"a\n\r\nb\r\rc\r\nd", [b"a", b"", b"b\r\rc"]),
+        (Codec.delimiter(b"\0", skip_empty=True), b"\0\0a\0\0b\0", [b"a", b"b"]),
+        (Codec.delimiter(b"\x1c\r", magic=b"\x0b"), b"\x0ba\rb\x1c\x1c\r", [b"a\rb\x1c"]),
+        (Codec.delimiter(b"aab"), b"aaaab", [b"aa"]),
+        (Codec.delimiter(b"b", b"aab"), b"xaab", [b"x"]),
+        (Codec.delimiter(b"bc", b"abcd"), b"zabcd", [b"z"]),
+        (Codec.delimiter(b"bc", b"abcd"), b"zabce", [b"za"]),
+        (ANY_NEWLINE, b"a\rb\nc\r\nd\n\re\r\r\n", [b"a", b"b", b"c", b"d", b"", b"e", b""]),
+    ],
+)
+def test_the_earliest_mark_ends_a_message_however_the_stream_is_cut(
+    engine: ModuleType, codec: Codec, stream: bytes, messages: list[bytes]
+) -> None:
+    for size in range(len(stream) + 1):
+        for other in range(size, len(stream) + 1):
+            chunks = stream[:size], stream[size:other], stream[other:]
+            delivered = fed(engine, codec, *chunks)
+            assert list(itertools.chain(*delivered)) == messages, chunks
+
+
+def test_a_message_is_delivered_at_the_shorter_mark_and_the_rest_of_a_longer_one_is_ignored(
+    engine: ModuleType,
+) -> None:
+    splitter = engine.Splitter(ANY_NEWLINE)
+    assert splitter.feed(b"a\r") == [b"a"]
+    assert (splitter.pending, splitter.stream_offset) == (0, 2)
+    assert splitter.feed(b"\n") == []
+    assert (splitter.pending, splitter.stream_offset) == (0, 3)
+    assert splitter.feed(b"\r") == [b""]
+    splitter.feed_eof()
+    assert splitter.detach() == b""
+
+
+def test_an_undecided_remainder_belongs_to_the_next_frame_until_it_is_whole(
+    engine: ModuleType,
+) -> None:
+    codec = Codec.delimiter(b"!", b"a", b"abc")
+    splitter = engine.Splitter(codec)
+    assert splitter.feed(b"xab") == [b"x"]
+    assert (splitter.pending, splitter.stream_offset) == (1, 2)
+    assert splitter.feed(b"!") == [b"b"]
+    assert splitter.feed(b"ya") == [b"y"]
+    assert splitter.feed(b"b") == splitter.feed(b"c") == []
+    assert (splitter.pending, splitter.stream_offset) == (0, 8)
+    assert splitter.feed(b"ab") == [b""]
+    assert splitter.detach() == b"b"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_marks_that_overlap_are_read_as_the_reference_reads_them(
+    engine: ModuleType, seed: int
+) -> None:
+    rng = random.Random(seed)
+    for _ in range(60):
+        marks = {"".join(rng.choices("ab", k=rng.randint(1, 4))).encode() for _ in range(3)}
+        ordered = rng.sample(sorted(marks), len(marks))
+        try:
+            codec = Codec.delimiter(*ordered, max_message_size=9)
+        except ValueError:  # the first mark begins another
+            continue
+        stream = bytes(rng.choices(b"abc", weights=(3, 3, 1), k=16))
+        ways = [[stream], [stream[i : i + 1] for i in range(16)]]
+        ways += [[stream[:size], stream[size:]] for size in range(1, 16)]
+        for raw, skip in itertools.product((False, True), repeat=2):
+            reference_parser.check(engine, codec, stream, ways, raw=raw, skip=skip)
+        message = bytes(rng.choices(b"abc", k=rng.randint(0, 6)))
+        comes_back = reference_parser.expect(codec, message + ordered[0])
+        is_whole = comes_back.messages == [message] and comes_back.error is None
+        encoder = engine.Encoder(codec)
+        for verb in (encoder.encode, lambda m, e=encoder: e.encode_many([m])):
+            if is_whole:
+                assert verb(message) == message + ordered[0]
+            else:
+                with pytest.raises(InvalidFrameError, match="contains the end mark"):
+                    verb(message)
+
+
+# --- messages that have no frame ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("codec", "message", "text"),
+    [
+        (Codec.delimiter(), b"a\nb", "contains the end mark"),
+        (LINES, b"a\r", "contains the end mark"),
+        (Codec.delimiter(b"aba"), b"ab", "contains the end mark"),
+        (Codec.delimiter(b"bc", b"abcd"), b"a", "contains the end mark"),
+        (Codec.delimiter(b"\0", skip_empty=True), b"", "empty"),
+        (SLIP, b"", "empty"),
+        (Codec.delimiter(min_message_size=2), b"a", "message too small"),
+        (Codec.cobs(min_message_size=2), b"a", "message too small"),
+    ],
+)
+def test_a_message_that_would_not_come_back_cannot_be_encoded(
+    engine: ModuleType, codec: Codec, message: bytes, text: str
+) -> None:
+    encoder = engine.Encoder(codec)
+    for form in (bytes, bytearray, memoryview):
+        for verb in (encoder.encode, encoder.frame_parts, lambda m: encoder.encode_many([m])):
+            with pytest.raises(InvalidFrameError, match=text):
+                verb(form(message))
+
+
+@pytest.mark.parametrize("name", [n for n in CODECS if CODECS[n].kind in ("delimiter", "cobs")])
+def test_every_message_comes_back_or_is_refused(engine: ModuleType, name: str) -> None:
+    codec = CODECS[name]
+    rng, encoder = random.Random(name), engine.Encoder(codec)
+    letters = b"".join(
+        [codec.parameters.get("end", b"\0"), *codec.parameters.get("more_ends", ()), b"a\0\x01"]
+    )
+    encoded = 0
+    for _ in range(300):
+        message = bytes(rng.choices(letters, k=rng.randint(0, 8)))
+        try:
+            frame = encoder.encode(message)
+        except (InvalidFrameError, MessageTooLargeError):
+            continue
+        encoded += 1
+        assert b"".join(encoder.frame_parts(bytearray(message))) == frame
+        assert encoder.encode_many([message] * 2) == frame * 2
+        assert fed(engine, codec, frame * 2) == [[message] * 2]
+    assert encoded
+
+
+# --- limits ---------------------------------------------------------------------------------------
+
+
+def test_a_message_above_the_limit_is_an_error_as_soon_as_that_is_certain(
+    engine: ModuleType,
+) -> None:
+    splitter = engine.Splitter(LINES.replace(max_message_size=3))
+    assert splitter.feed(b"ab\nabc\r") == [b"ab"]
+    with pytest.raises(MessageTooLargeError) as caught:
+        splitter.feed(b"\r")
+    error = caught.value
+    assert (error.size, error.limit, error.stream_offset, error.header) == (None, 3, 3, b"")
+    assert "no end mark within 3 bytes" in str(error)
+    assert r"begins b'abc\r'" in str(error)
+    assert splitter.detach() == b"abc\r\r"
+
+
+def test_an_endless_stream_without_a_mark_is_skipped_in_constant_memory(
+    engine: ModuleType,
+) -> None:
+    import tracemalloc
+
+    splitter = engine.Splitter(LINES.replace(max_message_size=1000), on_oversize="skip")
+    chunk = b"x" * 4096
+    splitter.feed(chunk)
+    tracemalloc.start()
+    try:
+        for _ in range(2000):
+            assert splitter.feed(chunk) == []
+        assert tracemalloc.get_traced_memory()[1] < 64 * 1024
+    finally:
+        tracemalloc.stop()
+    assert splitter.skipped == 0
+    assert splitter.feed(b"y\r\nz\r\n") == [b"z"]
+    assert splitter.skipped == 1
+
+
+def test_text_of_an_end_inside_a_message_shows_its_first_bytes(engine: ModuleType) -> None:
+    splitter = engine.Splitter(Codec.delimiter(b"\x1c\r", magic=b"\x0b"))
+    assert splitter.feed(b"\x0bMSH|\x1c") == []
+    with pytest.raises(IncompleteFrameError) as caught:
+        splitter.feed_eof()
+    assert (caught.value.where, caught.value.received, caught.value.needed) == ("rest", 6, None)
+    assert r"(frame begins b'\x0bMSH|\x1c')" in str(caught.value)
+
+
+def test_the_smallest_size_counts_at_the_end_mark(engine: ModuleType) -> None:
+    splitter = engine.Splitter(Codec.delimiter(min_message_size=2))
+    assert splitter.feed(b"ab\na") == [b"ab"]
+    with pytest.raises(InvalidFrameError, match="1 bytes, the smallest has 2"):
+        splitter.feed(b"\n")
+
+
+def test_a_pending_message_is_not_searched_again(engine: ModuleType) -> None:
+    """Its bytes are fed one by one: searching them again would take minutes."""
+    splitter = engine.Splitter(Codec.delimiter(b"ab", b"xab", b"\r\n"))
+    feed = splitter.feed
+    for _ in range(150_000):
+        feed(b"a")
+    assert splitter.feed(b"b") == [b"a" * 149_999]
+
+
+# --- escapes --------------------------------------------------------------------------------------
+
+
+def test_slip_reads_and_writes_the_frames_of_rfc_1055(engine: ModuleType) -> None:
+    message = b"a\xc0b\xdbc"
+    frame = b"a\xdb\xdcb\xdb\xddc\xc0"
+    assert engine.Encoder(SLIP).encode(message) == frame
+    assert fed(engine, SLIP, b"\xc0" + frame + b"\xc0" + frame) == [[message, message]]
+
+
+def test_an_end_mark_inside_an_escape_ends_nothing(engine: ModuleType) -> None:
+    message = b"\x10\x03\x10"
+    frame = b"\x10\x02\x10\x10\x03\x10\x10\x10\x03"
+    assert engine.Encoder(DLE).encode(message) == frame
+    for size in range(len(frame)):
+        assert fed(engine, DLE, frame[:size], frame[size:]) == [[], [message]]
+
+
+@pytest.mark.parametrize(
+    ("codec", "stream", "found"),
+    [
+        (SLIP, b"ab\xdb\xc0", r"\\xdb\\xc0"),
+        (SLIP, b"ab\xdbx\xc0", r"\\xdbx"),
+        (DLE, b"\x10\x02ab\x10\x04", r"\\x10\\x04"),
+    ],
+)
+def test_an_unknown_escape_is_invalid(
+    engine: ModuleType, codec: Codec, stream: bytes, found: str
+) -> None:
+    for size in range(4):
+        splitter = engine.Splitter(codec)
+        splitter.feed(stream[:size])
+        with pytest.raises(InvalidFrameError, match=f"unknown escape b'{found}', the codec has"):
+            splitter.feed(stream[size:])
+        assert splitter.detach() == stream
+
+
+def test_the_limit_counts_a_message_without_its_escapes(engine: ModuleType) -> None:
+    codec = SLIP.replace(max_message_size=3)
+    frame = b"\xdb\xdc\xdb\xdd\xdb\xdd\xc0"
+    assert fed(engine, codec, frame) == [[b"\xc0\xdb\xdb"]]
+    with pytest.raises(MessageTooLargeError):
+        fed(engine, codec, b"\xdb\xdc" + frame)
+    assert fed(engine, codec, b"\xdb\xdc" + frame * 2, on_oversize="skip") == [[b"\xc0\xdb\xdb"]]
+
+
+# --- byte stuffing --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("message", "frame"),
+    [
+        (b"", b"\x01\x00"),
+        (b"\0", b"\x01\x01\x00"),
+        (b"\0\0", b"\x01\x01\x01\x00"),
+        (b"\x11\x22\0\x33", b"\x03\x11\x22\x02\x33\x00"),
+        (bytes(range(1, 255)), b"\xff" + bytes(range(1, 255)) + b"\0"),
+        (bytes(range(255)), b"\x01\xff" + bytes(range(1, 255)) + b"\0"),
+        (bytes(range(1, 256)), b"\xff" + bytes(range(1, 255)) + b"\x02\xff\0"),
+        (bytes(range(1, 255)) + b"\0", b"\xff" + bytes(range(1, 255)) + b"\x01\x01\0"),
+    ],
+)
+def test_cobs_writes_and_reads_blocks(engine: ModuleType, message: bytes, frame: bytes) -> None:
+    codec = Codec.cobs()
+    assert engine.Encoder(codec).encode(message) == frame
+    assert fed(engine, codec, b"\0" + frame + b"\0\0" + frame) == [[message, message]]
+    for size in range(1, len(frame)):
+        assert fed(engine, codec, frame[:size], frame[size:]) == [[], [message]]
+
+
+def test_cobs_reads_a_last_code_that_is_not_needed(engine: ModuleType) -> None:
+    message = bytes(range(1, 255))
+    assert fed(engine, Codec.cobs(), b"\xff" + message + b"\x01\0") == [[message]]
+
+
+@pytest.mark.parametrize(("frame", "missing"), [(b"\x02\0", 1), (b"\x02\x11\x05\x22\0", 3)])
+def test_a_zero_inside_a_block_is_invalid(engine: ModuleType, frame: bytes, missing: int) -> None:
+    for size in range(len(frame)):
+        splitter = engine.Splitter(Codec.cobs())
+        splitter.feed(frame[:size])
+        with pytest.raises(InvalidFrameError, match=f"ends {missing} bytes before the end of a"):
+            splitter.feed(frame[size:])
+        assert splitter.detach() == frame
+
+
+def test_cobs_discards_a_message_above_the_limit(engine: ModuleType) -> None:
+    codec = Codec.cobs(max_message_size=2)
+    with pytest.raises(MessageTooLargeError) as caught:
+        fed(engine, codec, b"\x04abc\0")
+    assert caught.value.size is None
+    splitter = engine.Splitter(codec, on_oversize="skip")
+    assert splitter.feed(b"\x04ab") + splitter.feed(b"c\0\x02x\0") == [b"x"]
+    assert splitter.skipped == 1
+
+
+# --- the codec as a value -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("codec", "text", "notation"),
+    [
+        (Codec.delimiter(), "Codec.delimiter()", "delimiter"),
+        (Codec.delimiter(b"\0"), r"Codec.delimiter(b'\x00')", "delimiter,end=%00"),
+        (
+            Codec.delimiter(b"\n", b"\r\n", skip_empty=True, magic=b"$"),
+            r"Codec.delimiter(b'\n', b'\r\n', skip_empty=True, magic=b'$')",
+            "delimiter,more_ends=%0D%0A,skip_empty=yes,magic=$",
+        ),
+        (
+            Codec.delimiter(b"|", b";", b"=", max_message_size=64),
+            "Codec.delimiter(b'|', b';', b'=', max_message_size=64)",
+            "delimiter,end=|,more_ends=%3B;%3D,max=64",
+        ),
+        (Codec.cobs(max_message_size=None), "Codec.cobs(max_message_size=None)", None),
+    ],
+)
+def test_repr_notation_and_pickle(codec: Codec, text: str, notation: str | None) -> None:
+    assert repr(codec) == text
+    assert eval(text) == codec
+    assert notation in (None, str(codec))
+    assert parse_codec(str(codec)) == pickle.loads(pickle.dumps(codec)) == codec
+    assert hash(parse_codec(str(codec))) == hash(codec)
+
+
+def test_a_codec_with_escapes_can_be_replaced_and_pickled() -> None:
+    changed = SLIP.replace(max_message_size=5)
+    assert changed != SLIP
+    assert pickle.loads(pickle.dumps(changed)) == changed
+    assert eval(repr(changed)) == changed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "text"),
+    [
+        ((b"",), {}, "1 to 16 bytes"),
+        ((b"x" * 17,), {}, "1 to 16 bytes"),
+        ((b"a", b""), {}, "1 to 16 bytes"),
+        ((b"a", b"a"), {}, "given twice"),
+        (tuple(bytes([n]) for n in range(9)), {}, "8 end marks, not 9"),
+        ((b"\r", b"\r\n"), {}, "is how the end mark"),
+        ((b"\n",), {"trailer": b"x"}, "trailer has no meaning"),
+        ((b"\n",), {"length_offset": 2}, "length_offset has no meaning"),
+        ((b"\n",), {"length_includes": "frame"}, "length_includes has no meaning"),
+        ((b"\n",), {"align": 4}, "align has no meaning"),
+        ((b"\n",), {"constants": {0: b"a"}}, "constants has no meaning"),
+        ((b"\n",), {"specials": {0: None}}, "specials has no meaning"),
+        ((b"\n",), {"escape": {b"\\": b"\\\\"}}, "begins an end mark"),
+        ((b"\n",), {"escape": {b"\n": b"\\n"}}, "begins the escapes"),
+        ((b"\n",), {"escape": {b"\n": b"\\n", b"\\": b"/\\"}}, "must begin with one byte"),
+        ((b"\n",), {"escape": {b"\n": b"\\n", b"\\": b"\\n"}}, "cannot be told from"),
+        ((b"\n",), {"escape": {b"\n": b"\\n", b"\\": b"\\nn"}}, "cannot be told from"),
+        ((b"\\n",), {"escape": {b"\\": b"\\n"}}, "cannot be told from"),
+        ((b"\n",), {"escape": {b"\n": b"\\", b"\\": b"\\\\"}}, "2 to 16 bytes"),
+        ((b"\n",), {"escape": {b"ab": b"\\a"}}, "must be one byte"),
+    ],
+)
+def test_a_contradictory_description_is_refused(
+    arguments: tuple[bytes, ...], options: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(ValueError, match=text):
+        Codec.delimiter(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [((1,), {}), ((b"a", 2), {}), ((b"a",), {"escape": 3}), ((b"a",), {"skip_empty": 1})],
+)
+def test_arguments_of_another_type_are_refused(arguments: Any, options: Any) -> None:
+    with pytest.raises(TypeError):
+        Codec.delimiter(*arguments, **options)
+
+
+def test_cobs_takes_only_what_has_a_meaning() -> None:
+    with pytest.raises(ValueError, match=r"trailer has no meaning for Codec.cobs\(\)"):
+        Codec.cobs(trailer=b"x")
+
+
+# --- whole frames ---------------------------------------------------------------------------------
+
+
+def test_decode_refuses_bytes_after_the_frame(engine_in_use: ModuleType) -> None:
+    assert ANY_NEWLINE.replace().decode(b"a\r\n") == b"a"
+    assert SLIP.replace().decode(b"\xc0a\xc0") == b"a"
+    for codec, frame, count in (
+        (ANY_NEWLINE, b"a\r\n\n", 1),
+        (SLIP, b"\xc0a\xc0\xc0", 1),
+        (Codec.cobs(), b"\x01\0\0\0", 2),
+    ):
+        with pytest.raises(InvalidFrameError, match=f"{count} bytes after the frame"):
+            codec.replace().decode(frame)
+
+
+def test_scan_spans_the_messages_of_marks_and_needs_whole_frames_with_escapes(
+    engine_in_use: ModuleType,
+) -> None:
+    spans = engine_in_use.scan(LINES, b"ab\r\n\nc\nd")
+    assert [bytes(view) for view in spans] == [b"ab", b"", b"c"]
+    assert spans.consumed == 7
+    raw = engine_in_use.scan(SLIP, b"\xc0a\xdb\xdc\xc0\xc0b\xc0", raw=True)
+    assert [bytes(view) for view in raw] == [b"a\xdb\xdc\xc0", b"b\xc0"]
+    for codec in (SLIP, Codec.cobs()):
+        with pytest.raises(ValueError, match="scan whole frames with raw=True"):
+            engine_in_use.scan(codec, b"")
+
+
+def test_a_choice_refuses_frames_that_an_end_mark_ends() -> None:
+    with pytest.raises(ValueError, match="cannot be an alternative of a choice"):
+        Codec.choice({b"a": Codec.delimiter(), 1: Codec.uint(1, length_offset=1)})
