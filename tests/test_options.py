@@ -12,6 +12,7 @@ import logging
 import re
 import socket
 import socketserver
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -383,6 +384,34 @@ def test_on_oversize_skip_discards_the_large_message(place: Callable[..., Result
     assert place(Script(data, True), on_oversize="skip") == ([b"a", b"bc"], None)
 
 
+def splitters_resynchronise() -> bool:
+    try:
+        framecodec.Splitter(CODEC, on_invalid="raise")
+    except TypeError:
+        return False
+    return True
+
+
+@every_place
+@pytest.mark.skipif(not splitters_resynchronise(), reason="splitters have no on_invalid")
+def test_on_invalid_resync_discards_up_to_the_next_frame(
+    place: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = Codec.digits(2, magic=b"#", max_message_size=20)
+    monkeypatch.setattr(sys.modules[__name__], "CODEC", codec)
+    data = b"#01a" + b"garbage" + b"#02bc"
+    assert place(Script(data, True), on_invalid="resync") == ([b"a", b"bc"], None)
+    recorder = Recorder()
+    result = place(Script(data, True), on_invalid="resync", observer=recorder)
+    assert result == ([b"a", b"bc"], None)
+    until(lambda: recorder.events[-1][0] == "connection_closed")
+    assert sorted(recorder.events[1:-1]) == [
+        ("frame_discarded", "InvalidFrameError"),
+        ("frame_received", 4),
+        ("frame_received", 5),
+    ]
+
+
 class Recorder:
     """An observer that keeps what it is told."""
 
@@ -719,3 +748,25 @@ def test_keepalive_sets_the_probes_of_tcp_in_event_loops(loop: str) -> None:
         assert options == [1]
 
     run(loop, main())
+
+
+# --- one message where many are expected ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("one", [b"hello", bytearray(b"x"), memoryview(b"x"), "hello"], ids=type)
+@pytest.mark.parametrize("observed", [False, True])
+def test_send_many_refuses_one_message(one: Any, observed: bool) -> None:
+    observer = Recorder() if observed else None
+    text = "an iterable of messages is required, not one of type .*; use send"
+    near, far = socket.socketpair()
+    with far, FrameSocket(near, CODEC, observer=observer) as conn:
+        with pytest.raises(TypeError, match=text):
+            conn.send_many(one)
+
+    async def main() -> None:
+        with socket.create_server(LOOPBACK) as server:
+            async with open_connection(server.getsockname(), observer=observer) as stream:
+                with pytest.raises(TypeError, match=text):
+                    await stream.send_many(one)
+
+    run("asyncio", main())

@@ -1,8 +1,11 @@
-"""Memory of bytes-like objects."""
+"""Memory of bytes-like objects; iterables of messages."""
 
 from __future__ import annotations
 
-__all__ = ["view_bytes"]
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = ["list_of_messages", "view_bytes"]
 
 
 def view_bytes(data: object) -> memoryview:
@@ -31,3 +34,17 @@ def view_bytes(data: object) -> memoryview:
         return view.cast("B")
     except (TypeError, ValueError):  # a format that cast() does not know; bytes it has all the same
         return memoryview(view.tobytes())
+
+
+def list_of_messages(messages: Iterable[Any]) -> list[Any]:
+    """Return a new list of what a call that sends many messages was given.
+
+    Raises:
+        TypeError: It is one message: iterating over it would give numbers or characters.
+    """
+    if isinstance(messages, bytes | bytearray | memoryview | str):
+        raise TypeError(
+            f"an iterable of messages is required, not one of type {type(messages).__name__!r}; "
+            "use send() for one message"
+        )
+    return list(messages)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from .. import errors
+from .._bytes_like import list_of_messages
 from .._observer import frame_size
 from .sending import SendSide
 
@@ -44,7 +45,7 @@ class ObservedSendSide(SendSide):
 
     def put_many(self, messages: Iterable[object]) -> None:
         """As `SendSide.put_many`."""
-        messages = list(messages)
+        messages = list_of_messages(messages)
         sizes = [frame_size(self.codec, message) for message in messages]
         super().put_many(messages)
         for size in sizes:

@@ -27,6 +27,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from .. import _error_texts
+from .._bytes_like import list_of_messages
 from .._engine import asyncio_fast_path as fast_path
 from .._layout import CUSTOM
 from .._outbox import GATHER_SIZE, Outbox
@@ -153,7 +154,7 @@ class SendSide:
         """
         self.check_open()
         if type(messages) is not list:
-            messages = list(messages)
+            messages = list_of_messages(messages)
         if self.busy:
             self._late.append(self._encode_many(messages))
         else:

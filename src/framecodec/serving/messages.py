@@ -30,6 +30,7 @@ from ..sockets import Listener
 from ..sockets.accept_pause import AcceptPause
 from ..sockets.base import check_keepalive, prepare
 from ..sockets.listener import open_listening
+from ..splitter import Splitter
 from . import _messages_loop_py
 from .common import (
     AFTER_ABORT,
@@ -360,7 +361,7 @@ class _Hooks:
         """Return the splitter of a new connection."""
         self._sockets[conn] = sock
         if self.observer.frame_received is None and self.observer.frame_discarded is None:
-            return self.codec.splitter(**self._splitting)
+            return Splitter(self.codec, **self._splitting)
         return ObservedSplitter(conn, self.codec, self.observer, **self._splitting)
 
     def opened(self, conn: Any) -> None:

@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias, final
 
 from .. import _error_texts, errors
+from .._bytes_like import list_of_messages
 from .._engine import sockets_fast_path as _fast_path
 from .._observer import Observer, frame_size
 from .._options import OnInvalid, OnOversize
@@ -290,7 +291,7 @@ class _ObservedFrameSocket(FrameSocket):  # type: ignore[misc]
         self._send_observed(super().send, message, [size])
 
     def send_many(self, messages: Iterable[object], /) -> None:
-        messages = list(messages)
+        messages = list_of_messages(messages)
         sizes = [frame_size(self.codec, message) for message in messages]
         self._send_observed(super().send_many, messages, sizes)
 

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from .. import errors
+from .._bytes_like import list_of_messages
 from .._states import ReceiveState, SendState, SocketState
 from . import _fast_path_py, files, unframed
 from .receiving import ReceiveSide
@@ -164,7 +165,7 @@ class MessageConnection:
                 all of them are held, or none was taken.
         """
         if not isinstance(messages, list | tuple):
-            messages = list(messages)
+            messages = list_of_messages(messages)
         self._sending.send_all(self._sending.outbox.put_many, messages)
 
     def flush(self) -> None:
