@@ -11,6 +11,7 @@ import copy
 import importlib
 import keyword
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
@@ -300,3 +301,9 @@ def write_generated_files() -> None:
 
 if __name__ == "__main__":
     write_generated_files()
+
+
+def test_every_module_of_framecodec_can_be_hashed() -> None:
+    modules = [module for name, module in sys.modules.items() if name.startswith("framecodec")]
+    assert formats in modules
+    assert len(set(modules)) > 1

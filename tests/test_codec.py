@@ -15,13 +15,21 @@ import pytest
 
 from framecodec import (
     DEFAULT_MAX_MESSAGE_SIZE,
+    Check,
     Codec,
     FrameError,
     IncompleteFrameError,
     InvalidFrameError,
     MessageTooLargeError,
 )
-from tests.helpers.sample_codecs import CODECS, Mark, build_tagged, parse_tagged, sample_messages
+from tests.helpers.sample_codecs import (
+    CODECS,
+    Mark,
+    build_tagged,
+    crc_of_crc,
+    parse_tagged,
+    sample_messages,
+)
 
 
 def test_codec_cannot_be_called() -> None:
@@ -55,7 +63,10 @@ def test_codec_constructors_have_the_documented_defaults() -> None:
 
 # --- repr, pickle, copy and replace ---------------------------------------------------------------
 
-NAMES = {"Codec": Codec, "Mark": Mark, "parse_tagged": parse_tagged, "build_tagged": build_tagged}
+NAMES = {
+    **{"Codec": Codec, "Check": Check, "Mark": Mark, "crc_of_crc": crc_of_crc},
+    **{"parse_tagged": parse_tagged, "build_tagged": build_tagged},
+}
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,20 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from framecodec import Codec
+from framecodec import Check, Codec
 from framecodec.notation import parse_codec
 from tests.helpers.chunking import hand_overs
 from tests.helpers.engines import codecs_use
 from tests.helpers.observe import observe_encoder, observe_splitter
 from tests.helpers.reference_parser import check, expect
-from tests.helpers.sample_codecs import CODECS, Mark, build_tagged, parse_tagged, suited
+from tests.helpers.sample_codecs import (
+    CODECS,
+    Mark,
+    build_tagged,
+    crc_of_crc,
+    parse_tagged,
+    suited,
+)
 from tests.helpers.strategies import codecs, cut_streams, descriptions, make, some_messages
 
 lawful = settings(
@@ -179,6 +186,8 @@ def test_codec_survives_repr_pickle_copy_and_replace(codec: Codec) -> None:
         "Mark": Mark,
         "parse_tagged": parse_tagged,
         "build_tagged": build_tagged,
+        "Check": Check,
+        "crc_of_crc": crc_of_crc,
     }
     alike = [
         eval(repr(codec), names),
@@ -212,7 +221,9 @@ def test_parse_codec_of_str_returns_the_codec(codec: Codec) -> None:
     text = str(codec)
     if text.startswith("Codec."):  # functions and most special objects have no notation
         assert text == repr(codec)
-        assert codec.kind == "custom" or codec.parameters["specials"]
+        check = codec.parameters["check"]
+        own_function = check is not None and callable(check.function)
+        assert codec.kind == "custom" or codec.parameters["specials"] or own_function
     else:
         assert parse_codec(text) == codec
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from framecodec import Codec
+from framecodec import Check, Codec
 from framecodec.catalogue import PktLine, formats
 from framecodec.notation import format_codec, parse_codec
 
@@ -76,6 +76,17 @@ NOTATIONS: dict[str, Codec] = {
     ),
     "u16be,offset=2,align=4,min=1KiB": Codec.uint(
         2, length_offset=2, align=4, min_message_size=1024
+    ),
+    "u32be,check=crc32": Codec.uint(4, check=Check("crc32", 4)),
+    "varint,check=crc32c;little;frame": Codec.varint(
+        check=Check("crc32c", 4, "little", covers="frame")
+    ),
+    "fixed16,check=xor8;front": Codec.fixed(16, check=Check("xor8", 1, position="front")),
+    "text,trailer=|,check=sum8;digits:3;frame;before:10%3D": Codec.text(
+        trailer=b"|", check=Check("sum8", 3, digits=True, covers="frame", before=b"10=")
+    ),
+    "headers,check=fletcher16;native;rest;before:%3B": Codec.headers(
+        check=Check("fletcher16", 2, "native", covers="rest", before=b";")
     ),
     "zmtp": formats.zmtp,
     "zmtp,max=1KiB": formats.zmtp.replace(max_message_size=1024),

@@ -81,6 +81,8 @@ KINDS = {
         ({"constants": {0: "a"}}, TypeError, "a constant must be bytes, not 'a'"),
         ({"constants": {0: b""}}, ValueError, "a constant must have 1 to"),
         ({"constants": {n: b"a" for n in range(17)}}, ValueError, "constants can have 16 items"),
+        ({"check": "crc32"}, TypeError, "check must be a framecodec.Check, not 'crc32'"),
+        ({"check": 4}, TypeError, "check must be a framecodec.Check, not 4"),
         ({"align": 0}, ValueError, "align must be from 1"),
         ({"align": True}, TypeError, "align must be an int"),
         ({"min_message_size": -1}, ValueError, "min_message_size must be at least 0"),
@@ -311,7 +313,7 @@ def test_constructors_refuse_unknown_parameters_and_list_their_own() -> None:
     assert str(caught.value) == (
         "Codec.varint() has no parameter lenght_offset, maxwidth; it has max_width, length_offset, "
         "length_adjustment, length_includes, length_unit, length_mask, wider, "
-        "wider_than_needed, magic, trailer, constants, specials, align, min_message_size, "
+        "wider_than_needed, magic, trailer, constants, specials, check, align, min_message_size, "
         "max_message_size"
     )
 

@@ -17,10 +17,18 @@ from typing import Any
 
 import pytest
 
-from framecodec import Codec, FrameSocket, IncompleteFrameError, InvalidFrameError
+from framecodec import (
+    Check,
+    ChecksumError,
+    Codec,
+    FrameSocket,
+    IncompleteFrameError,
+    InvalidFrameError,
+)
 from framecodec._outbox import Outbox
 from framecodec.errors import MessageTooLargeError
 from tests.helpers.fault_injection import KINDS, TIMEOUT, FaultySocket, Interruption, stream_pair
+from tests.helpers.sample_codecs import crc_of_crc
 
 pytestmark = pytest.mark.usefixtures("engine_in_use")
 
@@ -30,6 +38,12 @@ CODECS = {
     "a trailer": Codec.text(b":", trailer=b","),
     "a lead": Codec.uint(4, length_offset=1),
     "headers": Codec.headers(),
+    "a check": Codec.uint(4, check=Check("crc32", 4), trailer=b"!"),
+    "a check at the front": Codec.varint(check=Check("crc32c", 4, position="front")),
+    "a check of the frame": Codec.headers(
+        check=Check("sum8", 3, digits=True, before=b"10=", covers="frame"), align=8
+    ),
+    "a check by a function": Codec.uint(4, check=Check(crc_of_crc, 5)),
 }
 
 
@@ -325,3 +339,43 @@ def test_send_file_has_not_begun_if_the_header_was_not_taken(
 
 def raising(*_: object) -> None:
     raise Interruption
+
+
+@pytest.mark.parametrize("method", ["recv_file", "recv_into"])
+@pytest.mark.parametrize("size", [5, 300_000])
+@pytest.mark.parametrize("name", [name for name in CODECS if "check" in name])
+def test_a_wrong_check_of_a_file_is_no_success(name: str, size: int, method: str) -> None:
+    codec, data = CODECS[name], b"t" * size
+    frame = codec.encode(data)
+    wrong = frame.replace(b"ttt", b"tut", 1)
+    with stream_pair("socketpair") as (left, right):
+        right.settimeout(TIMEOUT)
+        with FrameSocket(right, codec.replace()) as other, meanwhile(lambda: left.sendall(wrong)):
+            target: Any = io.BytesIO() if method == "recv_file" else bytearray(size)
+            with pytest.raises(ChecksumError) as caught:
+                getattr(other, method)(target)
+            assert caught.value.expected != caught.value.found
+            assert caught.value.stream_offset == 0
+            with pytest.raises(ChecksumError):
+                other.recv()
+
+
+def test_send_file_computes_the_check_of_an_object_that_is_only_read() -> None:
+    data = os.urandom(100_000)
+    with two("socketpair", CODECS["a check"]) as (one, other):
+        with meanwhile(lambda: one.send_file(io.BytesIO(data), 90_000)):
+            assert other.recv() == data[:90_000]
+
+
+def test_recv_file_has_the_bytes_of_the_length_field_and_the_constants() -> None:
+    codec = Codec.uint(
+        4, length_offset=1, length_mask=0x00FFFFFF, constants={5: b"c"}, check=Check("crc32", 4)
+    )
+    data = b"l\x80c" + os.urandom(200_000)
+    with two("socketpair", codec) as (one, other), tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.seek(0)
+        with meanwhile(lambda: one.send_file(file)):
+            copy = io.BytesIO()
+            assert other.recv_file(copy) == len(data)
+        assert copy.getvalue() == data

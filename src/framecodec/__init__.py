@@ -19,10 +19,12 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
+from ._check import Check
 from .catalogue import formats
 from .codec import DEFAULT_MAX_MESSAGE_SIZE, Codec
 from .datagrams import DatagramSocket
 from .errors import (
+    ChecksumError,
     FrameError,
     IdleTimeoutError,
     IncompleteFrameError,
@@ -49,6 +51,8 @@ __version__ = "0.2.0"
 __all__ = [
     "ACCELERATED",
     "DEFAULT_MAX_MESSAGE_SIZE",
+    "Check",
+    "ChecksumError",
     "Codec",
     "DatagramSocket",
     "FrameError",

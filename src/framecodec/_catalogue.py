@@ -53,6 +53,7 @@ class Catalogue(Mapping[str, Codec]):
     """
 
     __slots__ = ("_aliases", "_formats", "_names")
+    __hash__ = object.__hash__  # sys.modules holds a catalogue, and tools make sets of the modules
 
     PktLine = PktLine
     """The messages of ``formats.pkt_line`` for the pkt-lines that hold no data."""

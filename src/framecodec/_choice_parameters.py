@@ -259,6 +259,8 @@ def _check_own_bits(layout: Layout, own: OwnBits) -> None:
         raise ValueError(
             f"keep=False excludes a constant at offset {own.offset} (constants); remove one of them"
         )
+    if layout.check is not None:
+        raise ValueError("keep=False excludes an alternative with a check; remove one of them")
     if layout.specials:
         raise ValueError("keep=False excludes specials, because a special frame has no message")
     if len(layout.own_bits) == _MOST_OWN_BITS:
@@ -281,14 +283,15 @@ def _place(layout: Layout, offset: int, mask: int) -> int | bytes | None:
     if offset < layout.field_offset:
         return layout.message_position(offset)
     if layout.kind == FIXED:
-        in_message = offset < layout.field_offset + layout.size
+        first = layout.field_offset + layout.front_check_size
+        in_message = first <= offset < first + layout.size
         return layout.message_position(offset) if in_message else None
     index = offset - layout.field_offset
     if index < layout.field_width and layout.kind == UINT and index in layout.kept:
         order = layout.byteorder
         owned = layout.mask.to_bytes(layout.field_width, order)[index]
         return None if owned & mask else layout.message_position(offset)
-    if not layout.header_size or offset < layout.header_size:
+    if not layout.header_size or offset < layout.header_size + layout.front_check_size:
         return None
     if offset >= smallest_frame(layout) - len(layout.trailer):
         return None
@@ -338,7 +341,7 @@ def smallest_frame(layout: Layout) -> int:
         return max(len(layout.magic) + 1, layout.min_message_size)
     if layout.specials:
         return header
-    return header + rest_min + len(layout.trailer)
+    return header + layout.front_check_size + rest_min + len(layout.trailer)
 
 
 def _common_magic(layouts: list[Layout]) -> bytes:

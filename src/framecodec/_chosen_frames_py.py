@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ._check_bytes import has_right_check
+from ._checksums_py import update_checksum
 from ._choice import NOTHING, Choice, choose, tagged, wrong_choice
 from ._fields_py import check_magic, reader_of, skip_frames
 
@@ -38,7 +40,7 @@ def read_chosen_frames(
                 break
             value, rest_pos = found
             rest_stop = rest_pos + value * layout.unit + layout.adjustment
-            stop = rest_stop + len(layout.trailer)
+            stop = rest_stop + layout.tail_size
             low, span = layout.quick_range
             if stop > size or value < low or value > low + span:
                 break
@@ -48,7 +50,11 @@ def read_chosen_frames(
                     break
             if not data.startswith(layout.magic, pos):
                 break
-            if not data.startswith(layout.trailer, rest_stop):
+            if not data.startswith(layout.trailer, rest_stop + layout.end_check_size):
+                break
+            if layout.check and not has_right_check(
+                layout, data, pos, rest_pos, rest_stop, update_checksum
+            ):
                 break
             if scanned is not None:
                 if raw:

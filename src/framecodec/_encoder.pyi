@@ -5,7 +5,7 @@ from typing_extensions import Buffer
 
 from ._layout import HasLayout
 
-__all__ = ["Encoder"]
+__all__ = ["Encoder", "update_checksum"]
 
 @final
 class Encoder:
@@ -14,3 +14,5 @@ class Encoder:
     def encode_many(self, messages: Iterable[object], /) -> bytes: ...
     def encode_small(self, messages: list[Any], largest: int, /) -> bytes | None: ...
     def frame_parts(self, message: object, /) -> list[Buffer]: ...
+
+def update_checksum(number: int, state: int, data: Buffer, /) -> int: ...

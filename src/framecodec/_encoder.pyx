@@ -15,10 +15,11 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memset
 
 from ._block_scan cimport try_header_block
+from ._checksums cimport prepare_checksums, update_state, write_ends
 from ._marks cimport (
     Marks,
     comes_back,
@@ -61,13 +62,16 @@ from ._numbers cimport (
 
 from . import _error_texts, _mark_texts
 from ._bytes_like import view_bytes
+from ._check_bytes import add_check
 from ._choice import choice_parts
 from ._custom_header import build_header
 from ._header_block import check_block
 from ._layout import Described, layout_of
 from ._message_start import check_start, join_header
 
-__all__ = ["Encoder"]
+__all__ = ["Encoder", "update_checksum"]
+
+prepare_checksums()
 
 
 cdef extern from "Python.h":
@@ -255,10 +259,12 @@ cdef class _Alternatives:
 
     cdef const Shape* root  # of the choice
     cdef list encoders
+    cdef Py_ssize_t last_offset  # of the bytes that choose
 
     def __cinit__(self, layout):
         self.root = shape_in(layout.numbers)
         self.encoders = [Encoder(Described(each)) for each in layout.choice.layouts]
+        self.last_offset = max(node.offset for node in layout.choice.nodes)
 
     cdef Py_ssize_t measure(self, list batch, Py_ssize_t count, Py_ssize_t largest):
         """Return the same for a choice."""
@@ -302,6 +308,8 @@ cdef class _Alternatives:
             encoder = <Encoder>PyList_GET_ITEM(self.encoders, i)
             if encoder._shape.kind >= HEADERS or encoder._special_values:
                 return None
+            if encoder._shape.has_check and self.last_offset >= encoder._shape.field_offset:
+                return None
             frame_size[0] = encoder._try_frame_size(message, size)
             if frame_size[0] and _chooses(encoder, root, i, message, size):
                 return encoder
@@ -343,6 +351,7 @@ cdef class Encoder:
     cdef const Marks* _marks  # DELIMITER, COBS: in _mark_numbers; else NULL
     cdef dict _special_values
     cdef bint _bytes_are_special  # some special object is bytes-like
+    cdef bint _always_slow  # so it is, or a function of the user's computes the check
     cdef bint _plain  # UINT, no special, and nothing else in the frame but the rest
     cdef bint _may_choose  # a choice whose messages have no names
     cdef _Alternatives _alternatives  # of a choice
@@ -356,6 +365,8 @@ cdef class Encoder:
             self._marks = marks_in(self._mark_numbers)
         self._special_values = layout.special_values
         self._bytes_are_special = layout.bytes_are_special
+        own_check = self._shape.has_check and not self._shape.check.named
+        self._always_slow = layout.bytes_are_special or own_check
         self._plain = layout.plain and layout.rest_min == 0 and not layout.adjustment
         self._plain = self._plain and not layout.specials
         if layout.choice is not None:
@@ -564,12 +575,15 @@ cdef class Encoder:
                     carried = len(start)
             else:
                 header = self._layout.magic + bytes(data[:carried]) + self._field(value)
+        trailer = self._layout.trailer
+        if self._shape.has_check:
+            header, trailer = add_check(self._layout, header, data, carried, update_checksum)
         parts = [header] if header else []
         if carried < size:
             parts.append(data if not carried else memoryview(data)[carried:])
-        if self._shape.trailer_size:
-            parts.append(self._layout.trailer)
-        padding = padding_of(self._shape, len(header) + size - carried + self._shape.trailer_size)
+        if self._shape.tail_size:
+            parts.append(trailer)
+        padding = padding_of(self._shape, len(header) + size - carried + self._shape.tail_size)
         if padding:
             parts.append(bytes(padding))
         return parts
@@ -592,7 +606,7 @@ cdef class Encoder:
             <uint64_t>needed - shape.quick_low > shape.quick_span
             or shape.kind > HEADERS
             or shape.keep
-            or self._bytes_are_special
+            or self._always_slow
         ):
             return 0
         if shape.constant_count or shape.kept_size or shape.own_count:
@@ -604,7 +618,7 @@ cdef class Encoder:
                 and wide_field_for(shape, <uint64_t>needed) == NULL
             ):
                 return 0
-        size += shape.magic_size + shape.trailer_size - shape.kept_size
+        size += shape.magic_size + shape.front_check_size + shape.tail_size - shape.kept_size
         size += self._field_size(<uint64_t>needed)
         return size + padding_of(shape, size)
 
@@ -655,11 +669,12 @@ cdef class Encoder:
         field_size = self._field_size(value)
         self._write_field(p, message, value, field_size)
         p += field_size
+        p += shape.front_check_size
         copy(p, message + shape.message_lead, size - shape.message_lead)
         p += size - shape.message_lead
-        if shape.trailer_size:
-            copy(p, shape.trailer, shape.trailer_size)
-            p += shape.trailer_size
+        if shape.has_ends:
+            write_ends(shape, frame, p, message, size)
+            p += shape.tail_size
         for i in range(shape.own_count):
             frame[shape.own[i].offset] |= shape.own[i].value
         padding = padding_of(shape, p - frame)
@@ -815,3 +830,18 @@ cdef uint8_t _frame_byte(
         if shape.own[i].offset == offset:
             byte |= shape.own[i].value
     return byte
+
+
+def update_checksum(int number, uint32_t state, data, /):
+    """Return the state of a checksum after more bytes.
+
+    Args:
+        number: The number of the function, as in `framecodec._check.CHECKSUMS`.
+        state: The state before them.
+        data: The bytes.
+    """
+    cdef Py_buffer view
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    state = update_state(number, state, <const uint8_t*>view.buf, view.len)
+    PyBuffer_Release(&view)
+    return state

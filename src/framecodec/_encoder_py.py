@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, final
 
 from . import _error_texts
 from ._bytes_like import view_bytes
+from ._check_bytes import add_check
+from ._checksums_py import update_checksum
 from ._choice import choice_parts
 from ._custom_header import build_header
 from ._header_block import check_block
@@ -41,7 +43,7 @@ from ._message_start import check_start, join_header
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["Encoder"]
+__all__ = ["Encoder", "update_checksum"]
 
 # The commonest widths of a binary length, as `struct` names them.
 STRUCT_FORMATS = {1: "B", 2: "H", 4: "I", 8: "Q"}
@@ -190,6 +192,9 @@ class Encoder:
                         carried = len(start)
                 else:
                     header = layout.magic + bytes(data[:carried]) + self._field(value)
+            trailer = layout.trailer
+            if layout.check is not None:
+                header, trailer = add_check(layout, header, data, carried, update_checksum)
         except BaseException:
             if data is not message:
                 data.release()  # the traceback would hold it
@@ -197,10 +202,10 @@ class Encoder:
         parts: list[Any] = [header] if header else []
         if carried < size:
             parts.append(data if not carried else memoryview(data)[carried:])
-        if layout.trailer:
-            parts.append(layout.trailer)
+        if trailer:
+            parts.append(trailer)
         if layout.align > 1:
-            padding = layout.padding(len(header) + size - carried + len(layout.trailer))
+            padding = layout.padding(len(header) + size - carried + len(trailer))
             if padding:
                 parts.append(bytes(padding))
         return parts

@@ -151,8 +151,20 @@ _READ_FIELD: dict[int, Reader] = {
 }
 
 
+def _read_front(layout: Layout, data: bytes, pos: int) -> tuple[int, int] | None:
+    """Read a field with a check after it."""
+    found = _reader_of_field(layout)(layout, data, pos)
+    if found is None or found[1] + layout.front_check_size > len(data):
+        return None
+    return found[0], found[1] + layout.front_check_size
+
+
 def reader_of(layout: Layout) -> Reader:
-    """Return the reader of a layout's length field."""
+    """Return the reader of what is before a layout's rest: the length field, a check."""
+    return _read_front if layout.front_check_size else _reader_of_field(layout)
+
+
+def _reader_of_field(layout: Layout) -> Reader:
     return _read_wide if layout.mask or layout.wider else _READ_FIELD[layout.kind]
 
 
@@ -343,7 +355,7 @@ def check_rest_size(
     """Return the size of the rest, which may be too large; raise if it is too small."""
     rest_size = value * layout.unit + layout.adjustment
     if rest_size < 0 and value >= 0 and layout.counts_frame:
-        least = len(header) + len(layout.trailer)
+        least = len(header) + layout.front_check_size + layout.tail_size
         raise _error_texts.smaller_than_frame(value, least, stream_offset, header)
     if rest_size < 0 or value < 0:
         raise _error_texts.negative_length(
@@ -353,8 +365,8 @@ def check_rest_size(
         raise _error_texts.declared_too_small(
             lead_size + rest_size, layout.min_message_size, stream_offset, header
         )
-    if len(header) + rest_size < layout.prefix_size:
-        least = layout.prefix_size - len(header)
+    least = layout.prefix_size - len(header) - layout.front_check_size
+    if rest_size < least:
         raise _error_texts.rest_before_constant(rest_size, least, stream_offset, header)
     return rest_size
 
@@ -369,7 +381,7 @@ def skip_frames(layout: Layout, data: bytes, pos: int, count: int) -> int:
         found = read_field(layout, data, pos + layout.field_offset)
         assert found is not None
         value, rest_pos = found
-        stop = rest_pos + value * layout.unit + layout.adjustment + len(layout.trailer)
+        stop = rest_pos + value * layout.unit + layout.adjustment + layout.tail_size
         pos = stop + layout.padding(stop - pos)
     return pos
 

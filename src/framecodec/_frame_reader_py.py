@@ -20,7 +20,7 @@ How
     =========  =====================================================================
     header     `_header`: its bytes so far, maybe none
     rest       `_header` whole; `_pieces`, `_piece`: the message so far
-    trailer    `_header` and message whole; `_trailer_pos` bytes of the trailer matched
+    trailer    `_header` and message whole; `_trailer_pos` bytes of a check and the trailer
     padding    `_header` whole, the message delivered; `_padding`: the padding so far
     =========  =====================================================================
 
@@ -30,30 +30,32 @@ How
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from . import _error_texts
-from ._choice import Choice
+from ._check_bytes import (
+    check_start,
+    has_right_check,
+    verify_check,
+    wrong_bytes_before_check,
+)
+from ._checksums_py import update_checksum
 from ._chosen_frames_py import choose_layout, read_chosen_frames, unchoose, with_names
 from ._custom_header import read_header
 from ._fields_py import (
     PARSE_FIELD,
-    Reader,
     check_constants,
     check_lead_constants,
     check_magic,
     check_rest_size,
     common_size,
-    reader_of,
     skip_frames,
-    unpacker,
 )
 from ._header_block import read_block
 from ._layout import CHOICE, CUSTOM, HEADERS, Layout
 from ._likely_causes import SAMPLE_SIZE
-from ._marked_reader_py import MarkedState, consume_marked
+from ._marked_reader_py import consume_marked
+from ._plain_reader_py import Numbers, PlainReader, numbers_for
 from ._spans_py import Spans
 
 __all__ = [
@@ -64,7 +66,7 @@ __all__ = [
     "SLICE_SIZE",
     "FrameReader",
     "describe_pending",
-    "numbers_for",
+    "matched_trailer",
 ]
 
 IN_HEADER, IN_REST, IN_TRAILER, IN_PADDING = range(4)
@@ -80,47 +82,21 @@ _FIRST_HEADER_STEP = 256
 _PIECE_SIZE = 16 * 1024
 
 
-Unpack = Callable[[bytes, int], tuple[int]]
-
-
-class Numbers(NamedTuple):
-    """What a reader stores of a layout."""
-
-    layout: Layout
-    header_limit: int  # how many bytes of a header to gather
-    magic: bytes
-    trailer: bytes
-    lead_size: int
-    header_size: int
-    adjustment: int
-    quick_low: int
-    quick_high: int
-    read_field: Reader
-    unpack: Unpack | None
-    # For the headers of the messages of the last call, if they are kept.
-    headers: list[bytes] | None
-    # A choice: `layout` becomes that of the pending frame as soon as its byte is in.
-    choice: Choice | None
-    choice_layout: Layout
-    tag: tuple[Any, ...]  # the names of the alternative
-
-
-class FrameReader(MarkedState):
+class FrameReader(PlainReader):
     """The parsing part of a splitter, without its public interface."""
 
     __slots__ = (
-        "_adjustment",
         "_choice",
         "_choice_layout",
-        "_counting",
+        "_end",
+        "_found",
         "_header",
         "_header_limit",
-        "_header_size",
         "_headers",
-        "_layout",
         "_lead_size",
         "_line_pos",
         "_magic",
+        "_own_size",
         "_padding",
         "_padding_size",
         "_parsed",
@@ -129,8 +105,6 @@ class FrameReader(MarkedState):
         "_phase",
         "_piece",
         "_pieces",
-        "_quick_high",
-        "_quick_low",
         "_raw",
         "_read_field",
         "_rest_left",
@@ -138,7 +112,6 @@ class FrameReader(MarkedState):
         "_skipped",
         "_skipping",
         "_spans",
-        "_stream_offset",
         "_surplus_bytes",
         "_tag",
         "_trailer",
@@ -164,13 +137,16 @@ class FrameReader(MarkedState):
         self._header = bytearray()  # its header, as far as it was taken
         self._line_pos = 0  # HEADERS: where the first line that was not parsed begins
         self._parsed = -1  # HEADERS: the length in the lines parsed, or -1
+        self._found: tuple[int, int, bytes] | None = None  # the parsed header
+        self._own_size = 0  # bytes of the header that are before the rest
         self._whole_size = 0  # past the header: bytes of the whole frame
         self._pending_lead = 0  # past the header: bytes of the message that came with it
         self._rest_left = 0  # in the rest: bytes of it that are missing
         self._skipping = False  # past the header: the frame is oversized and being discarded
         self._pieces: list[bytes] = []  # the message (raw: the frame) so far, up to ...
         self._piece = bytearray()  # ... its last, small pieces
-        self._trailer_pos = 0  # bytes of the trailer that matched
+        self._trailer_pos = 0  # bytes of a check at the end and of the trailer that matched
+        self._end = b""  # ... those of the check
         self._padding_size = 0  # past the header: bytes of the padding
         self._padding = b""  # after the message: bytes that align the next frame
 
@@ -224,53 +200,6 @@ class FrameReader(MarkedState):
 
     # --- the fast path: ordinary frames that are whole in the chunk -------------------------------
 
-    def _read_plain_frames(
-        self,
-        data: bytes,
-        pos: int,
-        messages: list[Any],
-        unpack: Unpack,
-    ) -> int:
-        """Take frames of a binary length and a rest only.
-
-        It returns where the first frame begins that needs the slow path.
-        """
-        first_pos, size, count = pos, len(data), len(messages)
-        low, high, adjustment = self._quick_low, self._quick_high, self._adjustment
-        header_size, append = self._header_size, messages.append
-        self._counting = True
-        try:
-            if low or adjustment:
-                while True:
-                    (value,) = unpack(data, pos)
-                    rest_pos = pos + header_size
-                    stop = rest_pos + value + adjustment
-                    if stop > size or value > high or value < low:
-                        break
-                    append(data[rest_pos:stop])
-                    pos = stop
-            else:  # the same with two steps less
-                while True:
-                    (value,) = unpack(data, pos)
-                    rest_pos = pos + header_size
-                    stop = rest_pos + value
-                    if stop > size or value > high:
-                        break
-                    append(data[rest_pos:stop])
-                    pos = stop
-        except struct.error:  # the chunk ends in a header: cheaper than to compare for every frame
-            pass
-        except BaseException:
-            pos = skip_frames(self._layout, data, first_pos, len(messages) - count)
-            raise
-        finally:
-            try:
-                self._stream_offset += pos - first_pos
-            except MemoryError:  # once more: the messages are in the list already
-                self._stream_offset += pos - first_pos
-            self._counting = False
-        return pos
-
     def _read_whole_frames(self, data: bytes, pos: int, messages: list[Any]) -> int:
         """Take ordinary frames of all other shapes."""
         first_pos, size, count = pos, len(data), len(messages)
@@ -282,23 +211,30 @@ class FrameReader(MarkedState):
             scanned = None if self._spans is None else self._spans.add
             keep_header = None if self._headers is None else self._headers.append
             offset = self._stream_offset - first_pos  # of the chunk
-            magic_size, trailer_size, lead_size = len(magic), len(trailer), self._lead_size
+            magic_size, lead_size = len(magic), self._lead_size
+            tail_size = self._layout.tail_size
             read_field, layout = self._read_field, self._layout
             field_offset = magic_size + lead_size
             unit, kept, prefix_size = layout.unit, layout.kept, layout.prefix_size
-            more = bool(layout.constants) or layout.align > 1
+            more = bool(layout.constants or layout.check) or layout.align > 1
+            if layout.check:
+                trailer = b""  # it is compared with the check
             while True:
                 found = read_field(layout, data, pos + field_offset)
                 if found is None:
                     break
                 value, rest_pos = found
                 rest_stop = rest_pos + value * unit + adjustment
-                stop = rest_stop + trailer_size
+                stop = rest_stop + tail_size
                 if stop > size or value > high or value < low:
                     break
                 if more:
                     stop += layout.padding(stop - pos)
                     if stop > size or not layout.has_constants(data, pos):
+                        break
+                    if layout.check and not has_right_check(
+                        layout, data, pos, rest_pos, rest_stop, update_checksum
+                    ):
                         break
                 if not data.startswith(magic, pos) or not data.startswith(trailer, rest_stop):
                     break
@@ -353,7 +289,8 @@ class FrameReader(MarkedState):
         header += piece
         self._pending = pending
         in_line = past_magic and self._layout.kind == HEADERS and b"\n" not in piece
-        if in_line and len(header) < self._header_limit:
+        limit = self._header_limit - self._layout.front_check_size
+        if in_line and len(header) < limit and self._found is None:
             return pos  # a line is parsed when its end is in
         surplus = self._end_header(pos, messages)
         if surplus <= pos:
@@ -373,19 +310,27 @@ class FrameReader(MarkedState):
         go into `_surplus_bytes`.
         """
         header = self._header
-        found = _parse_header(self, header)
+        layout = self._layout
+        found = self._found or _parse_header(self, header)
         if found is None:
-            if len(header) == self._header_limit:
+            limit = self._header_limit - layout.front_check_size
+            if len(header) >= limit:
                 raise _error_texts.header_too_long(
-                    self._layout.max_header, self._stream_offset, bytes(header)
+                    layout.max_header, self._stream_offset, bytes(header[:limit])
                 )
             return 0
+        self._found = found
         header_size, value, lead = found
-        layout = self._layout
         is_special = bool(layout.specials) and layout.is_special(header_size, value)
         rest_size, more_lead = 0, b""
         if not is_special:
             rest_size = _rest_size_of(self, header_size, value, len(lead))
+            if layout.front_check_size:
+                check_start(layout, header, header_size, self._stream_offset)
+                header_size += layout.front_check_size
+                if len(header) < header_size:
+                    return 0
+            self._own_size = header_size
             if layout.prefix_size:
                 more_lead = check_constants(layout, header, header_size, self._stream_offset)
                 if header_size + len(more_lead) < layout.prefix_size:
@@ -412,7 +357,7 @@ class FrameReader(MarkedState):
         lead += more_lead
         if layout.own_bits:
             lead = layout.without_own_bits(lead)
-        whole_size = header_size + rest_size + len(self._trailer)
+        whole_size = header_size + rest_size + layout.tail_size
         padding_size = layout.padding(whole_size) if layout.align > 1 else 0
         whole_size += padding_size
         lead_size = len(lead)
@@ -456,25 +401,32 @@ class FrameReader(MarkedState):
         self._rest_left = rest_left
         if not rest_left:
             self._phase = IN_TRAILER
+            if self._layout.front_check_size:
+                verify_check_of(self, bytes(self._header[: self._own_size]))
         return stop
 
     def _read_trailer(self, data: bytes, pos: int, messages: list[Any]) -> int:
         """Compare the trailer byte by byte; deliver the message if it is whole."""
         if self._phase != IN_TRAILER:
             return pos
-        trailer = self._trailer
-        found = data[pos : pos + len(trailer) - self._trailer_pos]
-        right = common_size(found, trailer[self._trailer_pos :])
+        end_check_size = self._layout.end_check_size
+        if self._trailer_pos < end_check_size:
+            pos = read_check(self, data, pos)
+            if self._trailer_pos < end_check_size:
+                return pos
+        trailer, matched = self._trailer, self._trailer_pos - end_check_size
+        found = data[pos : pos + len(trailer) - matched]
+        right = common_size(found, trailer[matched:])
         pos, trailer_pos, pending = pos + right, self._trailer_pos + right, self._pending + right
         self._trailer_pos, self._pending = trailer_pos, pending
         if right < len(found):
             raise _error_texts.wrong_trailer(
                 trailer,
-                trailer[: self._trailer_pos] + found[right : right + 1],
+                trailer[: matched + right] + found[right : right + 1],
                 self._stream_offset,
                 bytes(self._header),
             )
-        if self._trailer_pos == len(trailer):
+        if self._trailer_pos == self._layout.tail_size:
             self._deliver(messages)
         return pos
 
@@ -499,15 +451,14 @@ class FrameReader(MarkedState):
         elif self._spans is not None:
             start, stop = self._stream_offset, self._stream_offset + self._pending
             if not self._raw:
-                prefix_size = self._layout.prefix_size
-                start += self._layout.header_size if prefix_size else len(self._header)
-                stop -= len(self._trailer) + len(self._padding)
+                start += self._own_size
+                stop -= self._layout.tail_size + len(self._padding)
             self._spans.add(start, stop)
             self._end_frame(messages, ())
         elif self._skipping:
             self._end_frame(messages, (), skipped=1)
         else:
-            end = (self._trailer + self._padding) if self._raw else b""
+            end = (self._end + self._trailer + self._padding) if self._raw else b""
             message = b"".join([*self._pieces, self._piece, end])
             self._end_frame(messages, with_names(self, (message,)))
 
@@ -540,34 +491,14 @@ class FrameReader(MarkedState):
         self._pending = 0
         self._line_pos = 0
         self._parsed = -1
+        self._found = None
         self._skipping = False
         self._pending_lead = 0
         self._trailer_pos = 0
+        self._end = b""
         self._padding = b""
         if self._choice is not None:
             unchoose(self)
-
-
-def numbers_for(layout: Layout, raw: bool, keep_headers: bool) -> Numbers:
-    """Return what a reader stores of a layout."""
-    low, span = layout.quick_range
-    return Numbers(
-        layout,
-        layout.longest_header,
-        layout.magic,
-        layout.trailer,
-        layout.lead_size,
-        layout.header_size,
-        layout.adjustment,
-        low,
-        low + span,
-        reader_of(layout),
-        unpacker(layout) if layout.plain and not raw else None,
-        [] if keep_headers and not layout.canonical else None,
-        layout.choice,
-        layout,
-        (),
-    )
 
 
 def _parse_header(reader: FrameReader, header: bytearray) -> tuple[int, int, bytes] | None:
@@ -583,6 +514,8 @@ def _parse_header(reader: FrameReader, header: bytearray) -> tuple[int, int, byt
         return None
     if layout.constants:
         check_lead_constants(layout, header, offset)
+    if layout.front_check_size and layout.kind in (HEADERS, CUSTOM):
+        header = header[: reader._header_limit - layout.front_check_size]
     if layout.kind == HEADERS:
         reader._line_pos, reader._parsed, lead = read_block(
             layout, header, reader._line_pos, reader._parsed, offset
@@ -617,6 +550,11 @@ def _rest_size_of(reader: FrameReader, header_size: int, value: int, lead_size: 
     return size
 
 
+def matched_trailer(reader: FrameReader) -> bytes:
+    """Return the bytes of the trailer that matched."""
+    return reader._trailer[: max(0, reader._trailer_pos - reader._layout.end_check_size)]
+
+
 def describe_pending(reader: FrameReader) -> _error_texts.PendingFrame:
     """Describe the pending frame, for the text of an error about what is missing of it."""
     where, needed = "header", None
@@ -634,7 +572,7 @@ def describe_pending(reader: FrameReader) -> _error_texts.PendingFrame:
                     sample.append(bytes(piece[lead_size : lead_size + left]))
                     left -= len(sample[-1])
                 lead_size = 0
-            sample.append(reader._trailer[: reader._trailer_pos])
+            sample += [reader._end, matched_trailer(reader)]
     if not reader._skipping:
         sample.append(reader._tail)
     if reader._layout.marks and not reader._layout.magic:
@@ -647,4 +585,52 @@ def describe_pending(reader: FrameReader) -> _error_texts.PendingFrame:
         reader._stream_offset,
         header,
         b"".join(sample)[:SAMPLE_SIZE],
+    )
+
+
+def read_check(reader: FrameReader, data: bytes, pos: int) -> int:
+    """Gather a check at the end; verify it when it is whole. Return what follows in the chunk."""
+    layout, before = reader._layout, len(reader._end)
+    assert layout.check is not None
+    constant = layout.check.before
+    end = reader._end + data[pos : pos + layout.end_check_size - before]
+    right = common_size(end, constant)
+    wrong = end[right : right + 1] if right < len(constant) else b""
+    if wrong:
+        end = end[:right]
+    pos, pending = pos + len(end) - before, reader._pending + len(end) - before
+    reader._end, reader._trailer_pos, reader._pending = end, len(end), pending
+    if wrong:
+        raise wrong_bytes_before_check(
+            constant, end + wrong, reader._stream_offset, bytes(reader._header)
+        )
+    if len(end) == layout.end_check_size:
+        verify_check_of(reader, end)
+    return pos
+
+
+def verify_check_of(reader: FrameReader, end: bytes) -> None:
+    """Compare the check that ends these bytes with that of the frame, unless it was discarded."""
+    rest: list[bytes | bytearray | memoryview]
+    layout = reader._layout
+    assert reader._found is not None
+    assert layout.check is not None
+    own_size, lead = reader._own_size, reader._found[2]
+    if reader._spans is not None:
+        start, stop = reader._stream_offset, reader._stream_offset + reader._pending
+        rest = [reader._spans._view[start + own_size : stop - reader._trailer_pos]]
+    elif reader._skipping:
+        return
+    else:
+        first, *others = [*reader._pieces, reader._piece]
+        rest = [memoryview(first)[own_size if reader._raw else len(lead) :], *others]
+    verify_check(
+        layout,
+        bytes(reader._header),
+        own_size,
+        lead,
+        rest,
+        end[-layout.check.width :],
+        reader._stream_offset,
+        update_checksum,
     )

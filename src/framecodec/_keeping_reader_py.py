@@ -13,9 +13,16 @@ from __future__ import annotations
 from typing import Any
 
 from . import _error_texts
-from ._frame_reader_py import IN_HEADER, IN_PADDING, FrameReader, describe_pending, numbers_for
+from ._frame_reader_py import (
+    IN_HEADER,
+    IN_PADDING,
+    FrameReader,
+    describe_pending,
+    matched_trailer,
+)
 from ._layout import Layout
 from ._marked_reader_py import STEP, consume_marked, untake_tail
+from ._plain_reader_py import numbers_for
 
 __all__ = ["KeepingReader"]
 
@@ -127,7 +134,8 @@ class KeepingReader(FrameReader):
                 self._phase = IN_HEADER
                 self._pending = self._line_pos = self._pending_lead = self._trailer_pos = 0
                 self._parsed = -1
-                self._padding = b""
+                self._found = None
+                self._padding = self._end = b""
             self._tail = self._after = b""
             self._content_size = self._block_left = 0
             self._zero_due = self._block_begun = False
@@ -192,5 +200,5 @@ class KeepingReader(FrameReader):
         if not self._raw or self._phase == IN_HEADER:
             parts[0] = memoryview(parts[0])[self._pending_lead :]
             parts.insert(0, self._header)
-        end = self._trailer[: self._trailer_pos]
+        end = self._end + matched_trailer(self)
         return b"".join([*parts, end, self._tail, self._padding, self._not_taken, self._held])

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import _error_texts
+from . import _engine, _error_texts
+from ._check_bytes import tail_as_travelled
 from ._custom_header import read_header
 from ._layout import COBS, CUSTOM, Described, HasLayout, Layout, layout_of
 from .errors import FrameError
@@ -49,14 +50,14 @@ def frame_as_travelled(codec: HasLayout | Layout, message: Any, header: bytes | 
         if splitter.feed(header):  # a special value, or neither a rest nor a trailer
             return header
         if layout.kind == CUSTOM:  # the header says how much of the message travelled after it
-            rest_size = splitter.bytes_needed - len(layout.trailer)
+            rest_size = splitter.bytes_needed - layout.tail_size
             if rest_size > len(message) or splitter.pending != len(header):
                 raise _error_texts.parse_changed_its_answer(0)
             lead_size = len(message) - rest_size
     rest: bytes = message[lead_size:]
     if layout.marks:  # the header is the end mark
         return layout.magic + rest + header
-    return _padded(layout, header + rest + layout.trailer)
+    return _padded(layout, header + rest + _tail(layout, header, message, rest))
 
 
 def _chosen_frame(codec: HasLayout, choice_layout: Layout, message: Any, header: bytes) -> bytes:
@@ -116,9 +117,9 @@ def _custom_frame(layout: Layout, message: bytes, header: bytes, following: byte
     shown_size = len(layout.magic) + layout.max_header
     rest = message
     for _ in range(2):  # the first time with a guess of what ``parse`` saw after the header
-        frame = header + rest + layout.trailer
+        frame = header + rest + _tail(layout, header, message, rest)
         parsed = read_header(layout, (frame + following)[:shown_size], 0)
-        if parsed is None or parsed[0] != len(header):
+        if parsed is None or parsed[0] + layout.front_check_size != len(header):
             break
         lead = parsed[2]
         if message.startswith(lead) and parsed[1] == len(message) - len(lead):
@@ -130,3 +131,7 @@ def _custom_frame(layout: Layout, message: bytes, header: bytes, following: byte
 
 def _padded(layout: Layout, frame: bytes) -> bytes:
     return frame + bytes(layout.padding(len(frame)))
+
+
+def _tail(layout: Layout, header: bytes, message: bytes, rest: bytes) -> bytes:
+    return tail_as_travelled(layout, header, message, rest, _engine.encoder.update_checksum)

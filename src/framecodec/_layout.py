@@ -3,12 +3,14 @@
 All arithmetic about a header is done here once, when the codec is made. The engines only compare
 and add::
 
-    frame:  [ magic ][ lead ][ length field ][ rest ][ trailer ]
+    frame:  [ magic ][ lead ][ length field ][ rest ][ check ][ trailer ]
             |                ^ field_offset
-            |------- header_size -----------|
+            |------- header_size -----------|        |--- tail_size ----|
     message:         [ lead ]                [ rest ]
 
     rest size = field value * unit + adjustment
+
+A check can also be at the front, between the length field and the rest.
 
 With a mask, some bytes of the length field are also part of the message, at the end of its lead.
 """
@@ -19,6 +21,8 @@ import sys
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
+
+from ._check import Check
 
 __all__ = [
     "BCD",
@@ -130,6 +134,7 @@ class Layout:
     wider_strict: bool = True  # a wider length that is longer than needed is invalid
     size: int = 0  # FIXED: of the message
     constants: tuple[tuple[int, bytes], ...] = ()  # frame offset, bytes; by offset
+    check: Check | None = None
     align: int = 1  # zero bytes follow until the frame's size is a multiple of this
     counts_frame: bool = False  # the field counts the whole frame; used only in an error's text
     plain_max: int = MAX_VALUE  # the largest value of the length field itself
@@ -152,6 +157,11 @@ class Layout:
     header_size: int = field(init=False)
     kept: tuple[int, ...] = field(init=False)  # bytes of the field that are also in the message
     message_lead: int = field(init=False)  # bytes of the lead and of these
+    front_check_size: int = field(
+        init=False
+    )  # bytes of a check between the length field and the rest
+    end_check_size: int = field(init=False)  # bytes of a check after the rest
+    tail_size: int = field(init=False)  # the same and the trailer
     longest_header: int = field(init=False)  # how many bytes the slow path gathers
     message_prefix: int = field(init=False)  # bytes of the lead, or up to the last constant
     # Frame offset of the last constant's end, if that is in the rest; else 0. The slow path reads
@@ -167,7 +177,8 @@ class Layout:
     field_start: bytes = field(init=False)  # HEADERS: what is written before the digits, ...
     field_end: bytes = field(init=False)  # ... and after them
     plain: bool = field(init=False)  # UINT, and nothing in the frame but the field and the rest
-    extended: bool = field(init=False)  # a unit, a mask, wider fields, constants or padding
+    # A unit, a mask, wider fields, constants, a check or padding.
+    extended: bool = field(init=False)
     # Each message has one possible frame, the one that the encoder writes.
     canonical: bool = field(init=False)
     # The same as a C structure (_numbers.pxd), made when the compiled engine first needs it.
@@ -183,6 +194,9 @@ class Layout:
         header_size = self.field_offset + self.field_width if fixed else 0
         kept = self._kept_bytes()
         message_lead = lead_size + len(kept)
+        check_size = 0 if self.check is None else self.check.size
+        front = self.check is not None and self.check.position == "front"
+        front_check_size = check_size if front else 0
         last_constant = max((pos + len(constant) for pos, constant in self.constants), default=0)
         for own in self.own_bits:
             if own.offset >= self.field_offset + self.field_width:
@@ -202,10 +216,16 @@ class Layout:
             ("header_size", header_size),
             ("kept", kept),
             ("message_lead", message_lead),
-            ("longest_header", max(self._longest_header(), prefix_size)),
-            ("message_prefix", max(message_lead, prefix_size - header_size + message_lead)),
+            ("front_check_size", front_check_size),
+            ("end_check_size", check_size - front_check_size),
+            ("tail_size", check_size - front_check_size + len(self.trailer)),
+            ("longest_header", max(self._longest_header() + front_check_size, prefix_size)),
+            (
+                "message_prefix",
+                max(message_lead, prefix_size - header_size - front_check_size + message_lead),
+            ),
             ("prefix_size", prefix_size),
-            ("rest_min", max(rest_min, prefix_size - header_size)),
+            ("rest_min", max(rest_min, prefix_size - header_size - front_check_size)),
             ("rest_max", rest_max),
             ("message_max", rest_max + message_lead),
             ("special_values", special_values),
@@ -226,7 +246,7 @@ class Layout:
             return frame_offset - len(self.magic)
         if self.kept and frame_offset - self.field_offset in self.kept:
             return self.lead_size + self.kept.index(frame_offset - self.field_offset)
-        return frame_offset - self.header_size + self.message_lead
+        return frame_offset - self.header_size - self.front_check_size + self.message_lead
 
     def is_special(self, header_size: int, value: int) -> bool:
         """Return whether a field's value means a special object; a wider length never does."""
@@ -247,7 +267,7 @@ class Layout:
         """Return the start of the message that is in a whole header, constants included."""
         begun = header[len(self.magic) :] if self.keep else self.lead_of(header, 0)
         if self.prefix_size:
-            begun += header[self.header_size : self.prefix_size]
+            begun += header[self.header_size + self.front_check_size : self.prefix_size]
         return self.without_own_bits(begun) if self.own_bits else begun
 
     def without_own_bits(self, start: bytes) -> bytes:
@@ -313,7 +333,7 @@ class Layout:
         return keys == {first} | ends
 
     def _is_extended(self) -> bool:
-        more = self.constants or self.unit > 1 or self.align > 1 or self.own_bits
+        more = self.constants or self.unit > 1 or self.align > 1 or self.own_bits or self.check
         return bool(self.mask or self.wider or more or self.kind == CHOICE)
 
     def _quick_range(self) -> tuple[int, int]:

@@ -219,7 +219,8 @@ def _other_frames(data: bytes, layout: Layout, received: int) -> str:
 
 def _other_readings(data: bytes, layout: Layout) -> Iterator[tuple[str, _Read]]:
     """Yield the other readings, the likeliest first: a text with a place for the length."""
-    offset, trailer_size = layout.field_offset, len(layout.trailer)
+    offset = layout.field_offset
+    trailer_size = layout.front_check_size + layout.tail_size
 
     def binary(little: bool, width: int, adjustment: int, least: int = 1) -> _Read:
         def read(data: bytes, pos: int) -> tuple[int, int] | None:

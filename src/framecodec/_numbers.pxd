@@ -34,6 +34,12 @@ cdef enum:
     COBS = 10
     CHOICE = 16
 
+    # What a check covers, in the order of _check.py.
+    COVERS_MESSAGE = 0
+    COVERS_REST = 1
+    COVERS_BODY = 2
+    COVERS_FRAME = 3
+
     # As many as a codec can have: see _parameters.py.
     MOST_CONSTANTS = 16
     MOST_WIDE_FIELDS = 8
@@ -56,6 +62,19 @@ cdef struct Constant:
     Py_ssize_t position  # in the message
     Py_ssize_t size
     const uint8_t* data
+
+
+cdef struct CheckShape:
+    bint named  # its function is one of CHECKSUMS; else it is the user's
+    int number
+    uint32_t first
+    uint32_t last
+    int covers
+    bint little
+    bint digits
+    Py_ssize_t width
+    Py_ssize_t before_size
+    const uint8_t* before
 
 
 cdef struct OwnBits:
@@ -89,7 +108,7 @@ cdef struct Shape:
     int width  # of the field: UINT, DIGITS, BCD exact; VARINT, BER the longest
     int base
     bint little
-    bint extended  # a unit, a mask, wider fields, constants or padding
+    bint extended  # a unit, a mask, wider fields, constants, a check or padding
     bint plain  # UINT, and nothing in the frame but the field and the rest
     const uint8_t* magic
     const uint8_t* trailer
@@ -104,6 +123,9 @@ cdef struct Shape:
     Py_ssize_t message_max  # at most LARGEST_SIZE
     Py_ssize_t unit  # rest size = value * unit + adjustment
     Py_ssize_t align
+    Py_ssize_t front_check_size  # of a check before the rest, with the bytes before the check
+    Py_ssize_t end_check_size  # of a check after the rest, with the bytes before the check
+    Py_ssize_t tail_size  # the same and the trailer
     Py_ssize_t prefix_size  # 0, or where the last constant in the rest ends
     Py_ssize_t message_lead  # bytes of the message before the rest: the lead, and kept bytes
     uint64_t mask  # UINT: the bits that hold the length
@@ -116,6 +138,9 @@ cdef struct Shape:
     WideField wide[8]  # MOST_WIDE_FIELDS
     int constant_count
     Constant constants[16]  # MOST_CONSTANTS
+    bint has_check
+    bint has_ends  # a check, wherever it is, or a trailer
+    CheckShape check
     bint leading_zeros
     int max_digits
     # HEADERS
@@ -181,6 +206,9 @@ cdef inline int fill_shape(Shape* shape, layout) except -1:
     shape.adjustment = layout.adjustment
     shape.unit = layout.unit
     shape.align = layout.align
+    shape.front_check_size = layout.front_check_size
+    shape.end_check_size = layout.end_check_size
+    shape.tail_size = layout.tail_size
     shape.prefix_size = layout.prefix_size
     shape.message_lead = layout.message_lead
     shape.plain_max = layout.size if layout.kind == FIXED else layout.plain_max
@@ -212,6 +240,9 @@ cdef inline int fill_shape(Shape* shape, layout) except -1:
             offset, layout.message_position(offset), len(constant), _address(constant)
         )
         shape.constant_count += 1
+    if layout.check is not None:
+        fill_check(shape, layout.check)
+    shape.has_ends = shape.has_check or shape.trailer_size
     shape.message_max = min(layout.message_max, LARGEST_SIZE)
     shape.quick_low = low
     shape.quick_span = span & <uint64_t>0xFFFFFFFFFFFFFFFF
@@ -222,6 +253,31 @@ cdef inline int fill_shape(Shape* shape, layout) except -1:
         shape.own_count += 1
     if layout.choice is not None:
         fill_choice(shape, layout)
+    return 0
+
+
+cdef inline int fill_check(Shape* shape, check) except -1:
+    import sys
+
+    from framecodec._check import CHECKSUMS, COVERS
+
+    checksum = CHECKSUMS.get(check.function) if isinstance(check.function, str) else None
+    shape.has_check = True
+    shape.check.covers = COVERS.index(check.covers)
+    if check.position == "front":
+        shape.check.covers = COVERS_REST
+    shape.check.little = (sys.byteorder if check.byteorder == "native" else check.byteorder) == (
+        "little"
+    )
+    shape.check.digits = check.digits
+    shape.check.width = check.width
+    shape.check.before = _address(check.before)
+    shape.check.before_size = len(check.before)
+    if checksum is not None:
+        shape.check.named = True
+        shape.check.number = checksum.number
+        shape.check.first = checksum.first
+        shape.check.last = checksum.last
     return 0
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, Literal, TypedDict
 
+from ._check import Check
 from ._choice_parameters import choice_layout
 from ._layout import (
     BCD,
@@ -87,6 +88,7 @@ class CommonParameters(TypedDict, total=False):
     trailer: bytes
     constants: Mapping[int, bytes] | None
     specials: Mapping[int, Hashable] | None
+    check: Check | None
     align: int
     min_message_size: int
     max_message_size: int | None
@@ -104,6 +106,7 @@ COMMON_DEFAULTS: CommonParameters = {
     "trailer": b"",
     "constants": None,
     "specials": None,
+    "check": None,
     "align": 1,
     "min_message_size": 0,
     "max_message_size": DEFAULT_MAX_MESSAGE_SIZE,
@@ -177,6 +180,8 @@ def _make_plain(parameters: dict[str, Any]) -> None:
         parameters["specials"] = check_specials(parameters["specials"])
     if parameters["constants"] is not None:
         parameters["constants"] = check_constants(parameters["constants"])
+    if not isinstance(parameters["check"], Check | None):
+        raise TypeError(f"check must be a framecodec.Check, not {parameters['check']!r}")
     if parameters["length_mask"] is not None:
         check_int(parameters, "length_mask", 1, MAX_VALUE)
     if parameters["wider"] is not None:
@@ -331,6 +336,7 @@ def _fixed_layout(parameters: dict[str, Any], *, field_width: int, **more: Any) 
     common = _common_layout(parameters)
     if parameters["length_includes"] == "frame":
         owned = common["field_offset"] + field_width + len(common["trailer"])
+        owned += common["check"].size if common["check"] else 0
         common |= {"adjustment": -owned, "counts_frame": True}
     return Layout(**common, field_width=field_width, **more)
 
@@ -523,6 +529,7 @@ def _common_layout(parameters: Mapping[str, Any]) -> dict[str, Any]:
         "adjustment": parameters["length_adjustment"],
         "unit": parameters["length_unit"],
         "constants": tuple((parameters["constants"] or {}).items()),
+        "check": parameters["check"],
         "align": parameters["align"],
         "min_message_size": parameters["min_message_size"],
         "specials": parameters["specials"] or {},
@@ -581,15 +588,16 @@ def _check_layout(layout: Layout, parameters: Mapping[str, Any]) -> Layout:
 
 
 def _check_constant_places(layout: Layout) -> None:
-    stop, field_stop = len(layout.magic), layout.field_offset + layout.field_width
+    stop = len(layout.magic)
+    field_stop = layout.field_offset + layout.field_width + layout.front_check_size
     for offset, constant in layout.constants:
         if offset < stop:
             what = "the magic" if stop == len(layout.magic) else "another constant"
             raise ValueError(f"the constant at offset {offset} overlaps {what}")
         stop = offset + len(constant)
-        if stop <= layout.field_offset or layout.kind == FIXED:
+        if stop <= layout.field_offset or (layout.kind == FIXED and offset >= field_stop):
             continue
-        if not layout.header_size:
+        if not layout.header_size and layout.kind != FIXED:
             raise ValueError(
                 f"the constant at offset {offset} is not in the lead, which ends at "
                 f"{layout.field_offset}; a constant after the length field needs a field of fixed "
@@ -597,8 +605,9 @@ def _check_constant_places(layout: Layout) -> None:
             )
         if offset < field_stop:
             raise ValueError(
-                f"the constant at offset {offset} overlaps the length field, "
-                f"which is at {layout.field_offset} to {field_stop - 1}"
+                f"the constant at offset {offset} overlaps the length field"
+                f"{' and the check' * bool(layout.front_check_size)}, which is at "
+                f"{layout.field_offset} to {field_stop - 1}"
             )
 
 
@@ -631,10 +640,8 @@ def _limits_text(layout: Layout, parameters: Mapping[str, Any]) -> str:
         named.append(f"min_message_size={layout.min_message_size}")
     if layout.counts_frame:
         named.append('length_includes="frame"')
-        named += [
-            f"a {name} of {len(parameters[name])} bytes"
-            for name in ("magic", "trailer")
-            if parameters[name]
-        ]
+        owned = [name for name in ("magic", "trailer") if parameters[name]]
+        named += [f"a {name} of {len(parameters[name])} bytes" for name in owned]
+        named += [f"a check of {layout.check.size} bytes"] if layout.check else []
     named.append(f"max_message_size={parameters['max_message_size']}")
     return f"{', '.join(named)} and a length field up to {layout.field_max}"

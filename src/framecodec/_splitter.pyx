@@ -54,6 +54,7 @@ from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy, memset
 
 from ._block_scan cimport try_header_block
+from ._checksums cimport checksum_of, is_check, prepare_checksums
 from ._marks cimport (
     CUT_OFF,
     ESCAPE,
@@ -78,6 +79,9 @@ from ._numbers cimport (
     BER,
     CHOICE,
     COBS,
+    COVERS_BODY,
+    COVERS_FRAME,
+    COVERS_MESSAGE,
     CUSTOM,
     Constant,
     DIGITS,
@@ -108,14 +112,22 @@ from collections.abc import Sequence
 
 from . import _error_texts, _mark_texts, errors
 from ._bytes_like import view_bytes
+from ._check_bytes import (
+    check_start,
+    is_right_check,
+    verify_check,
+    wrong_bytes_before_check,
+)
 from ._choice import choose as choose_in, tagged, wrong_choice
 from ._custom_header import read_header
-from ._encoder import Encoder  # no-cython-lint: this module offers a whole engine
+from ._encoder import Encoder, update_checksum  # no-cython-lint: this module is a whole engine
 from ._header_block import read_lines
 from ._layout import Described, layout_of
 from ._likely_causes import SAMPLE_SIZE
 
 __all__ = ["Spans", "Splitter", "scan"]
+
+prepare_checksums()
 
 cdef enum:
     IN_HEADER
@@ -257,6 +269,8 @@ cdef inline int _consume(
             elif self._shape.extended:
                 if self._root != NULL:
                     p += self._read_chosen_frames(p, end, messages)
+                elif self._shape.has_check:
+                    p += self._read_checked_frames(p, end, messages)
                 else:
                     p += self._read_extended_frames(p, end, messages)
             else:
@@ -353,6 +367,8 @@ cdef class Splitter:
     cdef Py_ssize_t _header_capacity  # allocated
     cdef Py_ssize_t _line_pos  # HEADERS: where the first line that was not parsed begins
     cdef object _parsed  # HEADERS: the length in the lines parsed, or -1
+    cdef object _found  # of a codec with a check: the parsed header
+    cdef Py_ssize_t _own_size  # bytes of the header that are before the rest
     cdef object _skip_left  # skipping: bytes of the rest that are missing (of any size)
     cdef bint _skipping  # past the header: the frame is oversized and being discarded
     cdef Py_ssize_t _rest_left  # in the rest, not skipping: bytes of it that are missing; else 0
@@ -362,7 +378,8 @@ cdef class Splitter:
     cdef Py_ssize_t _message_capacity  # what it has now
     cdef Py_ssize_t _filled  # of it
     cdef Py_ssize_t _pending_lead  # how many of its first bytes came with the header
-    cdef Py_ssize_t _trailer_pos  # bytes of the trailer that matched
+    cdef Py_ssize_t _trailer_pos  # bytes of a check at the end and of the trailer that matched
+    cdef bytes _end  # ... those of the check
     cdef Py_ssize_t _padding_left  # in the padding: bytes of it that are missing
     cdef bytes _padding  # the padding so far
 
@@ -424,7 +441,7 @@ cdef class Splitter:
         self._skip = on_oversize == "skip"
         self._one_at_a_time = bool(one_at_a_time)
         self._wants_headers = keep_headers and not raw
-        self._padding = b""
+        self._padding = self._end = b""
         self._parsed = -1
         self._rest_beyond = 0
         self._skip_left = 0
@@ -634,7 +651,7 @@ cdef class Splitter:
             self._rest_left -= size
             self._pending += size
             if not self._rest_left:
-                self._phase = IN_TRAILER
+                self._end_rest()
                 self._read_trailer(NULL, NULL, messages)
         except BaseException as error:  # there was no memory to deliver the message
             self._fail(error, NULL, 0, 0)
@@ -750,7 +767,8 @@ cdef class Splitter:
             self._forget()
             self._parsed = -1
             self._padding_left = 0
-            self._padding = b""
+            self._padding = self._end = b""
+            self._found = None
             self._rest_beyond = 0
         self._stream_offset -= PyBytes_GET_SIZE(before)
         try:
@@ -822,7 +840,7 @@ cdef class Splitter:
                         bytes_at(self._message) + lead_size,
                         min(self._filled - lead_size, <Py_ssize_t>SAMPLE_SIZE),
                     )
-                sample += self._layout.trailer[: self._trailer_pos]
+                sample += self._end + self._layout.trailer[: self._trailer_matched()]
         if self._marks != NULL:
             where = "rest" if self._phase == IN_REST or not self._shape.magic_size else "header"
             if not self._skipping:
@@ -1267,6 +1285,122 @@ cdef class Splitter:
         finally:
             self._stream_offset += p - data
 
+    cdef Py_ssize_t _read_checked_frames(
+        self, const uint8_t* data, const uint8_t* end, list messages
+    ) except -1:
+        """Take ordinary frames of shapes with a check, which can have all of these as well."""
+        cdef const Shape* shape = self._shape
+        cdef const uint8_t* p = data  # of the frame
+        cdef const uint8_t* rest
+        cdef uint64_t value
+        cdef Py_ssize_t rest_start, rest_size, frame_size
+        cdef bytes message
+        cdef uint8_t* target
+        cdef int64_t start = self._stream_offset
+        try:
+            while True:
+                rest_start = self._try_extended_header(p, end - p, &value)
+                if rest_start < 0 or value - shape.quick_low > shape.quick_span:
+                    break
+                rest_start += shape.front_check_size
+                rest_size = <Py_ssize_t>value * shape.unit + shape.adjustment
+                frame_size = rest_start + rest_size + shape.tail_size
+                frame_size += padding_of(shape, frame_size)
+                if end - p < frame_size:
+                    break
+                rest = p + rest_start
+                if (
+                    memcmp(p, shape.magic, shape.magic_size)
+                    or not self._has_constants(p)
+                    or not self._has_check(p, rest, rest_size)
+                    or memcmp(
+                        rest + rest_size + shape.end_check_size, shape.trailer, shape.trailer_size
+                    )
+                ):
+                    break
+                if self._spans is not None:
+                    if self._raw:
+                        self._spans.add(start + (p - data), start + (p - data) + frame_size)
+                    else:
+                        self._spans.add(
+                            start + (rest - data), start + (rest - data) + rest_size
+                        )
+                    p += frame_size
+                    continue
+                if self._raw:
+                    message = message_of(p, frame_size)
+                elif shape.message_lead:
+                    message = PyBytes_FromStringAndSize(NULL, shape.message_lead + rest_size)
+                    target = <uint8_t*>PyBytes_AS_STRING(message)
+                    copy(target, p + shape.magic_size, shape.lead_size)
+                    self._copy_kept(target + shape.lead_size, p)
+                    copy(target + shape.message_lead, rest, rest_size)
+                else:
+                    message = message_of(rest, rest_size)
+                if self._keep_headers:
+                    self._keep_travelled(p, max(rest_start, shape.prefix_size))
+                messages.append(message)
+                p += frame_size
+            return p - data
+        finally:
+            self._stream_offset += p - data
+
+    cdef bint _has_check(
+        self, const uint8_t* frame, const uint8_t* rest, Py_ssize_t rest_size
+    ) except -1:
+        """Return whether a whole frame has the right check.
+
+        The slow path says what is wrong; it calls the user's function again.
+        """
+        cdef const Shape* shape = self._shape
+        cdef const uint8_t* place = rest + rest_size
+        cdef const uint8_t* start = frame
+        cdef Py_ssize_t start_size = 0
+        if shape.front_check_size:
+            place = rest - shape.front_check_size
+        elif shape.check.covers == COVERS_MESSAGE:
+            start = frame + shape.magic_size
+            start_size = shape.lead_size
+        elif shape.check.covers == COVERS_BODY:
+            start = frame + shape.magic_size
+            start_size = rest - start
+        elif shape.check.covers == COVERS_FRAME:
+            start_size = rest - frame
+        if not shape.check.named or (
+            shape.kept_size and shape.check.covers == COVERS_MESSAGE
+        ):
+            return self._has_other_check(frame, start, start_size, rest, rest_size, place)
+        return is_check(shape, place, checksum_of(shape, start, start_size, rest, rest_size))
+
+    cdef bint _has_other_check(
+        self,
+        const uint8_t* frame,
+        const uint8_t* start,
+        Py_ssize_t start_size,
+        const uint8_t* rest,
+        Py_ssize_t rest_size,
+        const uint8_t* place,
+    ) except -1:
+        """Do the same by the user's function, or where the message has bytes of the length field.
+
+        The bytes that are covered are copied into one piece.
+        """
+        cdef const Shape* shape = self._shape
+        cdef bint with_kept = shape.check.covers == COVERS_MESSAGE and not shape.front_check_size
+        cdef Py_ssize_t kept_size = shape.kept_size if with_kept else 0
+        cdef bytes covered = PyBytes_FromStringAndSize(NULL, start_size + kept_size + rest_size)
+        cdef uint8_t* target = <uint8_t*>PyBytes_AS_STRING(covered)
+        copy(target, start, start_size)
+        if kept_size:
+            self._copy_kept(target + start_size, frame)
+        copy(target + start_size + kept_size, rest, rest_size)
+        if shape.check.named:
+            return is_check(
+                shape, place, checksum_of(shape, NULL, 0, target, PyBytes_GET_SIZE(covered))
+            )
+        found = bytes_of(place, shape.check.before_size + shape.check.width)
+        return is_right_check(self._layout.check, covered, found)
+
     cdef Py_ssize_t _read_chosen_frames(
         self, const uint8_t* data, const uint8_t* end, list messages
     ) except -1:
@@ -1306,8 +1440,9 @@ cdef class Splitter:
                     header_size = self._try_extended_header(p, end - p, &value)
                 if header_size < 0 or value - shape.quick_low > shape.quick_span:
                     break
+                header_size += shape.front_check_size
                 rest_size = <Py_ssize_t>value * shape.unit + shape.adjustment
-                frame_size = header_size + rest_size + shape.trailer_size
+                frame_size = header_size + rest_size + shape.tail_size
                 if end - p < frame_size:
                     break
                 if shape.align > 1:
@@ -1325,7 +1460,12 @@ cdef class Splitter:
                 rest = p + header_size
                 if not same(p, shape.magic, shape.magic_size):
                     break
-                if not same(rest + rest_size, shape.trailer, shape.trailer_size):
+                if shape.has_check:
+                    if not shape.check.named or not self._has_check(p, rest, rest_size):
+                        break
+                if not same(
+                    rest + rest_size + shape.end_check_size, shape.trailer, shape.trailer_size
+                ):
                     break
                 if spans is not None:
                     if raw:
@@ -1564,7 +1704,8 @@ cdef class Splitter:
         if (
             self._shape.kind == HEADERS
             and past_magic
-            and self._header_size < self._header_limit
+            and self._header_size < self._header_limit - self._shape.front_check_size
+            and self._found is None
             and memchr(data, c'\n', taken) == NULL
         ):
             return data + taken  # a line is parsed when its end is in
@@ -1578,6 +1719,7 @@ cdef class Splitter:
             header_size >= 0
             and not self._shape.constant_count
             and not self._shape.kept_size
+            and not self._shape.has_check
             and self._root == NULL
             and value - self._shape.quick_low <= self._shape.quick_span
             and self._has_magic(self._header)
@@ -1623,18 +1765,29 @@ cdef class Splitter:
         go into `_surplus_bytes`.
         """
         cdef Py_ssize_t surplus, lead_size, rest_fill
-        found = self._parse_header()
+        cdef Py_ssize_t limit = self._header_limit - self._shape.front_check_size
+        found = self._parse_header() if self._found is None else self._found
         if found is None:
-            if self._header_size == self._header_limit:
+            if self._header_size >= limit:
                 raise _error_texts.header_too_long(
-                    self._layout.max_header, self._stream_offset, self._header_bytes()
+                    self._layout.max_header, self._stream_offset, self._header_first(limit)
                 )
             return 0
+        if self._shape.has_check:
+            self._found = found
         header_size, value, lead = found
         is_special = self._layout.is_special(header_size, value)
         rest_size, more_lead = 0, b""
         if not is_special:
             rest_size = self._check_rest_size(header_size, value, len(lead))
+            if self._shape.front_check_size:
+                check_start(
+                    self._layout, self._header_bytes(), header_size, self._stream_offset
+                )
+                header_size += self._shape.front_check_size
+                if self._header_size < <Py_ssize_t>header_size:
+                    return 0
+            self._own_size = header_size
             more_lead = self._check_constants(header_size)
             if header_size + len(more_lead) < self._shape.prefix_size:
                 return 0
@@ -1715,7 +1868,7 @@ cdef class Splitter:
             begin = self._header
         self._message_size = begun + rest_size
         if self._raw:
-            self._message_size += self._shape.trailer_size
+            self._message_size += self._shape.tail_size
             self._message_size += padding_of(self._shape, self._message_size)
         self._message_capacity = min(
             self._message_size, max(FIRST_CAPACITY, 2 * (begun + available))
@@ -1754,7 +1907,8 @@ cdef class Splitter:
         if self._shape.kind == CUSTOM:
             if size == self._shape.magic_size:
                 return None
-            return read_header(self._layout, self._header_bytes(), self._stream_offset)
+            size = min(size, self._header_limit - self._shape.front_check_size)
+            return read_header(self._layout, self._header_first(size), self._stream_offset)
 
         if self._shape.kind == UINT:
             found = self._parse_uint()
@@ -1805,13 +1959,16 @@ cdef class Splitter:
         cdef Py_ssize_t pos = max(self._line_pos, self._shape.magic_size)
         layout, offset = self._layout, self._stream_offset
         first = pos == self._shape.magic_size
-        lines = bytes_of(self._header + pos, self._header_size - pos)  # that are new
+        cdef Py_ssize_t stop = min(
+            self._header_size, self._header_limit - self._shape.front_check_size
+        )
+        lines = bytes_of(self._header + pos, stop - pos)  # that are new
         try:
             judged, self._parsed, complete = read_lines(
                 layout, lines, 0, self._parsed, offset, first=first
             )
         except errors.FrameError:  # again, for an error that shows the header from its beginning
-            read_lines(layout, self._header_bytes(), pos, self._parsed, offset, first=first)
+            read_lines(layout, self._header_first(stop), pos, self._parsed, offset, first=first)
             raise
         self._line_pos = pos + judged
         if not complete:
@@ -1985,7 +2142,7 @@ cdef class Splitter:
         header = self._header_first(header_size)
         rest_size = value * layout.unit + layout.adjustment
         if rest_size < 0 and value >= 0 and layout.counts_frame:
-            least = header_size + self._shape.trailer_size
+            least = header_size + self._shape.front_check_size + self._shape.tail_size
             raise _error_texts.smaller_than_frame(value, least, offset, header)
         if rest_size < 0 or value < 0:
             raise _error_texts.negative_length(
@@ -1995,8 +2152,8 @@ cdef class Splitter:
             raise _error_texts.declared_too_small(
                 lead_size + rest_size, layout.min_message_size, offset, header
             )
-        if header_size + rest_size < layout.prefix_size:
-            least = layout.prefix_size - header_size
+        least = layout.prefix_size - header_size - self._shape.front_check_size
+        if rest_size < least:
             raise _error_texts.rest_before_constant(rest_size, least, offset, header)
         if lead_size + rest_size > layout.message_max:
             if not self._skip:
@@ -2014,15 +2171,22 @@ cdef class Splitter:
             self._skip_left -= taken
             self._pending += taken
             if not self._skip_left:
-                self._phase = IN_TRAILER
+                self._end_rest()
         else:
             taken = min(taken, self._rest_left)
             if self._message_capacity - self._filled < taken:
                 self._grow_message(taken)
             self._keep(data, taken)
             if not self._rest_left:
-                self._phase = IN_TRAILER
+                self._end_rest()
         return taken
+
+    cdef inline int _end_rest(self) except -1:
+        """Go on to what follows the rest, after the check of a check at the front."""
+        self._phase = IN_TRAILER
+        if self._shape.front_check_size:
+            self._verify_check(self._header + self._own_size - self._shape.front_check_size)
+        return 0
 
     cdef inline void _keep(self, const uint8_t* data, Py_ssize_t size) noexcept:
         """Add bytes of the rest to the message, which has the capacity."""
@@ -2091,32 +2255,114 @@ cdef class Splitter:
     ) except -1:
         """Compare the trailer, if there is one; deliver the message if it is whole."""
         cdef Py_ssize_t taken = 0
-        if self._shape.trailer_size:
-            taken = self._match_trailer(data, end)
-        if self._trailer_pos == self._shape.trailer_size:
+        if self._shape.tail_size:
+            if self._trailer_pos < self._shape.end_check_size:
+                taken = self._read_check(data, end)
+                data += taken
+            taken += self._match_trailer(data, end)
+        if self._trailer_pos == self._shape.tail_size:
             self._deliver(messages)
         return taken
 
     cdef Py_ssize_t _match_trailer(self, const uint8_t* data, const uint8_t* end) except -1:
         """Compare the trailer byte by byte, as far as it arrived."""
         cdef Py_ssize_t size, right
-        size = min(end - data, self._shape.trailer_size - self._trailer_pos)
-        right = common_size(
-            data,
-            size,
-            self._shape.trailer + self._trailer_pos,
-            size,
-        )
+        cdef Py_ssize_t matched = self._trailer_pos - self._shape.end_check_size
+        if matched < 0:  # the check is not whole
+            return 0
+        size = min(end - data, self._shape.trailer_size - matched)
+        right = common_size(data, size, self._shape.trailer + matched, size)
         self._trailer_pos += right
         self._pending += right
         if right < size:
             raise _error_texts.wrong_trailer(
                 self._layout.trailer,
-                self._layout.trailer[: self._trailer_pos] + bytes_of(data + right, 1),
+                self._layout.trailer[: matched + right] + bytes_of(data + right, 1),
                 self._stream_offset,
                 self._header_bytes(),
             )
         return right
+
+    cdef Py_ssize_t _read_check(self, const uint8_t* data, const uint8_t* end) except -1:
+        """Gather a check at the end; verify it when it is whole."""
+        cdef Py_ssize_t before = PyBytes_GET_SIZE(self._end)
+        cdef Py_ssize_t taken = min(end - data, self._shape.end_check_size - before)
+        cdef Py_ssize_t size
+        cdef bytes gathered = self._end + bytes_of(data, taken)
+        cdef Py_ssize_t right = common_size(
+            <const uint8_t*>PyBytes_AS_STRING(gathered),
+            PyBytes_GET_SIZE(gathered),
+            self._shape.check.before,
+            self._shape.check.before_size,
+        )
+        wrong = b""
+        if right < self._shape.check.before_size:
+            wrong = gathered[right : right + 1]
+            gathered = gathered[:right]
+        size = PyBytes_GET_SIZE(gathered)
+        self._end = gathered
+        self._trailer_pos = size
+        self._pending += size - before
+        if wrong:
+            raise wrong_bytes_before_check(
+                self._layout.check.before,
+                gathered + wrong,
+                self._stream_offset,
+                self._header_bytes(),
+            )
+        if size == self._shape.end_check_size:
+            self._verify_check(<const uint8_t*>PyBytes_AS_STRING(gathered))
+        return size - before
+
+    cdef int _verify_check(self, const uint8_t* place) except -1:
+        """Compare a check with the one that is computed of the frame, unless it was discarded."""
+        cdef const Shape* shape = self._shape
+        cdef bytes lead = self._found[2]
+        cdef const uint8_t* start = self._header
+        cdef Py_ssize_t start_size = self._own_size
+        cdef Py_ssize_t pos, stop
+        cdef bytes found
+        if self._spans is not None:
+            pos, stop = self._stream_offset, self._stream_offset + self._pending
+            rest = self._spans._view[pos + self._own_size : stop - self._trailer_pos]
+        elif self._skipping:
+            return 0
+        else:
+            pos = self._own_size if self._raw else PyBytes_GET_SIZE(lead)
+            if shape.check.covers == COVERS_MESSAGE:
+                start = <const uint8_t*>PyBytes_AS_STRING(lead)
+                start_size = PyBytes_GET_SIZE(lead)
+            elif shape.check.covers == COVERS_BODY:
+                start += shape.magic_size
+                start_size -= shape.magic_size
+            elif shape.check.covers != COVERS_FRAME:
+                start_size = 0
+            if shape.check.named and is_check(
+                shape,
+                place,
+                checksum_of(
+                    shape, start, start_size, bytes_at(self._message) + pos, self._filled - pos
+                ),
+            ):
+                return 0
+            # Where the function keeps the view, the message is copied before it is delivered.
+            rest = PyMemoryView_FromObject(<object>self._message)[pos : self._filled]
+        found = bytes_of(place + shape.check.before_size, shape.check.width)
+        verify_check(
+            self._layout,
+            self._header_bytes(),
+            self._own_size,
+            lead,
+            [rest],
+            found,
+            self._stream_offset,
+            update_checksum,
+        )
+        return 0
+
+    cdef Py_ssize_t _trailer_matched(self) noexcept:
+        """Return how many bytes of the trailer matched."""
+        return max(0, self._trailer_pos - self._shape.end_check_size)
 
     cdef Py_ssize_t _read_padding(
         self, const uint8_t* data, const uint8_t* end, list messages
@@ -2153,28 +2399,25 @@ cdef class Splitter:
 
     cdef inline int _deliver_message(self, list messages) except -1:
         cdef int64_t start, stop
+        cdef uint8_t* target
         cdef Py_ssize_t padding_size = PyBytes_GET_SIZE(self._padding)
         if self._spans is not None:
             start, stop = self._stream_offset, self._stream_offset + self._pending
             if not self._raw:
-                start += self._shape.header_size if self._shape.prefix_size else self._header_size
-                stop -= self._shape.trailer_size + padding_size
+                start += self._own_size
+                stop -= self._shape.tail_size + padding_size
             self._spans.add(start, stop)
         elif self._skipping:
             self._skipped_count += 1
         else:
-            if self._raw and self._shape.trailer_size + padding_size:
-                self._grow_message(self._shape.trailer_size + padding_size)
-                memcpy(
-                    bytes_at(self._message) + self._filled,
-                    self._shape.trailer,
-                    self._shape.trailer_size,
-                )
-                memcpy(
-                    bytes_at(self._message) + self._filled + self._shape.trailer_size,
-                    PyBytes_AS_STRING(self._padding),
-                    padding_size,
-                )
+            if self._raw and self._shape.tail_size + padding_size:
+                self._grow_message(self._shape.tail_size + padding_size)
+                target = bytes_at(self._message) + self._filled
+                memcpy(target, PyBytes_AS_STRING(self._end), self._shape.end_check_size)
+                target += self._shape.end_check_size
+                memcpy(target, self._shape.trailer, self._shape.trailer_size)
+                target += self._shape.trailer_size
+                memcpy(target, PyBytes_AS_STRING(self._padding), padding_size)
             if self._keep_headers:
                 self._keep_travelled(self._header, self._header_size)
             self._append_message(messages)  # the splitter's reference is dropped next
@@ -2212,6 +2455,9 @@ cdef class Splitter:
         if self._shape.align > 1:
             self._padding_left = 0
             self._padding = b""
+        if self._shape.has_check:
+            self._found = None
+            self._end = b""
         if self._root != NULL:
             self._shape = self._root
             self._layout = self._choice_layout
@@ -2691,6 +2937,7 @@ cdef class Splitter:
         cdef Py_ssize_t message_size = 0
         cdef Py_ssize_t header_size = self._header_size
         cdef Py_ssize_t not_taken_size = PyBytes_GET_SIZE(self._not_taken)
+        cdef Py_ssize_t trailer_matched = self._trailer_matched()
         cdef bytes unfinished
         cdef uint8_t* p
         if not self._keeps_bytes():
@@ -2713,7 +2960,8 @@ cdef class Splitter:
             NULL,
             header_size
             + message_size
-            + self._trailer_pos
+            + PyBytes_GET_SIZE(self._end)
+            + trailer_matched
             + self._tail_size
             + PyBytes_GET_SIZE(self._padding)
             + not_taken_size
@@ -2725,8 +2973,10 @@ cdef class Splitter:
         if message_size:
             memcpy(p + header_size, message, message_size)
         p += header_size + message_size
-        memcpy(p, self._shape.trailer, self._trailer_pos)
-        p += self._trailer_pos
+        memcpy(p, PyBytes_AS_STRING(self._end), PyBytes_GET_SIZE(self._end))
+        p += PyBytes_GET_SIZE(self._end)
+        memcpy(p, self._shape.trailer, trailer_matched)
+        p += trailer_matched
         copy(p, self._tail, self._tail_size)
         p += self._tail_size
         memcpy(p, PyBytes_AS_STRING(self._padding), PyBytes_GET_SIZE(self._padding))
@@ -2748,7 +2998,7 @@ cdef class Splitter:
             return self._padding_left
         left = self._skip_left if self._skipping else self._rest_left + self._rest_beyond
         left = left if self._phase == IN_REST else 0
-        left += self._shape.trailer_size - self._trailer_pos
+        left += self._shape.tail_size - self._trailer_pos
         return left
 
 

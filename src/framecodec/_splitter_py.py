@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, SupportsIndex, final
 from . import _error_texts, _mark_texts, errors
 from ._bytes_like import view_bytes
 from ._encoder_py import Encoder as Encoder  # this module offers a whole engine
+from ._encoder_py import update_checksum as update_checksum
 from ._frame_reader_py import IN_HEADER, IN_PADDING, SLICE_SIZE, describe_pending
 from ._keeping_reader_py import KeepingReader
 from ._layout import COBS, Described, HasLayout, layout_of

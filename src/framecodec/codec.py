@@ -51,9 +51,9 @@ class _Frozen:
 class Codec(_Frozen, MarkedConstructors, ChoiceConstructors):
     """The shape of a frame.
 
-    A message is its frame without the parts that the codec owns: magic, length field and trailer::
+    A message is its frame without the codec's parts: magic, length field, check and trailer::
 
-        frame:  [ magic ][ lead ][ length field ][ rest ][ trailer ]
+        frame:  [ magic ][ lead ][ length field ][ rest ][ check ][ trailer ]
         message:         [ lead ]                [ rest ]
 
     So ``decode(encode(m)) == m`` for every shape.
@@ -66,7 +66,7 @@ class Codec(_Frozen, MarkedConstructors, ChoiceConstructors):
             bytes between the magic and the field are the lead. Default: directly after the magic.
         length_adjustment: The rest has the field's value times `length_unit` plus this many bytes.
         length_includes: What the field counts: ``"rest"``, or ``"frame"`` for the whole frame with
-            length field, magic and trailer (then `length_adjustment` must be 0).
+            length field, magic, check and trailer (then `length_adjustment` must be 0).
         length_unit: The field counts units of this many bytes. A message of another size than a
             multiple cannot be encoded.
         length_mask: For `uint` and `struct`: the bits of the field that hold the length. A byte of
@@ -80,9 +80,9 @@ class Codec(_Frozen, MarkedConstructors, ChoiceConstructors):
         constants: A mapping from frame offsets to bytes that every frame has there, in the lead or
             at the start of the rest. They are part of the message; others are invalid.
         specials: A mapping from field values to hashable objects. A frame with such a value has no
-            rest and no trailer; its message is the object.
-        align: Zero bytes follow every frame until its size is a multiple of this many bytes. Their
-            values are not verified.
+            rest, no check and no trailer; its message is the object.
+        check: A checksum, after the rest or before it: a `Check`. Written and verified.
+        align: Zero bytes, not verified, follow a frame until its size is a multiple of this many.
         min_message_size: The smallest message in bytes, in both directions.
         max_message_size: The largest message in bytes, in both directions; None for no limit.
 
@@ -181,7 +181,7 @@ class Codec(_Frozen, MarkedConstructors, ChoiceConstructors):
 
         Args:
             size: Bytes of each message, at least 1.
-            **common: See `Codec`. `magic`, `trailer`, `constants` and `align` have a meaning.
+            **common: See `Codec`. `magic`, `trailer`, `constants`, `check`, `align` have a meaning.
         """
         return cls._make("fixed", {"size": size}, common)
 
@@ -262,7 +262,7 @@ class Codec(_Frozen, MarkedConstructors, ChoiceConstructors):
             build: A function of the message. It returns the header without the magic, or ``(header,
                 n)`` if the header contains the first n bytes of the message.
             max_header: Bytes of the longest header, without the magic.
-            **common: See `Codec`. Only `magic`, `trailer` and `max_message_size` have a meaning.
+            **common: See `Codec`. `magic`, `trailer`, `check`, `align`, the limits have a meaning.
         """
         own = {"parse": parse, "build": build, "max_header": max_header}
         return cls._make("custom", own, common)

@@ -8,6 +8,7 @@ Texts that several modules raise are in `_error_texts`.
 from __future__ import annotations
 
 __all__ = [
+    "ChecksumError",
     "FrameError",
     "IdleTimeoutError",
     "IncompleteFrameError",
@@ -64,6 +65,28 @@ class MessageTooLargeError(FrameError):
 
 class InvalidFrameError(FrameError):
     """Bytes are not a frame of the codec: an invalid length, a wrong magic or trailer."""
+
+
+class ChecksumError(InvalidFrameError):
+    """A frame's check is not the one that was computed of its bytes; see `Check`.
+
+    Attributes:
+        expected: The check that was computed of the received bytes.
+        found: The check that the frame has.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        expected: int = 0,
+        found: int = 0,
+        stream_offset: int | None = None,
+        header: bytes = b"",
+    ) -> None:
+        super().__init__(message, stream_offset=stream_offset, header=header)
+        self.expected = expected
+        self.found = found
 
 
 class IncompleteFrameError(FrameError, EOFError):

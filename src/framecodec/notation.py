@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
+from ._check import CHECKSUMS, Check
 from .catalogue import did_you_mean, formats
 from .codec import Codec
 
@@ -72,14 +73,16 @@ def parse_codec(text: str) -> Codec:
 
     All heads take these keys, as far as the codec has the parameter: ``offset``, ``adjustment``,
     ``includes`` (rest or frame), ``unit``, ``mask``, ``wider``, ``wider_than_needed`` (invalid or
-    accept), ``magic``, ``trailer``, ``constants``, ``specials``, ``align``, ``min`` and ``max`` (a
-    number of bytes, which ``KiB``, ``MiB`` or ``GiB`` may follow, or for ``max`` ``none``). The
-    names of the Python parameters are keys, too.
+    accept), ``magic``, ``trailer``, ``constants``, ``specials``, ``check``, ``align``, ``min`` and
+    ``max`` (a number of bytes, which ``KiB``, ``MiB`` or ``GiB`` may follow, or for ``max``
+    ``none``). The names of the Python parameters are keys, too.
 
     Bytes are written as printable ASCII characters; ``%``, ``,``, ``;``, ``=``, the space and all
     other bytes as ``%`` and two hexadecimal digits: ``end=%0D%0A``. Specials are pairs of a field
     value and a Python literal, written the same way: ``specials=-1:None;0:'nothing'``. So are the
     pairs of ``wider``, ``wider=126:u16be;127:u64be``, and of ``constants``: ``constants=4:%21%12``.
+    A check is the name of a function and what differs from its defaults: ``check=crc32c;little``,
+    ``check=crc32;frame``, ``check=sum8;digits:3;frame;before:10%3D``.
 
     >>> parse_codec("u16le,offset=2,includes=frame")
     Codec.uint(2, byteorder='little', length_offset=2, length_includes='frame')
@@ -274,6 +277,39 @@ def _read_literal(text: str) -> Any:
         ) from None
 
 
+_CHECK_FLAGS = {
+    **{covers: ("covers", covers) for covers in ("message", "rest", "body", "frame")},
+    **{order: ("byteorder", order) for order in ("big", "little", "native")},
+    **{position: ("position", position) for position in ("front", "end")},
+}
+
+
+def _read_check(text: str) -> Check:
+    """Read ``crc32;frame;little``: a function's name, then what differs from a plain check."""
+    function, *options = text.split(";")
+    parameters: dict[str, Any] = {}
+    if function not in CHECKSUMS:
+        raise ValueError(f"{function!r:.40} is not one of {', '.join(CHECKSUMS)}")
+    width = CHECKSUMS[function].bits // 8
+    for option in options:
+        option = option.strip()
+        name, colon, value = option.partition(":")
+        if name == "before" and colon:
+            pair: tuple[str, Any] = ("before", _unquote(value))
+        elif name == "digits" and colon:
+            pair, width = ("digits", True), _read_int(value)
+        elif option in _CHECK_FLAGS:
+            pair = _CHECK_FLAGS[option]
+        else:
+            raise ValueError(
+                f"{option!r:.40} is not {', '.join(_CHECK_FLAGS)}, before:BYTES or digits:NUMBER"
+            )
+        if pair[0] in parameters:
+            raise ValueError(f"{pair[0]} is given twice")
+        parameters[pair[0]] = pair[1]
+    return Check(function, width, **parameters)
+
+
 def _unquote(text: str) -> bytes:
     data = bytearray()
     pos = 0
@@ -427,6 +463,19 @@ def _write_specials(specials: Mapping[int, Hashable] | None) -> str | None:
     return ";".join(pairs)
 
 
+def _write_check(check: Check | None) -> str | None:
+    if check is None or not isinstance(check.function, str):
+        return None
+    parts: list[str] = [check.function]
+    if check.digits:
+        parts.append(f"digits:{check.width}")
+    parts += [check.byteorder] if check.byteorder != "big" else []
+    parts += [check.covers] if check.covers != "message" else []
+    parts += [check.position] if check.position != "end" else []
+    parts += [f"before:{_quote(check.before)}"] if check.before else []
+    return ";".join(parts)
+
+
 def _quote(data: bytes) -> str:
     return "".join(
         chr(byte) if 0x21 <= byte <= 0x7E and byte not in b"%,;=" else f"%{byte:02X}"
@@ -477,6 +526,7 @@ _KEYS: dict[str, tuple[str, Callable[[str], Any], Callable[[Any], str | None]]] 
     "trailer": ("trailer", _unquote, _quote),
     "constants": ("constants", _read_constants, _write_constants),
     "specials": ("specials", _read_specials, _write_specials),
+    "check": ("check", _read_check, _write_check),
     "align": ("align", _read_int, str),
     "min": ("min_message_size", _read_size, _write_max),
     "max": ("max_message_size", _read_max, _write_max),
@@ -486,7 +536,7 @@ _KEY_OF = {parameter: key for key, (parameter, _, _) in _KEYS.items()}
 
 _FIXED_WIDTH_KEYS = ("offset", "adjustment", "includes", "magic", "trailer", "specials", "max")
 _VARYING_KEYS = ("offset", "adjustment", "magic", "trailer", "specials", "max")
-_MORE_KEYS = ("unit", "constants", "align", "min")
+_MORE_KEYS = ("unit", "constants", "check", "align", "min")
 _BINARY_KEYS = (*_FIXED_WIDTH_KEYS, "mask", "wider", "wider_than_needed", *_MORE_KEYS)
 _ALLOWED_KEYS = {
     "uint": _BINARY_KEYS,
@@ -498,12 +548,12 @@ _ALLOWED_KEYS = {
     "headers": (
         *("name", "names", "line_end", "lenient", "start_line", "keep"),
         *("max_header", "adjustment", "magic", "trailer", "specials", "max"),
-        *("unit", "align", "min"),
+        *("unit", "check", "align", "min"),
     ),
-    "fixed": ("magic", "trailer", "max", "constants", "align", "min"),
+    "fixed": ("magic", "trailer", "max", "constants", "check", "align", "min"),
+    "custom": ("max_header", "magic", "trailer", "max", "check", "align", "min"),
     "delimiter": ("end", "more_ends", "skip_empty", "magic", "max", "min"),
     "cobs": ("magic", "max", "min"),
-    "custom": ("max_header", "magic", "trailer", "max", "align", "min"),
     "choice": ("max",),
 }
 

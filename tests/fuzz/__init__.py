@@ -21,6 +21,7 @@ from tests.helpers.chunking import hand_overs, random_cuts
 from tests.helpers.observe import observe_encoder, observe_splitter
 from tests.helpers.reference_parser import check, expect
 from tests.helpers.sample_codecs import Mark, build_tagged, damaged, parse_tagged, sample_messages
+from tests.helpers.strategies import CHECKS
 
 __all__ = ["run_case"]
 
@@ -56,6 +57,8 @@ def random_parameters(kind: str, rng: random.Random) -> dict[str, Any]:
     }
     if rng.random() < 0.2:
         has["align"] = rng.choice((2, 3, 4, 8))
+    if rng.random() < 0.25:
+        has["check"] = rng.choice(CHECKS)
     if rng.random() < 0.2:
         has["min_message_size"] = rng.randint(0, 9)
     if kind == "fixed":

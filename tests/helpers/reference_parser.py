@@ -7,18 +7,22 @@ outcome.
 
 from __future__ import annotations
 
+import binascii
 import contextlib
 import functools
 import math
 import re
 import struct
 import sys
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
 
 from framecodec import (
+    Check,
+    ChecksumError,
     Codec,
     FrameError,
     IncompleteFrameError,
@@ -49,6 +53,10 @@ class Outcome:
 
 class Bad(Exception):
     """The frame is invalid; the argument is how many of its first bytes decide that."""
+
+
+class Differs(Exception):
+    """The check is wrong: how many bytes decide that, what is computed, what is found."""
 
 
 class Broken(Exception):
@@ -291,6 +299,72 @@ def read_header(codec: Codec, frame: bytes) -> tuple[int, int, bytes, int, bool]
     return value, stop, lead, stop, plain
 
 
+# --- checks ---------------------------------------------------------------------------------------
+
+
+def read_reflected(data: bytes, table: list[int], register: int) -> int:
+    for byte in data:
+        register = register >> 8 ^ table[(register ^ byte) & 255]
+    return register
+
+
+@functools.cache
+def reflected_table(polynomial: int) -> list[int]:
+    table = []
+    for register in range(256):
+        for _ in range(8):
+            register = (register >> 1) ^ (polynomial * (register & 1))
+        table.append(register)
+    return table
+
+
+def compute_check(check: Check, data: bytes) -> int:
+    """The check of the bytes, as many of its bytes or digits as are written."""
+    if not isinstance(check.function, str):
+        return check.function(data) % (10**check.width if check.digits else 256**check.width)
+    crc16 = functools.partial(read_reflected, data)
+    if check.function == "crc8":
+        register = 0
+        for byte in data:
+            register ^= byte
+            for _ in range(8):
+                register = register << 1 & 255 ^ (7 if register & 128 else 0)
+        return register
+    if check.function == "fletcher16":
+        first = second = 0
+        for byte in data:
+            first = (first + byte) % 255
+            second = (second + first) % 255
+        return 256 * second + first
+    functions: dict[str, Callable[[], int]] = {
+        "crc32": lambda: zlib.crc32(data),
+        "crc32c": lambda: crc16(reflected_table(0x82F63B78), 2**32 - 1) ^ (2**32 - 1),
+        "adler32": lambda: zlib.adler32(data),
+        "crc16-modbus": lambda: crc16(reflected_table(0xA001), 0xFFFF),
+        "crc16-xmodem": lambda: binascii.crc_hqx(data, 0),
+        "crc16-ccitt-false": lambda: binascii.crc_hqx(data, 0xFFFF),
+        "crc16-x25": lambda: crc16(reflected_table(0x8408), 0xFFFF) ^ 0xFFFF,
+        "sum8": lambda: sum(data) % 256,
+        "xor8": lambda: functools.reduce(lambda a, b: a ^ b, data, 0),
+    }
+    return functions[check.function]()
+
+
+def read_check(check: Check, frame: bytes, pos: int, decided: int, covered: bytes) -> None:
+    """Compare the check at a position; `decided` bytes tell whether it is right."""
+    found = frame[pos : pos + check.width]
+    if check.digits:
+        if re.fullmatch(rb"[0-9]+", found) is None:
+            raise Bad(decided)
+        value = int(found)
+    else:
+        order: Any = sys.byteorder if check.byteorder == "native" else check.byteorder
+        value = int.from_bytes(found, order)
+    computed = compute_check(check, covered)
+    if value != computed:
+        raise Differs(decided, computed, value)
+
+
 # --- choices --------------------------------------------------------------------------------------
 
 
@@ -389,6 +463,9 @@ def expect(codec: Codec, data: bytes, *, raw: bool = False, skip: bool = False) 
             has, limit, looked_at = chosen.codec.parameters, chosen.limit, chosen.seen
             specials, trailer = has["specials"] or {}, has["trailer"]
             constants = (has["constants"] or {}).items()
+            check: Check | None = has["check"]
+            check_size = 0 if check is None else len(check.before) + check.width
+            front_size = check_size if check is not None and check.position == "front" else 0
             cleared = without_owned(chosen, frame)
             value, size, lead, seen, plain = read_header(chosen.codec, cleared)
             seen = max(seen, looked_at)
@@ -402,7 +479,7 @@ def expect(codec: Codec, data: bytes, *, raw: bool = False, skip: bool = False) 
                 continue
             rest_size = value * has["length_unit"] + has["length_adjustment"]
             if has["length_includes"] == "frame":
-                rest_size = value * has["length_unit"] - size - len(trailer)
+                rest_size = value * has["length_unit"] - size - check_size - len(trailer)
             if rest_size < 0 or value < 0:
                 raise Bad(size)
             message_size = len(lead) + rest_size
@@ -416,28 +493,59 @@ def expect(codec: Codec, data: bytes, *, raw: bool = False, skip: bool = False) 
                 raise Bad(size)
             prefix = max([pos + len(constant) for pos, constant in constants if pos >= size] + [0])
             prefix = max([offset + 1 for offset, _ in chosen.owned if offset >= size] + [prefix])
-            if prefix > size + rest_size:
+            if prefix > size + front_size + rest_size:
                 raise Bad(size)
             header = frame
+            if check is not None and front_size:
+                size = match_constant(frame, size, check.before) + check.width
+                if len(frame) < size:
+                    raise Short
+                seen = max(seen, size)
             for pos, constant in constants:
                 if pos >= size:
                     match_constant(frame, pos, constant)
             header = frame[: max(size, prefix)]
             seen = max(seen, prefix)
             rest_stop = size + rest_size
-            needed = rest_stop + len(trailer)
+            needed = rest_stop + check_size - front_size + len(trailer)
             needed += -needed % has["align"]
             where = "rest"
             if len(frame) < rest_stop:
                 raise Short
             where = "trailer"
-            stop = match_constant(frame, rest_stop, trailer)
+            rest = frame[size:rest_stop]
+            if check is not None and front_size:
+                if not oversized:
+                    read_check(check, frame, size - check.width, rest_stop, rest)
+                stop = rest_stop
+            elif check is not None:
+                at = match_constant(frame, rest_stop, check.before)
+                stop = at + check.width
+                if len(frame) < stop:
+                    raise Short
+                covered = {
+                    "message": lead + rest,
+                    "rest": rest,
+                    "body": frame[len(has["magic"]) : rest_stop],
+                    "frame": frame[:rest_stop],
+                }[check.covers]
+                if not oversized:
+                    read_check(check, frame, at, stop, covered)
+            else:
+                stop = rest_stop
+            stop = match_constant(frame, stop, trailer)
             if raw and len(frame) < needed:
                 raise Short
         except Bad as bad:
             outcome.error = InvalidFrameError
             outcome.attributes = {"header": header[: bad.args[0]]}
             outcome.decided = outcome.stream_offset + max(seen, bad.args[0])
+            break
+        except Differs as differs:
+            decided, computed, found = differs.args
+            outcome.error = ChecksumError
+            outcome.attributes = {"header": header, "expected": computed, "found": found}
+            outcome.decided = outcome.stream_offset + max(seen, decided)
             break
         except Broken as broken:
             outcome.decided = outcome.stream_offset + broken.args[0]

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import enum
 import random
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from framecodec import Codec, FrameError
+from framecodec import Check, Codec, FrameError
 
 __all__ = [
     "CODECS",
     "Mark",
     "build_tagged",
+    "crc_of_crc",
     "damaged",
     "parse_tagged",
     "sample_messages",
@@ -59,6 +61,11 @@ def parse_short(view: memoryview) -> Any:
 
 def build_short(message: memoryview) -> bytes:
     return bytes([len(message), 0, 0])
+
+
+def crc_of_crc(data: Any) -> int:
+    """A check that the engine does not know; more than 64 bits, of which the low ones count."""
+    return zlib.crc32(zlib.crc32(data).to_bytes(4, "big")) << 64 | zlib.crc32(data)
 
 
 CODECS: dict[str, Codec] = {
@@ -220,6 +227,73 @@ CODECS: dict[str, Codec] = {
     "text, zeros, digits": Codec.text(
         b"; ", base=16, leading_zeros=True, max_digits=4, specials={-1: None}
     ),
+    # checks: functions, places, what they cover
+    "check": Codec.uint(1, check=Check("crc32", 4), max_message_size=20),
+    "check, lead": Codec.uint(
+        2, "little", length_offset=2, check=Check("crc32c", 4, "little"), max_message_size=20
+    ),
+    "check, rest": Codec.varint(
+        length_offset=1, check=Check("crc16-modbus", 2, covers="rest"), max_message_size=20
+    ),
+    "check, body": Codec.uint(
+        1, magic=b"MG", length_offset=3, check=Check("sum8", 1, covers="body"), trailer=b";"
+    ),
+    "check, frame, all": Codec.uint(
+        2,
+        length_includes="frame",
+        magic=b"M",
+        length_offset=2,
+        constants={1: b"c", 4: b"r"},
+        check=Check("crc16-x25", 2, "native", covers="frame", before=b"=="),
+        trailer=b"\r\n",
+        align=4,
+        max_message_size=20,
+    ),
+    "check in digits": Codec.text(
+        b"|",
+        leading_zeros=True,
+        magic=b"9=",
+        check=Check("sum8", 3, digits=True, before=b"10=", covers="frame"),
+        trailer=b"|",
+        max_message_size=200,
+    ),
+    "check at the front": Codec.uint(
+        1, magic=b"F", length_offset=2, check=Check("adler32", 4, position="front"), trailer=b"."
+    ),
+    "check at the front, constants": Codec.uint(
+        1, constants={2: b"ok"}, check=Check("xor8", 1, position="front"), max_message_size=20
+    ),
+    "check at the front, specials": Codec.digits(
+        2,
+        specials={0: None, 7: Mark.PING},
+        check=Check("crc8", 3, digits=True, before=b"#", position="front"),
+        max_message_size=20,
+    ),
+    "check, mask": Codec.uint(
+        2, length_mask=0x7FFF, check=Check("fletcher16", 2), max_message_size=20
+    ),
+    "check, wider": Codec.uint(
+        1, wider={254: "u16be"}, check=Check("crc16-xmodem", 2, covers="body")
+    ),
+    "check, headers": Codec.headers("L", check=Check("crc32", 4, covers="body"), align=2),
+    "check at the front, headers": Codec.headers(
+        "L",
+        max_header=12,
+        check=Check("crc16-ccitt-false", 2, position="front"),
+        magic=b">",
+        max_message_size=20,
+    ),
+    "check, fixed": Codec.fixed(3, check=Check("crc8", 1, position="front"), magic=b"F"),
+    "check, ber": Codec.ber(check=Check("xor8", 1, covers="frame"), max_message_size=300),
+    "check by a function": Codec.uint(1, check=Check(crc_of_crc, 5), max_message_size=20),
+    "check by a function, frame": Codec.varint(
+        magic=b"M",
+        length_offset=2,
+        check=Check(crc_of_crc, 12, "little", covers="frame", before=b"!"),
+    ),
+    "check by a function, front": Codec.uint(
+        1, check=Check(crc_of_crc, 9, digits=True, position="front"), trailer=b"\n"
+    ),
     # end marks
     "lines": Codec.delimiter(b"\n", b"\r\n", max_message_size=200),
     "delimiter, magic": Codec.delimiter(b"\x02\r", magic=b"K", max_message_size=20),
@@ -336,6 +410,12 @@ CODECS: dict[str, Codec] = {
         max_message_size=300,
     ),
     # custom
+    "check, custom": Codec.custom(
+        parse_tagged, build_tagged, check=Check("crc32", 4), max_message_size=300
+    ),
+    "check at the front, custom": Codec.custom(
+        parse_tagged, build_tagged, magic=b"t", check=Check("sum8", 1, position="front")
+    ),
     "tagged": Codec.custom(parse_tagged, build_tagged, max_message_size=300),
     "tagged, magic, trailer": Codec.custom(
         parse_tagged, build_tagged, magic=b"\0", trailer=b"\1", max_message_size=3

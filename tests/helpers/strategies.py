@@ -10,10 +10,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from framecodec import Codec, FrameError
-from tests.helpers.sample_codecs import Mark, build_tagged, parse_tagged, suited
+from framecodec import Check, Codec, FrameError
+from tests.helpers.sample_codecs import Mark, build_tagged, crc_of_crc, parse_tagged, suited
 
-__all__ = ["codecs", "cut_streams", "descriptions", "make", "some_messages"]
+__all__ = ["CHECKS", "codecs", "cut_streams", "descriptions", "make", "some_messages"]
 
 SPECIAL_OBJECTS: list[Any] = [None, Mark.FLUSH, Mark.PING, "text", 7, (1, 2), frozenset({3}), False]
 
@@ -46,6 +46,19 @@ def specials(numbers: st.SearchStrategy[int]) -> st.SearchStrategy[dict[int, Any
     )
 
 
+CHECKS = [
+    Check("crc32", 4),
+    Check("crc32c", 4, "little", covers="frame"),
+    Check("crc16-modbus", 2, covers="body"),
+    Check("sum8", 3, digits=True, before=b"10=", covers="frame"),
+    Check("xor8", 1, covers="rest"),
+    Check("fletcher16", 2, position="front"),
+    Check("crc8", 4, digits=True, before=b"#", position="front"),
+    Check(crc_of_crc, 3),
+    Check(crc_of_crc, 9, "native", covers="body"),
+]
+
+
 @st.composite
 def descriptions(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     """A constructor's name and parameters, whether or not they make sense together."""
@@ -63,6 +76,8 @@ def descriptions(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
         ),
     }
     has["align"] = draw(st.sampled_from([1, 1, 1, 4, 7]))
+    if draw(st.integers(0, 2)) == 0:
+        has["check"] = draw(st.sampled_from(CHECKS))
     has["min_message_size"] = draw(st.sampled_from([0, 0, 0, 1, 5]))
     if kind == "fixed":
         offset = len(magic) + draw(st.integers(0, 3))

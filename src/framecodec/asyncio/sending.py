@@ -544,6 +544,8 @@ def _fast_size(codec: Codec) -> int:
     may_refuse = layout.specials or layout.lead_size or layout.rest_min or layout.extended
     if layout.kind == CUSTOM or layout.keep or may_refuse:
         return 0
+    if layout.check is not None and not isinstance(layout.check.function, str):
+        return 0  # the user's function can raise
     if layout.marks:  # a message must not contain them
         return 0
     return min(GATHER_SIZE, layout.message_max + 1)

@@ -82,16 +82,18 @@ def _sizes_by_message(frame: bytes, message: object, parameters: Any) -> _Sizes:
     magic = len(parameters.get("magic") or b"")
     if not isinstance(message, bytes):
         return [("magic", magic), ("header", len(frame) - magic)]
-    trailer, check = len(parameters.get("trailer") or b""), _check_size(parameters)
-    start = frame.find(message, magic)
+    trailer, end = len(parameters.get("trailer") or b""), _check_size(parameters)
+    front = end if end and parameters["check"].position == "front" else 0
+    end -= front
+    start = frame.find(message, magic) if message else len(frame) - trailer - end
     if start < 0:  # bytes of the message are before the length, or changed
-        stop = len(frame) - trailer - check
+        stop = len(frame) - trailer - end
         start = stop - _common_end(frame[:stop], message)
     else:
         stop = start + len(message)
-        trailer = len(frame) - stop - check
-    own = [("magic", magic), ("header", start - magic), ("rest", stop - start)]
-    return [*own, ("check", check), ("trailer", trailer)]
+        trailer = len(frame) - stop - end
+    own = [("magic", magic), ("header", start - magic - front), ("check", front)]
+    return [*own, ("rest", stop - start), ("check", end), ("trailer", trailer)]
 
 
 def _kept_bytes(parameters: Any) -> int:

@@ -16,8 +16,10 @@ from .._custom_header import read_header
 from .._likely_causes import SAMPLE_SIZE
 from .._outbox import GATHER_SIZE
 from .._states import ReceiveState
+from . import checks
 
 if TYPE_CHECKING:
+    from .._check_bytes import RunningCheck
     from .._layout import Layout
     from ..codec import Codec
     from .receiving import ReceiveSide
@@ -93,6 +95,7 @@ class IncomingMessage:
 
     __slots__ = (
         "buffer",
+        "check",
         "chunk",
         "frame_size",
         "header",
@@ -103,7 +106,8 @@ class IncomingMessage:
         "offset",
         "sample",
         "size",
-        "trailer",
+        "tail",
+        "tail_size",
         "unfinished",
     )
 
@@ -114,7 +118,7 @@ class IncomingMessage:
         size: int,
         chunk: memoryview = NO_BYTES,
         missing: int = 0,
-        trailer: bytes = b"",
+        tail_size: int = 0,
         header: bytes = b"",
         lead: bytes | None = b"",
         offset: int = 0,
@@ -127,9 +131,13 @@ class IncomingMessage:
         self.chunk = chunk
         """Bytes of it that were received and not delivered."""
         self.missing = missing
-        """Bytes that were not received: of the rest, later of the trailer."""
-        self.trailer = trailer
+        """Bytes that were not received: of the rest, later of the tail."""
+        self.tail_size = tail_size
+        """Bytes after the rest: a check, the trailer, padding."""
+        self.tail = b""
+        """Those that were received and verified."""
         self.in_trailer = False
+        self.check: RunningCheck | None = None
         self.header = header
         self.lead = lead
         """None is not known before `join`."""
@@ -161,7 +169,12 @@ class IncomingMessage:
 
     def received(self) -> int:
         """Return how many bytes of the frame were received."""
-        return self.frame_size - self.missing - (0 if self.in_trailer else len(self.trailer))
+        return self.frame_size - self.missing - (0 if self.in_trailer else self.tail_size)
+
+    def add_to_check(self, data: Any) -> None:
+        """Let the check see the message's bytes, which end with the last received one."""
+        if self.check is not None:
+            self.check.add(self.size - self.missing - len(data), data)
 
     def pending_frame(self) -> _error_texts.PendingFrame:
         """Return what arrived of the frame, for an error's text."""
@@ -207,6 +220,7 @@ def recv_into(side: ReceiveSide, buffer: Any) -> int:
         receiver.state = _BUSY
         try:
             _fill_buffer(side, message, target)
+            message.add_to_check(target[: message.size])
             return _finish(side, message)
         finally:
             if receiver.state is _BUSY:
@@ -224,7 +238,7 @@ def _begin(side: ReceiveSide, capacity: int | None = None) -> IncomingMessage:
     """
     begun = side.inbox.direct
     if begun is None:
-        side.stops_at_large = side.on_oversize == "raise"
+        side.stops_at_large = side.on_oversize == "raise" and checks.can_run(side.inbox.codec)
         try:
             side.fill()
         finally:
@@ -261,15 +275,19 @@ def _divert(side: ReceiveSide, capacity: int | None) -> IncomingMessage:
     frame_size = received + old.bytes_needed
     lead: bytes | None
     if layout.parse is not None:
-        parsed = read_header(layout, header, offset)
+        shown = header[: len(header) - layout.front_check_size]
+        parsed = read_header(layout, shown, offset)
         lead = None if parsed is None else parsed[2]
     else:
         lead = layout.begun_message(header)
+    padding_size = layout.padding(frame_size)
+    frame_size += padding_size
+    tail_size = layout.tail_size + padding_size
     message = IncomingMessage(
+        size=len(lead or b"") + frame_size - len(header) - tail_size,
+        missing=frame_size - received - tail_size,
         layout=layout,
-        size=len(lead or b"") + frame_size - len(header) - len(layout.trailer),
-        missing=frame_size - received - len(layout.trailer),
-        trailer=layout.trailer,
+        tail_size=tail_size,
         header=header,
         lead=lead,
         offset=offset,
@@ -305,10 +323,12 @@ def _join(side: ReceiveSide, message: IncomingMessage) -> None:
         layout = message.layout
         seen = message.unfinished[: len(layout.magic) + layout.max_header]
         parsed = read_header(layout, seen, message.offset)
-        if parsed is None or parsed[0] != len(message.header):
+        if parsed is None or parsed[0] + layout.front_check_size != len(message.header):
             side.end(_error_texts.parse_changed_its_answer(message.offset))
         lead = parsed[2]
     message.join(lead or b"")
+    if message.check is None:
+        message.check = checks.new_check(message)
 
 
 def _check_capacity(size: int, capacity: int | None) -> None:
@@ -345,6 +365,7 @@ def _check_capacity_for_lead(
 
 def _copy_to_file(side: ReceiveSide, message: IncomingMessage, file: TargetFile) -> None:
     while not message.in_trailer:
+        message.add_to_check(message.chunk)
         while message.chunk:
             _write_chunk(side, message, file)
         if not message.missing:
@@ -403,12 +424,13 @@ def _receive(
 
 
 def _finish(side: ReceiveSide, message: IncomingMessage) -> int:
-    """Receive and verify the trailer; return the message's size."""
+    """Receive and verify the check and the trailer; return the message's size."""
     if not message.in_trailer:
-        message.missing = len(message.trailer)
+        checks.verify_front(side, message)
+        message.missing = message.tail_size
         message.in_trailer = True
     while message.missing or message.chunk:
-        _verify_trailer(side, message)
+        checks.verify_tail(side, message)
         message.chunk = NO_BYTES
         if message.missing:
             _receive(side, message, memoryview(bytearray(message.missing)))
@@ -419,16 +441,6 @@ def _finish(side: ReceiveSide, message: IncomingMessage) -> int:
     if side.inbox.has_limits:
         side.inbox.note_arrival(monotonic())
     return message.size
-
-
-def _verify_trailer(side: ReceiveSide, message: IncomingMessage) -> None:
-    """Compare the received part of the trailer."""
-    trailer, found = message.trailer, bytes(message.chunk)
-    position = len(trailer) - message.missing - len(found)
-    for index, byte in enumerate(found, position):
-        if byte != trailer[index]:
-            bad = trailer[:index] + bytes([byte])
-            side.end(_error_texts.wrong_trailer(trailer, bad, message.offset, message.header))
 
 
 # --- sending --------------------------------------------------------------------------------------
@@ -447,6 +459,13 @@ def _file_has_not(size: int, available: int) -> ValueError:
     return ValueError(
         f"file too short: it has {available} bytes from its position on, not {size} (size)"
     )
+
+
+def _blank_message(size: int, first: bytes) -> memoryview:
+    """Return a message of which only the first bytes are right; its pages take no memory."""
+    message = mmap.mmap(-1, size)
+    message[: len(first)] = first
+    return memoryview(message)
 
 
 @final
@@ -522,9 +541,15 @@ class OutgoingFile:
             size = available
         elif not 0 <= size <= available:
             raise _file_has_not(size, available)
-        needs_all = codec.layout.choice is not None or codec.layout.marks
-        if size < GATHER_SIZE or needs_all:
+        layout = codec.layout
+        needs_all = layout.check and (layout.build or not checks.can_run(codec))
+        if size < GATHER_SIZE or layout.choice or layout.marks or needs_all:
             return bytes(file.read(size))
+        if layout.check is not None:
+            first = os.pread(fileno, layout.message_prefix, position)
+            outgoing = cls._around(file, fileno, position, _blank_message(size, first), codec)
+            checks.compute_check(outgoing, layout)
+            return outgoing
         # The codec sees the message as a memory map, of which it reads only a few pages.
         aligned = position - position % mmap.ALLOCATIONGRANULARITY
         message = memoryview(
@@ -535,12 +560,8 @@ class OutgoingFile:
     @classmethod
     def _open_readable(cls, file: Any, size: int, codec: Codec) -> OutgoingFile | bytes:
         layout = codec.layout
-        needs_all = (
-            layout.build is not None
-            or layout.choice is not None
-            or layout.constants
-            or layout.marks
-        )
+        needs_all = layout.build or layout.choice or layout.constants
+        needs_all = needs_all or layout.check or layout.marks
         if size < GATHER_SIZE or needs_all:
             data = bytearray()
             while len(data) < size and (chunk := file.read(size - len(data))):
@@ -557,7 +578,9 @@ class OutgoingFile:
         cls, file: Any, fileno: int, position: int, message: memoryview, codec: Codec
     ) -> OutgoingFile:
         parts = codec.frame_parts(message)
-        header, trailer = bytes(parts[0]), codec.layout.trailer
+        places = (i for i, part in enumerate(parts) if isinstance(part, memoryview))
+        place = next(places, len(parts))
+        header, trailer = b"".join(parts[:place]), b"".join(parts[place + 1 :])
         unsent = sum(memoryview(part).nbytes for part in parts) - len(header) - len(trailer)
         return cls(file, fileno, position + len(message) - unsent, unsent, header, trailer)
 

@@ -1,0 +1,83 @@
+"""The checksums that have a name, in Python; `_checksums.pxd` has the same functions in C."""
+
+from __future__ import annotations
+
+import binascii
+import functools
+import itertools
+import operator
+import zlib
+from collections.abc import Callable
+
+__all__ = ["update_checksum"]
+
+
+def update_checksum(number: int, state: int, data: bytes | bytearray | memoryview, /) -> int:
+    """Return the state of a checksum after more bytes.
+
+    Args:
+        number: The number of the function, as in `framecodec._check.CHECKSUMS`.
+        state: The state before them.
+        data: The bytes.
+    """
+    return _UPDATES[number](data, state)
+
+
+def _reflected_table(polynomial: int) -> list[int]:
+    table = []
+    for value in range(256):
+        for _ in range(8):
+            value = value >> 1 ^ (polynomial if value & 1 else 0)
+        table.append(value)
+    return table
+
+
+def _update_crc8(data: bytes | bytearray | memoryview, state: int) -> int:
+    for byte in data:
+        state = _CRC8[state ^ byte]
+    return state
+
+
+def _update_crc32c(data: bytes | bytearray | memoryview, state: int) -> int:
+    return _update_reflected(_CRC32C, data, state ^ 0xFFFFFFFF) ^ 0xFFFFFFFF
+
+
+def _update_reflected(table: list[int], data: bytes | bytearray | memoryview, state: int) -> int:
+    for byte in data:
+        state = state >> 8 ^ table[(state ^ byte) & 0xFF]
+    return state
+
+
+def _update_sum8(data: bytes | bytearray | memoryview, state: int) -> int:
+    return (state + sum(data)) & 0xFF
+
+
+def _update_xor8(data: bytes | bytearray | memoryview, state: int) -> int:
+    return functools.reduce(operator.xor, data, state)
+
+
+def _update_fletcher16(data: bytes | bytearray | memoryview, state: int) -> int:
+    first, second = state & 0xFF, state >> 8
+    second += sum(itertools.accumulate(data, initial=first)) - first
+    return (first + sum(data)) % 255 | second % 255 << 8
+
+
+_CRC8 = [
+    functools.reduce(lambda v, _: (v << 1 ^ (7 if v & 128 else 0)) & 255, range(8), byte)
+    for byte in range(256)
+]
+_CRC32C = _reflected_table(0x82F63B78)
+
+# By number, as in CHECKSUMS.
+_UPDATES: list[Callable[[bytes | bytearray | memoryview, int], int]] = [
+    zlib.crc32,
+    _update_crc32c,
+    zlib.adler32,
+    functools.partial(_update_reflected, _reflected_table(0xA001)),
+    binascii.crc_hqx,
+    functools.partial(_update_reflected, _reflected_table(0x8408)),
+    _update_crc8,
+    _update_sum8,
+    _update_xor8,
+    _update_fletcher16,
+]
