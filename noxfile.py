@@ -221,7 +221,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check types: mypy --strict, and the stubs against the compiled modules."""
+    """Check types: mypy --strict, the mistakes that users make, the stubs of compiled modules."""
     files = enter_copy(session)
     install_wheel(session, "testing,cli")
     install_group(session, "dev")
@@ -232,6 +232,7 @@ def types(session: nox.Session) -> None:
     run_all(
         session,
         ["mypy", "--strict", "src"],
+        ["python", "tests/type_mistakes_check.py"],
         # -P: import the installed package and nothing from here.
         ["python", "-P", "-m", "mypy.stubtest", *options, *modules],
     )

@@ -139,6 +139,9 @@ def shapes() -> dict[str, object]:
         "digits": Codec.digits(4),
         "varint": Codec.varint(),
         "text": Codec.text(trailer=b","),  # a netstring
+        "delimiter": Codec.delimiter(),
+        "lines": Codec.delimiter(b"\n", b"\r\n"),
+        "cobs": Codec.cobs(),
     }
 
 
@@ -147,6 +150,9 @@ def _shapes(size: int, engine: str) -> Case:
 
     def messages_of(variant: int) -> Messages:
         return sources.messages(size, HOT, variant)
+
+    def without_marks(variant: int) -> Messages:
+        return [m.translate(None, b"\r\n").ljust(size, b".") for m in messages_of(variant)]
 
     def maker(name: str) -> Callable[[], Entry]:
         def make() -> Entry:
@@ -159,13 +165,24 @@ def _shapes(size: int, engine: str) -> Case:
                 "floor" if name == "plain" else "ours",
                 lambda: splitter(codec).feed,
                 codec.encode_many,
-                messages_of,
+                without_marks if name in ("delimiter", "lines") else messages_of,
                 None,
             )
 
         return make
 
-    names = ("plain", "offset", "adjustment", "trailer", "digits", "varint", "text")
+    names = (
+        "plain",
+        "offset",
+        "adjustment",
+        "trailer",
+        "digits",
+        "varint",
+        "text",
+        "delimiter",
+        "lines",
+        "cobs",
+    )
     return Case(
         "shapes",
         f"shapes {size_name(size)}, {engine} engine",

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from framecodec import Codec, formats
+from framecodec import Codec, formats, parse_codec
 from framecodec.cli.anatomy import dissect
 from tests.helpers.command import Result, run, run_process, started, started_command
 from tests.helpers.packets import (
@@ -66,6 +66,39 @@ def test_dump_json_prints_an_object_a_line() -> None:
         {"index": 0, "offset": 0, "size": 9, "message": "68656c6c6f"},
         {"index": 1, "offset": 9, "size": 7, "message": "627965"},
     ]
+
+
+def test_dump_resync_continues_at_the_next_frame() -> None:
+    data = b"noise" + FRAMES[:9] + b"\xab\xcd\x03byX\n" + FRAMES[9:] + b"!!"
+    data = data.replace(b"byX\n", b"byXY")  # a wrong trailer
+    result = run("dump", "--codec", CODEC, "--resync", stdin=data)
+    lines = result.output.decode().splitlines()
+    assert result.status == 1
+    assert lines[0].startswith("5 bytes at 0 discarded: ")
+    assert lines[1].startswith("frame 0 at 5: size 9")
+    assert "7 bytes at 14 discarded: " in "\n".join(lines)
+    assert any(line.startswith("frame 1 at 21: size 7") for line in lines)
+    assert lines[-2].startswith("2 bytes at 28 discarded: ")
+    assert lines[-1] == "2 frames, 16 bytes"
+    found = objects(run("dump", "--json", "--codec", CODEC, "--resync", stdin=data))
+    assert [(each["offset"], each.get("discarded")) for each in found] == [
+        *((0, 5), (5, None), (14, 7), (21, None), (28, 2))
+    ]
+    assert run("dump", "--codec", CODEC, "--resync", stdin=FRAMES).status == 0
+    refused = run("dump", "--codec", "u32be", "--resync", stdin=FRAMES)
+    assert refused.status != 0
+    assert "begin with a mark" in refused.errors
+
+
+def test_dump_marks_checks() -> None:
+    for notation, names in (
+        ("u8,check=crc32", ["length", "rest", "check"]),
+        ("u8,magic=M,trailer=!,check=sum8;front", ["magic", "length", "check", "rest", "trailer"]),
+        ("ber4,check=xor8;front", ["header", "check", "rest"]),
+    ):
+        frame = parse_codec(notation).encode(b"hello")
+        result = run("dump", "--codec", notation, stdin=frame)
+        assert [line.split()[1] for line in result.output.decode().splitlines()[1:-1]] == names
 
 
 def test_dump_shows_special_values() -> None:

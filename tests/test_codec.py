@@ -287,3 +287,10 @@ def test_digits_writes_the_header_of_the_tutorial(engine_in_use: ModuleType) -> 
     for text in ("hello", "byebye", "你好", ""):
         message = text.encode()
         assert codec.encode(message) == str(len(message)).zfill(4).encode() + message
+
+
+def test_the_types_of_replace_know_every_parameter() -> None:
+    from framecodec._any_parameters import AnyParameters
+
+    known = {*AnyParameters.__optional_keys__}
+    assert known == {name for codec in CODECS.values() for name in codec.parameters}

@@ -437,3 +437,27 @@ def test_scan_spans_the_messages_of_marks_and_needs_whole_frames_with_escapes(
 def test_a_choice_refuses_frames_that_an_end_mark_ends() -> None:
     with pytest.raises(ValueError, match="cannot be an alternative of a choice"):
         Codec.choice({b"a": Codec.delimiter(), 1: Codec.uint(1, length_offset=1)})
+
+
+# --- the tools ------------------------------------------------------------------------------------
+
+
+def test_tools_draw_and_dissect_frames_that_an_end_mark_ends() -> None:
+    from framecodec.cli.anatomy import dissect
+    from framecodec.cli.common import CommandError
+    from framecodec.cli.formats import draw
+    from framecodec.cli.wireshark import dissector
+
+    assert draw(LINES) == "<rest> 0a|0d0a"
+    assert draw(SLIP) == "<escaped> c0"
+    assert draw(Codec.cobs()) == "<stuffed> 00"
+    for codec, frame, message, stops in (
+        (LINES, b"ab\r\n", b"ab", [2, 4]),
+        (LINES, b"\n", b"", [1]),
+        (Codec.delimiter(b"\x1c\r", magic=b"\x0b"), b"\x0bab\x1c\r", b"ab", [1, 3, 5]),
+        (SLIP, b"a\xdb\xdc\xc0", b"a\xc0", [3, 4]),
+        (Codec.cobs(), b"\x02a\0", b"a", [2, 3]),
+    ):
+        assert [part.stop for part in dissect(codec, frame, message)] == stops
+    with pytest.raises(CommandError, match="its frames have no length"):
+        dissector(LINES)

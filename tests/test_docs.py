@@ -64,6 +64,7 @@ def test_every_example_of_a_page_runs_as_it_is_printed(page: Path) -> None:
         "codecs.md",
         "formats.md",
         "messages-do-not-arrive.md",
+        "objects.md",
         "sockets.md",
         "testing.md",
     ],
@@ -86,7 +87,12 @@ def programs(name: str, count: int) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(
     ("program", "printed"),
-    [*programs("sockets.md", 1), *programs("asyncio.md", 7), *programs("testing.md", 1)],
+    [
+        *programs("sockets.md", 1),
+        *programs("asyncio.md", 7),
+        *programs("testing.md", 1),
+        *programs("anyio.md", 1),
+    ],
 )
 def test_a_program_on_a_page_prints_what_it_says(program: str, printed: str) -> None:
     with running("-c", program) as process:

@@ -56,6 +56,7 @@ LAYERS = [
         "_check_bytes.py": "the bytes of a check: computed, written and read",
         "_mark_texts.py": "the errors about frames that an end mark ends",
         "_custom_header.py": "headers that functions of the user read and build",
+        "_resync.py": "the bytes at which a frame can begin, for a splitter that looks for them",
         "_header_block.py": "headers that are `Name: value` lines",
         "_parameters.py": "a codec's arguments, checked and turned into a layout",
     },
@@ -81,6 +82,7 @@ LAYERS = [
     {"_chosen_frames_py.py": "the frames of a choice, in Python"},
     {"_frame_reader_py.py": "the parsing part of the splitter, in Python"},
     {"_keeping_reader_py.py": "unread bytes: one message a call, errors, switching, in Python"},
+    {"_object_messages_py.py": "messages that are objects, in the splitter in Python"},
     {
         "_splitter.pyx": "bytes to messages, compiled",
         "_splitter_py.py": "the same in Python: the splitter's public interface",
@@ -90,8 +92,12 @@ LAYERS = [
     {"_files.py": "messages in files, for `Codec.read` and `Codec.write`"},
     {
         "_kept_headers.py": "the frame of a delivered message, exactly as it travelled",
-        "codec.py": "`Codec`: constructors and verbs",
     },
+    {
+        "_objects.py": "messages that are objects: codecs made by `with_objects`",
+        "_any_parameters.py": "the parameters of all constructors, for the types of `replace`",
+    },
+    {"codec.py": "`Codec`: constructors and verbs"},
     {
         "_observer.py": "observers, and the splitter of a connection that has one",
         "_unframed.py": "received bytes that are not parsed, between frames",
@@ -116,19 +122,23 @@ LAYERS = [
         "asyncio/_fast_path_py.py": "the same in Python",
         "asyncio/datagrams.py": "`DatagramStream`",
         "asyncio/time_limits.py": "the timer of a peer with time limits",
+        "asyncio/objects.py": "the calls of `FrameStream` for messages that are objects",
         "asyncio/tls.py": "the upgrade of a stream to TLS",
         "asyncio/transport.py": "the transport that a protocol's user sees",
         "sockets/_fast_path.pyx": "the fast path of a message through a socket, compiled",
         "sockets/_fast_path_py.py": "the same in Python",
         "sockets/accept_pause.py": "the pauses of a listener whose `accept` fails",
+        "sockets/pipe_ends.py": "the files of a `FramePipe`: descriptors with poll, other objects",
         "sockets/base.py": "the part of a socket's interface that all wrappers share",
     },
     {
         "serving/common.py": "what the servers share: arguments, their end, faults",
         "asyncio/sending.py": "the send side: messages → batch → outbox → transport",
+        "asyncio/object_delivery.py": "messages that are objects, in a `FrameProtocol`",
         "sockets/datagrams.py": "`DatagramSocket`",
         "sockets/wire.py": "one system call, plain or TLS, and what to wait for after it",
     },
+    {"sockets/objects.py": "the calls of `FrameSocket` for messages that are objects"},
     {"sockets/receiving.py": "the slow path of receiving: waits, limits, failures"},
     {"sockets/checks.py": "the checks of messages that are never in memory as a whole"},
     {
@@ -138,7 +148,10 @@ LAYERS = [
     {"sockets/sending.py": "the slow path of sending: waits, unsent bytes"},
     {"sockets/lingering.py": "the lingering close: discard what arrives for a bounded time"},
     {"sockets/messages.py": "the calls that receive and send, over a socket or pipes"},
-    {"sockets/connection.py": "`FrameSocket`"},
+    {
+        "sockets/connection.py": "`FrameSocket`",
+        "sockets/pipes.py": "`FramePipe`",
+    },
     {"sockets/connecting.py": "`connect`"},
     {"sockets/listener.py": "`listen`, `Listener`; files of Unix sockets"},
     {"sockets/__init__.py": "the public names for blocking sockets"},
@@ -153,9 +166,11 @@ LAYERS = [
         "asyncio/lingering.py": "the lingering close of a stream",
     },
     {"asyncio/stream.py": "`FrameStream`: a connection for tasks that wait"},
+    {"asyncio/stream_protocol.py": "the protocol of a `FrameStream`: its queue"},
     {"asyncio/server.py": "`FrameServer`: a server in an event loop"},
     {"asyncio/connect.py": "`open_connection`, `start_server` and their Unix versions"},
     {"asyncio/__init__.py": "the public names for event loops"},
+    {"anyio.py": "`FrameStream` over the byte streams of AnyIO"},
     {"socketserver.py": "connections of the standard library's `socketserver`"},
     {
         "serving/_message_steps_py.py": "`serve_messages`, for one connection, in Python",
@@ -195,15 +210,20 @@ EXCEPTIONS = {
     ("_engine", "sockets._fast_path_py"),
     # For annotations only: an object refers to the one that owns it.
     ("_constructors", "codec"),
+    ("_objects", "codec"),
     ("_marked_reader_py", "_frame_reader_py"),
     ("serving._message_steps_py", "serving._messages_loop_py"),
+    ("sockets.objects", "sockets.receiving"),
+    ("asyncio.objects", "asyncio.stream_protocol"),
+    ("asyncio.object_delivery", "asyncio.sending"),
     ("asyncio.back_pressure", "asyncio.protocol"),
-    ("asyncio.lingering", "asyncio.stream"),
+    ("asyncio.stream", "asyncio.stream_protocol"),
+    ("asyncio.lingering", "asyncio.stream_protocol"),
     ("asyncio.observed", "asyncio.protocol"),
     ("asyncio.sending", "asyncio.protocol"),
-    ("asyncio.tls", "asyncio.stream"),
+    ("asyncio.tls", "asyncio.stream_protocol"),
     ("asyncio.transport", "asyncio.protocol"),
-    ("asyncio.unframed", "asyncio.stream"),
+    ("asyncio.unframed", "asyncio.stream_protocol"),
     ("asyncio.transport", "asyncio.sending"),
     ("sockets.checks", "sockets.files"),
     ("sockets.files", "sockets.receiving"),
@@ -285,16 +305,19 @@ def test_the_walk_finds_imports() -> None:
     )
 
 
+_SPLITTER_PARTS = (
+    *("splitter", "object_messages", "keeping_reader", "frame_reader", "chosen_frames"),
+    "plain_reader",
+    *("fields", "spans", "marked_reader", "marks"),
+)
+
+
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
         (
             "_splitter",
-            [
-                *("_splitter_py", "_keeping_reader_py", "_frame_reader_py", "_plain_reader_py"),
-                *("_fields_py", "_spans_py", "_marked_reader_py", "_marks_py"),
-                "_chosen_frames_py",
-            ],
+            [f"_{part}_py" for part in _SPLITTER_PARTS],
         ),
         ("_encoder", ["_encoder_py", "_marks_py"]),
     ],

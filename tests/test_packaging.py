@@ -97,6 +97,8 @@ def imported_packages() -> set[str]:
                 found |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 found.add((node.module or "").partition(".")[0])
+            elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "_import":
+                found |= {arg.value for arg in node.args if isinstance(arg, ast.Constant)}
     return found
 
 

@@ -25,6 +25,7 @@ NAMES = {
     "Codec",
     "DatagramSocket",
     "FrameError",
+    "FramePipe",
     "FrameSocket",
     "IncompleteFrameError",
     "InvalidFrameError",

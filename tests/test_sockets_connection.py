@@ -745,7 +745,7 @@ def test_send_has_one_time_out_for_held_and_new_bytes(
         conn.send(bytes(5_000_000))
     conn.settimeout(TIMEOUT)
     before = conn.pending_send
-    monkeypatch.setattr("framecodec.sockets.sending.wait", drain_the_peer)
+    monkeypatch.setattr("framecodec.sockets.wire.wait", drain_the_peer)
     conn.send(bytes(5_000_000))
     assert before > 0
     assert len(deadlines) > before // (1 << 20) + 1

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from framecodec import Codec, FrameError, IncompleteFrameError, InvalidFrameError
+from framecodec import ChecksumError, Codec, FrameError, IncompleteFrameError, InvalidFrameError
 from framecodec.catalogue import formats
 from framecodec.errors import MessageTooLargeError
 from tests.helpers.chunking import byte_by_byte, single_cuts
@@ -24,6 +24,7 @@ FOLDER = Path(__file__).parent / "vectors"
 FILES = {path.stem: json.loads(path.read_text("ascii")) for path in sorted(FOLDER.glob("*.json"))}
 KINDS: dict[str, type[FrameError]] = {
     "invalid": InvalidFrameError,
+    "checksum": ChecksumError,
     "too-large": MessageTooLargeError,
     "incomplete": IncompleteFrameError,
 }

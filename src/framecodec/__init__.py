@@ -9,8 +9,8 @@
 A `Codec` describes the shape of a frame, `formats` has those of the known protocols, a `Splitter`
 turns one connection's chunks into messages, and `FrameSocket` is a socket that sends and receives
 them whole.
-`framecodec.asyncio`, `framecodec.socketserver` and `framecodec.testing` are loaded when they are
-first used.
+`framecodec.asyncio`, `framecodec.anyio`, `framecodec.socketserver` and `framecodec.testing` are
+loaded when they are first used.
 """
 
 from __future__ import annotations
@@ -29,15 +29,17 @@ from .errors import (
     IdleTimeoutError,
     IncompleteFrameError,
     InvalidFrameError,
+    InvalidMessageError,
     MessageTimeoutError,
     MessageTooLargeError,
     TruncatedDatagramError,
 )
 from .notation import parse_codec
-from .sockets import FrameSocket, Listener, connect, listen
+from .sockets import FramePipe, FrameSocket, Listener, connect, listen
 from .splitter import ACCELERATED, Spans, Splitter
 
 if TYPE_CHECKING:
+    from . import anyio as anyio
     from . import asyncio as asyncio
     from . import socketserver as socketserver
     from . import testing as testing
@@ -56,11 +58,13 @@ __all__ = [
     "Codec",
     "DatagramSocket",
     "FrameError",
+    "FramePipe",
     "FrameSocket",
     "Guess",
     "IdleTimeoutError",
     "IncompleteFrameError",
     "InvalidFrameError",
+    "InvalidMessageError",
     "Listener",
     "MessageTimeoutError",
     "MessageTooLargeError",
@@ -80,7 +84,7 @@ __all__ = [
 sys.modules[f"{__name__}.formats"] = formats  # type: ignore[assignment]
 
 # Loaded when they are first used, because most programs do not need them.
-_MODULES_ON_FIRST_USE = ("asyncio", "socketserver", "testing")
+_MODULES_ON_FIRST_USE = ("anyio", "asyncio", "socketserver", "testing")
 _NAMES_ON_FIRST_USE = {
     "Guess": "_guess",
     "guess": "_guess",

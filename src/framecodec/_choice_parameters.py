@@ -158,6 +158,11 @@ def _alternatives(alternatives: Any, tagged: bool) -> tuple[Mapping[Any, Any], l
             raise TypeError(f"a value that chooses must be an int, bytes or None, not {values!r}")
         values = int(values) if isinstance(values, int) else values
         found.append(_Alternative(name, values, layout_of(codec)))
+        if getattr(codec, "_objects", None) is not None:
+            raise ValueError(
+                f"an alternative of a choice has objects: {codec!r}; give objects to the choice:"
+                " Codec.choice(...).as_json()"
+            )
         plain[name if tagged else values] = (values, codec) if tagged else codec
     if sum(alternative.values is None for alternative in found) > 1:
         raise ValueError("alternatives overlap: two of them are for all other values (None)")

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from . import errors
+from ._files import Refusal
 
 if TYPE_CHECKING:
     from .codec import Codec
@@ -49,6 +50,8 @@ def split_datagram(
 ) -> tuple[list[Any], tuple[errors.FrameError, ...]]:
     """Return the messages of one datagram, and the error that follows them, if there is one.
 
+    A `Refusal` is in the place of each message that a codec with objects refuses.
+
     Args:
         data: The datagram.
         codec: The shape of the frames; None: the datagram is one message.
@@ -57,9 +60,18 @@ def split_datagram(
         return [data], ()
     splitter = codec.splitter()
     messages: list[Any] = []
-    try:
-        messages = splitter.feed(data)
-        splitter.feed_eof()
-    except errors.FrameError as error:
-        return messages, (error.with_traceback(None),)
+    again = True
+    while again:
+        again = False
+        try:
+            messages += splitter.feed(data)
+            again = isinstance(splitter.error, errors.InvalidMessageError)
+            if not again:
+                splitter.feed_eof()
+        except errors.InvalidMessageError as error:
+            messages.append(Refusal(error.with_traceback(None)))
+            again = True
+        except errors.FrameError as error:
+            return messages, (error.with_traceback(None),)
+        data = b""
     return messages, ()

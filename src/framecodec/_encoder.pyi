@@ -1,11 +1,11 @@
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, final
 
 from typing_extensions import Buffer
 
 from ._layout import HasLayout
 
-__all__ = ["Encoder", "update_checksum"]
+__all__ = ["Encoder", "ObjectEncoder", "update_checksum"]
 
 @final
 class Encoder:
@@ -16,3 +16,10 @@ class Encoder:
     def frame_parts(self, message: object, /) -> list[Buffer]: ...
 
 def update_checksum(number: int, state: int, data: Buffer, /) -> int: ...
+
+@final
+class ObjectEncoder:
+    def __new__(cls, dumps: Callable[[Any], Any], encoder: Encoder) -> ObjectEncoder: ...
+    def encode(self, message: object, /) -> bytes: ...
+    def encode_many(self, messages: Iterable[object], /) -> bytes: ...
+    def frame_parts(self, message: object, /) -> list[Buffer]: ...

@@ -69,7 +69,7 @@ from ._header_block import check_block
 from ._layout import Described, layout_of
 from ._message_start import check_start, join_header
 
-__all__ = ["Encoder", "update_checksum"]
+__all__ = ["Encoder", "ObjectEncoder", "update_checksum"]
 
 prepare_checksums()
 
@@ -341,8 +341,7 @@ cdef class Encoder:
         TypeError: `codec` is not a `Codec`.
     """
 
-    # A `bytes` message of an ordinary length is written straight into its frame. `frame_parts` is
-    # the slow path for all other messages, and raises the errors.
+    # An ordinary `bytes` message is written straight into its frame; `frame_parts` does the others.
 
     cdef object _layout
     cdef bytes _numbers
@@ -367,8 +366,7 @@ cdef class Encoder:
         self._bytes_are_special = layout.bytes_are_special
         own_check = self._shape.has_check and not self._shape.check.named
         self._always_slow = layout.bytes_are_special or own_check
-        self._plain = layout.plain and layout.rest_min == 0 and not layout.adjustment
-        self._plain = self._plain and not layout.specials
+        self._plain = layout.plain and not (layout.rest_min or layout.adjustment or layout.specials)
         if layout.choice is not None:
             self._alternatives = _Alternatives(layout)
             self._may_choose = not self._shape.tagged
@@ -845,3 +843,47 @@ def update_checksum(int number, uint32_t state, data, /):
     state = update_state(number, state, <const uint8_t*>view.buf, view.len)
     PyBuffer_Release(&view)
     return state
+
+
+@cython.final
+cdef class ObjectEncoder:
+    """ObjectEncoder(dumps, encoder)\n--\n
+    Encode objects: `dumps` makes messages of them, an `Encoder` makes frames of the messages.
+
+    Args:
+        dumps: A function of an object that returns a message.
+        encoder: Its methods are called with the messages.
+    """
+
+    cdef object _dumps
+    cdef Encoder _encoder
+
+    def __cinit__(self, dumps, Encoder encoder not None):
+        self._dumps = dumps
+        self._encoder = encoder
+
+    def encode(self, message, /):
+        """Return the frame of an object.
+
+        Raises:
+            BaseException: What `dumps` raises.
+            FrameError, TypeError, BufferError: As `Encoder.encode`, for what `dumps` returns.
+        """
+        return self._encoder.encode(self._dumps(message))
+
+    def encode_many(self, messages, /):
+        """Return the joined frames of objects.
+
+        Raises:
+            As `encode`, for the first object that fails.
+        """
+        dumps = self._dumps
+        return self._encoder.encode_many([dumps(message) for message in messages])
+
+    def frame_parts(self, message, /):
+        """Return the frame of an object as a list of buffers.
+
+        Raises:
+            As `encode`.
+        """
+        return self._encoder.frame_parts(self._dumps(message))

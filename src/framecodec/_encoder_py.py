@@ -43,7 +43,7 @@ from ._message_start import check_start, join_header
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["Encoder", "update_checksum"]
+__all__ = ["Encoder", "ObjectEncoder", "update_checksum"]
 
 # The commonest widths of a binary length, as `struct` names them.
 STRUCT_FORMATS = {1: "B", 2: "H", 4: "I", 8: "Q"}
@@ -297,6 +297,48 @@ class Encoder:
         if layout.kind == TEXT:
             return digits.encode() + layout.end
         return layout.field_start + digits.encode() + layout.field_end
+
+
+@final
+class ObjectEncoder:
+    """Encode objects: `dumps` makes messages of them, an `Encoder` makes frames of the messages.
+
+    Args:
+        dumps: A function of an object that returns a message.
+        encoder: Its methods are called with the messages.
+    """
+
+    __slots__ = ("_dumps", "_encoder")
+
+    def __init__(self, dumps: Callable[[Any], Any], encoder: Encoder) -> None:
+        self._dumps = dumps
+        self._encoder = encoder
+
+    def encode(self, message: object, /) -> bytes:
+        """Return the frame of an object.
+
+        Raises:
+            BaseException: What `dumps` raises.
+            FrameError, TypeError, BufferError: As `Encoder.encode`, for what `dumps` returns.
+        """
+        return self._encoder.encode(self._dumps(message))
+
+    def encode_many(self, messages: Iterable[object], /) -> bytes:
+        """Return the joined frames of objects.
+
+        Raises:
+            As `encode`, for the first object that fails.
+        """
+        dumps = self._dumps
+        return self._encoder.encode_many([dumps(message) for message in messages])
+
+    def frame_parts(self, message: object, /) -> list[Buffer]:
+        """Return the frame of an object as a list of buffers.
+
+        Raises:
+            As `encode`.
+        """
+        return self._encoder.frame_parts(self._dumps(message))
 
 
 def _packer(layout: Layout) -> Callable[[int], bytes] | None:

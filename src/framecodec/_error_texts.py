@@ -585,7 +585,10 @@ def broadcast_backlog(waiting: int, limit: int) -> ConnectionAbortedError:
 
 def datagram_too_large(size: int, largest: int, message: object) -> MessageTooLargeError:
     """Return the error about a message whose frame does not fit one datagram."""
-    message_size = memoryview(message).nbytes  # type: ignore[arg-type]
+    try:
+        message_size = memoryview(message).nbytes  # type: ignore[arg-type]
+    except TypeError:  # an object, whose own size is not known
+        message_size = size
     limit = largest - (size - message_size)
     return MessageTooLargeError(
         f"message too large: {message_size} bytes, the limit is {limit} (a datagram of {largest} "

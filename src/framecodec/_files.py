@@ -21,16 +21,17 @@ import os
 import select
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, final
 
 from ._bytes_like import view_bytes
+from .errors import InvalidMessageError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from .splitter import Encoder, Splitter
 
-__all__ = ["read_messages", "write_messages"]
+__all__ = ["Refusal", "read_messages", "write_messages"]
 
 _SLICE_SIZE = 64 * 1024
 
@@ -89,24 +90,46 @@ def _read_chunks(splitter: Splitter, chunks: Iterable[Buffer]) -> Iterator[Any]:
 
 def _feed(splitter: Splitter, piece: memoryview) -> Iterator[Any]:
     with piece:
-        messages = splitter.feed(piece)
+        messages = _or_refusal(splitter.feed, piece)
     yield from messages
-    _raise_error(splitter)
+    yield from _following(splitter, messages)
 
 
 def _read_file(splitter: Splitter, file: Any) -> Iterator[Any]:
     read_once = _reader(splitter, file)
     while (messages := read_once()) is not None:
         yield from messages
+        yield from _following(splitter, messages)
         del messages  # the next read can take long: hold no message meanwhile
-        _raise_error(splitter)
     splitter.feed_eof()
 
 
-def _raise_error(splitter: Splitter) -> None:
-    """Raise the error that followed the delivered messages, before more of the source is read."""
-    if splitter.error is not None:
-        splitter.feed(b"")
+@final
+class Refusal:
+    """In place of a message: the error about one that `loads` has refused."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: InvalidMessageError) -> None:
+        self.error = error
+
+
+def _or_refusal(take: Callable[[Any], list[Any]], argument: Any) -> list[Any]:
+    """Return the messages that a call of the splitter gives, or the refusal that it raises."""
+    try:
+        return take(argument)
+    except InvalidMessageError as error:
+        return [Refusal(error)]
+
+
+def _following(splitter: Splitter, messages: list[Any]) -> Iterator[Any]:
+    """Give what comes before more of the source is read.
+
+    That is the error which followed the delivered messages, and what follows a refused one.
+    """
+    while splitter.error is not None or (messages and type(messages[-1]) is Refusal):
+        messages = _or_refusal(splitter.feed, b"")
+        yield from messages
 
 
 def _reader(splitter: Splitter, file: Any) -> Callable[[], list[Any] | None]:
@@ -122,7 +145,7 @@ def _reader(splitter: Splitter, file: Any) -> Callable[[], list[Any] | None]:
         with splitter.get_buffer() as buffer:
             while (count := readinto(buffer)) is None:
                 _wait_for(file, "POLLIN")
-        return splitter.buffer_updated(count) if count else None
+        return _or_refusal(splitter.buffer_updated, count) if count else None
 
     def read_bytes() -> list[Any] | None:
         assert read is not None
@@ -132,7 +155,7 @@ def _reader(splitter: Splitter, file: Any) -> Callable[[], list[Any] | None]:
         while (data := read(size)) is None:
             _wait_for(file, "POLLIN")
         with view_bytes(data) as view:
-            return splitter.feed(view) if len(view) else None
+            return _or_refusal(splitter.feed, view) if len(view) else None
 
     return read_bytes if is_serial_port or readinto is None else read_into_buffer
 

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Protocol, final
 
 from . import _error_texts, errors
 from ._kept_headers import frames_as_travelled
+from ._layout import plain_codec
 from ._observer import ObservedSplitter, Observer
 from ._peers import name_peer
 from ._unframed import PIECE_SIZE, UnframedBytes, pieces_of
@@ -104,7 +105,7 @@ class Inbox:
     """The ready messages and unfinished bytes of one connection.
 
     Args:
-        codec: The shape of the frames.
+        codec: The shape of the frames. The messages are bytes, also where it has objects.
         ready: The queue for ready messages; None where the owner delivers them itself.
         message_timeout: Seconds from a message's first byte to its last in which the owner
             receives; None for no limit.
@@ -264,10 +265,11 @@ class Inbox:
             "stream_offset": stream_offset,
             "keep_headers": self._keep_headers,
         }
+        codec = plain_codec(self.codec)
         if self._observed is not None:
             conn, observer = self._observed
-            return ObservedSplitter(conn, self.codec, observer, **options)
-        return Splitter(self.codec, **options)
+            return ObservedSplitter(conn, codec, observer, **options)
+        return Splitter(codec, **options)
 
     @property
     def has_own_splitter(self) -> bool:
@@ -435,7 +437,7 @@ class Inbox:
         """
         header = self.splitter.pending_header
         if header and self.unframed is None and self._options["on_oversize"] == "skip":
-            probe = Splitter(self.codec)
+            probe = Splitter(plain_codec(self.codec))
             try:
                 probe.feed(header)
             except errors.MessageTooLargeError:

@@ -5,14 +5,17 @@ It is the part of `Splitter` (`_splitter_py.py`) that keeps received bytes which
 * with ``one_at_a_time``, all bytes after the last delivered message. No call looks at them before
   the caller asks for the next message, so that it can be of another protocol;
 * after an error, all bytes from the start of the bad frame;
-* all of them are read again after a switch to another codec.
+* all of them are read again after a switch to another codec;
+* with ``on_invalid="resync"``, the bytes after a bad frame's first one, in which the next mark is
+  looked for.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from . import _error_texts
+from . import _error_texts, errors
+from ._chosen_frames_py import unchoose
 from ._frame_reader_py import (
     IN_HEADER,
     IN_PADDING,
@@ -23,21 +26,30 @@ from ._frame_reader_py import (
 from ._layout import Layout
 from ._marked_reader_py import STEP, consume_marked, untake_tail
 from ._plain_reader_py import numbers_for
+from ._resync import check_marks, find_mark
 
 __all__ = ["KeepingReader"]
+
+# Held bytes are parsed in pieces of this size: what follows a bad frame is copied once more.
+_PIECE_SIZE = 16 * 1024
 
 
 class KeepingReader(FrameReader):
     """A reader that keeps unread bytes."""
 
     __slots__ = (
+        "_discarded",
         "_ended",
         "_error",
         "_held",
         "_held_offset",
+        "_last_invalid",
         "_lost",
         "_not_taken",
         "_one_at_a_time",
+        "_resync",
+        "_resyncs",
+        "_searching",
     )
 
     def __init__(
@@ -52,6 +64,43 @@ class KeepingReader(FrameReader):
         self._error: BaseException | None = None  # the sticky error
         self._not_taken = b""  # after an error: what followed the byte that decided
         self._lost = False  # after an error: the bytes for detach() are not certain
+        self._resync = False  # a bad frame is no error
+        self._searching = False  # after a bad frame, until the next mark
+        self._resyncs = 0  # bad frames
+        self._discarded = 0  # bytes
+        self._last_invalid: errors.FrameError | None = None
+
+    # --- what was discarded, what travelled -------------------------------------------------------
+
+    @property
+    def skipped(self) -> int:
+        """How many oversized frames were discarded."""
+        return self._skipped
+
+    @property
+    def resyncs(self) -> int:
+        """How many bad frames were discarded under ``on_invalid="resync"``."""
+        return self._resyncs
+
+    @property
+    def discarded(self) -> int:
+        """How many bytes were discarded with them, up to the next frames."""
+        return self._discarded
+
+    @property
+    def last_invalid(self) -> errors.FrameError | None:
+        """The error of the last bad frame, or None."""
+        return self._last_invalid
+
+    @property
+    def headers(self) -> list[bytes] | None:
+        """The headers of the messages that the last call returned, if the splitter keeps them.
+
+        With ``keep_headers=True``, and a codec that reads other frames than it writes: what
+        travelled before each message's rest, in the same order. `frame_as_travelled` rebuilds a
+        frame from it. None for other codecs, whose messages have one frame, and with ``raw=True``.
+        """
+        return self._headers
 
     # --- one message a call -----------------------------------------------------------------------
 
@@ -64,6 +113,12 @@ class KeepingReader(FrameReader):
         self._held += data
         if len(data):
             self._ended = False
+        self._consume_one(messages)
+        if self._ended and self._pending and not messages:
+            raise _error_texts.incomplete_frame(describe_pending(self))
+
+    def _consume_one(self, messages: list[Any]) -> None:
+        """Take held bytes up to the end of the first message, and its padding."""
         pos = 0
         while pos < len(self._held) and not messages:
             if self._layout.marks:
@@ -80,8 +135,6 @@ class KeepingReader(FrameReader):
         offset = self._held_offset + pos
         del self._held[:pos]
         self._held_offset = offset
-        if self._ended and self._pending and not messages:
-            raise _error_texts.incomplete_frame(describe_pending(self))
 
     def _take_one_marked(self, pos: int, messages: list[Any]) -> int:
         """Do the same for frames that an end mark ends, in steps; return where the step ends."""
@@ -104,6 +157,95 @@ class KeepingReader(FrameReader):
         self._held_offset = offset
         self._surplus_bytes = b""
 
+    # --- after a bad frame ------------------------------------------------------------------------
+
+    def _take_resync(self, data: bytes | memoryview, messages: list[Any]) -> None:
+        """Take a chunk; after a bad frame discard the bytes before the next mark."""
+        if len(data):
+            self._ended = False
+        self._held_offset = self._stream_offset + self._pending
+        self._held += data
+        while self._held and not (self._one_at_a_time and messages):
+            if self._searching and not self._search():
+                break
+            self._held_offset = self._stream_offset + self._pending
+            try:
+                if self._one_at_a_time:
+                    self._consume_one(messages)
+                else:
+                    self._consume_held(messages)
+            except (errors.InvalidFrameError, errors.MessageTooLargeError) as error:
+                self._discard_bad_frame(error)
+        if self._ended and self._searching:
+            self._end_search()
+        if self._ended and self._pending and not messages:
+            raise _error_texts.incomplete_frame(describe_pending(self))
+
+    def _consume_held(self, messages: list[Any]) -> None:
+        piece = bytes(self._held[:_PIECE_SIZE])
+        self._consume(piece, messages)
+        # No call in between.
+        offset = self._held_offset + len(piece)
+        del self._held[: len(piece)]
+        self._held_offset = offset
+
+    def _search(self) -> bool:
+        """Discard held bytes up to the first mark; return whether there is a whole one."""
+        size, found = find_mark(self._layout, self._held)
+        offset, discarded = self._stream_offset + size, self._discarded + size
+        # No call in between.
+        self._held_offset = self._stream_offset = offset
+        self._discarded = discarded
+        del self._held[:size]
+        self._searching = not found
+        return found
+
+    def _discard_bad_frame(self, error: errors.FrameError) -> None:
+        """Discard the first byte of a bad frame, and of one that was skipped all that is gone."""
+        _error_texts.add_likely_cause(error, self._layout)
+        error.with_traceback(None)
+        try:
+            gone, taken = 1, self._stream_offset + self._pending - self._held_offset
+            if self._skipping and self._phase != IN_HEADER:
+                gone, held = self._pending, self._held[taken:]
+            elif taken >= self._pending:  # it began in the held bytes
+                held = self._held[taken - self._pending + 1 :]
+            else:
+                self._skipping = False
+                frame = self._unfinished()[1 : self._pending]
+                surplus = self._surplus_bytes[taken:] if taken < 0 else b""
+                held = bytearray(frame + surplus) + self._held[max(0, taken) :]
+            self._held = held
+            self._forget_frame(bytearray(), bytearray(), [])
+            self._surplus_bytes = b""
+            self._skipping = False
+            self._stream_offset += gone
+            self._discarded += gone
+            self._resyncs += 1
+            self._last_invalid = error
+            self._searching = True
+        except BaseException as interruption:
+            self._error, self._lost = interruption, True
+            raise
+
+    def _forget_frame(self, header: bytearray, piece: bytearray, pieces: list[bytes]) -> None:
+        """Drop the bytes of the pending frame; the arguments are empty and new."""
+        self._header, self._piece, self._pieces = header, piece, pieces
+        self._phase = IN_HEADER
+        self._pending = self._line_pos = self._pending_lead = self._trailer_pos = 0
+        self._parsed = -1
+        self._found = None
+        self._padding = self._end = b""
+        if self._choice is not None:
+            unchoose(self)
+
+    def _end_search(self) -> None:
+        """Discard what is held at the end of the stream, where no mark was found."""
+        size = len(self._held)
+        self._discarded += size
+        self._stream_offset += size
+        self._held = bytearray()
+
     # --- another codec ----------------------------------------------------------------------------
 
     def _restart(self, layout: Layout, before: bytes) -> bytes:
@@ -118,6 +260,8 @@ class KeepingReader(FrameReader):
             raise _error_texts.switch_in_skipped_frame()
         unread = b"".join((self._not_taken, self._held)) if in_padding else self._unfinished()
         unread = before + unread
+        if self._resync:
+            check_marks(layout)
         numbers = numbers_for(layout, self._raw, self._wants_headers)
         header, piece, held = bytearray(), bytearray(), bytearray()
         pieces: list[bytes] = []
@@ -129,13 +273,9 @@ class KeepingReader(FrameReader):
             self._not_taken = self._surplus_bytes = b""
             self._lost = self._ended = False
             self._held = held
+            self._searching = False
             if not in_padding:
-                self._header, self._piece, self._pieces = header, piece, pieces
-                self._phase = IN_HEADER
-                self._pending = self._line_pos = self._pending_lead = self._trailer_pos = 0
-                self._parsed = -1
-                self._found = None
-                self._padding = self._end = b""
+                self._forget_frame(header, piece, pieces)
             self._tail = self._after = b""
             self._content_size = self._block_left = 0
             self._zero_due = self._block_begun = False
@@ -149,8 +289,10 @@ class KeepingReader(FrameReader):
     def _take_failed(
         self, error: BaseException, data: bytes | memoryview, pos: int, taken_before: int
     ) -> None:
+        if self._lost and self._error is error:
+            return  # it was interrupted while bytes were moved
         self._error, self._lost = error, True
-        if self._one_at_a_time:
+        if self._one_at_a_time or self._resync:
             held, no_bytes = self._held, bytearray()
             self._fail(error, held, self._stream_offset + self._pending - self._held_offset)
             self._held = no_bytes

@@ -20,7 +20,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from ._check import Check
 
@@ -47,6 +47,7 @@ __all__ = [
     "Wide",
     "layout_of",
     "not_a_codec",
+    "plain_codec",
 ]
 
 # The kinds of frame boundary, most of them a length field. The engines have one branch for each.
@@ -381,6 +382,15 @@ def layout_of(codec: HasLayout) -> Layout:
     if not isinstance(layout, Layout):
         raise not_a_codec(codec)
     return layout
+
+
+_Codec = TypeVar("_Codec")
+
+
+def plain_codec(codec: _Codec) -> _Codec:
+    """Return the codec of the bytes that a codec with objects carries; another codec itself."""
+    plain: _Codec = getattr(codec, "_plain", codec)
+    return plain
 
 
 def not_a_codec(codec: object) -> TypeError:

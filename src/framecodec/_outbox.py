@@ -32,6 +32,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, final
 
 from ._bytes_like import view_bytes
+from ._layout import plain_codec
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -89,6 +90,7 @@ class Outbox:
 
     def use(self, codec: Codec) -> None:
         """Encode messages with another codec from now on."""
+        codec = plain_codec(codec)
         self._encode = codec.encode
         self._encode_small = codec._encoder.encode_small
         self._frame_parts = codec.frame_parts

@@ -66,7 +66,7 @@ _NEED_LENGTH = (
     *("specials", "wider_than_needed"),
 )
 _NEED_LENGTH_AND_END = (
-    *("length_includes", "trailer", "constants", "align"),
+    *("length_includes", "trailer", "constants", "align", "check"),
     *_NEED_LENGTH,
 )
 _NEED_BINARY_LENGTH = ("length_mask", "wider", "wider_than_needed")

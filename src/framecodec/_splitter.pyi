@@ -5,8 +5,10 @@ from typing import Any, Literal, SupportsIndex, final, overload
 from typing_extensions import Buffer
 
 from ._encoder import Encoder as Encoder
+from ._encoder import ObjectEncoder as ObjectEncoder
 from ._error_texts import PendingFrame
 from ._layout import HasLayout
+from .errors import FrameError
 
 __all__ = ["Spans", "Splitter", "scan"]
 
@@ -18,6 +20,7 @@ class Splitter:
         *,
         raw: bool = False,
         on_oversize: Literal["raise", "skip"] = "raise",
+        on_invalid: Literal["raise", "resync"] = "raise",
         one_at_a_time: bool = False,
         stream_offset: SupportsIndex = 0,
         keep_headers: bool = False,
@@ -44,6 +47,12 @@ class Splitter:
     def error(self) -> BaseException | None: ...
     @property
     def skipped(self) -> int: ...
+    @property
+    def resyncs(self) -> int: ...
+    @property
+    def discarded(self) -> int: ...
+    @property
+    def last_invalid(self) -> FrameError | None: ...
     @property
     def headers(self) -> list[bytes] | None: ...
 

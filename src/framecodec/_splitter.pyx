@@ -120,9 +120,10 @@ from ._check_bytes import (
 )
 from ._choice import choose as choose_in, tagged, wrong_choice
 from ._custom_header import read_header
-from ._encoder import Encoder, update_checksum  # no-cython-lint: this module is a whole engine
+from ._encoder import Encoder, ObjectEncoder, update_checksum  # no-cython-lint: a whole engine
 from ._header_block import read_lines
 from ._layout import Described, layout_of
+from ._resync import check_marks, check_on_invalid, find_mark
 from ._likely_causes import SAMPLE_SIZE
 
 __all__ = ["Spans", "Splitter", "scan"]
@@ -319,8 +320,8 @@ cdef class _MessageMemory:
 @cython.final
 @cython.auto_pickle(False)
 cdef class Splitter:
-    """Splitter(codec, *, raw=False, on_oversize="raise", one_at_a_time=False, stream_offset=0,
-        keep_headers=False)\n--\n
+    """Splitter(codec, *, raw=False, on_oversize="raise", on_invalid="raise", one_at_a_time=False,
+        stream_offset=0, keep_headers=False)\n--\n
     The receiving state of one connection: bytes in any chunks in, messages out.
 
     Args:
@@ -329,6 +330,10 @@ cdef class Splitter:
         on_oversize: What happens to a frame whose message is larger than the codec's
             ``max_message_size``: ``"raise"`` fails as soon as its header is in; ``"skip"`` discards
             exactly that frame in constant memory, counts it in `skipped`, and continues.
+        on_invalid: What happens to a frame that is invalid or, under ``on_oversize="raise"``, too
+            large: ``"raise"`` ends the stream; ``"resync"`` discards bytes up to the next one at
+            which a frame can begin, and continues; see `resyncs`, `discarded`, `last_invalid`. The
+            work is then linear in the bytes times the frames that begin in them.
         one_at_a_time: A call returns at most one message, and the bytes after it stay unread:
             ``feed(b"")`` returns the next one. So the caller can `switch` after any message.
         stream_offset: The position of the first byte in the stream, in bytes: offsets count from
@@ -337,7 +342,8 @@ cdef class Splitter:
 
     Raises:
         TypeError: `codec` is not a `Codec`.
-        ValueError: `on_oversize` or `stream_offset` has another value than these.
+        ValueError: `on_oversize`, `on_invalid` or `stream_offset` has another value than these, or
+            the frames of the codec begin with no mark that ``"resync"`` could look for.
     """
 
     cdef object _layout
@@ -349,6 +355,8 @@ cdef class Splitter:
     cdef bint _raw
     cdef bint _skip
     cdef bint _one_at_a_time
+    cdef bint _resync  # a bad frame is no error
+    cdef bint _holds  # one of the two
     cdef bint _wants_headers  # keep_headers was given, ...
     cdef bint _keep_headers  # ... the codec's frames are not canonical, and the caller needs them
     cdef Py_ssize_t _header_limit  # header bytes up to which to gather
@@ -413,9 +421,16 @@ cdef class Splitter:
     cdef Py_ssize_t _held_pos  # where they begin
     cdef Py_ssize_t _held_size
     cdef Py_ssize_t _held_capacity
+    cdef bint _searching  # after a bad frame, until the next mark
+    cdef uint64_t _resync_count
+    cdef uint64_t _discarded  # bytes
+    cdef object _last_invalid
     cdef bint _ended  # feed_eof() found undelivered messages
     cdef bint _detached
     cdef bint _busy  # inside a call during which other code may run
+    cdef object _objects  # the functions of a codec whose messages are objects, or None, ...
+    cdef object _loads  # ... and the one that makes objects
+    cdef object _undelivered  # what follows a refused message, or None
 
     def __cinit__(
         self,
@@ -423,6 +438,7 @@ cdef class Splitter:
         *,
         raw=False,
         on_oversize="raise",
+        on_invalid="raise",
         one_at_a_time=False,
         stream_offset=0,
         keep_headers=False,
@@ -433,6 +449,7 @@ cdef class Splitter:
         layout = layout_of(codec)
         if on_oversize not in ("raise", "skip"):
             raise _error_texts.bad_on_oversize(on_oversize)
+        resync = check_on_invalid(on_invalid, layout)
         offset = operator.index(stream_offset)
         if not 0 <= offset <= 1 << 62:
             raise _error_texts.bad_stream_offset(offset)
@@ -440,6 +457,13 @@ cdef class Splitter:
         self._raw = bool(raw)
         self._skip = on_oversize == "skip"
         self._one_at_a_time = bool(one_at_a_time)
+        if not raw:
+            self._objects = objects = getattr(codec, "_objects", None)
+            if objects is not None:
+                self._loads = objects.loads
+                keep_headers = True
+        self._resync = resync
+        self._holds = self._one_at_a_time or self._resync
         self._wants_headers = keep_headers and not raw
         self._padding = self._end = b""
         self._parsed = -1
@@ -486,10 +510,12 @@ cdef class Splitter:
 
         Returns:
             The messages that were completed, in order: `bytes`, or the objects of the codec's
-            ``specials``. Messages before a bad frame are returned first; the error is then in
-            `error`, and raised by the next call.
+            ``specials``, or those that ``Codec.with_objects`` makes. Messages before a bad frame
+            are returned first; the error is then in `error`, and raised by the next call.
 
         Raises:
+            InvalidMessageError: A codec with objects refuses a message. The bytes are taken, and
+                ``feed(b"")`` returns the messages after it.
             FrameError: The stream is broken. Every later call raises the same error.
             TypeError, BufferError: `data` is not a contiguous bytes-like object; nothing was taken.
             ValueError: The splitter is detached.
@@ -497,12 +523,17 @@ cdef class Splitter:
         # Before any look at the state: before Python 3.12 the allocation may collect garbage, whose
         # finalizers may call in here.
         cdef list messages = []
+        if self._loads is not None:
+            return self._take_objects(data, messages, True)
+        self._feed_any(data, messages)
+        return messages
+
+    cdef inline int _feed_any(self, data, list messages) except -1:
         if PyBytes_CheckExact(data):
             self._check_ready()
             self._take(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), messages)
-            return messages
-        self._feed_buffer(data, messages)
-        return messages
+            return 0
+        return self._feed_buffer(data, messages)
 
     cdef int _feed_buffer(self, data, list messages) except -1:
         cdef Py_buffer view
@@ -625,9 +656,15 @@ cdef class Splitter:
             ValueError: There is no such buffer, `count` does not fit it, or the splitter is
                 detached.
         """
+        cdef list messages = []  # first, as in feed()
+        if self._loads is not None:
+            return self._take_objects(count, messages, False)
+        self._buffer_updated_any(count, messages)
+        return messages
+
+    cdef inline int _buffer_updated_any(self, count, list messages) except -1:
         number = count if PyLong_CheckExact(count) else operator.index(count)
         cdef Py_ssize_t size = _clipped_index(number)
-        cdef list messages = []  # first, as in feed()
         cdef int given = self._given
         self._check_usable()
         if given == NOT_GIVEN:
@@ -635,11 +672,9 @@ cdef class Splitter:
         if size < 0 or size > self._given_size:
             raise _error_texts.updated_beyond_buffer(number, self._given_size)
         if given == MESSAGE_MEMORY:
-            self._take_from_memory(size, messages)
-            return messages
+            return self._take_from_memory(size, messages)
         self._given = NOT_GIVEN
-        self._take(<const uint8_t*>PyByteArray_AS_STRING(self._buffer), size, messages)
-        return messages
+        return self._take(<const uint8_t*>PyByteArray_AS_STRING(self._buffer), size, messages)
 
     cdef int _take_from_memory(self, Py_ssize_t size, list messages) except -1:
         """Count bytes that the caller has written into the message itself."""
@@ -668,12 +703,17 @@ cdef class Splitter:
 
         Raises:
             IncompleteFrameError: It ended inside a frame. Every later call raises the same error.
+                Where messages after a refused one are undelivered, ``feed(b"")`` returns those
+                first, and raises this error after them.
             FrameError: It was broken before.
             ValueError: The splitter is detached.
         """
         self._check_usable()
-        if self._held_size and self._has_whole_message():
+        if self._held_size and not self._searching and self._has_whole_message():
             self._ended = True
+            return
+        if self._searching:
+            self._end_search()
             return
         if not self._pending:
             return
@@ -683,7 +723,8 @@ cdef class Splitter:
             self._fail(error, NULL, 0, 0)
         finally:
             self._busy = False
-        raise error
+        if self._undelivered is None:
+            raise error
 
     cdef bint _has_whole_message(self) except -1:
         """Return whether a message is in the held bytes; if not, parse them."""
@@ -694,6 +735,7 @@ cdef class Splitter:
                 Described(self._choice_layout),
                 raw=self._raw,
                 on_oversize="skip" if self._skip else "raise",
+                on_invalid="resync" if self._resync else "raise",
                 one_at_a_time=True,
             )
             try:
@@ -725,7 +767,22 @@ cdef class Splitter:
             TypeError: `codec` is not a `Codec`; nothing has changed.
             ValueError: An oversized frame is being skipped, or the splitter is detached.
         """
-        messages = self._switch(codec, b"")
+        cdef bytes before = b""
+        cdef bint wants_headers = self._wants_headers
+        objects = None if self._raw else getattr(codec, "_objects", None)
+        if self._undelivered is not None:
+            before = self._undelivered.travelled(self._unfinished())
+        try:
+            self._wants_headers = wants_headers or objects is not None
+            messages = self._switch(codec, before)
+        except BaseException:
+            self._wants_headers = wants_headers
+            raise
+        self._undelivered = None
+        self._objects = objects
+        self._loads = None if objects is None else objects.loads
+        if objects is not None:
+            messages = self._load(messages)
         if not messages and self._error is not None:
             raise self._error.with_traceback(None)
         return messages
@@ -749,6 +806,8 @@ cdef class Splitter:
         in_padding = self._phase == IN_PADDING and not self._raw  # its message is delivered
         if self._skipping and not in_padding:
             raise _error_texts.switch_in_skipped_frame()
+        if self._resync:
+            check_marks(layout)
         self._busy = True  # as in feed_eof()
         try:
             unread = self._not_taken + self._held_bytes() if in_padding else self._unfinished()
@@ -761,7 +820,7 @@ cdef class Splitter:
         self._use_layout(layout, numbers, mark_numbers, headers)
         self._error = None
         self._not_taken = self._surplus_bytes = b""
-        self._lost = self._ended = False
+        self._lost = self._ended = self._searching = False
         self._drop_held(self._held_size)
         if not in_padding:
             self._forget()
@@ -802,6 +861,8 @@ cdef class Splitter:
         self._busy = True  # as in feed_eof()
         try:
             unfinished = self._unfinished()
+            if self._undelivered is not None:
+                unfinished = self._undelivered.travelled(unfinished) + unfinished
             self._detached = True
             self._withdraw_memory()
         finally:
@@ -810,7 +871,7 @@ cdef class Splitter:
         self._not_taken = self._surplus_bytes = b""
         self._tail_size = 0
         self._drop_held(self._held_size)
-        self._buffer = self._buffer_view = None
+        self._buffer = self._buffer_view = self._undelivered = None
         self._given = NOT_GIVEN
         return unfinished
 
@@ -893,13 +954,28 @@ cdef class Splitter:
 
     @property
     def error(self):
-        """The error that ended the stream, or None."""
-        return self._error
+        """The error that ended the stream, or that the next call raises for a message; or None."""
+        return self._error if self._undelivered is None else self._undelivered.error
 
     @property
     def skipped(self):
         """How many oversized frames were discarded."""
         return self._skipped_count
+
+    @property
+    def resyncs(self):
+        """How many bad frames were discarded under ``on_invalid="resync"``."""
+        return self._resync_count
+
+    @property
+    def discarded(self):
+        """How many bytes were discarded with them, up to the next frames."""
+        return self._discarded
+
+    @property
+    def last_invalid(self):
+        """The error of the last bad frame, or None."""
+        return self._last_invalid
 
     @property
     def headers(self):
@@ -910,6 +986,73 @@ cdef class Splitter:
         frame from it. None for other codecs, whose messages have one frame, and with ``raw=True``.
         """
         return [] if self._headers is not None and self._headers_are_old else self._headers
+
+    # --- messages that are objects: `_object_messages_py` -----------------------------------------
+
+    cdef list _take_objects(self, argument, list messages, bint by_feed):
+        """Take bytes by a method, and return the objects of its messages."""
+        if self._busy:
+            raise _error_texts.reentered()
+        if self._undelivered is None or self._error is None:
+            try:
+                if by_feed:
+                    self._feed_any(argument, messages)
+                else:
+                    self._buffer_updated_any(argument, messages)
+            except BaseException:
+                if self._undelivered is None or self._error is None:
+                    raise
+        return self._load(messages)
+
+    cdef list _load(self, list messages):
+        """Return the objects of messages, up to a refused one; hold the others."""
+        cdef Py_ssize_t index = 0
+        loads, held = self._loads, self._undelivered
+        self._busy = True
+        try:
+            if held is not None:
+                return self._load_held(held, messages)
+            for index in range(len(messages)):
+                messages[index] = loads(messages[index])
+        except BaseException as cause:
+            if held is not None:
+                raise
+            self._keep_refused(cause, messages, index)
+        finally:
+            self._busy = False
+        return messages
+
+    cdef list _load_held(self, held, list messages):
+        if messages:
+            held.add(self, messages, self.headers)
+        try:
+            objects = held.take()
+        finally:
+            if not held:
+                self._undelivered = None
+        if not objects and self._error is not None:
+            raise self._error.with_traceback(None)
+        return objects
+
+    cdef int _keep_refused(self, cause, list messages, Py_ssize_t index) except -1:
+        """Hold the messages from a refused one on; raise if no message comes before it."""
+        headers = self.headers
+        try:
+            held = self._objects.hold(self._layout)
+            held.add(
+                self,
+                messages[index:],
+                None if headers is None else headers[index : len(messages)],
+            )
+            held.refuse(cause)
+        except BaseException as error:  # the messages are lost
+            self._error = error
+            raise
+        self._undelivered = held
+        del messages[index:]
+        if not index:
+            messages += self._load_held(held, [])
+        return 0
 
     # --- taking a chunk ---------------------------------------------------------------------------
 
@@ -949,7 +1092,9 @@ cdef class Splitter:
         if size < self._rest_left and size <= self._message_capacity - self._filled:
             self._keep(data, size)
             return 0
-        if self._one_at_a_time:
+        if self._holds:
+            if self._resync:
+                return self._take_resync(data, size, messages)
             return self._take_one(data, size, messages)
         self._busy = True
         # A `try` would cost 5 ns a call, which is seen where chunks are tiny: so the call is made
@@ -1059,6 +1204,142 @@ cdef class Splitter:
             if self._phase == IN_PADDING:
                 p += self._read_padding(p, end, messages)
         return p - data
+
+    # --- after a bad frame ------------------------------------------------------------------------
+
+    cdef int _take_resync(self, const uint8_t* data, Py_ssize_t size, list messages) except -1:
+        """Take a chunk; after a bad frame discard the bytes before the next mark."""
+        cdef Py_ssize_t taken
+        self._busy = True
+        try:
+            if size:
+                self._ended = False
+            while True:
+                taken = size if self._one_at_a_time else min(size, BUFFER_SIZE)
+                if taken:
+                    self._hold(data, taken)
+                data += taken
+                size -= taken
+                self._read_held(messages)
+                if not size:
+                    break
+            if self._ended and self._searching:
+                self._end_search()
+            if self._ended and self._pending and not messages:
+                raise _error_texts.incomplete_frame(self._pending_frame())
+        except BaseException as error:
+            if isinstance(error, errors.FrameError):
+                _error_texts.add_likely_cause(error, self._layout)
+            try:
+                self._hold(data, size)
+                self._fail(error, self._held + self._held_pos, 0, self._held_size)
+            except MemoryError:
+                self._error = error
+                self._lost = True
+            self._drop_held(self._held_size)
+            if not messages:
+                raise
+            error.with_traceback(None)  # as in _take_failed()
+        finally:
+            self._busy = False
+        return 0
+
+    cdef int _read_held(self, list messages) except -1:
+        """Take the held bytes, one message at a time if it was asked for."""
+        cdef int64_t start
+        cdef Py_ssize_t taken
+        while self._held_size and not (self._one_at_a_time and messages):
+            if self._searching and not self._search():
+                return 0
+            start = self._stream_offset + self._pending
+            try:
+                taken = self._held_size
+                if self._one_at_a_time:
+                    taken = self._consume_one(self._held + self._held_pos, taken, messages)
+                else:
+                    _consume(self, self._held + self._held_pos, taken, messages)
+            except BaseException as error:
+                self._leave_bad_frame(error, start)
+                if not self._searching:
+                    raise
+                continue
+            self._drop_held(taken)
+            if PyBytes_GET_SIZE(self._surplus_bytes):
+                self._hold_first(self._surplus_bytes)
+                self._surplus_bytes = b""
+        return 0
+
+    cdef bint _search(self) except -1:
+        """Discard held bytes up to the first mark; return whether there is a whole one."""
+        cdef const uint8_t* data = self._held + self._held_pos
+        cdef Py_ssize_t size = self._held_size
+        cdef Py_ssize_t mark_size = self._shape.magic_size
+        cdef Py_ssize_t pos = 0
+        cdef const uint8_t* found
+        cdef bint whole = False
+        if mark_size:
+            while pos < size:
+                found = <const uint8_t*>memchr(data + pos, self._shape.magic[0], size - pos)
+                if found == NULL:
+                    pos = size
+                    break
+                pos = found - data
+                if not memcmp(found, self._shape.magic, min(mark_size, size - pos)):
+                    whole = size - pos >= mark_size
+                    break
+                pos += 1
+        else:
+            pos, whole = find_mark(self._layout, self._held_bytes())
+        self._drop_held(pos)
+        self._stream_offset += pos
+        self._discarded += pos
+        self._searching = not whole
+        return whole
+
+    cdef int _leave_bad_frame(self, error, int64_t start) except -1:
+        """Discard the first byte of a bad frame, and of one that was skipped all that is gone.
+
+        It does not begin to search if the error is not the frame's. Then the held bytes, which
+        begin at `start` in the stream, become those that were not taken.
+        """
+        bad_frames = (errors.InvalidFrameError, errors.MessageTooLargeError)
+        cdef bint is_bad = isinstance(error, bad_frames)
+        cdef bint is_gone = self._skipping and self._phase != IN_HEADER
+        cdef Py_ssize_t taken = self._stream_offset + self._pending - start
+        cdef Py_ssize_t gone = 1
+        if is_bad:
+            _error_texts.add_likely_cause(error, self._layout)
+            error.with_traceback(None)
+        if is_bad and not is_gone and self._stream_offset >= start:  # it began in the held bytes
+            self._drop_held(taken - self._pending + 1)
+        else:
+            if taken >= 0:
+                self._drop_held(taken)
+            else:
+                self._hold_first(self._surplus_bytes[taken:])
+            self._surplus_bytes = b""
+            if not is_bad:
+                return 0
+            if is_gone:
+                gone = self._pending
+            else:
+                self._skipping = False
+                self._hold_first(self._unfinished()[1 : self._pending])
+        self._surplus_bytes = b""
+        self._forget()
+        self._parsed = -1
+        self._stream_offset += gone
+        self._discarded += gone
+        self._resync_count += 1
+        self._last_invalid = error
+        self._searching = True
+        return 0
+
+    cdef void _end_search(self) noexcept:
+        """Discard what is held at the end of the stream, where no mark was found."""
+        self._discarded += self._held_size
+        self._stream_offset += self._held_size
+        self._drop_held(self._held_size)
 
     cdef int _hold(self, const uint8_t* data, Py_ssize_t size) except -1:
         """Append bytes to the held ones."""
@@ -3124,6 +3405,7 @@ def scan(codec, data, *, raw=False):
     splitter._spans = spans = Spans(view)
     spans._growing = True
     splitter._plain = False
+    splitter._loads = None
     splitter._busy = True  # a user's parse() that finds it cannot feed it
     PyObject_GetBuffer(view, &buffer, PyBUF_SIMPLE)
     try:

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, SupportsIndex, final
 from . import _error_texts, _mark_texts, errors
 from ._bytes_like import view_bytes
 from ._encoder_py import Encoder as Encoder  # this module offers a whole engine
+from ._encoder_py import ObjectEncoder as ObjectEncoder
 from ._encoder_py import update_checksum as update_checksum
 from ._frame_reader_py import IN_HEADER, IN_PADDING, SLICE_SIZE, describe_pending
-from ._keeping_reader_py import KeepingReader
 from ._layout import COBS, Described, HasLayout, layout_of
+from ._object_messages_py import ObjectMessages
+from ._resync import check_on_invalid
 from ._spans_py import Spans
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ _LARGEST_BUFFER_SIZE = 1024 * 1024
 
 
 @final
-class Splitter(KeepingReader):
+class Splitter(ObjectMessages):
     """The receiving state of one connection: bytes in any chunks in, messages out.
 
     Args:
@@ -46,6 +48,10 @@ class Splitter(KeepingReader):
         on_oversize: What happens to a frame whose message is larger than the codec's
             ``max_message_size``: ``"raise"`` fails as soon as its header is in; ``"skip"`` discards
             exactly that frame in constant memory, counts it in `skipped`, and continues.
+        on_invalid: What happens to a frame that is invalid or, under ``on_oversize="raise"``, too
+            large: ``"raise"`` ends the stream; ``"resync"`` discards bytes up to the next one at
+            which a frame can begin, and continues; see `resyncs`, `discarded`, `last_invalid`. The
+            work is then linear in the bytes times the frames that begin in them.
         one_at_a_time: A call returns at most one message, and the bytes after it stay unread:
             ``feed(b"")`` returns the next one. So the caller can `switch` after any message.
         stream_offset: The position of the first byte in the stream, in bytes: offsets count from
@@ -54,15 +60,14 @@ class Splitter(KeepingReader):
 
     Raises:
         TypeError: `codec` is not a `Codec`.
-        ValueError: `on_oversize` or `stream_offset` has another value than these.
+        ValueError: `on_oversize`, `on_invalid` or `stream_offset` has another value than these, or
+            the frames of the codec begin with no mark that ``"resync"`` could look for.
     """
 
     __slots__ = (
         "_buffer",
-        "_busy",
         "_detached",
         "_given",
-        "_lock",
     )
 
     def __init__(
@@ -71,6 +76,7 @@ class Splitter(KeepingReader):
         *,
         raw: bool = False,
         on_oversize: Literal["raise", "skip"] = "raise",
+        on_invalid: Literal["raise", "resync"] = "raise",
         one_at_a_time: bool = False,
         stream_offset: SupportsIndex = 0,
         keep_headers: bool = False,
@@ -80,11 +86,16 @@ class Splitter(KeepingReader):
         layout = layout_of(codec)
         if on_oversize not in ("raise", "skip"):
             raise _error_texts.bad_on_oversize(on_oversize)
+        resync = check_on_invalid(on_invalid, layout)
         offset = operator.index(stream_offset)
         if not 0 <= offset <= 1 << 62:
             raise _error_texts.bad_stream_offset(offset)
+        self._objects = objects = None if raw else getattr(codec, "_objects", None)
+        self._undelivered = None
+        keep_headers = keep_headers or objects is not None
         super().__init__(layout, bool(raw), on_oversize == "skip", offset, keep_headers)
         self._one_at_a_time = bool(one_at_a_time)
+        self._resync = resync
         # What get_buffer() gives: an export of it, so that no caller resizes it.
         self._buffer: memoryview | None = None
         self._given = _NOTHING  # what get_buffer() or get_room() gave last
@@ -102,14 +113,18 @@ class Splitter(KeepingReader):
 
         Returns:
             The messages that were completed, in order: `bytes`, or the objects of the codec's
-            ``specials``. Messages before a bad frame are returned first; the error is then in
-            `error`, and raised by the next call.
+            ``specials``, or those that ``Codec.with_objects`` makes. Messages before a bad frame
+            are returned first; the error is then in `error`, and raised by the next call.
 
         Raises:
+            InvalidMessageError: A codec with objects refuses a message. The bytes are taken, and
+                ``feed(b"")`` returns the messages after it.
             FrameError: The stream is broken. Every later call raises the same error.
             TypeError, BufferError: `data` is not a contiguous bytes-like object; nothing was taken.
             ValueError: The splitter is detached.
         """
+        if self._objects is not None:
+            return self._take_objects(self.feed, data)
         if type(data) is not bytes:
             # Released even where an error keeps this call's frame alive.
             try:
@@ -223,6 +238,8 @@ class Splitter(KeepingReader):
             ValueError: There is no such buffer, `count` does not fit it, or the splitter is
                 detached.
         """
+        if self._objects is not None:
+            return self._take_objects(self.buffer_updated, count)
         size = operator.index(count)
         messages: list[Any] = []
         taken, buffer = False, None
@@ -254,6 +271,8 @@ class Splitter(KeepingReader):
 
         Raises:
             IncompleteFrameError: It ended inside a frame. Every later call raises the same error.
+                Where messages after a refused one are undelivered, ``feed(b"")`` returns those
+                first, and raises this error after them.
             FrameError: It was broken before.
             ValueError: The splitter is detached.
         """
@@ -262,7 +281,7 @@ class Splitter(KeepingReader):
                 self._check_usable()
                 self._busy = True  # what a garbage collection calls may come in here
                 try:
-                    self._end_stream()
+                    _end_stream(self)
                 finally:
                     self._busy = False
         except BaseException as error:
@@ -270,16 +289,6 @@ class Splitter(KeepingReader):
                 error.with_traceback(None)  # as in feed()
                 del self
             raise
-
-    def _end_stream(self) -> None:
-        if self._held and _has_whole_message(self):
-            self._ended = True
-            return
-        if not self._pending:
-            return
-        error = _error_texts.incomplete_frame(self._pending_frame())
-        self._fail(error, b"", 0)
-        raise error
 
     def switch(self, codec: HasLayout, /) -> list[Any]:
         """Read the stream with another codec, from the byte after the last delivered message on.
@@ -298,7 +307,7 @@ class Splitter(KeepingReader):
             TypeError: `codec` is not a `Codec`; nothing has changed.
             ValueError: An oversized frame is being skipped, or the splitter is detached.
         """
-        messages = self._switch(codec, b"")
+        messages = self._switch_objects(codec)
         error = self._error
         if not messages and error is not None:
             del self  # as in feed()
@@ -362,6 +371,8 @@ class Splitter(KeepingReader):
                     raise _error_texts.detached()
                 self._busy = begun = True  # as in feed_eof()
                 unfinished = self._unfinished()
+                if self._undelivered is not None:
+                    unfinished = self._undelivered.travelled(unfinished) + unfinished
                 header, piece, held = bytearray(), bytearray(), bytearray()
                 pieces: list[bytes] = []
         except BaseException:  # also from releasing the lock: the call can be repeated
@@ -372,7 +383,7 @@ class Splitter(KeepingReader):
         self._phase, self._pending, self._given = IN_HEADER, 0, _NOTHING
         self._layout = self._choice_layout
         self._not_taken = self._surplus_bytes = self._tail = b""
-        self._buffer = None
+        self._buffer = self._undelivered = None
         self._detached = True
         self._busy = False
         return unfinished
@@ -426,23 +437,8 @@ class Splitter(KeepingReader):
 
     @property
     def error(self) -> BaseException | None:
-        """The error that ended the stream, or None."""
-        return self._error
-
-    @property
-    def skipped(self) -> int:
-        """How many oversized frames were discarded."""
-        return self._skipped
-
-    @property
-    def headers(self) -> list[bytes] | None:
-        """The headers of the messages that the last call returned, if the splitter keeps them.
-
-        With ``keep_headers=True``, and a codec that reads other frames than it writes: what
-        travelled before each message's rest, in the same order. `frame_as_travelled` rebuilds a
-        frame from it. None for other codecs, whose messages have one frame, and with ``raw=True``.
-        """
-        return self._headers
+        """The error that ended the stream, or that the next call raises for a message; or None."""
+        return self._error if self._undelivered is None else self._undelivered.error
 
     # --- taking a chunk ---------------------------------------------------------------------------
 
@@ -466,7 +462,9 @@ class Splitter(KeepingReader):
             if self._headers is not None:
                 self._headers = []
             try:
-                if self._one_at_a_time:
+                if self._resync:
+                    self._take_resync(data, messages)
+                elif self._one_at_a_time:
                     self._take_one(data, messages)
                 elif isinstance(data, bytes):
                     self._consume(data, messages)
@@ -486,6 +484,21 @@ class Splitter(KeepingReader):
             self._busy = False
 
 
+def _end_stream(splitter: Splitter) -> None:
+    if splitter._held and not splitter._searching and _has_whole_message(splitter):
+        splitter._ended = True
+        return
+    if splitter._searching:
+        splitter._end_search()
+        return
+    if not splitter._pending:
+        return
+    error = _error_texts.incomplete_frame(splitter._pending_frame())
+    splitter._fail(error, b"", 0)
+    if splitter._undelivered is None:
+        raise error
+
+
 def _has_whole_message(splitter: Splitter) -> bool:
     """Return whether a message is in the held bytes; if not, parse them."""
     messages: list[Any] = []
@@ -493,6 +506,7 @@ def _has_whole_message(splitter: Splitter) -> bool:
         Described(splitter._choice_layout),
         raw=splitter._raw,
         on_oversize="skip" if splitter._skip else "raise",
+        on_invalid="resync" if splitter._resync else "raise",
         one_at_a_time=True,
     )
     try:
@@ -518,6 +532,7 @@ def scan(codec: HasLayout, data: Buffer, *, raw: bool = False) -> Spans:
     splitter._spans = spans = Spans(view)
     spans._growing = True
     splitter._unpack = None
+    splitter._objects = None
     splitter._busy = True  # a user's parse() that finds it cannot feed it
     try:
         for pos in range(0, len(view), SLICE_SIZE):

@@ -29,6 +29,16 @@ class Catalogue(Mapping[str, Codec]):
     """struct.pack('i', n): an int in the size and byte order of this machine"""
     netstring: Codec
     """decimal digits and a colon before, a comma after: 5:hello,"""
+    lines: Codec
+    """lines of text: LF ends them, CR LF is read, too"""
+    nul: Codec
+    """strings that end with NUL: find -print0, Varlink"""
+    ndjson: Codec
+    """JSON, one value a line (JSON Lines, GELF streams, Stratum); empty lines are skipped"""
+    slip: Codec
+    """serial lines: END after each packet, escapes inside it"""
+    cobs: Codec
+    """consistent-overhead byte stuffing, a zero after each packet"""
     bson: Codec
     """BSON documents: the elements, without length and final zero; raw=True gives documents"""
     avro: Codec
@@ -53,6 +63,8 @@ class Catalogue(Mapping[str, Codec]):
     """requests and responses"""
     thrift: Codec
     """the framed transport"""
+    fix: Codec
+    """FIX of any version: 8=...|9=, then the body without its length; checksum verified"""
     rsocket: Codec
     """over TCP: stream id (4), type and flags (2), data"""
     zookeeper: Codec
@@ -71,6 +83,8 @@ class Catalogue(Mapping[str, Codec]):
     """octet counting, over TCP or TLS"""
     lsp: Codec
     """language servers: Content-Length header, JSON"""
+    mllp: Codec
+    """HL7 messages between VT and FS CR"""
     dap: Codec
     """debug adapters: Content-Length header, JSON"""
     giop: Codec
@@ -201,6 +215,8 @@ class Catalogue(Mapping[str, Codec]):
     """version, type, transaction id (4), body"""
     ssh: Codec
     """after the version lines, before NEWKEYS: padding length, payload, padding"""
+    ssh_version: Codec
+    """what opens SSH: a line that begins with SSH-2.0-; a server may send others before it"""
     ssh_agent: Codec
     """type, contents"""
     mtproto_intermediate: Codec
@@ -233,6 +249,8 @@ class Catalogue(Mapping[str, Codec]):
     """diagnostics of cars: version, its inverse, payload type (2), payload"""
     hart_ip: Codec
     """version, message type, message id, status, sequence number (2), body"""
+    c37118: Codec
+    """synchrophasors: type and version, id (2), time (4), fraction (4), data; CRC verified"""
     knx: Codec
     """KNXnet/IP over TCP: service type (2), body"""
     hislip: Codec

@@ -12,10 +12,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack, final
 
 from . import _error_texts, errors
+from ._any_parameters import AnyParameters
 from ._choice_constructors import ChoiceConstructors
 from ._constructors import MarkedConstructors
 from ._files import read_messages, write_messages
 from ._layout import Layout, not_a_codec
+from ._objects import ObjectConstructors, ObjectFunctions
 from ._parameters import (
     COMMON_DEFAULTS,
     DEFAULT_MAX_MESSAGE_SIZE,
@@ -48,7 +50,7 @@ class _Frozen:
 
 
 @final
-class Codec(_Frozen, MarkedConstructors, ChoiceConstructors):
+class Codec(_Frozen, MarkedConstructors, ChoiceConstructors, ObjectConstructors):
     """The shape of a frame.
 
     A message is its frame without the codec's parts: magic, length field, check and trailer::
@@ -75,16 +77,14 @@ class Codec(_Frozen, MarkedConstructors, ChoiceConstructors):
         wider: For `uint` and `struct`: a mapping from field values to fields (``"u16be"``) that
             follow directly and hold the length instead. `encode` takes the shortest form.
         wider_than_needed: ``"invalid"``, or ``"accept"`` to read a longer form than the shortest.
-        magic: Constant bytes that begin every frame. Written and verified.
-        trailer: Constant bytes that end every frame. Written and verified.
+        magic, trailer: Constant bytes that begin and end every frame. Written and verified.
         constants: A mapping from frame offsets to bytes that every frame has there, in the lead or
             at the start of the rest. They are part of the message; others are invalid.
         specials: A mapping from field values to hashable objects. A frame with such a value has no
             rest, no check and no trailer; its message is the object.
         check: A checksum, after the rest or before it: a `Check`. Written and verified.
         align: Zero bytes, not verified, follow a frame until its size is a multiple of this many.
-        min_message_size: The smallest message in bytes, in both directions.
-        max_message_size: The largest message in bytes, in both directions; None for no limit.
+        min_message_size, max_message_size: In bytes, in both directions; None for no upper limit.
 
     Raises:
         ValueError, TypeError: The description contradicts itself or cannot be represented. The
@@ -286,14 +286,14 @@ class Codec(_Frozen, MarkedConstructors, ChoiceConstructors):
         attributes["frame_parts"] = encoder.frame_parts
         return codec
 
-    def replace(self, **changes: Any) -> Codec:
+    def replace(self, **changes: Unpack[AnyParameters]) -> Codec:
         """Return a copy with some parameters changed.
 
         Raises:
             TypeError: The constructor has no such parameter.
             ValueError, TypeError: As for the constructor.
         """
-        return self._from_parameters(self.kind, {**self.parameters, **changes})
+        return _rebuild(self.kind, {**self.parameters, **changes}, self._objects)
 
     # --- verbs ------------------------------------------------------------------------------------
 
@@ -401,6 +401,7 @@ class Codec(_Frozen, MarkedConstructors, ChoiceConstructors):
         *,
         raw: bool = False,
         on_oversize: Literal["raise", "skip"] = "raise",
+        on_invalid: Literal["raise", "resync"] = "raise",
         one_at_a_time: bool = False,
         stream_offset: int = 0,
     ) -> Splitter:
@@ -409,6 +410,7 @@ class Codec(_Frozen, MarkedConstructors, ChoiceConstructors):
             self,
             raw=raw,
             on_oversize=on_oversize,
+            on_invalid=on_invalid,
             one_at_a_time=one_at_a_time,
             stream_offset=stream_offset,
         )
@@ -420,24 +422,24 @@ class Codec(_Frozen, MarkedConstructors, ChoiceConstructors):
         *,
         raw: bool = False,
         on_oversize: Literal["raise", "skip"] = "raise",
+        on_invalid: Literal["raise", "resync"] = "raise",
     ) -> Iterator[Any]:
         """Return an iterator over the messages of a file, in constant memory.
 
         Args:
-            source: A path, which is opened and closed; a binary file object (an opened file, a
-                pipe, ``gzip.open()``, a serial port), which stays open; a bytes-like object or a
-                memory map; or an iterable of bytes-like objects. A file without a byte is at its
-                end; so is a serial port whose time-out passes.
+            source: A path, which is opened and closed; a binary file object, which stays open (a
+                pipe, ``gzip.open()``, a serial port); a bytes-like object, or an iterable of them.
+                A file without a byte is at its end; so is a serial port whose time-out passes.
             raw: Deliver whole frames instead of messages.
             on_oversize: As for `Splitter`.
+            on_invalid: As for `Splitter`.
 
         Raises:
-            FrameError: A frame is bad; the messages before it come first. The last frame is cut
-                off: an `IncompleteFrameError`.
+            FrameError: A frame is bad or cut off; the messages before it come first.
             TypeError: `source` is something else; at once.
             OSError: The file cannot be opened or read.
         """
-        splitter = self.splitter(raw=raw, on_oversize=on_oversize)
+        splitter = self.splitter(raw=raw, on_oversize=on_oversize, on_invalid=on_invalid)
         return read_messages(splitter, source)
 
     def write(self, file: Any, messages: Iterable[object], /) -> int:
@@ -468,7 +470,7 @@ class Codec(_Frozen, MarkedConstructors, ChoiceConstructors):
 
     def _key(self) -> tuple[Any, ...]:
         return (
-            self.kind,
+            *(self.kind, self._objects),
             *(
                 (tuple if name == "alternatives" else frozenset)(value.items())
                 if isinstance(value, Mapping)
@@ -497,11 +499,16 @@ class Codec(_Frozen, MarkedConstructors, ChoiceConstructors):
             name: dict(value) if isinstance(value, Mapping) else value
             for name, value in self.parameters.items()
         }
-        return _unpickle, (self.kind, parameters)
+        return _rebuild, (self.kind, parameters, self._objects)
 
 
-def _unpickle(kind: str, parameters: dict[str, Any]) -> Codec:
-    return Codec._from_parameters(kind, parameters)
+def _rebuild(
+    kind: str, parameters: dict[str, Any], functions: ObjectFunctions | None = None
+) -> Codec:
+    codec = Codec._from_parameters(kind, parameters)
+    if functions is None:
+        return codec
+    return codec._with_functions(functions.made_by, *functions.arguments)
 
 
 # --- what only errors and repr() need -------------------------------------------------------------
@@ -604,4 +611,5 @@ def _constructor_call(codec: Codec) -> str:
             arguments += [shown] if value != defaults[name] or codec.parameters["more_ends"] else []
         elif value != defaults[name]:
             arguments.append(f"{name}={shown}")
-    return f"Codec.{codec.kind}({', '.join(arguments)})"
+    objects = "" if codec._objects is None else f".{codec._objects!r}"
+    return f"Codec.{codec.kind}({', '.join(arguments)}){objects}"

@@ -13,6 +13,7 @@ __all__ = [
     "IdleTimeoutError",
     "IncompleteFrameError",
     "InvalidFrameError",
+    "InvalidMessageError",
     "MessageTimeoutError",
     "MessageTooLargeError",
     "TruncatedDatagramError",
@@ -87,6 +88,28 @@ class ChecksumError(InvalidFrameError):
         super().__init__(message, stream_offset=stream_offset, header=header)
         self.expected = expected
         self.found = found
+
+
+class InvalidMessageError(FrameError):
+    """The function that turns messages into objects has refused one; see `Codec.with_objects`.
+
+    Its frame was whole, so the stream is not broken: the next message can be received. What the
+    function raised is the ``__cause__``.
+
+    Attributes:
+        size: The message's size, in bytes.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        size: int = 0,
+        stream_offset: int | None = None,
+        header: bytes = b"",
+    ) -> None:
+        super().__init__(message, stream_offset=stream_offset, header=header)
+        self.size = size
 
 
 class IncompleteFrameError(FrameError, EOFError):

@@ -352,11 +352,13 @@ def format_codec(codec: Codec) -> str:
 
     The notation cannot express functions, escapes, nor special objects that are not literals. A
     codec that has them is written as the name of the format with the same ones and the parameters
-    that differ: ``zmtp,max=1KiB``.
+    that differ: ``zmtp,max=1KiB``. A codec with objects has its ``repr``.
 
     Returns:
         The notation; the codec's ``repr`` if there is no notation for it.
     """
+    if codec._objects is not None:
+        return repr(codec)
     head = _head_of(codec)
     if head is not None and not codec.parameters.get("escape"):
         text = _write(codec, head, _defaults(codec))

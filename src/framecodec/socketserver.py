@@ -13,11 +13,13 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from socketserver import BaseRequestHandler
 from typing import Any, ClassVar, NoReturn
 
 from . import _error_texts, errors
 from ._datagrams import largest_payload, split_datagram
+from ._files import Refusal
 from ._options import OnInvalid, OnOversize
 from .codec import DEFAULT_CODEC, Codec
 from .serving.common import abort, stop_receiving
@@ -248,7 +250,10 @@ class DatagramReply:
             messages, failures = split_datagram(data, codec)
         for error in failures:
             error.address = address
-        self._messages = iter(messages)
+        for message in messages:
+            if type(message) is Refusal:
+                message.error.address = address
+        self._messages: Iterator[Any] = iter(messages)
         self._errors = iter(failures)
 
     def recv(self) -> Any:
@@ -258,7 +263,7 @@ class DatagramReply:
             EOFError, FrameError: As `recv_many`.
         """
         for message in self._messages:
-            return message
+            return _or_raise(message)
         self._end()
 
     def recv_many(self) -> list[Any]:
@@ -271,11 +276,18 @@ class DatagramReply:
             FrameError: The datagram has bytes that are not a whole frame. The messages before them
                 are returned first.
         """
-        return [*self._messages] or self._end()
+        messages: list[Any] = []
+        for message in self._messages:
+            if type(message) is Refusal and messages:
+                self._messages = chain([message], self._messages)
+                break
+            messages.append(_or_raise(message))
+        return messages or self._end()
 
     def __iter__(self) -> Iterator[Any]:
         """Iterate over the datagram's messages."""
-        yield from self._messages
+        for message in self._messages:
+            yield _or_raise(message)
         for error in self._errors:
             try:
                 raise error
@@ -316,3 +328,10 @@ class DatagramReply:
         if not self._address:
             raise _error_texts.nameless_sender()
         return self._address
+
+
+def _or_raise(message: Any) -> Any:
+    """Return a message, or raise the error about one that a codec with objects refuses."""
+    if type(message) is Refusal:
+        raise message.error
+    return message

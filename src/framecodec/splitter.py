@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from . import _engine
 
-__all__ = ["ACCELERATED", "FALLBACK_REASON", "Encoder", "Spans", "Splitter", "scan"]
+__all__ = [
+    "ACCELERATED",
+    "FALLBACK_REASON",
+    "Encoder",
+    "ObjectEncoder",
+    "Spans",
+    "Splitter",
+    "scan",
+]
 
 ACCELERATED = _engine.ACCELERATED
 """True where the compiled engine is in use, False where the one in Python is.
@@ -17,6 +25,7 @@ FALLBACK_REASON = _engine.FALLBACK_REASON
 """Why the compiled engine is not in use; None where it is."""
 
 Encoder = _engine.encoder.Encoder
+ObjectEncoder = _engine.encoder.ObjectEncoder
 Spans = _engine.splitter.Spans
 Splitter = _engine.splitter.Splitter
 scan = _engine.splitter.scan

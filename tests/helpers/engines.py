@@ -9,10 +9,14 @@ from types import ModuleType
 import pytest
 
 import framecodec._inbox
+import framecodec._objects
 import framecodec.asyncio
+import framecodec.asyncio.object_delivery
+import framecodec.asyncio.objects
 import framecodec.codec
 import framecodec.sockets
 import framecodec.sockets.connection
+import framecodec.sockets.pipes
 import framecodec.sockets.wire
 from framecodec.asyncio import _fast_path_py as asyncio_fast_path_py
 from framecodec.sockets import _fast_path_py as sockets_fast_path_py
@@ -29,11 +33,15 @@ def codecs_use(engine: ModuleType) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("Encoder", "Splitter", "scan"):
             patch.setattr(framecodec.codec, name, getattr(engine, name))
+        for name in ("Encoder", "ObjectEncoder", "Splitter"):
+            patch.setattr(framecodec._objects, name, getattr(engine, name))
         for module in (framecodec._inbox, framecodec.asyncio.datagrams):
             patch.setattr(module, "Splitter", engine.Splitter)
         if engine.__name__ == ENGINES["python"]:
-            for module in (framecodec.sockets.connection, framecodec.sockets.wire):
+            sockets = framecodec.sockets
+            for module in (sockets.connection, sockets.pipes, sockets.wire):
                 patch.setattr(module, "_fast_path", sockets_fast_path_py)
-            for module in (framecodec.asyncio.sending, framecodec.asyncio.stream):
+            parts = (framecodec.asyncio.objects, framecodec.asyncio.object_delivery)
+            for module in (framecodec.asyncio.sending, framecodec.asyncio.stream_protocol, *parts):
                 patch.setattr(module, "fast_path", asyncio_fast_path_py)
         yield

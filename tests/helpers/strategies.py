@@ -17,6 +17,8 @@ __all__ = ["CHECKS", "codecs", "cut_streams", "descriptions", "make", "some_mess
 
 SPECIAL_OBJECTS: list[Any] = [None, Mark.FLUSH, Mark.PING, "text", 7, (1, 2), frozenset({3}), False]
 
+ESCAPE = {b"a": b"\\1", b"b": b"\\2", b";": b"\\;", b"\\": b"\\\\"}
+
 STRUCT_FORMATS = ["b", "B", "h", "!H", "<i", ">I", "@l", "=L", "q", "!Q", "n", "@N"]
 
 small_bytes = st.binary(max_size=4)
@@ -64,7 +66,19 @@ def descriptions(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     """A constructor's name and parameters, whether or not they make sense together."""
     kind = draw(
         st.sampled_from(
-            ["uint", "struct", "digits", "varint", "text", "headers", "custom", "ber", "fixed"]
+            [
+                "uint",
+                "struct",
+                "digits",
+                "varint",
+                "text",
+                "headers",
+                "custom",
+                "ber",
+                "fixed",
+                "delimiter",
+                "cobs",
+            ]
         )
     )
     magic = draw(small_bytes)
@@ -84,6 +98,15 @@ def descriptions(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
         constants = draw(st.one_of(st.none(), st.binary(min_size=1, max_size=2)))
         has["size"] = draw(st.integers(1, 20))
         return kind, has | ({} if constants is None else {"constants": {offset: constants}})
+    if kind in ("delimiter", "cobs"):
+        del has["trailer"], has["align"]
+        if kind == "delimiter":
+            marks = draw(st.lists(st.text("ab;", min_size=1, max_size=3), min_size=1, max_size=3))
+            has["end"], *more = (mark.encode() for mark in marks)
+            has["more_ends"] = tuple(more)
+            has["skip_empty"] = draw(st.booleans())
+            has["escape"] = draw(st.sampled_from([None, None, ESCAPE]))
+        return kind, has
     if kind == "custom":
         has |= {
             "parse": parse_tagged,
@@ -138,6 +161,15 @@ def descriptions(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 def make(description: tuple[str, dict[str, Any]]) -> Codec | None:
     """The codec; None where the description is refused as it should be, with a reason."""
     kind, has = description
+    if kind == "delimiter":
+        has = dict(has)
+        ends = (has.pop("end"), *has.pop("more_ends"))
+        if any(b.startswith(a) for a in ends for b in ends if a != b):
+            return None  # the rest of the longer mark is in no raw frame: test_delimiters.py
+        try:
+            return Codec.delimiter(*ends, **has)
+        except ValueError:
+            return None
     try:
         return getattr(Codec, kind)(**has)  # type: ignore[no-any-return]
     except ValueError:

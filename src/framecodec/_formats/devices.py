@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .. import _shapes
 from .._catalogue import Format, PktLine
+from .._check import Check
 from ..codec import Codec
 
 __all__ = ["ROWS"]
@@ -93,6 +94,19 @@ ROWS: tuple[Format, ...] = (
         Codec.uint(2, length_offset=6, length_includes="frame"),
         "version, message type, message id, status, sequence number (2), body",
         "FieldComm HCF_SPEC-085, 'HART-IP message header'",
+    ),
+    Format(
+        "c37118",
+        Codec.uint(
+            2,
+            magic=b"\xaa",
+            length_offset=2,
+            length_includes="frame",
+            check=Check("crc16-ccitt-false", 2, covers="frame"),
+            min_message_size=11,
+        ),
+        "synchrophasors: type and version, id (2), time (4), fraction (4), data; CRC verified",
+        "IEEE C37.118.2-2011, section 6.2",
     ),
     Format(
         "knx",

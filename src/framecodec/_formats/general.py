@@ -29,6 +29,38 @@ ROWS: tuple[Format, ...] = (
         "D. J. Bernstein, Netstrings (1997-02-01)",
     ),
     Format(
+        "lines",
+        Codec.delimiter(b"\n", b"\r\n"),
+        "lines of text: LF ends them, CR LF is read, too",
+        "POSIX.1-2017, section 3.206, 'Line'; RFC 5234, appendix B.1",
+    ),
+    Format(
+        "nul",
+        Codec.delimiter(b"\x00"),
+        "strings that end with NUL: find -print0, Varlink",
+        "none; the C language, 'string'",
+    ),
+    Format(
+        "ndjson",
+        Codec.delimiter(b"\n", b"\r\n", skip_empty=True),
+        "JSON, one value a line (JSON Lines, GELF streams, Stratum); empty lines are skipped",
+        "ndjson specification 1.0",
+    ),
+    Format(
+        "slip",
+        Codec.delimiter(
+            b"\xc0", escape={b"\xc0": b"\xdb\xdc", b"\xdb": b"\xdb\xdd"}, skip_empty=True
+        ),
+        "serial lines: END after each packet, escapes inside it",
+        "RFC 1055",
+    ),
+    Format(
+        "cobs",
+        Codec.cobs(),
+        "consistent-overhead byte stuffing, a zero after each packet",
+        "Cheshire and Baker, IEEE/ACM Transactions on Networking 7(2), 1999",
+    ),
+    Format(
         "bson",
         Codec.uint(4, "little", signed=True, length_includes="frame", trailer=b"\x00"),
         "BSON documents: the elements, without length and final zero; raw=True gives documents",

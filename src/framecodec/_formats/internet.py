@@ -169,6 +169,12 @@ ROWS: tuple[Format, ...] = (
         "RFC 4253, section 6",
     ),
     Format(
+        "ssh-version",
+        Codec.delimiter(b"\r\n", b"\n", max_message_size=253),
+        "what opens SSH: a line that begins with SSH-2.0-; a server may send others before it",
+        "RFC 4253, section 4.2",
+    ),
+    Format(
         "ssh-agent",
         Codec.uint(4, min_message_size=1, max_message_size=256 * 1024),
         "type, contents",

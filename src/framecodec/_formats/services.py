@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .. import _shapes, _text_shapes
 from .._catalogue import Format
+from .._check import Check
 from ..codec import Codec
 
 __all__ = ["ROWS"]
@@ -11,6 +12,20 @@ __all__ = ["ROWS"]
 _BER = Codec.custom(
     _shapes.parse_ber, _shapes.build_ber, max_header=_shapes.BER_LONGEST_IDENTIFIER + 9
 )
+
+
+def _fix(begin: bytes) -> Codec:
+    """Return the codec of messages whose version (``4.4``) follows these bytes."""
+    size = len(begin)
+    return Codec.text(
+        b"\x01",
+        leading_zeros=True,
+        length_offset=size + 6,
+        constants={0: begin, size + 1: b".", size + 3: b"\x019="},
+        check=Check("sum8", 3, digits=True, before=b"10=", covers="frame"),
+        trailer=b"\x01",
+    )
+
 
 ROWS: tuple[Format, ...] = (
     # Remote procedure calls and logs.
@@ -25,6 +40,12 @@ ROWS: tuple[Format, ...] = (
         Codec.uint(4, signed=True, max_message_size=16_384_000),
         "the framed transport",
         "Apache Thrift, thrift-rpc.md, 'Framed vs. unframed transport'",
+    ),
+    Format(
+        "fix",
+        Codec.choice({ord("."): _fix(b"8=FIX."), ord("T"): _fix(b"8=FIXT.")}, offset=5),
+        "FIX of any version: 8=...|9=, then the body without its length; checksum verified",
+        "FIX 4.4, volume 1, 'Message Format'; FIXT 1.1",
     ),
     Format(
         "rsocket",
@@ -80,6 +101,12 @@ ROWS: tuple[Format, ...] = (
         Codec.headers(),
         "language servers: Content-Length header, JSON",
         "Language Server Protocol 3.17, 'Base Protocol'",
+    ),
+    Format(
+        "mllp",
+        Codec.delimiter(b"\x1c\r", magic=b"\x0b"),
+        "HL7 messages between VT and FS CR",
+        "HL7 version 2, 'Transport Specification: MLLP', release 1",
     ),
     Format(
         "dap",

@@ -119,6 +119,8 @@ def _framings(data: bytes, start: int) -> list[_Framing]:
         _framing_of(found, chain.starts).shapes.append(chain.shape)
     rows: dict[tuple[object, ...], list[Format]] = {}
     for row in formats.table():
+        if row.codec.layout.marks:  # they explain any text
+            continue
         rows.setdefault(_key(row.codec), []).append(row)
     for same in rows.values():
         starts = codec_chain(same[0].codec, data, start, _CATALOGUE_SAMPLE)

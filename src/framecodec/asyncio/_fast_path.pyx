@@ -14,11 +14,19 @@ from cpython.pythread cimport PyThread_get_thread_ident
 
 from framecodec import _error_texts
 
-__all__ = ["CompletedAwaitable", "MessageIterator", "ReadyIterator", "SendBatch"]
+__all__ = [
+    "CompletedAwaitable",
+    "MessageIterator",
+    "ObjectIterator",
+    "ObjectSender",
+    "ReadyIterator",
+    "SendBatch",
+]
 
 cdef extern from *:
     """
     static PyObject *(*framecodec_take)(PyObject *messages);
+    static PyObject *(*framecodec_take_object)(PyObject *objects);
 
     static PySendResult framecodec_send_done(PyObject *self, PyObject *value, PyObject **result)
     {
@@ -35,14 +43,23 @@ cdef extern from *:
         return *result == NULL ? PYGEN_ERROR : PYGEN_RETURN;
     }
 
+    static PySendResult framecodec_send_object(PyObject *self, PyObject *value, PyObject **result)
+    {
+        (void)value;
+        *result = framecodec_take_object(self);
+        return *result == NULL ? PYGEN_ERROR : PYGEN_RETURN;
+    }
+
     #define framecodec_complete(type, send) \
         (((PyTypeObject *)(type))->tp_as_async->am_send = (send))
     """
     ctypedef void* sendfunc
     sendfunc _send_done "framecodec_send_done"
     sendfunc _send_message "framecodec_send_message"
+    sendfunc _send_object "framecodec_send_object"
     void _complete "framecodec_complete" (object type, sendfunc send)
     object (*_take_message "framecodec_take")(object messages)
+    object (*_take_object "framecodec_take_object")(object objects)
 
 
 @cython.final
@@ -159,6 +176,89 @@ cdef object stop_with_next(MessageIterator self):
 _take_message = take
 _complete(CompletedAwaitable, _send_done)
 _complete(MessageIterator, _send_message)
+
+
+@cython.final
+cdef class ObjectIterator:
+    """The asynchronous iterator of a stream whose codec has objects.
+
+    See `framecodec.asyncio._fast_path_py.ObjectIterator`, its twin.
+    """
+
+    cdef MessageIterator _messages
+    cdef object _loads
+    cdef object _refuse
+
+    def __cinit__(self, MessageIterator messages not None, loads, refuse):
+        self._messages = messages
+        self._loads = loads
+        self._refuse = refuse
+
+    def __aiter__(self):
+        return self
+
+    def __anext__(self):
+        return self if self._messages.head else self._messages._stream.__anext__()
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        raise StopIteration(take_object(self))
+
+    # ``create_task`` takes it for a coroutine.
+
+    def send(self, value):
+        """End at once, as a coroutine without a wait does."""
+        raise StopIteration(take_object(self))
+
+    def throw(self, *error):
+        """Raise the exception: a task was cancelled before its first step. Take no message."""
+        raise exception_of(error)
+
+    def close(self):
+        """Do nothing, as a coroutine that has ended does."""
+
+    def __reduce__(self):
+        raise _error_texts.not_copied(self)
+
+
+cdef object take_object(object objects):
+    cdef ObjectIterator self = <ObjectIterator>objects
+    message = take(self._messages)
+    try:
+        return self._loads(message)
+    except BaseException as cause:
+        self._refuse(message, cause)
+
+
+_take_object = take_object
+_complete(ObjectIterator, _send_object)
+
+
+@cython.final
+cdef class ObjectSender:
+    """A function that makes a message of an object and sends it.
+
+    See `framecodec.asyncio._fast_path_py.ObjectSender`, its twin.
+    """
+
+    cdef object _dumps
+    cdef object _send
+
+    def __cinit__(self, dumps, send):
+        self._dumps = dumps
+        self._send = send
+
+    def send(self, message, /):
+        """Send an object: this is ``send`` of a connection whose codec has objects."""
+        return self._send(self._dumps(message))
+
+    def __reduce__(self):
+        raise _error_texts.not_copied(self)
 
 
 @cython.final

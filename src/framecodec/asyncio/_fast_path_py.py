@@ -18,7 +18,14 @@ from .. import _error_texts
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["CompletedAwaitable", "MessageIterator", "ReadyIterator", "SendBatch"]
+__all__ = [
+    "CompletedAwaitable",
+    "MessageIterator",
+    "ObjectIterator",
+    "ObjectSender",
+    "ReadyIterator",
+    "SendBatch",
+]
 
 _NOTHING: Iterator[None] = iter(())
 
@@ -94,6 +101,83 @@ class MessageIterator:
             del head[-1]
             return message
         return await self._stream.__anext__()
+
+    def __reduce__(self) -> NoReturn:
+        raise _error_texts.not_copied(self)
+
+
+@final
+class ObjectIterator:
+    """The asynchronous iterator of a stream whose codec has objects.
+
+    Args:
+        messages: The iterator of the stream's messages, which are bytes.
+        loads: Makes an object of a message.
+        refuse: Called with a message and what `loads` raised for it; it raises.
+    """
+
+    __slots__ = ("_loads", "_messages", "_refuse")
+
+    _messages: MessageIterator
+    _loads: Callable[[Any], Any]
+    _refuse: Callable[[Any, BaseException], Any]
+
+    def __new__(
+        cls,
+        messages: MessageIterator,
+        loads: Callable[[Any], Any],
+        refuse: Callable[[Any, BaseException], Any],
+    ) -> Self:
+        self = super().__new__(cls)
+        self._messages = messages
+        self._loads = loads
+        self._refuse = refuse
+        return self
+
+    def __aiter__(self) -> ObjectIterator:
+        return self
+
+    async def __anext__(self) -> Any:
+        messages = self._messages
+        if len(messages.head) == 1:
+            messages._on_drained()
+        head = messages.head
+        if head:  # as in MessageIterator.__anext__
+            message = head[-1]
+            del head[-1]
+            try:
+                return self._loads(message)
+            except BaseException as cause:
+                self._refuse(message, cause)
+        return await messages._stream.__anext__()
+
+    def __reduce__(self) -> NoReturn:
+        raise _error_texts.not_copied(self)
+
+
+@final
+class ObjectSender:
+    """A function that makes a message of an object and sends it.
+
+    Args:
+        dumps: Makes a message of an object.
+        send: Gets the message; what it returns is returned.
+    """
+
+    __slots__ = ("_dumps", "_send")
+
+    _dumps: Callable[[Any], Any]
+    _send: Callable[[Any], Any]
+
+    def __new__(cls, dumps: Callable[[Any], Any], send: Callable[[Any], Any]) -> Self:
+        self = super().__new__(cls)
+        self._dumps = dumps
+        self._send = send
+        return self
+
+    def send(self, message: Any, /) -> Any:
+        """Send an object: this is ``send`` of a connection whose codec has objects."""
+        return self._send(self._dumps(message))
 
     def __reduce__(self) -> NoReturn:
         raise _error_texts.not_copied(self)

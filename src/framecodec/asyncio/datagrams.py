@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .. import _error_texts
 from .._bytes_like import view_bytes
 from .._datagrams import largest_payload, pack_frames, split_datagram
+from .._files import Refusal
 from ..codec import Codec
 from ..splitter import Splitter
 from .waiters import LARGE, QueuedSend, SendQueue, Waiters
@@ -74,8 +75,15 @@ class _DatagramProtocol(asyncio.DatagramProtocol):
             return
         # A broken datagram says nothing about the next one.
         messages, wrong = split_datagram(data, self.codec)
-        for item in (*messages, *wrong):
+        for item in messages:
+            if type(item) is Refusal:
+                item = item.error
+                item.address = addr
             self._put(item, addr)
+        for error in wrong:
+            self._put(error, addr)
+        if messages and self.codec is not None and self.codec._objects is not None:
+            self._count_objects(len(data))
         self._wake()
 
     def error_received(self, exc: Exception) -> None:
@@ -84,6 +92,12 @@ class _DatagramProtocol(asyncio.DatagramProtocol):
             return
         self._put(exc.with_traceback(None), None)  # its frames keep what was sent
         self._wake()
+
+    def _count_objects(self, size: int) -> None:
+        """Count the bytes of a datagram, since the size of its objects is not known."""
+        item, address, cost = self.queue[-1]
+        self.queue[-1] = item, address, cost + size
+        self.held += size
 
     def _put(self, item: Any, address: Any) -> None:
         cost = _cost(item)

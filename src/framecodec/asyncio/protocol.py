@@ -24,6 +24,7 @@ from .._observer import Observer
 from .._options import OnInvalid, OnOversize
 from .._peers import name_peer
 from ..codec import DEFAULT_CODEC, Codec, check_codec
+from .object_delivery import ObjectDelivery
 from .observed import ObservedSendSide, conn_of, end_reason, receive_rest
 from .sending import SendSide, encode_all, write_all
 from .time_limits import PeerTimer
@@ -88,7 +89,7 @@ def _wrap_eof_received(overridden: _Method) -> _Method:
     return eof_received  # type: ignore[return-value]
 
 
-class FrameProtocol(asyncio.BufferedProtocol):
+class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
     """A connection that receives and sends whole messages; a base class.
 
     Override `messages_received`, and any callback of asyncio's protocols: `connection_made`,
@@ -158,7 +159,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
     ) -> None:
         self._inbox = inbox = Inbox(
             codec,
-            keep_headers=self._keeps_headers,
+            keep_headers=self._keeps_headers or getattr(codec, "_objects", None) is not None,
             message_timeout=message_timeout,
             idle_timeout=idle_timeout,
             on_oversize=on_oversize,
@@ -173,7 +174,6 @@ class FrameProtocol(asyncio.BufferedProtocol):
             if inbox.has_limits
             else None
         )
-        self.codec = codec
         self._received = bytes(received)
         self._handler_error: BaseException | None = None  # for an observer
         self._observer = Observer.of(observer)
@@ -185,8 +185,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self._receiving = False  # bytes were read, and their messages are not delivered yet
         self._delivering = False  # messages_received() is being called
         self._receiving_failed = False  # the bytes that are still read are ignored
-        if type(self).send is FrameProtocol.send and hasattr(self, "__dict__"):
-            self.send = self._sending.batch.send  # type: ignore[method-assign]
+        self._use_codec(codec)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -284,7 +283,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
             ConnectionError: The connection is closed or lost.
             RuntimeError: The connection belongs to an event loop in another thread.
         """
-        self._sending.batch.send(message)
+        self._send(message)
 
     def send_many(self, messages: Iterable[object], /) -> None:
         """Send many messages, all or none.
@@ -298,7 +297,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
             ConnectionError: The connection is closed or lost.
             RuntimeError: The connection belongs to an event loop in another thread.
         """
-        self._sending.put_many(messages)
+        self._sending.put_many(self._messages_of(messages))
 
     # --- another codec ----------------------------------------------------------------------------
 
@@ -332,7 +331,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
             unread = read_before
         messages = inbox.switch(codec, before)
         sending.use(codec)
-        self.codec = codec
+        self._use_codec(codec)
         self._switched = messages, unread
         if not is_nested:
             self._read(_no_messages, 0)
@@ -511,9 +510,11 @@ class FrameProtocol(asyncio.BufferedProtocol):
         if not (sending.closing or sending.lost):
             sending.flush_scheduled = True
             sending.batch.fast_size = sending.fast_size
-        self._receiving = False  # no call from here to the user's own function
         self._delivering = True
         try:
+            if self._objects is not None:
+                return self._deliver_objects(messages)
+            self._receiving = False  # no call from here to the user's own function
             self.messages_received(messages)
         finally:
             self._delivering = False

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from .. import _error_texts
 from .._bytes_like import list_of_messages
 from .._engine import asyncio_fast_path as fast_path
-from .._layout import CUSTOM
+from .._layout import CUSTOM, plain_codec
 from .._outbox import GATHER_SIZE, Outbox
 from .._peers import name_peer
 from .transport import ProtocolTransport, is_vectored
@@ -84,7 +84,7 @@ class SendSide:
 
     def __init__(self, protocol: FrameProtocol, codec: Codec) -> None:
         self._protocol = protocol
-        self.codec = codec
+        self.codec = codec = plain_codec(codec)
         self._encode_many = codec.encode_many
         self.batch = fast_path.SendBatch(self, _BATCH_SIZE)
         """Small messages of this iteration of the loop."""
@@ -363,7 +363,7 @@ class SendSide:
     def use(self, codec: Codec) -> None:
         """Encode messages with another codec from now on, after `encode_all`."""
         self._outbox.use(codec)
-        self.codec = codec
+        self.codec = codec = plain_codec(codec)
         self._encode_many = codec.encode_many
         self.fast_size = _fast_size(codec)
         self.batch.fast_size = self.fast_size if self.batch.fast_size else 0

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from .._engine import asyncio_fast_path as fast_path
     from .back_pressure import WaitingSendSide
     from .sending import SendSide
-    from .stream import StreamProtocol
+    from .stream_protocol import StreamProtocol
 
 __all__ = [
+    "MESSAGE_COST",
     "Batch",
     "UnframingProtocol",
     "detach",
@@ -31,6 +32,9 @@ __all__ = [
     "send_bytes",
     "switch",
 ]
+
+MESSAGE_COST = 48
+"""Bytes that a message counts as held besides its frame: what a `bytes` object needs."""
 
 Batch: TypeAlias = tuple[list[Any], int, list[bytes] | None]
 """The messages of one read, reversed; what they count as held; their headers, the oldest first."""
@@ -79,6 +83,11 @@ class UnframingProtocol(FrameProtocol):
             headers = [*headers, *chain.from_iterable(batch[2] or () for batch in self.batches)]
         messages += chain.from_iterable(map(in_order, self.batches))
         return messages, headers
+
+    def end_of_head(self) -> int:
+        """Return where the last message of `messages.head` ends in the stream."""
+        later = sum(batch[1] - MESSAGE_COST * len(batch[0]) for batch in self.batches)
+        return self._taken - later
 
     def detach(self) -> bytes:
         """Return the bytes that were read and not delivered, as they travelled, and forget them."""

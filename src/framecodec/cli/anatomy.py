@@ -39,7 +39,9 @@ def dissect(codec: Codec, frame: bytes, message: object) -> list[Part]:
     """
     parameters = codec.parameters
     read = _READ_LENGTH.get(codec.kind)
-    if read is None:
+    if codec.layout.marks:
+        sizes = _sizes_by_mark(codec, frame, message)
+    elif read is None:
         sizes = _sizes_by_message(frame, message, parameters)
     else:
         sizes = _sizes_by_field(codec.kind, frame, message, parameters)
@@ -94,6 +96,16 @@ def _sizes_by_message(frame: bytes, message: object, parameters: Any) -> _Sizes:
         trailer = len(frame) - stop - end
     own = [("magic", magic), ("header", start - magic - front), ("check", front)]
     return [*own, ("rest", stop - start), ("check", end), ("trailer", trailer)]
+
+
+def _sizes_by_mark(codec: Codec, frame: bytes, message: object) -> _Sizes:
+    """Return the parts' sizes for a frame that an end mark ends."""
+    magic = len(codec.layout.magic)
+    mark = max((mark for mark in codec.layout.marks if frame.endswith(mark)), key=len, default=b"")
+    stop = len(frame) - len(mark)
+    if isinstance(message, bytes) and frame.startswith(message, magic):
+        stop = magic + len(message)  # not escaped: the rest is the mark
+    return [("magic", magic), ("rest", stop - magic), ("trailer", len(frame) - stop)]
 
 
 def _kept_bytes(parameters: Any) -> int:

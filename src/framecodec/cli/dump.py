@@ -13,6 +13,7 @@ from .. import Codec, FrameError, IncompleteFrameError
 from .anatomy import Part, dissect
 from .captures import Direction, Piece, is_capture, pieces
 from .common import (
+    CommandError,
     add_codec,
     add_command,
     address_name,
@@ -68,6 +69,9 @@ def add_commands(commands: argparse._SubParsersAction[Any]) -> None:
         "--raw", action="store_true", help="the file is a stream even if it looks like a capture"
     )
     parser.add_argument(
+        "--resync", action="store_true", help="after a bad frame continue at the next one"
+    )
+    parser.add_argument(
         "--skip", metavar="N", type=_count, default=0, help="bytes before the first frame"
     )
     source = parser.add_mutually_exclusive_group()
@@ -87,13 +91,20 @@ def _dump(arguments: argparse.Namespace) -> int:
     show = JsonReport() if arguments.json else TextReport(arguments.codec, arguments.bytes)
     if arguments.connect is not None:
         with open_socket(arguments.connect) as sock:
-            return _dump_stream(arguments.codec, chunks(sock), show, arguments.skip)
+            return _dump_stream(_new_stream(arguments), chunks(sock), show)
     with open_input(arguments.file) as file, watched(file, "dump") as advance:
         reader = _Reader(file, advance)
         if not arguments.raw and is_capture(reader.head(4)):
             found = pieces(reader.read, arguments.port)
-            return _dump_capture(arguments.codec, found, show, arguments.skip)
-        return _dump_stream(arguments.codec, reader.chunks(), show, arguments.skip)
+            return _dump_capture(arguments, found, show)
+        return _dump_stream(_new_stream(arguments), reader.chunks(), show)
+
+
+def _new_stream(arguments: argparse.Namespace, direction: Direction | None = None) -> Stream:
+    try:
+        return Stream(arguments.codec, direction, skip=arguments.skip, resync=arguments.resync)
+    except ValueError as error:  # the codec has no mark to look for
+        raise CommandError(str(error)) from None
 
 
 class _Reader:
@@ -141,9 +152,17 @@ class Stream:
         codec: The shape of its frames.
         direction: Which stream of a capture; None if there is only one.
         skip: Bytes before its first frame.
+        resync: After a bad frame, continue at the next one.
     """
 
-    def __init__(self, codec: Codec, direction: Direction | None = None, *, skip: int = 0) -> None:
+    def __init__(
+        self,
+        codec: Codec,
+        direction: Direction | None = None,
+        *,
+        skip: int = 0,
+        resync: bool = False,
+    ) -> None:
         self.codec = codec
         self.direction = direction
         self.index = 0
@@ -151,7 +170,18 @@ class Stream:
         self.offset = skip  # of the next frame
         self.received = 0
         self.recent = b""  # the last bytes that were received
+        self.discarded = 0  # bytes before the next frame, with `resync`
+        self._resync = resync
         self._splitter = codec.splitter(raw=True)
+        if resync:  # frames one by one, for their positions
+            self._splitter = codec.splitter(
+                raw=True, on_invalid="resync", one_at_a_time=True, stream_offset=skip
+            )
+
+    @property
+    def last_invalid(self) -> FrameError | None:
+        """The error of the last bad frame, with `resync`."""
+        return self._splitter.last_invalid
 
     def feed(self, chunk: bytes) -> Iterator[tuple[int, int, bytes, object]]:
         """Yield index, offset, frame and message of each frame that a chunk completes.
@@ -165,40 +195,59 @@ class Stream:
             chunk = chunk[len(chunk) - max(0, self.received - self.skip) :]
         else:
             self.received += len(chunk)
-        for frame in self._splitter.feed(chunk):
-            yield self.index, self.offset, frame, self.codec.decode(frame)
-            self.index += 1
-            self.offset += len(frame)
+        frames = self._splitter.feed(chunk)
+        while frames:
+            for frame in frames:
+                if self._resync:
+                    offset = self._splitter.stream_offset - len(frame)
+                    self.discarded, self.offset = offset - self.offset, offset
+                yield self.index, self.offset, frame, self.codec.decode(frame)
+                self.index += 1
+                self.offset += len(frame)
+            frames = self._splitter.feed(b"") if self._resync else []
         if self._splitter.error is not None:
             raise self._splitter.error
 
     def feed_eof(self) -> None:
         """Raise an error if the stream ends inside a frame."""
         self._splitter.feed_eof()
+        if self._resync:
+            offset = self._splitter.stream_offset
+            self.discarded, self.offset = offset - self.offset, offset
 
 
-def _dump_stream(codec: Codec, data: Iterable[bytes], show: Report, skip: int) -> int:
-    stream = Stream(codec, skip=skip)
+def _show_frames(stream: Stream, chunk: bytes, show: Report) -> None:
+    for frame in stream.feed(chunk):
+        _show_discarded(stream, show)
+        show.frame(stream, *frame)
+
+
+def _show_discarded(stream: Stream, show: Report) -> None:
+    if stream.discarded and stream.last_invalid is not None:
+        show.discarded(stream, stream.offset - stream.discarded, stream.last_invalid)
+
+
+def _dump_stream(stream: Stream, data: Iterable[bytes], show: Report) -> int:
     try:
         for chunk in data:
-            for frame in stream.feed(chunk):
-                show.frame(stream, *frame)
+            _show_frames(stream, chunk, show)
             show.flush()
         stream.feed_eof()
     except FrameError as error:
         show.broken(stream, error)
         raise
+    _show_discarded(stream, show)
     show.end()
-    return 0
+    return int(stream.last_invalid is not None)
 
 
-def _dump_capture(codec: Codec, found: Iterable[Piece], show: Report, skip: int) -> int:
+def _dump_capture(arguments: argparse.Namespace, found: Iterable[Piece], show: Report) -> int:
     streams: dict[Direction, Stream | None] = {}  # None: the rest of it cannot be read
     status = 0
     for piece in found:
         direction = piece.direction
         if direction not in streams:
-            streams[direction] = Stream(codec, direction, skip=skip)
+            streams[direction] = _new_stream(arguments, direction)
         stream = streams[direction]
         if stream is None:
             continue
@@ -209,10 +258,11 @@ def _dump_capture(codec: Codec, found: Iterable[Piece], show: Report, skip: int)
                     f"{stream.received}; what follows them is not shown",
                     stream_offset=stream.received,
                 )
-            for frame in stream.feed(piece.data):
-                show.frame(stream, *frame)
+            _show_frames(stream, piece.data, show)
             if piece.ended:
                 stream.feed_eof()
+                _show_discarded(stream, show)
+            status = max(status, int(stream.last_invalid is not None))
         except FrameError as error:
             show.broken(stream, error)
             complain(stream, error)
@@ -247,6 +297,9 @@ class Report:
     def broken(self, stream: Stream, error: FrameError) -> None:
         """Print the bytes around a bad place."""
 
+    def discarded(self, stream: Stream, offset: int, error: FrameError) -> None:
+        """Print where bytes were discarded, and why the last bad frame among them is bad."""
+
     def end(self) -> None:
         """Print the sum."""
 
@@ -266,6 +319,11 @@ class JsonReport(Report):
             found["stream"] = direction.number
             found["source"] = address_name(direction.source)
             found["target"] = address_name(direction.target)
+        write(json.dumps(found) + "\n")
+
+    def discarded(self, stream: Stream, offset: int, error: FrameError) -> None:
+        """Print an object."""
+        found = {"offset": offset, "discarded": stream.discarded, "error": str(error)}
         write(json.dumps(found) + "\n")
 
 
@@ -302,6 +360,12 @@ class TextReport(Report):
         write("".join(lines))
         self._frames += 1
         self._bytes += len(frame)
+
+    def discarded(self, stream: Stream, offset: int, error: FrameError) -> None:
+        """Print where bytes were discarded, and why the last bad frame among them is bad."""
+        self._announce(stream)
+        text = f"{stream.discarded} bytes at {offset} discarded: {escape_controls(str(error))}"
+        write(self._paint(text, "bold red") + "\n")
 
     def _announce(self, stream: Stream) -> None:
         if stream.direction is not None and stream.direction is not self._shown:

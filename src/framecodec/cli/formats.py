@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from .. import Codec
-from .._layout import BCD, BER, CUSTOM, DIGITS, FIXED, HEADERS, TEXT, UINT, VARINT, Layout
+from .._layout import BCD, BER, COBS, CUSTOM, DIGITS, FIXED, HEADERS, TEXT, UINT, VARINT, Layout
 from ..catalogue import Format, formats
 
 __all__ = ["add_commands", "draw"]
@@ -100,6 +100,10 @@ def _draw(layout: Layout) -> str:
     parts = [_draw_constant(layout.magic)] if layout.magic else []
     if layout.lead_size:
         parts.append(f"<{layout.lead_size}>")
+    if layout.marks:
+        content = "<stuffed>" if layout.kind == COBS else "<escaped>" if layout.escape else "<rest>"
+        ends = "|".join(map(_draw_constant, layout.marks))
+        return " ".join([*parts, content, ends])
     if layout.kind == FIXED:
         parts.append(f"<{layout.size}>")
     else:

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-from .. import Codec, DatagramSocket, FrameError, FrameSocket, listen
+from .. import Codec, DatagramSocket, FrameError, FramePipe, FrameSocket, listen
 from .common import (
     CommandError,
     add_codec,
@@ -351,9 +351,9 @@ class _Command:
             )
         except (OSError, ValueError, IndexError) as error:
             raise CommandError(f"cannot start {command!r}: {error}") from None
-        self._codec = codec
-        self._splitter = codec.splitter()
-        self._ready: list[Any] = []
+        self._pipe = FramePipe(self._process.stdout, self._process.stdin, codec)
+        self.send = self._pipe.send
+        self.recv = self._pipe.recv
 
     def __enter__(self) -> _Command:
         return self
@@ -369,30 +369,12 @@ class _Command:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-
-    def send(self, message: Any) -> None:
-        """Write a frame to the process."""
-        view = memoryview(self._codec.encode(message))
-        assert self._process.stdin is not None
-        while view:
-            view = view[self._process.stdin.write(view) :]
-
-    def recv(self) -> Any:
-        """Return the next message of the process; raise EOFError at the end."""
-        assert self._process.stdout is not None
-        while not self._ready:
-            chunk = self._process.stdout.read(65536)
-            if not chunk:
-                self._splitter.feed_eof()
-                raise EOFError
-            self._ready = self._splitter.feed(chunk)[::-1]
-        return self._ready.pop()
+        self._pipe.close()
 
     def end_sending(self) -> None:
         """Close the process's standard input."""
-        assert self._process.stdin is not None
         with contextlib.suppress(OSError):
-            self._process.stdin.close()
+            self._pipe.shutdown(socket.SHUT_WR)
 
 
 def _datagram_socket(address: Any, codec: Codec | None, *, listening: bool) -> DatagramSocket:

@@ -68,6 +68,11 @@ def dissector(codec: Codec, name: str = "framed", ports: list[int] | None = None
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name):
         raise CommandError(f"{name!r} is not a name; write small letters, digits and _")
     make = _LENGTHS.get(codec.kind)
+    if codec.layout.marks:
+        raise CommandError(
+            f"no dissector for the kind {codec.kind!r}: its frames have no length; "
+            f"possible are {', '.join(_LENGTHS)}"
+        )
     if make is None:
         raise CommandError(
             f"no dissector for the kind {codec.kind!r}: its header is read by code; "

@@ -16,9 +16,10 @@ from .connecting import connect
 from .connection import FrameSocket
 from .datagrams import DatagramSocket as DatagramSocket
 from .listener import Listener, listen
+from .pipes import FramePipe
 
-__all__ = ["Address", "FrameSocket", "Listener", "connect", "listen"]
+__all__ = ["Address", "FramePipe", "FrameSocket", "Listener", "connect", "listen"]
 
 # Tracebacks and help() show the public import path.
-for _public in (FrameSocket, Listener, connect, listen):
+for _public in (FramePipe, FrameSocket, Listener, connect, listen):
     _public.__module__ = __name__

@@ -364,12 +364,15 @@ cdef class Batch:
         """
         return self._headers[self._pos : self._pos + self._count]
 
+    @property
+    def last_header(self):
+        """The header of the message that was taken last; None without headers."""
+        return self._headers[self._pos - 1] if self._headers is not None and self._pos else None
+
     cdef inline object _take(self):
         """Take the next message out; there is one."""
         message = self._messages[self._pos]
         self._messages[self._pos] = None  # a delivered message is not kept
-        if self._headers is not None:
-            self._headers[self._pos] = None
         self._pos += 1
         self._count -= 1
         return message

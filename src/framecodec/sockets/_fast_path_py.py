@@ -19,7 +19,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from itertools import repeat, starmap
-from operator import itemgetter, length_hint
+from operator import length_hint
 from socket import socket
 from typing import TYPE_CHECKING, Any, NoReturn, final
 
@@ -158,26 +158,22 @@ class Batch(Unique):
         ValueError: There are not as many headers as messages.
     """
 
-    __slots__ = ("_has_headers", "_queue", "take")
+    __slots__ = ("_headers", "_queue", "take")
 
     def __init__(self, messages: list[Any], headers: list[Any] | None = None) -> None:
-        queue: deque[Any]
-        if headers is None:
-            queue = deque(messages)
-        elif len(headers) == len(messages):
-            queue = deque(zip(messages, headers, strict=True))
-        else:
+        if headers is not None and len(headers) != len(messages):
             raise ValueError(f"{len(headers)} headers for {len(messages)} messages")
+        self._queue = queue = deque(messages)
+        self._headers = headers
         # Nothing else takes from the queue, so that with the GIL both end together.
-        take: Iterator[Any] = (
+        self.take: Iterator[Any] = (
             starmap(queue.popleft, repeat((), len(queue))) if _HAS_GIL else _SharedTake(queue)
         )
-        self._queue = queue
-        self._has_headers = headers is not None
-        self.take: Iterator[Any] = take if headers is None else map(itemgetter(0), take)
         """An iterator that takes the messages out of this batch, one each step."""
 
     def __iter__(self) -> Iterator[Any]:
+        if not self._queue:
+            self._headers = None
         return self.take
 
     def __len__(self) -> int:
@@ -191,11 +187,11 @@ class Batch(Unique):
     @property
     def first(self) -> Any:
         """The next message, which stays."""
-        return self._queue[0][0] if self._has_headers else self._queue[0]
+        return self._queue[0]
 
     def rest(self) -> list[Any]:
         """Return a list of the messages, which stay."""
-        return [message for message, _ in self._queue] if self._has_headers else [*self._queue]
+        return [*self._queue]
 
     def headers(self) -> list[Any]:
         """Return the headers of these messages, which stay.
@@ -203,9 +199,16 @@ class Batch(Unique):
         Raises:
             TypeError: The batch was made without headers.
         """
-        if not self._has_headers:
+        if self._headers is None:
             raise TypeError("the batch has no headers")
-        return [header for _, header in self._queue]
+        return self._headers[len(self._headers) - len(self._queue) :]
+
+    @property
+    def last_header(self) -> Any:
+        """The header of the message that was taken last; None without headers."""
+        headers = self._headers
+        taken = 0 if headers is None else len(headers) - len(self._queue)
+        return headers[taken - 1] if headers is not None and taken else None
 
 
 @final

@@ -23,20 +23,19 @@ import contextlib
 import errno
 import socket
 import threading
-from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias, final
 
-from .. import _error_texts, errors
-from .._bytes_like import list_of_messages
+from .. import _error_texts
 from .._engine import sockets_fast_path as _fast_path
-from .._observer import Observer, frame_size
+from .._observer import Observer
 from .._options import OnInvalid, OnOversize
 from .._states import ReceiveState, SendState, SocketState
 from ..codec import DEFAULT_CODEC, Codec, check_codec
-from . import _fast_path_py, files
+from . import _fast_path_py
 from .base import SocketWrapper, check_timeout, locked_to_close
 from .lingering import linger_on
-from .messages import MessageConnection
+from .messages import MessageConnection, ObservedConnection
+from .objects import ObjectCalls
 from .receiving import ReceiveSide
 from .sending import SendSide
 from .wire import Wire
@@ -121,8 +120,9 @@ class FrameSocket(MessageConnection, SocketWrapper):
         self._receiver = self._receiving.receiver
         self._sender = self._sending.sender
         self.settimeout(sock.gettimeout())
+        if codec._objects is not None or observer is not None:
+            self.__class__ = _CLASSES[codec._objects is not None, observer is not None]
         if observer is not None:
-            self.__class__ = _ObservedFrameSocket
             _ObservedFrameSocket._notify(self, "connection_opened")  # type: ignore[arg-type]
         if received:
             self._receiving.take_received(received)
@@ -152,6 +152,8 @@ class FrameSocket(MessageConnection, SocketWrapper):
                 raise _error_texts.in_use("send()")
             receiving.switch(codec)
             sending.switch(codec)
+            observed = receiving.observer is not None
+            self.__class__ = _CLASSES[codec._objects is not None, observed]
 
     def detach(self) -> tuple[_Socket, bytes]:
         """Give up the socket, to be used with another protocol (STARTTLS for example).
@@ -259,60 +261,33 @@ class FrameSocket(MessageConnection, SocketWrapper):
         return f"<FrameSocket {state}{peer}, {self.codec!r}>"
 
 
-class _ObservedFrameSocket(FrameSocket):  # type: ignore[misc]
+class _ObservedFrameSocket(ObservedConnection, FrameSocket):  # type: ignore[misc]
     """A connection with an observer, which the class of other connections does not ask for."""
 
     __slots__ = ()
 
-    def _notify(self, event: str, *arguments: object) -> None:
-        observer = self._receiving.observer
-        method = observer and getattr(observer, event)
-        if method:
-            method(self, *arguments)
 
-    def _send_observed(self, send: Callable[[Any], None], argument: Any, sizes: list[int]) -> None:
-        """Send, and tell the observer of the frames that were accepted."""
-        accepted = False
-        try:
-            send(argument)
-            accepted = True
-        except OSError as error:
-            accepted = bool(getattr(error, "message_started", False))
-            if not isinstance(error, TimeoutError | BlockingIOError):
-                self._sending.error = error
-            raise
-        finally:
-            if accepted:
-                for size in sizes:
-                    self._notify("frame_sent", size)
+@final
+class ObjectSocket(ObjectCalls, FrameSocket):  # type: ignore[misc]
+    """A `FrameSocket` whose codec has objects."""
 
-    def send(self, message: object, /) -> None:
-        size = frame_size(self.codec, message)
-        self._send_observed(super().send, message, [size])
+    __slots__ = ()
 
-    def send_many(self, messages: Iterable[object], /) -> None:
-        messages = list_of_messages(messages)
-        sizes = [frame_size(self.codec, message) for message in messages]
-        self._send_observed(super().send_many, messages, sizes)
 
-    def _send_file(self, outgoing: files.OutgoingFile) -> None:
-        size = len(outgoing.header) + outgoing.unsent + outgoing.trailer_size
-        self._send_observed(super()._send_file, outgoing, [size])
+@final
+class _ObservedObjectSocket(ObjectCalls, _ObservedFrameSocket):  # type: ignore[misc]
+    """The same with an observer."""
 
-    def _end(self, state: SocketState) -> None:
-        ends, error = self._state is SocketState.OPEN, self._failure()
-        super()._end(state)
-        if ends:
-            self._notify("connection_closed", error)
+    __slots__ = ()
 
-    def _failure(self) -> BaseException | None:
-        """Return why the connection has ended; None if one side closed it after a whole frame."""
-        sending = self._sending
-        for failure in (self._receiving.inbox.failure, sending.failure, sending.error):
-            is_clean = isinstance(failure, EOFError) and not isinstance(failure, errors.FrameError)
-            if failure is not None and not is_clean:
-                return failure
-        return None
+
+# What a connection becomes, by whether its codec has objects and whether it has an observer.
+_CLASSES: dict[tuple[bool, bool], type[FrameSocket]] = {
+    (False, False): FrameSocket,
+    (False, True): _ObservedFrameSocket,
+    (True, False): ObjectSocket,
+    (True, True): _ObservedObjectSocket,
+}
 
 
 def _check_stream_socket(sock: Any) -> None:

@@ -22,12 +22,14 @@ import os
 import socket
 import threading
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from time import monotonic, sleep
 from typing import Any, NoReturn, TypeAlias, final
 
 from .. import _error_texts, errors
 from .._bytes_like import view_bytes
 from .._datagrams import largest_payload, pack_frames, split_datagram
+from .._files import Refusal
 from .._states import SocketState
 from ..codec import Codec, check_codec
 from ._fast_path_py import Batch
@@ -57,7 +59,6 @@ _Datagram: TypeAlias = tuple[Batch, Any, Batch]
 _NOTHING = Batch([])
 
 
-@final
 class DatagramSocket(SocketWrapper):
     """Whole messages over datagrams, UDP or Unix, whose boundaries are the datagrams' own.
 
@@ -118,6 +119,8 @@ class DatagramSocket(SocketWrapper):
         self._lock = threading.RLock()  # of calls that receive
         self._read_ended = False
         self._state = SocketState.OPEN
+        if codec is not None and codec._objects is not None:
+            self.__class__ = ObjectDatagramSocket
         self.settimeout(sock.gettimeout())
 
     # --- sending ----------------------------------------------------------------------------------
@@ -478,6 +481,39 @@ class DatagramSocket(SocketWrapper):
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"fd={self.fileno()}"
         return f"<DatagramSocket {state}, {self._codec!r}>"
+
+
+@final
+class ObjectDatagramSocket(DatagramSocket):
+    """A `DatagramSocket` whose codec has objects; it becomes one when it is made."""
+
+    __slots__ = ()
+
+    def recv_from(self) -> tuple[Any, Any]:
+        """Return the next message and its sender's address.
+
+        Raises:
+            InvalidMessageError: The codec refuses a message; the next call continues.
+            FrameError, OSError, EOFError: As for messages that are bytes.
+        """
+        message, address = super().recv_from()
+        if type(message) is Refusal:
+            message.error.address = address
+            raise message.error
+        return message, address
+
+    def recv_many(self) -> list[Any]:
+        """Return the messages of the next datagram, or the rest of those of an earlier one.
+
+        Raises:
+            FrameError, OSError, EOFError: As `recv_from`, about the first message; those before a
+                refused one are returned first.
+        """
+        messages = [self.recv()]
+        batch = self._current[0]
+        while batch and type(batch.first) is not Refusal:
+            messages.extend(islice(batch.take, 1))
+        return messages
 
 
 def _plain(address: Any) -> Any:

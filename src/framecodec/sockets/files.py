@@ -238,7 +238,7 @@ def _begin(side: ReceiveSide, capacity: int | None = None) -> IncomingMessage:
     """
     begun = side.inbox.direct
     if begun is None:
-        side.stops_at_large = side.on_oversize == "raise" and checks.can_run(side.inbox.codec)
+        side.stops_at_large = side.may_divert and checks.can_run(side.inbox.codec)
         try:
             side.fill()
         finally:

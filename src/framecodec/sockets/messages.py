@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from .. import errors
 from .._bytes_like import list_of_messages
+from .._observer import frame_size
 from .._states import ReceiveState, SendState, SocketState
 from . import _fast_path_py, files, unframed
 from .receiving import ReceiveSide
@@ -17,7 +18,7 @@ from .sending import SendSide
 if TYPE_CHECKING:
     from ..codec import Codec
 
-__all__ = ["MessageConnection"]
+__all__ = ["MessageConnection", "ObservedConnection"]
 
 
 class MessageConnection:
@@ -234,11 +235,14 @@ class MessageConnection:
                 or a pipe or a Python object gives less than `size`, the frame cannot be finished:
                 this and every later call raises an `OSError`.
         """
-        outgoing = files.OutgoingFile.open(file, size, self.codec)
+        outgoing = files.OutgoingFile.open(file, size, self._sending.codec)
         if isinstance(outgoing, bytes):
-            self.send(outgoing)
+            self._send_small_file(outgoing)
         else:
             self._send_file(outgoing)
+
+    def _send_small_file(self, message: bytes) -> None:
+        self.send(message)
 
     def _send_file(self, outgoing: files.OutgoingFile) -> None:
         self._sending.send_file(outgoing)
@@ -314,3 +318,65 @@ class MessageConnection:
     def pending_send(self) -> int:
         """Unsent bytes of accepted messages."""
         return self._sending.unsent
+
+    def _end(self, state: SocketState) -> None:
+        """Let every call raise from now on, also those that wait in another thread."""
+        raise NotImplementedError
+
+
+class ObservedConnection(MessageConnection):
+    """The methods of a connection that has an observer; a base before the connection's class."""
+
+    __slots__ = ()
+
+    def _notify(self, event: str, *arguments: object) -> None:
+        observer = self._receiving.observer
+        method = observer and getattr(observer, event)
+        if method:
+            method(self, *arguments)
+
+    def _send_observed(self, send: Callable[[Any], None], argument: Any, sizes: list[int]) -> None:
+        """Send, and tell the observer of the frames that were accepted."""
+        accepted = False
+        try:
+            send(argument)
+            accepted = True
+        except OSError as error:
+            accepted = bool(getattr(error, "message_started", False))
+            if not isinstance(error, TimeoutError | BlockingIOError):
+                self._sending.error = error
+            raise
+        finally:
+            if accepted:
+                for size in sizes:
+                    self._notify("frame_sent", size)
+
+    def send(self, message: object, /) -> None:
+        """Send one message, as `MessageConnection.send`."""
+        size = frame_size(self._sending.codec, message)
+        self._send_observed(super().send, message, [size])
+
+    def send_many(self, messages: Iterable[object], /) -> None:
+        """Send many messages, as `MessageConnection.send_many`."""
+        messages = list_of_messages(messages)
+        sizes = [frame_size(self._sending.codec, message) for message in messages]
+        self._send_observed(super().send_many, messages, sizes)
+
+    def _send_file(self, outgoing: files.OutgoingFile) -> None:
+        size = len(outgoing.header) + outgoing.unsent + outgoing.trailer_size
+        self._send_observed(super()._send_file, outgoing, [size])
+
+    def _end(self, state: SocketState) -> None:
+        ends, error = self._state is SocketState.OPEN, self._failure()
+        super()._end(state)
+        if ends:
+            self._notify("connection_closed", error)
+
+    def _failure(self) -> BaseException | None:
+        """Return why the connection has ended; None if one side closed it after a whole frame."""
+        sending = self._sending
+        for failure in (self._receiving.inbox.failure, sending.failure, sending.error):
+            is_clean = isinstance(failure, EOFError) and not isinstance(failure, errors.FrameError)
+            if failure is not None and not is_clean:
+                return failure
+        return None

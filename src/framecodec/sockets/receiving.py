@@ -13,7 +13,8 @@ from .._peers import name_peer
 from .._states import ReceiveState
 from . import _fast_path_py
 from .base import is_unix
-from .waiting import READ, wait
+from .objects import ObjectSide
+from .waiting import READ
 from .wire import Intake, Wire, is_time_out
 
 if TYPE_CHECKING:
@@ -83,8 +84,9 @@ class ReceiveSide:
         "inbox",
         "intake",
         "lock",
+        "may_divert",
+        "objects",
         "observer",
-        "on_oversize",
         "read_ahead",
         "read_size",
         "receiver",
@@ -115,11 +117,13 @@ class ReceiveSide:
             on_invalid=on_invalid,
             keep_headers=True,
         )
+        self.use_objects(codec)
         if observer is not None:
             self.inbox.observe(conn, observer)
         self.inbox.peer = wire.peer
         self.conn, self.observer = conn, observer
-        self.on_oversize = on_oversize
+        self.may_divert = on_oversize == on_invalid == "raise"
+        """A message may be received without the splitter: nothing is discarded."""
         self.fast_path = fast_path
         self.lock = fast_path.Lock()
         self.guard: Any = self.lock
@@ -131,6 +135,12 @@ class ReceiveSide:
         self.read_size = _UNIX_READ_SIZE if is_unix(wire.sock) else _READ_SIZE
         self.stops_at_large = False
         """Receiving stops before a large message, which a call receives without the splitter."""
+
+    def use_objects(self, codec: Codec) -> None:
+        """Prepare for messages that are objects, or bytes."""
+        functions = codec._objects
+        self.objects: Any = None if functions is None else ObjectSide(functions)
+        """What a codec with objects needs; None for messages that are bytes."""
 
     # --- how to receive ---------------------------------------------------------------------------
 
@@ -155,7 +165,7 @@ class ReceiveSide:
     def use_fast_path(self, enabled: bool = True) -> None:
         """Let the fast path receive, if it can do so by itself."""
         wire, inbox = self.wire, self.inbox
-        own = inbox.has_own_splitter and inbox.unframed is None
+        own = inbox.has_own_splitter and inbox.unframed is None and wire.is_socket
         enabled = enabled and own and wire.tls is None and self.read_ahead
         if enabled and not inbox.has_limits:
             timeout = -1.0 if wire.timeout is None else wire.timeout
@@ -295,7 +305,7 @@ class ReceiveSide:
         """Wait for the socket or the peer's limit, at most until the call's deadline."""
         limit = self.inbox.deadline()
         limit_first = limit is not None and (deadline is None or limit < deadline)
-        if wait(self.wire.sock, event, limit if limit_first else deadline):
+        if self.wire.wait(event, limit if limit_first else deadline):
             return
         if self.receiver.state is _CLOSED:
             raise self.wire.closed_error()
@@ -459,6 +469,7 @@ class ReceiveSide:
 
         def parse() -> None:
             self.inbox.codec = codec
+            self.use_objects(codec)
             self._reframe()
 
         self.unframe()

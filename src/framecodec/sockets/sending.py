@@ -7,6 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, final
 
 from .. import _error_texts
+from .._layout import plain_codec
 from .._outbox import Outbox
 from .._peers import name_peer
 from .._states import SendState
@@ -14,7 +15,7 @@ from . import _fast_path_py
 from .base import mark_started
 from .files import OutgoingFile, file_too_short
 from .receiving import count_lost, timed_out
-from .waiting import WRITE, wait
+from .waiting import WRITE
 from .wire import Wire, hold_chunk, hold_trailer, hold_unsent
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class SendSide:
 
     def __init__(self, wire: Wire, codec: Codec, fast_path: Any) -> None:
         self.wire = wire
-        self.codec = codec
+        self.codec = codec = plain_codec(codec)
+        """The shape of the frames; the messages are bytes, also where the codec has objects."""
         self.lock = fast_path.Lock()
         self.guard: Any = self.lock
         """The lock as a context manager that waits no longer than the time-out."""
@@ -201,7 +203,7 @@ class SendSide:
                 if wire.timeout and self._is_late(deadline):
                     raise timed_out("not all was sent", wire.timeout)
                 continue
-            if not wait(wire.sock, event, deadline):
+            if not wire.wait(event, deadline):
                 raise timed_out("not all was sent", wire.timeout)
             if self.sender.state is _CLOSED:
                 raise self.wire.closed_error()
@@ -295,9 +297,9 @@ class SendSide:
         """Encode with another codec from now on. The caller holds the lock."""
         if self.sender.state is _BUSY:
             raise _error_texts.in_use("send()")
+        self.codec = codec = plain_codec(codec)
         self.sender.switch(codec)
         self.outbox.use(codec)
-        self.codec = codec
 
     def check_detach(self) -> None:
         """Raise if the socket's next byte would not begin a frame."""

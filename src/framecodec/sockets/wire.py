@@ -42,7 +42,7 @@ from .._engine import sockets_fast_path as _fast_path
 from .._peers import name_peer, peer_of
 from .._states import ReceiveState
 from ._fast_path_py import LONGEST_TURN
-from .waiting import READ, WRITE
+from .waiting import READ, WRITE, wait
 
 if TYPE_CHECKING:
     from .._inbox import Inbox
@@ -101,9 +101,8 @@ def is_time_out(error: BaseException) -> bool:
     return isinstance(error, TimeoutError) and error.errno != errno.ETIMEDOUT
 
 
-@final
 class Wire:
-    """The system calls on one socket.
+    """The system calls on one socket. `PipeWire` has them for files.
 
     Args:
         sock: A connected stream socket.
@@ -122,6 +121,9 @@ class Wire:
         "write_flags",
         "write_waits",
     )
+
+    is_socket = True
+    """The calls are those of a socket, which compiled code can make itself."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -173,6 +175,10 @@ class Wire:
     def closed_error(self) -> OSError:
         """Return the error of a call after `close` or `detach`."""
         return name_peer(_error_texts.connection_closed(), self.peer)
+
+    def wait(self, event: int, deadline: float | None) -> bool:
+        """Wait until the socket can be read or written, as `waiting.wait`."""
+        return wait(self.sock, event, deadline)
 
     # --- what an error means ----------------------------------------------------------------------
 

@@ -44,6 +44,9 @@ def _common(draw: st.DrawFn, kind: str) -> dict[str, Any]:
     parameters: dict[str, Any] = {"magic": draw(_small_bytes), "trailer": draw(_small_bytes)}
     if draw(st.booleans()):
         parameters["max_message_size"] = draw(st.one_of(st.none(), st.integers(20, 5000)))
+    if kind in ("delimiter", "cobs"):
+        del parameters["trailer"]
+        return parameters
     if kind == "headers":
         return parameters
     if draw(st.booleans()):
@@ -79,6 +82,14 @@ _OWN: dict[str, st.SearchStrategy[dict[str, Any]]] = {
             "base": st.sampled_from([10, 16]),
         }
     ),
+    "delimiter": st.fixed_dictionaries(
+        {
+            "end": st.sampled_from([b"\n", b"\r\n", b"\0", b"--"]),
+            "skip_empty": st.booleans(),
+            "escape": st.none(),
+        }
+    ),
+    "cobs": st.just({}),
     "headers": st.fixed_dictionaries(
         {
             "name": st.sampled_from(["Content-Length", "L"]),
@@ -150,6 +161,8 @@ def _seeds(codec: Codec) -> tuple[Any, ...]:
     sizes = [*range(41), 64, 127, 128, 255, 256, _LARGEST_SEED]
     plain = (_with_constants(codec, bytes(size)) for size in sizes)
     found += [message for message in plain if _encodes(codec, message)]
+    if codec.layout.marks:
+        found += [m for m in (b"a" * size for size in sizes) if _encodes(codec, m)]
     if not found or codec.kind in ("custom", "choice"):
         for first in range(1, 256):
             tries = (bytes([first]) + bytes(size) for size in range(40))

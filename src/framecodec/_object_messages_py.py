@@ -1,0 +1,119 @@
+"""Messages that are objects, in the splitter of the Python engine.
+
+The specification is for both engines. `loads` is called for each message at the end of the call
+that completed it. Where it refuses one, the call returns the objects before it; the next call
+raises the error, and the one after that continues. Every call takes its bytes, also one that raises
+an `InvalidMessageError`. Other exceptions of `loads` stick, as those of a custom codec's ``parse``
+do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from . import _error_texts
+from ._keeping_reader_py import KeepingReader
+
+__all__ = ["ObjectMessages"]
+
+
+class ObjectMessages(KeepingReader):
+    """The part of the Python splitter that makes objects of messages."""
+
+    __slots__ = ("_busy", "_lock", "_objects", "_undelivered")
+
+    _objects: Any  # their functions; None where messages are bytes
+    _undelivered: Any  # `HeldMessages`: what follows a refused message
+    _busy: bool
+    _lock: Any
+
+    def _take_objects(self, take: Callable[[Any], list[Any]], argument: Any) -> list[Any]:
+        """Call a method that takes bytes, and return the objects of its messages."""
+        messages: list[Any] = []
+        with self._lock:
+            if self._busy:
+                raise _error_texts.reentered()
+            objects = self._objects
+            self._objects = None
+            try:
+                if self._undelivered is None or self._error is None:
+                    messages = take(argument)
+            except BaseException:
+                if self._undelivered is None or self._error is None:
+                    raise
+            finally:
+                self._objects = objects
+                del argument  # the frame of an error would hold it
+            return self._load(messages)
+
+    def _switch_objects(self, codec: Any) -> list[Any]:
+        """Switch to another codec, and return what is complete under it."""
+        wants_headers = self._wants_headers
+        objects = None if self._raw else getattr(codec, "_objects", None)
+        before = b""
+        if self._undelivered is not None:
+            before = self._undelivered.travelled(self._unfinished())
+        try:
+            self._wants_headers = wants_headers or objects is not None
+            messages = self._switch(codec, before)
+        except BaseException:
+            self._wants_headers = wants_headers
+            raise
+        self._undelivered = None
+        self._objects = objects
+        return messages if objects is None else self._load(messages)
+
+    def _switch(self, codec: Any, before: bytes) -> list[Any]:
+        """Switch as `Splitter.switch` does, for messages that are bytes."""
+        raise NotImplementedError
+
+    def _load(self, messages: list[Any]) -> list[Any]:
+        """Return the objects of messages, up to a refused one; hold the others."""
+        loads = self._objects.loads
+        index = 0
+        self._busy = True
+        held = self._undelivered
+        try:
+            if held is not None:
+                return self._load_held(held, messages)
+            for index, message in enumerate(messages):
+                messages[index] = loads(message)
+        except BaseException as cause:
+            if held is not None:
+                raise
+            self._keep_refused(cause, messages, index)
+        finally:
+            self._busy = False
+        return messages
+
+    def _load_held(self, held: Any, messages: list[Any]) -> list[Any]:
+        if messages:
+            held.add(self, messages, self._headers)
+        try:
+            objects: list[Any] = held.take()
+        finally:
+            if not held:
+                self._undelivered = None
+        if not objects and self._error is not None:
+            raise self._error.with_traceback(None)
+        return objects
+
+    def _keep_refused(self, cause: BaseException, messages: list[Any], index: int) -> None:
+        """Hold the messages from a refused one on; raise if no message comes before it."""
+        headers = self._headers
+        try:
+            held = self._objects.hold(self._layout)
+            held.add(
+                self,
+                messages[index:],
+                None if headers is None else headers[index : len(messages)],
+            )
+            held.refuse(cause)
+        except BaseException as error:  # the messages are lost
+            self._error = error
+            raise
+        self._undelivered = held
+        del messages[index:], cause
+        if not index:
+            messages += self._load_held(held, [])

@@ -1,0 +1,67 @@
+"""Marks: the bytes at which a frame can begin, for a splitter that looks for the next frame.
+
+After a bad frame, a splitter with ``on_invalid="resync"`` discards up to the next mark:
+
+============================ ==========================================================
+a codec with a magic         the magic
+`Codec.headers`              a header's name that holds the length, and its colon
+============================ ==========================================================
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+
+from ._layout import HEADERS, Layout
+
+__all__ = ["check_marks", "check_on_invalid", "find_mark"]
+
+
+def check_on_invalid(on_invalid: object, layout: Layout) -> bool:
+    """Return whether to look for a mark after a bad frame; raise a ValueError if that cannot be."""
+    if on_invalid not in ("raise", "resync"):
+        raise ValueError(f'on_invalid must be "raise" or "resync", not {on_invalid!r}')
+    if on_invalid == "resync":
+        check_marks(layout)
+    return on_invalid == "resync"
+
+
+def check_marks(layout: Layout) -> None:
+    """Raise a ValueError if the frames of a codec begin with no mark."""
+    if layout.marks:
+        raise ValueError('on_invalid="resync" does not know the frames that an end mark ends')
+    if not layout.magic and layout.kind != HEADERS:
+        raise ValueError(
+            'on_invalid="resync" needs a codec whose frames begin with a mark: a magic, or header '
+            "lines; this one has none"
+        )
+
+
+def find_mark(layout: Layout, data: bytes | bytearray) -> tuple[int, bool]:
+    """Return where the first mark begins in the bytes, and whether it is whole.
+
+    A mark that is cut off by the end of the bytes is not whole. Without a mark it is their end.
+    """
+    if layout.magic:
+        marks: tuple[bytes, ...] = (layout.magic,)
+        found = data.find(layout.magic)
+    else:
+        marks = (layout.name.encode() + b":",)
+        match = _pattern(marks).search(data)
+        found = -1 if match is None else match.start()
+    if found >= 0:
+        return found, True
+    longest = max(map(len, marks)) - 1
+    end = bytes(data[max(0, len(data) - longest) :])
+    if not layout.magic:
+        end, marks = end.lower(), tuple(mark.lower() for mark in marks)
+    for size in range(len(end), 0, -1):
+        if any(mark.startswith(end[-size:]) for mark in marks):
+            return len(data) - size, False
+    return len(data), False
+
+
+@functools.lru_cache(maxsize=64)
+def _pattern(marks: tuple[bytes, ...]) -> re.Pattern[bytes]:
+    return re.compile(b"|".join(map(re.escape, marks)), re.IGNORECASE)

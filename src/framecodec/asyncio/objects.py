@@ -1,0 +1,126 @@
+"""Messages that are objects, on a `FrameStream`.
+
+The stream below works with bytes. The calls here turn them into objects when they are received, so
+that what is not received yet can be handed over as it travelled, and counts with its own size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from .._engine import asyncio_fast_path as fast_path
+from .._objects import frame_starts, is_refusal, refused
+
+if TYPE_CHECKING:
+    from .._objects import ObjectFunctions
+    from ..codec import Codec
+    from .stream_protocol import StreamProtocol
+
+__all__ = ["ObjectCalls"]
+
+
+class ObjectCalls:
+    """The calls of `FrameStream` that differ where its codec has objects."""
+
+    if not TYPE_CHECKING:
+        __slots__ = ()
+
+    if TYPE_CHECKING:
+        _dumps: Callable[[Any], Any]
+        _loads: Callable[[Any], Any]
+        _objects: Any
+        _protocol: StreamProtocol
+        _ready: Iterator[Any]
+        # The stream positions of the last messages of a batch, and where it ends: so that many
+        # refused messages of one batch do not each cost a look at all messages after them.
+        _starts: tuple[int, list[int]]
+        codec: Codec
+        send: Any
+
+    def _choose_calls(self, functions: ObjectFunctions | None) -> None:
+        assert functions is not None
+        self._dumps, self._loads = functions.dumps, functions.loads
+        protocol = self._protocol
+        self._objects = fast_path.ObjectIterator(protocol.messages, self._loads, self._refuse)
+        self._starts = -1, []
+        send = protocol._sending.batch.send_and_wait
+        self.send = fast_path.ObjectSender(self._dumps, send).send
+
+    def send_many(self, messages: Iterable[Any], /) -> Coroutine[Any, Any, None]:
+        """Send many messages, all or none.
+
+        Args:
+            messages: Objects for the codec, in order.
+        """
+        dumps = self._dumps
+        sent: Coroutine[Any, Any, None] = super().send_many(  # type: ignore[misc]
+            [dumps(message) for message in messages]
+        )
+        return sent
+
+    async def recv(self) -> Any:
+        """Return the next message. Do not suspend while one is ready.
+
+        Raises:
+            InvalidMessageError: The codec refuses the message; the next call continues.
+            EOFError, FrameError, OSError, RuntimeError: As for messages that are bytes.
+        """
+        for message in self._ready:
+            try:
+                return self._loads(message)
+            except BaseException as cause:
+                self._refuse(message, cause)
+        message = await super().recv()  # type: ignore[misc]
+        try:
+            return self._loads(message)
+        except BaseException as cause:
+            self._refuse(message, cause)
+
+    async def recv_many(self) -> list[Any]:
+        """Return all messages that are ready; wait for the first one.
+
+        Returns:
+            At least one message, in order; those before one that the codec refuses.
+
+        Raises:
+            EOFError, FrameError, OSError, RuntimeError: As `recv`.
+        """
+        messages = [await self.recv()]
+        protocol, loads = self._protocol, self._loads
+        while True:
+            protocol.take_batch()
+            head = protocol.messages.head
+            if not head:
+                return messages
+            try:
+                messages.append(loads(head[-1]))
+            except Exception as cause:  # the next call raises it again
+                if not is_refusal(cause):
+                    raise
+                return messages
+            for _ in self._ready:
+                break
+
+    def _refuse(self, message: Any, cause: BaseException) -> NoReturn:
+        """Raise the error about a message that was taken and that `loads` has refused."""
+        protocol = self._protocol
+        head, layout = protocol.messages.head, self.codec.layout
+        try:
+            if not is_refusal(cause):  # it says nothing about the message, which is ready again
+                head.append(message)
+                raise cause
+            end, headers = protocol.end_of_head(), protocol._head_headers
+            if self._starts[0] != end:
+                rest = head[::-1]
+                kept = None if headers is None else headers[-1 - len(rest) :]
+                self._starts = end, frame_starts(layout, end, [message, *rest], kept)
+            position = -1 - len(head)
+            header = None if headers is None else headers[position]
+            raise refused(cause, message, self._starts[1][position], header, layout) from cause
+        finally:
+            del cause  # whose traceback holds this frame: a cycle
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        objects: AsyncIterator[Any] = self._objects
+        return objects
