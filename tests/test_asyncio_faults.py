@@ -22,7 +22,7 @@ import pytest
 
 from framecodec import Codec, FrameError
 from framecodec.asyncio import FrameProtocol, FrameStream, open_connection
-from framecodec.asyncio.stream import StreamProtocol
+from framecodec.asyncio.stream_protocol import StreamProtocol
 from tests.helpers.cpython_internals import needs_cpython_3_11
 from tests.helpers.event_loops import LOOPS, TIMEOUT, close
 from tests.helpers.fault_injection import interrupted_at

@@ -10,12 +10,11 @@ import socket
 import sys
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from framecodec import Codec, formats, parse_codec
+from framecodec import Check, Codec, formats, parse_codec
 from framecodec.cli.anatomy import dissect
 from tests.helpers.command import Result, run, run_process, started, started_command
 from tests.helpers.packets import (
@@ -149,56 +148,26 @@ def test_the_parts_of_a_frame_are_its_bytes(codec: Codec, message: bytes, parts:
         assert "header" in {part.name for part in found}
 
 
-CHECK = SimpleNamespace(width=2, before=b"", position="end")
-FRONT = SimpleNamespace(width=2, before=b"", position="front")
+CHECK = Check("crc16-x25", 2)
+FRONT = Check("crc16-x25", 2, position="front")
 
 
 @pytest.mark.parametrize(
-    ("kind", "parameters", "frame", "message", "expected"),
+    ("codec", "message", "expected"),
     [
-        ("delimiter", {}, b"hello\r\n", b"hello", [("rest", 5), ("trailer", 2)]),
-        ("fixed", {"check": CHECK}, b"helloCC", b"hello", [("rest", 5), ("check", 2)]),
-        ("ber", {}, b"\x30\x05hello", b"\x30hello", [("header", 2), ("rest", 5)]),
-        (
-            "uint",
-            {"check": CHECK},
-            b"\5helloCC",
-            b"hello",
-            [("length", 1), ("rest", 5), ("check", 2)],
-        ),
-        (
-            "uint",
-            {"check": FRONT},
-            b"\5CChello",
-            b"hello",
-            [("length", 1), ("check", 2), ("rest", 5)],
-        ),
-        (
-            "uint",
-            {"width": 2, "length_mask": 0x7FFF},
-            b"\x80\x05hello",
-            b"\x80hello",
-            [("length", 2), ("rest", 5)],
-        ),
-        (
-            "uint",
-            {"align": 4},
-            b"\5hello\0\0",
-            b"hello",
-            [("length", 1), ("rest", 5), ("padding", 2)],
-        ),
+        (Codec.delimiter(b"\r\n"), b"hello", [("rest", 5), ("trailer", 2)]),
+        (Codec.fixed(5, check=CHECK), b"hello", [("rest", 5), ("check", 2)]),
+        (Codec.ber(length_offset=1), b"\x30hello", [("header", 2), ("rest", 5)]),
+        (Codec.uint(1, check=CHECK), b"hello", [("length", 1), ("rest", 5), ("check", 2)]),
+        (Codec.uint(1, check=FRONT), b"hello", [("length", 1), ("check", 2), ("rest", 5)]),
+        (Codec.uint(2, length_mask=0x7FFF), b"\x80hello", [("length", 2), ("rest", 5)]),
+        (Codec.uint(1, align=4), b"hello", [("length", 1), ("rest", 5), ("padding", 2)]),
     ],
 )
-def test_the_parts_of_shapes_that_codec_cannot_make_yet(
-    kind: str,
-    parameters: dict[str, object],
-    frame: bytes,
-    message: bytes,
-    expected: list[tuple[str, int]],
+def test_the_parts_of_every_shape_are_found(
+    codec: Codec, message: bytes, expected: list[tuple[str, int]]
 ) -> None:
-    defaults = {"width": 1, "byteorder": "big", "signed": False, "magic": b"", "trailer": b""}
-    codec = SimpleNamespace(kind=kind, parameters={**defaults, **parameters})
-    found = dissect(codec, frame, message)  # type: ignore[arg-type]
+    found = dissect(codec, codec.encode(message), message)
     assert [(part.name, part.stop - part.start) for part in found] == expected
 
 

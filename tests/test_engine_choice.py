@@ -35,7 +35,7 @@ from framecodec import splitter
 
 engines = {
     framecodec.Splitter.__module__,
-    framecodec.asyncio.stream.fast_path.__name__,
+    framecodec.asyncio.stream_protocol.fast_path.__name__,
     framecodec.sockets.connection._fast_path.__name__,
 }
 used = {"Python" if name.endswith("_py") else "compiled" for name in engines}

@@ -36,6 +36,12 @@ LONG_FRAMES = {
     "digits17 base 16",
     "lsp",
     "headers, all",
+    "headers, names",
+    "headers, LF",
+    "headers, lenient",
+    "headers, LF, lenient",
+    "headers, start line",
+    "headers, kept, all",
 }
 
 # --- every chunking -------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from ._parameters import CommonParameters
@@ -27,6 +27,10 @@ class AnyParameters(CommonParameters, total=False):
     leading_zeros: bool
     max_digits: int
     name: str
+    names: Iterable[str]
+    line_end: bytes
+    lenient: bool
+    start_line: bool
     max_header: int
     parse: Callable[[memoryview], Any]
     build: Callable[[memoryview], Any]

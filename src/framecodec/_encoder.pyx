@@ -18,6 +18,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memset
 
+from ._block_scan cimport try_header_block
 from ._checksums cimport prepare_checksums, update_state, write_ends
 from ._marks cimport (
     Marks,
@@ -64,6 +65,7 @@ from ._bytes_like import view_bytes
 from ._check_bytes import add_check
 from ._choice import choice_parts
 from ._custom_header import build_header
+from ._header_block import check_block
 from ._layout import Described, layout_of
 from ._message_start import check_start, join_header
 
@@ -314,6 +316,19 @@ cdef class _Alternatives:
         return None
 
 
+cdef bint is_block(const Shape* shape, message) except -1:
+    """Return whether a `bytes` message is an ordinary header block and its body."""
+    cdef const uint8_t* data
+    cdef Py_ssize_t size, header_size
+    cdef uint64_t value
+    if not PyBytes_CheckExact(message) or shape.magic_size:
+        return False
+    data = <const uint8_t*>PyBytes_AS_STRING(message)
+    size = PyBytes_GET_SIZE(message)
+    header_size = try_header_block(shape, data, size, &value)
+    return header_size >= 0 and <uint64_t>(size - header_size) == value
+
+
 @cython.final
 cdef class Encoder:
     """Encoder(codec)\n--\n
@@ -326,8 +341,7 @@ cdef class Encoder:
         TypeError: `codec` is not a `Codec`.
     """
 
-    # A `bytes` message of an ordinary length is written straight into its frame. `frame_parts` is
-    # the slow path for all other messages, and raises the errors.
+    # An ordinary `bytes` message is written straight into its frame; `frame_parts` does the others.
 
     cdef object _layout
     cdef bytes _numbers
@@ -352,8 +366,7 @@ cdef class Encoder:
         self._bytes_are_special = layout.bytes_are_special
         own_check = self._shape.has_check and not self._shape.check.named
         self._always_slow = layout.bytes_are_special or own_check
-        self._plain = layout.plain and layout.rest_min == 0 and not layout.adjustment
-        self._plain = self._plain and not layout.specials
+        self._plain = layout.plain and not (layout.rest_min or layout.adjustment or layout.specials)
         if layout.choice is not None:
             self._alternatives = _Alternatives(layout)
             self._may_choose = not self._shape.tagged
@@ -542,6 +555,13 @@ cdef class Encoder:
             if size < self._layout.min_message_size:
                 raise _error_texts.message_too_small(size, self._layout.min_message_size)
             header, carried = build_header(self._layout, memoryview(data))
+        elif self._shape.keep:
+            self._check_size(size)
+            if size < self._layout.min_message_size:
+                raise _error_texts.message_too_small(size, self._layout.min_message_size)
+            if not is_block(self._shape, data):
+                check_block(self._layout, data)
+            header, carried = self._layout.magic, 0
         else:
             carried = self._shape.message_lead
             value = self._field_value(size)
@@ -582,7 +602,8 @@ cdef class Encoder:
             needed //= shape.unit
         if (
             <uint64_t>needed - shape.quick_low > shape.quick_span
-            or shape.kind >= HEADERS
+            or shape.kind > HEADERS
+            or shape.keep
             or self._always_slow
         ):
             return 0
@@ -624,7 +645,7 @@ cdef class Encoder:
         while value >= <uint64_t>shape.base:
             value //= shape.base
             size += 1
-        return size + shape.end_size
+        return size + shape.end_size + shape.field_start_size
 
     cdef inline Py_ssize_t _write_frame(
         self, uint8_t* frame, const uint8_t* message, Py_ssize_t size
@@ -672,6 +693,10 @@ cdef class Encoder:
         elif shape.kind == BCD:
             store_bcd(p, value, field_size)
         elif shape.kind != FIXED:
+            if shape.field_start_size:
+                copy(p, shape.field_start, shape.field_start_size)
+                p += shape.field_start_size
+                field_size -= shape.field_start_size
             store_digits(p, value, field_size - shape.end_size, shape.base)
             if shape.end_size:
                 copy(p + field_size - shape.end_size, shape.end, shape.end_size)
@@ -754,7 +779,7 @@ cdef class Encoder:
             return bytes.fromhex(digits.zfill(2 * self._shape.width))
         if self._shape.kind == TEXT:
             return digits.encode() + layout.end
-        return f"{layout.name}: {value}\r\n\r\n".encode()
+        return layout.field_start + digits.encode() + layout.field_end
 
 
 # --- choices --------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from ._check_bytes import add_check
 from ._checksums_py import update_checksum
 from ._choice import choice_parts
 from ._custom_header import build_header
+from ._header_block import check_block
 from ._layout import (
     BCD,
     BER,
@@ -174,6 +175,12 @@ class Encoder:
                 if size < layout.min_message_size:
                     raise _error_texts.message_too_small(size, layout.min_message_size)
                 header, carried = build_header(layout, memoryview(data))
+            elif layout.keep:
+                self._check_size(size)
+                if size < layout.min_message_size:
+                    raise _error_texts.message_too_small(size, layout.min_message_size)
+                check_block(layout, data)
+                header, carried = layout.magic, 0
             else:
                 carried = layout.message_lead
                 value = self._field_value(size)
@@ -289,7 +296,7 @@ class Encoder:
             return bytes.fromhex(digits.zfill(2 * layout.field_width))
         if layout.kind == TEXT:
             return digits.encode() + layout.end
-        return f"{layout.name}: {value}\r\n\r\n".encode()
+        return layout.field_start + digits.encode() + layout.field_end
 
 
 @final

@@ -51,7 +51,7 @@ from ._fields_py import (
     common_size,
     skip_frames,
 )
-from ._header_block import read_lines
+from ._header_block import read_block
 from ._layout import CHOICE, CUSTOM, HEADERS, Layout
 from ._likely_causes import SAMPLE_SIZE
 from ._marked_reader_py import consume_marked
@@ -517,10 +517,10 @@ def _parse_header(reader: FrameReader, header: bytearray) -> tuple[int, int, byt
     if layout.front_check_size and layout.kind in (HEADERS, CUSTOM):
         header = header[: reader._header_limit - layout.front_check_size]
     if layout.kind == HEADERS:
-        reader._line_pos, reader._parsed, complete = read_lines(
-            header, max(reader._line_pos, len(magic)), reader._parsed, layout.name, offset
+        reader._line_pos, reader._parsed, lead = read_block(
+            layout, header, reader._line_pos, reader._parsed, offset
         )
-        return (reader._line_pos, reader._parsed, b"") if complete else None
+        return None if lead is None else (reader._line_pos, reader._parsed, lead)
     if layout.kind == CUSTOM:
         return read_header(layout, bytes(header), offset) if len(header) > len(magic) else None
 

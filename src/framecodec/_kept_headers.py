@@ -40,6 +40,8 @@ def frame_as_travelled(codec: HasLayout | Layout, message: Any, header: bytes | 
     layout = layout_of(codec)
     if layout.choice is not None:
         return _chosen_frame(codec, layout, message, header)
+    if layout.keep:
+        return _padded(layout, layout.magic + message + layout.trailer)
     if layout.escape or layout.kind == COBS:
         return header  # all of it
     lead_size = layout.message_prefix

@@ -123,6 +123,11 @@ class Layout:
     leading_zeros: bool = False  # TEXT: leading zeros are read
     max_digits: int = 20  # TEXT: the most digits
     name: str = ""  # HEADERS: the name of the header that holds the length
+    names: tuple[str, ...] = ()  # HEADERS: other names of it, which are read
+    line_end: bytes = b""  # HEADERS: what ends a line
+    lenient: bool = False  # HEADERS: the other line end and leading zeros are read, too
+    start_line: bool = False  # HEADERS: the first line is no header
+    keep: bool = False  # HEADERS: the message is the block and the body
     adjustment: int = 0  # rest size = field value * unit + adjustment
     unit: int = 1  # the field counts units of this many bytes
     mask: int = 0  # UINT: the bits of the field that hold the length; 0: all
@@ -169,6 +174,9 @@ class Layout:
     special_values: dict[Hashable, int] = field(init=False)  # object -> field value
     bytes_are_special: bool = field(init=False)  # a special object can equal a message
     quick_range: tuple[int, int] = field(init=False)  # see _quick_range
+    lower_names: tuple[bytes, ...] = field(init=False)  # HEADERS: all names, in lower case
+    field_start: bytes = field(init=False)  # HEADERS: what is written before the digits, ...
+    field_end: bytes = field(init=False)  # ... and after them
     plain: bool = field(init=False)  # UINT, and nothing in the frame but the field and the rest
     # A unit, a mask, wider fields, constants, a check or padding.
     extended: bool = field(init=False)
@@ -223,6 +231,9 @@ class Layout:
             ("message_max", rest_max + message_lead),
             ("special_values", special_values),
             ("canonical", self._is_canonical()),
+            ("lower_names", tuple(n.lower().encode() for n in (self.name, *self.names))),
+            ("field_start", f"{self.name}: ".encode() if self.kind == HEADERS else b""),
+            ("field_end", 2 * self.line_end if self.kind == HEADERS else self.end),
             ("extended", extended),
             ("plain", self.kind == UINT and not (self.field_offset or self.trailer or extended)),
             ("bytes_are_special", any(isinstance(s, bytes | memoryview) for s in special_values)),
@@ -255,7 +266,7 @@ class Layout:
 
     def begun_message(self, header: bytes) -> bytes:
         """Return the start of the message that is in a whole header, constants included."""
-        begun = self.lead_of(header, 0)
+        begun = header[len(self.magic) :] if self.keep else self.lead_of(header, 0)
         if self.prefix_size:
             begun += header[self.header_size + self.front_check_size : self.prefix_size]
         return self.without_own_bits(begun) if self.own_bits else begun
@@ -308,7 +319,7 @@ class Layout:
 
     def _is_canonical(self) -> bool:
         if self.kind in (BER, HEADERS, CUSTOM, COBS, CHOICE):
-            return False
+            return self.keep  # a message that has all of its frame
         if self.kind == DELIMITER:
             return len(self.marks) == 1 and self._escapes_are_exact()
         return self.base == 10 and not self.leading_zeros and self.wider_strict

@@ -97,6 +97,11 @@ cdef struct Gate:
     uint8_t allowed[256]
 
 
+cdef struct HeaderName:
+    Py_ssize_t size
+    const uint8_t* data  # in lower case
+
+
 cdef struct Shape:
     # The numbers of a Layout that the loops need. The pointers are into the layout's own bytes.
     int kind
@@ -138,6 +143,16 @@ cdef struct Shape:
     CheckShape check
     bint leading_zeros
     int max_digits
+    # HEADERS
+    Py_ssize_t max_header
+    int name_count
+    HeaderName names[8]
+    int line_end_size  # 1: LF, 2: CR LF
+    bint lenient
+    bint start_line
+    bint keep
+    const uint8_t* field_start  # what is written before the digits, and the end after them
+    Py_ssize_t field_start_size
     uint64_t quick_low  # lengths low .. low + span are ordinary: see Layout
     uint64_t quick_span
     int own_count
@@ -181,10 +196,10 @@ cdef inline int fill_shape(Shape* shape, layout) except -1:
     shape.extended = layout.extended
     shape.magic = _address(layout.magic)
     shape.trailer = _address(layout.trailer)
-    shape.end = _address(layout.end)
+    shape.end = _address(layout.field_end)
     shape.magic_size = len(layout.magic)
     shape.trailer_size = len(layout.trailer)
-    shape.end_size = len(layout.end)
+    shape.end_size = len(layout.field_end)
     shape.lead_size = layout.lead_size
     shape.field_offset = layout.field_offset
     shape.header_size = layout.header_size
@@ -200,6 +215,16 @@ cdef inline int fill_shape(Shape* shape, layout) except -1:
     shape.wider_strict = layout.wider_strict
     shape.leading_zeros = layout.leading_zeros
     shape.max_digits = layout.max_digits
+    shape.max_header = layout.max_header
+    shape.line_end_size = len(layout.line_end)
+    shape.lenient = layout.lenient
+    shape.start_line = layout.start_line
+    shape.keep = layout.keep
+    shape.field_start = _address(layout.field_start)
+    shape.field_start_size = len(layout.field_start)
+    for name in layout.lower_names:
+        shape.names[shape.name_count] = HeaderName(len(name), _address(name))
+        shape.name_count += 1
     shape.mask = layout.mask or <uint64_t>0xFFFFFFFFFFFFFFFF
     if layout.mask:
         mask = layout.mask.to_bytes(layout.field_width, layout.byteorder)

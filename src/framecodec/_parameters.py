@@ -58,6 +58,7 @@ _LARGEST_END = 16
 _LARGEST_HEADER = 1024 * 1024
 _LARGEST_UNIT = 2**32
 _LARGEST_ALIGN = 64 * 1024
+_MOST_NAMES = 7
 
 # Parameters that only some kinds have. For the others they must have their defaults.
 _NEED_LENGTH = (
@@ -141,7 +142,7 @@ def _check_names(kind: str, parameters: Mapping[str, Any], allowed: Iterable[str
 
 
 def _make_plain(parameters: dict[str, Any]) -> None:
-    for name in ("magic", "trailer", "end"):
+    for name in ("magic", "trailer", "end", "line_end"):
         if name in parameters:
             parameters[name] = check_bytes(name, parameters[name])
 
@@ -417,12 +418,37 @@ def _headers_layout(parameters: dict[str, Any]) -> Layout:
             f"name={name!r} is not a header name; "
             "it can contain ASCII letters, digits and !#$%&'*+.^_`|~-"
         )
+    names = _check_header_names(parameters)
     max_header = check_int(parameters, "max_header", 1, _LARGEST_HEADER)
+    for flag in ("lenient", "start_line", "keep"):
+        if not isinstance(parameters[flag], bool):
+            raise TypeError(f"{flag} must be a bool, not {parameters[flag]!r}")
+    if parameters["line_end"] not in (b"\r\n", b"\n"):
+        raise ValueError(f"line_end must be b'\\r\\n' or b'\\n', not {parameters['line_end']!r}")
+    keep: bool = parameters["keep"]
+    if parameters["start_line"] and not keep:
+        raise ValueError("start_line=True needs keep=True: a start line is part of the message")
     _check_includes_rest(parameters, "headers")
     _check_unused(parameters, "headers", ("length_offset", "constants", *_NEED_BINARY_LENGTH))
-    layout = Layout(**_common_layout(parameters), kind=HEADERS, name=name, max_header=max_header)
+    if keep:
+        for unused in ("length_adjustment", "length_unit", "specials"):
+            if parameters[unused] != COMMON_DEFAULTS.get(unused):
+                raise ValueError(f"{unused} has no meaning with keep=True; remove one of them")
+    layout = Layout(
+        **_common_layout(parameters),
+        kind=HEADERS,
+        name=name,
+        names=names,
+        line_end=parameters["line_end"],
+        lenient=parameters["lenient"],
+        start_line=parameters["start_line"],
+        keep=keep,
+        max_header=max_header,
+    )
+    if keep:
+        return layout
     value = max(layout.rest_max - layout.adjustment, *layout.specials, 0)
-    largest = len(f"{name}: {value}\r\n\r\n")
+    largest = len(f"{name}: {value}") + 2 * len(parameters["line_end"])
     if largest > max_header:
         what = f"special value {value}" if value in layout.specials else "largest message"
         raise ValueError(
@@ -431,6 +457,28 @@ def _headers_layout(parameters: dict[str, Any]) -> Layout:
             + ("the special value" if value in layout.specials else "max_message_size")
         )
     return layout
+
+
+def _check_header_names(parameters: dict[str, Any]) -> tuple[str, ...]:
+    """Return the further names of the header, without the one that is written."""
+    names = parameters["names"]
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise TypeError(f"names must be a tuple of str, not {names!r}")
+    plain: list[str] = []
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"a name in names must be a str, not {name!r}")
+        if not _TOKEN.fullmatch(name):
+            raise ValueError(
+                f"{name!r} in names is not a header name; "
+                "it can contain ASCII letters, digits and !#$%&'*+.^_`|~-"
+            )
+        if name.lower() not in (parameters["name"].lower(), *map(str.lower, plain)):
+            plain.append(str(name))
+    if len(plain) > _MOST_NAMES:
+        raise ValueError(f"names can have {_MOST_NAMES} items, not {len(plain)}")
+    parameters["names"] = tuple(plain)
+    return tuple(plain)
 
 
 def _delimiter_layout(parameters: dict[str, Any]) -> Layout:
@@ -498,7 +546,10 @@ _KINDS: dict[str, tuple[tuple[str, ...], Callable[[dict[str, Any]], Layout]]] = 
     "ber": (("max_width",), _ber_layout),
     "fixed": (("size",), _size_layout),
     "text": (("end", "base", "leading_zeros", "max_digits"), _text_layout),
-    "headers": (("name", "max_header"), _headers_layout),
+    "headers": (
+        ("name", "names", "line_end", "lenient", "start_line", "keep", "max_header"),
+        _headers_layout,
+    ),
     "delimiter": (("end", "more_ends", "escape", "skip_empty"), _delimiter_layout),
     "cobs": ((), _cobs_layout),
     "custom": (("parse", "build", "max_header"), _custom_layout),

@@ -53,6 +53,7 @@ from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy, memset
 
+from ._block_scan cimport try_header_block
 from ._checksums cimport checksum_of, is_check, prepare_checksums
 from ._marks cimport (
     CUT_OFF,
@@ -1441,6 +1442,10 @@ cdef class Splitter:
         cdef Spans spans = self._spans
         cdef bint keep_headers = self._keep_headers
         cdef int64_t start = self._stream_offset
+        if self._shape.keep:
+            lead_size = -1  # the message is the header and the rest
+            if spans is not None and not self._raw:
+                return 0
         try:
             while True:
                 header_size = self._try_header(p, end - p, &value)
@@ -1467,10 +1472,13 @@ cdef class Splitter:
                 if self._raw:
                     message = message_of(p, frame_size)
                 elif lead_size:
-                    message = PyBytes_FromStringAndSize(NULL, lead_size + rest_size)
-                    target = <uint8_t*>PyBytes_AS_STRING(message)
-                    copy(target, p + magic_size, lead_size)
-                    copy(target + lead_size, rest, rest_size)
+                    if lead_size < 0:
+                        message = message_of(p + magic_size, header_size - magic_size + rest_size)
+                    else:
+                        message = PyBytes_FromStringAndSize(NULL, lead_size + rest_size)
+                        target = <uint8_t*>PyBytes_AS_STRING(message)
+                        copy(target, p + magic_size, lead_size)
+                        copy(target + lead_size, rest, rest_size)
                 else:
                     message = message_of(rest, rest_size)
                 if keep_headers:
@@ -1506,6 +1514,10 @@ cdef class Splitter:
         cdef Spans spans = self._spans
         cdef bint keep_headers = self._keep_headers
         cdef int64_t start = self._stream_offset
+        if self._shape.keep:
+            message_lead = -1  # as in _read_whole_frames()
+            if spans is not None and not self._raw:
+                return 0
         try:
             while True:
                 header_size = self._try_extended_header(p, end - p, &value)
@@ -1535,6 +1547,8 @@ cdef class Splitter:
                     continue
                 if self._raw:
                     message = message_of(p, frame_size)
+                elif message_lead < 0:
+                    message = message_of(p + magic_size, header_size - magic_size + rest_size)
                 elif message_lead:
                     message = PyBytes_FromStringAndSize(NULL, message_lead + rest_size)
                     target = <uint8_t*>PyBytes_AS_STRING(message)
@@ -1701,6 +1715,8 @@ cdef class Splitter:
                     value = load(p + shape.field_offset, shape.width, shape.little) & shape.mask
                     if shape.wide_count:
                         header_size = self._try_wide(p, end - p, header_size, &value)
+                elif shape.keep and spans is not None and not raw:
+                    break
                 else:
                     header_size = self._try_extended_header(p, end - p, &value)
                 if header_size < 0 or value - shape.quick_low > shape.quick_span:
@@ -1741,6 +1757,10 @@ cdef class Splitter:
                     continue
                 if raw:
                     message = message_of(p, frame_size)
+                elif shape.keep:
+                    message = message_of(
+                        p + shape.magic_size, header_size - shape.magic_size + rest_size
+                    )
                 else:
                     message = PyBytes_FromStringAndSize(NULL, shape.message_lead + rest_size)
                     target = <uint8_t*>PyBytes_AS_STRING(message)
@@ -1859,6 +1879,8 @@ cdef class Splitter:
                 return -1
             value[0] = shape.plain_max
             return pos
+        if shape.kind == HEADERS:
+            return try_header_block(shape, p, size, value)
         return -1
 
     cdef inline Py_ssize_t _try_extended_header(
@@ -1972,7 +1994,10 @@ cdef class Splitter:
             return data + taken  # a line is parsed when its end is in
 
         # The usual case: a whole, plain header of fixed or varying size, within the limits.
-        header_size = self._try_extended_header(self._header, self._header_size, &value)
+        if self._shape.kind == HEADERS and self._header_size > taken:
+            header_size = -1  # lines are not read again and again
+        else:
+            header_size = self._try_extended_header(self._header, self._header_size, &value)
         if (
             header_size >= 0
             and not self._shape.constant_count
@@ -1987,7 +2012,7 @@ cdef class Splitter:
             rest_size = <Py_ssize_t>value * self._shape.unit + self._shape.adjustment
             self._begin_message(
                 self._header + self._shape.magic_size,
-                self._shape.lead_size,
+                header_size - self._shape.magic_size if self._shape.keep else self._shape.lead_size,
                 rest_size,
                 end - data - taken,
             )
@@ -2215,18 +2240,27 @@ cdef class Splitter:
 
     cdef object _parse_lines(self):
         cdef Py_ssize_t pos = max(self._line_pos, self._shape.magic_size)
-        name, offset = self._layout.name, self._stream_offset
+        layout, offset = self._layout, self._stream_offset
+        first = pos == self._shape.magic_size
         cdef Py_ssize_t stop = min(
             self._header_size, self._header_limit - self._shape.front_check_size
         )
         lines = bytes_of(self._header + pos, stop - pos)  # that are new
         try:
-            judged, self._parsed, complete = read_lines(lines, 0, self._parsed, name, offset)
+            judged, self._parsed, complete = read_lines(
+                layout, lines, 0, self._parsed, offset, first=first
+            )
         except errors.FrameError:  # again, for an error that shows the header from its beginning
-            read_lines(self._header_first(stop), pos, self._parsed, name, offset)
+            read_lines(layout, self._header_first(stop), pos, self._parsed, offset, first=first)
             raise
         self._line_pos = pos + judged
-        return (self._line_pos, self._parsed, b"") if complete else None
+        if not complete:
+            return None
+        lead = b""
+        if self._shape.keep:
+            pos = self._shape.magic_size
+            lead = bytes_of(self._header + pos, self._line_pos - pos)
+        return self._line_pos, self._parsed, lead
 
     cdef object _parse_uint(self):
         cdef uint64_t value

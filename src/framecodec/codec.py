@@ -33,8 +33,24 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_CODEC", "DEFAULT_MAX_MESSAGE_SIZE", "Codec", "check_codec"]
 
 
+class _Frozen:
+    """An object that only the constructors of its kinds make, and that never changes."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        constructors = ", ".join(f"Codec.{kind}()" for kind in KINDS)
+        raise TypeError(
+            f"Codec() makes no codec; call the constructor of its length field: {constructors}"
+        )
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a codec is frozen; use replace({name}=...) for a changed copy")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a codec is frozen; its {name} cannot be deleted")
+
+
 @final
-class Codec(MarkedConstructors, ChoiceConstructors, ObjectConstructors):
+class Codec(_Frozen, MarkedConstructors, ChoiceConstructors, ObjectConstructors):
     """The shape of a frame.
 
     A message is its frame without the codec's parts: magic, length field, check and trailer::
@@ -85,12 +101,6 @@ class Codec(MarkedConstructors, ChoiceConstructors, ObjectConstructors):
     """The description as plain numbers, for the engines."""
 
     _encoder: Encoder
-
-    def __init__(self, *_: object, **__: object) -> None:
-        constructors = ", ".join(f"Codec.{kind}()" for kind in KINDS)
-        raise TypeError(
-            f"Codec() makes no codec; call the constructor of its length field: {constructors}"
-        )
 
     # --- constructors, one for each kind of length field ------------------------------------------
 
@@ -203,6 +213,11 @@ class Codec(MarkedConstructors, ChoiceConstructors, ObjectConstructors):
         cls,
         name: str = "Content-Length",
         *,
+        names: Iterable[str] = (),
+        line_end: bytes = b"\r\n",
+        lenient: bool = False,
+        start_line: bool = False,
+        keep: bool = False,
         max_header: int = 8192,
         **common: Unpack[CommonParameters],
     ) -> Codec:
@@ -213,10 +228,17 @@ class Codec(MarkedConstructors, ChoiceConstructors, ObjectConstructors):
 
         Args:
             name: The header that holds the length, in decimal digits.
+            names: Other names of it, which are read, too.
+            line_end: What ends a line, CR LF or LF.
+            lenient: Read lines with either end, and lengths with leading zeros.
+            start_line: The first line is no header (HTTP, SIP). Needs `keep`.
+            keep: The message is the whole block and the body, which is empty without the header.
             max_header: Bytes of the largest block.
             **common: See `Codec`. `length_offset` must be None and `length_includes` ``"rest"``.
         """
-        return cls._make("headers", {"name": name, "max_header": max_header}, common)
+        own = {"name": name, "names": names, "line_end": line_end, "lenient": lenient}
+        own |= {"start_line": start_line, "keep": keep, "max_header": max_header}
+        return cls._make("headers", own, common)
 
     @classmethod
     def custom(
@@ -478,12 +500,6 @@ class Codec(MarkedConstructors, ChoiceConstructors, ObjectConstructors):
             for name, value in self.parameters.items()
         }
         return _rebuild, (self.kind, parameters, self._objects)
-
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError(f"a codec is frozen; use replace({name}=...) for a changed copy")
-
-    def __delattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"a codec is frozen; its {name} cannot be deleted")
 
 
 def _rebuild(

@@ -62,7 +62,9 @@ def parse_codec(text: str) -> Codec:
     ``fixed16``              `Codec.fixed`
     ``text``                 `Codec.text`; keys ``end``, ``base``, ``leading_zeros`` (yes or no),
                              ``max_digits``
-    ``headers``              `Codec.headers`; keys ``name``, ``max_header``
+    ``headers``              `Codec.headers`; keys ``name``, ``names`` (with ``;`` between them),
+                             ``line_end``, ``lenient``, ``start_line``, ``keep`` (yes or no),
+                             ``max_header``
     ``delimiter``            `Codec.delimiter`; keys ``end``, ``more_ends`` (``;`` between them),
                              ``skip_empty`` (yes or no)
     ``cobs``                 `Codec.cobs`
@@ -487,6 +489,18 @@ def _quote_text(text: str) -> str:
     return _quote(text.encode())
 
 
+def _read_names(text: str) -> tuple[str, ...]:
+    return tuple(_unquote_text(name) for name in text.split(";")) if text else ()
+
+
+def _write_names(names: tuple[str, ...]) -> str:
+    return ";".join(map(_quote_text, names))
+
+
+def _write_bool(value: bool) -> str:
+    return "yes" if value else "no"
+
+
 # key -> parameter, function that reads a value, function that writes it (None: it cannot).
 _KEYS: dict[str, tuple[str, Callable[[str], Any], Callable[[Any], str | None]]] = {
     "max_width": ("max_width", _read_int, str),
@@ -494,9 +508,14 @@ _KEYS: dict[str, tuple[str, Callable[[str], Any], Callable[[Any], str | None]]] 
     "more_ends": ("more_ends", _read_ends, _write_ends),
     "skip_empty": ("skip_empty", _read_bool, lambda value: "yes" if value else "no"),
     "base": ("base", _read_int, str),
-    "leading_zeros": ("leading_zeros", _read_bool, lambda value: "yes" if value else "no"),
+    "leading_zeros": ("leading_zeros", _read_bool, _write_bool),
     "max_digits": ("max_digits", _read_int, str),
     "name": ("name", _unquote_text, _quote_text),
+    "names": ("names", _read_names, _write_names),
+    "line_end": ("line_end", _unquote, _quote),
+    "lenient": ("lenient", _read_bool, _write_bool),
+    "start_line": ("start_line", _read_bool, _write_bool),
+    "keep": ("keep", _read_bool, _write_bool),
     "max_header": ("max_header", _read_int, str),
     "offset": ("length_offset", _read_int, str),
     "adjustment": ("length_adjustment", _read_int, str),
@@ -529,7 +548,8 @@ _ALLOWED_KEYS = {
     "ber": (*_VARYING_KEYS, *_MORE_KEYS),
     "text": ("end", "base", *_VARYING_KEYS, "leading_zeros", "max_digits", *_MORE_KEYS),
     "headers": (
-        *("name", "max_header", "adjustment", "magic", "trailer", "specials", "max"),
+        *("name", "names", "line_end", "lenient", "start_line", "keep"),
+        *("max_header", "adjustment", "magic", "trailer", "specials", "max"),
         *("unit", "check", "align", "min"),
     ),
     "fixed": ("magic", "trailer", "max", "constants", "check", "align", "min"),

@@ -42,6 +42,6 @@ def codecs_use(engine: ModuleType) -> Iterator[None]:
             for module in (sockets.connection, sockets.pipes, sockets.wire):
                 patch.setattr(module, "_fast_path", sockets_fast_path_py)
             parts = (framecodec.asyncio.objects, framecodec.asyncio.object_delivery)
-            for module in (framecodec.asyncio.sending, framecodec.asyncio.stream, *parts):
+            for module in (framecodec.asyncio.sending, framecodec.asyncio.stream_protocol, *parts):
                 patch.setattr(module, "fast_path", asyncio_fast_path_py)
         yield

@@ -167,22 +167,33 @@ def read_varint(frame: bytes, pos: int, max_width: int) -> tuple[int, int]:
     raise Short
 
 
-def read_headers(frame: bytes, pos: int, name: str, max_header: int) -> tuple[int, int]:
+def read_headers(frame: bytes, pos: int, has: Any) -> tuple[int, int]:
     lengths: list[int] = []
-    start, limit = pos, pos + max_header
+    names = {name.lower().encode() for name in (has["name"], *has["names"])}
+    ends = {b"\r\n": rb"\r\n", b"\n": rb"\n"}[has["line_end"]]
+    number = rb"0|[1-9][0-9]{0,19}"
+    if has["lenient"]:
+        ends, number = rb"\r?\n", rb"0*[0-9]{1,20}"
+    start, limit, is_first = pos, pos + has["max_header"], True
     while stop := frame.find(b"\n", start, limit) + 1:
         line, start = frame[start:stop], stop
-        if line == b"\r\n":
-            if not lengths:
+        if re.fullmatch(ends, line):
+            if not lengths and not has["keep"]:
                 raise Bad(stop)
-            return lengths[0], stop
+            return (lengths or [0])[0], stop
+        if is_first and has["start_line"]:
+            is_first = False
+            if not re.fullmatch(b".*?" + ends, line, re.DOTALL):
+                raise Bad(stop)
+            continue
+        is_first = False
         token, value = rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+", rb"[\t\x20-\x7e\x80-\xff]*"
-        match = re.fullmatch(rb"(%b):(%b)\r\n" % (token, value), line)
+        match = re.fullmatch(rb"(%b):(%b)%b" % (token, value, ends), line)
         if not match:
             raise Bad(stop)
-        if match[1].lower() == name.lower().encode():
+        if match[1].lower() in names:
             digits = match[2].strip(b" \t")
-            if not re.fullmatch(rb"0|[1-9][0-9]{0,19}", digits) or int(digits) >= 2**64 or lengths:
+            if not re.fullmatch(number, digits) or int(digits) >= 2**64 or lengths:
                 raise Bad(stop)
             lengths.append(int(digits))
     if len(frame) >= limit:
@@ -269,8 +280,10 @@ def read_header(codec: Codec, frame: bytes) -> tuple[int, int, bytes, int, bool]
         signed = any(special < 0 for special in has["specials"] or ())
         value, stop = read_text(frame, pos, has["end"], has["base"], signed, has)
     else:
-        value, stop = read_headers(frame, pos, has["name"], has["max_header"])
+        value, stop = read_headers(frame, pos, has)
     lead = frame[magic_stop:pos]
+    if codec.kind == "headers" and has["keep"]:
+        lead = frame[magic_stop:stop]
     if codec.kind in ("uint", "struct"):
         width = stop - pos
         if has["length_mask"] is not None:

@@ -144,6 +144,17 @@ CODECS: dict[str, Codec] = {
     # headers
     "lsp": Codec.headers(max_message_size=20),
     "headers, short": Codec.headers("L", max_header=12, max_message_size=20),
+    "headers, names": Codec.headers("L", names=("Le", "n"), max_message_size=20),
+    "headers, LF": Codec.headers("L", line_end=b"\n", max_header=30, max_message_size=20),
+    "headers, lenient": Codec.headers("L", lenient=True, max_message_size=20, trailer=b"."),
+    "headers, LF, lenient": Codec.headers("L", line_end=b"\n", lenient=True, align=4),
+    "headers, kept": Codec.headers("L", keep=True, max_header=40, max_message_size=45),
+    "headers, start line": Codec.headers(
+        *("L",), names=("n",), keep=True, start_line=True, max_header=60, min_message_size=4
+    ),
+    "headers, kept, all": Codec.headers(
+        *("L",), keep=True, start_line=True, lenient=True, magic=b">", trailer=b"<", align=3
+    ),
     "headers, all": Codec.headers(
         "L", magic=b">", trailer=b"<", specials={5: None}, length_adjustment=1, max_message_size=20
     ),
@@ -481,6 +492,8 @@ def suited(codec: Codec, message: bytes) -> bytes:
     has, layout = codec.parameters, codec.layout
     if codec.kind == "fixed":
         message = (message * has["size"])[: has["size"]] or bytes(has["size"])
+    if codec.kind == "headers" and has["keep"]:
+        return kept_block(codec, message)
     unit = has["length_unit"]
     if unit > 1:
         message = message.ljust(layout.message_lead, b"u")
@@ -497,6 +510,17 @@ def suited(codec: Codec, message: bytes) -> bytes:
             if index < len(changed):
                 changed[index] &= ~mask[pos] & 0xFF
     return bytes(changed)
+
+
+def kept_block(codec: Codec, body: bytes) -> bytes:
+    """A message of a header block and a body, as the codec keeps them."""
+    has = codec.parameters
+    end = has["line_end"]
+    start = b"start: line" + end if has["start_line"] else b""
+    if not body:  # a missing length is one of 0
+        return start + end
+    name = (has["name"], *has["names"])[len(body) % (1 + len(has["names"]))]
+    return start + b"%b: %d" % (name.encode(), len(body)) + end + end + body
 
 
 def streams(codec: Codec, *, size: int, count: int, seed: int = 0) -> Iterator[bytes]:

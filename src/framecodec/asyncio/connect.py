@@ -16,7 +16,8 @@ from .._peers import name_address, peer_name
 from ..codec import Codec
 from ..sockets.base import check_keepalive, prepare
 from .server import FrameServer, Handler, check_handler
-from .stream import FrameStream, StreamProtocol
+from .stream import FrameStream
+from .stream_protocol import StreamProtocol
 
 __all__ = ["open_connection", "open_unix_connection", "start_server", "start_unix_server"]
 

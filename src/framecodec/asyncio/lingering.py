@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .. import _error_texts
 
 if TYPE_CHECKING:
-    from .stream import StreamProtocol
+    from .stream_protocol import StreamProtocol
 
 __all__ = ["linger_on"]
 

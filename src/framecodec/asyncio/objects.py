@@ -15,7 +15,7 @@ from .._objects import frame_starts, is_refusal, refused
 if TYPE_CHECKING:
     from .._objects import ObjectFunctions
     from ..codec import Codec
-    from .stream import StreamProtocol
+    from .stream_protocol import StreamProtocol
 
 __all__ = ["ObjectCalls"]
 

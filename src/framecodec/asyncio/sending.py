@@ -542,7 +542,7 @@ def _fast_size(codec: Codec) -> int:
     """Return a size below which each `bytes` message can be encoded, whatever its content is."""
     layout = codec.layout
     may_refuse = layout.specials or layout.lead_size or layout.rest_min or layout.extended
-    if layout.kind == CUSTOM or may_refuse:
+    if layout.kind == CUSTOM or layout.keep or may_refuse:
         return 0
     if layout.check is not None and not isinstance(layout.check.function, str):
         return 0  # the user's function can raise

@@ -34,7 +34,8 @@ from ..serving.common import (
 from ..sockets.accept_pause import AcceptPause
 from ..sockets.base import prepare
 from .observed import note_sent
-from .stream import FrameStream, StreamProtocol
+from .stream import FrameStream
+from .stream_protocol import StreamProtocol
 
 if TYPE_CHECKING:
     from typing import Self

@@ -7,7 +7,7 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .stream import StreamProtocol
+    from .stream_protocol import StreamProtocol
 
 __all__ = ["start_tls"]
 

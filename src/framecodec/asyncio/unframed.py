@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from .. import _error_texts
 from .._bytes_like import view_bytes
 from .._unframed import UnframedBytes, check_size
+from ..codec import Codec, check_codec
 from .protocol import FrameProtocol
-from .sending import write_all
+from .sending import encode_all, write_all
 
 if TYPE_CHECKING:
     from .._engine import asyncio_fast_path as fast_path
     from .back_pressure import WaitingSendSide
     from .sending import SendSide
-    from .stream import StreamProtocol
+    from .stream_protocol import StreamProtocol
 
 __all__ = [
     "MESSAGE_COST",
@@ -29,6 +30,7 @@ __all__ = [
     "in_order",
     "recv_bytes",
     "send_bytes",
+    "switch",
 ]
 
 MESSAGE_COST = 48
@@ -185,15 +187,33 @@ def _put(sending: SendSide, data: Any) -> None:
     sending.put_encoded(data)
 
 
-def detach(protocol: StreamProtocol) -> tuple[Any, bytes]:
-    """Give up the transport, as `FrameStream.detach`."""
+def switch(protocol: StreamProtocol, codec: Codec) -> None:
+    """Use another codec from now on, as `FrameStream.switch`."""
+    check_codec(codec)
+    sending = protocol._sending
+    _check_idle(protocol, "switch()")
+    encode_all(sending)
+    protocol.unframe()
+    protocol._inbox.codec = protocol.codec = codec
+    sending.use(codec)
+    protocol.reframe()
+
+
+def _check_idle(protocol: StreamProtocol, call: str) -> None:
+    """Raise an error if the connection has ended, or another call waits."""
     sending = protocol._sending
     sending.check_thread()
     if sending.closing or sending.lost or sending.dropped:
         raise sending.closed_error()
     protocol.check_no_recv_waits()
     if sending.batch.queued:
-        raise RuntimeError("a send waits, because the peer is slow; await it before detach()")
+        raise RuntimeError(f"a send waits, because the peer is slow; await it before {call}")
+
+
+def detach(protocol: StreamProtocol) -> tuple[Any, bytes]:
+    """Give up the transport, as `FrameStream.detach`."""
+    sending = protocol._sending
+    _check_idle(protocol, "detach()")
     write_all(sending)
     transport = sending.raw_transport
     protocol._pause_reading()

@@ -179,7 +179,8 @@ def _read_varint(part: bytes, parameters: Any) -> int:
 def _read_headers(part: bytes, parameters: Any) -> int | None:
     for line in part.split(b"\n"):
         name, _, value = line.partition(b":")
-        if name.strip().lower() == parameters["name"].lower().encode() and value.strip().isdigit():
+        names = {known.lower().encode() for known in (parameters["name"], *parameters["names"])}
+        if name.strip().lower() in names and value.strip().isdigit():
             return int(value)
     return None
 

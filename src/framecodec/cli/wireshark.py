@@ -79,9 +79,11 @@ def dissector(codec: Codec, name: str = "framed", ports: list[int] | None = None
             f"possible are {', '.join(_LENGTHS)}"
         )
     parameters = codec.parameters
-    for parameter in ("check", "wider", "length_mask"):
+    for parameter in ("check", "wider", "length_mask", "names", "lenient", "keep"):
         if parameters.get(parameter):
             raise CommandError(f"no dissector for a codec with {parameter}")
+    if parameters.get("line_end") == b"\n":
+        raise CommandError("no dissector for a codec with line_end=LF")
     magic, trailer = parameters.get("magic") or b"", parameters.get("trailer") or b""
     offset = parameters.get("length_offset")
     offset = len(magic) if offset is None else offset

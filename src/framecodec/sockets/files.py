@@ -578,10 +578,11 @@ class OutgoingFile:
         cls, file: Any, fileno: int, position: int, message: memoryview, codec: Codec
     ) -> OutgoingFile:
         parts = codec.frame_parts(message)
-        places = (i for i, part in enumerate(parts) if isinstance(part, memoryview))
-        place = next(places, len(parts))
+        place = 0  # no generator, which CPython cannot end without memory
+        while place < len(parts) and not isinstance(parts[place], memoryview):
+            place += 1
         header, trailer = b"".join(parts[:place]), b"".join(parts[place + 1 :])
-        unsent = sum(memoryview(part).nbytes for part in parts) - len(header) - len(trailer)
+        unsent = sum([memoryview(part).nbytes for part in parts]) - len(header) - len(trailer)
         return cls(file, fileno, position + len(message) - unsent, unsent, header, trailer)
 
     def read(self) -> Iterable[bytes]:

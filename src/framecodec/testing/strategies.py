@@ -91,7 +91,13 @@ _OWN: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     ),
     "cobs": st.just({}),
     "headers": st.fixed_dictionaries(
-        {"name": st.sampled_from(["Content-Length", "L"]), "max_header": st.integers(60, 200)}
+        {
+            "name": st.sampled_from(["Content-Length", "L"]),
+            "names": st.sampled_from([(), ("n",)]),
+            "line_end": st.sampled_from([b"\r\n", b"\n"]),
+            "lenient": st.booleans(),
+            "max_header": st.integers(60, 200),
+        }
     ),
 }
 
@@ -155,6 +161,9 @@ def _seeds(codec: Codec) -> tuple[Any, ...]:
     sizes = [*range(41), 64, 127, 128, 255, 256, _LARGEST_SEED]
     plain = (_with_constants(codec, bytes(size)) for size in sizes)
     found += [message for message in plain if _encodes(codec, message)]
+    if codec.kind == "choice" and not codec.parameters["tagged"]:
+        for alternative in codec.parameters["alternatives"].values():
+            found += [m for m in _seeds(alternative) if _encodes(codec, m)]
     if codec.layout.marks:
         found += [m for m in (b"a" * size for size in sizes) if _encodes(codec, m)]
     if not found or codec.kind in ("custom", "choice"):

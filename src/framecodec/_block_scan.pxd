@@ -1,0 +1,135 @@
+# cython: language_level=3
+# cython: boundscheck=False, wraparound=False, cdivision=True
+"""Read a header block in C, if it is whole and nothing in it is odd; see `_header_block.py`.
+
+Every function is inline, so that the compiler optimises it inside its caller.
+"""
+
+from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memchr
+
+from ._numbers cimport Shape
+
+
+cdef extern from *:
+    """
+    /* 1: a character of a header's name, 2: of its value, 3: of both. */
+    static const unsigned char framecodec_header_chars[256] = {
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        2, 3, 2, 3, 3, 3, 3, 3, 2, 2, 3, 3, 2, 3, 3, 2,
+        3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 2, 2, 2, 2, 2, 2,
+        2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3,
+        3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 2, 2, 2, 3, 3,
+        3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3,
+        3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 2, 3, 2, 3, 0,
+        2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2,
+        2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2,
+        2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2,
+        2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2,
+        2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2,
+        2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2,
+        2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2,
+        2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2,
+    };
+    """
+    const uint8_t header_chars "framecodec_header_chars" [256]
+
+
+cdef enum:
+    IN_NAME = 1
+    IN_VALUE = 2
+
+
+cdef inline bint is_length_name(
+    const Shape* shape, const uint8_t* name, Py_ssize_t size
+) noexcept nogil:
+    """Return whether this is a name of the header that holds the length, in any case."""
+    cdef Py_ssize_t i
+    cdef int k
+    cdef uint8_t byte
+    for k in range(shape.name_count):
+        if shape.names[k].size != size:
+            continue
+        for i in range(size):
+            byte = name[i]
+            if c'A' <= byte <= c'Z':
+                byte |= 0x20
+            if byte != shape.names[k].data[i]:
+                break
+        else:
+            return True
+    return False
+
+
+cdef inline bint read_header_length(
+    const Shape* shape, const uint8_t* p, const uint8_t* end, uint64_t* value
+) noexcept nogil:
+    """Read a header's value as a length; return whether it is ordinary."""
+    cdef uint64_t found = 0
+    while p < end and (p[0] == c' ' or p[0] == c'\t'):
+        p += 1
+    while end > p and (end[-1] == c' ' or end[-1] == c'\t'):
+        end -= 1
+    if p == end or end - p > 18 or (p[0] == c'0' and end - p > 1 and not shape.lenient):
+        return False
+    while p < end:
+        if not c'0' <= p[0] <= c'9':
+            return False
+        found = 10 * found + (p[0] - c'0')
+        p += 1
+    value[0] = found
+    return True
+
+
+cdef inline Py_ssize_t try_header_block(
+    const Shape* shape, const uint8_t* frame, Py_ssize_t size, uint64_t* value
+) noexcept nogil:
+    """Return the size of a header, magic included, or -1 if it is not whole and ordinary."""
+    cdef const uint8_t* p = frame + shape.magic_size
+    cdef const uint8_t* end = frame + min(size, shape.magic_size + shape.max_header)
+    cdef const uint8_t* line_end
+    cdef const uint8_t* stop
+    cdef const uint8_t* colon
+    cdef bint found = False
+    cdef bint is_first = shape.start_line
+    while p < end:
+        line_end = <const uint8_t*>memchr(p, c'\n', end - p)
+        if line_end == NULL:
+            return -1
+        stop = line_end
+        if shape.line_end_size == 2:
+            if stop > p and stop[-1] == c'\r':
+                stop -= 1
+            elif not shape.lenient:
+                return -1
+        elif shape.lenient and stop > p and stop[-1] == c'\r':
+            stop -= 1
+        if stop == p:
+            p = line_end + 1
+            if not found:
+                if not shape.keep:
+                    return -1
+                value[0] = 0
+            if shape.keep and value[0] > <uint64_t>(shape.message_max - (p - frame)):
+                return -1
+            return p - frame
+        if not is_first:
+            colon = p
+            while header_chars[colon[0]] & IN_NAME:
+                colon += 1
+            if colon[0] != c':' or colon == p:
+                return -1
+            if is_length_name(shape, p, colon - p):
+                if found or not read_header_length(shape, colon + 1, stop, value):
+                    return -1
+                found = True
+            else:
+                p = colon + 1
+                while p < stop:
+                    if not header_chars[p[0]] & IN_VALUE:
+                        return -1
+                    p += 1
+        is_first = False
+        p = line_end + 1
+    return -1

@@ -1,0 +1,181 @@
+"""`Codec.headers`: further names, line ends, start lines, and blocks that are kept."""
+
+from __future__ import annotations
+
+import pickle
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from framecodec import Codec, InvalidFrameError, MessageTooLargeError, parse_codec
+from tests.helpers.chunking import byte_by_byte
+
+pytestmark = pytest.mark.usefixtures("engine_in_use")
+
+SIP: dict[str, Any] = {"names": ("l",), "start_line": True, "keep": True}
+INVITE = b"INVITE sip:bob@example.org SIP/2.0\r\nVia: SIP/2.0/TCP a\r\nl: 5\r\n\r\nhello"
+
+
+def sip(**changes: Any) -> Codec:
+    return Codec.headers(**{**SIP, **changes})
+
+
+def test_names_are_read_and_name_is_written() -> None:
+    codec = Codec.headers(names=("l", "Length"))
+    assert codec.encode(b"ab") == b"Content-Length: 2\r\n\r\nab"
+    for name in (b"Content-Length", b"L", b"LENGTH", b"l"):
+        assert codec.decode(name + b": 2\r\nX: y\r\n\r\nab") == b"ab"
+    with pytest.raises(InvalidFrameError, match="found a second l in one header block"):
+        codec.decode(b"Content-Length: 2\r\nl: 2\r\n\r\nab")
+    with pytest.raises(InvalidFrameError, match="has no Content-Length"):
+        codec.decode(b"len: 2\r\n\r\nab")
+
+
+@pytest.mark.parametrize("size", [0, 5, 17])
+def test_a_line_that_ends_with_lf_says_that_the_cr_is_missing(size: int) -> None:
+    splitter = Codec.headers().splitter()
+    stream = b"Content-Length: 2\n\nab"
+    assert splitter.feed(stream[:size]) == []
+    with pytest.raises(InvalidFrameError, match="the CR is missing"):
+        splitter.feed(stream[size:])
+    assert splitter.pending_header == b"Content-Length: 2\n"
+
+
+def test_line_end_lf_reads_and_writes_lf() -> None:
+    codec = Codec.headers(line_end=b"\n")
+    assert codec.encode(b"ab") == b"Content-Length: 2\n\nab"
+    assert codec.decode(b"X: y\nContent-Length: 2\n\nab") == b"ab"
+    with pytest.raises(InvalidFrameError, match="ends with CR LF, the codec expects LF"):
+        codec.decode(b"Content-Length: 2\r\n\r\nab")
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\n"])
+def test_lenient_reads_both_line_ends_and_leading_zeros(end: bytes) -> None:
+    codec = Codec.headers(line_end=end, lenient=True)
+    assert codec.encode(b"ab") == b"Content-Length: 2" + end + end + b"ab"
+    for stream in (
+        b"Content-Length: 2\n\r\nab",
+        b"Content-Length: 2\r\n\nab",
+        b"Content-Length: 0000000000000000000000000000002\n\nab",
+    ):
+        assert codec.decode(stream) == b"ab"
+        for size in range(len(stream)):
+            splitter = codec.splitter()
+            assert splitter.feed(stream[:size]) + splitter.feed(stream[size:]) == [b"ab"]
+    with pytest.raises(InvalidFrameError, match="leading zero"):
+        Codec.headers().decode(b"Content-Length: 02\r\n\r\nab")
+
+
+def test_keep_delivers_the_block_and_the_body_as_they_travelled() -> None:
+    codec = sip()
+    for message in (
+        INVITE,
+        b"SIP/2.0 200 OK\r\nCONTENT-length:0 \r\n\r\n",
+        b"ACK sip:bob@example.org SIP/2.0\r\n\r\n",
+        b"no colon\x00\xff at all\r\n\r\n",
+        b"\r\n",
+    ):
+        assert codec.encode(message) == message
+        assert codec.encode(bytearray(message)) == message
+        assert codec.decode(message) == message
+        assert codec.frame_parts(message) == [message]
+        stream = message * 3
+        for size in range(len(message) + 1):
+            splitter = codec.splitter()
+            assert splitter.feed(stream[:size]) + splitter.feed(stream[size:]) == [message] * 3
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        (INVITE + b"!", "its Content-Length is 5, and its body has 6 bytes"),
+        (INVITE[:-1], "its Content-Length is 5, and its body has 4 bytes"),
+        (b"ACK\r\n\r\nbody", "its Content-Length is 0, and its body has 4 bytes"),
+        (b"ACK\r\n", "no empty line ends its header block"),
+        (b"ACK\nl: 0\r\n\r\n", "the CR is missing"),
+        (b"ACK\r\nno colon\r\n\r\n", "the codec expects a 'Name: value' line"),
+        (b"ACK\r\nl: 0\r\nL: 0\r\n\r\n", "found a second L"),
+        (b"ACK\r\nl: 00\r\n\r\n", "leading zero"),
+        (b"", "no empty line"),
+    ],
+)
+def test_encode_verifies_a_kept_block(message: bytes, error: str) -> None:
+    for encode in (sip().encode, sip().frame_parts, lambda m: sip().encode_many([m])):
+        with pytest.raises(InvalidFrameError, match=error):
+            encode(message)
+
+
+def test_keep_counts_block_and_body_for_the_limits() -> None:
+    codec = sip(max_message_size=len(INVITE), min_message_size=20)
+    assert codec.decode(INVITE) == codec.encode(INVITE) == INVITE
+    small, large = b"x\r\n\r\n", b"I" + INVITE
+    for call in (codec.encode, codec.decode):
+        with pytest.raises(MessageTooLargeError):
+            call(large)
+        with pytest.raises(InvalidFrameError, match="small"):
+            call(small)
+    splitter = codec.splitter(on_oversize="skip")
+    assert splitter.feed(large + INVITE) == [INVITE]
+    assert splitter.skipped == 1
+
+
+def test_keep_with_magic_and_trailer_owns_only_those() -> None:
+    codec = Codec.headers("L", keep=True, magic=b">>", trailer=b"<", align=4)
+    message = b"a: b\r\nL: 2\r\n\r\nxy"
+    frame = codec.encode(message)
+    assert frame == b">>" + message + b"<" + bytes(-(len(message) + 3) % 4)
+    assert codec.decode(frame) == message
+    assert codec.split(frame * 3) == ([message] * 3, 3 * len(frame))
+
+
+def test_scan_of_kept_blocks_needs_raw() -> None:
+    codec = sip()
+    assert [bytes(span) for span in codec.scan(INVITE * 3, raw=True)] == [INVITE] * 3
+    with pytest.raises(ValueError, match="raw=True"):
+        codec.scan(INVITE * 3)
+
+
+def test_kept_headers_of_kept_blocks_are_not_needed(engine: ModuleType) -> None:
+    splitter = engine.Splitter(sip(), keep_headers=True)
+    assert splitter.feed(INVITE) == [INVITE]
+    assert splitter.headers is None
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error"),
+    [
+        ({"start_line": True}, "start_line=True needs keep=True"),
+        ({"names": "l"}, "names must be a tuple of str"),
+        ({"names": ("a b",)}, "not a header name"),
+        ({"names": (5,)}, "must be a str"),
+        ({"names": [f"n{i}" for i in range(8)]}, "names can have 7 items"),
+        ({"line_end": b"\r"}, "line_end must be"),
+        ({"lenient": 1}, "lenient must be a bool"),
+        ({"keep": True, "length_adjustment": 1}, "length_adjustment has no meaning"),
+        ({"keep": True, "specials": {1: None}}, "specials has no meaning"),
+    ],
+)
+def test_contradictory_parameters_are_refused(parameters: Any, error: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=error):
+        Codec.headers(**parameters)
+
+
+def test_codecs_with_the_new_parameters_are_values() -> None:
+    codec = Codec.headers("L", names=["n", "l", "N"], lenient=True, line_end=b"\n", keep=True)
+    assert codec.parameters["names"] == ("n",)
+    assert eval(repr(codec)) == codec
+    assert pickle.loads(pickle.dumps(codec)) == codec
+    assert hash(codec) == hash(eval(repr(codec)))
+    assert str(codec) == "headers,name=L,names=n,line_end=%0A,lenient=yes,keep=yes"
+    assert parse_codec(str(codec)) == codec
+    assert parse_codec(str(sip(names=("l", "x")))) == sip(names=("l", "x"))
+    assert codec.replace(keep=False) != codec
+
+
+def test_a_long_block_in_small_pieces_is_read(engine: ModuleType) -> None:
+    block = b"a:\r\n" * 5_000 + b"L: 0\r\n\r\n"
+    splitter = engine.Splitter(Codec.headers("L", max_header=100_000))
+    found = [message for piece in byte_by_byte(block) for message in splitter.feed(piece)]
+    assert found == [b""]
+    assert splitter.stream_offset == len(block)
