@@ -109,6 +109,7 @@ CASES: dict[str, list[tuple[Codec, bytes]]] = {
         (Codec.text(), HTTP),
         (Codec.uint(2, magic=b"MAGIC"), HTTP),
         (Codec.uint(1, max_message_size=10), HTTP),
+        (formats.amqp, HTTP),
     ],
     "b'{' may be the start of JSON without a length; ": [
         (Codec.digits(4), JSON),
@@ -129,7 +130,6 @@ CASES: dict[str, list[tuple[Codec, bytes]]] = {
         (Codec.headers(), b"GET / HTTP"),
         (Codec.uint(4), b"POST / HTTP/1.1\r\n"),
         (Codec.uint(4), b"HTTP/1.1 400 Bad Request\r\n"),
-        (formats.amqp, HTTP),
     ],
     "the peer seems to speak TLS; ": [
         (Codec.uint(4), TLS),

@@ -162,8 +162,7 @@ def _seeds(codec: Codec) -> tuple[Any, ...]:
     plain = (_with_constants(codec, bytes(size)) for size in sizes)
     found += [message for message in plain if _encodes(codec, message)]
     if codec.kind == "choice" and not codec.parameters["tagged"]:
-        for alternative in codec.parameters["alternatives"].values():
-            found += [m for m in _seeds(alternative) if _encodes(codec, m)]
+        found += [m for m in _seeds_of_alternatives(codec) if _encodes(codec, m)]
     if codec.layout.marks:
         found += [m for m in (b"a" * size for size in sizes) if _encodes(codec, m)]
     if not found or codec.kind in ("custom", "choice"):
@@ -174,6 +173,18 @@ def _seeds(codec: Codec) -> tuple[Any, ...]:
     if not found:
         found += _search(codec)
     return tuple(found)
+
+
+def _seeds_of_alternatives(codec: Codec) -> Iterator[Any]:
+    """Yield messages of a choice's alternatives, with the byte that chooses the alternative."""
+    offset = codec.parameters["offset"]
+    for values, alternative in codec.parameters["alternatives"].items():
+        value = next(iter(values)) if isinstance(values, bytes) else values or 0
+        place = offset - len(alternative.layout.magic)
+        for message in _seeds(alternative):
+            yield message
+            if isinstance(message, bytes) and 0 <= place < len(message):
+                yield message[:place] + bytes([value]) + message[place + 1 :]
 
 
 def _with_constants(codec: Codec, message: bytes) -> bytes:
