@@ -252,3 +252,10 @@ def test_scan_of_a_choice_needs_raw_where_messages_are_not_in_one_piece(
         b"\3abc",
         b"\xff\0\2de",
     ]
+
+
+def test_a_limit_that_refuses_a_fixed_alternative_is_an_error() -> None:
+    codec = Codec.choice({1: Codec.fixed(10), 2: Codec.uint(1, length_offset=1)})
+    with pytest.raises(ValueError, match=r"max_message_size=9 .* 10 bytes"):
+        codec.replace(max_message_size=9)
+    codec.replace(max_message_size=10)

@@ -39,6 +39,12 @@ def choice_layout(parameters: dict[str, Any]) -> Layout:
     """
     limit = parameters["max_message_size"]
     choice, magic = _make_choice(parameters, NO_LIMIT if limit is None else limit)
+    for layout in choice.layouts:
+        if layout.kind == FIXED and limit is not None and layout.size > limit:
+            raise ValueError(
+                f"max_message_size={limit} refuses an alternative whose messages have "
+                f"{layout.size} bytes; raise it, or remove the alternative"
+            )
     largest = max(layout.message_max for layout in choice.layouts)
     return Layout(
         kind=CHOICE,

@@ -10,7 +10,9 @@ from .promises import Problem, Promise
 __all__ = ["check_memory"]
 
 _DECLARED = 4 * 1024 * 1024  # bytes
-_LIMIT = 1024 * 1024  # max_message_size in bytes, where the message is skipped
+# max_message_size in bytes, where the message is skipped: without a length in the header a splitter
+# must hold that much before it knows.
+_LIMIT = 64 * 1024
 _CHUNK = 64 * 1024  # bytes
 _CONSTANT = 256 * 1024  # bytes that a splitter may take in any case
 
