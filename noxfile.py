@@ -65,20 +65,20 @@ def slow(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run all tests with the compiled engine, on each Python that is installed."""
+    """Run all but the slow tests with the compiled engine, on each Python that is installed."""
     enter_copy(session)
     install_wheel(session, "test")
-    pytest(session)
+    pytest(session, "-m", "not slow")
 
 
 @nox.session
 @nox.parametrize("how", ["at import", "no compiler"], ids=["at_import", "no_compiler"])
 def fallback(session: nox.Session, how: str) -> None:
-    """Run all tests on the Python engine; without a compiler, all but the slow ones once more."""
+    """Run all but the slow tests on the Python engine, chosen at import or at the build."""
     enter_copy(session)
     if how == "at import":
         install_wheel(session, "test")
-        pytest(session, engine="python", env=PYTHON_ENGINE)
+        pytest(session, "-m", "not slow", engine="python", env=PYTHON_ENGINE)
     else:
         # pip installs the wheel of a failed compilation where it has built it, and nowhere else.
         session.install(".[test]", env={"CC": "/bin/false"})

@@ -166,6 +166,7 @@ def test_a_part_of_another_file_is_replaced(folders: tuple[Path, Path]) -> None:
         assert contents(target) == {"file": b"the new contents"}
 
 
+@pytest.mark.slow
 def test_a_file_that_exists_is_kept_unless_it_may_be_replaced(folders: tuple[Path, Path]) -> None:
     source, target = folders
     (source / "file").write_bytes(b"new")

@@ -119,7 +119,7 @@ def test_a_bad_name_is_refused(name: str) -> None:
 
 
 def test_a_codec_of_functions_is_refused_in_one_line() -> None:
-    result = run("wireshark", "--codec", "giop")
+    result = run("wireshark", "--codec", "dbus")
     assert (result.status, result.output, result.errors.count("\n")) == (1, b"", 1)
     assert "custom" in result.errors
     assert run("wireshark", "--codec", "u8", "--port", "70000").status == 2

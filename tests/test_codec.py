@@ -164,6 +164,7 @@ def test_repr_shows_functions_without_a_name() -> None:
 # --- encode, decode and split ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CODECS)
 def test_decode_takes_exactly_one_whole_frame(engine_in_use: ModuleType, name: str) -> None:
     codec = CODECS[name].replace()

@@ -98,6 +98,7 @@ def test_custom_parse_that_looks_ahead_works_beside_magic_and_trailer(
         assert splitter.detach() == unfinished
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [300, 5000, 200_000])
 def test_custom_parse_that_looks_very_far_ahead_works_in_buffers_of_any_kind(
     engine: ModuleType, size: int

@@ -85,6 +85,7 @@ def programs(name: str, count: int) -> list[tuple[str, str]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "printed"),
     [
@@ -109,6 +110,7 @@ def lessons() -> list[tuple[str, str]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("program", "printed"), lessons())
 def test_a_program_of_a_lesson_prints_what_it_says(program: str, printed: str) -> None:
     if "trustme" in program:

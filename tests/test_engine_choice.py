@@ -170,6 +170,7 @@ def test_import_with_one_module_missing_warns_once_and_names_it(package: Path, n
     check_python_engine(found, warnings, f"these are not installed: framecodec.{name}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     "raised",

@@ -57,6 +57,7 @@ def test_their_modules_offer_the_same(both_engines: Engines) -> None:
     assert python.__all__ == compiled.__all__
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CODECS)
 def test_they_tell_the_same_story_of_every_stream(both_engines: Engines, name: str) -> None:
     codec = CODECS[name]

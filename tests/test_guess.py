@@ -40,6 +40,7 @@ def rank(found: list[Guess], data: bytes, codec: Codec) -> int | None:
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "notation",
     [
@@ -115,6 +116,7 @@ def test_random_bytes_are_nothing(batch: int) -> None:
     assert not claims
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "data",
     [

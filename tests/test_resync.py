@@ -101,6 +101,7 @@ def outcome_of(
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MARKED)
 def test_resync_does_not_depend_on_the_chunks(engine: ModuleType, name: str) -> None:
     codec = CODECS[name]

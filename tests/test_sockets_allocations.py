@@ -204,6 +204,7 @@ def drained(sock: socket.socket) -> bytes:
     return data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", sends())
 @pytest.mark.parametrize("name", ["uint", "netstring", "headers"])
 @pytest.mark.parametrize("full", [False, True])

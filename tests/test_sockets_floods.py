@@ -73,6 +73,7 @@ def call(conn: FrameSocket, method: str) -> Any:
     return getattr(conn, method)()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "kind"),
     [("recv", "large"), ("recv_many", "large"), ("iteration", "large"), ("recv", "small")],
@@ -112,6 +113,7 @@ def until_it_would_not_block(conn: FrameSocket) -> None:
             conn.recv()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers here")
 @pytest.mark.parametrize("timeout", [None, TIMEOUT])
 @pytest.mark.parametrize("kind", KINDS)

@@ -100,6 +100,7 @@ def receive_rest(conn: FrameSocket, messages: list[Any]) -> BaseException | None
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["recv", "recv_many", "iteration"])
 @pytest.mark.parametrize(
     ("name", "timeout"),
@@ -145,6 +146,7 @@ def feed(peer: socket.socket, wire: bytes) -> None:
         peer.sendall(wire)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [7, 900_000])
 @pytest.mark.parametrize("name", ["uint", "netstring", "headers"])
 @pytest.mark.parametrize("way", ["file", "buffer"])

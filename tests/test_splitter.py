@@ -89,6 +89,7 @@ def test_feed_and_buffer_updated_give_the_same_outcome(engine: ModuleType, hand_
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CODECS)
 def test_feed_of_a_long_stream_gives_the_same_outcome_for_many_chunkings(
     engine: ModuleType, name: str

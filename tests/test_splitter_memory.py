@@ -96,6 +96,7 @@ def header_of(codec: Codec, size: int) -> bytes:
     return head.replace(written, wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("raw", [False, True])
 def test_feed_allocates_nothing_for_a_declared_size(

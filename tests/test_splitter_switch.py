@@ -203,6 +203,7 @@ def test_one_at_a_time_reads_bytes_that_parse_looked_ahead_at(engine: ModuleType
         assert splitter.detach() == b"\0\0\0"
 
 
+@pytest.mark.slow
 def test_one_at_a_time_is_linear_in_what_is_held(engine: ModuleType) -> None:
     splitter = engine.Splitter(Codec.uint(1), one_at_a_time=True)
     count = 0
@@ -453,6 +454,7 @@ def test_switch_withdraws_memory_of_a_message(engine: ModuleType) -> None:
     assert by_buffer(splitter, bytes(400_000)) == [bytes(400_000)]
 
 
+@pytest.mark.slow
 @pytest.mark.c_extension
 @pytest.mark.parametrize("one_at_a_time", [False, True])
 def test_both_engines_switch_alike(

@@ -270,6 +270,7 @@ def test_encode_many_survives_a_list_that_changes(engine: ModuleType) -> None:
         thread.join(TIMEOUT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", stress_threads.SCENARIOS)
 def test_stress_threads_finds_nothing_wrong(scenario: str, engine_in_use: ModuleType) -> None:
     rounds, _, wrong = stress_threads.stress(stress_threads.SCENARIOS[scenario], 0.2)

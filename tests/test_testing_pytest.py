@@ -73,6 +73,7 @@ def test_framecodec_does_not_import_pytest() -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_example_of_the_page_about_testing_runs(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "testing.md").read_text("utf-8")
     (program,) = re.findall(

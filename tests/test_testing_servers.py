@@ -118,6 +118,7 @@ SERVERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CODECS)
 @pytest.mark.parametrize("server", SERVERS)
 def test_a_server_answers_through_a_proxy(chunking_proxy: Proxies, server: str, name: str) -> None:

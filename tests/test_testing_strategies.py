@@ -64,6 +64,7 @@ def test_codecs_have_every_parameter(parameter: str) -> None:
     assert found_by(codecs(), lambda codec: codec.parameters[parameter] != default)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", formats)
 def test_messages_are_found_for_every_format(name: str) -> None:
     if name == "http2-preface":  # a constant: there is one message

@@ -28,6 +28,7 @@ from tests.test_vectors import FILES, read_bytes
 # --- what is broken -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("defect", BROKEN)
 def test_verify_codec_catches_a_double_that(defect: str) -> None:
     promise, codec, messages = BROKEN[defect]

@@ -39,6 +39,7 @@ def campaign(*arguments: str) -> str:
     return printed
 
 
+@pytest.mark.slow
 @needs_fork
 def test_orders_of_calls_on_an_engine(engine: ModuleType) -> None:
     name = "python" if engine.__name__.endswith("_py") else "compiled"
