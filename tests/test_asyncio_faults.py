@@ -444,7 +444,7 @@ def no_memory() -> Iterator[Callable[[int, int], Any]]:
         def __enter__(self) -> None:
             testcapi.set_nomemory(self.first, self.stop)
 
-        def __exit__(self, *_: object) -> None:
+        def __exit__(self, kind: object, error: object, where: object) -> None:  # no new tuple
             testcapi.remove_mem_hooks()
 
     gc.disable()

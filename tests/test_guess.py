@@ -77,11 +77,20 @@ def test_a_shape_without_a_name_is_found(notation: str) -> None:
     assert (found[0].explained, found[0].left, found[0].complete) == (len(data), 0, True)
 
 
+def can_be_guessed(codec: Codec) -> bool:
+    """Return whether a capture of a format can be told from others.
+
+    A stream has one opening, of a fixed size, so a capture of several is not of that protocol. Any
+    text has lines: end marks are not guessed.
+    """
+    layouts = codec.layout.choice.layouts if codec.layout.choice else [codec.layout]
+    return not codec.layout.marks and any(layout.kind != FIXED for layout in layouts)
+
+
 @pytest.mark.slow
 def test_the_protocols_of_the_catalogue_are_found() -> None:
     # Every second one; python -m bench.guess tries all, and captures of other kinds.
-    # A stream has one opening, so a capture of several is not of that protocol.
-    names = [name for name in list(formats)[::2] if formats[name].layout.kind != FIXED]
+    names = [name for name, codec in formats.items() if can_be_guessed(codec)][::2]
     first, third = [], []
     for name in names:
         data = b"".join(varied(name, FRAMES, 0))

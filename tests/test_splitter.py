@@ -42,6 +42,12 @@ LONG_FRAMES = {
     "headers, LF, lenient",
     "headers, start line",
     "headers, kept, all",
+    "check, frame, all",
+    "check in digits",
+    "check, headers",
+    "check at the front, headers",
+    "check by a function, frame",
+    "check by a function, front",
 }
 
 # --- every chunking -------------------------------------------------------------------------------
