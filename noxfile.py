@@ -223,7 +223,7 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Check types: mypy --strict, the mistakes that users make, the stubs of compiled modules."""
     files = enter_copy(session)
-    install_wheel(session, "testing,cli")
+    install_wheel(session, "testing,cli,anyio,msgpack,msgspec")
     install_group(session, "dev")
     stubs = [name.removeprefix("src/")[:-4] for name in files if name.endswith(".pyi")]
     allowed = Path(".ci/stubtest-allowed.txt").absolute()
