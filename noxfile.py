@@ -251,7 +251,7 @@ def site(session: nox.Session) -> None:
     """Build the documentation into build/site; a broken link or reference is an error."""
     target = (ROOT / "build" / "site").as_posix()
     enter_copy(session)
-    session.install(".", env=PYTHON_ENGINE)
+    session.install(".[anyio]", env=PYTHON_ENGINE)
     install_group(session, "docs")
     session.run("sphinx-build", "-W", "--keep-going", "-q", "-b", "html", "docs", target)
     session.log(f"open {target}/index.html")
