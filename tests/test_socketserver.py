@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
@@ -88,7 +89,6 @@ class Running(threading.Thread):
         self.server = Server(f"{folder}/server" if self.is_unix else ("127.0.0.1", 0), handler)
         self.folder = folder
         self.codec = handler.codec
-        self.clients = 0
 
     def run(self) -> None:
         self.server.serve_forever(poll_interval=0.01)
@@ -103,8 +103,8 @@ class Running(threading.Thread):
             codec = self.codec or Codec.uint(4)
             return framecodec.connect(self.address, codec, timeout=TIMEOUT)
         client = DatagramSocket(socket.socket(self.server.address_family, self.type), self.codec)
-        self.clients += 1
-        client.bind(f"{self.folder}/{self.clients}" if self.is_unix else ("127.0.0.1", 0))
+        name = f"{self.folder}/{client.fileno()}-{uuid.uuid4().hex[:8]}"  # threads call this
+        client.bind(name if self.is_unix else ("127.0.0.1", 0))
         client.connect(self.address)
         client.settimeout(TIMEOUT)
         return client
