@@ -615,12 +615,26 @@ class Content:
         if too_large and self.oversized_at is None:
             self.oversized_at = self.seen
 
+    def add_run(self, data: bytes) -> None:
+        """Add bytes that begin neither a mark nor an escape, as if one by one."""
+        if self.limit is not None and self.oversized_at is None:
+            fits = self.limit + 1 - len(self.message)
+            self.add(data[:fits], self.pos + len(data[:fits]), self.pos + len(data[:fits]))
+            data = data[fits:]
+        self.add(data, self.pos + len(data), self.pos + len(data))
+
     def read_delimited(self) -> None:
         has = self.codec.parameters
         marks = sorted((has["end"], *has["more_ends"]), key=len)
         escape = {value: key for key, value in (has["escape"] or {}).items()}
+        longest = max(map(len, [*marks, *escape])) + 1
+        firsts = {token[:1] for token in [*marks, *escape]}
+        plain = re.compile(b"[^%b]+" % b"".join(b"\\x%02x" % ord(first) for first in firsts))
         while self.pos < len(self.frame):
-            left = self.frame[self.pos :]
+            if run := plain.match(self.frame, self.pos):
+                self.add_run(run[0])
+                continue
+            left = self.frame[self.pos : self.pos + longest]
             for mark in marks:
                 if left.startswith(mark):
                     self.mark, self.stop = mark, self.pos
