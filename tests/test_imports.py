@@ -36,9 +36,9 @@ LAYERS = [
     },
     {"_likely_causes.py": "guesses why a peer's bytes are not the frames that the codec expects"},
     {"_error_texts.py": "the texts of errors that several modules raise"},
+    {"_plain_parameters.py": "parameters as plain values"},
     {
         "_mark_parameters.py": "end marks and escapes, checked",
-        "_plain_parameters.py": "parameters as plain values",
         "_message_start.py": "the start of a message that travels in the header",
         "_choice.py": "several layouts on one stream: a byte of each frame chooses",
         "_choice_constructors.py": "the constructors of codecs that are made of other codecs",

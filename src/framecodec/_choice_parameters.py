@@ -21,6 +21,7 @@ from ._layout import (
     OwnBits,
     layout_of,
 )
+from ._plain_parameters import check_bool
 
 __all__ = ["choice_layout", "smallest_frame"]
 
@@ -38,9 +39,11 @@ def choice_layout(parameters: dict[str, Any]) -> Layout:
         ValueError, TypeError: The alternatives contradict each other.
     """
     limit = parameters["max_message_size"]
-    choice, magic = _make_choice(parameters, NO_LIMIT if limit is None else limit)
+    if limit is None:
+        limit = NO_LIMIT
+    choice, magic = _make_choice(parameters, limit)
     for layout in choice.layouts:
-        if layout.kind == FIXED and limit is not None and layout.size > limit:
+        if layout.kind == FIXED and layout.size > limit:
             raise ValueError(
                 f"max_message_size={limit} refuses an alternative whose messages have "
                 f"{layout.size} bytes; raise it, or remove the alternative"
@@ -54,7 +57,7 @@ def choice_layout(parameters: dict[str, Any]) -> Layout:
             *(node.offset + 1 for node in choice.nodes),
             *(layout.longest_header for layout in choice.layouts),
         ),
-        max_message_size=min(NO_LIMIT if limit is None else limit, largest),
+        max_message_size=min(limit, largest),
         choice=choice,
     )
 
@@ -79,10 +82,8 @@ def _make_choice(parameters: dict[str, Any], limit: int) -> tuple[Choice, bytes]
         ValueError, TypeError: The alternatives contradict each other.
     """
     offset, mask = parameters["offset"], parameters["mask"]
-    for name in ("keep", "tagged"):
-        if not isinstance(parameters[name], bool):
-            raise TypeError(f"{name} must be a bool, not {parameters[name]!r}")
-    plain, alternatives = _alternatives(parameters["alternatives"], parameters["tagged"])
+    keep, tagged = check_bool(parameters, "keep"), check_bool(parameters, "tagged")
+    plain, alternatives = _alternatives(parameters["alternatives"], tagged)
     parameters["alternatives"] = plain
     nodes: list[Node] = []
     layouts: list[Layout] = []
@@ -93,7 +94,7 @@ def _make_choice(parameters: dict[str, Any], limit: int) -> tuple[Choice, bytes]
     taken: set[int] = set()
     others: list[int] = []
     for alternative in alternatives:
-        values = _values(alternative, mask, parameters["keep"])
+        values = _values(alternative, mask, keep)
         if values & taken:
             shown = ", ".join(f"{value:#04x}" for value in sorted(values & taken))
             raise ValueError(f"alternatives overlap: {shown} chooses two of them")
@@ -107,7 +108,7 @@ def _make_choice(parameters: dict[str, Any], limit: int) -> tuple[Choice, bytes]
         _check_offset(alternative, offset)
         bytes_of_values = frozenset(byte for byte in range(256) if byte & mask in values)
         own = None
-        if not parameters["keep"]:
+        if not keep:
             (value,) = values
             own = OwnBits(offset, mask, value)
         target = _add(alternative, own, limit, nodes, layouts, tags, conditions)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from ._bytes_like import view_bytes
+from ._plain_parameters import check_bool, check_bytes
 
 __all__ = ["check_delimiter", "marks_of"]
 
@@ -31,23 +31,15 @@ def check_delimiter(parameters: dict[str, Any]) -> dict[str, Any]:
     """
     if not isinstance(parameters["more_ends"], tuple | list):
         raise TypeError(f"more_ends must be a tuple of bytes, not {parameters['more_ends']!r}")
-    more = tuple(_plain_bytes("an end mark", mark) for mark in parameters["more_ends"])
+    more = tuple(check_bytes("an end mark", mark) for mark in parameters["more_ends"])
     parameters["more_ends"] = more
-    if not isinstance(parameters["skip_empty"], bool):
-        raise TypeError(f"skip_empty must be a bool, not {parameters['skip_empty']!r}")
+    skip_empty = check_bool(parameters, "skip_empty")
     marks = marks_of(parameters)
     _check_marks(marks)
     if parameters["escape"] is not None:
         parameters["escape"] = _check_escape(parameters["escape"], marks)
     escape = tuple((key[0], value) for key, value in (parameters["escape"] or {}).items())
-    return {"marks": marks, "escape": escape, "skip_empty": parameters["skip_empty"]}
-
-
-def _plain_bytes(what: str, value: Any) -> bytes:
-    try:
-        return bytes(view_bytes(value))
-    except TypeError:
-        raise TypeError(f"{what} must be bytes, not {value!r}") from None
+    return {"marks": marks, "escape": escape, "skip_empty": skip_empty}
 
 
 def _check_marks(marks: tuple[bytes, ...]) -> None:
@@ -70,7 +62,7 @@ def _check_escape(escape: object, marks: tuple[bytes, ...]) -> Mapping[bytes, by
         raise TypeError(f"escape must be a mapping, not {escape!r}")
     plain: dict[bytes, bytes] = {}
     for key, value in escape.items():
-        byte, sequence = _plain_bytes("a key of escape", key), _plain_bytes("an escape", value)
+        byte, sequence = check_bytes("a key of escape", key), check_bytes("an escape", value)
         if len(byte) != 1:
             raise ValueError(f"a key of escape must be one byte, not {byte!r}")
         if not 2 <= len(sequence) <= LONGEST_MARK:

@@ -34,6 +34,7 @@ from ._plain_parameters import (
     LARGEST_CONSTANT,
     LARGEST_OFFSET,
     WIDE_FIELD,
+    check_bool,
     check_bytes,
     check_constants,
     check_int,
@@ -222,11 +223,10 @@ def _uint_layout(parameters: dict[str, Any]) -> Layout:
     byteorder = parameters["byteorder"]
     if byteorder not in ("big", "little", "native"):
         raise ValueError(f'byteorder must be "big", "little" or "native", not {byteorder!r}')
-    if not isinstance(parameters["signed"], bool):
-        raise TypeError(f"signed must be a bool, not {parameters['signed']!r}")
+    signed = check_bool(parameters, "signed")
     if byteorder == "native":
         byteorder = sys.byteorder
-    return _binary_layout(parameters, width, byteorder == "little", parameters["signed"])
+    return _binary_layout(parameters, width, byteorder == "little", signed)
 
 
 def _struct_layout(parameters: dict[str, Any]) -> Layout:
@@ -383,8 +383,7 @@ def _size_layout(parameters: dict[str, Any]) -> Layout:
 
 def _text_layout(parameters: dict[str, Any]) -> Layout:
     base = _check_base(parameters)
-    if not isinstance(parameters["leading_zeros"], bool):
-        raise TypeError(f"leading_zeros must be a bool, not {parameters['leading_zeros']!r}")
+    leading_zeros = check_bool(parameters, "leading_zeros")
     max_digits = check_int(parameters, "max_digits", 1, _LARGEST_DIGITS)
     _check_unused(parameters, "text", _NEED_BINARY_LENGTH)
     end: bytes = parameters["end"]
@@ -402,7 +401,7 @@ def _text_layout(parameters: dict[str, Any]) -> Layout:
         kind=TEXT,
         base=base,
         end=end,
-        leading_zeros=parameters["leading_zeros"],
+        leading_zeros=leading_zeros,
         max_digits=max_digits,
         plain_max=largest,
         field_max=largest,
@@ -410,23 +409,15 @@ def _text_layout(parameters: dict[str, Any]) -> Layout:
 
 
 def _headers_layout(parameters: dict[str, Any]) -> Layout:
-    name = parameters["name"]
-    if not isinstance(name, str):
-        raise TypeError(f"name must be a str, not {name!r}")
-    if not _TOKEN.fullmatch(name):
-        raise ValueError(
-            f"name={name!r} is not a header name; "
-            "it can contain ASCII letters, digits and !#$%&'*+.^_`|~-"
-        )
+    name = _check_header_name("name", parameters["name"], "name={!r}")
     names = _check_header_names(parameters)
     max_header = check_int(parameters, "max_header", 1, _LARGEST_HEADER)
-    for flag in ("lenient", "start_line", "keep"):
-        if not isinstance(parameters[flag], bool):
-            raise TypeError(f"{flag} must be a bool, not {parameters[flag]!r}")
+    lenient, start_line, keep = (
+        check_bool(parameters, flag) for flag in ("lenient", "start_line", "keep")
+    )
     if parameters["line_end"] not in (b"\r\n", b"\n"):
         raise ValueError(f"line_end must be b'\\r\\n' or b'\\n', not {parameters['line_end']!r}")
-    keep: bool = parameters["keep"]
-    if parameters["start_line"] and not keep:
+    if start_line and not keep:
         raise ValueError("start_line=True needs keep=True: a start line is part of the message")
     _check_includes_rest(parameters, "headers")
     _check_unused(parameters, "headers", ("length_offset", "constants", *_NEED_BINARY_LENGTH))
@@ -440,8 +431,8 @@ def _headers_layout(parameters: dict[str, Any]) -> Layout:
         name=name,
         names=names,
         line_end=parameters["line_end"],
-        lenient=parameters["lenient"],
-        start_line=parameters["start_line"],
+        lenient=lenient,
+        start_line=start_line,
         keep=keep,
         max_header=max_header,
     )
@@ -459,6 +450,17 @@ def _headers_layout(parameters: dict[str, Any]) -> Layout:
     return layout
 
 
+def _check_header_name(what: str, name: object, shown: str) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"{what} must be a str, not {name!r}")
+    if not _TOKEN.fullmatch(name):
+        raise ValueError(
+            f"{shown.format(name)} is not a header name; "
+            "it can contain ASCII letters, digits and !#$%&'*+.^_`|~-"
+        )
+    return name
+
+
 def _check_header_names(parameters: dict[str, Any]) -> tuple[str, ...]:
     """Return the further names of the header, without the one that is written."""
     names = parameters["names"]
@@ -466,13 +468,7 @@ def _check_header_names(parameters: dict[str, Any]) -> tuple[str, ...]:
         raise TypeError(f"names must be a tuple of str, not {names!r}")
     plain: list[str] = []
     for name in names:
-        if not isinstance(name, str):
-            raise TypeError(f"a name in names must be a str, not {name!r}")
-        if not _TOKEN.fullmatch(name):
-            raise ValueError(
-                f"{name!r} in names is not a header name; "
-                "it can contain ASCII letters, digits and !#$%&'*+.^_`|~-"
-            )
+        name = _check_header_name("a name in names", name, "{!r} in names")
         if name.lower() not in (parameters["name"].lower(), *map(str.lower, plain)):
             plain.append(str(name))
     if len(plain) > _MOST_NAMES:

@@ -13,6 +13,7 @@ __all__ = [
     "LARGEST_CONSTANT",
     "LARGEST_OFFSET",
     "WIDE_FIELD",
+    "check_bool",
     "check_bytes",
     "check_constants",
     "check_int",
@@ -43,6 +44,13 @@ def check_int(parameters: dict[str, Any], name: str, low: int, high: int | None)
         bounds = f"at least {low}" if high is None else f"from {low} to {high}"
         raise ValueError(f"{name} must be {bounds}, not {value}")
     parameters[name] = value = int(value)  # not a subclass, which could have any repr
+    return value
+
+
+def check_bool(parameters: Mapping[str, Any], name: str) -> bool:
+    value = parameters[name]
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be a bool, not {value!r}")
     return value
 
 
