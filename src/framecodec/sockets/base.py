@@ -15,6 +15,7 @@ from .._states import SocketState
 
 __all__ = [
     "SocketWrapper",
+    "TimedWrapper",
     "check_keepalive",
     "check_timeout",
     "is_unix",
@@ -27,19 +28,13 @@ __all__ = [
 _Socket: TypeAlias = socket.socket  # for a class that has an attribute `socket`
 
 
-class SocketWrapper(abc.ABC):
-    """A wrapper that owns a socket and has its own time-out."""
+class TimedWrapper(abc.ABC):
+    """A wrapper that owns what it wraps until it is closed, and has its own time-out."""
 
-    __slots__ = ("_sock", "_state", "_timeout")
+    __slots__ = ()
 
-    _sock: _Socket
     _state: SocketState
     _timeout: float | None
-
-    @property
-    def socket(self) -> _Socket:
-        """The socket underneath."""
-        return self._sock
 
     @property
     def closed(self) -> bool:
@@ -70,6 +65,37 @@ class SocketWrapper(abc.ABC):
         """Return whether calls wait."""
         return self._timeout != 0
 
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Close what is wrapped."""
+
+    def __reduce__(self) -> NoReturn:
+        raise _error_texts.not_copied(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class SocketWrapper(TimedWrapper):
+    """A wrapper of a socket."""
+
+    __slots__ = ("_sock", "_state", "_timeout")
+
+    _sock: _Socket
+
+    @property
+    def socket(self) -> _Socket:
+        """The socket underneath."""
+        return self._sock
+
     def fileno(self) -> int:
         """Return the descriptor, for `selectors`; -1 after `close` or `detach`."""
         return self._sock.fileno() if self._state is SocketState.OPEN else -1
@@ -89,24 +115,6 @@ class SocketWrapper(abc.ABC):
     def setsockopt(self, level: int, option: int, value: Any, /) -> None:
         """Set a socket option, as `socket.socket.setsockopt`."""
         self._sock.setsockopt(level, option, value)
-
-    @abc.abstractmethod
-    def close(self) -> None:
-        """Close the socket."""
-
-    def __reduce__(self) -> NoReturn:
-        raise _error_texts.not_copied(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 @contextlib.contextmanager

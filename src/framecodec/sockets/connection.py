@@ -29,7 +29,7 @@ from .. import _error_texts
 from .._engine import sockets_fast_path as _fast_path
 from .._observer import Observer
 from .._options import OnInvalid, OnOversize
-from .._states import ReceiveState, SendState, SocketState
+from .._states import SendState, SocketState
 from ..codec import DEFAULT_CODEC, Codec, check_codec
 from . import _fast_path_py
 from .base import SocketWrapper, check_timeout, locked_to_close
@@ -179,12 +179,6 @@ class FrameSocket(MessageConnection, SocketWrapper):
             self._sock.settimeout(timeout and min(timeout, threading.TIMEOUT_MAX))
             return self._sock, unread
 
-    def _end(self, state: SocketState) -> None:
-        """Let every call raise from now on, also those that wait in another thread."""
-        self._state = state
-        self._receiver.state = ReceiveState.CLOSED
-        self._sender.state = SendState.CLOSED
-
     # --- as on a socket ---------------------------------------------------------------------------
 
     def settimeout(self, timeout: float | None) -> None:
@@ -198,17 +192,12 @@ class FrameSocket(MessageConnection, SocketWrapper):
         """
         check_timeout(timeout)
         self._check_open()  # after detach() the socket belongs to another owner
-        wire, receiving, sending = self._wire, self._receiving, self._sending
+        wire, receiving = self._wire, self._receiving
         wire.settimeout(timeout, wait_in_poll=receiving.inbox.has_limits)
         self._timeout = timeout
         self._sender.use(wire.write_flags if wire.tls is None else None)
         receiving.use_splitter()
-        if timeout is None:
-            receiving.guard, sending.guard = receiving.lock, sending.lock
-        else:
-            guard = receiving.fast_path.Guard
-            receiving.guard = guard(receiving.lock, timeout)
-            sending.guard = guard(sending.lock, timeout)
+        self._use_guards(timeout)
 
     def shutdown(self, how: int, /) -> None:
         """End one or both directions. Bytes that an earlier `send` left unsent are not sent.

@@ -319,9 +319,21 @@ class MessageConnection:
         """Unsent bytes of accepted messages."""
         return self._sending.unsent
 
+    def _use_guards(self, timeout: float | None) -> None:
+        """Let calls wait for their direction's lock as long as a time-out allows."""
+        receiving, sending = self._receiving, self._sending
+        if timeout is None:
+            receiving.guard, sending.guard = receiving.lock, sending.lock
+        else:
+            guard = receiving.fast_path.Guard
+            receiving.guard = guard(receiving.lock, timeout)
+            sending.guard = guard(sending.lock, timeout)
+
     def _end(self, state: SocketState) -> None:
         """Let every call raise from now on, also those that wait in another thread."""
-        raise NotImplementedError
+        self._state = state  # type: ignore[misc]  # a slot of the subclasses
+        self._receiver.state = ReceiveState.CLOSED
+        self._sender.state = SendState.CLOSED
 
 
 class ObservedConnection(MessageConnection):

@@ -9,16 +9,14 @@ import math
 import socket
 from collections.abc import Iterator
 from time import monotonic
-from types import TracebackType
-from typing import Any, NoReturn, Self, final
+from typing import Any, NoReturn, final
 
-from .. import _error_texts
 from .._engine import sockets_fast_path as _fast_path
 from .._observer import Observer
 from .._options import OnInvalid, OnOversize
-from .._states import ReceiveState, SendState, SocketState
+from .._states import SendState, SocketState
 from ..codec import DEFAULT_CODEC, Codec, check_codec
-from .base import check_timeout, locked_to_close
+from .base import TimedWrapper, check_timeout, locked_to_close
 from .messages import MessageConnection, ObservedConnection
 from .objects import ObjectCalls
 from .pipe_ends import End, Waker, close_files, read_end, write_end
@@ -120,7 +118,7 @@ def _refuse_to_read(_: object) -> NoReturn:
     raise io.UnsupportedOperation("this FramePipe has no reader, it can only send")
 
 
-class FramePipe(MessageConnection):
+class FramePipe(MessageConnection, TimedWrapper):
     """Whole messages over binary files: pipes, standard streams, FIFOs, serial ports.
 
     It has the methods of `FrameSocket`, and promises the same: a time-out, an interruption or a
@@ -235,15 +233,6 @@ class FramePipe(MessageConnection):
 
     # --- as on a socket ---------------------------------------------------------------------------
 
-    @property
-    def closed(self) -> bool:
-        """Whether `close` or `detach` was called."""
-        return self._state is not SocketState.OPEN
-
-    def _check_open(self) -> None:
-        if self._state is not SocketState.OPEN:
-            raise _error_texts.connection_closed()
-
     def fileno(self) -> int:
         """Return the descriptor of the reader (else the writer); -1 after `close` or `detach`."""
         return self._files.fileno() if self._state is SocketState.OPEN else -1
@@ -262,27 +251,10 @@ class FramePipe(MessageConnection):
         self._check_open()
         if timeout is not None:
             self._check_can_wait(self._files.reader, self._files.writer)
-        receiving, sending = self._receiving, self._sending
         self._wire.settimeout(timeout, wait_in_poll=True)
         self._timeout = timeout
-        receiving.use_splitter()
-        if timeout is None:
-            receiving.guard, sending.guard = receiving.lock, sending.lock
-        else:
-            receiving.guard = _fast_path.Guard(receiving.lock, timeout)
-            sending.guard = _fast_path.Guard(sending.lock, timeout)
-
-    def gettimeout(self) -> float | None:
-        """Return the seconds that a call may take; None means any time."""
-        return self._timeout
-
-    def setblocking(self, flag: bool) -> None:
-        """Set the time-out to None (True) or to 0 (False)."""
-        self.settimeout(None if flag else 0.0)
-
-    def getblocking(self) -> bool:
-        """Return whether calls wait."""
-        return self._timeout != 0
+        self._receiving.use_splitter()
+        self._use_guards(timeout)
 
     def shutdown(self, how: int, /) -> None:
         """Close one of the files, or both: ``socket.SHUT_WR`` closes the writer.
@@ -336,12 +308,6 @@ class FramePipe(MessageConnection):
             self._waker.close()
             return (self.reader, self.writer), unread
 
-    def _end(self, state: SocketState) -> None:
-        """Let every call raise from now on, also those that wait in another thread."""
-        self._state = state
-        self._receiver.state = ReceiveState.CLOSED
-        self._sender.state = SendState.CLOSED
-
     def close(self) -> None:
         """Close both files; a thread that waits in the connection gets a `ConnectionAbortedError`.
 
@@ -361,20 +327,6 @@ class FramePipe(MessageConnection):
             files = {id(file): file for file in (self.writer, self.reader) if file is not None}
             with contextlib.suppress(BrokenPipeError):  # of what the file's own buffer holds
                 close_files(files.values())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __reduce__(self) -> NoReturn:
-        raise _error_texts.not_copied(self)
 
     def __repr__(self) -> str:
         if self._state is not SocketState.OPEN:
