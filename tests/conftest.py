@@ -77,6 +77,13 @@ def engine_in_use(engine: ModuleType) -> Iterator[ModuleType]:
         yield engine
 
 
+@pytest.fixture
+def uninterrupted_engine(engine_in_use: ModuleType) -> None:
+    """The engine into which no signal handler breaks; Python code has moments for one inside."""
+    if engine_in_use.__name__.endswith("_py"):
+        pytest.skip("the Python engine is Python code")
+
+
 @pytest.fixture(scope="session")
 def both_engines() -> tuple[ModuleType, ModuleType]:
     """The engines side by side, for tests that compare them; mark such a test ``c_extension``."""

@@ -13,7 +13,6 @@ import signal
 import socket
 import sys
 import threading
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -21,6 +20,7 @@ import pytest
 from framecodec import Codec, FrameSocket, IncompleteFrameError
 from tests.helpers.fault_injection import (
     PASSING,
+    PASSING_ERRORS,
     TALLY,
     TIMEOUT,
     FaultySocket,
@@ -44,7 +44,6 @@ CODECS = {
 }
 MESSAGES = [b"one", b"?", b"a longer message", b"x" * 10]
 TIMEOUTS = [None, TIMEOUT, 0.0]
-PASSING_ERRORS = (TimeoutError, BlockingIOError, InterruptedError, Interruption)
 
 
 def codec_named(name: str) -> Codec:
@@ -315,13 +314,6 @@ def test_send_to_a_full_buffer_keeps_a_begun_message_only() -> None:
 
 
 # --- signals --------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def uninterrupted_engine(engine_in_use: ModuleType) -> None:
-    """The engine into which no signal handler breaks; Python code has moments for one inside."""
-    if engine_in_use.__name__.endswith("_py"):
-        pytest.skip("the Python engine is Python code")
 
 
 @pytest.mark.usefixtures("uninterrupted_engine")

@@ -334,13 +334,10 @@ def test_recv_raises_an_end_inside_a_frame_after_an_interruption() -> None:
 
 
 @needs_signals_to_threads
+@pytest.mark.usefixtures("uninterrupted_engine")
 @pytest.mark.c_extension
 @pytest.mark.parametrize("mode", ["wb", "w+b"])
-def test_recv_file_writes_each_byte_once_after_any_signal(
-    engine_in_use: ModuleType, mode: str, tmp_path: Any
-) -> None:
-    if engine_in_use.__name__.endswith("_py"):
-        pytest.skip("the Python engine is Python code")
+def test_recv_file_writes_each_byte_once_after_any_signal(mode: str, tmp_path: Any) -> None:
     rng = random.Random(1)
     sent = [rng.randbytes(rng.choice([10, 700_000])) for _ in range(40)]
     armed: list[bool] = []

@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -568,14 +567,13 @@ def test_a_bad_frame_is_an_error_after_the_messages_before_it() -> None:
                 conn.recv()
 
 
+@pytest.mark.usefixtures("uninterrupted_engine")
 @pytest.mark.c_extension
 @pytest.mark.parametrize("method", ["recv", "recv_many", "iteration"])
 @pytest.mark.parametrize("timeout", [None, TIMEOUT, 0.0])
 def test_recv_loses_nothing_to_an_interruption_at_any_moment(
-    timeout: float | None, method: str, engine_in_use: ModuleType
+    timeout: float | None, method: str
 ) -> None:
-    if engine_in_use.__name__.endswith("_py"):
-        pytest.skip("the Python engine is Python code")
     moment = 0
     while True:
         moment += 1
@@ -639,13 +637,10 @@ def test_send_tears_no_frame_at_an_interruption_at_any_moment(
 
 
 @needs_signals_to_threads
+@pytest.mark.usefixtures("uninterrupted_engine")
 @pytest.mark.c_extension
 @pytest.mark.parametrize("timeout", [None, TIMEOUT])
-def test_messages_survive_signals_in_both_directions(
-    timeout: float | None, engine_in_use: ModuleType
-) -> None:
-    if engine_in_use.__name__.endswith("_py"):
-        pytest.skip("the Python engine is Python code")
+def test_messages_survive_signals_in_both_directions(timeout: float | None) -> None:
     rng = random.Random(1)
     sent = [rng.randbytes(rng.choice([10, 5000, 100_000])) for _ in range(30)]
     armed: list[bool] = []

@@ -8,7 +8,6 @@ import select
 import socket
 import ssl
 import threading
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -24,6 +23,7 @@ from framecodec.errors import IdleTimeoutError
 from tests.helpers.event_loops import tls_contexts
 from tests.helpers.fault_injection import (
     PASSING,
+    PASSING_ERRORS,
     TIMEOUT,
     FaultySocket,
     Interruption,
@@ -34,8 +34,6 @@ from tests.helpers.fault_injection import (
 )
 
 pytestmark = pytest.mark.usefixtures("engine_in_use")
-
-PASSING_ERRORS = (TimeoutError, BlockingIOError, InterruptedError, Interruption)
 
 CODECS = {
     "uint": Codec.uint(2),
@@ -377,10 +375,9 @@ def test_recv_bytes_loses_nothing_without_an_error_to_an_interruption_at_any_mom
 
 
 @needs_signals_to_threads
+@pytest.mark.usefixtures("uninterrupted_engine")
 @pytest.mark.c_extension
-def test_recv_bytes_continues_after_any_signal(engine_in_use: ModuleType) -> None:
-    if engine_in_use.__name__.endswith("_py"):
-        pytest.skip("the Python engine is Python code")
+def test_recv_bytes_continues_after_any_signal() -> None:
     rng = random.Random(5)
     pieces = [rng.randbytes(rng.choice([1, 100, 70_000])) for _ in range(30)]
     armed: list[bool] = []

@@ -36,6 +36,7 @@ import framecodec
 __all__ = [
     "KINDS",
     "PASSING",
+    "PASSING_ERRORS",
     "TALLY",
     "TIMEOUT",
     "FaultySocket",
@@ -66,6 +67,8 @@ PASSING: dict[str, Callable[[], BaseException]] = {
     "time-out": lambda: TimeoutError("timed out"),
     "signal": Interruption,
 }
+PASSING_ERRORS = (TimeoutError, BlockingIOError, InterruptedError, Interruption)
+"""What a call raises after such a fault."""
 
 
 @dataclass
