@@ -20,6 +20,8 @@ import pytest
 import framecodec
 from tests.helpers.engines import ENGINES, codecs_use
 
+len(framecodec.formats)  # filled now: its codecs are of the engine that framecodec has chosen
+
 # Deterministic, as every test here is; the fuzz campaign and the second profile look further.
 hypothesis.settings.register_profile(
     "repeatable", deadline=None, derandomize=True, database=None, print_blob=True

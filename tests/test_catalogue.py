@@ -11,6 +11,7 @@ import copy
 import importlib
 import keyword
 import pickle
+import subprocess
 import sys
 from pathlib import Path
 
@@ -307,3 +308,29 @@ def test_every_module_of_framecodec_can_be_hashed() -> None:
     modules = [module for name, module in sys.modules.items() if name.startswith("framecodec")]
     assert formats in modules
     assert len(set(modules)) > 1
+
+
+def test_the_rows_are_loaded_when_the_catalogue_is_first_used() -> None:
+    program = (
+        "import sys, framecodec\n"
+        "assert 'framecodec._formats' not in sys.modules and 'logging' not in sys.modules\n"
+        "assert framecodec.formats.kafka == framecodec.formats['kafka']\n"
+        "assert 'framecodec._formats' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_a_catalogue_that_is_not_loaded_yet_is_whole_in_every_use() -> None:
+    def fresh() -> Catalogue:
+        return Catalogue._loaded_by(lambda: (formats.table(), formats.aliases()))
+
+    assert list(fresh()) == list(formats)
+    assert len(fresh()) == len(formats)
+    assert "redis" in fresh()
+    assert fresh() == formats
+    assert dir(fresh()) == dir(formats)
+    assert pickle.loads(pickle.dumps(fresh())) == formats
+    assert copy.copy(fresh()) == formats
+    assert fresh().pkt_line == formats.pkt_line
+    with pytest.raises(AttributeError, match="did you mean kafka"):
+        _ = fresh().kafkaa

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, final
 
 from .codec import Codec
@@ -52,27 +52,45 @@ class Catalogue(Mapping[str, Codec]):
         ValueError: A name is given twice, or an alias has no format.
     """
 
-    __slots__ = ("_aliases", "_formats", "_names")
+    __slots__ = ("_aliases", "_formats", "_load", "_names")
     __hash__ = object.__hash__  # sys.modules holds a catalogue, and tools make sets of the modules
 
     PktLine = PktLine
     """The messages of ``formats.pkt_line`` for the pkt-lines that hold no data."""
 
+    _load: Callable[[], tuple[Iterable[Format], Mapping[str, str]]]
+
     def __init__(self, rows: Iterable[Format], aliases: Mapping[str, str] | None = None) -> None:
-        self._formats: dict[str, Format] = {}
-        self._aliases: dict[str, str] = dict(aliases or {})
+        formats: dict[str, Format] = {}
+        others: dict[str, str] = dict(aliases or {})
         for row in rows:
-            if row.name in self._formats or row.name in self._aliases:
+            if row.name in formats or row.name in others:
                 raise ValueError(f"two formats have the name {row.name!r}")
-            self._formats[row.name] = row
-        for alias, name in self._aliases.items():
-            if name not in self._formats:
+            formats[row.name] = row
+        for alias, name in others.items():
+            if name not in formats:
                 raise ValueError(
                     f"the alias {alias!r} means {name!r}, which is not in the catalogue"
                 )
+        # Stored as a whole: another thread may use a catalogue that is loaded here.
+        self._formats: dict[str, Format] = formats
+        self._aliases: dict[str, str] = others
         self._names: dict[str, str] = {  # attribute -> name
-            name.replace("-", "_"): name for name in (*self._formats, *self._aliases)
+            name.replace("-", "_"): name for name in (*formats, *others)
         }
+
+    @classmethod
+    def _loaded_by(
+        cls, load: Callable[[], tuple[Iterable[Format], Mapping[str, str]]]
+    ) -> Catalogue:
+        """Return a catalogue that is filled when it is first used.
+
+        Args:
+            load: Returns the arguments of the class.
+        """
+        catalogue = cls.__new__(cls)
+        catalogue._load = load
+        return catalogue
 
     def __getitem__(self, name: str) -> Codec:
         return self.describe(name).codec
@@ -87,7 +105,10 @@ class Catalogue(Mapping[str, Codec]):
         return name in self._formats or name in self._aliases
 
     def __getattr__(self, attribute: str) -> Codec:
-        if attribute.startswith("_"):  # also before __init__, while a copy is made
+        if attribute in ("_aliases", "_formats", "_names"):  # not filled yet
+            Catalogue.__init__(self, *self._load())
+            return getattr(self, attribute)  # type: ignore[no-any-return]
+        if attribute.startswith("_"):
             raise AttributeError(attribute)
         try:
             return self.describe(self._names[attribute]).codec

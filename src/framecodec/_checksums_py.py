@@ -23,6 +23,7 @@ def update_checksum(number: int, state: int, data: bytes | bytearray | memoryvie
     return _UPDATES[number](data, state)
 
 
+@functools.cache
 def _reflected_table(polynomial: int) -> list[int]:
     table = []
     for value in range(256):
@@ -32,17 +33,27 @@ def _reflected_table(polynomial: int) -> list[int]:
     return table
 
 
+@functools.cache
+def _crc8_table() -> list[int]:
+    return [
+        functools.reduce(lambda v, _: (v << 1 ^ (7 if v & 128 else 0)) & 255, range(8), byte)
+        for byte in range(256)
+    ]
+
+
 def _update_crc8(data: bytes | bytearray | memoryview, state: int) -> int:
+    table = _crc8_table()
     for byte in data:
-        state = _CRC8[state ^ byte]
+        state = table[state ^ byte]
     return state
 
 
 def _update_crc32c(data: bytes | bytearray | memoryview, state: int) -> int:
-    return _update_reflected(_CRC32C, data, state ^ 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return _update_reflected(0x82F63B78, data, state ^ 0xFFFFFFFF) ^ 0xFFFFFFFF
 
 
-def _update_reflected(table: list[int], data: bytes | bytearray | memoryview, state: int) -> int:
+def _update_reflected(polynomial: int, data: bytes | bytearray | memoryview, state: int) -> int:
+    table = _reflected_table(polynomial)
     for byte in data:
         state = state >> 8 ^ table[(state ^ byte) & 0xFF]
     return state
@@ -62,20 +73,14 @@ def _update_fletcher16(data: bytes | bytearray | memoryview, state: int) -> int:
     return (first + sum(data)) % 255 | second % 255 << 8
 
 
-_CRC8 = [
-    functools.reduce(lambda v, _: (v << 1 ^ (7 if v & 128 else 0)) & 255, range(8), byte)
-    for byte in range(256)
-]
-_CRC32C = _reflected_table(0x82F63B78)
-
 # By number, as in CHECKSUMS.
 _UPDATES: list[Callable[[bytes | bytearray | memoryview, int], int]] = [
     zlib.crc32,
     _update_crc32c,
     zlib.adler32,
-    functools.partial(_update_reflected, _reflected_table(0xA001)),
+    functools.partial(_update_reflected, 0xA001),
     binascii.crc_hqx,
-    functools.partial(_update_reflected, _reflected_table(0x8408)),
+    functools.partial(_update_reflected, 0x8408),
     _update_crc8,
     _update_sum8,
     _update_xor8,

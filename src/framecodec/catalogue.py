@@ -9,11 +9,17 @@ from __future__ import annotations
 
 from ._catalogue import Catalogue, Format, PktLine
 from ._catalogue import did_you_mean as did_you_mean
-from ._formats import ALIASES, ROWS
 
 __all__ = ["Catalogue", "Format", "PktLine", "formats"]
 
 for _class in (Catalogue, Format, PktLine):
     _class.__module__ = __name__
 
-formats = Catalogue(ROWS, ALIASES)
+
+def _load() -> tuple[tuple[Format, ...], dict[str, str]]:
+    from ._formats import ALIASES, ROWS  # here: most programs need one format or none
+
+    return ROWS, ALIASES
+
+
+formats = Catalogue._loaded_by(_load)
