@@ -75,8 +75,8 @@ def choose(choice: Choice, data: bytes | bytearray, pos: int = 0) -> tuple[int |
     """Return the alternative of the frame at a position.
 
     Returns:
-        The alternative's number and the number of the last node; the number is None if the byte of
-        that node is not in the data, and `NOTHING` if the byte chooses nothing.
+        The alternative's number, and the number of the last node that was asked. The first is None
+        if the data ends before that node's byte, and `NOTHING` if the byte chooses nothing.
     """
     number = 0
     while True:
