@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import repeat
+from typing import Any
 
 from . import native, remote_process, sources
 from .contenders import Contender, Feed, Messages, Missing, everyone
@@ -127,22 +128,19 @@ def _native_entry(folder: str, size: int, chunk: str, chunk_size: int | None, to
     )
 
 
-def shapes() -> dict[str, object]:
-    """Return one codec of each kind, by name."""
-    from framecodec import Codec
-
-    return {
-        "plain": Codec.uint(4),
-        "offset": Codec.uint(4, length_offset=1),
-        "adjustment": Codec.uint(4, length_includes="frame"),
-        "trailer": Codec.uint(4, trailer=b"\n"),
-        "digits": Codec.digits(4),
-        "varint": Codec.varint(),
-        "text": Codec.text(trailer=b","),  # a netstring
-        "delimiter": Codec.delimiter(),
-        "lines": Codec.delimiter(b"\n", b"\r\n"),
-        "cobs": Codec.cobs(),
-    }
+# One codec of each kind: its name, and how the class `Codec` makes it.
+SHAPES: dict[str, Callable[[Any], Any]] = {
+    "plain": lambda codec: codec.uint(4),
+    "offset": lambda codec: codec.uint(4, length_offset=1),
+    "adjustment": lambda codec: codec.uint(4, length_includes="frame"),
+    "trailer": lambda codec: codec.uint(4, trailer=b"\n"),
+    "digits": lambda codec: codec.digits(4),
+    "varint": lambda codec: codec.varint(),
+    "text": lambda codec: codec.text(trailer=b","),  # a netstring
+    "delimiter": lambda codec: codec.delimiter(),
+    "lines": lambda codec: codec.delimiter(b"\n", b"\r\n"),
+    "cobs": lambda codec: codec.cobs(),
+}
 
 
 def _shapes(size: int, engine: str) -> Case:
@@ -157,9 +155,10 @@ def _shapes(size: int, engine: str) -> Case:
     def maker(name: str) -> Callable[[], Entry]:
         def make() -> Entry:
             splitter = attribute(module, "Splitter")
-            codec = shapes().get(name)
-            if codec is None:
-                raise Missing(f"no shape {name}")
+            try:
+                codec = SHAPES[name](attribute("framecodec", "Codec"))
+            except AttributeError:  # a commit that does not have this kind
+                raise Missing(f"no shape {name}") from None
             return entry(
                 name,
                 "floor" if name == "plain" else "ours",
@@ -171,21 +170,9 @@ def _shapes(size: int, engine: str) -> Case:
 
         return make
 
-    names = (
-        "plain",
-        "offset",
-        "adjustment",
-        "trailer",
-        "digits",
-        "varint",
-        "text",
-        "delimiter",
-        "lines",
-        "cobs",
-    )
     return Case(
         "shapes",
         f"shapes {size_name(size)}, {engine} engine",
         {"size": size, "engine": engine},
-        {name: maker(name) for name in names},
+        {name: maker(name) for name in SHAPES},
     )
