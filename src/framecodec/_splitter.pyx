@@ -1442,9 +1442,11 @@ cdef class Splitter:
         cdef Spans spans = self._spans
         cdef bint keep_headers = self._keep_headers
         cdef int64_t start = self._stream_offset
+        cdef bint raw = self._raw
+        cdef bint has_lead = lead_size > 0 and not raw
         if self._shape.keep:
-            lead_size = -1  # the message is the header and the rest
-            if spans is not None and not self._raw:
+            lead_size, has_lead = -1, False  # the message is the header and the rest
+            if spans is not None and not raw:
                 return 0
         try:
             while True:
@@ -1463,23 +1465,22 @@ cdef class Splitter:
                 ):
                     break
                 if spans is not None:
-                    if self._raw:
+                    if raw:
                         spans.add(start + (p - data), start + (p - data) + frame_size)
                     else:
                         spans.add(start + (rest - data), start + (rest - data) + rest_size)
                     p += frame_size
                     continue
-                if self._raw:
-                    message = message_of(p, frame_size)
-                elif lead_size:
-                    if lead_size < 0:
-                        message = message_of(p + magic_size, header_size - magic_size + rest_size)
-                    else:
-                        message = PyBytes_FromStringAndSize(NULL, lead_size + rest_size)
-                        target = <uint8_t*>PyBytes_AS_STRING(message)
-                        copy(target, p + magic_size, lead_size)
-                        copy(target + lead_size, rest, rest_size)
-                else:
+                if raw:
+                    rest, rest_size = p, frame_size
+                elif lead_size < 0:
+                    rest, rest_size = p + magic_size, header_size - magic_size + rest_size
+                if has_lead:
+                    message = PyBytes_FromStringAndSize(NULL, lead_size + rest_size)
+                    target = <uint8_t*>PyBytes_AS_STRING(message)
+                    copy(target, p + magic_size, lead_size)
+                    copy(target + lead_size, rest, rest_size)
+                else:  # in one place, so that the C compiler does it without a call
                     message = message_of(rest, rest_size)
                 if keep_headers:
                     self._keep_travelled(p, header_size)
@@ -1514,9 +1515,11 @@ cdef class Splitter:
         cdef Spans spans = self._spans
         cdef bint keep_headers = self._keep_headers
         cdef int64_t start = self._stream_offset
+        cdef bint raw = self._raw
+        cdef bint has_lead = message_lead > 0 and not raw
         if self._shape.keep:
-            message_lead = -1  # as in _read_whole_frames()
-            if spans is not None and not self._raw:
+            message_lead, has_lead = -1, False  # as in _read_whole_frames()
+            if spans is not None and not raw:
                 return 0
         try:
             while True:
@@ -1539,24 +1542,24 @@ cdef class Splitter:
                 ):
                     break
                 if spans is not None:
-                    if self._raw:
+                    if raw:
                         spans.add(start + (p - data), start + (p - data) + frame_size)
                     else:
                         spans.add(start + (rest - data), start + (rest - data) + rest_size)
                     p += frame_size
                     continue
-                if self._raw:
-                    message = message_of(p, frame_size)
+                if raw:
+                    rest, rest_size = p, frame_size
                 elif message_lead < 0:
-                    message = message_of(p + magic_size, header_size - magic_size + rest_size)
-                elif message_lead:
+                    rest, rest_size = p + magic_size, header_size - magic_size + rest_size
+                if has_lead:
                     message = PyBytes_FromStringAndSize(NULL, message_lead + rest_size)
                     target = <uint8_t*>PyBytes_AS_STRING(message)
                     copy(target, p + magic_size, lead_size)
                     if message_lead > lead_size:
                         self._copy_kept(target + lead_size, p)
                     copy(target + message_lead, rest, rest_size)
-                else:
+                else:  # as in _read_whole_frames()
                     message = message_of(rest, rest_size)
                 if keep_headers:
                     self._keep_travelled(p, max(header_size, self._shape.prefix_size))
