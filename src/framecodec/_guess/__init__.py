@@ -135,7 +135,7 @@ def _framings(data: bytes, start: int) -> list[_Framing]:
         candidates.sort(key=lambda framing: (not framing.rows, -framing.bits))
         del candidates[_FULLY_TRIED:]
     for framing in candidates:
-        framing.bits = _bits(data, framing, background, len(found))
+        framing.bits = _bits(data, framing, background)
     candidates = [framing for framing in candidates if framing.bits > _THRESHOLD]
     candidates.sort(key=lambda framing: -framing.bits)
     return [f for f in candidates[:_FRAMINGS] if f.bits >= _RIVAL * candidates[0].bits]
@@ -184,7 +184,7 @@ def _struct_as_uint(codec: Codec) -> Codec | None:
         return None
 
 
-def _bits(data: bytes, framing: _Framing, background: Background, tried: int) -> float:
+def _bits(data: bytes, framing: _Framing, background: Background) -> float:
     bits = max(
         columns_gain(data, framing.starts, background),
         survival_bits(data, framing.starts, _any_codec(framing)) - 1.0,
