@@ -212,8 +212,7 @@ def interrupted_after_opcode(moment: int) -> Iterator[list[int]]:
         # A call from Python to Python returns without a look at the signals.
         if frame.f_back in last and last[frame.f_back][0] in ("CALL", "CALL_KW"):
             last[frame.f_back] = "", 0
-        filename = frame.f_code.co_filename
-        if "framecodec" not in filename or "/tests/" in filename:
+        if not _is_ours(frame):
             return None
         frame.f_trace_opcodes = True
         return look
