@@ -224,7 +224,8 @@ def table_row(name: str) -> str:
 def test_the_page_of_formats_has_the_table_of_the_catalogue() -> None:
     page = (ROOT / "docs" / "formats.md").read_text("utf-8")
     table = page[page.index("\n## The catalogue\n") :].splitlines()
-    assert [line for line in table if line.startswith("| `")] == [table_row(n) for n in formats]
+    rows = [line for line in table if line.startswith("| `")]
+    assert rows == [table_row(name) for name in formats], "run python -m tests.test_catalogue"
 
 
 def test_every_notation_on_the_pages_is_read() -> None:
