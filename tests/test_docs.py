@@ -34,6 +34,10 @@ TRANSLATED = {
 BLOCK = re.compile(r"^```(?:python|pycon)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
+# Pages of which some programs say what they print: how many.
+PROGRAMS = {"sockets.md": 1, "asyncio.md": 7, "testing.md": 1, "anyio.md": 2}
+
+
 def examples(page: Path) -> Iterator[doctest.Example]:
     text = page.read_text("utf-8")
     for block in BLOCK.finditer(text):
@@ -88,12 +92,7 @@ def programs(name: str, count: int) -> list[tuple[str, str]]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "printed"),
-    [
-        *programs("sockets.md", 1),
-        *programs("asyncio.md", 7),
-        *programs("testing.md", 1),
-        *programs("anyio.md", 1),
-    ],
+    [case for name, count in PROGRAMS.items() for case in programs(name, count)],
 )
 def test_a_program_on_a_page_prints_what_it_says(program: str, printed: str) -> None:
     with running("-c", program) as process:
