@@ -131,6 +131,20 @@ def test_a_translation_has_the_code_of_its_original(translation: str, original: 
     assert len(both[0]) >= 5
 
 
+@pytest.mark.parametrize("name", ["zh/tutorial.md", "zh/messages-do-not-arrive.md"])
+def test_a_translation_has_the_parts_of_its_original(name: str) -> None:
+    # Each heading, row and item has its translation, and each name is in both.
+    both = []
+    for page in (name, TRANSLATED[name]):
+        text = (ROOT / "docs" / page).read_text("utf-8")
+        text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+        parts = [
+            len(re.findall(f"^{mark}", text, re.MULTILINE)) for mark in (r"#+ ", r"\|", "[-*] ")
+        ]
+        both.append((parts, sorted(set(re.findall(r"`([^`\n]+)`", text)))))
+    assert both[0] == both[1]
+
+
 def console_examples(name: str) -> list[tuple[str, str]]:
     """Return the commands of a page's console blocks, and what each prints."""
     text = (ROOT / "docs" / name).read_text("utf-8")
