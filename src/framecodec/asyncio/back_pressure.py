@@ -28,11 +28,13 @@ _COMPLETED: Coroutine[Any, Any, None] = cast(
 class WaitingSendSide(SendSide):
     """A send side whose callers wait while the peer is slow, first in, first out."""
 
-    __slots__ = ("_queue", "waiters")
+    __slots__ = ("_queue", "transfers", "waiters")
 
     def __init__(self, protocol: FrameProtocol, codec: Codec) -> None:
         super().__init__(protocol, codec)
         self._queue = SendQueue()  # sends that wait until the transport accepts more
+        self.transfers: set[asyncio.Task[None]] = set()
+        """The files that are being sent."""
         self.waiters = Waiters()
         """Other tasks that wait, for space or for the end."""
 
@@ -93,10 +95,24 @@ class WaitingSendSide(SendSide):
         batch, queue = self.batch, self._queue
         queue.enter(send)
         batch.queued = True
-        while not self.lost:
+        while not (self.lost or self.dropped):
             await send.wait()
             if not batch.paused and queue.is_first(send):
                 return
+
+    async def enter_queue(self, send: QueuedSend) -> None:
+        """Wait until no other send is before this one; those after it wait for `leave_queue`."""
+        queue = self._queue
+        if self.batch.paused or queue:
+            await self._wait_in_queue(send)
+        else:
+            send.waiting.set_result(None)
+            queue.enter(send)
+            self.batch.queued = True
+
+    def leave_queue(self, send: QueuedSend) -> None:
+        """Let the next send follow."""
+        self._leave_queue(send)
 
     def _leave_queue(self, send: QueuedSend) -> None:
         queue = self._queue

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .. import _error_texts, errors
 from ..codec import Codec
 from .back_pressure import WaitingSendSide
+from .files import StreamFiles
 from .lingering import linger_on
 from .objects import ObjectCalls
 from .tls import start_tls
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["FrameStream", "ObjectStream"]
 
 
-class FrameStream:
+class FrameStream(StreamFiles):
     """A connection that sends and receives whole messages.
 
     `open_connection` returns one, and a server's handler gets one. Iterate over it to receive
@@ -333,6 +334,8 @@ class FrameStream:
         """
         sending = self._sending
         try:
+            while sending.transfers and not sending.lost:
+                await asyncio.wait(sending.transfers)
             if linger:
                 await linger_on(self._protocol, linger)
             sending.close()
