@@ -9,6 +9,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, cast
 
 from .._engine import asyncio_fast_path as fast_path
+from .._states import TransportState
 from .observed import ObservedSendSide
 from .sending import SendSide
 from .waiters import LARGE, QueuedSend, SendQueue, Waiters
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from .protocol import FrameProtocol
 
 __all__ = ["ObservedWaitingSendSide", "WaitingSendSide"]
+
+_CLOSED = TransportState.CLOSED
+
+# In these states the accepted messages are sent; in all others they were dropped.
+_SENDS = (TransportState.OPEN, TransportState.ENDING, TransportState.CLOSING)
 
 # Callers may treat it as a coroutine that has ended.
 _COMPLETED: Coroutine[Any, Any, None] = cast(
@@ -95,7 +101,7 @@ class WaitingSendSide(SendSide):
         batch, queue = self.batch, self._queue
         queue.enter(send)
         batch.queued = True
-        while not (self.lost or self.dropped):
+        while self.state in _SENDS:
             await send.wait()
             if not batch.paused and queue.is_first(send):
                 return
@@ -140,12 +146,12 @@ class WaitingSendSide(SendSide):
 
     async def wait_for_space(self) -> None:
         """Wait until the transport has all messages and accepts more, or for the end."""
-        if self.batch.paused and not self.lost:
+        if self.batch.paused and self.state in _SENDS:
             await self.waiters.wait()
 
     async def wait_until_closed(self) -> None:
         """Wait for the end of the connection."""
-        while not self.lost:
+        while self.state < _CLOSED:
             await self.waiters.wait()
 
     def _on_drained(self) -> None:

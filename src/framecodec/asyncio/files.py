@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from .. import _error_texts
 from .._custom_header import read_header
+from .._states import TransportState
 from .._unframed import PIECE_SIZE
 from ..sockets.files import (
     NO_BYTES,
@@ -392,10 +393,12 @@ async def _transfer(sending: WaitingSendSide, file: OutgoingFile, send: QueuedSe
 async def _drained(sending: WaitingSendSide) -> None:
     """Wait until the transport accepts more; raise if the connection has ended."""
     sending.write_batch()
-    while sending.batch.paused and not (sending.lost or sending.dropped):
+    while True:
         await sending.wait_for_space()
-    if sending.lost or sending.dropped:
-        raise sending.closed_error()
+        if sending.state >= TransportState.FAILED and sending.state is not TransportState.CLOSING:
+            raise sending.closed_error()
+        if not sending.batch.paused:
+            return
 
 
 def _has_sendfile(sending: WaitingSendSide, file: OutgoingFile) -> bool:

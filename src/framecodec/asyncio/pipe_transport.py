@@ -15,6 +15,8 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any, final
 
+from .._states import TransportState
+
 __all__ = [
     "FileWriter",
     "PipeTransport",
@@ -132,7 +134,8 @@ class PipeTransport(asyncio.Transport):
     def _break_output(self, error: BaseException) -> None:
         # Receiving continues: the peer may have answered before it closed.
         sending = getattr(self._protocol, "_sending", None)
-        if sending is not None and self.reader is not None:
+        is_open = sending is not None and sending.state < TransportState.CLOSING
+        if is_open and self.reader is not None:
             _stop_sending(sending, error)
         elif not self._closing:
             self.close()
@@ -387,6 +390,7 @@ def give_bytes(protocol: Any, data: bytes) -> None:
 
 def _stop_sending(sending: Any, error: BaseException) -> None:
     """End the send side of a `FrameProtocol` because the output broke; receiving continues."""
+    sending.state = TransportState.FAILED
     sending.dropped = True
     sending.batch.paused, sending.batch.fast_size = True, 0
     sending.error = sending.error or error
