@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import logging
 import os
 import random
 import tempfile
@@ -204,7 +205,9 @@ def test_recv_into_a_buffer_that_is_too_small_loses_nothing(loop: str) -> None:
 
 
 @LOOPS
-def test_a_file_that_becomes_shorter_aborts_the_connection(loop: str) -> None:
+def test_a_file_that_becomes_shorter_aborts_the_connection(
+    loop: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async def handler(stream: FrameStream) -> None:
         with pytest.raises(EOFError):
             await stream.recv()
@@ -219,10 +222,8 @@ def test_a_file_that_becomes_shorter_aborts_the_connection(loop: str) -> None:
         with contextlib.suppress(ConnectionError, AssertionError):
             await served(handler, client, Codec.uint(4).replace())
 
-    import logging
-
-    logging.getLogger("framecodec").setLevel(logging.CRITICAL)
-    run(loop, main())
+    with caplog.at_level(logging.CRITICAL, "framecodec"):
+        run(loop, main())
 
 
 @LOOPS

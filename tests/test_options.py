@@ -200,7 +200,7 @@ def of_serve(script: Script, **options: Any) -> Result:
     ):
         with script.playing(lambda: socket.create_connection(server.address)):
             pass
-        until(lambda: not server._served)  # its thread has logged the end by then
+        until(lambda: not server.connections)
     return Result(messages, log.errors[0] if log.errors else None)
 
 
