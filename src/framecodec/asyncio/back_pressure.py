@@ -30,7 +30,7 @@ class WaitingSendSide(SendSide):
 
     __slots__ = ("_queue", "waiters")
 
-    def __init__(self, protocol: FrameProtocol, codec: Codec) -> None:
+    def __init__(self, protocol: FrameProtocol[Any], codec: Codec[Any]) -> None:
         super().__init__(protocol, codec)
         self._queue = SendQueue()  # sends that wait until the transport accepts more
         self.waiters = Waiters()

@@ -15,11 +15,12 @@ import asyncio
 import functools
 import logging
 import traceback
-from collections.abc import Callable, Iterable
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from .. import _error_texts, errors
 from .._inbox import Inbox
+from .._message_types import MessageT, SpecialT
 from .._observer import Observer
 from .._options import OnInvalid, OnOversize
 from .._peers import name_peer
@@ -29,6 +30,9 @@ from .observed import ObservedSendSide, conn_of, end_reason, receive_rest
 from .sending import SendSide, encode_all, write_all
 from .time_limits import PeerTimer
 from .transport import is_uvloops, transport_peer
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = ["FrameProtocol"]
 
@@ -53,7 +57,7 @@ def _wrap_callback(step: str, overridden: _Method) -> _Method:
         return overridden
 
     @functools.wraps(overridden)
-    def callback(self: FrameProtocol, *arguments: Any) -> Any:
+    def callback(self: FrameProtocol[Any], *arguments: Any) -> Any:
         try:
             passed_on = getattr(self, step)(*arguments)
         except RuntimeError:  # the transport has another protocol
@@ -81,7 +85,7 @@ def _wrap_eof_received(overridden: _Method) -> _Method:
         return overridden
 
     @functools.wraps(overridden)
-    def eof_received(self: FrameProtocol) -> bool | None:
+    def eof_received(self: FrameProtocol[Any]) -> bool | None:
         self._on_eof()
         return self._sending.stays_open(overridden(self))
 
@@ -89,7 +93,7 @@ def _wrap_eof_received(overridden: _Method) -> _Method:
     return eof_received  # type: ignore[return-value]
 
 
-class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
+class FrameProtocol(ObjectDelivery[MessageT], asyncio.BufferedProtocol):
     """A connection that receives and sends whole messages; a base class.
 
     Override `messages_received`, and any callback of asyncio's protocols: `connection_made`,
@@ -136,7 +140,7 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
         "codec",
     )
 
-    codec: Codec
+    codec: Codec[Any]
     """The shape of the frames."""
 
     # What subclasses of this package change.
@@ -147,7 +151,7 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
 
     def __init__(
         self,
-        codec: Codec = DEFAULT_CODEC,
+        codec: Codec[MessageT] = DEFAULT_CODEC,  # type: ignore[assignment]
         *,
         message_timeout: float | None = None,
         idle_timeout: float | None = None,
@@ -223,7 +227,7 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
 
     # --- to override ------------------------------------------------------------------------------
 
-    def messages_received(self, messages: list[Any]) -> None:
+    def messages_received(self, messages: list[MessageT]) -> None:
         """Handle the messages that one read completed, at least one.
 
         What this method sends leaves in one write when it returns.
@@ -269,6 +273,12 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
 
     # --- sending ----------------------------------------------------------------------------------
 
+    @overload
+    def send(self: FrameProtocol[bytes | SpecialT], message: Buffer | SpecialT, /) -> None: ...
+
+    @overload
+    def send(self, message: MessageT, /) -> None: ...
+
     def send(self, message: object, /) -> None:
         """Send one message. `__init__` replaces this method on the instance by a faster one.
 
@@ -285,23 +295,7 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
         """
         self._send(message)
 
-    def send_many(self, messages: Iterable[object], /) -> None:
-        """Send many messages, all or none.
-
-        Args:
-            messages: As for `send`, in order.
-
-        Raises:
-            FrameError, TypeError, BufferError: As `Codec.encode`, for the first invalid message;
-                nothing is sent.
-            ConnectionError: The connection is closed or lost.
-            RuntimeError: The connection belongs to an event loop in another thread.
-        """
-        self._sending.put_many(self._messages_of(messages))
-
-    # --- another codec ----------------------------------------------------------------------------
-
-    def switch(self, codec: Codec, /) -> None:
+    def switch(self, codec: Codec[Any], /) -> None:
         """Use another codec from now on, in both directions.
 
         Messages that were sent before leave in the old framing. Receiving: in `messages_received`,
@@ -574,7 +568,7 @@ def _continue(
             transport.resume_reading()
 
 
-def _hand_over(before: FrameProtocol, protocol: asyncio.BaseProtocol) -> None:
+def _hand_over(before: FrameProtocol[Any], protocol: asyncio.BaseProtocol) -> None:
     """Let another protocol continue with the connection; for this one it has ended."""
     sending = before._sending
     write_all(sending)
@@ -590,7 +584,7 @@ def _hand_over(before: FrameProtocol, protocol: asyncio.BaseProtocol) -> None:
         asyncio.get_running_loop().call_soon(_continue, protocol, transport, unread, was_reading)
 
 
-def _fail_receiving(protocol: FrameProtocol, error: BaseException) -> None:
+def _fail_receiving(protocol: FrameProtocol[Any], error: BaseException) -> None:
     """End receiving; the messages before the error are delivered."""
     protocol._receiving_failed = True
     # The frames that raised would keep what was read.
