@@ -10,6 +10,7 @@ from .._engine import asyncio_fast_path as fast_path
 from .._kept_headers import frames_as_travelled
 from .._message_types import MessageT, OfMessages, SpecialT
 from .._objects import end_of_frames, frame_starts, is_refusal, refused
+from .._states import TransportState
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from .sending import SendSide
 
 __all__ = ["ObjectDelivery"]
+
+_CLOSING = TransportState.CLOSING
 
 
 class ObjectDelivery(OfMessages[MessageT]):
@@ -121,13 +124,9 @@ class ObjectDelivery(OfMessages[MessageT]):
             self._receiving = False
             if objects:
                 self.messages_received(objects)
-            if (
-                self._switched is None
-                and error is not None
-                and not (sending.closing or sending.lost)
-            ):
+            if self._switched is None and error is not None and sending.state < _CLOSING:
                 self.message_invalid(error)
-            if sending.closing or sending.lost:
+            if sending.state >= _CLOSING:
                 return
             if self._switched is not None:
                 if error is not None and objects:
