@@ -111,7 +111,7 @@ with framecodec.connect("localhost", 6000, codec=points) as point_conn:
     point = point_conn.recv()
     message = point_conn.recv()  # mistake
 
-framecodec.connect(("localhost", 6000), timeot=1)  # mistake
+framecodec.connect(("localhost", 6000), time_out=1)  # mistake
 
 json_conn: FrameSocket[dict[str, int]] = framecodec.connect(("", 1), codec.as_json())
 json_conn.send({"key": 1})
