@@ -433,7 +433,6 @@ class FrameProtocol(ObjectDelivery[MessageT], asyncio.BufferedProtocol):
         if self._one_at_a_time:
             self._read(self._inbox.splitter.buffer_updated, nbytes)
             return
-        # The inbox's own get_buffer() and buffer_updated() do nothing else without limits.
         splitter = self._inbox.splitter
         self._receiving = True
         try:
