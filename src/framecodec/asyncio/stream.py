@@ -12,6 +12,7 @@ from .._message_types import MessageT, OfMessages, SpecialT
 from .._states import TransportState
 from ..codec import Codec
 from .back_pressure import WaitingSendSide
+from .files import StreamFiles
 from .lingering import linger_on
 from .objects import ObjectCalls
 from .sending import close_now
@@ -28,10 +29,11 @@ if TYPE_CHECKING:
 
 __all__ = ["FrameStream", "ObjectStream"]
 
-_CLOSING, _CLOSED = TransportState.CLOSING, TransportState.CLOSED
+_FAILED, _CLOSING = TransportState.FAILED, TransportState.CLOSING
+_CLOSED = TransportState.CLOSED
 
 
-class FrameStream(OfMessages[MessageT]):
+class FrameStream(OfMessages[MessageT], StreamFiles):
     """A connection that sends and receives whole messages.
 
     `open_connection` returns one, and a server's handler gets one. Iterate over it to receive
@@ -161,7 +163,7 @@ class FrameStream(OfMessages[MessageT]):
         if sending.state < _CLOSED:
             sending.write_batch()
         await sending.wait_for_space()
-        if sending.state >= _CLOSED:
+        if sending.state >= _FAILED and sending.state is not _CLOSING:
             raise sending.closed_error()
 
     def write_eof(self) -> None:
@@ -358,6 +360,8 @@ class FrameStream(OfMessages[MessageT]):
         """
         sending = self._sending
         try:
+            while sending.transfers and sending.state < _CLOSED:
+                await asyncio.wait(sending.transfers)
             if linger:
                 await linger_on(self._protocol, linger)
             sending.close()
