@@ -9,6 +9,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, cast
 
 from .._engine import asyncio_fast_path as fast_path
+from .._states import TransportState
 from .observed import ObservedSendSide
 from .sending import SendSide
 from .waiters import LARGE, QueuedSend, SendQueue, Waiters
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from .protocol import FrameProtocol
 
 __all__ = ["ObservedWaitingSendSide", "WaitingSendSide"]
+
+_CLOSED = TransportState.CLOSED
 
 # Callers may treat it as a coroutine that has ended.
 _COMPLETED: Coroutine[Any, Any, None] = cast(
@@ -93,7 +96,7 @@ class WaitingSendSide(SendSide):
         batch, queue = self.batch, self._queue
         queue.enter(send)
         batch.queued = True
-        while not self.lost:
+        while self.state < _CLOSED:
             await send.wait()
             if not batch.paused and queue.is_first(send):
                 return
@@ -124,12 +127,12 @@ class WaitingSendSide(SendSide):
 
     async def wait_for_space(self) -> None:
         """Wait until the transport has all messages and accepts more, or for the end."""
-        if self.batch.paused and not self.lost:
+        if self.batch.paused and self.state < _CLOSED:
             await self.waiters.wait()
 
     async def wait_until_closed(self) -> None:
         """Wait for the end of the connection."""
-        while not self.lost:
+        while self.state < _CLOSED:
             await self.waiters.wait()
 
     def _on_drained(self) -> None:

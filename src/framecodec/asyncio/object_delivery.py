@@ -9,6 +9,7 @@ from .. import errors
 from .._engine import asyncio_fast_path as fast_path
 from .._kept_headers import frames_as_travelled
 from .._objects import end_of_frames, frame_starts, is_refusal, refused
+from .._states import TransportState
 
 if TYPE_CHECKING:
     from .._inbox import Inbox
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from .sending import SendSide
 
 __all__ = ["ObjectDelivery"]
+
+_CLOSING = TransportState.CLOSING
 
 
 class ObjectDelivery:
@@ -94,13 +97,9 @@ class ObjectDelivery:
             self._receiving = False
             if objects:
                 self.messages_received(objects)
-            if (
-                self._switched is None
-                and error is not None
-                and not (sending.closing or sending.lost)
-            ):
+            if self._switched is None and error is not None and sending.state < _CLOSING:
                 self.message_invalid(error)
-            if sending.closing or sending.lost:
+            if sending.state >= _CLOSING:
                 return
             if self._switched is not None:
                 if error is not None and objects:

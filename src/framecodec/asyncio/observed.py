@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from .. import errors
 from .._bytes_like import list_of_messages
 from .._observer import frame_size
+from .._states import TransportState
 from .sending import SendSide
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def end_reason(protocol: FrameProtocol, failure: BaseException | None) -> BaseEx
         failure: The inbox's failure before the end.
     """
     sending, handler_error = protocol._sending, protocol._handler_error
-    if sending.closing and isinstance(failure, ConnectionAbortedError):
+    if sending.closed_here and isinstance(failure, ConnectionAbortedError):
         failure = None  # the end of a stream that was closed here
     reason = sending.error or failure or handler_error
     protocol._handler_error = None  # its traceback refers to this connection
@@ -88,7 +89,8 @@ def receive_rest(protocol: FrameProtocol, exc: BaseException | None) -> None:
         exc: Why the connection ends.
     """
     sending = protocol._sending
-    if not isinstance(exc, OSError) or sending.closing or sending.lost or sending.is_encrypted:
+    is_open = sending.state < TransportState.CLOSING
+    if not isinstance(exc, OSError) or not is_open or sending.is_encrypted:
         return
     sock = sending.raw_transport.get_extra_info("socket")
     if os.name != "posix" or sock is None:

@@ -23,10 +23,11 @@ from .._inbox import Inbox
 from .._observer import Observer
 from .._options import OnInvalid, OnOversize
 from .._peers import name_peer
+from .._states import TransportState
 from ..codec import DEFAULT_CODEC, Codec, check_codec
 from .object_delivery import ObjectDelivery
 from .observed import ObservedSendSide, conn_of, end_reason, receive_rest
-from .sending import SendSide, encode_all, write_all
+from .sending import SendSide, encode_all, stays_open, write_all
 from .time_limits import PeerTimer
 from .transport import is_uvloops, transport_peer
 
@@ -34,6 +35,7 @@ __all__ = ["FrameProtocol"]
 
 _logger = logging.getLogger(__package__)
 
+_OPEN, _CLOSING, _CLOSED = TransportState.OPEN, TransportState.CLOSING, TransportState.CLOSED
 
 # A connection reads into little memory until a read fills it: of 10,000 connections most are idle.
 _FIRST_READ_SIZE = 4 * 1024
@@ -83,7 +85,7 @@ def _wrap_eof_received(overridden: _Method) -> _Method:
     @functools.wraps(overridden)
     def eof_received(self: FrameProtocol) -> bool | None:
         self._on_eof()
-        return self._sending.stays_open(overridden(self))
+        return stays_open(self._sending, overridden(self))
 
     eof_received._framecodec_step = "eof"  # type: ignore[attr-defined]
     return eof_received  # type: ignore[return-value]
@@ -255,7 +257,7 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
             True to keep the connection open for sending. TLS always ends both directions.
         """
         self._on_eof()
-        return self._sending.stays_open(None)
+        return stays_open(self._sending, None)
 
     def pause_writing(self) -> None:
         """Handle a slow peer: the transport is full, and what is sent now waits in memory."""
@@ -320,7 +322,7 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
         check_codec(codec)
         sending, inbox = self._sending, self._inbox
         sending.check_thread()
-        if sending.closing or sending.lost:
+        if sending.state >= _CLOSING:
             raise sending.closed_error()
         encode_all(sending)
         is_nested = self._delivering
@@ -359,23 +361,22 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
 
     def _end(self, exc: BaseException | None) -> tuple[BaseException | None]:
         sending = self._sending
-        if not sending.lost:
+        if sending.state < _CLOSED:
             receive_rest(self, exc)
-            sending.lost = True
-            sending.batch.fast_size = 0
+            sending.lose_transport()
             self._stop_peer_timer()
             if isinstance(exc, OSError):
                 exc.with_traceback(None)  # the transport's frames would keep what they sent
                 name_peer(exc, self._inbox.peer)
             failure = self._inbox.failure
             try:
-                if sending.error is None and exc is None and not sending.closing:
+                if sending.error is None and exc is None and not sending.closed_here:
                     # Over TLS a connection may end without eof_received().
                     self._on_eof()
             except MemoryError as error:
                 exc = error
             sending.end(exc)
-            if self._always_receives or sending.closing or not self._inbox.ended:
+            if self._always_receives or sending.closed_here or not self._inbox.ended:
                 self._inbox.drop_unfinished()
             if self._observer is not None and self._observer.connection_closed is not None:
                 self._observer.connection_closed(conn_of(self), end_reason(self, failure))
@@ -456,7 +457,7 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
         if self._switched is not None:
             self._read(_no_messages, 0)
         elif splitter.error is not None:
-            if not self._sending.lost:  # by set_protocol()
+            if self._sending.state < _CLOSED:  # not by set_protocol()
                 _fail_receiving(self, splitter.error)
         elif self._peer_timer is not None:
             self._peer_timer.note_arrival()
@@ -478,7 +479,7 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
             _fail_receiving(self, error)
             return
         self._receiving = False
-        if self._sending.lost or self._sending.closing:
+        if self._sending.state >= _CLOSING:
             return
         if self._inbox.splitter.error is not None:
             _fail_receiving(self, self._inbox.splitter.error)
@@ -487,7 +488,7 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
 
     def _following_messages(self) -> list[Any]:
         """Return the messages to deliver after a call of `messages_received`."""
-        if self._sending.closing or self._sending.lost:  # by messages_received()
+        if self._sending.state >= _CLOSING:  # by messages_received()
             return []
         self._receiving = True
         if self._switched is not None:
@@ -507,7 +508,7 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
     def _deliver(self, messages: list[Any]) -> None:
         sending = self._sending
         flush_scheduled = sending.flush_scheduled
-        if not (sending.closing or sending.lost):
+        if sending.state is _OPEN:
             sending.flush_scheduled = True
             sending.batch.fast_size = sending.fast_size
         self._delivering = True
@@ -519,7 +520,7 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
         finally:
             self._delivering = False
             if not flush_scheduled:
-                if sending.lost:
+                if sending.state >= _CLOSED:
                     sending.batch.fast_size = 0
                 else:
                     sending.flush()
@@ -581,7 +582,7 @@ def _hand_over(before: FrameProtocol, protocol: asyncio.BaseProtocol) -> None:
     unread = before._take_unread()
     transport = sending.raw_transport
     transport.set_protocol(protocol)
-    sending.closing = True
+    sending.set_closed_here()
     before._end(None)
     if unread or isinstance(protocol, FrameProtocol):
         # Later, because the caller may have to call connection_made(); and before what is read.

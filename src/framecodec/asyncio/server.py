@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, final
 from .. import _error_texts, errors
 from .. import _log as log
 from .._peers import peer_name
+from .._states import TransportState
 from ..codec import Codec
 from ..serving.common import (
     AFTER_ABORT,
@@ -426,13 +427,13 @@ class _Served:
     def broadcast(self, frame: bytes) -> bool:
         """Send a whole frame without a wait; return whether the connection took it."""
         sending = self.stream._sending
-        if sending.closing or sending.lost or sending.dropped or sending.eof_wanted:
+        if sending.state is not TransportState.OPEN:
             return False
         waiting = self.stream.pending_send
         if waiting <= BACKLOG_LIMIT:
             sending.write(frame)
             note_sent(self.stream._protocol, len(frame))
-            return not sending.dropped
+            return sending.state is TransportState.OPEN
         self.end(_error_texts.broadcast_backlog(waiting, BACKLOG_LIMIT))
         self.abort()
         return False
@@ -442,7 +443,7 @@ class _Served:
         sending = self.stream._sending
         return (
             isinstance(error, ConnectionAbortedError)
-            and sending.closing
+            and sending.closed_here
             and sending.error is None
             and not (self.ended or server_ends)
         )

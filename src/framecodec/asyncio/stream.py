@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import _error_texts, errors
+from .._states import TransportState
 from ..codec import Codec
 from .back_pressure import WaitingSendSide
 from .lingering import linger_on
 from .objects import ObjectCalls
+from .sending import close_now
 from .tls import start_tls
 from .unframed import detach, recv_bytes, send_bytes, switch
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from .stream_protocol import StreamProtocol
 
 __all__ = ["FrameStream", "ObjectStream"]
+
+_CLOSING, _CLOSED = TransportState.CLOSING, TransportState.CLOSED
 
 
 class FrameStream:
@@ -58,7 +62,9 @@ class FrameStream:
 
     def __repr__(self) -> str:
         sending = self._sending
-        state = "closed" if sending.lost else "closing" if sending.closing else "open"
+        state = "open"
+        if sending.state >= _CLOSING:
+            state = "closed" if sending.state >= _CLOSED else "closing"
         return (
             f"<{type(self).__name__} {state} peer={self._protocol._inbox.peer} codec={self.codec}>"
         )
@@ -87,7 +93,7 @@ class FrameStream:
     @property
     def pending_send(self) -> int:
         """The number of bytes that were accepted and that the kernel does not have yet."""
-        return 0 if self._sending.lost else self.transport.get_write_buffer_size()
+        return 0 if self._sending.state >= _CLOSED else self.transport.get_write_buffer_size()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return what the transport knows of the connection.
@@ -133,10 +139,10 @@ class FrameStream:
             ConnectionError: The connection is lost.
         """
         sending = self._sending
-        if not sending.lost:
+        if sending.state < _CLOSED:
             sending.write_batch()
         await sending.wait_for_space()
-        if sending.lost:
+        if sending.state >= _CLOSED:
             raise sending.closed_error()
 
     def write_eof(self) -> None:
@@ -338,7 +344,7 @@ class FrameStream:
             sending.close()
             await sending.wait_until_closed()
         except asyncio.CancelledError:
-            if not sending.lost:
+            if sending.state < _CLOSED:
                 sending.abort()
             raise
 
@@ -348,7 +354,7 @@ class FrameStream:
     async def __aexit__(self, exc_type: object, exc: BaseException | None, _: object) -> None:
         if isinstance(exc, (asyncio.CancelledError, TimeoutError)):
             # The time is over: the block ends, however slow the peer is.
-            self._sending.close_now()
+            close_now(self._sending)
         else:
             await self.aclose()
 

@@ -86,7 +86,7 @@ class ProtocolTransport(asyncio.Transport):
 
     def is_closing(self) -> bool:
         """Return whether the connection is closing or closed."""
-        return self._sending.closing or bool(self.raw.is_closing())
+        return self._sending.closed_here or bool(self.raw.is_closing())
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return what the event loop's transport knows of the connection."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .. import _error_texts
 from .._bytes_like import view_bytes
+from .._states import TransportState
 from .._unframed import UnframedBytes, check_size
 from ..codec import Codec, check_codec
 from .protocol import FrameProtocol
@@ -203,7 +204,7 @@ def _check_idle(protocol: StreamProtocol, call: str) -> None:
     """Raise an error if the connection has ended, or another call waits."""
     sending = protocol._sending
     sending.check_thread()
-    if sending.closing or sending.lost or sending.dropped:
+    if sending.state >= TransportState.FAILED:
         raise sending.closed_error()
     protocol.check_no_recv_waits()
     if sending.batch.queued:
@@ -218,6 +219,6 @@ def detach(protocol: StreamProtocol) -> tuple[Any, bytes]:
     transport = sending.raw_transport
     protocol._pause_reading()
     unread = protocol.detach()
-    sending.closing = True
+    sending.set_closed_here()
     protocol._end(None)
     return transport, unread
