@@ -477,7 +477,9 @@ cdef class Encoder:
         if self._plain:
             self._write_plain(_writable(frames), batch, count)
         else:
-            size = self._write_batch(self._shape, self._marks, _writable(frames), size, batch, count)
+            size = self._write_batch(
+                self._shape, self._marks, _writable(frames), size, batch, count
+            )
         if size < 0:
             _drop(frames)
             return None
