@@ -63,7 +63,7 @@ LAYERS = [
     {"_numbers.pxd": "what the compiled splitter and encoder share: a layout in C, numbers"},
     {"_checksums.pxd": "the checksums that have a name, in C, and the checks made of them"},
     {
-        "_constructors.py": "constructors of codecs whose frames an end mark ends",
+        "_mark_constructors.py": "constructors of codecs whose frames an end mark ends",
         "_marks.pxd": "end marks, escapes and byte stuffing, in C",
         "_marks_py.py": "the same in Python",
         "_block_scan.pxd": "header blocks in C",
@@ -209,7 +209,7 @@ EXCEPTIONS = {
     ("_engine", "asyncio._fast_path_py"),
     ("_engine", "sockets._fast_path_py"),
     # For annotations only: an object refers to the one that owns it.
-    ("_constructors", "codec"),
+    ("_mark_constructors", "codec"),
     ("_objects", "codec"),
     ("_marked_reader_py", "_frame_reader_py"),
     ("serving._message_steps_py", "serving._messages_loop_py"),

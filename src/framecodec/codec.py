@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack, final
 from . import _error_texts, errors
 from ._any_parameters import AnyParameters
 from ._choice_constructors import ChoiceConstructors
-from ._constructors import MarkedConstructors
 from ._files import read_messages, write_messages
 from ._layout import Layout, not_a_codec
+from ._mark_constructors import MarkedConstructors
 from ._objects import ObjectConstructors, ObjectFunctions
 from ._parameters import (
     COMMON_DEFAULTS,

@@ -439,7 +439,6 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
         if self._one_at_a_time:
             self._read(self._inbox.splitter.buffer_updated, nbytes)
             return
-        # The inbox's own get_buffer() and buffer_updated() do nothing else without limits.
         splitter = self._inbox.splitter
         self._receiving = True
         try:
