@@ -15,7 +15,7 @@ cdef extern from *:
     #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
     #include <emmintrin.h>
 
-    /* 1 more than where in the 16 bytes at p the first wanted one is; 0 if they have no such byte. */
+    /* The number of the first wanted one of the 16 bytes at p, from 1 on; or 0. */
     #define FRAMECODEC_AT(p) \\
         __builtin_ffs(_mm_movemask_epi8(FRAMECODEC_EQUAL(_mm_loadu_si128((const __m128i *)(p)))))
 
