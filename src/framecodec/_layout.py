@@ -342,7 +342,8 @@ class Layout:
 
     def _most_owned(self) -> int:
         if self.choice is not None:
-            return max(layout.most_owned for layout in self.choice.layouts)
+            most: int = max(layout.most_owned for layout in self.choice.layouts)
+            return most
         if self.marks:
             return len(self.magic) + len(self.marks[0]) + (self.kind == COBS)
         width = self.field_width + max((wide.width for wide in self.wider), default=0)
