@@ -161,12 +161,12 @@ class Inbox:
         if self.failure is not None:
             return
         try:
+            if self.direct is not None:
+                self.fail(_error_texts.incomplete_frame(self.direct.pending_frame()))
+                return
             if self.unframed is not None:
                 received = self.unframed.size + self.splitter.pending
                 self.fail(self.unframed.incomplete(received))
-                return
-            if self.direct is not None:
-                self.fail(_error_texts.incomplete_frame(self.direct.pending_frame()))
                 return
             self.splitter.feed_eof()
         except errors.FrameError as error:
@@ -351,19 +351,21 @@ class Inbox:
         Raises:
             RuntimeError: They are part of an oversized frame that is being skipped.
         """
+        if self.is_skipping():
+            raise RuntimeError(
+                "the bytes after the last message are discarded as a frame that is too large; "
+                'set on_oversize="raise" or read_ahead=False where unframed bytes follow'
+            )
+
+    def is_skipping(self) -> bool:
+        """Return whether the pending frame is too large and is being discarded."""
         header = self.splitter.pending_header
-        if header and self.unframed is None and self._options["on_oversize"] == "skip":
-            probe = Splitter(plain_codec(self.codec))
-            try:
-                probe.feed(header)
-            except errors.MessageTooLargeError:
-                raise RuntimeError(
-                    "the bytes after the last message were read as a frame that is too large, and "
-                    'are being discarded; set on_oversize="raise" or read_ahead=False where '
-                    "unframed bytes follow"
-                ) from None
-            except errors.FrameError:
-                pass
+        if not header or self.unframed is not None or self._options["on_oversize"] != "skip":
+            return False
+        probe = Splitter(plain_codec(self.codec))
+        with contextlib.suppress(errors.FrameError):
+            probe.feed(header)
+        return isinstance(probe.error, errors.MessageTooLargeError)
 
     def unframe(self, messages: list[Any], headers: list[bytes] | None = None) -> UnframedBytes:
         """Take back the bytes after the delivered messages, exactly as they travelled.

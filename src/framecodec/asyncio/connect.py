@@ -6,71 +6,20 @@ import asyncio
 import os
 import socket
 import ssl as ssl_module
-from collections.abc import Callable, Coroutine, Generator, Sequence
-from types import TracebackType
-from typing import Any, TypeVar, final
+from collections.abc import Callable, Sequence
+from typing import Any, final
 
 from .._addresses import Address, Place, find_place
 from .._options import OnInvalid, OnOversize, check_options
 from .._peers import name_address, peer_name
 from ..codec import Codec
 from ..sockets.base import check_keepalive, prepare
+from .opening import Opening
 from .server import FrameServer, Handler, check_handler
 from .stream import FrameStream
 from .stream_protocol import StreamProtocol
 
 __all__ = ["open_connection", "open_unix_connection", "start_server", "start_unix_server"]
-
-_Opened = TypeVar("_Opened", FrameStream, FrameServer)
-
-
-@final
-class Opening(Coroutine[Any, Any, _Opened]):
-    """A connection or a server that is being opened.
-
-    ``await`` gives it; ``async with`` gives it and closes it at the end of the block.
-
-    Args:
-        opening: Opens it.
-    """
-
-    __slots__ = ("_opened", "_opening")
-
-    _opening: Coroutine[Any, Any, _Opened]
-    _opened: _Opened | None
-
-    def __init__(self, opening: Coroutine[Any, Any, _Opened]) -> None:
-        self._opening = opening
-        self._opened = None
-
-    def __await__(self) -> Generator[Any, Any, _Opened]:
-        return self._opening.__await__()
-
-    def send(self, value: Any) -> Any:
-        """As for a coroutine, for functions that take one."""
-        return self._opening.send(value)
-
-    def throw(self, *error: Any) -> Any:
-        """As for a coroutine, for functions that take one."""
-        return self._opening.throw(*error)
-
-    def close(self) -> None:
-        """As for a coroutine, for functions that take one."""
-        self._opening.close()
-
-    async def __aenter__(self) -> _Opened:
-        self._opened = opened = await self._opening
-        await opened.__aenter__()
-        return opened
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._opened is not None:
-            await self._opened.__aexit__(kind, error, traceback)
 
 
 def _find_place(

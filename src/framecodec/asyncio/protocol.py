@@ -27,6 +27,7 @@ from .._states import TransportState
 from ..codec import DEFAULT_CODEC, Codec, check_codec
 from .object_delivery import ObjectDelivery
 from .observed import ObservedSendSide, conn_of, end_reason, receive_rest
+from .pipe_transport import give_bytes
 from .sending import SendSide, encode_all, stays_open, write_all
 from .time_limits import PeerTimer
 from .transport import is_uvloops, transport_peer
@@ -141,11 +142,11 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
     codec: Codec
     """The shape of the frames."""
 
-    # What subclasses of this package change.
     _send_side: type[SendSide] = SendSide
     _observed_send_side: type[SendSide] = ObservedSendSide
     _always_receives = True  # a peer's time counts whenever the transport reads
     _keeps_headers = False  # for bytes that are handed over as they travelled
+    data_received = give_bytes  # for transports with their own memory: those of pipes
 
     def __init__(
         self,

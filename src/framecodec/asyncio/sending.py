@@ -34,6 +34,7 @@ from .._layout import CUSTOM, plain_codec
 from .._outbox import GATHER_SIZE, Outbox
 from .._peers import name_peer
 from .._states import TransportState
+from .pipe_transport import PipeTransport, is_read_only, refused
 from .transport import ProtocolTransport, is_vectored
 
 if TYPE_CHECKING:
@@ -175,12 +176,7 @@ class SendSide:
             self.put_encoded(data, 0)
 
     def put_encoded(self, data: bytes, flush_size: int = _BATCH_SIZE) -> None:
-        """Accept bytes as they are; the connection is open.
-
-        Args:
-            data: The bytes.
-            flush_size: As for `_accept`.
-        """
+        """Accept bytes as they are, with `flush_size` as for `_accept`; the connection is open."""
         if self.busy:
             self._late.append(data)
         else:
@@ -228,7 +224,7 @@ class SendSide:
         if self.state >= _FAILED:
             raise self.closed_error()
         if self.state is _ENDING:
-            raise RuntimeError("nothing can be sent after write_eof()")
+            raise refused(self.raw_transport)
 
     def closed_error(self) -> ConnectionError:
         """Return the error of a call that came after the end."""
@@ -382,6 +378,9 @@ class SendSide:
         """Use this transport from now on."""
         if isinstance(transport, ProtocolTransport):
             transport = transport.raw
+        transport = PipeTransport.of(self._protocol, transport)
+        if is_read_only(transport):
+            self.state, self.fast_size = _ENDING, 0
         self.raw_transport = transport
         # Stored, because a closed TLS transport cannot be asked.
         self.is_encrypted = transport.get_extra_info("sslcontext") is not None

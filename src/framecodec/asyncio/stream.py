@@ -11,6 +11,7 @@ from .. import _error_texts, errors
 from .._states import TransportState
 from ..codec import Codec
 from .back_pressure import WaitingSendSide
+from .files import StreamFiles
 from .lingering import linger_on
 from .objects import ObjectCalls
 from .sending import close_now
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
 
 __all__ = ["FrameStream", "ObjectStream"]
 
-_CLOSING, _CLOSED = TransportState.CLOSING, TransportState.CLOSED
+_FAILED, _CLOSING = TransportState.FAILED, TransportState.CLOSING
+_CLOSED = TransportState.CLOSED
 
 
-class FrameStream:
+class FrameStream(StreamFiles):
     """A connection that sends and receives whole messages.
 
     `open_connection` returns one, and a server's handler gets one. Iterate over it to receive
@@ -142,7 +144,7 @@ class FrameStream:
         if sending.state < _CLOSED:
             sending.write_batch()
         await sending.wait_for_space()
-        if sending.state >= _CLOSED:
+        if sending.state >= _FAILED and sending.state is not _CLOSING:
             raise sending.closed_error()
 
     def write_eof(self) -> None:
@@ -339,6 +341,8 @@ class FrameStream:
         """
         sending = self._sending
         try:
+            while sending.transfers and sending.state < _CLOSED:
+                await asyncio.wait(sending.transfers)
             if linger:
                 await linger_on(self._protocol, linger)
             sending.close()

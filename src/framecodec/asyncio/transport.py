@@ -132,8 +132,11 @@ class ProtocolTransport(asyncio.Transport):
 
 def transport_peer(transport: Any) -> str:
     """Return the name of a transport's peer; empty if it has none."""
-    peer = transport.get_extra_info("peername")
-    here = None if peer else transport.get_extra_info("sockname")
+    try:
+        peer = transport.get_extra_info("peername")
+        here = None if peer else transport.get_extra_info("sockname")
+    except OSError:  # uvloop, for a pipe
+        return ""
     return peer_name(peer, here if isinstance(here, str | bytes) else None)
 
 

@@ -13,6 +13,7 @@ from .._bytes_like import view_bytes
 from .._states import TransportState
 from .._unframed import UnframedBytes, check_size
 from ..codec import Codec, check_codec
+from ..sockets.receiving import half_received
 from .protocol import FrameProtocol
 from .sending import encode_all, write_all
 
@@ -144,6 +145,8 @@ class UnframingProtocol(FrameProtocol):
     def reframe(self) -> None:
         """Parse the unframed bytes that were not taken, and all that follow."""
         inbox = self._inbox
+        if inbox.direct is not None:
+            raise half_received()
         unframed = self.unframe()
         try:
             messages = inbox.reframe()
@@ -166,6 +169,8 @@ async def recv_bytes(protocol: StreamProtocol, size: int) -> bytes:
     size = check_size(size)
     while True:
         protocol.check_no_recv_waits()
+        if protocol._inbox.direct is not None:
+            raise half_received()
         if protocol.unframe().size >= size:
             return protocol.take_bytes(size)
         protocol.expect_bytes(size)
@@ -207,6 +212,8 @@ def _check_idle(protocol: StreamProtocol, call: str) -> None:
     if sending.state >= TransportState.FAILED:
         raise sending.closed_error()
     protocol.check_no_recv_waits()
+    if protocol._inbox.direct is not None:
+        raise half_received()
     if sending.batch.queued:
         raise RuntimeError(f"a send waits, because the peer is slow; await it before {call}")
 

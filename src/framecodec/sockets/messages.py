@@ -11,7 +11,7 @@ from .. import errors
 from .._bytes_like import list_of_messages
 from .._observer import frame_size
 from .._states import ReceiveState, SendState, SocketState
-from . import _fast_path_py, files, unframed
+from . import _fast_path_py, files, parts, unframed
 from .receiving import ReceiveSide
 from .sending import SendSide
 
@@ -286,6 +286,21 @@ class MessageConnection:
             EOFError, FrameError, OSError: As `recv`.
         """
         return files.recv_into(self._receiving, buffer)
+
+    def recv_parts(self) -> Iterator[bytes]:
+        """Return an iterator over the parts of one message, in constant memory.
+
+        The codec's ``max_message_size`` holds, and the time-out is for each part. An iteration that
+        timed out or was left is continued by the next `recv_parts`, `recv_file` or `recv_into`; no
+        other call can receive before.
+
+        Returns:
+            The parts as they arrive, in order; an empty message has none.
+
+        Raises:
+            EOFError, FrameError, OSError: As `recv`, from the iteration.
+        """
+        return parts.recv_parts(self._receiving)
 
     # --- what can be asked ------------------------------------------------------------------------
 
