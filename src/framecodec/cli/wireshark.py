@@ -388,7 +388,7 @@ proto.experts = {{ bad }}
 local shapes = {{}}
 {shapes}
 
--- Each function returns a frame's shape; nil: more bytes are needed; false: there is none.
+-- Each function returns a frame's shape; nil: more bytes are needed; false: no shape begins so.
 local choose = {{}}
 {choices}
 
