@@ -29,7 +29,7 @@ class Part:
     declared: int | None = None
 
 
-def dissect(codec: Codec, frame: bytes, message: object) -> list[Part]:
+def dissect(codec: Codec[Any], frame: bytes, message: object) -> list[Part]:
     """Return the parts of a frame, from its first byte to its last.
 
     Args:
@@ -62,7 +62,7 @@ def dissect(codec: Codec, frame: bytes, message: object) -> list[Part]:
     return parts
 
 
-def alternatives(codec: Codec) -> Iterator[tuple[frozenset[int], Codec]]:
+def alternatives(codec: Codec[Any]) -> Iterator[tuple[frozenset[int], Codec[Any]]]:
     """Yield the codecs of a choice, and the values of the whole byte that choose each.
 
     Args:
@@ -84,7 +84,7 @@ def alternatives(codec: Codec) -> Iterator[tuple[frozenset[int], Codec]]:
         yield frozenset(left), others
 
 
-def _chosen(codec: Codec, frame: bytes) -> Codec | None:
+def _chosen(codec: Codec[Any], frame: bytes) -> Codec[Any] | None:
     """Return the alternative of a choice that reads a frame."""
     offset = codec.parameters["offset"]
     for values, alternative in alternatives(codec):
@@ -93,7 +93,7 @@ def _chosen(codec: Codec, frame: bytes) -> Codec | None:
     return None
 
 
-def _dissect_fragments(codec: Codec, frames: bytes) -> Iterator[Part]:
+def _dissect_fragments(codec: Codec[Any], frames: bytes) -> Iterator[Part]:
     """Yield the parts of the frames of a joined message."""
     start = 0
     for frame in map(bytes, codec.scan(frames, raw=True)):
@@ -145,7 +145,7 @@ def _sizes_by_message(frame: bytes, message: object, parameters: Any) -> _Sizes:
     return [*own, ("rest", stop - start), ("check", end), ("trailer", trailer)]
 
 
-def _sizes_by_mark(codec: Codec, frame: bytes, message: object) -> _Sizes:
+def _sizes_by_mark(codec: Codec[Any], frame: bytes, message: object) -> _Sizes:
     """Return the parts' sizes for a frame that an end mark ends."""
     magic = len(codec.layout.magic)
     mark = max((mark for mark in codec.layout.marks if frame.endswith(mark)), key=len, default=b"")

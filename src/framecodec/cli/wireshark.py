@@ -55,7 +55,7 @@ def _print(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def dissector(codec: Codec, name: str = "framed", ports: list[int] | None = None) -> str:
+def dissector(codec: Codec[Any], name: str = "framed", ports: list[int] | None = None) -> str:
     """Return the Lua program of a dissector.
 
     The frames of a joined message are shown one by one.
@@ -87,7 +87,7 @@ def dissector(codec: Codec, name: str = "framed", ports: list[int] | None = None
     )
 
 
-def _known_as(codec: Codec) -> str:
+def _known_as(codec: Codec[Any]) -> str:
     for row in formats.table():
         if row.codec == codec:
             return f"{row.name}: {row.description}".replace('"', "'")
@@ -102,7 +102,7 @@ class _Program:
         self.choices: list[str] = []
         self.smallest = 1 << 16  # bytes from which a frame's size can be asked for
 
-    def add(self, codec: Codec) -> str:
+    def add(self, codec: Codec[Any]) -> str:
         """Add a codec, and return the Lua expression for the shape of a frame.
 
         Raises:
@@ -118,7 +118,7 @@ class _Program:
         self.shapes.append(f"{number} = {shape}")
         return number
 
-    def _add_choice(self, codec: Codec) -> str:
+    def _add_choice(self, codec: Codec[Any]) -> str:
         chosen: dict[int, str] = {}
         for values, alternative in alternatives(codec):
             expression = self.add(alternative)
@@ -150,7 +150,7 @@ def _test(values: list[int]) -> str:
     return f"({_lua_string(bytes(values))}):find(string.char(byte), 1, true)"
 
 
-def _shape(codec: Codec) -> tuple[str, int]:
+def _shape(codec: Codec[Any]) -> tuple[str, int]:
     """Return the Lua table of a shape, and the fewest bytes of its header."""
     make = _CUTS.get(codec.kind) if codec.layout.marks else _LENGTHS.get(codec.kind)
     if make is None:
@@ -217,7 +217,7 @@ def _number(width: int, little: bool, place: int = 0) -> str:
     )
 
 
-def _fixed(codec: Codec) -> tuple[str, int]:
+def _fixed(codec: Codec[Any]) -> tuple[str, int]:
     if codec.kind == "struct":
         import struct
 
@@ -256,7 +256,7 @@ def _masked(mask: int | None) -> str:
     return f"\n    value = value % {high} - value % {low}"
 
 
-def _digits(codec: Codec) -> tuple[str, int]:
+def _digits(codec: Codec[Any]) -> tuple[str, int]:
     width, base = codec.parameters["width"], codec.parameters["base"]
     if base == "bcd":
         body = f"tonumber(tostring(tvb(offset, {width}):bytes()), 10)"
@@ -269,7 +269,7 @@ def _digits(codec: Codec) -> tuple[str, int]:
     )
 
 
-def _varint(codec: Codec) -> tuple[str, int]:
+def _varint(codec: Codec[Any]) -> tuple[str, int]:
     return (
         "local value, factor = 0, 1\n"
         f"    for width = 1, {codec.parameters['max_width']} do\n"
@@ -284,7 +284,7 @@ def _varint(codec: Codec) -> tuple[str, int]:
     )
 
 
-def _text(codec: Codec) -> tuple[str, int]:
+def _text(codec: Codec[Any]) -> tuple[str, int]:
     end, base = codec.parameters["end"], codec.parameters["base"]
     return (
         f"local text = tvb(offset, math.min(tvb:len() - offset, {24 + len(end)})):raw()\n"
@@ -295,7 +295,7 @@ def _text(codec: Codec) -> tuple[str, int]:
     )
 
 
-def _headers(codec: Codec) -> tuple[str, int]:
+def _headers(codec: Codec[Any]) -> tuple[str, int]:
     name = codec.parameters["name"].lower().encode()
     longest = codec.parameters["max_header"]
     return (
@@ -312,12 +312,12 @@ def _headers(codec: Codec) -> tuple[str, int]:
     )
 
 
-def _constant(codec: Codec) -> tuple[str, int]:
+def _constant(codec: Codec[Any]) -> tuple[str, int]:
     size = codec.parameters["size"]
     return f"return {size}, 0", 1
 
 
-def _ber(codec: Codec) -> tuple[str, int]:
+def _ber(codec: Codec[Any]) -> tuple[str, int]:
     return (
         "if tvb:len() < offset + 1 then return nil end\n"
         "    local count = tvb(offset, 1):uint()\n"
@@ -332,7 +332,7 @@ def _ber(codec: Codec) -> tuple[str, int]:
     )
 
 
-def _marked(codec: Codec) -> tuple[str, int]:
+def _marked(codec: Codec[Any]) -> tuple[str, int]:
     marks = ", ".join(map(_lua_string, codec.layout.marks))
     return (
         "if tvb:len() <= offset then return nil end\n"
@@ -350,7 +350,7 @@ def _marked(codec: Codec) -> tuple[str, int]:
     )
 
 
-_LENGTHS: dict[str, Callable[[Codec], tuple[str, int]]] = {
+_LENGTHS: dict[str, Callable[[Codec[Any]], tuple[str, int]]] = {
     "uint": _fixed,
     "struct": _fixed,
     "digits": _digits,
@@ -362,7 +362,7 @@ _LENGTHS: dict[str, Callable[[Codec], tuple[str, int]]] = {
 }
 
 # Kinds without a length: the reader looks for the end mark.
-_CUTS: dict[str, Callable[[Codec], tuple[str, int]]] = {"delimiter": _marked, "cobs": _marked}
+_CUTS: dict[str, Callable[[Codec[Any]], tuple[str, int]]] = {"delimiter": _marked, "cobs": _marked}
 
 _TEMPLATE = """\
 -- A Wireshark dissector for the codec {codec}
