@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
+from tests.soak import hostile
 from tests.soak.run import soak
 
 
@@ -17,3 +20,13 @@ def test_a_short_soak_loses_no_byte_and_leaves_nothing_behind() -> None:
     assert found.lost == 0
     assert found.descriptors == 0
     assert found.memory < 2 << 20
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("engine_in_use")
+@pytest.mark.skipif(sys.platform == "win32", reason="a reset is made by an option of Unix sockets")
+@pytest.mark.parametrize("kind", hostile.KINDS)
+def test_hostile_clients_are_ended_and_leave_nothing_behind(kind: str) -> None:
+    found = hostile.soak(kind, 70)
+    assert not found.failed, found
+    assert found.ended == {way.__name__: 10 for way in hostile.WAYS}
