@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from .. import errors
+from .. import _error_texts, errors
 from .._bytes_like import list_of_messages
 from .._observer import frame_size
 from .._states import ReceiveState, SendState, SocketState
+from ..codec import check_codec
 from . import _fast_path_py, files, parts, unframed
 from .receiving import ReceiveSide
 from .sending import SendSide
@@ -34,6 +35,9 @@ class MessageConnection:
     _sending: SendSide
     _receiver: _fast_path_py.Receiver
     _sender: _fast_path_py.Sender
+
+    # What a connection becomes, by whether its codec has objects and whether it has an observer.
+    _classes: ClassVar[dict[tuple[bool, bool], type[Any]]]
 
     # --- receiving --------------------------------------------------------------------------------
 
@@ -301,6 +305,38 @@ class MessageConnection:
             EOFError, FrameError, OSError: As `recv`, from the iteration.
         """
         return parts.recv_parts(self._receiving)
+
+    # --- another codec ----------------------------------------------------------------------------
+
+    def switch(self, codec: Codec, /) -> None:
+        """Use another codec from now on, in both directions.
+
+        Accepted messages leave in the old framing. What was received and not delivered is read
+        again with the new codec; an error that it has raised is forgotten. No other thread may be
+        receiving: this call waits for it, at most until the time-out.
+
+        Args:
+            codec: The shape of the frames.
+
+        Raises:
+            TypeError: `codec` is not a `Codec`.
+            RuntimeError: A message is half received into a file or a buffer, or bytes after the
+                last delivered message were discarded as an oversized frame.
+        """
+        check_codec(codec)
+        receiving, sending = self._receiving, self._sending
+        with receiving.guard, sending.guard:
+            if self._state is not SocketState.OPEN:
+                raise _error_texts.connection_closed()
+            if self._sender.state is SendState.BUSY:
+                raise _error_texts.in_use("send()")
+            receiving.switch(codec)
+            sending.switch(codec)
+            self._choose_class(codec)
+
+    def _choose_class(self, codec: Codec) -> None:
+        is_observed = self._receiving.observer is not None
+        self.__class__ = self._classes[codec._objects is not None, is_observed]
 
     # --- what can be asked ------------------------------------------------------------------------
 

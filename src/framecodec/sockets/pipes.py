@@ -206,7 +206,7 @@ class FramePipe(MessageConnection, TimedWrapper):
             self._check_can_wait(read)
         self.settimeout(None)
         if codec._objects is not None or observer is not None:
-            self.__class__ = _CLASSES[codec._objects is not None, observer is not None]
+            self._choose_class(codec)
         if observer is not None:
             _ObservedFramePipe._notify(self, "connection_opened")  # type: ignore[arg-type]
         received = bytes(received) + buffered
@@ -354,8 +354,8 @@ class _ObservedObjectPipe(ObjectCalls, _ObservedFramePipe):
     __slots__ = ()
 
 
-# What a connection becomes, by whether its codec has objects and whether it has an observer.
-_CLASSES: dict[tuple[bool, bool], type[FramePipe]] = {
+FramePipe._classes = {
+    (False, False): FramePipe,
     (False, True): _ObservedFramePipe,
     (True, False): _ObjectPipe,
     (True, True): _ObservedObjectPipe,
