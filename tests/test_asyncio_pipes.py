@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -418,6 +419,55 @@ def test_standard_streams(how: str) -> None:
             subprocess.run(command, stdin=null, stdout=null, **options)
             return
     assert found == U4.encode_many([message.upper() for message in MESSAGES])
+
+
+@LOOPS
+def test_open_stdio_gives_what_waits_in_the_order_it_came(loop: str) -> None:
+    program = STDIO.replace("asyncio.run(main())", "") + (
+        "run = asyncio.run\n"
+        f"if {loop!r} == 'uvloop': import uvloop; run = uvloop.run\n"
+        "import sys; sys.stdin.buffer.peek()\n"
+        "run(main())\n"
+    )
+    messages = [b"first", b"", b"x" * 300_000]
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        input=U4.encode_many(messages),
+        capture_output=True,
+        timeout=30,
+        cwd=ROOT,
+    )
+    assert done.stderr == b""
+    assert done.stdout == U4.encode_many([message.upper() for message in messages])
+
+
+@LOOPS
+def test_a_descriptor_for_both_directions_gives_all_bytes_to_the_reader(loop: str) -> None:
+    """The loops' own transport for writing reads it, to find out that the peer has closed."""
+
+    async def main() -> None:
+        for _ in range(20):
+            near, far = socket.socketpair()
+            file = os.fdopen(near.detach(), "r+b", 0)
+            with far:
+                async with open_pipes(file, file, codec=U4) as stream:
+                    far.sendall(U4.encode(b"one"))
+                    assert await stream.recv() == b"one"
+                    sending = asyncio.create_task(stream.send_many([bytes(400_000)] * 3))
+                    await asyncio.sleep(0)
+                    far.sendall(U4.encode(b"two"))
+                    assert await stream.recv() == b"two"
+                    assert not sending.done()
+                    found, expected = bytearray(), U4.encode(bytes(400_000)) * 3
+                    far.setblocking(False)
+                    while len(found) < len(expected):
+                        found += await asyncio.get_running_loop().sock_recv(far, 1 << 20)
+                    await sending
+                    assert found == expected
+
+    before = descriptors()
+    run(loop, main())
+    assert descriptors() <= before
 
 
 @LOOPS

@@ -173,6 +173,9 @@ LAYERS = [
     {"asyncio/stream_protocol.py": "the protocol of a `FrameStream`: its queue"},
     {"asyncio/server.py": "`FrameServer`: a server in an event loop"},
     {
+        "asyncio/pipe_writers.py": "outputs that the loops' own transports do not write to",
+    },
+    {
         "asyncio/pipes.py": "`open_pipes`, `open_stdio`, `open_process`",
         "asyncio/connect.py": "`open_connection`, `start_server` and their Unix versions",
     },
