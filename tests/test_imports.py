@@ -26,6 +26,7 @@ MARKS = ("<!-- modules -->\n", "<!-- /modules -->\n")
 LAYERS = [
     {
         "_bytes_like.py": "the memory of a bytes-like object",
+        "_message_types.py": "the types of messages, for type checkers",
         "_check.py": "`Check`: the checksum of a frame, as a codec's parameter",
         "_checksums_py.py": "the checksums that have a name, in Python",
     },
@@ -64,6 +65,7 @@ LAYERS = [
     {"_checksums.pxd": "the checksums that have a name, in C, and the checks made of them"},
     {
         "_mark_constructors.py": "constructors of codecs whose frames an end mark ends",
+        "_text_constructors.py": "constructors of codecs whose length is text",
         "_marks.pxd": "end marks, escapes and byte stuffing, in C",
         "_marks_py.py": "the same in Python",
         "_block_scan.pxd": "header blocks in C",
@@ -89,7 +91,10 @@ LAYERS = [
     },
     {"_engine.py": "chooses the engine, compiled or Python, once for all modules"},
     {"splitter.py": "the public names of the engine in use"},
-    {"_files.py": "messages in files, for `Codec.read` and `Codec.write`"},
+    {
+        "_files.py": "messages in files, for `Codec.read` and `Codec.write`",
+        "_one_frame.py": "whether bytes are exactly one frame: the errors of `Codec.decode`",
+    },
     {
         "_kept_headers.py": "the frame of a delivered message, exactly as it travelled",
     },
@@ -123,6 +128,7 @@ LAYERS = [
         "asyncio/datagrams.py": "`DatagramStream`",
         "asyncio/time_limits.py": "the timer of a peer with time limits",
         "asyncio/objects.py": "the calls of `FrameStream` for messages that are objects",
+        "asyncio/loop_options.py": "the options that asyncio's own functions take",
         "asyncio/opening.py": "what is awaited or entered to open a connection",
         "asyncio/tls.py": "the upgrade of a stream to TLS",
         "asyncio/pipe_transport.py": "one transport for the two ends of a connection over pipes",
@@ -220,6 +226,7 @@ EXCEPTIONS = {
     ("_engine", "sockets._fast_path_py"),
     # For annotations only: an object refers to the one that owns it.
     ("_mark_constructors", "codec"),
+    ("_text_constructors", "codec"),
     ("_objects", "codec"),
     ("_marked_reader_py", "_frame_reader_py"),
     ("serving._message_steps_py", "serving._messages_loop_py"),
@@ -305,7 +312,7 @@ def test_a_module_imports_only_from_earlier_layers(path: Path) -> None:
 
 def test_the_walk_finds_imports() -> None:
     # A walk that finds nothing would accept every file.
-    assert {"_error_texts", "_layout", "_parameters", "splitter"} <= {
+    assert {"_layout", "_one_frame", "_parameters", "splitter"} <= {
         module for module, _ in imported_modules(PACKAGE / "codec.py")
     }
     assert ("_engine", False) in set(imported_modules(PACKAGE / "splitter.py"))

@@ -112,7 +112,7 @@ class Inbox:
 
     def __init__(
         self,
-        codec: Codec,
+        codec: Codec[Any],
         *,
         message_timeout: float | None = None,
         idle_timeout: float | None = None,
@@ -305,7 +305,7 @@ class Inbox:
 
     # --- handing over -----------------------------------------------------------------------------
 
-    def switch(self, codec: Codec, before: bytes = b"") -> list[Any]:
+    def switch(self, codec: Codec[Any], before: bytes = b"") -> list[Any]:
         """Read the bytes that are in no message yet with another codec.
 
         An error that they have raised is forgotten; one that they raise now is the splitter's.

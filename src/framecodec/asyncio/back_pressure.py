@@ -36,7 +36,7 @@ class WaitingSendSide(SendSide):
 
     __slots__ = ("_queue", "transfers", "waiters")
 
-    def __init__(self, protocol: FrameProtocol, codec: Codec) -> None:
+    def __init__(self, protocol: FrameProtocol[Any], codec: Codec[Any]) -> None:
         super().__init__(protocol, codec)
         self._queue = SendQueue()  # sends that wait until the transport accepts more
         self.transfers: set[asyncio.Task[None]] = set()

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from .._message_types import MessageT
 from .._options import OnInvalid, OnOversize, check_options
 from ..codec import DEFAULT_CODEC, Codec
 from ..sockets.pipe_ends import check_file, take_buffered
@@ -33,14 +34,14 @@ def open_pipes(
     reader: Any,
     writer: Any = None,
     *,
-    codec: Codec = DEFAULT_CODEC,
+    codec: Codec[MessageT] = DEFAULT_CODEC,  # type: ignore[assignment]
     received: Any = b"",
     message_timeout: float | None = None,
     idle_timeout: float | None = None,
     on_oversize: OnOversize = "raise",
     on_invalid: OnInvalid = "raise",
     observer: object = None,
-) -> Opening[FrameStream]:
+) -> Opening[FrameStream[MessageT]]:
     """Open a stream over pipes. Await the result, or use it by ``async with``.
 
     The event loop sets the pipes to non-blocking, as ``loop.connect_read_pipe`` does.
@@ -83,14 +84,14 @@ def open_pipes(
 
 def open_stdio(
     *,
-    codec: Codec = DEFAULT_CODEC,
+    codec: Codec[MessageT] = DEFAULT_CODEC,  # type: ignore[assignment]
     received: Any = b"",
     message_timeout: float | None = None,
     idle_timeout: float | None = None,
     on_oversize: OnOversize = "raise",
     on_invalid: OnInvalid = "raise",
     observer: object = None,
-) -> Opening[FrameStream]:
+) -> Opening[FrameStream[MessageT]]:
     """Open a stream over the standard input and output of this process, as `open_pipes`.
 
     It uses copies of the descriptors: the end of the stream closes neither `sys.stdin` nor
@@ -126,14 +127,14 @@ def open_stdio(
 
 def open_process(
     *command: str | os.PathLike[str],
-    codec: Codec = DEFAULT_CODEC,
+    codec: Codec[MessageT] = DEFAULT_CODEC,  # type: ignore[assignment]
     message_timeout: float | None = None,
     idle_timeout: float | None = None,
     on_oversize: OnOversize = "raise",
     on_invalid: OnInvalid = "raise",
     observer: object = None,
     **kwargs: Any,
-) -> Opening[tuple[asyncio.subprocess.Process, FrameStream]]:
+) -> Opening[tuple[asyncio.subprocess.Process, FrameStream[MessageT]]]:
     """Start a process, and open a stream over its standard input and output.
 
     Await the result, or use it by ``async with``. Closing the stream closes the process's standard
@@ -173,14 +174,14 @@ def open_process(
     return Opening(_open_process(command, kwargs, factory), _stream_of)
 
 
-def _factory(codec: Codec, received: Any, **options: Any) -> Callable[[], StreamProtocol]:
+def _factory(codec: Codec[Any], received: Any, **options: Any) -> Callable[[], StreamProtocol]:
     """Return what makes the protocol; reject invalid arguments before anything is opened."""
     options = check_options(codec, **options)
     received = bytes(received)
     return lambda: StreamProtocol(codec, received=received, **options)
 
 
-def _stream_of(opened: tuple[Any, FrameStream]) -> FrameStream:
+def _stream_of(opened: tuple[Any, FrameStream[Any]]) -> FrameStream[Any]:
     return opened[1]
 
 
@@ -190,7 +191,7 @@ async def _open(
     factory: Callable[[], StreamProtocol],
     on_end: Callable[[], None] | None = None,
     buffered: bytes = b"",
-) -> FrameStream:
+) -> FrameStream[Any]:
     loop = asyncio.get_running_loop()
     protocol = factory()
     whole = PipeTransport(protocol)
@@ -255,7 +256,7 @@ def _pumped(file: Any) -> Any:
     return os.fdopen(reader, "rb", 0)
 
 
-async def _open_stdio(factory: Callable[[], StreamProtocol]) -> FrameStream:
+async def _open_stdio(factory: Callable[[], StreamProtocol]) -> FrameStream[Any]:
     if sys.stdin is None or sys.stdout is None:
         raise OSError("standard input or standard output is closed")
     sys.stdout.flush()
@@ -276,7 +277,7 @@ async def _open_process(
     command: tuple[str | os.PathLike[str], ...],
     kwargs: dict[str, Any],
     factory: Callable[[], StreamProtocol],
-) -> tuple[asyncio.subprocess.Process, FrameStream]:
+) -> tuple[asyncio.subprocess.Process, FrameStream[Any]]:
     child_reader, our_writer = os.pipe()
     our_reader, child_writer = os.pipe()
     reader, writer = os.fdopen(our_reader, "rb", 0), os.fdopen(our_writer, "wb", 0)

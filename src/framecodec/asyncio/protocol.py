@@ -15,11 +15,12 @@ import asyncio
 import functools
 import logging
 import traceback
-from collections.abc import Callable, Iterable
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from .. import _error_texts, errors
 from .._inbox import Inbox
+from .._message_types import MessageT, SpecialT
 from .._observer import Observer
 from .._options import OnInvalid, OnOversize
 from .._peers import name_peer
@@ -31,6 +32,9 @@ from .pipe_transport import give_bytes
 from .sending import SendSide, encode_all, stays_open, write_all
 from .time_limits import PeerTimer
 from .transport import is_uvloops, transport_peer
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = ["FrameProtocol"]
 
@@ -56,7 +60,7 @@ def _wrap_callback(step: str, overridden: _Method) -> _Method:
         return overridden
 
     @functools.wraps(overridden)
-    def callback(self: FrameProtocol, *arguments: Any) -> Any:
+    def callback(self: FrameProtocol[Any], *arguments: Any) -> Any:
         try:
             passed_on = getattr(self, step)(*arguments)
         except RuntimeError:  # the transport has another protocol
@@ -84,7 +88,7 @@ def _wrap_eof_received(overridden: _Method) -> _Method:
         return overridden
 
     @functools.wraps(overridden)
-    def eof_received(self: FrameProtocol) -> bool | None:
+    def eof_received(self: FrameProtocol[Any]) -> bool | None:
         self._on_eof()
         return stays_open(self._sending, overridden(self))
 
@@ -92,7 +96,7 @@ def _wrap_eof_received(overridden: _Method) -> _Method:
     return eof_received  # type: ignore[return-value]
 
 
-class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
+class FrameProtocol(ObjectDelivery[MessageT], asyncio.BufferedProtocol):
     """A connection that receives and sends whole messages; a base class.
 
     Override `messages_received`, and any callback of asyncio's protocols: `connection_made`,
@@ -139,7 +143,7 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
         "codec",
     )
 
-    codec: Codec
+    codec: Codec[Any]
     """The shape of the frames."""
 
     _send_side: type[SendSide] = SendSide
@@ -150,7 +154,7 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
 
     def __init__(
         self,
-        codec: Codec = DEFAULT_CODEC,
+        codec: Codec[MessageT] = DEFAULT_CODEC,  # type: ignore[assignment]
         *,
         message_timeout: float | None = None,
         idle_timeout: float | None = None,
@@ -226,7 +230,7 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
 
     # --- to override ------------------------------------------------------------------------------
 
-    def messages_received(self, messages: list[Any]) -> None:
+    def messages_received(self, messages: list[MessageT]) -> None:
         """Handle the messages that one read completed, at least one.
 
         What this method sends leaves in one write when it returns.
@@ -272,6 +276,12 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
 
     # --- sending ----------------------------------------------------------------------------------
 
+    @overload
+    def send(self: FrameProtocol[bytes | SpecialT], message: Buffer | SpecialT, /) -> None: ...
+
+    @overload
+    def send(self, message: MessageT, /) -> None: ...
+
     def send(self, message: object, /) -> None:
         """Send one message. `__init__` replaces this method on the instance by a faster one.
 
@@ -288,23 +298,7 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
         """
         self._send(message)
 
-    def send_many(self, messages: Iterable[object], /) -> None:
-        """Send many messages, all or none.
-
-        Args:
-            messages: As for `send`, in order.
-
-        Raises:
-            FrameError, TypeError, BufferError: As `Codec.encode`, for the first invalid message;
-                nothing is sent.
-            ConnectionError: The connection is closed or lost.
-            RuntimeError: The connection belongs to an event loop in another thread.
-        """
-        self._sending.put_many(self._messages_of(messages))
-
-    # --- another codec ----------------------------------------------------------------------------
-
-    def switch(self, codec: Codec, /) -> None:
+    def switch(self, codec: Codec[Any], /) -> None:
         """Use another codec from now on, in both directions.
 
         Messages that were sent before leave in the old framing. Receiving: in `messages_received`,
@@ -575,7 +569,7 @@ def _continue(
             transport.resume_reading()
 
 
-def _hand_over(before: FrameProtocol, protocol: asyncio.BaseProtocol) -> None:
+def _hand_over(before: FrameProtocol[Any], protocol: asyncio.BaseProtocol) -> None:
     """Let another protocol continue with the connection; for this one it has ended."""
     sending = before._sending
     write_all(sending)
@@ -591,7 +585,7 @@ def _hand_over(before: FrameProtocol, protocol: asyncio.BaseProtocol) -> None:
         asyncio.get_running_loop().call_soon(_continue, protocol, transport, unread, was_reading)
 
 
-def _fail_receiving(protocol: FrameProtocol, error: BaseException) -> None:
+def _fail_receiving(protocol: FrameProtocol[Any], error: BaseException) -> None:
     """End receiving; the messages before the error are delivered."""
     protocol._receiving_failed = True
     # The frames that raised would keep what was read.

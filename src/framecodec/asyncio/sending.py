@@ -91,7 +91,7 @@ class SendSide:
         "transport",
     )
 
-    def __init__(self, protocol: FrameProtocol, codec: Codec) -> None:
+    def __init__(self, protocol: FrameProtocol[Any], codec: Codec[Any]) -> None:
         self._protocol = protocol
         self.codec = codec = plain_codec(codec)
         self._encode_many = codec.encode_many
@@ -364,7 +364,7 @@ class SendSide:
         """Return the bytes that were accepted and that the transport does not have yet."""
         return self._outbox.size + sum(map(len, chain(self.batch.messages, self._late)))
 
-    def use(self, codec: Codec) -> None:
+    def use(self, codec: Codec[Any]) -> None:
         """Encode messages with another codec from now on, after `encode_all`."""
         self._outbox.use(codec)
         self.codec = codec = plain_codec(codec)
@@ -563,7 +563,7 @@ def _handed_over() -> RuntimeError:
     )
 
 
-def _fast_size(codec: Codec) -> int:
+def _fast_size(codec: Codec[Any]) -> int:
     """Return a size below which each `bytes` message can be encoded, whatever its content is."""
     layout = codec.layout
     may_refuse = layout.specials or layout.lead_size or layout.rest_min or layout.extended

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from .. import _error_texts, errors
+from .._message_types import MessageT, OfMessages, SpecialT
 from .._states import TransportState
 from ..codec import Codec
 from .back_pressure import WaitingSendSide
@@ -21,6 +22,8 @@ from .unframed import detach, recv_bytes, send_bytes, switch
 if TYPE_CHECKING:
     from typing import Self
 
+    from typing_extensions import Buffer
+
     from .._objects import ObjectFunctions
     from .stream_protocol import StreamProtocol
 
@@ -30,7 +33,7 @@ _FAILED, _CLOSING = TransportState.FAILED, TransportState.CLOSING
 _CLOSED = TransportState.CLOSED
 
 
-class FrameStream(StreamFiles):
+class FrameStream(OfMessages[MessageT], StreamFiles):
     """A connection that sends and receives whole messages.
 
     `open_connection` returns one, and a server's handler gets one. Iterate over it to receive
@@ -47,7 +50,7 @@ class FrameStream(StreamFiles):
 
     __slots__ = ("__dict__", "__weakref__", "_protocol", "_ready", "_sending")
 
-    _ready: Iterator[Any]  # of the messages that need no wait
+    _ready: Iterator[MessageT]  # of the messages that need no wait
 
     def __init__(self, protocol: StreamProtocol) -> None:
         self._protocol = protocol
@@ -72,7 +75,7 @@ class FrameStream(StreamFiles):
         )
 
     @property
-    def codec(self) -> Codec:
+    def codec(self) -> Codec[MessageT]:
         """The shape of the frames."""
         return self._protocol.codec
 
@@ -108,6 +111,14 @@ class FrameStream(StreamFiles):
 
     # --- sending ----------------------------------------------------------------------------------
 
+    @overload
+    def send(
+        self: FrameStream[bytes | SpecialT], message: Buffer | SpecialT, /
+    ) -> Coroutine[Any, Any, None]: ...
+
+    @overload
+    def send(self, message: MessageT, /) -> Coroutine[Any, Any, None]: ...
+
     def send(self, message: object, /) -> Coroutine[Any, Any, None]:
         """Send one message. `__init__` replaces this method on the instance by a faster one.
 
@@ -126,7 +137,15 @@ class FrameStream(StreamFiles):
         sent: Coroutine[Any, Any, None] = self._sending.batch.send_and_wait(message)
         return sent
 
-    def send_many(self, messages: Iterable[object], /) -> Coroutine[Any, Any, None]:
+    @overload
+    def send_many(
+        self: FrameStream[bytes | SpecialT], messages: Iterable[Buffer | SpecialT], /
+    ) -> Coroutine[Any, Any, None]: ...
+
+    @overload
+    def send_many(self, messages: Iterable[MessageT], /) -> Coroutine[Any, Any, None]: ...
+
+    def send_many(self, messages: Iterable[Any], /) -> Coroutine[Any, Any, None]:
         """Send many messages, all or none; otherwise like `send`.
 
         Args:
@@ -159,7 +178,7 @@ class FrameStream(StreamFiles):
 
     # --- receiving --------------------------------------------------------------------------------
 
-    async def recv(self) -> Any:
+    async def recv(self) -> MessageT:
         """Return the next message. Do not suspend while one is ready.
 
         Returns:
@@ -190,7 +209,7 @@ class FrameStream(StreamFiles):
             for message in self._ready:
                 return message
 
-    async def recv_many(self) -> list[Any]:
+    async def recv_many(self) -> list[MessageT]:
         """Return all messages that are ready; wait for the first one.
 
         Returns:
@@ -244,7 +263,7 @@ class FrameStream(StreamFiles):
         """
         return send_bytes(self._sending, data)
 
-    def switch(self, codec: Codec, /) -> None:
+    def switch(self, codec: Codec[Any], /) -> None:
         """Use another codec from now on, in both directions.
 
         Messages that were sent before leave in the old framing. What was read and not received is
@@ -277,12 +296,12 @@ class FrameStream(StreamFiles):
         """
         return detach(self._protocol)
 
-    def __aiter__(self) -> AsyncIterator[Any]:
+    def __aiter__(self) -> AsyncIterator[MessageT]:
         # It gives ready messages without a coroutine and calls __anext__ for the others.
         messages: AsyncIterator[Any] = self._protocol.messages
         return messages
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> MessageT:
         try:
             return await self.recv()
         except EOFError as error:
@@ -363,7 +382,7 @@ class FrameStream(StreamFiles):
             await self.aclose()
 
 
-class ObjectStream(ObjectCalls, FrameStream):
+class ObjectStream(ObjectCalls, FrameStream[Any]):
     """A `FrameStream` whose codec has objects; it becomes one when it gets such a codec."""
 
     __slots__ = ()

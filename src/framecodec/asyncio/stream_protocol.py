@@ -75,7 +75,7 @@ class StreamProtocol(UnframingProtocol):
 
     def __init__(
         self,
-        codec: Codec,
+        codec: Codec[Any],
         on_connection: Callable[[FrameStream], None] | None = None,
         **options: Any,
     ) -> None:
@@ -103,7 +103,7 @@ class StreamProtocol(UnframingProtocol):
         if self._objects is not None:
             self._use_codec(codec)
 
-    def _use_codec(self, codec: Codec) -> None:
+    def _use_codec(self, codec: Codec[Any]) -> None:
         super()._use_codec(codec)
         if hasattr(self, "messages"):  # else __init__ does it later
             self.stream.__class__ = FrameStream if self._objects is None else ObjectStream

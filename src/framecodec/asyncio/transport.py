@@ -34,7 +34,7 @@ class ProtocolTransport(asyncio.Transport):
 
     __slots__ = ("_protocol", "_sending", "raw")
 
-    def __init__(self, protocol: FrameProtocol, sending: SendSide, raw: Any) -> None:
+    def __init__(self, protocol: FrameProtocol[Any], sending: SendSide, raw: Any) -> None:
         self._protocol = protocol
         self._sending = sending
         self.raw = raw

@@ -193,7 +193,7 @@ def _put(sending: SendSide, data: Any) -> None:
     sending.put_encoded(data)
 
 
-def switch(protocol: StreamProtocol, codec: Codec) -> None:
+def switch(protocol: StreamProtocol, codec: Codec[Any]) -> None:
     """Use another codec from now on, as `FrameStream.switch`."""
     check_codec(codec)
     sending = protocol._sending

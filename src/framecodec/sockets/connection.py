@@ -26,6 +26,7 @@ import threading
 from typing import Any, TypeAlias, final
 
 from .._engine import sockets_fast_path as _fast_path
+from .._message_types import MessageT
 from .._observer import Observer
 from .._options import OnInvalid, OnOversize
 from .._states import SocketState
@@ -45,7 +46,7 @@ _Socket: TypeAlias = socket.socket  # for classes that have an attribute `socket
 
 
 @final
-class FrameSocket(MessageConnection, SocketWrapper):
+class FrameSocket(MessageConnection[MessageT], SocketWrapper):
     """Whole messages over one connected stream socket.
 
     It owns the socket from then on. Its time-out is the socket's at that moment; set it on the
@@ -87,7 +88,7 @@ class FrameSocket(MessageConnection, SocketWrapper):
     def __init__(
         self,
         sock: socket.socket,
-        codec: Codec = DEFAULT_CODEC,
+        codec: Codec[MessageT] = DEFAULT_CODEC,  # type: ignore[assignment]
         *,
         message_timeout: float | None = None,
         idle_timeout: float | None = None,
@@ -223,14 +224,14 @@ class FrameSocket(MessageConnection, SocketWrapper):
         return f"<FrameSocket {state}{peer}, {self.codec!r}>"
 
 
-class _ObservedFrameSocket(ObservedConnection, FrameSocket):  # type: ignore[misc]
+class _ObservedFrameSocket(ObservedConnection, FrameSocket[Any]):  # type: ignore[misc]
     """A connection with an observer, which the class of other connections does not ask for."""
 
     __slots__ = ()
 
 
 @final
-class ObjectSocket(ObjectCalls, FrameSocket):  # type: ignore[misc]
+class ObjectSocket(ObjectCalls, FrameSocket[Any]):  # type: ignore[misc]
     """A `FrameSocket` whose codec has objects."""
 
     __slots__ = ()

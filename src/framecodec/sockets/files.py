@@ -512,7 +512,7 @@ class OutgoingFile:
         self.read_some = file.read1 if type(file) is io.BufferedReader else file.read
 
     @classmethod
-    def open(cls, file: Any, size: int | None, codec: Codec) -> OutgoingFile | bytes:
+    def open(cls, file: Any, size: int | None, codec: Codec[Any]) -> OutgoingFile | bytes:
         """Return a message from a file, or bytes if the message is small.
 
         Raises:
@@ -536,7 +536,7 @@ class OutgoingFile:
 
     @classmethod
     def _open_regular(
-        cls, file: Any, fileno: int, size: int | None, file_size: int, codec: Codec
+        cls, file: Any, fileno: int, size: int | None, file_size: int, codec: Codec[Any]
     ) -> OutgoingFile | bytes:
         position = file.tell()
         available = max(0, file_size - position)
@@ -561,7 +561,7 @@ class OutgoingFile:
         return cls._around(file, fileno, position, message, codec)
 
     @classmethod
-    def _open_readable(cls, file: Any, size: int, codec: Codec) -> OutgoingFile | bytes:
+    def _open_readable(cls, file: Any, size: int, codec: Codec[Any]) -> OutgoingFile | bytes:
         layout = codec.layout
         needs_all = layout.build or layout.choice or layout.constants
         needs_all = needs_all or layout.check or layout.marks
@@ -578,7 +578,7 @@ class OutgoingFile:
 
     @classmethod
     def _around(
-        cls, file: Any, fileno: int, position: int, message: memoryview, codec: Codec
+        cls, file: Any, fileno: int, position: int, message: memoryview, codec: Codec[Any]
     ) -> OutgoingFile:
         parts = codec.frame_parts(message)
         place = 0  # no generator, which CPython cannot end without memory

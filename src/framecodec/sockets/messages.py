@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 from .. import _error_texts, errors
 from .._bytes_like import list_of_messages
+from .._message_types import MessageT, OfMessages, SpecialT
 from .._observer import frame_size
 from .._states import ReceiveState, SendState, SocketState
 from ..codec import check_codec
@@ -17,12 +18,14 @@ from .receiving import ReceiveSide
 from .sending import SendSide
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
     from ..codec import Codec
 
 __all__ = ["MessageConnection", "ObservedConnection"]
 
 
-class MessageConnection:
+class MessageConnection(OfMessages[MessageT]):
     """A connection that sends and receives whole messages.
 
     Subclasses open it and close it.
@@ -41,7 +44,7 @@ class MessageConnection:
 
     # --- receiving --------------------------------------------------------------------------------
 
-    def recv(self) -> Any:
+    def recv(self) -> MessageT:
         """Return the next message.
 
         Raises:
@@ -55,14 +58,14 @@ class MessageConnection:
             try:
                 # The `for` returns the message before a signal handler can run.
                 for message in self._receiver:
-                    return message
+                    return message  # type: ignore[no-any-return]
             except (OSError, errors.FrameError) as error:
                 self._receiving.fail_fast_path(error)
             side = self._receiving
             with side.guard:
                 side.fill()
 
-    def recv_many(self) -> list[Any]:
+    def recv_many(self) -> list[MessageT]:
         """Return all ready messages, or if there are none, those of the next receive.
 
         Returns:
@@ -87,7 +90,7 @@ class MessageConnection:
             with side.guard:
                 side.fill()
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[MessageT]:
         """Iterate over the messages until the clean end of the stream; errors are those of `recv`.
 
         An iterator ends with the error that it raises. After one that loses nothing, such as a
@@ -130,6 +133,12 @@ class MessageConnection:
 
     # --- sending ----------------------------------------------------------------------------------
 
+    @overload
+    def send(self: MessageConnection[bytes | SpecialT], message: Buffer | SpecialT, /) -> None: ...
+
+    @overload
+    def send(self, message: MessageT, /) -> None: ...
+
     def send(self, message: object, /) -> None:
         """Send one message.
 
@@ -159,7 +168,15 @@ class MessageConnection:
         elif self._sender.unsent:
             self._sending.finish()
 
-    def send_many(self, messages: Iterable[object], /) -> None:
+    @overload
+    def send_many(
+        self: MessageConnection[bytes | SpecialT], messages: Iterable[Buffer | SpecialT], /
+    ) -> None: ...
+
+    @overload
+    def send_many(self, messages: Iterable[MessageT], /) -> None: ...
+
+    def send_many(self, messages: Iterable[Any], /) -> None:
         """Send many messages, in as few system calls as possible.
 
         Args:
@@ -246,7 +263,7 @@ class MessageConnection:
             self._send_file(outgoing)
 
     def _send_small_file(self, message: bytes) -> None:
-        self.send(message)
+        self.send(message)  # type: ignore[arg-type]  # this class, or one without objects
 
     def _send_file(self, outgoing: files.OutgoingFile) -> None:
         self._sending.send_file(outgoing)
@@ -308,7 +325,7 @@ class MessageConnection:
 
     # --- another codec ----------------------------------------------------------------------------
 
-    def switch(self, codec: Codec, /) -> None:
+    def switch(self, codec: Codec[Any], /) -> None:
         """Use another codec from now on, in both directions.
 
         Accepted messages leave in the old framing. What was received and not delivered is read
@@ -334,14 +351,14 @@ class MessageConnection:
             sending.switch(codec)
             self._choose_class(codec)
 
-    def _choose_class(self, codec: Codec) -> None:
+    def _choose_class(self, codec: Codec[Any]) -> None:
         is_observed = self._receiving.observer is not None
         self.__class__ = self._classes[codec._objects is not None, is_observed]
 
     # --- what can be asked ------------------------------------------------------------------------
 
     @property
-    def codec(self) -> Codec:
+    def codec(self) -> Codec[MessageT]:
         """The shape of the frames."""
         return self._receiving.inbox.codec
 
@@ -387,7 +404,7 @@ class MessageConnection:
         self._sender.state = SendState.CLOSED
 
 
-class ObservedConnection(MessageConnection):
+class ObservedConnection(MessageConnection[Any]):
     """The methods of a connection that has an observer; a base before the connection's class."""
 
     __slots__ = ()

@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any, NoReturn, final
 
 from .._engine import sockets_fast_path as _fast_path
+from .._message_types import MessageT
 from .._observer import Observer
 from .._options import OnInvalid, OnOversize
 from .._states import SendState, SocketState
@@ -118,7 +119,7 @@ def _refuse_to_read(_: object) -> NoReturn:
     raise io.UnsupportedOperation("this FramePipe has no reader, it can only send")
 
 
-class FramePipe(MessageConnection, TimedWrapper):
+class FramePipe(MessageConnection[MessageT], TimedWrapper):
     """Whole messages over binary files: pipes, standard streams, FIFOs, serial ports.
 
     It has the methods of `FrameSocket`, and promises the same: a time-out, an interruption or a
@@ -164,7 +165,7 @@ class FramePipe(MessageConnection, TimedWrapper):
         self,
         reader: Any,
         writer: Any = None,
-        codec: Codec = DEFAULT_CODEC,
+        codec: Codec[MessageT] = DEFAULT_CODEC,  # type: ignore[assignment]
         *,
         message_timeout: float | None = None,
         idle_timeout: float | None = None,
@@ -334,14 +335,14 @@ class FramePipe(MessageConnection, TimedWrapper):
         return f"<FramePipe reader={self.reader!r} writer={self.writer!r}, {self.codec!r}>"
 
 
-class _ObservedFramePipe(ObservedConnection, FramePipe):
+class _ObservedFramePipe(ObservedConnection, FramePipe[Any]):
     """A connection with an observer."""
 
     __slots__ = ()
 
 
 @final
-class _ObjectPipe(ObjectCalls, FramePipe):
+class _ObjectPipe(ObjectCalls, FramePipe[Any]):
     """A `FramePipe` whose codec has objects."""
 
     __slots__ = ()
