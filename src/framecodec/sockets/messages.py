@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from .. import _error_texts, errors
 from .._bytes_like import list_of_messages
 from .._message_types import MessageT, OfMessages, SpecialT
 from .._observer import frame_size
 from .._states import ReceiveState, SendState, SocketState
-from ..codec import check_codec
+from ..codec import Codec, check_codec
 from . import _fast_path_py, files, parts, unframed
 from .receiving import ReceiveSide
 from .sending import SendSide
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
-
-    from ..codec import Codec
 
 __all__ = ["MessageConnection", "ObservedConnection"]
 
@@ -38,9 +36,6 @@ class MessageConnection(OfMessages[MessageT]):
     _sending: SendSide
     _receiver: _fast_path_py.Receiver
     _sender: _fast_path_py.Sender
-
-    # What a connection becomes, by whether its codec has objects and whether it has an observer.
-    _classes: ClassVar[dict[tuple[bool, bool], type[Any]]]
 
     # --- receiving --------------------------------------------------------------------------------
 
@@ -343,17 +338,20 @@ class MessageConnection(OfMessages[MessageT]):
         check_codec(codec)
         receiving, sending = self._receiving, self._sending
         with receiving.guard, sending.guard:
-            if self._state is not SocketState.OPEN:
-                raise _error_texts.connection_closed()
+            self._check_open()
             if self._sender.state is SendState.BUSY:
                 raise _error_texts.in_use("send()")
             receiving.switch(codec)
             sending.switch(codec)
-            self._choose_class(codec)
+            self.__class__ = self._class_for(codec)
 
-    def _choose_class(self, codec: Codec[Any]) -> None:
-        is_observed = self._receiving.observer is not None
-        self.__class__ = self._classes[codec._objects is not None, is_observed]
+    if TYPE_CHECKING:
+
+        def _check_open(self) -> None: ...
+
+    def _class_for(self, codec: Codec[Any]) -> Any:
+        """Return the class of a connection with this codec and this one's observer."""
+        raise NotImplementedError
 
     # --- what can be asked ------------------------------------------------------------------------
 
