@@ -360,6 +360,7 @@ class _ObservedObjectPipe(ObjectCalls, _ObservedFramePipe):
 
 # What a connection becomes, by whether its codec has objects and whether it has an observer.
 _CLASSES: dict[tuple[bool, bool], type[FramePipe[Any]]] = {
+    (False, False): FramePipe,
     (False, True): _ObservedFramePipe,
     (True, False): _ObjectPipe,
     (True, True): _ObservedObjectPipe,
