@@ -49,7 +49,7 @@ async def settle(before: int) -> None:
 
 
 async def open_what_the_loop_needs() -> None:
-    """Open and close a stream: a loop opens descriptors of its own when it first needs them."""
+    """Open and close a stream: a loop opens descriptors for itself when it first needs them."""
     peer = Peer()
     await (await open_pipes(*peer.files())).aclose()
     peer.close()
