@@ -228,6 +228,7 @@ EXCEPTIONS = {
     ("_marked_reader_py", "_frame_reader_py"),
     ("serving._message_steps_py", "serving._messages_loop_py"),
     ("sockets.objects", "sockets.receiving"),
+    ("sockets.objects", "sockets.sending"),
     ("asyncio.objects", "asyncio.stream_protocol"),
     ("asyncio.object_delivery", "asyncio.sending"),
     ("asyncio.back_pressure", "asyncio.protocol"),

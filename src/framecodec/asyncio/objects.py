@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._engine import asyncio_fast_path as fast_path
 from .._objects import frame_starts, is_refusal, refused
-from .unframed import in_order
 
 if TYPE_CHECKING:
     from .._objects import ObjectFunctions
@@ -99,7 +98,10 @@ class ObjectCalls:
                 finally:
                     protocol.stop_waiting()
         objects: list[Any] = []
-        messages = [reversed(protocol.messages.head), *map(in_order, protocol.batches)]
+        messages = [
+            reversed(protocol.messages.head),
+            *(reversed(one[0]) for one in protocol.batches),
+        ]
         try:
             for message in chain.from_iterable(messages):
                 objects.append(loads(message))
