@@ -20,6 +20,12 @@ from libc.string cimport memcmp, memset
 
 from ._block_scan cimport try_header_block
 from ._checksums cimport prepare_checksums, update_state, write_ends
+from ._joins cimport (
+    fragment_size_of,
+    measure_fragments,
+    write_fragment,
+    write_fragments,
+)
 from ._marks cimport (
     Marks,
     comes_back,
@@ -66,6 +72,7 @@ from ._check_bytes import add_check
 from ._choice import choice_parts
 from ._custom_header import build_header
 from ._header_block import check_block
+from ._joined import joined_parts
 from ._layout import Described, layout_of
 from ._message_start import check_start, join_header
 
@@ -350,7 +357,8 @@ cdef class Encoder:
     cdef const Marks* _marks  # DELIMITER, COBS: in _mark_numbers; else NULL
     cdef dict _special_values
     cdef bint _bytes_are_special  # some special object is bytes-like
-    cdef bint _always_slow  # so it is, or a function of the user's computes the check
+    cdef bint _joined  # a message may have several frames
+    cdef bint _always_slow  # one of these, or a function of the user's computes the check
     cdef bint _plain  # UINT, no special, and nothing else in the frame but the rest
     cdef bint _may_choose  # a choice whose messages have no names
     cdef _Alternatives _alternatives  # of a choice
@@ -365,7 +373,8 @@ cdef class Encoder:
         self._special_values = layout.special_values
         self._bytes_are_special = layout.bytes_are_special
         own_check = self._shape.has_check and not self._shape.check.named
-        self._always_slow = layout.bytes_are_special or own_check
+        self._joined = self._shape.joined
+        self._always_slow = layout.bytes_are_special or own_check or self._joined
         self._plain = layout.plain and not (layout.rest_min or layout.adjustment or layout.specials)
         if layout.choice is not None:
             self._alternatives = _Alternatives(layout)
@@ -417,6 +426,12 @@ cdef class Encoder:
                     p = <uint8_t*>PyBytes_AS_STRING(frame)
                     _write_marked(self._shape, self._marks, p, data, size)
                     return frame
+            if self._joined:
+                frame_size = fragment_size_of(self._shape, data, size)
+                if frame_size:
+                    frame = PyBytes_FromStringAndSize(NULL, frame_size)
+                    write_fragment(self._shape, <uint8_t*>PyBytes_AS_STRING(frame), data, size)
+                    return frame
         return b"".join(self.frame_parts(message))
 
     def encode_many(self, messages, /):
@@ -454,6 +469,8 @@ cdef class Encoder:
             size = _measure_marked(self._shape, self._marks, batch, count, largest)
         elif self._may_choose:
             size = self._alternatives.measure(batch, count, largest)
+        elif self._joined:
+            size = measure_fragments(self._shape, batch, count, largest)
         else:
             size = self._measure(batch, count, largest)
         if size < 0:
@@ -467,6 +484,8 @@ cdef class Encoder:
             )
         elif self._may_choose:
             self._alternatives.write(<uint8_t*>PyBytes_AS_STRING(frames), batch, count)
+        elif self._joined:
+            write_fragments(self._shape, <uint8_t*>PyBytes_AS_STRING(frames), batch, count)
         else:
             self._write(<uint8_t*>PyBytes_AS_STRING(frames), batch, count)
         return frames
@@ -545,6 +564,8 @@ cdef class Encoder:
                 return [self._layout.magic + self._field(special)]
         data = message if PyBytes_CheckExact(message) else view_bytes(message)
         size = len(data)
+        if self._joined:
+            return joined_parts(self._layout, data)
         if self._marks != NULL:
             self._check_size(size)
             if size < self._layout.min_message_size:

@@ -162,6 +162,19 @@ cdef struct Shape:
     const Gate* gates
     int alternative_count
     bint tagged
+    # Joined frames: as `Joined` of _layout.py.
+    bint joined
+    Py_ssize_t head_size
+    Py_ssize_t strip
+    Py_ssize_t first_size
+    Py_ssize_t last_offset  # -1: none
+    Py_ssize_t last_position  # of the same byte in a message that has it
+    uint8_t last_mask
+    uint8_t last_value
+    Py_ssize_t full  # -1: none
+    Py_ssize_t fragment_size
+    bint from_rest  # a message of one fragment is its rest
+    const uint8_t* blank  # what fragments have before their content, where the message has none
 
 
 cdef inline const uint8_t* _address(bytes constant) noexcept:
@@ -253,6 +266,8 @@ cdef inline int fill_shape(Shape* shape, layout) except -1:
         shape.own_count += 1
     if layout.choice is not None:
         fill_choice(shape, layout)
+    if layout.joined is not None:
+        fill_joined(shape, layout)
     return 0
 
 
@@ -278,6 +293,24 @@ cdef inline int fill_check(Shape* shape, check) except -1:
         shape.check.number = checksum.number
         shape.check.first = checksum.first
         shape.check.last = checksum.last
+    return 0
+
+
+cdef inline int fill_joined(Shape* shape, layout) except -1:
+    joined = layout.joined
+    shape.joined = True
+    shape.head_size = joined.head_size
+    shape.strip = joined.strip
+    shape.first_size = joined.first_size
+    shape.last_offset = joined.last_offset
+    shape.last_mask = joined.last_mask
+    shape.last_value = joined.last_value
+    if joined.last_mask:
+        shape.last_position = layout.message_position(joined.last_offset)
+    shape.full = joined.full
+    shape.fragment_size = joined.fragment_size
+    shape.from_rest = joined.first_size and not (layout.message_lead or joined.last_mask)
+    shape.blank = _address(joined.blank)
     return 0
 
 

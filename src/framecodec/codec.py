@@ -16,6 +16,7 @@ from ._any_parameters import AnyParameters
 from ._choice_constructors import ChoiceConstructors
 from ._constructors import MarkedConstructors
 from ._files import read_messages, write_messages
+from ._joined_constructors import JoinedConstructors
 from ._layout import Layout, not_a_codec
 from ._objects import ObjectConstructors, ObjectFunctions
 from ._parameters import (
@@ -50,7 +51,9 @@ class _Frozen:
 
 
 @final
-class Codec(_Frozen, MarkedConstructors, ChoiceConstructors, ObjectConstructors):
+class Codec(
+    _Frozen, MarkedConstructors, ChoiceConstructors, JoinedConstructors, ObjectConstructors
+):
     """The shape of a frame.
 
     A message is its frame without the codec's parts: magic, length field, check and trailer::
@@ -61,7 +64,8 @@ class Codec(_Frozen, MarkedConstructors, ChoiceConstructors, ObjectConstructors)
     So ``decode(encode(m)) == m`` for every shape.
 
     Make one with a constructor: `uint`, `struct`, `digits`, `varint`, `ber`, `text`, `headers`,
-    `fixed`, `delimiter`, `cobs`, `choice`, `custom`. They take these, where they have a meaning:
+    `fixed`, `delimiter`, `cobs`, `choice`, `joined`, `custom`. They take these, where they have a
+    meaning:
 
     Args:
         length_offset: Where the length field starts, in bytes from the frame's first byte. The
