@@ -324,7 +324,7 @@ def test_the_walk_finds_imports() -> None:
 
 _SPLITTER_PARTS = (
     *("splitter", "object_messages", "keeping_reader", "frame_reader", "chosen_frames"),
-    "plain_reader",
+    *("plain_reader", "checked_reader", "joined_reader"),
     *("fields", "spans", "marked_reader", "marks"),
 )
 

@@ -257,6 +257,39 @@ cdef bytes _changed(layout, const Marks* marks, const uint8_t* message, Py_ssize
     return None
 
 
+cdef bytes _field(layout, const Shape* shape, value):
+    """Return the length field of a value."""
+    if shape.kind == UINT:
+        width, order = shape.width, layout.byteorder
+        wide = layout.wide_for(value) if shape.wide_count else None
+        if wide:
+            field = wide.key.to_bytes(width, order)
+            return field + value.to_bytes(wide.width, "little" if wide.little else "big")
+        return value.to_bytes(width, order, signed=layout.signed)
+    if shape.kind == FIXED:
+        return b""
+    if shape.kind == VARINT:
+        varint = bytearray()
+        while value > 0x7F:
+            varint.append(value & 0x7F | 0x80)
+            value >>= 7
+        varint.append(value)
+        return bytes(varint)
+    if shape.kind == BER:
+        if value < 0x80:
+            return bytes([value])
+        size = (value.bit_length() + 7) // 8
+        return bytes([0x80 | size]) + value.to_bytes(size, "big")
+    digits = f"{value:x}" if shape.base == 16 else str(value)
+    if shape.kind == DIGITS:
+        return digits.zfill(shape.width).encode()
+    if shape.kind == BCD:
+        return bytes.fromhex(digits.zfill(2 * shape.width))
+    if shape.kind == TEXT:
+        return digits.encode() + layout.end
+    return layout.field_start + digits.encode() + layout.field_end
+
+
 cdef class Encoder
 
 
@@ -561,7 +594,7 @@ cdef class Encoder:
         if self._special_values and (self._bytes_are_special or not PyBytes_CheckExact(message)):
             special = self._special_value(message)
             if special is not None:
-                return [self._layout.magic + self._field(special)]
+                return [self._layout.magic + _field(self._layout, self._shape, special)]
         data = message if PyBytes_CheckExact(message) else view_bytes(message)
         size = len(data)
         if self._joined:
@@ -585,15 +618,15 @@ cdef class Encoder:
             header, carried = self._layout.magic, 0
         else:
             carried = self._shape.message_lead
-            value = self._field_value(size)
+            field = _field(self._layout, self._shape, self._field_value(size))
             if self._shape.extended:
                 start = bytes(data[: self._layout.message_prefix])
                 check_start(self._layout, start)
-                header = join_header(self._layout, start, self._field(value))
+                header = join_header(self._layout, start, field)
                 if self._shape.own_count:
                     carried = len(start)
             else:
-                header = self._layout.magic + bytes(data[:carried]) + self._field(value)
+                header = self._layout.magic + bytes(data[:carried]) + field
         trailer = self._layout.trailer
         if self._shape.has_check:
             header, trailer = add_check(self._layout, header, data, carried, update_checksum)
@@ -768,39 +801,6 @@ cdef class Encoder:
         if not (has_wide or shape_holds(self._shape, value)):
             raise _error_texts.length_not_held(value, layout.mask)
         return value
-
-    cdef bytes _field(self, value):
-        """Return the length field of a value."""
-        layout = self._layout
-        if self._shape.kind == UINT:
-            width, order = self._shape.width, layout.byteorder
-            wide = layout.wide_for(value) if self._shape.wide_count else None
-            if wide:
-                field = wide.key.to_bytes(width, order)
-                return field + value.to_bytes(wide.width, "little" if wide.little else "big")
-            return value.to_bytes(width, order, signed=layout.signed)
-        if self._shape.kind == FIXED:
-            return b""
-        if self._shape.kind == VARINT:
-            varint = bytearray()
-            while value > 0x7F:
-                varint.append(value & 0x7F | 0x80)
-                value >>= 7
-            varint.append(value)
-            return bytes(varint)
-        if self._shape.kind == BER:
-            if value < 0x80:
-                return bytes([value])
-            size = (value.bit_length() + 7) // 8
-            return bytes([0x80 | size]) + value.to_bytes(size, "big")
-        digits = f"{value:x}" if self._shape.base == 16 else str(value)
-        if self._shape.kind == DIGITS:
-            return digits.zfill(self._shape.width).encode()
-        if self._shape.kind == BCD:
-            return bytes.fromhex(digits.zfill(2 * self._shape.width))
-        if self._shape.kind == TEXT:
-            return digits.encode() + layout.end
-        return layout.field_start + digits.encode() + layout.field_end
 
 
 # --- choices --------------------------------------------------------------------------------------

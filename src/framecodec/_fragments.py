@@ -47,7 +47,7 @@ def check_fragment(
         raise _error_texts.invalid_frame(
             f"fragment {fragments + 1} of one message, the limit is {joined.max_fragments} "
             "(max_fragments); check that the peer marks the last fragment, or raise the limit if "
-            "it may send so many",
+            "it may send that many",
             stream_offset,
             header,
         )

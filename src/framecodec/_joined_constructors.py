@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Unpack
 
+from ._choice_constructors import ChoiceConstructors
+
 if TYPE_CHECKING:
     from ._parameters import CommonParameters
     from .codec import Codec
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["JoinedConstructors"]
 
 
-class JoinedConstructors:
+class JoinedConstructors(ChoiceConstructors):
     """The part of `Codec` that makes codecs of messages of several frames."""
 
     @classmethod

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack, final
 
 from . import _error_texts, errors
 from ._any_parameters import AnyParameters
-from ._choice_constructors import ChoiceConstructors
 from ._constructors import MarkedConstructors
 from ._files import read_messages, write_messages
 from ._joined_constructors import JoinedConstructors
@@ -51,9 +50,7 @@ class _Frozen:
 
 
 @final
-class Codec(
-    _Frozen, MarkedConstructors, ChoiceConstructors, JoinedConstructors, ObjectConstructors
-):
+class Codec(_Frozen, MarkedConstructors, JoinedConstructors, ObjectConstructors):
     """The shape of a frame.
 
     A message is its frame without the codec's parts: magic, length field, check and trailer::
@@ -64,8 +61,7 @@ class Codec(
     So ``decode(encode(m)) == m`` for every shape.
 
     Make one with a constructor: `uint`, `struct`, `digits`, `varint`, `ber`, `text`, `headers`,
-    `fixed`, `delimiter`, `cobs`, `choice`, `joined`, `custom`. They take these, where they have a
-    meaning:
+    `fixed`, `delimiter`, `cobs`, `choice`, `joined`, `custom`. They take, where it has a meaning:
 
     Args:
         length_offset: Where the length field starts, in bytes from the frame's first byte. The

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,8 @@ def dissect(codec: Codec, frame: bytes, message: object) -> list[Part]:
         frame: One whole frame.
         message: What `Codec.decode` returns for it.
     """
+    if codec.layout.joined is not None:
+        return _dissect_fragments(codec.parameters["fragments"], frame)
     parameters = codec.parameters
     read = _READ_LENGTH.get(codec.kind)
     if codec.layout.marks:
@@ -52,6 +55,19 @@ def dissect(codec: Codec, frame: bytes, message: object) -> list[Part]:
             declared = read(part, parameters) if read and name == "length" else None
             parts.append(Part(name, at, at + count, declared))
             at += count
+    return parts
+
+
+def _dissect_fragments(codec: Codec, frame: bytes) -> list[Part]:
+    """Return the parts of all fragments of a message."""
+    parts: list[Part] = []
+    at = 0
+    for fragment in codec.splitter(raw=True).feed(frame):
+        parts += [
+            dataclasses.replace(part, start=at + part.start, stop=at + part.stop)
+            for part in dissect(codec, fragment, codec.decode(fragment))
+        ]
+        at += len(fragment)
     return parts
 
 

@@ -73,6 +73,11 @@ def dissector(codec: Codec, name: str = "framed", ports: list[int] | None = None
             f"no dissector for the kind {codec.kind!r}: its frames have no length; "
             f"possible are {', '.join(_LENGTHS)}"
         )
+    if codec.layout.joined is not None:
+        raise CommandError(
+            "no dissector for the kind 'joined': its messages have several frames; give the codec "
+            "of its fragments"
+        )
     if make is None:
         raise CommandError(
             f"no dissector for the kind {codec.kind!r}: its header is read by code; "
