@@ -29,13 +29,17 @@ def rank(data: bytes, codec: Codec) -> int | None:
     return None
 
 
-def catalogue(make: Callable[[str, int, int], list[bytes]], seed: int) -> tuple[int, int]:
-    """Return for how many protocols the right codec is first, and among the first three."""
-    first = third = 0
+def catalogue(
+    make: Callable[[str, int, int], list[bytes]], seed: int
+) -> tuple[list[str], list[str]]:
+    """Return the protocols whose codec is not first, and not among the first three."""
+    first, third = [], []
     for name, codec in formats.items():
         place = rank(b"".join(make(name, FRAMES, seed)), codec)
-        first += place == 0
-        third += place is not None and place < 3
+        if place != 0:
+            first.append(name)
+        if place is None or place > 2:
+            third.append(name)
     return first, third
 
 
@@ -73,7 +77,11 @@ def main() -> None:
         for seed in range(arguments.seeds):
             first, third = catalogue(make, seed)
             total = len(formats)
-            print(f"{kind} captures, seed {seed}: first {first}, first three {third} of {total}")
+            print(
+                f"{kind} captures, seed {seed}: first {total - len(first)}, "
+                f"first three {total - len(third)} of {total}"
+            )
+            print(f"  not first: {', '.join(first)}; not among the first three: {', '.join(third)}")
     for name, data in large().items():
         began, used = time.perf_counter(), time.process_time()
         guess(data)

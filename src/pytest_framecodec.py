@@ -43,13 +43,13 @@ class FramePairs:
     It is also the first pair itself: ``left, right = frame_pair``.
     """
 
-    def __init__(self, stack: ExitStack, codec: Codec | None) -> None:
+    def __init__(self, stack: ExitStack, codec: Codec[Any] | None) -> None:
         self._stack = stack
         self._codec = codec
         self._first: tuple[FrameSocket, FrameSocket] | None = None
 
     def __call__(
-        self, codec: Codec | None = None, *, timeout: float | None = _TIMEOUT, **options: Any
+        self, codec: Codec[Any] | None = None, *, timeout: float | None = _TIMEOUT, **options: Any
     ) -> tuple[FrameSocket, FrameSocket]:
         """Return a new pair.
 

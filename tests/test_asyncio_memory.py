@@ -19,6 +19,7 @@ import pytest
 
 import framecodec.asyncio
 from framecodec import Codec, FrameError
+from framecodec._states import TransportState
 from framecodec.asyncio import FrameProtocol, FrameStream
 from tests.helpers.event_loops import LOOPS, run, wrapped
 
@@ -189,7 +190,7 @@ def test_connection_lost_releases_an_unfinished_message(loop: str, streaming: bo
             stream.transport.abort()
         else:
             theirs.close()
-        while not protocol._sending.lost:
+        while protocol._sending.state < TransportState.CLOSED:
             await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert meter.held() < LITTLE

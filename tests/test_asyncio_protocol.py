@@ -201,6 +201,28 @@ def test_transport_write_keeps_the_order_with_messages(loop: str) -> None:
 
 
 @LOOPS
+def test_send_after_write_eof_raises_also_while_messages_are_delivered(loop: str) -> None:
+    class Ending(Recorder):
+        def messages_received(self, messages: list[Any]) -> None:
+            try:
+                self.send(b"late")
+            except RuntimeError as error:
+                self.told.append(str(error))
+            super().messages_received(messages)
+
+    async def main() -> None:
+        protocol, theirs = await connected(Ending)
+        protocol.transport.write_eof()
+        theirs.sendall(U2.encode(b"request"))
+        theirs.close()
+        assert await protocol.lost is None
+        refused = "nothing can be sent after write_eof()"
+        assert protocol.told == ["made", refused, [b"request"], "eof", "lost"]
+
+    run(loop, main())
+
+
+@LOOPS
 def test_send_after_the_end_raises_and_transport_write_is_ignored(loop: str) -> None:
     async def main() -> None:
         for end in ("close", "abort"):

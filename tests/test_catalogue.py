@@ -167,7 +167,7 @@ def stub() -> str:
     lines = [
         "# Generated from the catalogue by: python -m tests.test_catalogue",
         "from collections.abc import Iterable, Iterator, Mapping",
-        "from typing import final",
+        "from typing import Literal, final, overload",
         "",
         "from ._catalogue import Format as Format",
         "from ._catalogue import PktLine as _PktLine",
@@ -184,7 +184,7 @@ def stub() -> str:
         "    def __init__(",
         "        self, rows: Iterable[Format], aliases: Mapping[str, str] | None = None",
         "    ) -> None: ...",
-        "    def __getitem__(self, name: str) -> Codec: ...",
+        *items(),
         "    def __iter__(self) -> Iterator[str]: ...",
         "    def __len__(self) -> int: ...",
         "    def describe(self, name: str) -> Format: ...",
@@ -192,17 +192,38 @@ def stub() -> str:
         "    def aliases(self) -> dict[str, str]: ...",
     ]
     for row in formats.table():
-        lines += attribute(row.name, row.description)
+        lines += attribute(row.name, row.codec, row.description)
     for alias, name in formats.aliases().items():
-        lines += attribute(alias, f"another name of {name}")
+        lines += attribute(alias, formats[name], f"another name of {name}")
     return "\n".join([*lines, "", "formats: Catalogue", ""])
 
 
-def attribute(name: str, text: str) -> list[str]:
+def items() -> list[str]:
+    """Return the types of ``formats["name"]``."""
+    lines = []
+    for kind in sorted({type_of(row.codec) for row in formats.table()} - {"Codec"}):
+        names = ", ".join(f'"{row.name}"' for row in formats.table() if type_of(row.codec) == kind)
+        lines += [
+            "    @overload",
+            "    def __getitem__(  # type: ignore[overload-overlap]",
+            f"        self, name: Literal[{names}]",
+            f"    ) -> {kind}: ...",
+        ]
+    return [*lines, "    @overload", "    def __getitem__(self, name: str) -> Codec: ..."]
+
+
+def attribute(name: str, codec: Codec, text: str) -> list[str]:
     identifier = name.replace("-", "_")
     if not identifier.isidentifier() or keyword.iskeyword(identifier):
         return []
-    return [f"    {identifier}: Codec", f'    """{text}"""']
+    return [f"    {identifier}: {type_of(codec)}", f'    """{text}"""']
+
+
+def type_of(codec: Codec) -> str:
+    """Return the type of a codec, by the types of its special messages."""
+    kinds = {type(special) for special in (codec.parameters["specials"] or {}).values()}
+    names = sorted({type(None): "None", PktLine: "_PktLine"}[kind] for kind in kinds)
+    return f"Codec[{' | '.join(['bytes', *names])}]" if names else "Codec"
 
 
 def test_the_stub_of_the_catalogue_is_current() -> None:

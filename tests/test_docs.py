@@ -34,6 +34,10 @@ TRANSLATED = {
 BLOCK = re.compile(r"^```(?:python|pycon)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
+# Pages of which some programs say what they print: how many.
+PROGRAMS = {"sockets.md": 1, "asyncio.md": 7, "testing.md": 1, "anyio.md": 2}
+
+
 def examples(page: Path) -> Iterator[doctest.Example]:
     text = page.read_text("utf-8")
     for block in BLOCK.finditer(text):
@@ -88,12 +92,7 @@ def programs(name: str, count: int) -> list[tuple[str, str]]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "printed"),
-    [
-        *programs("sockets.md", 1),
-        *programs("asyncio.md", 7),
-        *programs("testing.md", 1),
-        *programs("anyio.md", 1),
-    ],
+    [case for name, count in PROGRAMS.items() for case in programs(name, count)],
 )
 def test_a_program_on_a_page_prints_what_it_says(program: str, printed: str) -> None:
     with running("-c", program) as process:
@@ -130,6 +129,20 @@ def test_a_translation_has_the_code_of_its_original(translation: str, original: 
     ]
     assert both[0] == both[1]
     assert len(both[0]) >= 5
+
+
+@pytest.mark.parametrize("name", ["zh/tutorial.md", "zh/messages-do-not-arrive.md"])
+def test_a_translation_has_the_parts_of_its_original(name: str) -> None:
+    # Each heading, row and item has its translation, and each name is in both.
+    both = []
+    for page in (name, TRANSLATED[name]):
+        text = (ROOT / "docs" / page).read_text("utf-8")
+        text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+        parts = [
+            len(re.findall(f"^{mark}", text, re.MULTILINE)) for mark in (r"#+ ", r"\|", "[-*] ")
+        ]
+        both.append((parts, sorted(set(re.findall(r"`([^`\n]+)`", text)))))
+    assert both[0] == both[1]
 
 
 def console_examples(name: str) -> list[tuple[str, str]]:
@@ -224,7 +237,8 @@ def table_row(name: str) -> str:
 def test_the_page_of_formats_has_the_table_of_the_catalogue() -> None:
     page = (ROOT / "docs" / "formats.md").read_text("utf-8")
     table = page[page.index("\n## The catalogue\n") :].splitlines()
-    assert [line for line in table if line.startswith("| `")] == [table_row(n) for n in formats]
+    rows = [line for line in table if line.startswith("| `")]
+    assert rows == [table_row(name) for name in formats], "run python -m tests.test_catalogue"
 
 
 def test_every_notation_on_the_pages_is_read() -> None:

@@ -6,14 +6,15 @@ import json
 import random
 import re
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 import framecodec
-from framecodec import Codec, Guess, formats, guess, parse_codec
+from framecodec import Check, Codec, Guess, formats, guess, parse_codec
 from framecodec._layout import FIXED
 from tests.helpers.command import run, run_process, started
-from tests.helpers.format_captures import varied
+from tests.helpers.format_captures import repeated, varied
 from tests.helpers.packets import conversation, pcap
 
 FRAMES = 24
@@ -80,11 +81,10 @@ def test_a_shape_without_a_name_is_found(notation: str) -> None:
 def can_be_guessed(codec: Codec) -> bool:
     """Return whether a capture of a format can be told from others.
 
-    A stream has one opening, of a fixed size, so a capture of several is not of that protocol. Any
-    text has lines: end marks are not guessed.
+    A stream has one opening, of a fixed size, so a capture of several is not of that protocol.
     """
     layouts = codec.layout.choice.layouts if codec.layout.choice else [codec.layout]
-    return not codec.layout.marks and any(layout.kind != FIXED for layout in layouts)
+    return any(layout.kind != FIXED for layout in layouts)
 
 
 @pytest.mark.slow
@@ -276,3 +276,72 @@ def test_the_command_in_a_terminal(columns: int, color: bool, tmp_path: Path) ->
     lines = re.sub(rb"\x1b\[[0-9;]*m", b"", process.output).decode().splitlines()
     assert max(map(len, lines)) <= columns
     assert any("kafka" in line for line in lines)
+
+
+# --- end marks, flags, checksums ------------------------------------------------------------------
+
+
+def words(count: int, seed: int = 0) -> list[bytes]:
+    r = random.Random(seed)
+    letters = b"abcdefghijklmnopqrstuvwxyz "
+    return [bytes(r.choices(letters, k=r.randint(3, 30))) for _ in range(count)]
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\0", b"\r", b"\x03"])
+def test_guess_finds_an_end_mark(end: bytes) -> None:
+    codec = Codec.delimiter(end)
+    data = codec.encode_many(words(24))
+    assert guess(data)[0].codec.split(data) == codec.split(data)
+
+
+def test_guess_claims_no_end_mark_in_random_bytes() -> None:
+    for seed in range(4):
+        assert guess(random.Random(seed).randbytes(3000)) == []
+
+
+@pytest.mark.parametrize("bits", [15, 14, 12])
+def test_guess_finds_a_length_beside_flags(bits: int) -> None:
+    r = random.Random(1)
+    codec = Codec.uint(2, length_mask=(1 << bits) - 1)
+    flags = [r.choice([0x80, 0xC0, 0]) & (0xFF << (bits - 8)) & 0xFF for _ in range(30)]
+    data = b"".join(
+        codec.encode(bytes([flag]) + word) for flag, word in zip(flags, words(30), strict=True)
+    )
+    best = guess(data)[0].codec
+    assert codec.split(data)[0] == best.split(data)[0]
+
+
+@pytest.mark.parametrize("function", ["crc32", "crc16-modbus", "crc16-x25", "sum8", "xor8"])
+@pytest.mark.parametrize("covers", ["message", "body"])
+@pytest.mark.parametrize("counted", [False, True])
+def test_guess_finds_a_checksum(
+    function: str, covers: Literal["message", "body"], counted: bool
+) -> None:
+    width = {"crc32": 4, "sum8": 1, "xor8": 1}.get(function, 2)
+    check = Check(function, width, "little" if width > 1 else "big", covers=covers)
+    codec = Codec.uint(2, check=check, length_adjustment=-width if counted else 0)
+    r = random.Random(2)
+    data = codec.encode_many(r.randbytes(r.randint(5, 60)) for _ in range(24))
+    best = guess(data)[0].codec
+    assert best.parameters["check"] is not None
+    assert best.split(data) == codec.split(data)
+
+
+def test_lengths_are_guessed_before_marks_inside_their_frames() -> None:
+    for name in ("fix", "http2"):
+        data = b"".join(repeated(name, FRAMES, 0))
+        assert guess(data)[0].codec.split(data) == formats[name].split(data)
+
+
+def test_a_document_is_no_stream_of_lines() -> None:
+    lines = words(40)
+    assert guess(b"\n".join(lines) + b"\n")[0].names == ("lines",)
+    indented = [b"    " + line if at % 3 else line for at, line in enumerate(lines)]
+    assert guess(b"\n".join(indented) + b"\n") == []
+    assert guess(b"\n\n".join(lines) + b"\n") == []
+
+
+@pytest.mark.parametrize("name", ["cobs", "c37118", "ndjson", "mllp", "slip", "nul"])
+def test_a_codec_that_verifies_more_is_first(name: str) -> None:
+    best = guess(b"".join(varied(name, FRAMES, 0)))[0]
+    assert best.names == (name,)

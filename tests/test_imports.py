@@ -26,6 +26,7 @@ MARKS = ("<!-- modules -->\n", "<!-- /modules -->\n")
 LAYERS = [
     {
         "_bytes_like.py": "the memory of a bytes-like object",
+        "_message_types.py": "the types of messages, for type checkers",
         "_check.py": "`Check`: the checksum of a frame, as a codec's parameter",
         "_checksums_py.py": "the checksums that have a name, in Python",
     },
@@ -68,8 +69,9 @@ LAYERS = [
     {"_numbers.pxd": "what the compiled splitter and encoder share: a layout in C, numbers"},
     {"_checksums.pxd": "the checksums that have a name, in C, and the checks made of them"},
     {
-        "_constructors.py": "constructors of codecs whose frames an end mark ends",
         "_joins.pxd": "messages of one fragment, measured and written in C",
+        "_mark_constructors.py": "constructors of codecs whose frames an end mark ends",
+        "_text_constructors.py": "constructors of codecs whose length is text",
         "_marks.pxd": "end marks, escapes and byte stuffing, in C",
         "_marks_py.py": "the same in Python",
         "_block_scan.pxd": "header blocks in C",
@@ -102,7 +104,10 @@ LAYERS = [
     },
     {"_engine.py": "chooses the engine, compiled or Python, once for all modules"},
     {"splitter.py": "the public names of the engine in use"},
-    {"_files.py": "messages in files, for `Codec.read` and `Codec.write`"},
+    {
+        "_files.py": "messages in files, for `Codec.read` and `Codec.write`",
+        "_one_frame.py": "whether bytes are exactly one frame: the errors of `Codec.decode`",
+    },
     {
         "_kept_headers.py": "the frame of a delivered message, exactly as it travelled",
     },
@@ -136,7 +141,10 @@ LAYERS = [
         "asyncio/datagrams.py": "`DatagramStream`",
         "asyncio/time_limits.py": "the timer of a peer with time limits",
         "asyncio/objects.py": "the calls of `FrameStream` for messages that are objects",
+        "asyncio/loop_options.py": "the options that asyncio's own functions take",
+        "asyncio/opening.py": "what is awaited or entered to open a connection",
         "asyncio/tls.py": "the upgrade of a stream to TLS",
+        "asyncio/pipe_transport.py": "one transport for the two ends of a connection over pipes",
         "asyncio/transport.py": "the transport that a protocol's user sees",
         "sockets/_fast_path.pyx": "the fast path of a message through a socket, compiled",
         "sockets/_fast_path_py.py": "the same in Python",
@@ -158,6 +166,7 @@ LAYERS = [
         "sockets/files.py": "messages from and to files, and into buffers of the caller",
         "sockets/unframed.py": "unframed bytes between the messages",
     },
+    {"sockets/parts.py": "one message in parts, as it arrives"},
     {"sockets/sending.py": "the slow path of sending: waits, unsent bytes"},
     {"sockets/lingering.py": "the lingering close: discard what arrives for a bounded time"},
     {"sockets/messages.py": "the calls that receive and send, over a socket or pipes"},
@@ -174,6 +183,7 @@ LAYERS = [
         "asyncio/back_pressure.py": "sends that wait while the peer is slow",
         "asyncio/protocol.py": "`FrameProtocol`: what the event loop calls",
     },
+    {"asyncio/files.py": "messages of a stream from and to files, buffers, in parts"},
     {
         "asyncio/unframed.py": "unframed bytes between the messages of a stream",
         "asyncio/lingering.py": "the lingering close of a stream",
@@ -181,7 +191,10 @@ LAYERS = [
     {"asyncio/stream.py": "`FrameStream`: a connection for tasks that wait"},
     {"asyncio/stream_protocol.py": "the protocol of a `FrameStream`: its queue"},
     {"asyncio/server.py": "`FrameServer`: a server in an event loop"},
-    {"asyncio/connect.py": "`open_connection`, `start_server` and their Unix versions"},
+    {
+        "asyncio/pipes.py": "`open_pipes`, `open_stdio`, `open_process`",
+        "asyncio/connect.py": "`open_connection`, `start_server` and their Unix versions",
+    },
     {"asyncio/__init__.py": "the public names for event loops"},
     {"anyio.py": "`FrameStream` over the byte streams of AnyIO"},
     {"socketserver.py": "connections of the standard library's `socketserver`"},
@@ -226,7 +239,8 @@ EXCEPTIONS = {
     ("_engine", "asyncio._fast_path_py"),
     ("_engine", "sockets._fast_path_py"),
     # For annotations only: an object refers to the one that owns it.
-    ("_constructors", "codec"),
+    ("_mark_constructors", "codec"),
+    ("_text_constructors", "codec"),
     ("_objects", "codec"),
     ("_marked_reader_py", "_frame_reader_py"),
     ("serving._message_steps_py", "serving._messages_loop_py"),
@@ -239,6 +253,7 @@ EXCEPTIONS = {
     ("asyncio.observed", "asyncio.protocol"),
     ("asyncio.sending", "asyncio.protocol"),
     ("asyncio.tls", "asyncio.stream_protocol"),
+    ("asyncio.files", "asyncio.stream_protocol"),
     ("asyncio.transport", "asyncio.protocol"),
     ("asyncio.unframed", "asyncio.stream_protocol"),
     ("asyncio.transport", "asyncio.sending"),
@@ -311,7 +326,7 @@ def test_a_module_imports_only_from_earlier_layers(path: Path) -> None:
 
 def test_the_walk_finds_imports() -> None:
     # A walk that finds nothing would accept every file.
-    assert {"_error_texts", "_layout", "_parameters", "splitter"} <= {
+    assert {"_layout", "_one_frame", "_parameters", "splitter"} <= {
         module for module, _ in imported_modules(PACKAGE / "codec.py")
     }
     assert ("_engine", False) in set(imported_modules(PACKAGE / "splitter.py"))

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import traceback
 from collections import deque
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from framecodec import Codec
 from framecodec._error_texts import PendingFrame
-from framecodec._inbox import NEED_DATA, Inbox, check_seconds
+from framecodec._inbox import Inbox, check_seconds
 from framecodec.errors import (
     IdleTimeoutError,
     IncompleteFrameError,
@@ -26,110 +24,106 @@ CODEC = Codec.uint(2)
 CLEAN_END = "the peer closed the connection; the last frame was whole"
 
 
-class Queue:
-    """A queue of ready messages, as an owner of an inbox has it."""
+class Owner:
+    """What receives for an inbox, as a `FrameSocket` and a `FrameStream` do."""
 
-    def __init__(self) -> None:
-        self.messages: deque[Any] = deque()
-        self.put = self.messages.extend
+    def __init__(self, inbox: Inbox) -> None:
+        self.inbox = inbox
+        self.queue: deque[Any] = deque()
 
-    def __iter__(self) -> Iterator[Any]:
-        while self.messages:
-            yield self.messages.popleft()
+    def receive(self, data: bytes, now: float = 0.0) -> list[Any]:
+        """Receive into a buffer or several, parse and queue."""
+        messages: list[Any] = []
+        inbox = self.inbox
+        while data:
+            with inbox.splitter.get_room(len(data)) as buffer:
+                count = min(len(buffer), len(data))
+                buffer[:count] = data[:count]
+            try:
+                messages += inbox.splitter.buffer_updated(count)
+            finally:
+                if inbox.splitter.error is not None:
+                    inbox.fail(inbox.splitter.error)
+            if inbox.has_limits:
+                inbox.note_arrival(now)
+            data = data[count:]
+        self.queue.extend(messages)
+        return messages
 
-    def __len__(self) -> int:
-        return len(self.messages)
-
-    def unread(self) -> list[Any]:
-        return [*self.messages]
-
-
-def receive(inbox: Inbox, data: bytes, now: float = 0.0) -> list[Any]:
-    """Receive as a transport does, by a buffer or several."""
-    messages = []
-    while data:
-        with inbox.get_buffer(len(data)) as buffer:
-            count = min(len(buffer), len(data))
-            buffer[:count] = data[:count]
-        messages += inbox.buffer_updated(count, now)
-        data = data[count:]
-    return messages
+    def take(self) -> Any:
+        """Return the next message, or None if more bytes may come; raise the failure after all."""
+        if self.queue:
+            return self.queue.popleft()
+        if self.inbox.failure is not None:
+            self.inbox.raise_failure()
+        return None
 
 
-def new_inbox(codec: Codec = CODEC, **limits: Any) -> Inbox:
-    return Inbox(codec.replace(), Queue(), **limits)
+def new_owner(codec: Codec = CODEC, **limits: Any) -> tuple[Inbox, Owner]:
+    inbox = Inbox(codec.replace(), **limits)
+    return inbox, Owner(inbox)
 
 
 # --- messages, the end, failures ------------------------------------------------------------------
 
 
-def test_take_gives_the_messages_in_order_and_then_needs_data() -> None:
-    inbox = new_inbox()
-    assert inbox.take() is NEED_DATA
-    assert receive(inbox, CODEC.encode_many([b"one", b"two"]) + b"\0") == [b"one", b"two"]
-    assert receive(inbox, b"\3six") == [b"six"]
-    assert [inbox.take() for _ in range(4)] == [b"one", b"two", b"six", NEED_DATA]
-    assert repr(NEED_DATA) == "NEED_DATA"
-
-
-def test_buffer_updated_without_a_queue_returns_the_messages_only() -> None:
-    inbox = Inbox(CODEC.replace())
-    assert receive(inbox, CODEC.encode(b"one")) == [b"one"]
-    assert inbox.take() is NEED_DATA
-    inbox.feed_eof()
-    with pytest.raises(EOFError, match=CLEAN_END):
-        inbox.take()
+def test_messages_are_in_order_and_then_more_bytes_may_come() -> None:
+    _, owner = new_owner()
+    assert owner.take() is None
+    assert owner.receive(CODEC.encode_many([b"one", b"two"]) + b"\0") == [b"one", b"two"]
+    assert owner.receive(b"\3six") == [b"six"]
+    assert [owner.take() for _ in range(4)] == [b"one", b"two", b"six", None]
 
 
 def test_feed_eof_after_a_whole_frame_is_a_clean_end_after_the_messages() -> None:
-    inbox = new_inbox()
-    receive(inbox, CODEC.encode(b"one"))
+    inbox, owner = new_owner()
+    owner.receive(CODEC.encode(b"one"))
     inbox.feed_eof()
     inbox.feed_eof()
-    assert inbox.take() == b"one"
+    assert owner.take() == b"one"
     for _ in range(2):
         with pytest.raises(EOFError, match=CLEAN_END) as caught:
-            inbox.take()
+            owner.take()
         assert type(caught.value) is EOFError
         assert caught.value is inbox.failure
 
 
 def test_feed_eof_inside_a_frame_is_a_broken_end() -> None:
-    inbox = new_inbox()
-    receive(inbox, CODEC.encode(b"one") + b"\0\5he")
+    inbox, owner = new_owner()
+    owner.receive(CODEC.encode(b"one") + b"\0\5he")
     inbox.feed_eof()
-    assert inbox.take() == b"one"
+    assert owner.take() == b"one"
     for _ in range(2):
         with pytest.raises(IncompleteFrameError) as caught:
-            inbox.take()
+            owner.take()
     assert (caught.value.stream_offset, caught.value.received, caught.value.needed) == (5, 4, 7)
 
 
 def test_a_bad_frame_is_raised_after_the_messages_before_it() -> None:
     codec = Codec.uint(1, magic=b"M")
-    inbox = new_inbox(codec)
-    assert receive(inbox, codec.encode(b"good") + b"bad") == [b"good"]
+    inbox, owner = new_owner(codec)
+    assert owner.receive(codec.encode(b"good") + b"bad") == [b"good"]
     assert isinstance(inbox.failure, InvalidFrameError)
-    assert inbox.take() == b"good"
+    assert owner.take() == b"good"
     for _ in range(2):
         with pytest.raises(InvalidFrameError) as caught:
-            inbox.take()
+            owner.take()
         assert caught.value is inbox.failure
     inbox.feed_eof()  # changes nothing
     assert isinstance(inbox.failure, InvalidFrameError)
 
 
 def test_a_bad_frame_without_messages_before_it_is_raised_at_once() -> None:
-    inbox = new_inbox(Codec.uint(1, magic=b"M"))
+    _, owner = new_owner(Codec.uint(1, magic=b"M"))
     with pytest.raises(InvalidFrameError) as caught:
-        receive(inbox, b"bad")
+        owner.receive(b"bad")
     with pytest.raises(InvalidFrameError) as again:
-        inbox.take()
+        owner.take()
     assert again.value is caught.value
 
 
 def test_fail_keeps_the_first_error_without_its_frames() -> None:
-    inbox = new_inbox()
+    inbox, owner = new_owner()
     cause = OSError("cause")
     try:
         raise ConnectionResetError("reset") from cause
@@ -142,38 +136,25 @@ def test_fail_keeps_the_first_error_without_its_frames() -> None:
             raise LookupError("handled elsewhere")
         except LookupError:
             with pytest.raises(ConnectionResetError) as caught:
-                inbox.take()
+                owner.take()
         assert caught.value.__cause__ is cause
         assert caught.value.__suppress_context__
         lengths.append(len(traceback.extract_tb(caught.value.__traceback__)))
     assert len({*lengths}) == 1  # frames are not added by each receive
 
 
-def test_a_queue_that_fails_ends_receiving() -> None:
-    inbox = new_inbox()
-
-    def refuse(messages: list[Any]) -> None:
-        raise MemoryError
-
-    inbox.ready.put = refuse  # type: ignore[union-attr, method-assign]
-    with pytest.raises(MemoryError):
-        receive(inbox, CODEC.encode(b"one"))
-    with pytest.raises(MemoryError):
-        inbox.take()
-
-
 def test_detach_returns_what_was_not_delivered() -> None:
-    inbox = new_inbox()
+    inbox, owner = new_owner()
     wire = CODEC.encode_many([b"one", b"two"]) + b"\0\5he"
-    receive(inbox, wire)
-    assert inbox.take() == b"one"
-    assert inbox.detach() == wire[5:]
+    owner.receive(wire)
+    assert owner.take() == b"one"
+    assert inbox.detach([*owner.queue]) == wire[5:]
 
 
-def test_detach_without_a_queue_returns_the_unfinished_bytes() -> None:
-    inbox = Inbox(CODEC.replace())
-    receive(inbox, CODEC.encode(b"one") + b"\0")
-    assert inbox.detach() == b"\0"
+def test_detach_returns_the_unfinished_bytes() -> None:
+    inbox, owner = new_owner()
+    owner.receive(CODEC.encode(b"one") + b"\0")
+    assert inbox.detach([]) == b"\0"
 
 
 class Direct:
@@ -194,11 +175,11 @@ class Direct:
 
 
 def test_feed_eof_inside_a_direct_message_is_a_broken_end() -> None:
-    inbox = new_inbox()
+    inbox, owner = new_owner()
     inbox.direct = Direct()
     inbox.feed_eof()
     with pytest.raises(IncompleteFrameError, match="inside the rest after 3 of 9000000 bytes"):
-        inbox.take()
+        owner.take()
 
 
 # --- the peer's time ------------------------------------------------------------------------------
@@ -208,7 +189,7 @@ def test_feed_eof_inside_a_direct_message_is_a_broken_end() -> None:
 def test_a_limit_must_be_positive(name: str) -> None:
     for bad in (0, -1.0, float("nan")):
         with pytest.raises(ValueError, match=f"{name} must be a positive number"):
-            new_inbox(**{name: bad})
+            new_owner(**{name: bad})
         with pytest.raises(ValueError, match=f"{name} must be a positive number"):
             check_seconds(name, bad)
     assert check_seconds(name, 2.5) == 2.5
@@ -216,39 +197,39 @@ def test_a_limit_must_be_positive(name: str) -> None:
 
 
 def test_without_limits_there_is_no_deadline() -> None:
-    inbox = new_inbox()
+    inbox, owner = new_owner()
     assert not inbox.has_limits
     inbox.resume(0.0)
-    receive(inbox, b"\0", 1.0)
+    owner.receive(b"\0", 1.0)
     assert inbox.deadline() is None
     inbox.check_limits(1e9, drained=True)
     assert inbox.failure is None
 
 
 def test_message_timeout_counts_from_the_first_byte_to_the_last() -> None:
-    inbox = new_inbox(message_timeout=2.0)
+    inbox, owner = new_owner(message_timeout=2.0)
     inbox.resume(0.0)
     assert inbox.deadline() is None  # between two messages
-    receive(inbox, b"\0", 5.0)
+    owner.receive(b"\0", 5.0)
     assert inbox.deadline() == 7.0
-    receive(inbox, b"\5h", 6.0)
+    owner.receive(b"\5h", 6.0)
     assert inbox.deadline() == 7.0
-    receive(inbox, b"ello", 6.5)
+    owner.receive(b"ello", 6.5)
     assert inbox.deadline() is None
 
 
 def test_message_timeout_starts_again_with_each_message() -> None:
-    inbox = new_inbox(message_timeout=2.0)
+    inbox, owner = new_owner(message_timeout=2.0)
     inbox.resume(0.0)
-    receive(inbox, b"\0", 1.0)
-    receive(inbox, b"\3one\0\3t", 2.5)  # its end, and the beginning of the next one
+    owner.receive(b"\0", 1.0)
+    owner.receive(b"\3one\0\3t", 2.5)  # its end, and the beginning of the next one
     assert inbox.deadline() == 4.5
 
 
 def test_message_timeout_does_not_count_time_in_which_the_owner_does_not_receive() -> None:
-    inbox = new_inbox(message_timeout=2.0)
+    inbox, owner = new_owner(message_timeout=2.0)
     inbox.resume(0.0)
-    receive(inbox, b"\0", 1.0)
+    owner.receive(b"\0", 1.0)
     inbox.pause(1.5)
     assert inbox.deadline() is None
     inbox.check_limits(100.0, drained=True)
@@ -262,53 +243,53 @@ def test_message_timeout_does_not_count_time_in_which_the_owner_does_not_receive
 
 
 def test_check_limits_says_how_far_the_message_came() -> None:
-    inbox = new_inbox(message_timeout=2.0)
+    inbox, owner = new_owner(message_timeout=2.0)
     inbox.resume(0.0)
-    receive(inbox, CODEC.encode(b"one") + b"\0\5he", 1.0)
+    owner.receive(CODEC.encode(b"one") + b"\0\5he", 1.0)
     inbox.check_limits(2.9, drained=True)
     assert inbox.failure is None
     inbox.check_limits(3.0, drained=True)
     assert inbox.deadline() is None  # it has failed
-    assert inbox.take() == b"one"
+    assert owner.take() == b"one"
     with pytest.raises(MessageTimeoutError, match="4 of 7 bytes") as caught:
-        inbox.take()
+        owner.take()
     assert (caught.value.timeout, caught.value.stream_offset) == (2.0, 5)
     assert caught.value.header == b"\0\5"
 
 
 def test_a_message_whose_bytes_the_kernel_holds_is_delivered_after_its_time() -> None:
     codec = Codec.uint(4)
-    inbox = new_inbox(codec, message_timeout=2.0)
+    inbox, owner = new_owner(codec, message_timeout=2.0)
     inbox.resume(0.0)
     wire = codec.encode(bytes(150_000))
-    receive(inbox, wire[:6], 1.0)
+    owner.receive(wire[:6], 1.0)
     # The owner is held up until 60.0; then the kernel has the rest.
     for start in range(6, len(wire), 10_000):
         inbox.check_limits(60.0, drained=False)
         assert inbox.failure is None
-        receive(inbox, wire[start : start + 10_000], 60.0)
+        owner.receive(wire[start : start + 10_000], 60.0)
     inbox.check_limits(60.0, drained=True)
-    assert inbox.take() == bytes(150_000)
+    assert owner.take() == bytes(150_000)
 
 
 def test_a_peer_that_never_pauses_is_cut_off_after_what_a_kernel_can_hold() -> None:
     codec = Codec.uint(4)
-    inbox = new_inbox(codec, message_timeout=2.0)
+    inbox, owner = new_owner(codec, message_timeout=2.0)
     inbox.resume(0.0)
-    receive(inbox, codec.encode(bytes(15_000_000))[:6], 1.0)
+    owner.receive(codec.encode(bytes(15_000_000))[:6], 1.0)
     count = 0
     while inbox.failure is None:
         inbox.check_limits(60.0, drained=False)
-        receive(inbox, bytes(500_000), 60.0)
+        owner.receive(bytes(500_000), 60.0)
         count += 500_000
         assert count < 10_000_000
     assert count > 6_000_000
     with pytest.raises(MessageTimeoutError):
-        inbox.take()
+        owner.take()
 
 
 def test_idle_timeout_adds_up_over_several_waits() -> None:
-    inbox = new_inbox(idle_timeout=0.3)
+    inbox, owner = new_owner(idle_timeout=0.3)
     for number, begin in enumerate([0.0, 5.0, 10.0]):
         inbox.resume(begin)
         assert inbox.deadline() == pytest.approx(begin + 0.3 - 0.125 * number)
@@ -317,12 +298,12 @@ def test_idle_timeout_adds_up_over_several_waits() -> None:
             assert inbox.failure is None
             inbox.pause(begin + 0.125)
     with pytest.raises(IdleTimeoutError) as caught:
-        inbox.take()
+        owner.take()
     assert (caught.value.timeout, caught.value.stream_offset) == (0.3, 0)
 
 
 def test_idle_timeout_counts_only_while_the_owner_receives() -> None:
-    inbox = new_inbox(idle_timeout=0.5)
+    inbox, _ = new_owner(idle_timeout=0.5)
     assert inbox.deadline() is None
     inbox.resume(0.0)
     inbox.pause(0.25)
@@ -334,29 +315,29 @@ def test_idle_timeout_counts_only_while_the_owner_receives() -> None:
 
 
 def test_a_byte_that_arrives_while_the_owner_does_not_receive_starts_nothing() -> None:
-    inbox = new_inbox(message_timeout=2.0, idle_timeout=0.5)
-    receive(inbox, b"\0", 1.0)
+    inbox, owner = new_owner(message_timeout=2.0, idle_timeout=0.5)
+    owner.receive(b"\0", 1.0)
     assert inbox.deadline() is None
     inbox.resume(9.0)
     assert inbox.deadline() == 11.0
 
 
 def test_idle_timeout_starts_again_with_each_byte_and_not_inside_a_message() -> None:
-    inbox = new_inbox(idle_timeout=0.5)
+    inbox, owner = new_owner(idle_timeout=0.5)
     inbox.resume(0.0)
     assert inbox.deadline() == 0.5
-    receive(inbox, b"\0", 0.25)
+    owner.receive(b"\0", 0.25)
     assert inbox.deadline() is None  # inside a message
-    receive(inbox, b"\1x", 8.0)
+    owner.receive(b"\1x", 8.0)
     assert inbox.deadline() == 8.5
-    receive(inbox, b"\0\1y", 8.25)
+    owner.receive(b"\0\1y", 8.25)
     assert inbox.deadline() == 8.75
 
 
 def test_the_limits_hold_for_a_direct_message() -> None:
-    inbox = new_inbox(message_timeout=2.0, idle_timeout=1.0)
+    inbox, owner = new_owner(message_timeout=2.0, idle_timeout=1.0)
     inbox.resume(0.0)
-    receive(inbox, b"\0\x09xx", 1.0)
+    owner.receive(b"\0\x09xx", 1.0)
     direct = Direct()
     inbox.splitter = CODEC.splitter()
     inbox.direct = direct
@@ -367,33 +348,16 @@ def test_the_limits_hold_for_a_direct_message() -> None:
     assert inbox.failure is None
     inbox.check_limits(3.0, drained=False)
     with pytest.raises(MessageTimeoutError, match="7000003 of 9000000 bytes") as caught:
-        inbox.take()
+        owner.take()
     assert (caught.value.stream_offset, caught.value.header) == (7, b"\0\x09")
 
 
 def test_idle_timeout_starts_after_a_direct_message() -> None:
-    inbox = new_inbox(message_timeout=2.0, idle_timeout=1.0)
+    inbox, owner = new_owner(message_timeout=2.0, idle_timeout=1.0)
     inbox.resume(0.0)
-    receive(inbox, b"\0\x09xx", 1.0)
+    owner.receive(b"\0\x09xx", 1.0)
     inbox.splitter, inbox.direct = CODEC.splitter(), Direct()
     inbox.note_arrival(1.5)
     inbox.direct = None
     inbox.note_arrival(1.75)
     assert inbox.deadline() == 2.75
-
-
-@pytest.mark.skipif(sys.implementation.name != "cpython", reason="counts Python calls")
-def test_buffer_updated_without_limits_makes_one_call_of_python() -> None:
-    inbox = new_inbox()
-    with inbox.get_buffer(100) as buffer:
-        buffer[:5] = CODEC.encode(b"one")
-    calls: list[str] = []
-    profile = sys.getprofile()
-    sys.setprofile(lambda frame, event, _: calls.append(f"{event} {frame.f_code.co_name}"))
-    try:
-        inbox.buffer_updated(5)
-    finally:
-        sys.setprofile(profile)
-    own = [call for call in calls if call.startswith("call ") and "test" not in call]
-    assert own[0] == "call buffer_updated"
-    assert "call note_arrival" not in own

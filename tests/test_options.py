@@ -9,6 +9,7 @@ import contextlib
 import functools
 import importlib.util
 import logging
+import os
 import re
 import socket
 import socketserver
@@ -22,11 +23,14 @@ from typing import Any, NamedTuple
 import pytest
 
 import framecodec
-from framecodec import Codec, FrameSocket
+from framecodec import Codec, FramePipe, FrameSocket
 from framecodec.asyncio import (
     FrameProtocol,
     FrameStream,
     open_connection,
+    open_pipes,
+    open_process,
+    open_stdio,
     open_unix_connection,
     start_server,
     start_unix_server,
@@ -51,7 +55,7 @@ class Script(NamedTuple):
     data: bytes
     ends: bool
 
-    def run(self, sock: socket.socket) -> None:
+    def run(self, sock: socket.socket | PipePeer) -> None:
         """Play the peer until the other side has closed."""
         with sock, contextlib.suppress(OSError):
             sock.settimeout(PATIENCE)
@@ -62,7 +66,7 @@ class Script(NamedTuple):
                 pass
 
     @contextlib.contextmanager
-    def playing(self, connect: Callable[[], socket.socket]) -> Iterator[None]:
+    def playing(self, connect: Callable[[], socket.socket | PipePeer]) -> Iterator[None]:
         """Play the peer in a thread."""
 
         def play() -> None:
@@ -74,6 +78,40 @@ class Script(NamedTuple):
         yield
         thread.join(PATIENCE)
         assert not thread.is_alive()
+
+
+class PipePeer:
+    """The other ends of two pipes, with what a script calls on a socket."""
+
+    def __init__(self) -> None:
+        self.near_reader, self.writer = os.pipe()
+        self.reader, self.near_writer = os.pipe()
+
+    def near_files(self) -> tuple[Any, Any]:
+        """Return the files of the place: to read from, to write to."""
+        return os.fdopen(self.near_reader, "rb", 0), os.fdopen(self.near_writer, "wb", 0)
+
+    def settimeout(self, _timeout: float) -> None:
+        """Do nothing: the place ends the pipes."""
+
+    def sendall(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(self.writer, data) :]
+
+    def shutdown(self, _how: int) -> None:
+        os.close(self.writer)
+        self.writer = -1
+
+    def recv(self, size: int) -> bytes:
+        return os.read(self.reader, size)
+
+    def __enter__(self) -> PipePeer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for descriptor in (self.reader, self.writer):
+            if descriptor >= 0:
+                os.close(descriptor)
 
 
 def is_clean(error: BaseException | None) -> bool:
@@ -110,6 +148,13 @@ def of_FrameSocket(script: Script, **options: Any) -> Result:
         conn = FrameSocket(near, CODEC, **options)
         with script.playing(lambda: far):
             return collect_one_by_one(conn)
+
+
+def of_FramePipe(script: Script, **options: Any) -> Result:
+    peer = PipePeer()
+    reader, writer = peer.near_files()
+    with reader, writer, script.playing(lambda: peer):
+        return collect_one_by_one(FramePipe(reader, writer, CODEC, **options))
 
 
 def of_connect(script: Script, **options: Any) -> Result:
@@ -255,6 +300,76 @@ def place_of_open_unix_connection(loop: str, script: Script, **options: Any) -> 
     return in_a_loop(loop, main)
 
 
+def place_of_open_pipes(loop: str, script: Script, **options: Any) -> Result:
+    async def main() -> Result:
+        peer = PipePeer()
+        reader, writer = peer.near_files()
+        with reader, writer, script.playing(lambda: peer):
+            return await collect_from(await open_pipes(reader, writer, codec=CODEC, **options))
+
+    return in_a_loop(loop, main)
+
+
+def place_of_open_stdio(loop: str, script: Script, **options: Any) -> Result:
+    async def main() -> Result:
+        peer = PipePeer()
+        reader, writer = peer.near_files()
+        before = os.dup(0), os.dup(1)
+        try:
+            with reader, writer, script.playing(lambda: peer):
+                os.dup2(reader.fileno(), 0)
+                os.dup2(writer.fileno(), 1)
+                reader.close()
+                writer.close()
+                try:
+                    return await collect_from(await open_stdio(codec=CODEC, **options))
+                finally:
+                    for number, descriptor in enumerate(before):
+                        os.dup2(descriptor, number)
+        finally:
+            for descriptor in before:
+                os.close(descriptor)
+
+    return in_a_loop(loop, main)
+
+
+def place_of_open_process(loop: str, script: Script, **options: Any) -> Result:
+    play = 'printf %s "$1"; [ "$2" = True ] || cat >/dev/null'
+    command = ["sh", "-c", play, "sh", script.data.decode(), str(script.ends)]
+
+    async def main() -> Result:
+        process, stream = await open_process(*command, codec=CODEC, **options)
+        result = await collect_from(stream)
+        assert await process.wait() == 0
+        return result
+
+    return in_a_loop(loop, main)
+
+
+def place_of_connect_read_pipe(loop: str, script: Script, **options: Any) -> Result:
+    messages: list[bytes] = []
+    ended: list[BaseException | None] = []
+
+    class Receiver(FrameProtocol):
+        def messages_received(self, received: list[bytes]) -> None:
+            messages.extend(received)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            ended.append(exc)
+
+    async def main() -> Result:
+        peer = PipePeer()
+        reader, writer = peer.near_files()
+        with reader, script.playing(lambda: peer), writer:
+            protocol = Receiver(CODEC, **options)
+            await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, reader)
+            while not ended:
+                await asyncio.sleep(0.002)
+        return Result(messages, None if ended[0] is None else type(ended[0]).__name__)
+
+    return in_a_loop(loop, main)
+
+
 async def serve_one(server: Any, script: Script, sock: Callable[[], socket.socket]) -> None:
     """Let the script be a server's client."""
     thread = threading.Thread(target=lambda: script.run(sock()), daemon=True)
@@ -341,6 +456,7 @@ def in_both_loops(place: Callable[..., Result]) -> list[Callable[..., Result]]:
 
 PLACES: list[Callable[..., Result]] = [
     of_FrameSocket,
+    of_FramePipe,
     of_connect,
     of_listen,
     of_serve,
@@ -351,6 +467,10 @@ PLACES: list[Callable[..., Result]] = [
     *in_both_loops(place_of_start_server),
     *in_both_loops(place_of_start_unix_server),
     *in_both_loops(place_of_FrameProtocol),
+    *in_both_loops(place_of_open_pipes),
+    *in_both_loops(place_of_open_stdio),
+    *in_both_loops(place_of_open_process),
+    *in_both_loops(place_of_connect_read_pipe),
 ]
 every_place = pytest.mark.parametrize(
     "place", PLACES, ids=lambda place: place.__name__.removeprefix("of_")
@@ -636,6 +756,35 @@ def test_open_connection_takes_received_bytes_first(loop: str, observed: bool) -
     run(loop, main())
 
 
+@pytest.mark.parametrize("observed", [False, True])
+def test_FramePipe_takes_received_bytes_first(observed: bool) -> None:
+    peer = PipePeer()
+    observer = Recorder() if observed else None
+    with (
+        peer,
+        FramePipe(*peer.near_files(), CODEC, received=b"01a02b", observer=observer) as conn,
+    ):
+        assert conn.pending_messages == 1
+        peer.sendall(b"c01d")
+        assert [conn.recv() for _ in range(3)] == [b"a", b"bc", b"d"]
+
+
+@LOOPS
+@pytest.mark.parametrize("observed", [False, True])
+def test_open_pipes_takes_received_bytes_first(loop: str, observed: bool) -> None:
+    async def main() -> None:
+        peer = PipePeer()
+        observer = Recorder() if observed else None
+        options: dict[str, Any] = {"received": b"01a02b", "observer": observer}
+        with peer:
+            async with open_pipes(*peer.near_files(), codec=CODEC, **options) as stream:
+                assert stream.pending_messages == 1
+                peer.sendall(b"c01d")
+                assert [await stream.recv() for _ in range(3)] == [b"a", b"bc", b"d"]
+
+    run(loop, main())
+
+
 @LOOPS
 def test_FrameProtocol_delivers_received_bytes_after_connection_made(loop: str) -> None:
     async def main() -> None:
@@ -659,6 +808,39 @@ def test_FrameProtocol_delivers_received_bytes_after_connection_made(loop: str) 
             while len(events) < 4:
                 await asyncio.sleep(0)
         assert events == ["made", b"a", b"bc", framecodec.InvalidFrameError]
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_stream_s_observer_is_told_of_files_and_parts(loop: str, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(3_000_000))
+
+    async def main() -> None:
+        recorder = Recorder()
+
+        async def echo(stream: FrameStream) -> None:
+            async for message in stream:
+                await stream.send(message)
+
+        async with start_server(echo, *LOOPBACK, codec=Codec.uint(4)) as server:
+            async with open_connection(server.address, Codec.uint(4), observer=recorder) as stream:
+
+                async def parts() -> list[bytes]:
+                    return [part async for part in stream.recv_parts()]
+
+                with path.open("rb") as file:
+                    await stream.send_file(file, 10)
+                    assert await parts() == [bytes(10)]
+                    receiving = asyncio.create_task(parts())
+                    await stream.send_file(file, 2_000_000)
+                    found = await receiving
+                assert b"".join(found) == bytes(2_000_000)
+                assert len(found) > 1
+        for event in ("frame_sent", "frame_received"):
+            sizes = [size for name, *sizes in recorder.events if name == event for size in sizes]
+            assert sizes == [14, 2_000_004]
 
     run(loop, main())
 

@@ -2,6 +2,9 @@
 
 Each stream is read by both engines whole, byte by byte and cut in two at every place; what the
 messages encode to is compared with what travelled. The files are described in their README.
+
+``python -m tests.test_vectors NAME`` begins the file of a new format, or adds to its vectors those
+that follow from them: all frames in one stream, one byte too few, each error after a good frame.
 """
 
 from __future__ import annotations
@@ -83,12 +86,15 @@ def read_stream(
 
 
 def test_formats_have_one_file_of_vectors_each() -> None:
-    assert set(FILES) == set(formats)
+    missing, unknown = sorted(set(formats) - set(FILES)), sorted(set(FILES) - set(formats))
+    assert not missing, "formats without vectors: run python -m tests.test_vectors NAME"
+    assert not unknown, "vectors of formats that the catalogue does not have"
     for name, file in FILES.items():
-        assert file["format"] == name
-        assert file["specification"] == formats.describe(name).specification
-        assert len(file["valid"]) >= 2
-        assert file["invalid"] or file["unencodable"]
+        where = f"tests/vectors/{name}.json"
+        assert file["format"] == name, where
+        assert file["specification"] == formats.describe(name).specification, where
+        assert len(file["valid"]) >= 2, f"{where} needs two vectors under valid"
+        assert file["invalid"] or file["unencodable"], f"{where} needs a stream that breaks"
 
 
 @pytest.mark.parametrize(("name", "vector"), vectors("valid"))
@@ -170,3 +176,106 @@ def test_encode_of_impossible_vectors_is_refused(
         for attribute in ("size", "limit"):
             if attribute in vector:
                 assert getattr(caught.value, attribute) == vector[attribute]
+
+
+# --- new files ------------------------------------------------------------------------------------
+
+
+def new_file(name: str) -> dict[str, Any]:
+    """Return a file with one vector of each kind, to be replaced by those of the specification."""
+    specification = formats.describe(name).specification
+    example = {"about": "what the vector shows", "source": specification}
+    return {
+        "format": name,
+        "specification": specification,
+        "valid": [example | {"stream": "00", "messages": ["00"]}],
+        "invalid": [
+            example | {"stream": "00", "messages": [], "error": "invalid", "stream_offset": 0}
+        ],
+        "unencodable": [example | {"message": "00", "error": "invalid"}],
+    }
+
+
+def with_those_that_follow(file: dict[str, Any]) -> dict[str, Any]:
+    """Return a file with the vectors that follow from those in it, unless it has them.
+
+    They are joined and cut from the streams of the file, so no codec takes part in them.
+    """
+    whole = [v for v in file["valid"] if isinstance(v["stream"], str) and not v.get("decode_only")]
+    whole = [v for v in whole if not v["about"].startswith("all of these")]
+    first, last = whole[0], max(whole, key=lambda vector: len(vector["stream"]))
+    valid, invalid = list(file["valid"]), list(file["invalid"])
+    joined = {
+        "about": "all of these, one after the other",
+        "source": first["source"],
+        "stream": "".join(v["stream"] for v in whole),
+        "messages": [message for v in whole for message in v["messages"]],
+    }
+    size = len(last["stream"]) // 2
+    early = {
+        "about": "the stream ends one byte early",
+        "source": last["source"],
+        "stream": first["stream"] + last["stream"][:-2],
+        "messages": first["messages"] + last["messages"][:-1],
+        "error": "incomplete",
+        "stream_offset": len(first["stream"]) // 2,
+        "received": size - 1,
+        "needed": size,
+    }
+    added = [joined] if len(whole) > 1 else []
+    valid += [v for v in added if v["stream"] not in [other["stream"] for other in valid]]
+    known = [vector["stream"] for vector in invalid]
+    later = [early] if len(last["messages"]) == 1 else []
+    for vector in file["invalid"]:
+        if vector["stream_offset"] == 0 and isinstance(vector["stream"], str):
+            later.append(
+                vector
+                | {
+                    "about": f"{vector['about']}, after a good frame",
+                    "stream": first["stream"] + vector["stream"],
+                    "messages": first["messages"] + vector["messages"],
+                    "stream_offset": len(first["stream"]) // 2,
+                }
+            )
+    invalid += [vector for vector in later if vector["stream"] not in known]
+    return file | {"valid": valid, "invalid": invalid}
+
+
+def as_text(file: dict[str, Any]) -> str:
+    """Return the text of a file: one vector a line."""
+    lines = [f'  "{key}": {json.dumps(file[key])},' for key in ("format", "specification")]
+    for part in ("valid", "invalid", "unencodable"):
+        vectors = ",\n".join(f"    {json.dumps(vector)}" for vector in file.get(part, ()))
+        lines.append(f'  "{part}": [\n{vectors}\n  ],' if vectors else f'  "{part}": [],')
+    return "{\n" + "\n".join(lines).removesuffix(",") + "\n}\n"
+
+
+def test_vectors_that_follow_are_joined_and_cut_from_those_of_a_file() -> None:
+    file = new_file("kafka")
+    file["valid"] = [
+        {"about": "one", "source": "s", "stream": "0000000161", "messages": ["61"]},
+        {"about": "two", "source": "s", "stream": "000000026262", "messages": ["6262"]},
+    ]
+    file["invalid"][0] |= {"about": "negative", "stream": "ffffffff"}
+    longer = with_those_that_follow(file)
+    assert [(v["stream"], v["messages"]) for v in longer["valid"][2:]] == [
+        ("0000000161000000026262", ["61", "6262"])
+    ]
+    early, negative = longer["invalid"][1:]
+    assert (early["stream"], early["messages"]) == ("00000001610000000262", ["61"])
+    assert (early["stream_offset"], early["received"], early["needed"]) == (5, 5, 6)
+    assert (negative["stream"], negative["stream_offset"]) == ("0000000161ffffffff", 5)
+    assert with_those_that_follow(longer) == longer
+    assert json.loads(as_text(longer)) == longer
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] not in [[name] for name in formats]:
+        sys.exit(f"{__doc__}\nNAME must be a format of the catalogue: framecodec formats")
+    (name,) = sys.argv[1:]
+    written = FOLDER / f"{name}.json"
+    written.write_text(
+        as_text(with_those_that_follow(FILES[name]) if name in FILES else new_file(name)), "ascii"
+    )
+    done = "has the vectors that follow" if name in FILES else "put vectors of the document there"
+    print(f"{written}: {done}")

@@ -21,12 +21,12 @@ class Place(NamedTuple):
 
     address: Any
     """``(host, port)``, ``(host, port, flowinfo, scope_id)`` or the path of a Unix socket."""
-    codec: Codec
+    codec: Codec[Any]
     is_tls: bool
     """Whether the address is a ``tls://`` URL."""
 
 
-def find_place(address: Any, port: Any, codec: Codec | None) -> Place:
+def find_place(address: Any, port: Any, codec: Codec[Any] | None) -> Place:
     """Read the arguments of a function that connects or listens.
 
     Args:

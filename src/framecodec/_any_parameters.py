@@ -13,6 +13,7 @@ __all__ = ["AnyParameters"]
 class AnyParameters(CommonParameters, total=False):
     """The keyword parameters that some constructor takes."""
 
+    specials: Mapping[int, Any] | None
     width: int
     byteorder: Literal["big", "little", "native"]
     signed: bool

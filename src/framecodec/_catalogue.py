@@ -29,7 +29,7 @@ class Format(NamedTuple):
     """A row of the catalogue."""
 
     name: str
-    codec: Codec
+    codec: Codec[Any]
     description: str
     """One line: what the format is, and what a message holds besides its data."""
     specification: str

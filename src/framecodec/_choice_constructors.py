@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 if TYPE_CHECKING:
     from ._parameters import CommonParameters
@@ -15,6 +15,32 @@ __all__ = ["ChoiceConstructors"]
 class ChoiceConstructors:
     """The part of `Codec` that makes codecs of other codecs."""
 
+    @overload
+    @classmethod
+    def choice(
+        cls,
+        alternatives: Mapping[Any, Any],
+        *,
+        offset: int = 0,
+        mask: int = 0xFF,
+        keep: bool = True,
+        tagged: Literal[False] = False,
+        **common: Unpack[CommonParameters],
+    ) -> Codec[bytes]: ...
+
+    @overload
+    @classmethod
+    def choice(
+        cls,
+        alternatives: Mapping[Any, Any],
+        *,
+        offset: int = 0,
+        mask: int = 0xFF,
+        keep: bool = True,
+        tagged: Literal[True],
+        **common: Unpack[CommonParameters],
+    ) -> Codec[tuple[str, Any]]: ...
+
     @classmethod
     def choice(
         cls,
@@ -25,7 +51,7 @@ class ChoiceConstructors:
         keep: bool = True,
         tagged: bool = False,
         **common: Unpack[CommonParameters],
-    ) -> Codec:
+    ) -> Codec[Any]:
         """Return a codec that reads each frame with one of several codecs.
 
         One byte of the frame chooses. `encode` takes the first alternative whose frame for the
@@ -51,5 +77,5 @@ class ChoiceConstructors:
             "keep": keep,
             "tagged": tagged,
         }
-        codec: Codec = cls._make("choice", own, common)  # type: ignore[attr-defined]
+        codec: Codec[Any] = cls._make("choice", own, common)  # type: ignore[attr-defined]
         return codec

@@ -46,7 +46,7 @@ def pack_frames(frames: Iterable[bytes], size: int) -> list[tuple[bytes, int]]:
 
 
 def split_datagram(
-    data: bytes, codec: Codec | None
+    data: bytes, codec: Codec[Any] | None
 ) -> tuple[list[Any], tuple[errors.FrameError, ...]]:
     """Return the messages of one datagram, and the error that follows them, if there is one.
 

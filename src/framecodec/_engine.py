@@ -1,6 +1,7 @@
-"""Choose the engine, compiled or Python, once for all modules.
+"""Choose the engine, compiled or Python, once for all modules but the loop of `serve_messages`.
 
-The compiled engine is four modules. It is used as a whole or not at all, so that
+The compiled engine is four modules. (That loop exists on Linux alone, and ``serving.messages``
+chooses it.) The engine is used as a whole or not at all, so that
 `framecodec.ACCELERATED` is true of every part. Where it is not used, `FALLBACK_REASON` says why.
 Where the reason is a fault (a broken file, a missing one of the four, a sub-interpreter that may
 not load them), one `RuntimeWarning` says it too.

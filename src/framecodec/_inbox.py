@@ -6,12 +6,16 @@ What an inbox must do
     what another protocol gets to read.
 
 How
-    An inbox owns the splitter. It has no socket and no clock: the owner calls it with the bytes
-    that a transport has received and with the time in seconds, of any clock that does not go back.
-    The messages themselves wait in the fast path of the owner: in ``Receiver.ready`` of a
-    `FrameSocket`, in ``StreamProtocol.batches`` of a `FrameStream`.
+    An inbox has the splitter. It has no socket and no clock: its owner, who receives, gives it the
+    time in seconds, of any clock that does not go back. For each receive the owner
 
-    The first failure sticks. `take` gives the messages before it, then raises it every time.
+    1. reads into ``splitter.get_room`` and parses with ``splitter.buffer_updated``,
+    2. queues the messages itself: in ``Receiver.ready`` of a `FrameSocket`, in
+       ``StreamProtocol.batches`` of a `FrameStream`,
+    3. calls `fail` with the splitter's error, or `feed_eof` at the end of the stream,
+    4. calls `note_arrival` where the peer's time is limited.
+
+    The first failure sticks. The owner delivers the messages before it, then raises it every time.
 
     One stopwatch measures the peer: while a frame is unfinished it counts the time of the message,
     between two frames the quiet. It runs only while the owner receives, from `resume` to `pause`::
@@ -19,18 +23,12 @@ How
         received bytes        limit              set to 0 by
         an unfinished frame   message_timeout    the first byte of a frame
         only whole frames     idle_timeout       every byte
-
-Fast paths
-    Without limits (`has_limits`), an owner may call ``splitter.get_room`` and
-    ``splitter.buffer_updated`` itself and put the messages into its queue: `buffer_updated` would
-    do nothing else.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Protocol, final
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, final
 
 from . import _error_texts, errors
 from ._kept_headers import frames_as_travelled
@@ -44,45 +42,16 @@ if TYPE_CHECKING:
     from .codec import Codec
 
 __all__ = [
-    "NEED_DATA",
     "DirectMessage",
     "Inbox",
-    "ReadyMessages",
     "check_seconds",
 ]
 
-
-@final
-class _NeedData:
-    """The type of `NEED_DATA`."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "NEED_DATA"
-
-
-NEED_DATA: Final = _NeedData()
-"""`Inbox.take` returns it when no message is ready and more bytes may come."""
 
 # Bytes that an overdue peer may still deliver while each receive finds some: at least as many as
 # the kernel can hold of one connection (6 MiB is Linux's largest TCP receive buffer). A peer that
 # sends faster than it is read never leaves the kernel empty and is cut off after these.
 _KERNEL_SIZE = 6 * 1024 * 1024
-
-
-class ReadyMessages(Protocol):
-    """A queue of ready messages. Iterating over it removes them."""
-
-    def put(self, messages: list[Any], /) -> None:
-        """Append messages; the list belongs to the queue from then on."""
-
-    def unread(self) -> list[Any]:
-        """Return the messages in the queue, which stay there."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Any]: ...
 
 
 class DirectMessage(Protocol):
@@ -102,11 +71,10 @@ class DirectMessage(Protocol):
 
 @final
 class Inbox:
-    """The ready messages and unfinished bytes of one connection.
+    """The unfinished bytes of one connection, how its receiving ends, and its peer's time.
 
     Args:
         codec: The shape of the frames. The messages are bytes, also where it has objects.
-        ready: The queue for ready messages; None where the owner delivers them itself.
         message_timeout: Seconds from a message's first byte to its last in which the owner
             receives; None for no limit.
         idle_timeout: Seconds without a byte between two messages in which the owner receives;
@@ -137,7 +105,6 @@ class Inbox:
         "idle_timeout",
         "message_timeout",
         "peer",
-        "ready",
         "receiving",
         "splitter",
         "unframed",
@@ -145,8 +112,7 @@ class Inbox:
 
     def __init__(
         self,
-        codec: Codec,
-        ready: ReadyMessages | None = None,
+        codec: Codec[Any],
         *,
         message_timeout: float | None = None,
         idle_timeout: float | None = None,
@@ -166,7 +132,6 @@ class Inbox:
         self.peer = ""
         """The peer's name, which errors get; empty if it has none."""
         self.splitter: Splitter = self.new_splitter(0)
-        self.ready = ready
         self.failure: BaseException | None = None
         """The reason why receiving ended, or None; set it by `fail`."""
         self.direct: DirectMessage | None = None
@@ -190,50 +155,18 @@ class Inbox:
 
     # --- received bytes ---------------------------------------------------------------------------
 
-    def get_buffer(self, size: int) -> memoryview:
-        """Return memory for at least one received byte, and for about `size`."""
-        return self.splitter.get_room(size)
-
-    def buffer_updated(self, count: int, now: float = 0.0) -> list[Any]:
-        """Parse bytes that were received into the buffer and put the messages into the queue.
-
-        Args:
-            count: Bytes.
-            now: The time in seconds; unused without limits.
-
-        Returns:
-            The messages, which are in the queue, too, if there is one.
-
-        Raises:
-            BaseException: What parsing raised (a splitter that found a bad frame raises it with the
-                next call, but `failure` is set at once), or MemoryError because the messages did
-                not fit into the queue. It sticks.
-        """
-        try:
-            messages = self.splitter.buffer_updated(count)
-            if messages and self.ready is not None:
-                self.ready.put(messages)
-            if self.splitter.error is not None:
-                self.fail(self.splitter.error)
-        except BaseException as error:
-            self.fail(error)
-            raise
-        if self.has_limits:
-            self.note_arrival(now)
-        return messages
-
     def feed_eof(self) -> None:
         """Take the end of the stream: a clean one after a whole frame, else a broken one."""
         self.ended = True
         if self.failure is not None:
             return
         try:
+            if self.direct is not None:
+                self.fail(_error_texts.incomplete_frame(self.direct.pending_frame()))
+                return
             if self.unframed is not None:
                 received = self.unframed.size + self.splitter.pending
                 self.fail(self.unframed.incomplete(received))
-                return
-            if self.direct is not None:
-                self.fail(_error_texts.incomplete_frame(self.direct.pending_frame()))
                 return
             self.splitter.feed_eof()
         except errors.FrameError as error:
@@ -283,19 +216,6 @@ class Inbox:
 
     # --- what a receive gives ---------------------------------------------------------------------
 
-    def take(self) -> Any:
-        """Return the next ready message, or `NEED_DATA`.
-
-        Raises:
-            BaseException: `failure`; no message is ready.
-        """
-        if self.ready is not None:
-            for message in self.ready:
-                return message
-        if self.failure is not None:
-            self.raise_failure()
-        return NEED_DATA
-
     def raise_failure(self) -> NoReturn:
         """Raise `failure`, which must be set."""
         assert self.failure is not None
@@ -317,7 +237,7 @@ class Inbox:
             self._started_at = now
 
     def note_arrival(self, now: float) -> None:
-        """Set the stopwatch after bytes were received. `buffer_updated` does it."""
+        """Set the stopwatch after bytes were received and parsed."""
         if self.direct is not None:
             return
         splitter, unframed = self.splitter, self.unframed
@@ -385,7 +305,7 @@ class Inbox:
 
     # --- handing over -----------------------------------------------------------------------------
 
-    def switch(self, codec: Codec, before: bytes = b"") -> list[Any]:
+    def switch(self, codec: Codec[Any], before: bytes = b"") -> list[Any]:
         """Read the bytes that are in no message yet with another codec.
 
         An error that they have raised is forgotten; one that they raise now is the splitter's.
@@ -407,20 +327,16 @@ class Inbox:
         self.codec = codec
         return messages
 
-    def detach(
-        self, messages: list[Any] | None = None, headers: list[bytes] | None = None
-    ) -> bytes:
+    def detach(self, messages: list[Any], headers: list[bytes] | None = None) -> bytes:
         """Return the bytes that were received and not delivered as messages, as they travelled.
 
         The inbox is of no use afterwards.
 
         Args:
-            messages: The ready messages; None for those of the queue.
+            messages: The messages that the owner has queued and not delivered.
             headers: The items of ``Splitter.headers`` for these messages, if the splitter keeps
                 headers.
         """
-        if messages is None:
-            messages = [] if self.ready is None else self.ready.unread()
         if self.unframed is not None:
             self._collect_pieces(messages)
             return self.unframed.first(self.unframed.size)
@@ -435,23 +351,23 @@ class Inbox:
         Raises:
             RuntimeError: They are part of an oversized frame that is being skipped.
         """
-        header = self.splitter.pending_header
-        if header and self.unframed is None and self._options["on_oversize"] == "skip":
-            probe = Splitter(plain_codec(self.codec))
-            try:
-                probe.feed(header)
-            except errors.MessageTooLargeError:
-                raise RuntimeError(
-                    "the bytes after the last message were read as a frame that is too large, and "
-                    'are being discarded; set on_oversize="raise" or read_ahead=False where '
-                    "unframed bytes follow"
-                ) from None
-            except errors.FrameError:
-                pass
+        if self.is_skipping():
+            raise RuntimeError(
+                "the bytes after the last message are discarded as a frame that is too large; "
+                'set on_oversize="raise" or read_ahead=False where unframed bytes follow'
+            )
 
-    def unframe(
-        self, messages: list[Any] | None = None, headers: list[bytes] | None = None
-    ) -> UnframedBytes:
+    def is_skipping(self) -> bool:
+        """Return whether the pending frame is too large and is being discarded."""
+        header = self.splitter.pending_header
+        if not header or self.unframed is not None or self._options["on_oversize"] != "skip":
+            return False
+        probe = Splitter(plain_codec(self.codec))
+        with contextlib.suppress(errors.FrameError):
+            probe.feed(header)
+        return isinstance(probe.error, errors.MessageTooLargeError)
+
+    def unframe(self, messages: list[Any], headers: list[bytes] | None = None) -> UnframedBytes:
         """Take back the bytes after the delivered messages, exactly as they travelled.
 
         They are not parsed until `reframe`; what arrives meanwhile follows in pieces. An error that
@@ -468,7 +384,7 @@ class Inbox:
             unframed = UnframedBytes(unread, end - len(unread))
         else:
             was_parsed = False
-            self._collect_pieces(messages or [])
+            self._collect_pieces(messages)
             unframed = self.unframed
         if was_parsed or (self.ended and isinstance(self.failure, EOFError)):
             self.failure = None

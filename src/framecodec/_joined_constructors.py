@@ -19,7 +19,7 @@ class JoinedConstructors(ChoiceConstructors):
     @classmethod
     def joined(
         cls,
-        fragments: Codec,
+        fragments: Codec[bytes],
         *,
         last: tuple[int, int, int] | None = None,
         full: int | None = None,
@@ -29,7 +29,7 @@ class JoinedConstructors(ChoiceConstructors):
         fragment_size: int | None = None,
         max_fragments: int = 1024,
         **common: Unpack[CommonParameters],
-    ) -> Codec:
+    ) -> Codec[bytes]:
         """Return a codec whose messages travel in one or several frames, the fragments.
 
         A message is the contents of its fragments, joined. Exactly one of `last` and `full` says
@@ -60,5 +60,5 @@ class JoinedConstructors(ChoiceConstructors):
             "fragment_size": fragment_size,
             "max_fragments": max_fragments,
         }
-        codec: Codec = cls._make("joined", own, common)  # type: ignore[attr-defined]
+        codec: Codec[bytes] = cls._make("joined", own, common)  # type: ignore[attr-defined]
         return codec

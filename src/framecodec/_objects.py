@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import TYPE_CHECKING, Any, Literal, final, overload
 
 from . import _error_texts, errors
 from ._files import Refusal, read_messages
@@ -27,6 +27,7 @@ from .splitter import Encoder, ObjectEncoder, Splitter
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from ._message_types import ObjectT
     from .codec import Codec
 
 __all__ = [
@@ -468,7 +469,9 @@ class ObjectConstructors:
 
     _objects: ObjectFunctions | None = None
 
-    def with_objects(self, dumps: Callable[[Any], Any], loads: Callable[[bytes], Any]) -> Codec:
+    def with_objects(
+        self, dumps: Callable[[ObjectT], Buffer], loads: Callable[[bytes], ObjectT]
+    ) -> Codec[ObjectT]:
         """Return a codec whose messages are objects.
 
         Everything that takes a codec takes it: splitters, sockets, event loops, servers, files.
@@ -489,7 +492,7 @@ class ObjectConstructors:
         """
         return self._with_functions("with_objects", dumps, loads)
 
-    def as_json(self) -> Codec:
+    def as_json(self) -> Codec[Any]:
         """Return a codec whose messages are objects in JSON: UTF-8, in the shortest form.
 
         A number that JSON does not have (NaN, infinity) is refused in both directions. JSON has
@@ -497,7 +500,7 @@ class ObjectConstructors:
         """
         return self._with_functions("as_json")
 
-    def as_msgpack(self) -> Codec:
+    def as_msgpack(self) -> Codec[Any]:
         """Return a codec whose messages are objects in MessagePack.
 
         Raises:
@@ -505,7 +508,17 @@ class ObjectConstructors:
         """
         return self._with_functions("as_msgpack")
 
-    def as_struct(self, type: Any, *, encoding: Literal["json", "msgpack"] = "json") -> Codec:
+    @overload
+    def as_struct(
+        self, type: type[ObjectT], *, encoding: Literal["json", "msgpack"] = "json"
+    ) -> Codec[ObjectT]: ...
+
+    @overload
+    def as_struct(
+        self, type: Any, *, encoding: Literal["json", "msgpack"] = "json"
+    ) -> Codec[Any]: ...
+
+    def as_struct(self, type: Any, *, encoding: Literal["json", "msgpack"] = "json") -> Codec[Any]:
         """Return a codec whose messages are objects of a type that `msgspec` verifies.
 
         Args:
@@ -518,12 +531,12 @@ class ObjectConstructors:
         """
         return self._with_functions("as_struct", type, encoding)
 
-    def without_objects(self) -> Codec:
+    def without_objects(self) -> Codec[bytes]:
         """Return the codec whose messages are the bytes that travel."""
         plain: Any = plain_codec(self)
         return plain  # type: ignore[no-any-return]
 
-    def _with_functions(self, made_by: str, *arguments: Any) -> Codec:
+    def _with_functions(self, made_by: str, *arguments: Any) -> Codec[Any]:
         """Return a codec with objects, from the name of a method and its arguments."""
         plain: Any = plain_codec(self)
         functions = ObjectFunctions(made_by, arguments).for_codec(plain)

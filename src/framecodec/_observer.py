@@ -74,7 +74,7 @@ def _guarded(name: str, method: Callable[..., Any]) -> Callable[..., None]:
     return call
 
 
-def frame_size(codec: Codec, message: Any) -> int:
+def frame_size(codec: Codec[Any], message: Any) -> int:
     """Return the size of a message's frame, in bytes.
 
     Raises:
@@ -101,7 +101,7 @@ class ObservedSplitter:
     def __init__(
         self,
         conn: object,
-        codec: Codec,
+        codec: Codec[Any],
         observer: Observer,
         *,
         keep_headers: bool = False,
@@ -141,11 +141,11 @@ class ObservedSplitter:
         """As `Splitter.buffer_updated`."""
         return self._deliver(self._frames.buffer_updated, count)
 
-    def switch(self, codec: Codec, /) -> list[Any]:
+    def switch(self, codec: Codec[Any], /) -> list[Any]:
         """As `Splitter.switch`."""
         return self._switch(codec)
 
-    def _switch(self, codec: Codec, before: bytes = b"") -> list[Any]:
+    def _switch(self, codec: Codec[Any], before: bytes = b"") -> list[Any]:
         self._codec = codec
         self._messages = Splitter(codec, keep_headers=self._keep_headers)
         return self._deliver(functools.partial(self._frames._switch, codec), before)

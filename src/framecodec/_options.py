@@ -15,7 +15,7 @@ OnInvalid = Literal["raise", "resync"]
 
 
 def check_options(
-    codec: Codec,
+    codec: Codec[Any],
     *,
     message_timeout: float | None,
     idle_timeout: float | None,

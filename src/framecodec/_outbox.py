@@ -76,7 +76,7 @@ class Outbox:
         "small",
     )
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: Codec[Any]) -> None:
         self.use(codec)
         self._parts: deque[Any] = deque()  # buffers that are ready to be sent, ...
         self.small: list[Buffer] = []
@@ -88,7 +88,7 @@ class Outbox:
         self.sent_counts: list[int] = []
         """Bytes that were sent, a number for each system call, and that `drop_sent` will drop."""
 
-    def use(self, codec: Codec) -> None:
+    def use(self, codec: Codec[Any]) -> None:
         """Encode messages with another codec from now on."""
         codec = plain_codec(codec)
         self._encode = codec.encode

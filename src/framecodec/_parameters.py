@@ -87,14 +87,13 @@ class CommonParameters(TypedDict, total=False):
     magic: bytes
     trailer: bytes
     constants: Mapping[int, bytes] | None
-    specials: Mapping[int, Hashable] | None
     check: Check | None
     align: int
     min_message_size: int
     max_message_size: int | None
 
 
-COMMON_DEFAULTS: CommonParameters = {
+COMMON_DEFAULTS: dict[str, Any] = {
     "length_offset": None,
     "length_adjustment": 0,
     "length_includes": "rest",
@@ -210,7 +209,7 @@ def _check_includes_rest(parameters: Mapping[str, Any], kind: str) -> None:
 
 def _check_unused(parameters: Mapping[str, Any], kind: str, names: Iterable[str]) -> None:
     for name in names:
-        if parameters[name] != COMMON_DEFAULTS[name]:  # type: ignore[literal-required]
+        if parameters[name] != COMMON_DEFAULTS[name]:
             raise ValueError(f"{name} has no meaning for Codec.{kind}(); remove it")
 
 

@@ -18,8 +18,9 @@ import asyncio
 import sys
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
+from ._message_types import MessageT, SpecialT
 from ._options import OnOversize
 from .codec import DEFAULT_CODEC, Codec, check_codec
 
@@ -29,12 +30,15 @@ try:
 except ImportError as error:
     raise ImportError('framecodec.anyio needs anyio: pip install "framecodec[anyio]"') from error
 
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
 __all__ = ["FrameStream"]
 
 _READ_SIZE = 64 * 1024
 
 
-class FrameStream(abc.ObjectStream[Any]):
+class FrameStream(abc.ObjectStream[MessageT]):
     """A stream of whole messages over a byte stream; an `anyio.abc.ObjectStream`.
 
     A cancelled `receive` loses nothing: the next one continues. A cancelled `send` leaves whole
@@ -54,7 +58,11 @@ class FrameStream(abc.ObjectStream[Any]):
     """
 
     def __init__(
-        self, stream: Any, codec: Codec = DEFAULT_CODEC, *, on_oversize: OnOversize = "raise"
+        self,
+        stream: Any,
+        codec: Codec[MessageT] = DEFAULT_CODEC,  # type: ignore[assignment]
+        *,
+        on_oversize: OnOversize = "raise",
     ) -> None:
         check_codec(codec)
         if not (hasattr(stream, "receive") or hasattr(stream, "send")):
@@ -72,7 +80,7 @@ class FrameStream(abc.ObjectStream[Any]):
         self._closed = False
 
     @property
-    def codec(self) -> Codec:
+    def codec(self) -> Codec[MessageT]:
         """The shape of the frames."""
         return self._codec
 
@@ -88,7 +96,7 @@ class FrameStream(abc.ObjectStream[Any]):
 
     # --- receiving --------------------------------------------------------------------------------
 
-    async def receive(self) -> Any:
+    async def receive(self) -> MessageT:
         """Return the next message.
 
         Raises:
@@ -105,9 +113,10 @@ class FrameStream(abc.ObjectStream[Any]):
             await lowlevel.checkpoint_if_cancelled()
             while not self._ready:
                 await self._fill()
-            return self._ready.popleft()
+            message: MessageT = self._ready.popleft()
+            return message
 
-    async def receive_many(self) -> list[Any]:
+    async def receive_many(self) -> list[MessageT]:
         """Return all messages that are ready; wait for the first one.
 
         Returns:
@@ -153,6 +162,12 @@ class FrameStream(abc.ObjectStream[Any]):
 
     # --- sending ----------------------------------------------------------------------------------
 
+    @overload
+    async def send(self: FrameStream[bytes | SpecialT], item: Buffer | SpecialT) -> None: ...
+
+    @overload
+    async def send(self, item: MessageT) -> None: ...
+
     async def send(self, item: Any) -> None:
         """Send one message, after all that were sent before.
 
@@ -168,6 +183,14 @@ class FrameStream(abc.ObjectStream[Any]):
             anyio.BrokenResourceError: The connection is broken.
         """
         await self._send(self._codec.encode(item))
+
+    @overload
+    async def send_many(
+        self: FrameStream[bytes | SpecialT], items: Iterable[Buffer | SpecialT]
+    ) -> None: ...
+
+    @overload
+    async def send_many(self, items: Iterable[MessageT]) -> None: ...
 
     async def send_many(self, items: Iterable[Any]) -> None:
         """Send many messages, all or none.

@@ -1,6 +1,6 @@
 # Generated from the catalogue by: python -m tests.test_catalogue
 from collections.abc import Iterable, Iterator, Mapping
-from typing import final
+from typing import Literal, final, overload
 
 from ._catalogue import Format as Format
 from ._catalogue import PktLine as _PktLine
@@ -17,6 +17,15 @@ class Catalogue(Mapping[str, Codec]):
     def __init__(
         self, rows: Iterable[Format], aliases: Mapping[str, str] | None = None
     ) -> None: ...
+    @overload
+    def __getitem__(  # type: ignore[overload-overlap]
+        self, name: Literal["resp-bulk", "elasticsearch"]
+    ) -> Codec[bytes | None]: ...
+    @overload
+    def __getitem__(  # type: ignore[overload-overlap]
+        self, name: Literal["pkt-line"]
+    ) -> Codec[bytes | _PktLine]: ...
+    @overload
     def __getitem__(self, name: str) -> Codec: ...
     def __iter__(self) -> Iterator[str]: ...
     def __len__(self) -> int: ...
@@ -111,7 +120,7 @@ class Catalogue(Mapping[str, Codec]):
     """version, flags, stream (2), opcode, body; CQL v3 and v4"""
     cassandra_v5: Codec
     """self-contained flag (0 or 1), CRC24, payload, CRC32; CQL v5, uncompressed"""
-    resp_bulk: Codec
+    resp_bulk: Codec[bytes | None]
     """bulk strings of Redis; $-1 is None"""
     resp: Codec
     """Redis: a whole value as it travelled, nested too; all but the last string within 1 MiB"""
@@ -129,7 +138,7 @@ class Catalogue(Mapping[str, Codec]):
     """Oracle Net up to version 314, and CONNECT: checksum (2), type, flags, checksum (2), data"""
     tns_315: Codec
     """Oracle Net from version 315 on, after ACCEPT: type, flags, checksum (2), data"""
-    elasticsearch: Codec
+    elasticsearch: Codec[bytes | None]
     """the transport between nodes: header and content; None is a ping"""
     aerospike: Codec
     """version (2), type, data"""
@@ -243,7 +252,7 @@ class Catalogue(Mapping[str, Codec]):
     """the server's answer to the greeting: a method, or ff for none"""
     smb: Codec
     """direct TCP: a 0 (NetBIOS: the packet type), SMB message"""
-    pkt_line: Codec
+    pkt_line: Codec[bytes | _PktLine]
     """git; 0000, 0001, 0002 are members of formats.PktLine"""
     adb: Codec
     """Android: command (4), two arguments (4 each), checksum (4), inverse of the command, data"""
@@ -311,7 +320,7 @@ class Catalogue(Mapping[str, Codec]):
     """another name of cassandra"""
     ethernet_ip: Codec
     """another name of enip"""
-    git: Codec
+    git: Codec[bytes | _PktLine]
     """another name of pkt-line"""
     h2: Codec
     """another name of http2"""

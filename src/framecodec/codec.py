@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack, final
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack, final, overload
 
-from . import _error_texts, errors
+from . import errors
 from ._any_parameters import AnyParameters
-from ._constructors import MarkedConstructors
 from ._files import read_messages, write_messages
 from ._joined_constructors import JoinedConstructors
 from ._layout import Layout, not_a_codec
+from ._mark_constructors import MarkedConstructors
+from ._message_types import MessageT, OfMessages, SpecialT
 from ._objects import ObjectConstructors, ObjectFunctions
+from ._one_frame import is_longer, not_one_frame
 from ._parameters import (
     COMMON_DEFAULTS,
     DEFAULT_MAX_MESSAGE_SIZE,
@@ -25,6 +27,7 @@ from ._parameters import (
     CommonParameters,
     make_layout,
 )
+from ._text_constructors import TextConstructors
 from .splitter import Encoder, Spans, Splitter, scan
 
 if TYPE_CHECKING:
@@ -50,7 +53,14 @@ class _Frozen:
 
 
 @final
-class Codec(_Frozen, MarkedConstructors, JoinedConstructors, ObjectConstructors):
+class Codec(
+    _Frozen,
+    TextConstructors,
+    MarkedConstructors,
+    JoinedConstructors,
+    ObjectConstructors,
+    OfMessages[MessageT],
+):
     """The shape of a frame.
 
     A message is its frame without the codec's parts: magic, length field, check and trailer::
@@ -111,58 +121,66 @@ class Codec(_Frozen, MarkedConstructors, JoinedConstructors, ObjectConstructors)
         byteorder: Literal["big", "little", "native"] = "big",
         *,
         signed: bool = False,
+        specials: Mapping[int, SpecialT] | None = None,
         **common: Unpack[CommonParameters],
-    ) -> Codec:
+    ) -> Codec[bytes | SpecialT]:
         """Return a codec whose length is a binary number of fixed width.
 
         Args:
             width: Bytes of the field, 1 to 8.
             byteorder: "big", "little", or "native" for the order of this machine.
             signed: The field is two's complement. A negative length is invalid.
+            specials: See `Codec`.
             **common: See `Codec`.
         """
         own = {"width": width, "byteorder": byteorder, "signed": signed}
-        return cls._make("uint", own, common)
+        return cls._make("uint", own, common, specials)
 
     @classmethod
-    def struct(cls, fmt: str, **common: Unpack[CommonParameters]) -> Codec:
+    def struct(
+        cls,
+        fmt: str,
+        *,
+        specials: Mapping[int, SpecialT] | None = None,
+        **common: Unpack[CommonParameters],
+    ) -> Codec[bytes | SpecialT]:
         """Return a codec whose length is a binary number in the notation of the `struct` module.
 
         Args:
             fmt: One integer, with or without a byte order: ``"i"``, ``"!I"``, ``"<H"``, ``"q"``.
                 Native size and order where `struct` has them. A negative length is invalid.
+            specials: See `Codec`.
             **common: See `Codec`.
         """
-        return cls._make("struct", {"fmt": fmt}, common)
+        return cls._make("struct", {"fmt": fmt}, common, specials)
 
     @classmethod
-    def digits(
-        cls, width: int, *, base: Literal[10, 16, "bcd"] = 10, **common: Unpack[CommonParameters]
-    ) -> Codec:
-        """Return a codec whose length is `width` ASCII digits: ``str(n).zfill(width)``.
-
-        Args:
-            width: Digits of the field, with leading zeros, 1 to 64.
-            base: 10 or 16. Hexadecimal digits are written in lower case and read in both cases.
-                "bcd": packed decimal, `width` bytes of two digits each, most significant first.
-            **common: See `Codec`.
-        """
-        return cls._make("digits", {"width": width, "base": base}, common)
-
-    @classmethod
-    def varint(cls, *, max_width: int = 5, **common: Unpack[CommonParameters]) -> Codec:
+    def varint(
+        cls,
+        *,
+        max_width: int = 5,
+        specials: Mapping[int, SpecialT] | None = None,
+        **common: Unpack[CommonParameters],
+    ) -> Codec[bytes | SpecialT]:
         """Return a codec whose length is an unsigned LEB128 number, as in protobuf and MQTT.
 
         A length that is not in its shortest form is invalid.
 
         Args:
             max_width: Bytes of the longest form, 1 to 10.
+            specials: See `Codec`.
             **common: See `Codec`. `length_includes` must be ``"rest"``.
         """
-        return cls._make("varint", {"max_width": max_width}, common)
+        return cls._make("varint", {"max_width": max_width}, common, specials)
 
     @classmethod
-    def ber(cls, *, max_width: int = 4, **common: Unpack[CommonParameters]) -> Codec:
+    def ber(
+        cls,
+        *,
+        max_width: int = 4,
+        specials: Mapping[int, SpecialT] | None = None,
+        **common: Unpack[CommonParameters],
+    ) -> Codec[bytes | SpecialT]:
         """Return a codec whose length is in the definite form of X.690 (BER, DER).
 
         One byte holds a length up to 127. Longer ones follow a byte 0x81 to 0x88, which says their
@@ -171,12 +189,13 @@ class Codec(_Frozen, MarkedConstructors, JoinedConstructors, ObjectConstructors)
 
         Args:
             max_width: The most bytes after the first one, 1 to 8.
+            specials: See `Codec`.
             **common: See `Codec`. `length_includes` must be ``"rest"``.
         """
-        return cls._make("ber", {"max_width": max_width}, common)
+        return cls._make("ber", {"max_width": max_width}, common, specials)
 
     @classmethod
-    def fixed(cls, size: int, **common: Unpack[CommonParameters]) -> Codec:
+    def fixed(cls, size: int, **common: Unpack[CommonParameters]) -> Codec[bytes]:
         """Return a codec whose messages all have the same size. There is no length field.
 
         Args:
@@ -186,61 +205,6 @@ class Codec(_Frozen, MarkedConstructors, JoinedConstructors, ObjectConstructors)
         return cls._make("fixed", {"size": size}, common)
 
     @classmethod
-    def text(
-        cls,
-        end: bytes = b":",
-        *,
-        base: Literal[10, 16] = 10,
-        leading_zeros: bool = False,
-        max_digits: int = 20,
-        **common: Unpack[CommonParameters],
-    ) -> Codec:
-        """Return a codec whose length is ASCII digits up to an end mark, as in netstrings.
-
-        Args:
-            end: The end mark, 1 to 16 bytes.
-            base: 10 or 16. Hexadecimal digits are written in lower case and read in both cases.
-            leading_zeros: Read lengths with leading zeros, which are invalid otherwise.
-            max_digits: The most digits, leading zeros included, 1 to 64.
-            **common: See `Codec`. `length_includes` must be ``"rest"``. A special value may be
-                negative: ``{-1: None}`` reads and writes ``-1``.
-        """
-        own = {"end": end, "base": base, "leading_zeros": leading_zeros, "max_digits": max_digits}
-        return cls._make("text", own, common)
-
-    @classmethod
-    def headers(
-        cls,
-        name: str = "Content-Length",
-        *,
-        names: Iterable[str] = (),
-        line_end: bytes = b"\r\n",
-        lenient: bool = False,
-        start_line: bool = False,
-        keep: bool = False,
-        max_header: int = 8192,
-        **common: Unpack[CommonParameters],
-    ) -> Codec:
-        r"""Return a codec for blocks of ``Name: value\r\n`` lines, as in LSP, DAP and JSON-RPC.
-
-        An empty line ends the block. Names are read in any case, other headers are ignored. A block
-        without the header, or with two of them, is invalid.
-
-        Args:
-            name: The header that holds the length, in decimal digits.
-            names: Other names of it, which are read, too.
-            line_end: What ends a line, CR LF or LF.
-            lenient: Read lines with either end, and lengths with leading zeros.
-            start_line: The first line is no header (HTTP, SIP). Needs `keep`.
-            keep: The message is the whole block and the body, which is empty without the header.
-            max_header: Bytes of the largest block.
-            **common: See `Codec`. `length_offset` must be None and `length_includes` ``"rest"``.
-        """
-        own = {"name": name, "names": names, "line_end": line_end, "lenient": lenient}
-        own |= {"start_line": start_line, "keep": keep, "max_header": max_header}
-        return cls._make("headers", own, common)
-
-    @classmethod
     def custom(
         cls,
         parse: Callable[[memoryview], Any],
@@ -248,7 +212,7 @@ class Codec(_Frozen, MarkedConstructors, JoinedConstructors, ObjectConstructors)
         *,
         max_header: int = 64,
         **common: Unpack[CommonParameters],
-    ) -> Codec:
+    ) -> Codec[bytes]:
         """Return a codec for any other shape, described by two functions.
 
         The codec can be pickled if its functions can.
@@ -268,11 +232,14 @@ class Codec(_Frozen, MarkedConstructors, JoinedConstructors, ObjectConstructors)
         return cls._make("custom", own, common)
 
     @classmethod
-    def _make(cls, kind: str, own: dict[str, Any], common: CommonParameters) -> Codec:
-        return cls._from_parameters(kind, {**own, **COMMON_DEFAULTS, **common})
+    def _make(
+        cls, kind: str, own: dict[str, Any], common: Mapping[str, Any], specials: Any = None
+    ) -> Codec[Any]:
+        parameters = {**own, **COMMON_DEFAULTS, "specials": specials, **common}
+        return cls._from_parameters(kind, parameters)
 
     @classmethod
-    def _from_parameters(cls, kind: str, parameters: dict[str, Any]) -> Codec:
+    def _from_parameters(cls, kind: str, parameters: dict[str, Any]) -> Codec[Any]:
         layout = make_layout(kind, parameters)
         codec = object.__new__(cls)
         attributes = codec.__dict__
@@ -286,7 +253,7 @@ class Codec(_Frozen, MarkedConstructors, JoinedConstructors, ObjectConstructors)
         attributes["frame_parts"] = encoder.frame_parts
         return codec
 
-    def replace(self, **changes: Unpack[AnyParameters]) -> Codec:
+    def replace(self, **changes: Unpack[AnyParameters]) -> Codec[MessageT]:
         """Return a copy with some parameters changed.
 
         Raises:
@@ -296,6 +263,12 @@ class Codec(_Frozen, MarkedConstructors, JoinedConstructors, ObjectConstructors)
         return _rebuild(self.kind, {**self.parameters, **changes}, self._objects)
 
     # --- verbs ------------------------------------------------------------------------------------
+
+    @overload
+    def encode(self: Codec[bytes | SpecialT], message: Buffer | SpecialT, /) -> bytes: ...
+
+    @overload
+    def encode(self, message: MessageT, /) -> bytes: ...
 
     def encode(self, message: object, /) -> bytes:
         """Return the frame of a message; the encoder's method replaces this one.
@@ -312,7 +285,15 @@ class Codec(_Frozen, MarkedConstructors, JoinedConstructors, ObjectConstructors)
         """
         return self._encoder.encode(message)
 
-    def encode_many(self, messages: Iterable[object], /) -> bytes:
+    @overload
+    def encode_many(
+        self: Codec[bytes | SpecialT], messages: Iterable[Buffer | SpecialT], /
+    ) -> bytes: ...
+
+    @overload
+    def encode_many(self, messages: Iterable[MessageT], /) -> bytes: ...
+
+    def encode_many(self, messages: Iterable[Any], /) -> bytes:
         """Return the joined frames of messages; the encoder's method replaces this one.
 
         All frames are written into one allocation.
@@ -321,6 +302,14 @@ class Codec(_Frozen, MarkedConstructors, JoinedConstructors, ObjectConstructors)
             FrameError, TypeError, BufferError: As for `encode`, for the first bad message.
         """
         return self._encoder.encode_many(messages)
+
+    @overload
+    def frame_parts(
+        self: Codec[bytes | SpecialT], message: Buffer | SpecialT, /
+    ) -> list[Buffer]: ...
+
+    @overload
+    def frame_parts(self, message: MessageT, /) -> list[Buffer]: ...
 
     def frame_parts(self, message: object, /) -> list[Buffer]:
         """Return a frame as a list of buffers; the encoder's method replaces this one.
@@ -333,7 +322,7 @@ class Codec(_Frozen, MarkedConstructors, JoinedConstructors, ObjectConstructors)
         """
         return self._encoder.frame_parts(message)
 
-    def decode(self, frame: Buffer, /) -> Any:
+    def decode(self, frame: Buffer, /) -> MessageT:
         """Return the message of exactly one whole frame.
 
         Args:
@@ -347,11 +336,12 @@ class Codec(_Frozen, MarkedConstructors, JoinedConstructors, ObjectConstructors)
         """
         splitter = Splitter(self)
         messages = splitter.feed(frame)
-        if len(messages) == 1 and not splitter.pending and not _is_longer(self, frame):
-            return messages[0]
-        raise _not_one_frame(self, frame, splitter, messages)
+        if len(messages) == 1 and not splitter.pending and not is_longer(self, frame):
+            message: MessageT = messages[0]
+            return message
+        raise not_one_frame(self, frame, splitter, messages)
 
-    def split(self, data: Buffer, /) -> tuple[list[Any], int]:
+    def split(self, data: Buffer, /) -> tuple[list[MessageT], int]:
         """Return the messages of all whole frames at the start of a buffer.
 
         Args:
@@ -442,7 +432,7 @@ class Codec(_Frozen, MarkedConstructors, JoinedConstructors, ObjectConstructors)
         splitter = self.splitter(raw=raw, on_oversize=on_oversize, on_invalid=on_invalid)
         return read_messages(splitter, source)
 
-    def write(self, file: Any, messages: Iterable[object], /) -> int:
+    def write(self, file: Any, messages: Iterable[Buffer | MessageT], /) -> int:
         """Write the frames of messages to a file, each as soon as its message is there.
 
         Args:
@@ -504,70 +494,18 @@ class Codec(_Frozen, MarkedConstructors, JoinedConstructors, ObjectConstructors)
 
 def _rebuild(
     kind: str, parameters: dict[str, Any], functions: ObjectFunctions | None = None
-) -> Codec:
-    codec = Codec._from_parameters(kind, parameters)
+) -> Codec[Any]:
+    codec: Codec[Any] = Codec._from_parameters(kind, parameters)
     if functions is None:
         return codec
     return codec._with_functions(functions.made_by, *functions.arguments)
-
-
-# --- what only errors and repr() need -------------------------------------------------------------
-
-
-def _not_one_frame(
-    codec: Codec, frame: Buffer, splitter: Splitter, messages: list[Any]
-) -> errors.FrameError:
-    """Return the error of `Codec.decode` for bytes that are less or more than one frame.
-
-    Args:
-        codec: The codec.
-        frame: The bytes.
-        splitter: The splitter that was fed with them.
-        messages: What it delivered.
-
-    Raises:
-        IncompleteFrameError: The splitter reports how much is missing.
-    """
-    if not messages:
-        splitter.feed_eof()
-        return _error_texts.incomplete("header", 0, None, 0, b"")
-    frames = Splitter(codec, raw=True).feed(frame)
-    if not frames:  # the padding is not whole
-        splitter.feed_eof()
-    raw = frames[0]
-    stop = _first_stop(codec, frame) if codec.layout.marks else len(raw)
-    return _error_texts.bytes_after_frame(memoryview(frame).nbytes - stop, _header_of(codec, raw))
-
-
-def _is_longer(codec: Codec, frame: Buffer) -> bool:
-    """Return whether ignored frames follow the first one."""
-    return codec.layout.skip_empty and _first_stop(codec, frame) < memoryview(frame).nbytes
-
-
-def _first_stop(codec: Codec, data: Buffer) -> int:
-    """Return where the first frame ends that an end mark ends and that is not ignored."""
-    layout, content, stop = codec.layout, bytes(data), 0
-    marks = sorted(layout.marks, key=len, reverse=True)
-    while layout.skip_empty:  # frames before it that are ignored
-        empty = [mark for mark in marks if content.startswith(layout.magic + mark, stop)]
-        if not empty:
-            break
-        stop += len(layout.magic + empty[0])
-    raw = Splitter(codec, raw=True).feed(data)[0]
-    stop += len(raw)
-    for mark in marks:  # the rest of a longer mark
-        for size in range(1, len(mark)):
-            is_begun = mark[:size] in marks and raw.endswith(mark[:size])
-            if is_begun and content.startswith(mark, stop - size):
-                return stop - size + len(mark)
-    return stop
 
 
 DEFAULT_CODEC = Codec.uint(4)
 """The codec of a connection for which none is given: a length of 4 bytes, big-endian."""
 
 
-def check_codec(codec: object) -> Codec:
+def check_codec(codec: object) -> Codec[Any]:
     """Return the codec.
 
     Raises:
@@ -578,20 +516,7 @@ def check_codec(codec: object) -> Codec:
     return codec
 
 
-def _header_of(codec: Codec, raw: bytes) -> bytes:
-    """Return the header of a whole frame, exactly as it is in `raw`."""
-    # A splitter that has all bytes but the last one reports the header in its error.
-    splitter = Splitter(codec)
-    splitter.feed(raw[:-1])
-    try:
-        splitter.feed_eof()
-    except errors.IncompleteFrameError as error:
-        if error.where != "header":
-            return error.header
-    return raw
-
-
-def _constructor_call(codec: Codec) -> str:
+def _constructor_call(codec: Codec[Any]) -> str:
     """Return the call of the constructor that makes the codec, without the default values."""
     import inspect  # here, because only repr() needs it
 

@@ -347,7 +347,7 @@ def _unquote_text(text: str) -> str:
 # --- writing --------------------------------------------------------------------------------------
 
 
-def format_codec(codec: Codec) -> str:
+def format_codec(codec: Codec[Any]) -> str:
     """Return the notation of a codec: ``parse_codec(format_codec(codec)) == codec``.
 
     The notation cannot express functions, escapes, nor special objects that are not literals. A
@@ -373,7 +373,7 @@ def format_codec(codec: Codec) -> str:
     return min(named, key=lambda text: text.count(","), default=repr(codec))
 
 
-def _head_of(codec: Codec) -> str | None:
+def _head_of(codec: Codec[Any]) -> str | None:
     parameters = codec.parameters
     if codec.kind == "uint":
         letter = "i" if parameters["signed"] else "u"
@@ -392,7 +392,7 @@ def _head_of(codec: Codec) -> str | None:
     return None if codec.kind in ("custom", "choice", "joined") else codec.kind
 
 
-def _write(codec: Codec, head: str, base: Mapping[str, Any]) -> str | None:
+def _write(codec: Codec[Any], head: str, base: Mapping[str, Any]) -> str | None:
     """Return the head and the keys that differ from `base`; None if a value cannot be written."""
     parts = [head]
     for key in _allowed_keys(codec.kind):
@@ -409,7 +409,7 @@ def _write(codec: Codec, head: str, base: Mapping[str, Any]) -> str | None:
     return ",".join(parts)
 
 
-def _defaults(codec: Codec) -> Mapping[str, Any]:
+def _defaults(codec: Codec[Any]) -> Mapping[str, Any]:
     """Return the parameters of the codec that a head without keys describes."""
     if codec.kind == "struct":
         return Codec.struct("B").parameters
@@ -417,11 +417,11 @@ def _defaults(codec: Codec) -> Mapping[str, Any]:
         return Codec.digits(1).parameters
     if codec.kind == "fixed":
         return Codec.fixed(1).parameters
-    default: Codec = getattr(Codec, codec.kind)()
+    default: Codec[Any] = getattr(Codec, codec.kind)()
     return default.parameters
 
 
-def _equal_without_keys(codec: Codec, other: Codec) -> bool:
+def _equal_without_keys(codec: Codec[Any], other: Codec[Any]) -> bool:
     """Return whether two codecs are equal in the parameters that the notation has no key for."""
     with_key = _names_of(_allowed_keys(codec.kind))
     return all(

@@ -61,7 +61,7 @@ class FrameRequestHandler(BaseRequestHandler):
     messages may be longer. A datagram that fills it to the last byte counts as truncated.
     """
 
-    codec: ClassVar[Codec | None] = None
+    codec: ClassVar[Codec[Any] | None] = None
     """The shape of the frames. None: ``Codec.uint(4)`` on a stream; a datagram is a message."""
 
     message_timeout: ClassVar[float | None] = None
@@ -85,7 +85,7 @@ class FrameRequestHandler(BaseRequestHandler):
     nodelay: ClassVar[bool] = True
     """Whether TCP sends every reply at once."""
 
-    frames: FrameSocket | DatagramReply
+    frames: FrameSocket[Any] | DatagramReply
     """The connection; for a datagram, an object whose `send` answers the sender."""
 
     def setup(self) -> None:
@@ -160,7 +160,7 @@ class _Watch:
         self._connections: set[FrameSocket] = set()
         self._running = False
 
-    def add(self, server: Any, conn: FrameSocket) -> None:
+    def add(self, server: Any, conn: FrameSocket[Any]) -> None:
         """Watch a connection."""
         with self._lock:
             self._connections.add(conn)
@@ -170,7 +170,7 @@ class _Watch:
                 thread.start()
                 self._running = True
 
-    def discard(self, conn: FrameSocket) -> None:
+    def discard(self, conn: FrameSocket[Any]) -> None:
         """Watch a connection no longer."""
         with self._lock:
             self._connections.discard(conn)
@@ -235,7 +235,7 @@ class DatagramReply:
         data: bytes,
         sock: socket.socket,
         address: Any,
-        codec: Codec | None = None,
+        codec: Codec[Any] | None = None,
         server: Any = None,
     ) -> None:
         self._socket = DatagramSocket(sock, codec, max_size=1)  # to send only

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING
 from ..catalogue import Format, formats
 from ..codec import Codec
 from ..errors import FrameError
-from .evidence import Background, columns_gain, survival_bits
-from .known import PREFACES, sign
-from .shapes import Shape, all_chains, codec_chain
+from .checks import checked_codecs
+from .evidence import Background, columns_gain, survival_bits, text_bits
+from .known import PREFACES, sign, sign_bits
+from .shapes import MARKED_KINDS, Shape, all_chains, codec_chain
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -37,6 +38,10 @@ _THRESHOLD = 18.0  # bits that a framing must save beyond its own description
 _RIVAL = 0.5  # of the best framing's bits; a framing with less is not mentioned
 _FRAMINGS = 4
 _FULLY_TRIED = 24  # framings; others look worse at a quick look, and are not in the catalogue
+_SHAPES_WITH_CHECKS = 8
+_CUT_SHARE = 0.5  # of the bits of columns that count for a mark: fields are cut as well as frames
+_CODED_BONUS = 3.0  # of codecs that also verify how the content is coded
+_CHECK_BONUS = 20.0  # of a codec whose checksum is right in every frame
 _QUICK_COLUMNS = 10
 _QUICK_FRAMES = 48
 
@@ -111,6 +116,12 @@ class _Framing:
     rows: list[Format]
     bits: float = 0.0
 
+    def mark_size(self) -> int:
+        """Return the bytes at the end of each frame that made these boundaries; 0 for lengths."""
+        if not self.shapes or any(shape.kind not in MARKED_KINDS for shape in self.shapes):
+            return 0
+        return min(len(dict(shape.arguments)["end"]) for shape in self.shapes)
+
 
 def _framings(data: bytes, start: int) -> list[_Framing]:
     """Return the framings that chance does not explain, best first."""
@@ -119,20 +130,24 @@ def _framings(data: bytes, start: int) -> list[_Framing]:
         _framing_of(found, chain.starts).shapes.append(chain.shape)
     rows: dict[tuple[object, ...], list[Format]] = {}
     for row in formats.table():
-        if row.codec.layout.marks:  # they explain any text
-            continue
         rows.setdefault(_key(row.codec), []).append(row)
     for same in rows.values():
         starts = codec_chain(same[0].codec, data, start, _CATALOGUE_SAMPLE)
-        if starts is not None:
-            _framing_of(found, starts).rows.extend(same)
+        if starts is None:
+            continue
+        if same[0].codec.kind in MARKED_KINDS:  # any text has lines
+            same = [row for row in same if sign(row.name, data, starts) is not False]
+        _framing_of(found, starts).rows.extend(same)
     background = Background(data[start : start + _SAMPLE])
     candidates = list(found.values())
     if len(candidates) > _FULLY_TRIED:
         for framing in candidates:
             quick = framing.starts[: _QUICK_FRAMES + 1]
-            framing.bits = columns_gain(data, quick, background, _QUICK_COLUMNS)
-        candidates.sort(key=lambda framing: (not framing.rows, -framing.bits))
+            mark = framing.mark_size()
+            framing.bits = columns_gain(data, quick, background, _QUICK_COLUMNS, mark)
+        candidates.sort(
+            key=lambda framing: (not (framing.rows or framing.mark_size()), -framing.bits)
+        )
         del candidates[_FULLY_TRIED:]
     for framing in candidates:
         framing.bits = _bits(data, framing, background)
@@ -185,10 +200,15 @@ def _struct_as_uint(codec: Codec) -> Codec | None:
 
 
 def _bits(data: bytes, framing: _Framing, background: Background) -> float:
-    bits = max(
-        columns_gain(data, framing.starts, background),
-        survival_bits(data, framing.starts, _any_codec(framing)) - 1.0,
-    )
+    codecs = [row.codec for row in framing.rows] + [shape.codec() for shape in framing.shapes[:1]]
+    marked = [codec for codec in codecs if codec.kind in MARKED_KINDS]
+    counted = [codec for codec in codecs if codec.kind not in MARKED_KINDS]
+    if marked:
+        bits = max(_mark_bits(data, framing.starts, background, codec) for codec in marked)
+    else:
+        bits = columns_gain(data, framing.starts, background)
+    if counted:
+        bits = max(bits, survival_bits(data, framing.starts, counted[0]) - 1.0)
     frames = len(framing.starts) - 1
     if framing.starts[-1] == len(data):  # a chain by chance ends anywhere
         bits += log2((framing.starts[-1] - framing.starts[0]) / frames)
@@ -196,13 +216,27 @@ def _bits(data: bytes, framing: _Framing, background: Background) -> float:
     return bits - (min(6.0, simplest) if framing.rows else simplest)
 
 
-def _any_codec(framing: _Framing) -> Codec:
-    return framing.rows[0].codec if framing.rows else framing.shapes[0].codec()
+def _mark_bits(data: bytes, starts: tuple[int, ...], background: Background, codec: Codec) -> float:
+    """Return the bits of frames that end with a mark: any bytes can be cut at a mark."""
+    mark = b"\0" if codec.kind == "cobs" else codec.parameters["end"]
+    text = text_bits(data, starts, mark)
+    if text is not None:
+        return text
+    bits = _CUT_SHARE * columns_gain(data, starts, background, mark=len(mark))
+    if codec.kind == "cobs" or codec.parameters["magic"]:  # they verify more than the mark
+        bits = max(bits, survival_bits(data, starts, codec))
+    if codec.kind == "cobs":
+        return bits
+    used = data[starts[0] : starts[-1]]
+    escapes = sum(used.count(value[:1]) for value in (codec.parameters["escape"] or {}).values())
+    return max(bits, 6.0 * min(10, escapes))
 
 
 def _description(shape: Shape) -> float:
     """Return the bits that it takes to name a shape."""
-    bits = 5.0 + 1.5 * log2(1 + shape.offset)
+    if shape.kind in MARKED_KINDS:
+        return 8.0
+    bits = 5.0 + 1.5 * log2(1 + shape.offset) + (4.0 if shape.mask else 0.0)
     own_size = shape.offset + shape.width
     if shape.adjustment not in (0, -own_size):
         bits += 2.0 if shape.adjustment == -shape.width else 3.0 + log2(1 + abs(shape.adjustment))
@@ -240,10 +274,14 @@ def _codecs(data: bytes, framing: _Framing) -> Iterator[tuple[Codec, tuple[str, 
         known.add(key)
         signs = {row.name: sign(row.name, data, framing.starts) for row in rows}
         rows.sort(key=lambda row: {True: 0, None: 1, False: 2}[signs[row.name]])
-        magic = rows[0].codec.parameters.get("magic") or b""
-        cost = _codec_cost(rows[0].codec) - 4.0 - 3.5 * min(3, len(magic))
+        cost = _codec_cost(rows[0].codec) - 4.0 - 3.5 * min(3, _constant_bytes(rows[0].codec))
         best = signs[rows[0].name]
-        cost += -3.0 if best else 0.0 if best is None else 2.0
+        if best is not None:
+            cost += -_sign_bonus(rows[0].name, data, framing.starts) if best else 2.0
+        if rows[0].codec.kind == "cobs" or rows[0].codec.parameters.get("escape"):
+            cost -= _CODED_BONUS
+        if rows[0].codec.parameters.get("check"):
+            cost -= _CHECK_BONUS
         codec = rows[0].codec if best or len(rows) == 1 else _plainest(rows)
         ranked.append((cost, codec, tuple(row.name for row in rows)))
     prefix, suffix = _constants(data, framing.starts)
@@ -255,9 +293,24 @@ def _codecs(data: bytes, framing: _Framing) -> Iterator[tuple[Codec, tuple[str, 
                 continue
             if _key(codec) not in known:
                 ranked.append((_codec_cost(codec) - 1.5 * len(trailer), codec, ()))
+    shapes = sorted(framing.shapes, key=_description)[:_SHAPES_WITH_CHECKS]
+    if any(shape.kind != "cobs" for shape in shapes):
+        for codec in checked_codecs(data, framing.starts, shapes, prefix):
+            ranked.append((_codec_cost(codec) - _CHECK_BONUS, codec, ()))
     ranked.sort(key=lambda entry: entry[0])
     for _, codec, names in ranked[:12]:
         yield codec, names
+
+
+def _constant_bytes(codec: Codec) -> int:
+    """Return how many bytes of each frame a codec verifies."""
+    constants = codec.parameters.get("constants") or {}
+    return len(codec.parameters.get("magic") or b"") + sum(map(len, constants.values()))
+
+
+def _sign_bonus(name: str, data: bytes, starts: tuple[int, ...]) -> float:
+    """Return how much a sign that all frames have says: more if other positions do not have it."""
+    return 2.0 + min(3.0, sign_bits(name, data, starts) / 3.0)
 
 
 def _plainest(rows: list[Format]) -> Codec:
@@ -304,6 +357,8 @@ def _codec_cost(codec: Codec) -> float:
         cost += 1.5 if near else 3.0 + log2(1 + abs(adjustment))
     if parameters.get("length_includes") == "frame":
         cost += 0.5
+    if parameters.get("length_mask"):
+        cost += 2.0
     if codec.kind == "choice":  # many alternatives explain anything
         cost += 1.0 + 2.0 * log2(len(codec.layout.choice.layouts))
     if codec.kind == "custom":

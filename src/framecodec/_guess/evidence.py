@@ -21,12 +21,14 @@ from typing import Any, Protocol
 
 from .shapes import LONGEST_CHAIN
 
-__all__ = ["Background", "columns_gain", "survival_bits"]
+__all__ = ["Background", "columns_gain", "survival_bits", "text_bits"]
 
 _FIRST_COLUMNS = 24
 _LAST_COLUMNS = 3
 _COLUMN_PRIOR = 2.0  # bits, for saying that a column is regular
 _CONTEXT_WEIGHT = 8.0  # imagined bytes after each byte, distributed as all bytes
+_MOST_TEXT_BITS = 60.0
+_MOST_UNLIKE = 0.25  # of the lines of a stream of messages that are empty or indented
 _POSITIONS = 500  # of which is tried whether a frame begins there
 _LN2 = log(2)
 
@@ -81,7 +83,11 @@ class Background:
 
 
 def columns_gain(
-    data: bytes, starts: Sequence[int], background: Background, columns: int = _FIRST_COLUMNS
+    data: bytes,
+    starts: Sequence[int],
+    background: Background,
+    columns: int = _FIRST_COLUMNS,
+    mark: int = 0,
 ) -> float:
     """Return the bits that frame boundaries save.
 
@@ -90,8 +96,10 @@ def columns_gain(
         starts: The position of each frame's first byte, and of the byte after the last frame.
         background: The cost without frames.
         columns: How many first bytes of each frame are looked at.
+        mark: Bytes at the end of each frame that are there because the frames were cut by them:
+            they prove nothing.
     """
-    frames = list(itertools.pairwise(starts))
+    frames = [(start, stop - mark) for start, stop in itertools.pairwise(starts)]
     gain = 0.0
     for place in range(columns):
         at = [start + place for start, stop in frames if stop - start > place]
@@ -103,6 +111,36 @@ def columns_gain(
         for place in range(1, _LAST_COLUMNS + 1):
             gain += _column_gain(data, [stop - place for stop in long], background)
     return gain
+
+
+def text_bits(data: bytes, starts: Sequence[int], mark: bytes) -> float | None:
+    """Return the bits for end marks of a text; None if the frames are no text.
+
+    The marks are the only control characters, except tabs. A document has empty and indented lines;
+    a stream of messages has hardly any.
+
+    Args:
+        data: The capture.
+        starts: The position of each frame's first byte, and of the byte after the last frame.
+        mark: The end mark.
+    """
+    if not mark.isspace() and mark[0] >= 0x20:
+        return None
+    try:
+        text = data[starts[0] : starts[-1]].replace(mark, b"").decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    allowed = "\t\r" if b"\n" in mark else "\t" if b"\r" in mark else "\t\r\n"
+    if any(char < " " and char not in allowed for char in text):
+        return None
+    lines = len(starts) - 1
+    unlike = sum(
+        stop - start <= len(mark) or data[start] in b" \t"
+        for start, stop in itertools.pairwise(starts)
+    )
+    if unlike > _MOST_UNLIKE * lines:
+        return 0.0
+    return min(_MOST_TEXT_BITS, 6.0 * (lines - unlike))
 
 
 def survival_bits(data: bytes, starts: Sequence[int], codec: HasSplit) -> float:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
+from math import log2
 
-__all__ = ["PREFACES", "sign"]
+__all__ = ["PREFACES", "sign", "sign_bits"]
 
 # The first bytes of every frame of a protocol, as a regular expression. A protocol without an entry
 # has no such sign, or its codec verifies it.
@@ -35,6 +36,7 @@ _SIGNS = {
     "mqtt": rb"[\x10-\xff]",
     "multiprocessing": rb"....(?:\x80[\x02-\x05]|#)",
     "mysql": rb"...[\0-\x20]",
+    "ndjson": rb"[\[{\"0-9tfn-]",
     "native-messaging": rb"....[\[{\"0-9tfn-]",
     "opcua": rb"(?:[H]EL|ACK|ERR|RHE|MSG|OPN|CLO)[FCA]",
     "openflow": rb"[\x01-\x06][\0-\x23]",
@@ -48,6 +50,7 @@ _SIGNS = {
     "smpp": rb"....[\0\x80]\0[\0-\x03].",
     "ssh": rb"\0\0..[\x04-\x20][\x01-\x64]",
     "ssh-agent": rb"\0...[\x05-\x1d]",
+    "ssh-version": rb"SSH-[12]\.",
     "stun": rb"[\0-\x3f]...\x21\x12\xa4\x42",
     "syslog": rb"[0-9]+ <[0-9]",
     "tds": rb"[\x01-\x04\x06-\x08\x0e\x10-\x12][\0-\x1f]",
@@ -79,3 +82,12 @@ def sign(name: str, data: bytes, starts: Sequence[int]) -> bool | None:
     if pattern is None:
         return None
     return all(pattern.match(data, start, stop) for start, stop in itertools.pairwise(starts))
+
+
+def sign_bits(name: str, data: bytes, starts: Sequence[int]) -> float:
+    """Return how rarely the sign of a protocol is where no frame begins, in bits."""
+    pattern = _COMPILED[name]
+    begins = set(starts)
+    places = [at for at in range(starts[0], min(starts[-1], starts[0] + 4096)) if at not in begins]
+    hits = sum(pattern.match(data, at, at + 256) is not None for at in places)
+    return -log2((hits + 0.5) / (len(places) + 0.5))

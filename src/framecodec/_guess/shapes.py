@@ -6,18 +6,25 @@ Most shapes break after a few frames. A new kind of length field needs one entry
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from .._check import Check
 from ..codec import Codec
+from ..errors import FrameError
 
-__all__ = ["Chain", "Shape", "all_chains", "codec_chain"]
+__all__ = ["MARKED_KINDS", "Chain", "Shape", "all_chains", "codec_chain"]
 
 LONGEST_CHAIN = 256  # frames
 _FEWEST = 4  # frames; with fewer, nothing can be said
 _LARGEST = 64 * 1024 * 1024  # bytes of a frame
+_LONGEST_LINE = 64 * 1024  # bytes up to an end mark
+
+# Kinds whose frames end with a mark and have no length.
+MARKED_KINDS = ("delimiter", "cobs")
 
 Order = Literal["big", "little"]
 
@@ -46,6 +53,7 @@ class Shape:
         adjustment: The bytes after the field are its value times the unit and this many.
         unit: Bytes that the field counts in.
         width: Bytes of the field; 0 if they vary.
+        mask: The bits of the field that hold the length; 0 for all.
     """
 
     kind: str
@@ -54,13 +62,15 @@ class Shape:
     adjustment: int = 0
     unit: int = 1
     width: int = 0
+    mask: int = 0
 
-    def codec(self, magic: bytes = b"", trailer: bytes = b"") -> Codec:
+    def codec(self, magic: bytes = b"", trailer: bytes = b"", check: Check | None = None) -> Codec:
         """Return the codec with this shape.
 
         Args:
             magic: Constant first bytes, at most as many as there are before the length field.
             trailer: Constant last bytes.
+            check: A checksum between the message and the trailer.
 
         Raises:
             ValueError: There is no such codec.
@@ -70,14 +80,23 @@ class Shape:
             parameters["magic"] = magic
         if trailer:
             parameters["trailer"] = trailer
+        if check is not None:
+            parameters["check"] = check
+        if self.kind in MARKED_KINDS:
+            return self._make(parameters)
         if self.offset != len(magic):
             parameters["length_offset"] = self.offset
         if self.width and self.adjustment == -(self.offset + self.width) and self.unit == 1:
             parameters["length_includes"] = "frame"
-        elif adjustment := self.adjustment - len(trailer):
+        elif adjustment := self.adjustment - len(trailer) - (check.width if check else 0):
             parameters["length_adjustment"] = adjustment
         if self.unit != 1:
             parameters["length_unit"] = self.unit
+        if self.mask:
+            parameters["length_mask"] = self.mask
+        return self._make(parameters)
+
+    def _make(self, parameters: dict[str, Any]) -> Codec:
         make: Callable[..., Codec] = getattr(Codec, self.kind)
         return make(**parameters)
 
@@ -87,6 +106,8 @@ class Shape:
 
 def codec_chain(codec: Codec, data: bytes, start: int, size: int) -> tuple[int, ...] | None:
     """Return the chain of any codec in the first `size` bytes from `start`; None if it breaks."""
+    if codec.parameters.get("skip_empty"):
+        return _chain_without_empty_frames(codec, data, start, size)
     splitter = codec.splitter(raw=True)
     starts = [start]
     stop = min(len(data), start + size)
@@ -101,6 +122,23 @@ def codec_chain(codec: Codec, data: bytes, start: int, size: int) -> tuple[int, 
                 return tuple(starts)
         if splitter.error is not None:
             return None
+    return tuple(starts) if len(starts) > _FEWEST else None
+
+
+def _chain_without_empty_frames(
+    codec: Codec, data: bytes, start: int, size: int
+) -> tuple[int, ...] | None:
+    """Return the chain of a codec that delivers no empty frame: they belong to the next one."""
+    splitter = codec.splitter(one_at_a_time=True)
+    starts = [start]
+    size = min(size, LONGEST_CHAIN * _LONGEST_LINE // 64)
+    chunk = memoryview(data)[start : start + size]
+    try:
+        while splitter.feed(chunk) and len(starts) <= LONGEST_CHAIN:
+            starts.append(start + splitter.stream_offset)
+            chunk = memoryview(b"")
+    except FrameError:
+        return None
     return tuple(starts) if len(starts) > _FEWEST else None
 
 
@@ -169,16 +207,42 @@ def _binary_shapes(data: bytes, start: int, width: int, order: Order) -> Iterato
                 yield Shape("uint", arguments, offset, adjustment, unit, width)
 
 
-def _binary_reader(data: bytes, width: int, order: Order) -> _Reader:
+def _binary_reader(data: bytes, width: int, order: Order, mask: int = -1) -> _Reader:
     from_bytes = int.from_bytes
     last = len(data) - width
 
     def read(at: int) -> tuple[int, int]:
         if at > last:  # the header is cut off: such a frame is too long
             return 1 << 25, width
-        return from_bytes(data[at : at + width], order), width
+        return from_bytes(data[at : at + width], order) & mask, width
 
     return read
+
+
+# The bits that hold the length in fields that also hold flags, by the width of the field.
+_LENGTH_BITS = {1: (7, 6, 5, 4), 2: (15, 14, 13, 12, 11, 10), 4: (31, 30, 28, 24)}
+
+
+def _masked_chains(data: bytes, start: int) -> Iterator[Chain]:
+    """Yield chains of fields with flags; if no frame has a flag, the field has none."""
+    for width, order in _BINARY_FIELDS:
+        for bits in _LENGTH_BITS.get(width, ()):
+            mask = (1 << bits) - 1
+            read = _binary_reader(data, width, order, mask)
+            arguments = (("width", width), ("byteorder", order))
+
+            def has_flag(
+                at: int, width: int = width, order: Order = order, mask: int = mask
+            ) -> bool:
+                return int.from_bytes(data[at : at + width], order) > mask
+
+            for offset, adjustment in itertools.product(range(5), (0, -width, 1, 2, 4)):
+                if offset + adjustment + width < 0:
+                    continue
+                shape = Shape("uint", arguments, offset, adjustment, 1, width, mask)
+                chain = _follow(data, start, shape, read)
+                if chain and any(has_flag(at + offset) for at in chain.starts[:-1]):
+                    yield chain
 
 
 # The length in frames that count words instead of bytes.
@@ -288,12 +352,33 @@ def _headers_chains(data: bytes, start: int) -> Iterator[Chain]:
             yield Chain(shape, starts)
 
 
+_USUAL_MARKS = (b"\n", b"\r\n", b"\r", b"\0", b"\x03", b"\x1c\r")
+
+
+def _marked_chains(data: bytes, start: int) -> Iterator[Chain]:
+    """Yield the chains of the usual end marks, and of those that the capture ends with."""
+    counts = {mark: data.count(mark) for mark in (*_USUAL_MARKS, data[-1:], data[-2:]) if mark}
+    for mark, count in counts.items():
+        if any(mark in other and mark != other and counts[other] == count for other in counts):
+            continue  # it is a part of a longer mark
+        starts = [start]
+        while len(starts) <= LONGEST_CHAIN:
+            stop = data.find(mark, starts[-1], starts[-1] + _LONGEST_LINE)
+            if stop < 0:
+                break
+            starts.append(stop + len(mark))
+        if len(starts) > _FEWEST:
+            yield Chain(Shape("delimiter", (("end", mark),)), tuple(starts))
+
+
 _CHAINS: tuple[Callable[[bytes, int], Iterator[Chain]], ...] = (
     _headers_chains,
     _text_chains,
     _digits_chains,
     _varint_chains,
     _binary_chains,
+    _masked_chains,
+    _marked_chains,
 )
 
 

@@ -15,6 +15,7 @@ How
 
 from .connect import open_connection, open_unix_connection, start_server, start_unix_server
 from .datagrams import DatagramStream, open_datagram_endpoint
+from .pipes import open_pipes, open_process, open_stdio
 from .protocol import FrameProtocol
 from .server import FrameServer
 from .stream import FrameStream
@@ -26,6 +27,9 @@ __all__ = [
     "FrameStream",
     "open_connection",
     "open_datagram_endpoint",
+    "open_pipes",
+    "open_process",
+    "open_stdio",
     "open_unix_connection",
     "start_server",
     "start_unix_server",
@@ -39,6 +43,9 @@ for _public in (
     FrameStream,
     open_connection,
     open_datagram_endpoint,
+    open_pipes,
+    open_process,
+    open_stdio,
     open_unix_connection,
     start_server,
     start_unix_server,

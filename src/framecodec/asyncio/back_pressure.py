@@ -9,6 +9,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, cast
 
 from .._engine import asyncio_fast_path as fast_path
+from .._states import TransportState
 from .observed import ObservedSendSide
 from .sending import SendSide
 from .waiters import LARGE, QueuedSend, SendQueue, Waiters
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["ObservedWaitingSendSide", "WaitingSendSide"]
 
+_CLOSED = TransportState.CLOSED
+
+# In these states the accepted messages are sent; in all others they were dropped.
+_SENDS = (TransportState.OPEN, TransportState.ENDING, TransportState.CLOSING)
+
 # Callers may treat it as a coroutine that has ended.
 _COMPLETED: Coroutine[Any, Any, None] = cast(
     "Coroutine[Any, Any, None]", fast_path.CompletedAwaitable()
@@ -28,11 +34,13 @@ _COMPLETED: Coroutine[Any, Any, None] = cast(
 class WaitingSendSide(SendSide):
     """A send side whose callers wait while the peer is slow, first in, first out."""
 
-    __slots__ = ("_queue", "waiters")
+    __slots__ = ("_queue", "transfers", "waiters")
 
-    def __init__(self, protocol: FrameProtocol, codec: Codec) -> None:
+    def __init__(self, protocol: FrameProtocol[Any], codec: Codec[Any]) -> None:
         super().__init__(protocol, codec)
         self._queue = SendQueue()  # sends that wait until the transport accepts more
+        self.transfers: set[asyncio.Task[None]] = set()
+        """The files that are being sent."""
         self.waiters = Waiters()
         """Other tasks that wait, for space or for the end."""
 
@@ -93,10 +101,24 @@ class WaitingSendSide(SendSide):
         batch, queue = self.batch, self._queue
         queue.enter(send)
         batch.queued = True
-        while not self.lost:
+        while self.state in _SENDS:
             await send.wait()
             if not batch.paused and queue.is_first(send):
                 return
+
+    async def enter_queue(self, send: QueuedSend) -> None:
+        """Wait until no other send is before this one; those after it wait for `leave_queue`."""
+        queue = self._queue
+        if self.batch.paused or queue:
+            await self._wait_in_queue(send)
+        else:
+            send.waiting.set_result(None)
+            queue.enter(send)
+            self.batch.queued = True
+
+    def leave_queue(self, send: QueuedSend) -> None:
+        """Let the next send follow."""
+        self._leave_queue(send)
 
     def _leave_queue(self, send: QueuedSend) -> None:
         queue = self._queue
@@ -124,12 +146,12 @@ class WaitingSendSide(SendSide):
 
     async def wait_for_space(self) -> None:
         """Wait until the transport has all messages and accepts more, or for the end."""
-        if self.batch.paused and not self.lost:
+        if self.batch.paused and self.state in _SENDS:
             await self.waiters.wait()
 
     async def wait_until_closed(self) -> None:
         """Wait for the end of the connection."""
-        while not self.lost:
+        while self.state < _CLOSED:
             await self.waiters.wait()
 
     def _on_drained(self) -> None:

@@ -6,75 +6,31 @@ import asyncio
 import os
 import socket
 import ssl as ssl_module
-from collections.abc import Callable, Coroutine, Generator, Sequence
-from types import TracebackType
-from typing import Any, TypeVar, final
+from collections.abc import Callable, Sequence
+from typing import Any, Unpack, cast, final
 
 from .._addresses import Address, Place, find_place
+from .._message_types import MessageT
 from .._options import OnInvalid, OnOversize, check_options
 from .._peers import name_address, peer_name
 from ..codec import Codec
 from ..sockets.base import check_keepalive, prepare
+from .loop_options import (
+    ConnectOptions,
+    ListenOptions,
+    UnixConnectOptions,
+    UnixListenOptions,
+)
+from .opening import Opening
 from .server import FrameServer, Handler, check_handler
 from .stream import FrameStream
 from .stream_protocol import StreamProtocol
 
 __all__ = ["open_connection", "open_unix_connection", "start_server", "start_unix_server"]
 
-_Opened = TypeVar("_Opened", FrameStream, FrameServer)
-
-
-@final
-class Opening(Coroutine[Any, Any, _Opened]):
-    """A connection or a server that is being opened.
-
-    ``await`` gives it; ``async with`` gives it and closes it at the end of the block.
-
-    Args:
-        opening: Opens it.
-    """
-
-    __slots__ = ("_opened", "_opening")
-
-    _opening: Coroutine[Any, Any, _Opened]
-    _opened: _Opened | None
-
-    def __init__(self, opening: Coroutine[Any, Any, _Opened]) -> None:
-        self._opening = opening
-        self._opened = None
-
-    def __await__(self) -> Generator[Any, Any, _Opened]:
-        return self._opening.__await__()
-
-    def send(self, value: Any) -> Any:
-        """As for a coroutine, for functions that take one."""
-        return self._opening.send(value)
-
-    def throw(self, *error: Any) -> Any:
-        """As for a coroutine, for functions that take one."""
-        return self._opening.throw(*error)
-
-    def close(self) -> None:
-        """As for a coroutine, for functions that take one."""
-        self._opening.close()
-
-    async def __aenter__(self) -> _Opened:
-        self._opened = opened = await self._opening
-        await opened.__aenter__()
-        return opened
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._opened is not None:
-            await self._opened.__aexit__(kind, error, traceback)
-
 
 def _find_place(
-    host: Any, port: Any, codec: Codec | None, has_socket: bool, tls: Any
+    host: Any, port: Any, codec: Codec[Any] | None, has_socket: bool, tls: Any
 ) -> tuple[Place, Any]:
     """Return where to connect or listen, and the `ssl` argument.
 
@@ -96,9 +52,9 @@ def _find_place(
 
 def open_connection(
     host: Address = None,
-    port: int | Codec | None = None,
+    port: int | Codec[MessageT] | None = None,
     *,
-    codec: Codec | None = None,
+    codec: Codec[MessageT] | None = None,
     ssl: ssl_module.SSLContext | bool | None = None,
     server_hostname: str | None = None,
     keepalive: bool | float | None = None,
@@ -108,8 +64,8 @@ def open_connection(
     on_oversize: OnOversize = "raise",
     on_invalid: OnInvalid = "raise",
     observer: object = None,
-    **kwargs: Any,
-) -> Opening[FrameStream]:
+    **kwargs: Unpack[ConnectOptions],
+) -> Opening[FrameStream[MessageT]]:
     """Connect to a server: ``await`` it, or use it in ``async with``.
 
     Args:
@@ -151,16 +107,17 @@ def open_connection(
         observer=observer,
     )
     options["received"] = received
+    passed_on: dict[str, Any] = {**kwargs}
     if tls:
-        kwargs["ssl"] = tls
+        passed_on["ssl"] = tls
     if server_hostname is not None:
-        kwargs["server_hostname"] = server_hostname
-    return Opening(_open(place, options, keepalive, kwargs))
+        passed_on["server_hostname"] = server_hostname
+    return Opening(_open(place, options, keepalive, passed_on))
 
 
 async def _open(
     place: Place, options: dict[str, Any], keepalive: bool | float | None, kwargs: dict[str, Any]
-) -> FrameStream:
+) -> FrameStream[Any]:
     def factory() -> StreamProtocol:
         return StreamProtocol(place.codec, **options)
 
@@ -178,7 +135,7 @@ async def _open(
         if kwargs.get("sock") is None:
             name_address(error, peer_name(place.address, None))
         raise
-    stream: FrameStream = protocol.stream
+    stream: FrameStream[Any] = protocol.stream
     sock = stream.get_extra_info("socket")
     if keepalive and sock is not None:
         prepare(sock, keepalive)
@@ -187,7 +144,7 @@ async def _open(
 
 def open_unix_connection(
     path: str | os.PathLike[str] | None = None,
-    codec: Codec | None = None,
+    codec: Codec[MessageT] | None = None,
     *,
     ssl: ssl_module.SSLContext | bool | None = None,
     server_hostname: str | None = None,
@@ -197,8 +154,8 @@ def open_unix_connection(
     on_oversize: OnOversize = "raise",
     on_invalid: OnInvalid = "raise",
     observer: object = None,
-    **kwargs: Any,
-) -> Opening[FrameStream]:
+    **kwargs: Unpack[UnixConnectOptions],
+) -> Opening[FrameStream[MessageT]]:
     """Connect to the Unix socket at a path; otherwise like `open_connection`.
 
     Args:
@@ -230,11 +187,11 @@ def open_unix_connection(
 
 
 def start_server(
-    handler: Handler,
+    handler: Handler[MessageT],
     host: Address = None,
-    port: int | Codec | None = None,
+    port: int | Codec[MessageT] | None = None,
     *,
-    codec: Codec | None = None,
+    codec: Codec[MessageT] | None = None,
     ssl: ssl_module.SSLContext | None = None,
     keepalive: bool | float | None = None,
     max_connections: int | None = None,
@@ -243,8 +200,8 @@ def start_server(
     on_oversize: OnOversize = "raise",
     on_invalid: OnInvalid = "raise",
     observer: object = None,
-    **kwargs: Any,
-) -> Opening[FrameServer]:
+    **kwargs: Unpack[ListenOptions],
+) -> Opening[FrameServer[MessageT]]:
     """Start a server: ``await`` it, or use it in ``async with``.
 
     What a client does wrong (a bad frame, a reset, an end inside a frame, a client gone before the
@@ -293,21 +250,22 @@ def start_server(
         on_invalid=on_invalid,
         observer=observer,
     )
+    passed_on: dict[str, Any] = {**kwargs}
     if ssl is not None:
-        kwargs["ssl"] = ssl
+        passed_on["ssl"] = ssl
     make = _server_maker(handler, place.codec, max_connections, keepalive, options)
-    return Opening(_start(make, place, kwargs))
+    return Opening(_start(make, place, passed_on))
 
 
-def _server_maker(handler: Handler, *arguments: Any) -> Callable[[], FrameServer]:
+def _server_maker(handler: Handler[Any], *arguments: Any) -> Callable[[], FrameServer[Any]]:
     """Return a function that makes the server, in the event loop."""
     check_handler(handler)
     return lambda: FrameServer(handler, *arguments)
 
 
 async def _start(
-    make: Callable[[], FrameServer], place: Place, kwargs: dict[str, Any]
-) -> FrameServer:
+    make: Callable[[], FrameServer[Any]], place: Place, kwargs: dict[str, Any]
+) -> FrameServer[Any]:
     server = make()
     loop = server.get_loop()
     try:
@@ -322,9 +280,9 @@ async def _start(
 
 
 def start_unix_server(
-    handler: Handler,
+    handler: Handler[MessageT],
     path: str | os.PathLike[str] | None = None,
-    codec: Codec | None = None,
+    codec: Codec[MessageT] | None = None,
     *,
     ssl: ssl_module.SSLContext | None = None,
     max_connections: int | None = None,
@@ -333,8 +291,8 @@ def start_unix_server(
     on_oversize: OnOversize = "raise",
     on_invalid: OnInvalid = "raise",
     observer: object = None,
-    **kwargs: Any,
-) -> Opening[FrameServer]:
+    **kwargs: Unpack[UnixListenOptions],
+) -> Opening[FrameServer[MessageT]]:
     """Start a server on a Unix socket at a path; otherwise like `start_server`.
 
     Args:
@@ -361,7 +319,7 @@ def start_unix_server(
         on_oversize=on_oversize,
         on_invalid=on_invalid,
         observer=observer,
-        **kwargs,
+        **cast(ListenOptions, kwargs),
     )
 
 

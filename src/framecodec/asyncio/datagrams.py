@@ -13,18 +13,21 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from .. import _error_texts
 from .._bytes_like import view_bytes
 from .._datagrams import largest_payload, pack_frames, split_datagram
 from .._files import Refusal
+from .._message_types import MessageT, OfMessages, SpecialT
 from ..codec import Codec
 from ..splitter import Splitter
 from .waiters import LARGE, QueuedSend, SendQueue, Waiters
 
 if TYPE_CHECKING:
     from typing import Self
+
+    from typing_extensions import Buffer
 
 __all__ = ["DatagramStream", "open_datagram_endpoint"]
 
@@ -35,9 +38,9 @@ _ITEM_COST = 192
 
 
 class _DatagramProtocol(asyncio.DatagramProtocol):
-    def __init__(self, codec: Codec | None) -> None:
+    def __init__(self, codec: Codec[Any] | None) -> None:
         self.codec = codec
-        self.stream = DatagramStream(self)
+        self.stream: DatagramStream[Any] = DatagramStream(self)
         self.loop = asyncio.get_running_loop()
         self.transport: Any = None
         self.queue: deque[tuple[Any, Any, int]] = deque()  # (message or error, address, cost)
@@ -204,7 +207,7 @@ def _cost(item: Any) -> int:
     return (len(item) if isinstance(item, bytes) else 0) + _ITEM_COST
 
 
-class DatagramStream:
+class DatagramStream(OfMessages[MessageT]):
     """A datagram socket in an event loop; `open_datagram_endpoint` returns one.
 
     Without a codec, each datagram is one message. With a codec, a datagram has any number of whole
@@ -220,7 +223,7 @@ class DatagramStream:
         self._protocol = protocol
 
     @property
-    def codec(self) -> Codec | None:
+    def codec(self) -> Codec[MessageT] | None:
         """The shape of the frames in a datagram, or None."""
         return self._protocol.codec
 
@@ -248,6 +251,14 @@ class DatagramStream:
         """
         return self._protocol.transport.get_extra_info(name, default)
 
+    @overload
+    async def send(
+        self: DatagramStream[bytes | SpecialT], message: Buffer | SpecialT, /
+    ) -> None: ...
+
+    @overload
+    async def send(self, message: MessageT, /) -> None: ...
+
     async def send(self, message: object, /) -> None:
         """Send one message, in one datagram, to the address that the socket is connected to.
 
@@ -263,6 +274,14 @@ class DatagramStream:
         """
         await self._protocol.send(self._encode(message), None)
 
+    @overload
+    async def send_to(
+        self: DatagramStream[bytes | SpecialT], message: Buffer | SpecialT, address: Any, /
+    ) -> None: ...
+
+    @overload
+    async def send_to(self, message: MessageT, address: Any, /) -> None: ...
+
     async def send_to(self, message: object, address: Any, /) -> None:
         """Send one message to an address, in one datagram; otherwise like `send`.
 
@@ -272,7 +291,15 @@ class DatagramStream:
         """
         await self._protocol.send(self._encode(message), address)
 
-    async def send_many(self, messages: Iterable[object], /) -> None:
+    @overload
+    async def send_many(
+        self: DatagramStream[bytes | SpecialT], messages: Iterable[Buffer | SpecialT], /
+    ) -> None: ...
+
+    @overload
+    async def send_many(self, messages: Iterable[MessageT], /) -> None: ...
+
+    async def send_many(self, messages: Iterable[Any], /) -> None:
         """Send messages: with a codec, as many as fit in each datagram, else one in each.
 
         Args:
@@ -285,7 +312,7 @@ class DatagramStream:
         for datagram in self._pack(messages):
             await self._protocol.send(datagram, None)
 
-    async def send_many_to(self, messages: Iterable[object], address: Any, /) -> None:
+    async def send_many_to(self, messages: Iterable[Buffer | MessageT], address: Any, /) -> None:
         """Send messages to an address; otherwise like `send_many`.
 
         Args:
@@ -310,7 +337,7 @@ class DatagramStream:
             return datagrams
         return [datagram for datagram, _ in pack_frames(datagrams, self._protocol.packed_size)]
 
-    async def recv(self) -> Any:
+    async def recv(self) -> MessageT:
         """Return the next message, from any sender.
 
         Raises:
@@ -318,7 +345,7 @@ class DatagramStream:
         """
         return (await self.recv_from())[0]
 
-    async def recv_many(self) -> list[Any]:
+    async def recv_many(self) -> list[MessageT]:
         """Return all messages that are ready; wait for the first one.
 
         Returns:
@@ -336,7 +363,7 @@ class DatagramStream:
             if protocol.queue:
                 return [await self.recv()]  # which is an error, and raised
 
-    async def recv_from(self) -> tuple[Any, Any]:
+    async def recv_from(self) -> tuple[MessageT, Any]:
         """Return the next message and the address of its sender.
 
         Raises:
@@ -395,9 +422,9 @@ async def open_datagram_endpoint(
     local_addr: Any = None,
     remote_addr: Any = None,
     *,
-    codec: Codec | None = None,
+    codec: Codec[MessageT] | None = None,
     **kwargs: Any,
-) -> DatagramStream:
+) -> DatagramStream[MessageT]:
     """Open a datagram socket.
 
     Args:

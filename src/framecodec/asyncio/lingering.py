@@ -7,6 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from .. import _error_texts
+from .._states import TransportState
 
 if TYPE_CHECKING:
     from .stream_protocol import StreamProtocol
@@ -25,7 +26,7 @@ async def linger_on(protocol: StreamProtocol, seconds: float) -> None:
         seconds: How long this may take.
     """
     sending = protocol._sending
-    if sending.lost or sending.closing or sending.is_encrypted:
+    if sending.state >= TransportState.CLOSING or sending.is_encrypted:
         return
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
@@ -34,5 +35,5 @@ async def linger_on(protocol: StreamProtocol, seconds: float) -> None:
             protocol._receiving_failed = True  # what is still read is ignored
             protocol._wake()
             sending.raw_transport.resume_reading()
-            while not (sending.lost or protocol._has_ended):
+            while sending.state < TransportState.CLOSED and not protocol._has_ended:
                 await sending.waiters.wait()

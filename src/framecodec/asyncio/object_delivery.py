@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from .. import errors
 from .._engine import asyncio_fast_path as fast_path
 from .._kept_headers import frames_as_travelled
+from .._message_types import MessageT, OfMessages, SpecialT
 from .._objects import end_of_frames, frame_starts, is_refusal, refused
+from .._states import TransportState
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
     from .._inbox import Inbox
     from .._objects import ObjectFunctions
     from ..codec import Codec
@@ -18,15 +22,17 @@ if TYPE_CHECKING:
 
 __all__ = ["ObjectDelivery"]
 
+_CLOSING = TransportState.CLOSING
 
-class ObjectDelivery:
+
+class ObjectDelivery(OfMessages[MessageT]):
     """The part of `FrameProtocol` that makes objects of messages, and messages of objects."""
 
     if not TYPE_CHECKING:
         __slots__ = ("_objects", "_send")
 
     if TYPE_CHECKING:
-        codec: Codec
+        codec: Codec[Any]
         _inbox: Inbox
         _objects: ObjectFunctions | None  # None for messages that are bytes
         _receiving: bool
@@ -50,7 +56,7 @@ class ObjectDelivery:
         self._receiving_failed = True
         self._end_receiving(error.with_traceback(None))
 
-    def _use_codec(self, codec: Codec) -> None:
+    def _use_codec(self, codec: Codec[Any]) -> None:
         """Use this codec: with its functions, where it has objects."""
         self.codec = codec
         self._objects = functions = codec._objects
@@ -60,6 +66,30 @@ class ObjectDelivery:
         is_overridden = type(self).send.__qualname__ != "FrameProtocol.send"
         if not is_overridden and hasattr(self, "__dict__"):
             self.send = self._send
+
+    @overload
+    def send_many(
+        self: ObjectDelivery[bytes | SpecialT], messages: Iterable[Buffer | SpecialT], /
+    ) -> None: ...
+
+    @overload
+    def send_many(self, messages: Iterable[MessageT], /) -> None: ...
+
+    def send_many(self, messages: Iterable[Any], /) -> None:
+        """Send many messages, all or none.
+
+        Args:
+            messages: As for `send`, in order.
+
+        Raises:
+            FrameError, TypeError, BufferError: As `Codec.encode`, for the first invalid message;
+                nothing is sent.
+            ConnectionError: The connection is closed or lost.
+            RuntimeError: The connection belongs to an event loop in another thread.
+        """
+        self._sending.put_many(self._messages_of(messages))
+
+    # --- another codec ----------------------------------------------------------------------------
 
     def _messages_of(self, objects: Iterable[Any]) -> Iterable[Any]:
         """Return what is sent."""
@@ -94,13 +124,9 @@ class ObjectDelivery:
             self._receiving = False
             if objects:
                 self.messages_received(objects)
-            if (
-                self._switched is None
-                and error is not None
-                and not (sending.closing or sending.lost)
-            ):
+            if self._switched is None and error is not None and sending.state < _CLOSING:
                 self.message_invalid(error)
-            if sending.closing or sending.lost:
+            if sending.state >= _CLOSING:
                 return
             if self._switched is not None:
                 if error is not None and objects:
@@ -110,7 +136,9 @@ class ObjectDelivery:
                 )
                 return
 
-    def _read_again(self, codec: Codec, messages: list[Any], headers: list[bytes] | None) -> None:
+    def _read_again(
+        self, codec: Codec[Any], messages: list[Any], headers: list[bytes] | None
+    ) -> None:
         """Read messages that were not delivered before a switch with the codec after it."""
         assert self._switched is not None
         if not messages:

@@ -35,7 +35,7 @@ class ObjectCalls:
         # The stream positions of the last messages of a batch, and where it ends: so that many
         # refused messages of one batch do not each cost a look at all messages after them.
         _starts: tuple[int, list[int]]
-        codec: Codec
+        codec: Codec[Any]
         send: Any
 
     def _choose_calls(self, functions: ObjectFunctions | None) -> None:

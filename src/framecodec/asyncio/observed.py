@@ -6,11 +6,12 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import errors
 from .._bytes_like import list_of_messages
 from .._observer import frame_size
+from .._states import TransportState
 from .sending import SendSide
 
 if TYPE_CHECKING:
@@ -28,11 +29,11 @@ class ObservedSendSide(SendSide):
 
     __slots__ = ()
 
-    def __init__(self, protocol: FrameProtocol, codec: Codec) -> None:
+    def __init__(self, protocol: FrameProtocol[Any], codec: Codec[Any]) -> None:
         super().__init__(protocol, codec)
         self.fast_size = 0
 
-    def use(self, codec: Codec) -> None:
+    def use(self, codec: Codec[Any]) -> None:
         """As `SendSide.use`."""
         super().use(codec)
         self.fast_size = self.batch.fast_size = 0
@@ -52,19 +53,19 @@ class ObservedSendSide(SendSide):
             note_sent(self._protocol, size)
 
 
-def conn_of(protocol: FrameProtocol) -> object:
+def conn_of(protocol: FrameProtocol[Any]) -> object:
     """Return the connection as an observer gets it: a stream, or the protocol itself."""
     return getattr(protocol, "stream", protocol)
 
 
-def note_sent(protocol: FrameProtocol, size: int) -> None:
+def note_sent(protocol: FrameProtocol[Any], size: int) -> None:
     """Tell the observer, if there is one, of a frame that was accepted."""
     observer = protocol._observer
     if observer is not None and observer.frame_sent is not None:
         observer.frame_sent(conn_of(protocol), size)
 
 
-def end_reason(protocol: FrameProtocol, failure: BaseException | None) -> BaseException | None:
+def end_reason(protocol: FrameProtocol[Any], failure: BaseException | None) -> BaseException | None:
     """Return why a connection ends, for an observer; None if one side has closed it.
 
     Args:
@@ -72,7 +73,7 @@ def end_reason(protocol: FrameProtocol, failure: BaseException | None) -> BaseEx
         failure: The inbox's failure before the end.
     """
     sending, handler_error = protocol._sending, protocol._handler_error
-    if sending.closing and isinstance(failure, ConnectionAbortedError):
+    if sending.closed_here and isinstance(failure, ConnectionAbortedError):
         failure = None  # the end of a stream that was closed here
     reason = sending.error or failure or handler_error
     protocol._handler_error = None  # its traceback refers to this connection
@@ -80,7 +81,7 @@ def end_reason(protocol: FrameProtocol, failure: BaseException | None) -> BaseEx
     return None if is_clean else reason
 
 
-def receive_rest(protocol: FrameProtocol, exc: BaseException | None) -> None:
+def receive_rest(protocol: FrameProtocol[Any], exc: BaseException | None) -> None:
     """Receive what the kernel holds, if a send has failed: a transport reads no more then.
 
     Args:
@@ -88,7 +89,8 @@ def receive_rest(protocol: FrameProtocol, exc: BaseException | None) -> None:
         exc: Why the connection ends.
     """
     sending = protocol._sending
-    if not isinstance(exc, OSError) or sending.closing or sending.lost or sending.is_encrypted:
+    is_open = sending.state < TransportState.CLOSING
+    if not isinstance(exc, OSError) or not is_open or sending.is_encrypted:
         return
     sock = sending.raw_transport.get_extra_info("socket")
     if os.name != "posix" or sock is None:

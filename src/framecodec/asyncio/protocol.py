@@ -15,25 +15,32 @@ import asyncio
 import functools
 import logging
 import traceback
-from collections.abc import Callable, Iterable
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from .. import _error_texts, errors
 from .._inbox import Inbox
+from .._message_types import MessageT, SpecialT
 from .._observer import Observer
 from .._options import OnInvalid, OnOversize
 from .._peers import name_peer
+from .._states import TransportState
 from ..codec import DEFAULT_CODEC, Codec, check_codec
 from .object_delivery import ObjectDelivery
 from .observed import ObservedSendSide, conn_of, end_reason, receive_rest
-from .sending import SendSide, encode_all, write_all
+from .pipe_transport import give_bytes
+from .sending import SendSide, encode_all, stays_open, write_all
 from .time_limits import PeerTimer
 from .transport import is_uvloops, transport_peer
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = ["FrameProtocol"]
 
 _logger = logging.getLogger(__package__)
 
+_OPEN, _CLOSING, _CLOSED = TransportState.OPEN, TransportState.CLOSING, TransportState.CLOSED
 
 # A connection reads into little memory until a read fills it: of 10,000 connections most are idle.
 _FIRST_READ_SIZE = 4 * 1024
@@ -53,7 +60,7 @@ def _wrap_callback(step: str, overridden: _Method) -> _Method:
         return overridden
 
     @functools.wraps(overridden)
-    def callback(self: FrameProtocol, *arguments: Any) -> Any:
+    def callback(self: FrameProtocol[Any], *arguments: Any) -> Any:
         try:
             passed_on = getattr(self, step)(*arguments)
         except RuntimeError:  # the transport has another protocol
@@ -81,15 +88,15 @@ def _wrap_eof_received(overridden: _Method) -> _Method:
         return overridden
 
     @functools.wraps(overridden)
-    def eof_received(self: FrameProtocol) -> bool | None:
+    def eof_received(self: FrameProtocol[Any]) -> bool | None:
         self._on_eof()
-        return self._sending.stays_open(overridden(self))
+        return stays_open(self._sending, overridden(self))
 
     eof_received._framecodec_step = "eof"  # type: ignore[attr-defined]
     return eof_received  # type: ignore[return-value]
 
 
-class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
+class FrameProtocol(ObjectDelivery[MessageT], asyncio.BufferedProtocol):
     """A connection that receives and sends whole messages; a base class.
 
     Override `messages_received`, and any callback of asyncio's protocols: `connection_made`,
@@ -136,18 +143,18 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
         "codec",
     )
 
-    codec: Codec
+    codec: Codec[Any]
     """The shape of the frames."""
 
-    # What subclasses of this package change.
     _send_side: type[SendSide] = SendSide
     _observed_send_side: type[SendSide] = ObservedSendSide
     _always_receives = True  # a peer's time counts whenever the transport reads
     _keeps_headers = False  # for bytes that are handed over as they travelled
+    data_received = give_bytes  # for transports with their own memory: those of pipes
 
     def __init__(
         self,
-        codec: Codec = DEFAULT_CODEC,
+        codec: Codec[MessageT] = DEFAULT_CODEC,  # type: ignore[assignment]
         *,
         message_timeout: float | None = None,
         idle_timeout: float | None = None,
@@ -223,7 +230,7 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
 
     # --- to override ------------------------------------------------------------------------------
 
-    def messages_received(self, messages: list[Any]) -> None:
+    def messages_received(self, messages: list[MessageT]) -> None:
         """Handle the messages that one read completed, at least one.
 
         What this method sends leaves in one write when it returns.
@@ -255,7 +262,7 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
             True to keep the connection open for sending. TLS always ends both directions.
         """
         self._on_eof()
-        return self._sending.stays_open(None)
+        return stays_open(self._sending, None)
 
     def pause_writing(self) -> None:
         """Handle a slow peer: the transport is full, and what is sent now waits in memory."""
@@ -268,6 +275,12 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
     resume_writing = _wrap_callback("_resume", resume_writing)
 
     # --- sending ----------------------------------------------------------------------------------
+
+    @overload
+    def send(self: FrameProtocol[bytes | SpecialT], message: Buffer | SpecialT, /) -> None: ...
+
+    @overload
+    def send(self, message: MessageT, /) -> None: ...
 
     def send(self, message: object, /) -> None:
         """Send one message. `__init__` replaces this method on the instance by a faster one.
@@ -285,23 +298,7 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
         """
         self._send(message)
 
-    def send_many(self, messages: Iterable[object], /) -> None:
-        """Send many messages, all or none.
-
-        Args:
-            messages: As for `send`, in order.
-
-        Raises:
-            FrameError, TypeError, BufferError: As `Codec.encode`, for the first invalid message;
-                nothing is sent.
-            ConnectionError: The connection is closed or lost.
-            RuntimeError: The connection belongs to an event loop in another thread.
-        """
-        self._sending.put_many(self._messages_of(messages))
-
-    # --- another codec ----------------------------------------------------------------------------
-
-    def switch(self, codec: Codec, /) -> None:
+    def switch(self, codec: Codec[Any], /) -> None:
         """Use another codec from now on, in both directions.
 
         Messages that were sent before leave in the old framing. Receiving: in `messages_received`,
@@ -320,7 +317,7 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
         check_codec(codec)
         sending, inbox = self._sending, self._inbox
         sending.check_thread()
-        if sending.closing or sending.lost:
+        if sending.state >= _CLOSING:
             raise sending.closed_error()
         encode_all(sending)
         is_nested = self._delivering
@@ -359,23 +356,22 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
 
     def _end(self, exc: BaseException | None) -> tuple[BaseException | None]:
         sending = self._sending
-        if not sending.lost:
+        if sending.state < _CLOSED:
             receive_rest(self, exc)
-            sending.lost = True
-            sending.batch.fast_size = 0
+            sending.lose_transport()
             self._stop_peer_timer()
             if isinstance(exc, OSError):
                 exc.with_traceback(None)  # the transport's frames would keep what they sent
                 name_peer(exc, self._inbox.peer)
             failure = self._inbox.failure
             try:
-                if sending.error is None and exc is None and not sending.closing:
+                if sending.error is None and exc is None and not sending.closed_here:
                     # Over TLS a connection may end without eof_received().
                     self._on_eof()
             except MemoryError as error:
                 exc = error
             sending.end(exc)
-            if self._always_receives or sending.closing or not self._inbox.ended:
+            if self._always_receives or sending.closed_here or not self._inbox.ended:
                 self._inbox.drop_unfinished()
             if self._observer is not None and self._observer.connection_closed is not None:
                 self._observer.connection_closed(conn_of(self), end_reason(self, failure))
@@ -438,7 +434,6 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
         if self._one_at_a_time:
             self._read(self._inbox.splitter.buffer_updated, nbytes)
             return
-        # The inbox's own get_buffer() and buffer_updated() do nothing else without limits.
         splitter = self._inbox.splitter
         self._receiving = True
         try:
@@ -456,7 +451,7 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
         if self._switched is not None:
             self._read(_no_messages, 0)
         elif splitter.error is not None:
-            if not self._sending.lost:  # by set_protocol()
+            if self._sending.state < _CLOSED:  # not by set_protocol()
                 _fail_receiving(self, splitter.error)
         elif self._peer_timer is not None:
             self._peer_timer.note_arrival()
@@ -478,7 +473,7 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
             _fail_receiving(self, error)
             return
         self._receiving = False
-        if self._sending.lost or self._sending.closing:
+        if self._sending.state >= _CLOSING:
             return
         if self._inbox.splitter.error is not None:
             _fail_receiving(self, self._inbox.splitter.error)
@@ -487,7 +482,7 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
 
     def _following_messages(self) -> list[Any]:
         """Return the messages to deliver after a call of `messages_received`."""
-        if self._sending.closing or self._sending.lost:  # by messages_received()
+        if self._sending.state >= _CLOSING:  # by messages_received()
             return []
         self._receiving = True
         if self._switched is not None:
@@ -507,7 +502,7 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
     def _deliver(self, messages: list[Any]) -> None:
         sending = self._sending
         flush_scheduled = sending.flush_scheduled
-        if not (sending.closing or sending.lost):
+        if sending.state is _OPEN:
             sending.flush_scheduled = True
             sending.batch.fast_size = sending.fast_size
         self._delivering = True
@@ -519,7 +514,7 @@ class FrameProtocol(ObjectDelivery, asyncio.BufferedProtocol):
         finally:
             self._delivering = False
             if not flush_scheduled:
-                if sending.lost:
+                if sending.state >= _CLOSED:
                     sending.batch.fast_size = 0
                 else:
                     sending.flush()
@@ -574,14 +569,14 @@ def _continue(
             transport.resume_reading()
 
 
-def _hand_over(before: FrameProtocol, protocol: asyncio.BaseProtocol) -> None:
+def _hand_over(before: FrameProtocol[Any], protocol: asyncio.BaseProtocol) -> None:
     """Let another protocol continue with the connection; for this one it has ended."""
     sending = before._sending
     write_all(sending)
     unread = before._take_unread()
     transport = sending.raw_transport
     transport.set_protocol(protocol)
-    sending.closing = True
+    sending.set_closed_here()
     before._end(None)
     if unread or isinstance(protocol, FrameProtocol):
         # Later, because the caller may have to call connection_made(); and before what is read.
@@ -590,7 +585,7 @@ def _hand_over(before: FrameProtocol, protocol: asyncio.BaseProtocol) -> None:
         asyncio.get_running_loop().call_soon(_continue, protocol, transport, unread, was_reading)
 
 
-def _fail_receiving(protocol: FrameProtocol, error: BaseException) -> None:
+def _fail_receiving(protocol: FrameProtocol[Any], error: BaseException) -> None:
     """End receiving; the messages before the error are delivered."""
     protocol._receiving_failed = True
     # The frames that raised would keep what was read.

@@ -12,8 +12,9 @@ the outbox, which refers to it, and not in the transport, which may copy it.
 Memory can run out, a signal handler can raise and a garbage collection can call the same
 connection, at any call or allocation. An error before a message was accepted is raised to the
 caller and nothing else happens. An error after it, or one of the transport, ends the connection,
-because the number of bytes that left is unknown. While `busy` is set, the outbox or the transport
-is in use: messages that are sent then are encoded at once and wait in `_late`.
+because the number of bytes that left is unknown. `_states.py` has the states and what changes them.
+While `busy` is set, the outbox or the transport is in use: messages that are sent then are encoded
+at once and wait in `_late`.
 """
 
 from __future__ import annotations
@@ -32,13 +33,15 @@ from .._engine import asyncio_fast_path as fast_path
 from .._layout import CUSTOM, plain_codec
 from .._outbox import GATHER_SIZE, Outbox
 from .._peers import name_peer
+from .._states import TransportState
+from .pipe_transport import PipeTransport, is_read_only, refused
 from .transport import ProtocolTransport, is_vectored
 
 if TYPE_CHECKING:
     from ..codec import Codec
     from .protocol import FrameProtocol
 
-__all__ = ["SendSide", "encode_all", "write_all"]
+__all__ = ["SendSide", "close_now", "encode_all", "stays_open", "write_all"]
 
 # A batch is written before the iteration of the loop ends when it has this many bytes.
 _BATCH_SIZE = 128 * 1024
@@ -50,8 +53,16 @@ _PIECE_SIZE = 256 * 1024
 _JOIN_SIZE = 16 * 1024
 
 
+_OPEN, _ENDING, _FAILED = TransportState.OPEN, TransportState.ENDING, TransportState.FAILED
+_CLOSING, _ABORTED = TransportState.CLOSING, TransportState.ABORTED
+_CLOSED, _LOST = TransportState.CLOSED, TransportState.LOST
+
+# In these states the accepted messages are sent; in all others they were dropped.
+_SENDS = (_OPEN, _ENDING, _CLOSING)
+
+
 class SendSide:
-    """The unsent messages of one connection, its transport, and whether it still accepts messages.
+    """The unsent messages of one connection, its transport and its state.
 
     Args:
         protocol: The protocol that the transport calls.
@@ -69,20 +80,18 @@ class SendSide:
         "_vectored",
         "batch",
         "busy",
-        "closing",
         "codec",
         "dropped",
-        "eof_wanted",
         "error",
         "fast_size",
         "flush_scheduled",
         "is_encrypted",
-        "lost",
         "raw_transport",
+        "state",
         "transport",
     )
 
-    def __init__(self, protocol: FrameProtocol, codec: Codec) -> None:
+    def __init__(self, protocol: FrameProtocol[Any], codec: Codec[Any]) -> None:
         self._protocol = protocol
         self.codec = codec = plain_codec(codec)
         self._encode_many = codec.encode_many
@@ -106,16 +115,17 @@ class SendSide:
         """The transport encrypts."""
         self._get_protocol: Callable[[], object] | None = None  # None if it cannot be asked
         self._is_closing: Callable[[], object] = bool  # returns False if it cannot be asked
-        self.closing = False
-        """Closed by this side: no more messages are accepted."""
-        self.eof_wanted = False
-        """write_eof() was called: no more messages are accepted."""
+        self.state = _OPEN
+        """What this side still does with the transport."""
         self.dropped = False
-        """Some accepted messages will never be sent."""
-        self.lost = False
-        """The connection has ended."""
+        """Some accepted messages were not sent, or it is unknown."""
         self.error: BaseException | None = None
         """Why the connection ends."""
+
+    @property
+    def closed_here(self) -> bool:
+        """This side has closed the connection, or given it to others."""
+        return _CLOSING <= self.state <= _CLOSED
 
     # --- messages ---------------------------------------------------------------------------------
 
@@ -128,15 +138,13 @@ class SendSide:
             RuntimeError: The connection belongs to an event loop in another thread.
         """
         batch = self.batch
-        if batch.thread != get_ident() or self.closing or self.lost or self.dropped:
-            self.check_open()
-        if self.eof_wanted:
+        if batch.thread != get_ident() or self.state is not _OPEN:
             self.check_open()
         if self.busy:
             self._late.append(self.codec.encode(message))
         elif type(message) is bytes and len(message) < self.fast_size:
             self.flush_soon()
-            if self.closing:  # by a garbage collection
+            if self.state is not _OPEN:  # because of a garbage collection
                 self.check_open()
             budget = batch.budget - len(message) - 8
             batch.messages.append(message)
@@ -163,17 +171,12 @@ class SendSide:
     def write(self, data: Any) -> None:
         """Accept bytes that are encoded already; ignore them after the end, as asyncio does."""
         data = data if type(data) is bytes else bytes(memoryview(data))
-        if not (self.closing or self.lost or self.dropped):
+        if self.state < _FAILED:
             self.check_open()
             self.put_encoded(data, 0)
 
     def put_encoded(self, data: bytes, flush_size: int = _BATCH_SIZE) -> None:
-        """Accept bytes as they are; the connection is open.
-
-        Args:
-            data: The bytes.
-            flush_size: As for `_accept`.
-        """
+        """Accept bytes as they are, with `flush_size` as for `_accept`; the connection is open."""
         if self.busy:
             self._late.append(data)
         else:
@@ -201,7 +204,7 @@ class SendSide:
         except BaseException as error:
             if not accepted:
                 self._finish_work()
-                if self.closing or self.eof_wanted:  # meanwhile
+                if self.state in (_ENDING, _CLOSING):  # meanwhile
                     self.flush_soon()
             elif not isinstance(error, RuntimeError):  # no loop runs, or it is another transport
                 self.fail(error)
@@ -218,14 +221,14 @@ class SendSide:
     def check_open(self) -> None:
         """Raise an error if the connection accepts no more messages from this thread."""
         self.check_thread()
-        if self.closing or self.lost or self.dropped:
+        if self.state >= _FAILED:
             raise self.closed_error()
-        if self.eof_wanted:
-            raise RuntimeError("nothing can be sent after write_eof()")
+        if self.state is _ENDING:
+            raise refused(self.raw_transport)
 
     def closed_error(self) -> ConnectionError:
         """Return the error of a call that came after the end."""
-        if self.closing:
+        if self.closed_here:
             return name_peer(_error_texts.connection_closed(), self._protocol._inbox.peer)
         return name_peer(_error_texts.connection_lost(self.error), self._protocol._inbox.peer)
 
@@ -238,7 +241,8 @@ class SendSide:
             if self.raw_transport is not None:
                 asyncio.get_running_loop().call_soon(self.flush)
             self.flush_scheduled = True
-        self.batch.fast_size = self.fast_size
+        if self.state is _OPEN:
+            self.batch.fast_size = self.fast_size
 
     def flush(self) -> None:
         """Write what this iteration of the loop has gathered."""
@@ -264,7 +268,7 @@ class SendSide:
                     batch.clear()
                     write = self.raw_transport.write
                     write(data if len(data) < _JOIN_SIZE else memoryview(data))
-                    if self._is_closing() is True and not self.closing:
+                    if self._is_closing() is True and not self.closed_here:
                         batch.paused = True  # as in _feed_transport()
                     if self._late or self.flush_scheduled:
                         self._finish_work()
@@ -272,7 +276,7 @@ class SendSide:
                 except BaseException as error:
                     self.fail(error)
                     raise
-                if not (outbox.size or self.closing or self.eof_wanted):
+                if self.state is _OPEN and not outbox.size:
                     return
         self.flush_outbox()
 
@@ -289,7 +293,7 @@ class SendSide:
                 self.busy, batch.fast_size = True, 0
                 self._feed_transport()
                 self._finish_work()
-            if not (outbox.size or batch.paused or self.lost or self.dropped):
+            if not (outbox.size or batch.paused) and self.state in _SENDS:
                 self._on_drained()
         except BaseException as error:
             self.fail(error)
@@ -306,14 +310,14 @@ class SendSide:
                 data = buffers[0] if self._vectored else _first_piece(buffers)
                 size = len(data)
                 self.raw_transport.write(data)
-            if self.dropped or self.lost:  # an abort from pause_writing()
+            if self.state not in _SENDS:  # an abort from pause_writing()
                 return
             outbox.sent(size)
             self._take_late()
             # If the connection breaks in a write, the transport reports it in a later iteration of
             # the loop. Until then it gets no more: otherwise a task that only sends would never let
             # that iteration come.
-            if self._is_closing() is True and not self.closing:
+            if self._is_closing() is True and not self.closed_here:
                 batch.paused = True
 
     def _move_batch(self) -> None:
@@ -339,7 +343,7 @@ class SendSide:
                 self.fail(error)
                 raise
         self.busy = False
-        if self.flush_scheduled:
+        if self.flush_scheduled and self.state is _OPEN:
             self.batch.fast_size = self.fast_size
 
     def _take_late(self) -> None:
@@ -351,16 +355,16 @@ class SendSide:
     def _on_drained(self) -> None:
         """Do what waited until the transport has everything and accepts more."""
         # Later: a transport that calls resume_writing() has not finished its own work.
-        if self.closing:
+        if self.state is _CLOSING:
             asyncio.get_running_loop().call_soon(self.raw_transport.close)
-        elif self.eof_wanted:
+        elif self.state is _ENDING:
             asyncio.get_running_loop().call_soon(self.raw_transport.write_eof)
 
     def unsent_size(self) -> int:
         """Return the bytes that were accepted and that the transport does not have yet."""
         return self._outbox.size + sum(map(len, chain(self.batch.messages, self._late)))
 
-    def use(self, codec: Codec) -> None:
+    def use(self, codec: Codec[Any]) -> None:
         """Encode messages with another codec from now on, after `encode_all`."""
         self._outbox.use(codec)
         self.codec = codec = plain_codec(codec)
@@ -374,6 +378,9 @@ class SendSide:
         """Use this transport from now on."""
         if isinstance(transport, ProtocolTransport):
             transport = transport.raw
+        transport = PipeTransport.of(self._protocol, transport)
+        if is_read_only(transport):
+            self.state, self.fast_size = _ENDING, 0
         self.raw_transport = transport
         # Stored, because a closed TLS transport cannot be asked.
         self.is_encrypted = transport.get_extra_info("sslcontext") is not None
@@ -402,7 +409,7 @@ class SendSide:
 
     def resume(self) -> bool:
         """Write again; return False if the outbox has filled the transport again."""
-        if self.batch.paused and not (self.lost or self.dropped):
+        if self.batch.paused and self.state in _SENDS:
             self.batch.paused = False
             self._resuming = True
             try:
@@ -417,8 +424,9 @@ class SendSide:
     def fail(self, error: BaseException) -> None:
         """End the connection, because the number of bytes that left is unknown."""
         self.busy = False
-        if self.dropped:
+        if self.state not in _SENDS:
             return
+        self.state = _ABORTED if self.state is _CLOSING else _FAILED
         self.dropped = True
         self.batch.paused, self.batch.fast_size = True, 0
         try:
@@ -440,28 +448,29 @@ class SendSide:
 
     def close(self) -> None:
         """Close the transport when it has all messages."""
-        if self.closing or self.lost:
+        if self.state >= _CLOSING:
             return
         self._protocol._stop_peer_timer()
         if self.busy:
-            self.closing = True  # the call that is in progress closes when all is written
+            self.set_closed_here()  # the call that is in progress closes when all is written
             return
         self.flush()
-        self.closing = True
+        self.set_closed_here()
         if not self._outbox.size:
             self.raw_transport.close()
         elif not self.raw_transport.is_closing():
             self.raw_transport.pause_reading()
 
-    def close_now(self) -> None:
-        """Close the transport; drop what the kernel does not take at once."""
-        self.close()
-        if not self.lost and self.transport is not None and self.transport.get_write_buffer_size():
-            self.abort()
+    def set_closed_here(self) -> None:
+        """Accept no more messages: this side has closed the connection, or given it to others."""
+        if self.state < _CLOSING:
+            self.state = _ABORTED if self.state is _FAILED else _CLOSING
 
     def abort(self) -> None:
         """Close the transport at once and drop the unsent messages."""
-        self.closing = self.dropped = True
+        if self.state < _ABORTED:
+            self.state = _ABORTED
+        self.dropped = True
         self.batch.paused, self.batch.fast_size = True, 0
         try:
             self._drop_unsent()
@@ -470,28 +479,26 @@ class SendSide:
 
     def write_eof(self) -> None:
         """End this direction when the transport has all messages."""
-        if self.closing or self.lost or self.eof_wanted:
+        if self.state is not _OPEN:
             return
         if self.is_encrypted:
             raise NotImplementedError(
                 "write_eof: TLS cannot end one direction alone; close the connection"
             )
         if self.busy:
-            self.eof_wanted = True
+            self.state = _ENDING
             return
         self.flush()
-        self.eof_wanted = True
+        if self.state is not _OPEN:  # the flush failed
+            return
+        self.state = _ENDING
         if not self._outbox.size:
             self.raw_transport.write_eof()
 
-    def stays_open(self, wanted: bool | None) -> bool:
-        """Return what `eof_received` returns to the transport, which would drop the outbox."""
-        if not (wanted or self.closing or self.lost):
-            self.flush()
-            wanted = bool(self._outbox.size)
-            if wanted:
-                self.close()
-        return bool(wanted) and not self.is_encrypted
+    def lose_transport(self) -> None:
+        """Accept no more messages: the connection has ended."""
+        self.state = _CLOSED if self.closed_here else _LOST
+        self.batch.fast_size = 0
 
     def end(self, exc: BaseException | None) -> None:
         """Drop everything: the connection has ended, with this error."""
@@ -500,6 +507,24 @@ class SendSide:
         if exc is not None or self.unsent_size():
             self.dropped = True
         self._drop_unsent()
+
+
+def stays_open(side: SendSide, wanted: bool | None) -> bool:
+    """Return what `eof_received` returns to the transport, which would drop the outbox."""
+    if not wanted and side.state < _CLOSING:
+        side.flush()
+        wanted = bool(side._outbox.size)
+        if wanted:
+            side.close()
+    return bool(wanted) and not side.is_encrypted
+
+
+def close_now(side: SendSide) -> None:
+    """Close the transport; drop what the kernel does not take at once."""
+    side.close()
+    transport = side.transport
+    if side.state < _CLOSED and transport is not None and transport.get_write_buffer_size():
+        side.abort()
 
 
 def encode_all(side: SendSide) -> None:
@@ -538,7 +563,7 @@ def _handed_over() -> RuntimeError:
     )
 
 
-def _fast_size(codec: Codec) -> int:
+def _fast_size(codec: Codec[Any]) -> int:
     """Return a size below which each `bytes` message can be encoded, whatever its content is."""
     layout = codec.layout
     may_refuse = layout.specials or layout.lead_size or layout.rest_min or layout.extended

@@ -17,11 +17,13 @@ import socket
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, NoReturn, final
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, final, overload
 
 from .. import _error_texts, errors
 from .. import _log as log
+from .._message_types import MessageT, OfMessages, SpecialT
 from .._peers import peer_name
+from .._states import TransportState
 from ..codec import Codec
 from ..serving.common import (
     AFTER_ABORT,
@@ -40,9 +42,11 @@ from .stream_protocol import StreamProtocol
 if TYPE_CHECKING:
     from typing import Self
 
+    from typing_extensions import Buffer
+
 __all__ = ["FrameServer", "Handler", "check_handler"]
 
-Handler = Callable[[FrameStream], Awaitable[object]]
+Handler: TypeAlias = Callable[[FrameStream[MessageT]], Awaitable[object]]
 
 # Connections that are accepted before the loop runs anything else.
 _ACCEPTED_AT_ONCE = 16
@@ -51,7 +55,7 @@ _ACCEPTED_AT_ONCE = 16
 _DISCONNECTS = (EOFError, errors.FrameError, ConnectionError, ssl.SSLError)
 
 
-def check_handler(handler: Handler) -> Handler:
+def check_handler(handler: Handler[MessageT]) -> Handler[MessageT]:
     """Return the handler.
 
     Raises:
@@ -67,7 +71,7 @@ def check_handler(handler: Handler) -> Handler:
 
 
 @final
-class FrameServer(asyncio.AbstractServer):
+class FrameServer(OfMessages[MessageT], asyncio.AbstractServer):
     """A server in an event loop; `start_server` and `start_unix_server` return one.
 
     It has the interface of `asyncio.Server`. The end of an ``async with`` block is `aclose`.
@@ -82,8 +86,8 @@ class FrameServer(asyncio.AbstractServer):
 
     def __init__(
         self,
-        handler: Handler,
-        codec: Codec,
+        handler: Handler[MessageT],
+        codec: Codec[MessageT],
         max_connections: int | None,
         keepalive: bool | float | None,
         options: dict[str, Any],
@@ -149,7 +153,7 @@ class FrameServer(asyncio.AbstractServer):
         return () if self._closed.is_set() else tuple(self._listening.sockets)
 
     @property
-    def connections(self) -> frozenset[FrameStream]:
+    def connections(self) -> frozenset[FrameStream[MessageT]]:
         """The streams whose handlers run at this moment."""
         return frozenset(one.stream for one in self._served.values() if one.handled)
 
@@ -161,7 +165,13 @@ class FrameServer(asyncio.AbstractServer):
         """Return whether the server accepts connections."""
         return self._started and not self._closed.is_set()
 
-    def broadcast(self, message: object) -> int:
+    @overload
+    def broadcast(self: FrameServer[bytes | SpecialT], message: Buffer | SpecialT) -> int: ...
+
+    @overload
+    def broadcast(self, message: MessageT) -> int: ...
+
+    def broadcast(self, message: Any) -> int:
         """Send one message to all connections, and wait for none of them.
 
         It is encoded once. A connection for which more than 16 MiB wait is ended instead.
@@ -333,7 +343,7 @@ class FrameServer(asyncio.AbstractServer):
     def _create_protocol(self) -> StreamProtocol:
         return StreamProtocol(self._codec, self._start_handler, **self._options)
 
-    def _start_handler(self, stream: FrameStream) -> None:
+    def _start_handler(self, stream: FrameStream[Any]) -> None:
         """Start the task of a connection that is open."""
         one = _Served(stream, stream._protocol._inbox.peer or self._name)
         if self._ending:
@@ -400,7 +410,7 @@ class _Served:
 
     __slots__ = ("ended", "handled", "peer", "stream")
 
-    def __init__(self, stream: FrameStream, peer: str) -> None:
+    def __init__(self, stream: FrameStream[Any], peer: str) -> None:
         self.stream = stream
         self.peer = peer
         self.handled = True
@@ -426,13 +436,13 @@ class _Served:
     def broadcast(self, frame: bytes) -> bool:
         """Send a whole frame without a wait; return whether the connection took it."""
         sending = self.stream._sending
-        if sending.closing or sending.lost or sending.dropped or sending.eof_wanted:
+        if sending.state is not TransportState.OPEN:
             return False
         waiting = self.stream.pending_send
         if waiting <= BACKLOG_LIMIT:
             sending.write(frame)
             note_sent(self.stream._protocol, len(frame))
-            return not sending.dropped
+            return sending.state is TransportState.OPEN
         self.end(_error_texts.broadcast_backlog(waiting, BACKLOG_LIMIT))
         self.abort()
         return False
@@ -442,7 +452,7 @@ class _Served:
         sending = self.stream._sending
         return (
             isinstance(error, ConnectionAbortedError)
-            and sending.closing
+            and sending.closed_here
             and sending.error is None
             and not (self.ended or server_ends)
         )
@@ -469,7 +479,7 @@ class _Acceptor:
         backlog: Connections that wait to be accepted before the system refuses more.
     """
 
-    def __init__(self, server: FrameServer, sockets: Iterable[Any], backlog: int) -> None:
+    def __init__(self, server: FrameServer[Any], sockets: Iterable[Any], backlog: int) -> None:
         self._server = server
         self._loop = server.get_loop()
         self._backlog = backlog

@@ -5,26 +5,35 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from .. import _error_texts, errors
+from .._message_types import MessageT, OfMessages, SpecialT
+from .._states import TransportState
 from ..codec import Codec
 from .back_pressure import WaitingSendSide
+from .files import StreamFiles
 from .lingering import linger_on
 from .objects import ObjectCalls
+from .sending import close_now
 from .tls import start_tls
 from .unframed import detach, recv_bytes, send_bytes, switch
 
 if TYPE_CHECKING:
     from typing import Self
 
+    from typing_extensions import Buffer
+
     from .._objects import ObjectFunctions
     from .stream_protocol import StreamProtocol
 
 __all__ = ["FrameStream", "ObjectStream"]
 
+_FAILED, _CLOSING = TransportState.FAILED, TransportState.CLOSING
+_CLOSED = TransportState.CLOSED
 
-class FrameStream:
+
+class FrameStream(OfMessages[MessageT], StreamFiles):
     """A connection that sends and receives whole messages.
 
     `open_connection` returns one, and a server's handler gets one. Iterate over it to receive
@@ -41,7 +50,7 @@ class FrameStream:
 
     __slots__ = ("__dict__", "__weakref__", "_protocol", "_ready", "_sending")
 
-    _ready: Iterator[Any]  # of the messages that need no wait
+    _ready: Iterator[MessageT]  # of the messages that need no wait
 
     def __init__(self, protocol: StreamProtocol) -> None:
         self._protocol = protocol
@@ -58,13 +67,15 @@ class FrameStream:
 
     def __repr__(self) -> str:
         sending = self._sending
-        state = "closed" if sending.lost else "closing" if sending.closing else "open"
+        state = "open"
+        if sending.state >= _CLOSING:
+            state = "closed" if sending.state >= _CLOSED else "closing"
         return (
             f"<{type(self).__name__} {state} peer={self._protocol._inbox.peer} codec={self.codec}>"
         )
 
     @property
-    def codec(self) -> Codec:
+    def codec(self) -> Codec[MessageT]:
         """The shape of the frames."""
         return self._protocol.codec
 
@@ -87,7 +98,7 @@ class FrameStream:
     @property
     def pending_send(self) -> int:
         """The number of bytes that were accepted and that the kernel does not have yet."""
-        return 0 if self._sending.lost else self.transport.get_write_buffer_size()
+        return 0 if self._sending.state >= _CLOSED else self.transport.get_write_buffer_size()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return what the transport knows of the connection.
@@ -99,6 +110,14 @@ class FrameStream:
         return self.transport.get_extra_info(name, default)
 
     # --- sending ----------------------------------------------------------------------------------
+
+    @overload
+    def send(
+        self: FrameStream[bytes | SpecialT], message: Buffer | SpecialT, /
+    ) -> Coroutine[Any, Any, None]: ...
+
+    @overload
+    def send(self, message: MessageT, /) -> Coroutine[Any, Any, None]: ...
 
     def send(self, message: object, /) -> Coroutine[Any, Any, None]:
         """Send one message. `__init__` replaces this method on the instance by a faster one.
@@ -118,7 +137,15 @@ class FrameStream:
         sent: Coroutine[Any, Any, None] = self._sending.batch.send_and_wait(message)
         return sent
 
-    def send_many(self, messages: Iterable[object], /) -> Coroutine[Any, Any, None]:
+    @overload
+    def send_many(
+        self: FrameStream[bytes | SpecialT], messages: Iterable[Buffer | SpecialT], /
+    ) -> Coroutine[Any, Any, None]: ...
+
+    @overload
+    def send_many(self, messages: Iterable[MessageT], /) -> Coroutine[Any, Any, None]: ...
+
+    def send_many(self, messages: Iterable[Any], /) -> Coroutine[Any, Any, None]:
         """Send many messages, all or none; otherwise like `send`.
 
         Args:
@@ -133,10 +160,10 @@ class FrameStream:
             ConnectionError: The connection is lost.
         """
         sending = self._sending
-        if not sending.lost:
+        if sending.state < _CLOSED:
             sending.write_batch()
         await sending.wait_for_space()
-        if sending.lost:
+        if sending.state >= _FAILED and sending.state is not _CLOSING:
             raise sending.closed_error()
 
     def write_eof(self) -> None:
@@ -151,7 +178,7 @@ class FrameStream:
 
     # --- receiving --------------------------------------------------------------------------------
 
-    async def recv(self) -> Any:
+    async def recv(self) -> MessageT:
         """Return the next message. Do not suspend while one is ready.
 
         Returns:
@@ -182,7 +209,7 @@ class FrameStream:
             for message in self._ready:
                 return message
 
-    async def recv_many(self) -> list[Any]:
+    async def recv_many(self) -> list[MessageT]:
         """Return all messages that are ready; wait for the first one.
 
         Returns:
@@ -236,7 +263,7 @@ class FrameStream:
         """
         return send_bytes(self._sending, data)
 
-    def switch(self, codec: Codec, /) -> None:
+    def switch(self, codec: Codec[Any], /) -> None:
         """Use another codec from now on, in both directions.
 
         Messages that were sent before leave in the old framing. What was read and not received is
@@ -269,12 +296,12 @@ class FrameStream:
         """
         return detach(self._protocol)
 
-    def __aiter__(self) -> AsyncIterator[Any]:
+    def __aiter__(self) -> AsyncIterator[MessageT]:
         # It gives ready messages without a coroutine and calls __anext__ for the others.
         messages: AsyncIterator[Any] = self._protocol.messages
         return messages
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> MessageT:
         try:
             return await self.recv()
         except EOFError as error:
@@ -333,12 +360,14 @@ class FrameStream:
         """
         sending = self._sending
         try:
+            while sending.transfers and sending.state < _CLOSED:
+                await asyncio.wait(sending.transfers)
             if linger:
                 await linger_on(self._protocol, linger)
             sending.close()
             await sending.wait_until_closed()
         except asyncio.CancelledError:
-            if not sending.lost:
+            if sending.state < _CLOSED:
                 sending.abort()
             raise
 
@@ -348,12 +377,12 @@ class FrameStream:
     async def __aexit__(self, exc_type: object, exc: BaseException | None, _: object) -> None:
         if isinstance(exc, (asyncio.CancelledError, TimeoutError)):
             # The time is over: the block ends, however slow the peer is.
-            self._sending.close_now()
+            close_now(self._sending)
         else:
             await self.aclose()
 
 
-class ObjectStream(ObjectCalls, FrameStream):
+class ObjectStream(ObjectCalls, FrameStream[Any]):
     """A `FrameStream` whose codec has objects; it becomes one when it gets such a codec."""
 
     __slots__ = ()

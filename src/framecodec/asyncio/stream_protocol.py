@@ -16,14 +16,16 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import _error_texts
 from .._engine import asyncio_fast_path as fast_path
 from .._objects import end_of_frames
+from .._states import TransportState
 from ..codec import Codec
 from .back_pressure import ObservedWaitingSendSide, WaitingSendSide
 from .observed import receive_rest
+from .stream import FrameStream, ObjectStream
 from .unframed import (
     MESSAGE_COST,
     Batch,
@@ -32,17 +34,14 @@ from .unframed import (
     in_order,
 )
 
-if TYPE_CHECKING:
-    pass
-
-from .stream import FrameStream, ObjectStream
-
 __all__ = ["StreamProtocol"]
 
 # A stream stops reading above the high mark and reads again at the low one. Both count the bytes
 # held for `recv`: the frames, and what a `bytes` object needs besides its content.
 _HIGH_WATER = 256 * 1024
 _LOW_WATER = 64 * 1024
+
+_CLOSING, _CLOSED = TransportState.CLOSING, TransportState.CLOSED
 
 
 class StreamProtocol(UnframingProtocol):
@@ -76,7 +75,7 @@ class StreamProtocol(UnframingProtocol):
 
     def __init__(
         self,
-        codec: Codec,
+        codec: Codec[Any],
         on_connection: Callable[[FrameStream], None] | None = None,
         **options: Any,
     ) -> None:
@@ -104,7 +103,7 @@ class StreamProtocol(UnframingProtocol):
         if self._objects is not None:
             self._use_codec(codec)
 
-    def _use_codec(self, codec: Codec) -> None:
+    def _use_codec(self, codec: Codec[Any]) -> None:
         super()._use_codec(codec)
         if hasattr(self, "messages"):  # else __init__ does it later
             self.stream.__class__ = FrameStream if self._objects is None else ObjectStream
@@ -144,7 +143,7 @@ class StreamProtocol(UnframingProtocol):
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
-            if not (sending.closing or sending.lost):
+            if sending.state < _CLOSING:
                 sending.flush_soon()  # runs after the task's next step, in the same iteration
 
     def _wake(self) -> None:
@@ -173,7 +172,7 @@ class StreamProtocol(UnframingProtocol):
             receive_rest(self, exc)
             if exc is not None:
                 inbox.fail(for_recv(exc))
-            elif self._sending.closing:
+            elif self._sending.closed_here:
                 inbox.fail(_error_texts.connection_closed())
             (error,) = super()._end(exc)
             if error is not None:
@@ -216,7 +215,7 @@ class StreamProtocol(UnframingProtocol):
     def stop_receiving(self) -> None:
         """Let `recv` find the end of the stream after what has arrived; sending continues."""
         sending = self._sending
-        if self._inbox.failure is not None or sending.lost or sending.closing:
+        if self._inbox.failure is not None or sending.state >= _CLOSING:
             return
         sock = sending.raw_transport.get_extra_info("socket")
         if os.name == "posix" and not sending.is_encrypted and sock is not None:
@@ -255,7 +254,7 @@ class StreamProtocol(UnframingProtocol):
         """
         if self._inbox.failure is not None:
             self._inbox.raise_failure()
-        if self._sending.lost:
+        if self._sending.state >= _CLOSED:
             raise self._sending.closed_error()
         if self._reading_paused:  # an error in release_head() may have left it so
             self._resume_when_low()
@@ -318,7 +317,7 @@ class StreamProtocol(UnframingProtocol):
             self._reading_paused = False
             sending = self._sending
             try:
-                if not (sending.lost or sending.closing or self._user_paused):
+                if sending.state < _CLOSING and not self._user_paused:
                     sending.raw_transport.resume_reading()
             except BaseException:
                 self._reading_paused = True

@@ -6,6 +6,8 @@ import asyncio
 import ssl
 from typing import TYPE_CHECKING, Any
 
+from .._states import TransportState
+
 if TYPE_CHECKING:
     from .stream_protocol import StreamProtocol
 
@@ -54,7 +56,9 @@ async def start_tls(
         # A connection whose TLS upgrade failed is unusable, and not every loop then calls
         # connection_lost().
         raw.abort()
-        sending.closing = sending.dropped = True
+        if sending.state < TransportState.ABORTED:
+            sending.state = TransportState.ABORTED
+        sending.dropped = True
         protocol.connection_lost(error if isinstance(error, Exception) else None)
         raise
     sending.attach(encrypted)

@@ -34,7 +34,7 @@ class ProtocolTransport(asyncio.Transport):
 
     __slots__ = ("_protocol", "_sending", "raw")
 
-    def __init__(self, protocol: FrameProtocol, sending: SendSide, raw: Any) -> None:
+    def __init__(self, protocol: FrameProtocol[Any], sending: SendSide, raw: Any) -> None:
         self._protocol = protocol
         self._sending = sending
         self.raw = raw
@@ -86,7 +86,7 @@ class ProtocolTransport(asyncio.Transport):
 
     def is_closing(self) -> bool:
         """Return whether the connection is closing or closed."""
-        return self._sending.closing or bool(self.raw.is_closing())
+        return self._sending.closed_here or bool(self.raw.is_closing())
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return what the event loop's transport knows of the connection."""
@@ -132,8 +132,11 @@ class ProtocolTransport(asyncio.Transport):
 
 def transport_peer(transport: Any) -> str:
     """Return the name of a transport's peer; empty if it has none."""
-    peer = transport.get_extra_info("peername")
-    here = None if peer else transport.get_extra_info("sockname")
+    try:
+        peer = transport.get_extra_info("peername")
+        here = None if peer else transport.get_extra_info("sockname")
+    except OSError:  # uvloop, for a pipe
+        return ""
     return peer_name(peer, here if isinstance(here, str | bytes) else None)
 
 

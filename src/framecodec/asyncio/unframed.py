@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .. import _error_texts
 from .._bytes_like import view_bytes
+from .._states import TransportState
 from .._unframed import UnframedBytes, check_size
 from ..codec import Codec, check_codec
+from ..sockets.receiving import half_received
 from .protocol import FrameProtocol
 from .sending import encode_all, write_all
 
@@ -143,6 +145,8 @@ class UnframingProtocol(FrameProtocol):
     def reframe(self) -> None:
         """Parse the unframed bytes that were not taken, and all that follow."""
         inbox = self._inbox
+        if inbox.direct is not None:
+            raise half_received()
         unframed = self.unframe()
         try:
             messages = inbox.reframe()
@@ -165,6 +169,8 @@ async def recv_bytes(protocol: StreamProtocol, size: int) -> bytes:
     size = check_size(size)
     while True:
         protocol.check_no_recv_waits()
+        if protocol._inbox.direct is not None:
+            raise half_received()
         if protocol.unframe().size >= size:
             return protocol.take_bytes(size)
         protocol.expect_bytes(size)
@@ -187,7 +193,7 @@ def _put(sending: SendSide, data: Any) -> None:
     sending.put_encoded(data)
 
 
-def switch(protocol: StreamProtocol, codec: Codec) -> None:
+def switch(protocol: StreamProtocol, codec: Codec[Any]) -> None:
     """Use another codec from now on, as `FrameStream.switch`."""
     check_codec(codec)
     sending = protocol._sending
@@ -203,9 +209,11 @@ def _check_idle(protocol: StreamProtocol, call: str) -> None:
     """Raise an error if the connection has ended, or another call waits."""
     sending = protocol._sending
     sending.check_thread()
-    if sending.closing or sending.lost or sending.dropped:
+    if sending.state >= TransportState.FAILED:
         raise sending.closed_error()
     protocol.check_no_recv_waits()
+    if protocol._inbox.direct is not None:
+        raise half_received()
     if sending.batch.queued:
         raise RuntimeError(f"a send waits, because the peer is slow; await it before {call}")
 
@@ -218,6 +226,6 @@ def detach(protocol: StreamProtocol) -> tuple[Any, bytes]:
     transport = sending.raw_transport
     protocol._pause_reading()
     unread = protocol.detach()
-    sending.closing = True
+    sending.set_closed_here()
     protocol._end(None)
     return transport, unread

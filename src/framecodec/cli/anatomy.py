@@ -30,7 +30,7 @@ class Part:
     declared: int | None = None
 
 
-def dissect(codec: Codec, frame: bytes, message: object) -> list[Part]:
+def dissect(codec: Codec[Any], frame: bytes, message: object) -> list[Part]:
     """Return the parts of a frame, from its first byte to its last.
 
     Args:
@@ -114,7 +114,7 @@ def _sizes_by_message(frame: bytes, message: object, parameters: Any) -> _Sizes:
     return [*own, ("rest", stop - start), ("check", end), ("trailer", trailer)]
 
 
-def _sizes_by_mark(codec: Codec, frame: bytes, message: object) -> _Sizes:
+def _sizes_by_mark(codec: Codec[Any], frame: bytes, message: object) -> _Sizes:
     """Return the parts' sizes for a frame that an end mark ends."""
     magic = len(codec.layout.magic)
     mark = max((mark for mark in codec.layout.marks if frame.endswith(mark)), key=len, default=b"")

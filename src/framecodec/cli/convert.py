@@ -57,7 +57,7 @@ def add_commands(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def _encode(arguments: argparse.Namespace) -> int:
-    codec: Codec = arguments.codec
+    codec: Codec[Any] = arguments.codec
     number = 0
     if sys.stdout is None:
         raise CommandError("there is no standard output")
@@ -108,7 +108,7 @@ def _lines(data: Iterable[bytes], limit: int | None) -> Iterator[list[bytes]]:
         yield [b"".join(unfinished)]
 
 
-def _message_of(line: bytes, arguments: argparse.Namespace, codec: Codec) -> object:
+def _message_of(line: bytes, arguments: argparse.Namespace, codec: Codec[Any]) -> object:
     if arguments.hex:
         return parse_hex(line.decode("ascii", "replace"))
     if arguments.json:
@@ -116,7 +116,7 @@ def _message_of(line: bytes, arguments: argparse.Namespace, codec: Codec) -> obj
     return line
 
 
-def _message_of_json(line: bytes, codec: Codec) -> object:
+def _message_of_json(line: bytes, codec: Codec[Any]) -> object:
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
@@ -160,7 +160,7 @@ def _decode(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _decode_to_lines(codec: Codec, file: BinaryIO, advance: Any, *, as_hex: bool) -> None:
+def _decode_to_lines(codec: Codec[Any], file: BinaryIO, advance: Any, *, as_hex: bool) -> None:
     splitter = codec.splitter()
     for chunk in chunks(file):
         messages = splitter.feed(chunk)
@@ -174,7 +174,7 @@ def _decode_to_lines(codec: Codec, file: BinaryIO, advance: Any, *, as_hex: bool
     splitter.feed_eof()
 
 
-def _decode_to_json(codec: Codec, file: BinaryIO, advance: Any) -> None:
+def _decode_to_json(codec: Codec[Any], file: BinaryIO, advance: Any) -> None:
     splitter = codec.splitter(raw=True)
     index = offset = 0
     for chunk in chunks(file):

@@ -175,7 +175,7 @@ def struct_length() -> Outcome:
     )
 
 
-def _framed(codec: Codec, wire: bytes, header: str) -> Outcome:
+def _framed(codec: Codec[Any], wire: bytes, header: str) -> Outcome:
     """Send the two messages of the first step with their lengths before them."""
 
     def serve(conn: socket.socket) -> None:
@@ -235,7 +235,7 @@ def lying_peer() -> Outcome:
     )
 
 
-def _receive_lie(codec: Codec, header: bytes) -> tuple[Exception | None, int]:
+def _receive_lie(codec: Codec[Any], header: bytes) -> tuple[Exception | None, int]:
     """Return the error of a header without a message, and the most memory used until then.
 
     The peer sends nothing after the header and waits for the connection's end.

@@ -157,7 +157,7 @@ class Stream:
 
     def __init__(
         self,
-        codec: Codec,
+        codec: Codec[Any],
         direction: Direction | None = None,
         *,
         skip: int = 0,
@@ -335,7 +335,7 @@ class TextReport(Report):
         limit: The most bytes of a part that are shown; None for all.
     """
 
-    def __init__(self, codec: Codec, limit: int | None) -> None:
+    def __init__(self, codec: Codec[Any], limit: int | None) -> None:
         self._codec = codec
         self._limit = limit
         screen = console()
@@ -429,7 +429,7 @@ class TextReport(Report):
         write(f"{self._frames} frame{plural}, {self._bytes} bytes\n")
 
 
-def _bad_place(codec: Codec, stream: Stream, error: FrameError) -> tuple[int, int]:
+def _bad_place(codec: Codec[Any], stream: Stream, error: FrameError) -> tuple[int, int]:
     """Return the position of the bad frame's first byte, and of the first byte that is wrong."""
     start = stream.offset
     if isinstance(error, IncompleteFrameError):

@@ -84,7 +84,7 @@ def _print_table() -> int:
     return 0
 
 
-def draw(codec: Codec) -> str:
+def draw(codec: Codec[Any]) -> str:
     """Return a drawing of a codec's frame in one line, in the order of its bytes.
 
     ``<1> <u32be = rest+4> <rest>`` is a byte, a length that counts itself, and the rest.

@@ -88,8 +88,8 @@ class _Client:
         self.error: Exception | None = None
         self._arguments = arguments
         self._share = share
-        codec: Codec = arguments.codec
-        self._conn: FrameSocket = connect(arguments.address, codec, timeout=_TIMEOUT)
+        codec: Codec[Any] = arguments.codec
+        self._conn: FrameSocket[Any] = connect(arguments.address, codec, timeout=_TIMEOUT)
         # Different bytes for each connection and message, so that a mixed-up reply is noticed.
         self._filler = random.Random(number).randbytes(arguments.size)
         self._count = number << 32

@@ -343,7 +343,7 @@ def _no_end() -> None:
 class _Command:
     """A process and the frames on its standard input and output."""
 
-    def __init__(self, command: str, codec: Codec) -> None:
+    def __init__(self, command: str, codec: Codec[Any]) -> None:
         try:
             words = shlex.split(command)
             self._process = subprocess.Popen(
@@ -377,7 +377,7 @@ class _Command:
             self._pipe.shutdown(socket.SHUT_WR)
 
 
-def _datagram_socket(address: Any, codec: Codec | None, *, listening: bool) -> DatagramSocket:
+def _datagram_socket(address: Any, codec: Codec[Any] | None, *, listening: bool) -> DatagramSocket:
     family: int = socket.AF_INET
     where: Any = address
     try:
@@ -496,7 +496,7 @@ class _Server:
             return bool(self._arguments.once)
         return False
 
-    def _end_sending(self, conn: FrameSocket) -> None:
+    def _end_sending(self, conn: FrameSocket[Any]) -> None:
         with contextlib.suppress(OSError, ValueError, NotImplementedError):
             conn.shutdown(socket.SHUT_WR)
 
@@ -509,7 +509,7 @@ class _Server:
         except (OSError, ValueError) as error:
             self._events.put(("cannot accept", error))
 
-    def _serve(self, conn: FrameSocket) -> None:
+    def _serve(self, conn: FrameSocket[Any]) -> None:
         name = "a client"
         with contextlib.suppress(OSError):
             peer = conn.getpeername()

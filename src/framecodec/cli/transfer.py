@@ -89,7 +89,7 @@ class _PeerError(Exception):
     """What the other end said before it ended the transfer."""
 
 
-def _notice_a_gone_peer(conn: FrameSocket) -> None:
+def _notice_a_gone_peer(conn: FrameSocket[Any]) -> None:
     """Let the kernel probe a silent peer, and bound every wait."""
     conn.settimeout(_TIMEOUT)
     for name, seconds in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
@@ -99,11 +99,11 @@ def _notice_a_gone_peer(conn: FrameSocket) -> None:
         conn.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
-def _tell(conn: FrameSocket, **members: object) -> None:
+def _tell(conn: FrameSocket[Any], **members: object) -> None:
     conn.send(b"J" + json.dumps(members).encode())
 
 
-def _hear(conn: FrameSocket) -> dict[str, Any]:
+def _hear(conn: FrameSocket[Any]) -> dict[str, Any]:
     """Return the next object of the other end.
 
     Raises:
@@ -206,7 +206,7 @@ def _send(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _receiver_error(conn: FrameSocket) -> str | None:
+def _receiver_error(conn: FrameSocket[Any]) -> str | None:
     """Return what the receiver said before the connection broke."""
     conn_is_open = not conn.closed
     if conn_is_open:
@@ -238,7 +238,7 @@ def _files(paths: list[str]) -> Iterator[tuple[str, Path]]:
                     yield "/".join((base, *found.relative_to(path).parts)), found
 
 
-def _send_file(conn: FrameSocket, name: str, path: Path, bar: Any) -> None:
+def _send_file(conn: FrameSocket[Any], name: str, path: Path, bar: Any) -> None:
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         _tell(conn, name=name, size=size)
@@ -292,7 +292,7 @@ def _receive(arguments: argparse.Namespace) -> int:
     return 1
 
 
-def _receive_and_close(conn: FrameSocket, folder: Path, arguments: argparse.Namespace) -> bool:
+def _receive_and_close(conn: FrameSocket[Any], folder: Path, arguments: argparse.Namespace) -> bool:
     """Receive the files of one sender and close the connection; return whether it is finished.
 
     Raises:
@@ -312,7 +312,7 @@ def _note(text: str) -> None:
     print(f"framecodec: {escape_controls(text)}", file=sys.stderr, flush=True)
 
 
-def _receive_from(conn: FrameSocket, folder: Path, overwrite: bool) -> bool:
+def _receive_from(conn: FrameSocket[Any], folder: Path, overwrite: bool) -> bool:
     """Receive the files of one sender; return whether it is finished.
 
     Raises:
@@ -346,7 +346,7 @@ def _receive_from(conn: FrameSocket, folder: Path, overwrite: bool) -> bool:
 
 
 def _receive_file(
-    conn: FrameSocket, offered: dict[str, Any], folder: Path, overwrite: bool, bar: Any
+    conn: FrameSocket[Any], offered: dict[str, Any], folder: Path, overwrite: bool, bar: Any
 ) -> None:
     size, target = _number(offered, "size"), _target(folder, offered.get("name"))
     name = str(offered["name"])
@@ -384,7 +384,7 @@ def _receive_file(
     _tell(conn, done=True)
 
 
-def _receive_part(conn: FrameSocket, file: Any, name: str, size: int, bar: Any) -> Any:
+def _receive_part(conn: FrameSocket[Any], file: Any, name: str, size: int, bar: Any) -> Any:
     """Receive the bytes of a file that are missing; return the SHA-256 of the whole file."""
     with _writing(name):
         have = os.fstat(file.fileno()).st_size

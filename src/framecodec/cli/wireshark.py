@@ -54,7 +54,7 @@ def _print(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def dissector(codec: Codec, name: str = "framed", ports: list[int] | None = None) -> str:
+def dissector(codec: Codec[Any], name: str = "framed", ports: list[int] | None = None) -> str:
     """Return the Lua program of a dissector.
 
     Args:
@@ -120,7 +120,7 @@ def dissector(codec: Codec, name: str = "framed", ports: list[int] | None = None
     )
 
 
-def _known_as(codec: Codec) -> str:
+def _known_as(codec: Codec[Any]) -> str:
     for row in formats.table():
         if row.codec == codec:
             return f"{row.name}: {row.description}".replace('"', "'")
@@ -137,7 +137,7 @@ def _lua_string(data: bytes) -> str:
 # needed, false if the bytes are not a length; and the fewest bytes of the field.
 
 
-def _fixed(codec: Codec) -> tuple[str, int]:
+def _fixed(codec: Codec[Any]) -> tuple[str, int]:
     if codec.kind == "struct":
         import struct
 
@@ -159,7 +159,7 @@ def _fixed(codec: Codec) -> tuple[str, int]:
     )
 
 
-def _digits(codec: Codec) -> tuple[str, int]:
+def _digits(codec: Codec[Any]) -> tuple[str, int]:
     width, base = codec.parameters["width"], codec.parameters["base"]
     if base == "bcd":
         body = f"tonumber(tostring(tvb(offset, {width}):bytes()), 10)"
@@ -172,7 +172,7 @@ def _digits(codec: Codec) -> tuple[str, int]:
     )
 
 
-def _varint(codec: Codec) -> tuple[str, int]:
+def _varint(codec: Codec[Any]) -> tuple[str, int]:
     return (
         "local value, factor = 0, 1\n"
         f"    for width = 1, {codec.parameters['max_width']} do\n"
@@ -187,7 +187,7 @@ def _varint(codec: Codec) -> tuple[str, int]:
     )
 
 
-def _text(codec: Codec) -> tuple[str, int]:
+def _text(codec: Codec[Any]) -> tuple[str, int]:
     end, base = codec.parameters["end"], codec.parameters["base"]
     return (
         f"local text = tvb(offset, math.min(tvb:len() - offset, {24 + len(end)})):raw()\n"
@@ -198,7 +198,7 @@ def _text(codec: Codec) -> tuple[str, int]:
     )
 
 
-def _headers(codec: Codec) -> tuple[str, int]:
+def _headers(codec: Codec[Any]) -> tuple[str, int]:
     name = codec.parameters["name"].lower().encode()
     longest = codec.parameters["max_header"]
     return (

@@ -11,11 +11,14 @@ import socket
 from collections import deque
 from collections.abc import Iterable
 from math import inf
-from typing import TYPE_CHECKING, Any, NoReturn, final
+from typing import TYPE_CHECKING, Any, NoReturn, final, overload
 
 from .. import _error_texts, errors
+from .._message_types import MessageT, OfMessages, SpecialT
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
     from ._messages_loop_py import MessageLoop
 
 __all__ = [
@@ -41,7 +44,7 @@ READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
 @final
-class MessageConnection:
+class MessageConnection(OfMessages[MessageT]):
     """One client of `serve_messages`.
 
     Attributes:
@@ -99,6 +102,12 @@ class MessageConnection:
         self._time_left = 0.0  # until the deadline, while it is paused
         self._message_offset = -1  # of the pending message
 
+    @overload
+    def send(self: MessageConnection[bytes | SpecialT], message: Buffer | SpecialT, /) -> None: ...
+
+    @overload
+    def send(self, message: MessageT, /) -> None: ...
+
     def send(self, message: object, /) -> None:
         """Send one message. The call never waits; any thread may make it.
 
@@ -111,7 +120,15 @@ class MessageConnection:
         """
         self._loop._put(self, self._loop._encode_for(self, (message,)))
 
-    def send_many(self, messages: Iterable[object], /) -> None:
+    @overload
+    def send_many(
+        self: MessageConnection[bytes | SpecialT], messages: Iterable[Buffer | SpecialT], /
+    ) -> None: ...
+
+    @overload
+    def send_many(self, messages: Iterable[MessageT], /) -> None: ...
+
+    def send_many(self, messages: Iterable[Any], /) -> None:
         """Send many messages. The call never waits; any thread may make it.
 
         Args:
@@ -173,7 +190,7 @@ class MessageSteps:
     _selector: selectors.BaseSelector
     _view: memoryview
 
-    def _watch(self, conn: MessageConnection, interest: int) -> None:
+    def _watch(self, conn: MessageConnection[Any], interest: int) -> None:
         if interest == conn._interest:
             return
         if conn._interest:
@@ -184,7 +201,7 @@ class MessageSteps:
 
     # --- bytes in ---------------------------------------------------------------------------------
 
-    def _receive(self, conn: MessageConnection) -> bool:
+    def _receive(self, conn: MessageConnection[Any]) -> bool:
         """Receive once; return whether bytes have arrived."""
         splitter = conn._splitter
         memory = splitter.get_room(READ_SIZE) if conn._needed else None
@@ -223,7 +240,7 @@ class MessageSteps:
             conn._needed = 0
         return True
 
-    def _deliver(self, conn: MessageConnection, messages: list[Any]) -> None:
+    def _deliver(self, conn: MessageConnection[Any], messages: list[Any]) -> None:
         """Call the handler, and send its replies."""
         frames = None
         self._handling = conn
@@ -248,7 +265,7 @@ class MessageSteps:
         elif frames is not None:
             self._send(conn, frames)
 
-    def _send(self, conn: MessageConnection, frames: bytes) -> None:
+    def _send(self, conn: MessageConnection[Any], frames: bytes) -> None:
         """Send where nothing is unsent; keep the rest."""
         try:
             count = conn._sock.send(frames)
@@ -268,7 +285,7 @@ class MessageSteps:
             conn._backlog += len(frames) - count
         self._pause(conn)
 
-    def _on_eof(self, conn: MessageConnection) -> None:
+    def _on_eof(self, conn: MessageConnection[Any]) -> None:
         conn._saw_eof = True
         try:
             conn._splitter.feed_eof()
@@ -277,7 +294,7 @@ class MessageSteps:
         else:
             self._finish(conn, None)
 
-    def _discard(self, conn: MessageConnection) -> None:
+    def _discard(self, conn: MessageConnection[Any]) -> None:
         try:
             if conn._sock.recv_into(self._buffer):
                 return
@@ -287,7 +304,7 @@ class MessageSteps:
             pass
         self._close(conn, conn._error)
 
-    def _encode_for(self, conn: MessageConnection, messages: Iterable[object]) -> bytes:
+    def _encode_for(self, conn: MessageConnection[Any], messages: Iterable[object]) -> bytes:
         if self._observed:
             return b"".join(self._hooks.frames(conn, messages))
         frames: bytes = self._encode_many(messages)
@@ -295,7 +312,7 @@ class MessageSteps:
 
     # --- bytes out --------------------------------------------------------------------------------
 
-    def _flush(self, conn: MessageConnection) -> None:
+    def _flush(self, conn: MessageConnection[Any]) -> None:
         """Send what is unsent, as far as the kernel takes it."""
         while conn._backlog:
             with self._lock:
@@ -322,7 +339,7 @@ class MessageSteps:
         else:
             self._all_sent(conn)
 
-    def _gather(self, conn: MessageConnection) -> bytes:
+    def _gather(self, conn: MessageConnection[Any]) -> bytes:
         """Return the first unsent buffer, after small ones were joined."""
         out = conn._out
         assert out is not None
@@ -337,7 +354,7 @@ class MessageSteps:
         out.appendleft(first)
         return first
 
-    def _pause(self, conn: MessageConnection) -> None:
+    def _pause(self, conn: MessageConnection[Any]) -> None:
         """Wait until the kernel takes more, and do not read meanwhile."""
         if conn._phase == OPEN and not conn._paused:
             conn._paused = True
@@ -345,14 +362,14 @@ class MessageSteps:
             conn._deadline = 0.0
         self._watch(conn, WRITE)
 
-    def _resume(self, conn: MessageConnection) -> None:
+    def _resume(self, conn: MessageConnection[Any]) -> None:
         if conn._paused:
             conn._paused = False
             if conn._time_left:
                 self._set_deadline(conn, self.clock + conn._time_left)
         self._watch(conn, READ)
 
-    def _queue(self, conn: MessageConnection, frames: bytes) -> None:
+    def _queue(self, conn: MessageConnection[Any], frames: bytes) -> None:
         if conn._out is None:
             conn._out = deque()
         conn._out.append(frames)
@@ -360,7 +377,7 @@ class MessageSteps:
 
     # --- the end of a connection ------------------------------------------------------------------
 
-    def _end(self, conn: MessageConnection, error: BaseException) -> None:
+    def _end(self, conn: MessageConnection[Any], error: BaseException) -> None:
         """End a connection for its client's fault."""
         if conn._phase == OPEN:
             self._hooks.fault(conn, error)
@@ -369,7 +386,7 @@ class MessageSteps:
         else:
             self._finish(conn, error)
 
-    def _finish(self, conn: MessageConnection, error: BaseException | None) -> None:
+    def _finish(self, conn: MessageConnection[Any], error: BaseException | None) -> None:
         """Receive no more; close when all is sent."""
         if conn._phase != OPEN:
             return
@@ -381,7 +398,7 @@ class MessageSteps:
         else:
             self._all_sent(conn)
 
-    def _all_sent(self, conn: MessageConnection) -> None:
+    def _all_sent(self, conn: MessageConnection[Any]) -> None:
         if conn._saw_eof or (conn._error is None and not self._has_unread(conn)):
             self._close(conn, conn._error)
             return
@@ -394,13 +411,13 @@ class MessageSteps:
         else:
             self._watch(conn, READ)
 
-    def _has_unread(self, conn: MessageConnection) -> bool:
+    def _has_unread(self, conn: MessageConnection[Any]) -> bool:
         try:
             return bool(conn._sock.recv_into(self._buffer, 1, socket.MSG_PEEK))
         except OSError:
             return False
 
-    def _close(self, conn: MessageConnection, error: BaseException | None) -> None:
+    def _close(self, conn: MessageConnection[Any], error: BaseException | None) -> None:
         if conn._phase == CLOSED:
             return
         conn._phase = CLOSED
@@ -418,7 +435,7 @@ class MessageSteps:
         conn._splitter = conn._feed = None
         self._hooks.closed(conn, error)
 
-    def _look_at(self, conn: MessageConnection) -> None:
+    def _look_at(self, conn: MessageConnection[Any]) -> None:
         if conn._phase == CLOSED:
             return
         if conn._failure is not None and conn._phase == OPEN:
@@ -431,12 +448,12 @@ class MessageSteps:
 
     # --- time -------------------------------------------------------------------------------------
 
-    def _set_deadline(self, conn: MessageConnection, deadline: float) -> None:
+    def _set_deadline(self, conn: MessageConnection[Any], deadline: float) -> None:
         conn._deadline = deadline
         if deadline < self._next_scan:
             self._next_scan = deadline
 
-    def _note_arrival(self, conn: MessageConnection) -> None:
+    def _note_arrival(self, conn: MessageConnection[Any]) -> None:
         """Start the time of a message, or of the quiet after one."""
         if conn._splitter.pending:
             offset = conn._splitter.stream_offset
@@ -449,7 +466,7 @@ class MessageSteps:
             timeout = self._idle_timeout
             self._set_deadline(conn, self.clock + timeout if timeout else inf)
 
-    def _on_deadline(self, conn: MessageConnection) -> None:
+    def _on_deadline(self, conn: MessageConnection[Any]) -> None:
         if conn._phase != OPEN:
             self._close(conn, conn._error)
             return

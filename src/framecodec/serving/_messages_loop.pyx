@@ -34,6 +34,7 @@ from libc.math cimport INFINITY, ceil
 from libc.stdint cimport uint32_t
 
 from collections import deque
+from types import GenericAlias
 
 from .. import _error_texts, errors
 from .._splitter import Splitter
@@ -257,6 +258,8 @@ cdef class MessageConnection:
         peer: The client's address, as ``socket.accept`` gives it.
         state: For the program; None at first.
     """
+
+    __class_getitem__ = classmethod(GenericAlias)
 
     cdef object __weakref__
     cdef public object peer

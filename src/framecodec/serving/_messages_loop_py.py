@@ -98,10 +98,10 @@ class MessageLoop(MessageSteps):
         self._observed = observed
         self._buffer = bytearray(READ_SIZE)
         self._view = memoryview(self._buffer)
-        self._by_fd: dict[int, MessageConnection] = {}
+        self._by_fd: dict[int, MessageConnection[Any]] = {}
         self._selector = selectors.DefaultSelector()
         self._lock = threading.RLock()
-        self._dirty: list[MessageConnection] = []
+        self._dirty: list[MessageConnection[Any]] = []
         self._check_all = False
         self._woken = False
         self._thread_id = 0
@@ -117,7 +117,7 @@ class MessageLoop(MessageSteps):
 
     # --- what any thread may call -----------------------------------------------------------------
 
-    def connections(self) -> list[MessageConnection]:
+    def connections(self) -> list[MessageConnection[Any]]:
         """Return the open connections."""
         return [conn for conn in list(self._by_fd.values()) if not conn.closed]
 
@@ -154,12 +154,12 @@ class MessageLoop(MessageSteps):
         self._accept_at = self.clock + seconds
         self._listen(False)
 
-    def _put(self, conn: MessageConnection, frames: bytes) -> None:
+    def _put(self, conn: MessageConnection[Any], frames: bytes) -> None:
         with self._lock:
             if not self._append(conn, frames):
                 raise _error_texts.connection_closed()
 
-    def _append(self, conn: MessageConnection, frames: bytes) -> bool:
+    def _append(self, conn: MessageConnection[Any], frames: bytes) -> bool:
         if conn.closed:
             return False
         if frames:
@@ -167,13 +167,13 @@ class MessageLoop(MessageSteps):
             self._mark(conn)
         return True
 
-    def _request_close(self, conn: MessageConnection) -> None:
+    def _request_close(self, conn: MessageConnection[Any]) -> None:
         with self._lock:
             conn._close_requested = True
             if conn._phase == OPEN:
                 self._mark(conn)
 
-    def _mark(self, conn: MessageConnection) -> None:
+    def _mark(self, conn: MessageConnection[Any]) -> None:
         """Let the loop look at a connection."""
         if not conn._dirty and conn is not self._handling:
             conn._dirty = True
@@ -231,7 +231,7 @@ class MessageLoop(MessageSteps):
             until = min(until, self._accept_at)
         return None if until == inf else min(max(0.0, until - self.clock), LONGEST_WAIT)
 
-    def _on_event(self, fd: int, conn: MessageConnection | None, mask: int) -> None:
+    def _on_event(self, fd: int, conn: MessageConnection[Any] | None, mask: int) -> None:
         if fd == self._listener.fileno() and conn is None:
             self._accept()
         elif conn is None:
@@ -242,7 +242,7 @@ class MessageLoop(MessageSteps):
         elif self._by_fd.get(fd) is conn:
             self._serve(conn, mask)
 
-    def _serve(self, conn: MessageConnection, mask: int) -> None:
+    def _serve(self, conn: MessageConnection[Any], mask: int) -> None:
         """Do what a socket is ready for."""
         try:
             if conn._phase == LINGERING:
@@ -338,7 +338,7 @@ class MessageLoop(MessageSteps):
                 self._finish(conn, None)
         return not self._by_fd
 
-    def _reset(self, conn: MessageConnection) -> None:
+    def _reset(self, conn: MessageConnection[Any]) -> None:
         self._hooks.reset_on_close(conn._sock)
         self._close(conn, conn._error)
 

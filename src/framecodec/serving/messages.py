@@ -17,11 +17,12 @@ import warnings
 from collections.abc import Callable, Iterable
 from time import monotonic
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, TypeAlias, final, overload
 
 from .. import _log as log
 from .._addresses import Address, find_place
 from .._engine import ACCELERATED
+from .._message_types import MessageT, OfMessages, SpecialT
 from .._observer import ObservedSplitter, Observer
 from .._options import OnInvalid, OnOversize, check_options
 from .._peers import peer_name
@@ -45,9 +46,13 @@ from .common import (
 __all__ = ["MessageConnection", "MessageServer", "serve_messages"]
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
     from ._messages_loop_py import MessageConnection
 
-Handle = Callable[["MessageConnection", list[Any]], Iterable[object] | None]
+Handle: TypeAlias = (
+    "Callable[[MessageConnection[MessageT], list[MessageT]], Iterable[Buffer | MessageT] | None]"
+)
 
 
 def _choose_loop() -> ModuleType:
@@ -74,11 +79,11 @@ if not TYPE_CHECKING:
 
 
 def serve_messages(
-    handle: Handle,
+    handle: Handle[MessageT],
     address: Address,
-    port: int | Codec | None = None,
+    port: int | Codec[MessageT] | None = None,
     *,
-    codec: Codec | None = None,
+    codec: Codec[MessageT] | None = None,
     ssl: None = None,
     max_connections: int | None = None,
     message_timeout: float | None = None,
@@ -89,7 +94,7 @@ def serve_messages(
     backlog: int = 1024,
     reuse_port: bool = False,
     keepalive: bool | float | None = None,
-) -> MessageServer:
+) -> MessageServer[MessageT]:
     """Start a server that calls `handle` with the messages of each receive, in one thread.
 
     It is for handlers that do not wait: while one runs, no other client is served. The server
@@ -167,7 +172,7 @@ def serve_messages(
 
 
 @final
-class MessageServer(BlockingServer):
+class MessageServer(OfMessages[MessageT], BlockingServer):
     """A server whose connections share one thread; made by `serve_messages`.
 
     As a context manager it closes itself at the end of the block.
@@ -178,7 +183,7 @@ class MessageServer(BlockingServer):
     def __init__(
         self,
         listener: Any,
-        handle: Handle,
+        handle: Handle[MessageT],
         *,
         keepalive: bool | float | None,
         options: dict[str, Any],
@@ -228,11 +233,17 @@ class MessageServer(BlockingServer):
         return self._address
 
     @property
-    def connections(self) -> frozenset[MessageConnection]:
+    def connections(self) -> frozenset[MessageConnection[MessageT]]:
         """The connections that are open at this moment."""
         return frozenset(self._loop.connections())
 
-    def broadcast(self, message: object) -> int:
+    @overload
+    def broadcast(self: MessageServer[bytes | SpecialT], message: Buffer | SpecialT) -> int: ...
+
+    @overload
+    def broadcast(self, message: MessageT) -> int: ...
+
+    def broadcast(self, message: Any) -> int:
         """Send one message to all connections; it is encoded once. The call never waits.
 
         A connection for which more than 16 MiB wait is ended instead.
@@ -290,7 +301,7 @@ class _Hooks:
         self, listener: Any, options: dict[str, Any], keepalive: bool | float | None
     ) -> None:
         self.listener = listener
-        self.codec: Codec = listener.codec
+        self.codec: Codec[Any] = listener.codec
         self.name = peer_name(listener.address, listener.address)
         self.observer = options["observer"] or Observer(None)
         self.loop: Any = None

@@ -16,11 +16,12 @@ import socket
 import threading
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, TypeAlias, final, overload
 
 from .. import _error_texts
 from .. import _log as log
 from .._addresses import Address, find_place
+from .._message_types import MessageT, OfMessages, SpecialT
 from .._observer import Observer
 from .._options import OnInvalid, OnOversize, check_options
 from .._peers import peer_name
@@ -50,9 +51,11 @@ except ImportError:  # a Python without OpenSSL
 if TYPE_CHECKING:
     import ssl as ssl_module
 
+    from typing_extensions import Buffer
+
 __all__ = ["Server", "serve"]
 
-Handler = Callable[[FrameSocket], object]
+Handler: TypeAlias = Callable[[FrameSocket[MessageT]], object]
 
 HANDSHAKE_TIMEOUT = 60.0
 """Seconds that a TLS handshake may take; ``message_timeout`` if that is less."""
@@ -62,11 +65,11 @@ _LAST_BROADCASTS = 5.0
 
 
 def serve(
-    handler: Handler,
+    handler: Handler[MessageT],
     address: Address,
-    port: int | Codec | None = None,
+    port: int | Codec[MessageT] | None = None,
     *,
-    codec: Codec | None = None,
+    codec: Codec[MessageT] | None = None,
     ssl: ssl_module.SSLContext | None = None,
     max_connections: int | None = None,
     message_timeout: float | None = None,
@@ -77,7 +80,7 @@ def serve(
     backlog: int = 128,
     reuse_port: bool = False,
     keepalive: bool | float | None = None,
-) -> Server:
+) -> Server[MessageT]:
     """Start a server that calls `handler` with each connection, in a thread of the connection.
 
     The server accepts already when `serve` returns. What a client does wrong (a bad frame, a reset,
@@ -145,7 +148,7 @@ def serve(
 
 
 @final
-class Server(BlockingServer):
+class Server(OfMessages[MessageT], BlockingServer):
     """A server with a thread for each connection; made by `serve`.
 
     As a context manager it closes itself at the end of the block.
@@ -170,7 +173,7 @@ class Server(BlockingServer):
     def __init__(
         self,
         listener: Any,
-        handler: Handler,
+        handler: Handler[MessageT],
         *,
         ssl: ssl_module.SSLContext | None,
         max_connections: int | None,
@@ -213,7 +216,7 @@ class Server(BlockingServer):
         return self._address
 
     @property
-    def connections(self) -> frozenset[FrameSocket]:
+    def connections(self) -> frozenset[FrameSocket[MessageT]]:
         """The connections whose handlers run at this moment."""
         with self._changed:
             return frozenset(served.conn for served in self._served if served.conn is not None)
@@ -317,7 +320,7 @@ class Server(BlockingServer):
             self._forget(served)
             served.ended.set()
 
-    def _open(self, served: _Served) -> FrameSocket:
+    def _open(self, served: _Served) -> FrameSocket[MessageT]:
         sock = served.sock
         prepare(sock, self._keepalive)
         if self._ssl is not None:
@@ -349,7 +352,7 @@ class Server(BlockingServer):
             finally:
                 context.options = before
 
-    def _handle(self, served: _Served, conn: FrameSocket) -> None:
+    def _handle(self, served: _Served, conn: FrameSocket[MessageT]) -> None:
         failure: BaseException | None = None
         observer = self._observer
         try:
@@ -371,7 +374,7 @@ class Server(BlockingServer):
             failure = None  # its traceback holds this frame: a cycle
 
     def _report(
-        self, served: _Served, conn: FrameSocket, error: BaseException
+        self, served: _Served, conn: FrameSocket[Any], error: BaseException
     ) -> BaseException | None:
         """Log what the handler raised; return it, or None for a clean end."""
         try:
@@ -387,7 +390,13 @@ class Server(BlockingServer):
 
     # --- what its owner calls ---------------------------------------------------------------------
 
-    def broadcast(self, message: object) -> int:
+    @overload
+    def broadcast(self: Server[bytes | SpecialT], message: Buffer | SpecialT) -> int: ...
+
+    @overload
+    def broadcast(self, message: MessageT) -> int: ...
+
+    def broadcast(self, message: Any) -> int:
         """Send one message to all connections.
 
         It is encoded once, and the call never waits: a thread of each connection sends it. A
@@ -492,7 +501,7 @@ class _Served:
         self.peer = peer
         self.thread: threading.Thread | None = None
         self.ended = Ending()
-        self.conn: FrameSocket | None = None  # while the handler runs
+        self.conn: FrameSocket[Any] | None = None  # while the handler runs
         self.aborted = False
         self.fault: BaseException | None = None  # what the client did wrong; logged already
 
@@ -581,7 +590,7 @@ class _Served:
                 self.abort()
 
 
-def _send_frames(conn: FrameSocket, frames: bytes) -> None:
+def _send_frames(conn: FrameSocket[Any], frames: bytes) -> None:
     """Send whole frames through a connection, whatever time-out its handler has set."""
     side = conn._sending
     held = False

@@ -278,7 +278,7 @@ class Sender(Unique):
         "unsent",
     )
 
-    def __init__(self, sock: socket, lock: Any, codec: Codec) -> None:
+    def __init__(self, sock: socket, lock: Any, codec: Codec[Any]) -> None:
         self._send = sock.send
         self._sendmsg = getattr(sock, "sendmsg", None)  # Windows has none
         self._acquire = lock.acquire
@@ -291,7 +291,7 @@ class Sender(Unique):
         self.unsent: tuple[bytes | memoryview, ...] = ()
         """The end of a frame that was begun: one buffer or two."""
 
-    def switch(self, codec: Codec, /) -> None:
+    def switch(self, codec: Codec[Any], /) -> None:
         """Encode with another codec from now on."""
         self._encode, self._frame_parts = codec.encode, codec.frame_parts
 

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from .._addresses import Address, find_place, host_and_port, unix_path
+from .._message_types import MessageT
 from .._options import OnInvalid, OnOversize, check_options
 from .._peers import name_address, peer_name
 from ..codec import Codec
@@ -27,9 +28,9 @@ __all__ = ["connect", "new_unix_socket"]
 
 def connect(
     address: Address,
-    port: int | Codec | None = None,
+    port: int | Codec[MessageT] | None = None,
     *,
-    codec: Codec | None = None,
+    codec: Codec[MessageT] | None = None,
     timeout: float | None = None,
     ssl: ssl_module.SSLContext | bool | None = None,
     server_hostname: str | None = None,
@@ -40,7 +41,7 @@ def connect(
     on_oversize: OnOversize = "raise",
     on_invalid: OnInvalid = "raise",
     observer: object = None,
-) -> FrameSocket:
+) -> FrameSocket[MessageT]:
     """Connect to a server. TCP_NODELAY is set: frames leave at once, Nagle's algorithm is off.
 
     Args:

@@ -27,6 +27,7 @@ from typing import Any, TypeAlias, final
 
 from .. import _error_texts
 from .._engine import sockets_fast_path as _fast_path
+from .._message_types import MessageT
 from .._observer import Observer
 from .._options import OnInvalid, OnOversize
 from .._states import SendState, SocketState
@@ -46,7 +47,7 @@ _Socket: TypeAlias = socket.socket  # for classes that have an attribute `socket
 
 
 @final
-class FrameSocket(MessageConnection, SocketWrapper):
+class FrameSocket(MessageConnection[MessageT], SocketWrapper):
     """Whole messages over one connected stream socket.
 
     It owns the socket from then on. Its time-out is the socket's at that moment; set it on the
@@ -88,7 +89,7 @@ class FrameSocket(MessageConnection, SocketWrapper):
     def __init__(
         self,
         sock: socket.socket,
-        codec: Codec = DEFAULT_CODEC,
+        codec: Codec[MessageT] = DEFAULT_CODEC,  # type: ignore[assignment]
         *,
         message_timeout: float | None = None,
         idle_timeout: float | None = None,
@@ -129,7 +130,7 @@ class FrameSocket(MessageConnection, SocketWrapper):
 
     # --- handing over -----------------------------------------------------------------------------
 
-    def switch(self, codec: Codec, /) -> None:
+    def switch(self, codec: Codec[Any], /) -> None:
         """Use another codec from now on, in both directions.
 
         Accepted messages leave in the old framing. What was received and not delivered is read
@@ -250,14 +251,14 @@ class FrameSocket(MessageConnection, SocketWrapper):
         return f"<FrameSocket {state}{peer}, {self.codec!r}>"
 
 
-class _ObservedFrameSocket(ObservedConnection, FrameSocket):  # type: ignore[misc]
+class _ObservedFrameSocket(ObservedConnection, FrameSocket[Any]):  # type: ignore[misc]
     """A connection with an observer, which the class of other connections does not ask for."""
 
     __slots__ = ()
 
 
 @final
-class ObjectSocket(ObjectCalls, FrameSocket):  # type: ignore[misc]
+class ObjectSocket(ObjectCalls, FrameSocket[Any]):  # type: ignore[misc]
     """A `FrameSocket` whose codec has objects."""
 
     __slots__ = ()
@@ -271,7 +272,7 @@ class _ObservedObjectSocket(ObjectCalls, _ObservedFrameSocket):  # type: ignore[
 
 
 # What a connection becomes, by whether its codec has objects and whether it has an observer.
-_CLASSES: dict[tuple[bool, bool], type[FrameSocket]] = {
+_CLASSES: dict[tuple[bool, bool], type[FrameSocket[Any]]] = {
     (False, False): FrameSocket,
     (False, True): _ObservedFrameSocket,
     (True, False): ObjectSocket,

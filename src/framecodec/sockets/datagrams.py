@@ -24,17 +24,21 @@ import threading
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from time import monotonic, sleep
-from typing import Any, NoReturn, TypeAlias, final
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, final, overload
 
 from .. import _error_texts, errors
 from .._bytes_like import view_bytes
 from .._datagrams import largest_payload, pack_frames, split_datagram
 from .._files import Refusal
+from .._message_types import MessageT, OfMessages, SpecialT
 from .._states import SocketState
 from ..codec import Codec, check_codec
 from ._fast_path_py import Batch
 from .base import SocketWrapper, check_timeout, locked_to_close, mark_started
 from .waiting import READ, WRITE, wait
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = ["DatagramSocket"]
 
@@ -59,7 +63,7 @@ _Datagram: TypeAlias = tuple[Batch, Any, Batch]
 _NOTHING = Batch([])
 
 
-class DatagramSocket(SocketWrapper):
+class DatagramSocket(OfMessages[MessageT], SocketWrapper):
     """Whole messages over datagrams, UDP or Unix, whose boundaries are the datagrams' own.
 
     A connected socket of the type SOCK_SEQPACKET is used in the same way, but its peer can end it:
@@ -102,7 +106,7 @@ class DatagramSocket(SocketWrapper):
     )
 
     def __init__(
-        self, sock: socket.socket, codec: Codec | None = None, *, max_size: int = 65536
+        self, sock: socket.socket, codec: Codec[MessageT] | None = None, *, max_size: int = 65536
     ) -> None:
         _check_datagram_socket(sock)
         if codec is not None:
@@ -125,6 +129,12 @@ class DatagramSocket(SocketWrapper):
 
     # --- sending ----------------------------------------------------------------------------------
 
+    @overload
+    def send(self: DatagramSocket[bytes | SpecialT], message: Buffer | SpecialT, /) -> None: ...
+
+    @overload
+    def send(self, message: MessageT, /) -> None: ...
+
     def send(self, message: object, /) -> None:
         """Send one message, in one datagram, to the address that the socket is connected to.
 
@@ -137,7 +147,15 @@ class DatagramSocket(SocketWrapper):
         """
         self._send_one(self._encode(message), None)
 
-    def send_many(self, messages: Iterable[object], /) -> None:
+    @overload
+    def send_many(
+        self: DatagramSocket[bytes | SpecialT], messages: Iterable[Buffer | SpecialT], /
+    ) -> None: ...
+
+    @overload
+    def send_many(self, messages: Iterable[MessageT], /) -> None: ...
+
+    def send_many(self, messages: Iterable[Any], /) -> None:
         """Send messages to the address that the socket is connected to.
 
         With a codec, each datagram has as many as fit, else one.
@@ -148,6 +166,14 @@ class DatagramSocket(SocketWrapper):
                 the number of messages that were sent.
         """
         self._send_all(self._pack(messages), None)
+
+    @overload
+    def send_to(
+        self: DatagramSocket[bytes | SpecialT], message: Buffer | SpecialT, address: Any, /
+    ) -> None: ...
+
+    @overload
+    def send_to(self, message: MessageT, address: Any, /) -> None: ...
 
     def send_to(self, message: object, address: Any, /) -> None:
         """Send one message, in one datagram.
@@ -161,7 +187,7 @@ class DatagramSocket(SocketWrapper):
         """
         self._send_one(self._encode(message), address)
 
-    def send_many_to(self, messages: Iterable[object], address: Any, /) -> None:
+    def send_many_to(self, messages: Iterable[Buffer | MessageT], address: Any, /) -> None:
         """Send messages to an address, as `send_many`.
 
         Raises:
@@ -169,7 +195,7 @@ class DatagramSocket(SocketWrapper):
         """
         self._send_all(self._pack(messages), address)
 
-    def _encode(self, message: object) -> Any:
+    def _encode(self, message: Any) -> Any:
         data: Any = message if type(message) is bytes else None
         if self._codec is not None:
             data = self._codec.encode(message)
@@ -255,7 +281,7 @@ class DatagramSocket(SocketWrapper):
 
     # --- receiving --------------------------------------------------------------------------------
 
-    def recv_from(self) -> tuple[Any, Any]:
+    def recv_from(self) -> tuple[MessageT, Any]:
         """Return the next message and its sender's address, which `send_to` takes.
 
         The address of a Unix socket that was not bound is None: it cannot be answered.
@@ -280,7 +306,7 @@ class DatagramSocket(SocketWrapper):
                     del error  # which holds this frame: a cycle
             self._receive_after(current)
 
-    def recv(self) -> Any:
+    def recv(self) -> MessageT:
         """Return the next message.
 
         Raises:
@@ -288,7 +314,7 @@ class DatagramSocket(SocketWrapper):
         """
         return self.recv_from()[0]
 
-    def recv_many(self) -> list[Any]:
+    def recv_many(self) -> list[MessageT]:
         """Return the messages of the next datagram, or the rest of those of an earlier one.
 
         Raises:
@@ -306,7 +332,7 @@ class DatagramSocket(SocketWrapper):
                     del error  # which holds this frame: a cycle
             self._receive_after(current)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[MessageT]:
         """Iterate over messages, until the socket is closed or shut down on this side."""
         while True:
             try:
@@ -405,7 +431,7 @@ class DatagramSocket(SocketWrapper):
     # --- as on a socket ---------------------------------------------------------------------------
 
     @property
-    def codec(self) -> Codec | None:
+    def codec(self) -> Codec[MessageT] | None:
         """The shape of the frames; None: a message is a datagram."""
         return self._codec
 
@@ -484,12 +510,12 @@ class DatagramSocket(SocketWrapper):
 
 
 @final
-class ObjectDatagramSocket(DatagramSocket):
+class ObjectDatagramSocket(DatagramSocket[Any]):
     """A `DatagramSocket` whose codec has objects; it becomes one when it is made."""
 
     __slots__ = ()
 
-    def recv_from(self) -> tuple[Any, Any]:
+    def recv_from(self) -> tuple[MessageT, Any]:
         """Return the next message and its sender's address.
 
         Raises:
@@ -502,7 +528,7 @@ class ObjectDatagramSocket(DatagramSocket):
             raise message.error
         return message, address
 
-    def recv_many(self) -> list[Any]:
+    def recv_many(self) -> list[MessageT]:
         """Return the messages of the next datagram, or the rest of those of an earlier one.
 
         Raises:

@@ -28,8 +28,11 @@ __all__ = [
     "IncomingMessage",
     "OutgoingFile",
     "TargetFile",
+    "begin_message",
     "check_binary_file",
     "file_too_short",
+    "finish_message",
+    "receive_some",
     "recv_file",
     "recv_into",
 ]
@@ -194,7 +197,7 @@ def recv_file(side: ReceiveSide, file: Any) -> int:
     check_binary_file(file, "write")
     receiver, inbox = side.receiver, side.inbox
     with side.guard:
-        message = _begin(side)
+        message = begin_message(side)
         receiver.state = _BUSY
         try:
             target = TargetFile(file)
@@ -202,7 +205,7 @@ def recv_file(side: ReceiveSide, file: Any) -> int:
                 _copy_to_file(side, message, target)
             finally:
                 target.close()
-            return _finish(side, message)
+            return finish_message(side, message)
         finally:
             if receiver.state is _BUSY:
                 receiver.state = _READY if inbox.direct is None else _HALF_DELIVERED
@@ -216,12 +219,12 @@ def recv_into(side: ReceiveSide, buffer: Any) -> int:
     with side.guard, memoryview(buffer) as whole, whole.cast("B") as target:
         if target.readonly:
             raise TypeError(f"a writable buffer is required, not {type(buffer).__name__!r}")
-        message = _begin(side, len(target))
+        message = begin_message(side, len(target))
         receiver.state = _BUSY
         try:
             _fill_buffer(side, message, target)
             message.add_to_check(target[: message.size])
-            return _finish(side, message)
+            return finish_message(side, message)
         finally:
             if receiver.state is _BUSY:
                 receiver.state = _READY if inbox.direct is None else _HALF_DELIVERED
@@ -229,7 +232,7 @@ def recv_into(side: ReceiveSide, buffer: Any) -> int:
                 side.stop_clock()
 
 
-def _begin(side: ReceiveSide, capacity: int | None = None) -> IncomingMessage:
+def begin_message(side: ReceiveSide, capacity: int | None = None) -> IncomingMessage:
     """Return the message that an earlier call has begun, or the next one.
 
     Args:
@@ -370,7 +373,7 @@ def _copy_to_file(side: ReceiveSide, message: IncomingMessage, file: TargetFile)
             _write_chunk(side, message, file)
         if not message.missing:
             return
-        _receive(side, message, message.buffer[: message.missing])
+        receive_some(side, message, message.buffer[: message.missing])
 
 
 def _write_chunk(side: ReceiveSide, message: IncomingMessage, file: TargetFile) -> None:
@@ -394,10 +397,10 @@ def _fill_buffer(side: ReceiveSide, message: IncomingMessage, target: memoryview
             continue
         stop = position + min(message.missing, _DIRECT_READ_SIZE)
         with target[position:stop] as view:
-            _receive(side, message, view, keep=False)
+            receive_some(side, message, view, keep=False)
 
 
-def _receive(
+def receive_some(
     side: ReceiveSide, message: IncomingMessage, view: memoryview, *, keep: bool = True
 ) -> None:
     """Receive into `view` once. The message counts the bytes."""
@@ -423,7 +426,7 @@ def _receive(
         side.wait(event, deadline)
 
 
-def _finish(side: ReceiveSide, message: IncomingMessage) -> int:
+def finish_message(side: ReceiveSide, message: IncomingMessage) -> int:
     """Receive and verify the check and the trailer; return the message's size."""
     if not message.in_trailer:
         checks.verify_front(side, message)
@@ -433,7 +436,7 @@ def _finish(side: ReceiveSide, message: IncomingMessage) -> int:
         checks.verify_tail(side, message)
         message.chunk = NO_BYTES
         if message.missing:
-            _receive(side, message, memoryview(bytearray(message.missing)))
+            receive_some(side, message, memoryview(bytearray(message.missing)))
     side.use_fast_path()
     side.inbox.direct = None
     if message.frame_size and side.observer is not None and side.observer.frame_received:
@@ -509,7 +512,7 @@ class OutgoingFile:
         self.read_some = file.read1 if type(file) is io.BufferedReader else file.read
 
     @classmethod
-    def open(cls, file: Any, size: int | None, codec: Codec) -> OutgoingFile | bytes:
+    def open(cls, file: Any, size: int | None, codec: Codec[Any]) -> OutgoingFile | bytes:
         """Return a message from a file, or bytes if the message is small.
 
         Raises:
@@ -533,7 +536,7 @@ class OutgoingFile:
 
     @classmethod
     def _open_regular(
-        cls, file: Any, fileno: int, size: int | None, file_size: int, codec: Codec
+        cls, file: Any, fileno: int, size: int | None, file_size: int, codec: Codec[Any]
     ) -> OutgoingFile | bytes:
         position = file.tell()
         available = max(0, file_size - position)
@@ -559,7 +562,7 @@ class OutgoingFile:
         return cls._around(file, fileno, position, message, codec)
 
     @classmethod
-    def _open_readable(cls, file: Any, size: int, codec: Codec) -> OutgoingFile | bytes:
+    def _open_readable(cls, file: Any, size: int, codec: Codec[Any]) -> OutgoingFile | bytes:
         layout = codec.layout
         needs_all = layout.build or layout.choice or layout.constants
         needs_all = needs_all or layout.check or layout.marks or layout.joined
@@ -576,7 +579,7 @@ class OutgoingFile:
 
     @classmethod
     def _around(
-        cls, file: Any, fileno: int, position: int, message: memoryview, codec: Codec
+        cls, file: Any, fileno: int, position: int, message: memoryview, codec: Codec[Any]
     ) -> OutgoingFile:
         parts = codec.frame_parts(message)
         place = 0  # no generator, which CPython cannot end without memory

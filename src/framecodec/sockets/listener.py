@@ -12,6 +12,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 from .._addresses import Address, find_place, host_and_port, unix_path
+from .._message_types import MessageT, OfMessages
 from .._options import OnInvalid, OnOversize, check_options
 from .._peers import name_address, peer_name
 from .._states import SocketState
@@ -43,9 +44,9 @@ _Socket: TypeAlias = socket.socket  # for classes that have an attribute `socket
 
 def listen(
     address: Address,
-    port: int | Codec | None = None,
+    port: int | Codec[MessageT] | None = None,
     *,
-    codec: Codec | None = None,
+    codec: Codec[MessageT] | None = None,
     ssl: ssl_module.SSLContext | None = None,
     keepalive: bool | float | None = None,
     backlog: int = 128,
@@ -55,7 +56,7 @@ def listen(
     on_oversize: OnOversize = "raise",
     on_invalid: OnInvalid = "raise",
     observer: object = None,
-) -> Listener:
+) -> Listener[MessageT]:
     """Wait for connections. TCP_NODELAY is set on them.
 
     Args:
@@ -120,7 +121,7 @@ def open_listening(address: Any, *, backlog: int, reuse_port: bool) -> socket.so
 
 
 @final
-class Listener(SocketWrapper):
+class Listener(OfMessages[MessageT], SocketWrapper):
     """A listening socket that gives a `FrameSocket` for every connection; made by `listen`.
 
     Iterating over it gives connections until it is closed. An iteration continues after a passing
@@ -133,7 +134,7 @@ class Listener(SocketWrapper):
     def __init__(
         self,
         sock: socket.socket,
-        codec: Codec = DEFAULT_CODEC,
+        codec: Codec[MessageT] = DEFAULT_CODEC,  # type: ignore[assignment]
         *,
         ssl: ssl_module.SSLContext | None = None,
         keepalive: bool | float | None = None,
@@ -157,11 +158,11 @@ class Listener(SocketWrapper):
         return self._address
 
     @property
-    def codec(self) -> Codec:
+    def codec(self) -> Codec[MessageT]:
         """The shape of the frames."""
         return self._codec
 
-    def accept(self) -> FrameSocket:
+    def accept(self) -> FrameSocket[MessageT]:
         """Return the next connection.
 
         Raises:
@@ -205,7 +206,7 @@ class Listener(SocketWrapper):
                 raise TimeoutError(f"no connection within {self._timeout:g} s")
             self._check_open()
 
-    def __iter__(self) -> Iterator[FrameSocket]:
+    def __iter__(self) -> Iterator[FrameSocket[MessageT]]:
         pause = AcceptPause()
         while True:
             try:

@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from .. import errors
 from .._bytes_like import list_of_messages
+from .._message_types import MessageT, OfMessages, SpecialT
 from .._observer import frame_size
 from .._states import ReceiveState, SendState, SocketState
-from . import _fast_path_py, files, unframed
+from . import _fast_path_py, files, parts, unframed
 from .receiving import ReceiveSide
 from .sending import SendSide
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
     from ..codec import Codec
 
 __all__ = ["MessageConnection", "ObservedConnection"]
 
 
-class MessageConnection:
+class MessageConnection(OfMessages[MessageT]):
     """A connection that sends and receives whole messages.
 
     Subclasses open it and close it.
@@ -37,7 +40,7 @@ class MessageConnection:
 
     # --- receiving --------------------------------------------------------------------------------
 
-    def recv(self) -> Any:
+    def recv(self) -> MessageT:
         """Return the next message.
 
         Raises:
@@ -51,14 +54,14 @@ class MessageConnection:
             try:
                 # The `for` returns the message before a signal handler can run.
                 for message in self._receiver:
-                    return message
+                    return message  # type: ignore[no-any-return]
             except (OSError, errors.FrameError) as error:
                 self._receiving.fail_fast_path(error)
             side = self._receiving
             with side.guard:
                 side.fill()
 
-    def recv_many(self) -> list[Any]:
+    def recv_many(self) -> list[MessageT]:
         """Return all ready messages, or if there are none, those of the next receive.
 
         Returns:
@@ -83,7 +86,7 @@ class MessageConnection:
             with side.guard:
                 side.fill()
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[MessageT]:
         """Iterate over the messages until the clean end of the stream; errors are those of `recv`.
 
         An iterator ends with the error that it raises. After one that loses nothing, such as a
@@ -126,6 +129,12 @@ class MessageConnection:
 
     # --- sending ----------------------------------------------------------------------------------
 
+    @overload
+    def send(self: MessageConnection[bytes | SpecialT], message: Buffer | SpecialT, /) -> None: ...
+
+    @overload
+    def send(self, message: MessageT, /) -> None: ...
+
     def send(self, message: object, /) -> None:
         """Send one message.
 
@@ -155,7 +164,15 @@ class MessageConnection:
         elif self._sender.unsent:
             self._sending.finish()
 
-    def send_many(self, messages: Iterable[object], /) -> None:
+    @overload
+    def send_many(
+        self: MessageConnection[bytes | SpecialT], messages: Iterable[Buffer | SpecialT], /
+    ) -> None: ...
+
+    @overload
+    def send_many(self, messages: Iterable[MessageT], /) -> None: ...
+
+    def send_many(self, messages: Iterable[Any], /) -> None:
         """Send many messages, in as few system calls as possible.
 
         Args:
@@ -242,7 +259,7 @@ class MessageConnection:
             self._send_file(outgoing)
 
     def _send_small_file(self, message: bytes) -> None:
-        self.send(message)
+        self.send(message)  # type: ignore[arg-type]  # this class, or one without objects
 
     def _send_file(self, outgoing: files.OutgoingFile) -> None:
         self._sending.send_file(outgoing)
@@ -287,10 +304,25 @@ class MessageConnection:
         """
         return files.recv_into(self._receiving, buffer)
 
+    def recv_parts(self) -> Iterator[bytes]:
+        """Return an iterator over the parts of one message, in constant memory.
+
+        The codec's ``max_message_size`` holds, and the time-out is for each part. An iteration that
+        timed out or was left is continued by the next `recv_parts`, `recv_file` or `recv_into`; no
+        other call can receive before.
+
+        Returns:
+            The parts as they arrive, in order; an empty message has none.
+
+        Raises:
+            EOFError, FrameError, OSError: As `recv`, from the iteration.
+        """
+        return parts.recv_parts(self._receiving)
+
     # --- what can be asked ------------------------------------------------------------------------
 
     @property
-    def codec(self) -> Codec:
+    def codec(self) -> Codec[MessageT]:
         """The shape of the frames."""
         return self._receiving.inbox.codec
 
@@ -336,7 +368,7 @@ class MessageConnection:
         self._sender.state = SendState.CLOSED
 
 
-class ObservedConnection(MessageConnection):
+class ObservedConnection(MessageConnection[Any]):
     """The methods of a connection that has an observer; a base before the connection's class."""
 
     __slots__ = ()

@@ -29,7 +29,17 @@ from typing import Any, TypeAlias
 
 from .waiting import READ
 
-__all__ = ["DescriptorEnd", "End", "ObjectEnd", "Waker", "close_files", "read_end", "write_end"]
+__all__ = [
+    "DescriptorEnd",
+    "End",
+    "ObjectEnd",
+    "Waker",
+    "check_file",
+    "close_files",
+    "read_end",
+    "take_buffered",
+    "write_end",
+]
 
 # Bytes that a writable pipe takes without a wait.
 _PIPE_SIZE: int = getattr(select, "PIPE_BUF", 512)
@@ -276,11 +286,11 @@ def read_end(file: Any, waker: Waker) -> tuple[End, bytes]:
     Raises:
         TypeError: It is not a binary file that can be read.
     """
-    _check(file, "readinto", "readinto1", "read", "read1")
+    check_file(file, "readinto", "readinto1", "read", "read1")
     raw = _raw_file(file)
     if raw is None:
         return ObjectEnd(file), b""
-    buffered = b"" if raw is file else _take_buffered(file, raw.fileno())
+    buffered = b"" if raw is file else take_buffered(file, raw.fileno())
     return DescriptorEnd(file, raw, READ, waker), buffered
 
 
@@ -290,7 +300,7 @@ def write_end(file: Any, waker: Waker) -> End:
     Raises:
         TypeError: It is not a binary file that can be written to.
     """
-    _check(file, "write")
+    check_file(file, "write")
     raw = _raw_file(file)
     if raw is None:
         return ObjectEnd(file)
@@ -299,7 +309,12 @@ def write_end(file: Any, waker: Waker) -> End:
     return DescriptorEnd(file, raw, 0, waker)
 
 
-def _check(file: Any, *methods: str) -> None:
+def check_file(file: Any, *methods: str) -> None:
+    """Check that an object is a binary file with one of these methods.
+
+    Raises:
+        TypeError: It is not.
+    """
     if isinstance(file, io.TextIOBase):
         raise TypeError(
             f"a binary file is required, not {type(file).__name__!r}; take its buffer "
@@ -311,7 +326,7 @@ def _check(file: Any, *methods: str) -> None:
         )
 
 
-def _take_buffered(file: Any, fd: int) -> bytes:
+def take_buffered(file: Any, fd: int) -> bytes:
     """Return what a buffered file has read from its descriptor already, without a wait."""
     if not hasattr(file, "peek"):
         return b""

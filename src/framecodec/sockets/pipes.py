@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any, NoReturn, final
 
 from .._engine import sockets_fast_path as _fast_path
+from .._message_types import MessageT
 from .._observer import Observer
 from .._options import OnInvalid, OnOversize
 from .._states import SendState, SocketState
@@ -118,7 +119,7 @@ def _refuse_to_read(_: object) -> NoReturn:
     raise io.UnsupportedOperation("this FramePipe has no reader, it can only send")
 
 
-class FramePipe(MessageConnection, TimedWrapper):
+class FramePipe(MessageConnection[MessageT], TimedWrapper):
     """Whole messages over binary files: pipes, standard streams, FIFOs, serial ports.
 
     It has the methods of `FrameSocket`, and promises the same: a time-out, an interruption or a
@@ -164,7 +165,7 @@ class FramePipe(MessageConnection, TimedWrapper):
         self,
         reader: Any,
         writer: Any = None,
-        codec: Codec = DEFAULT_CODEC,
+        codec: Codec[MessageT] = DEFAULT_CODEC,  # type: ignore[assignment]
         *,
         message_timeout: float | None = None,
         idle_timeout: float | None = None,
@@ -206,7 +207,8 @@ class FramePipe(MessageConnection, TimedWrapper):
             self._check_can_wait(read)
         self.settimeout(None)
         if codec._objects is not None or observer is not None:
-            self.__class__ = _CLASSES[codec._objects is not None, observer is not None]
+            made: Any = _CLASSES[codec._objects is not None, observer is not None]
+            self.__class__ = made
         if observer is not None:
             _ObservedFramePipe._notify(self, "connection_opened")  # type: ignore[arg-type]
         received = bytes(received) + buffered
@@ -334,14 +336,14 @@ class FramePipe(MessageConnection, TimedWrapper):
         return f"<FramePipe reader={self.reader!r} writer={self.writer!r}, {self.codec!r}>"
 
 
-class _ObservedFramePipe(ObservedConnection, FramePipe):
+class _ObservedFramePipe(ObservedConnection, FramePipe[Any]):
     """A connection with an observer."""
 
     __slots__ = ()
 
 
 @final
-class _ObjectPipe(ObjectCalls, FramePipe):
+class _ObjectPipe(ObjectCalls, FramePipe[Any]):
     """A `FramePipe` whose codec has objects."""
 
     __slots__ = ()
@@ -355,7 +357,7 @@ class _ObservedObjectPipe(ObjectCalls, _ObservedFramePipe):
 
 
 # What a connection becomes, by whether its codec has objects and whether it has an observer.
-_CLASSES: dict[tuple[bool, bool], type[FramePipe]] = {
+_CLASSES: dict[tuple[bool, bool], type[FramePipe[Any]]] = {
     (False, True): _ObservedFramePipe,
     (True, False): _ObjectPipe,
     (True, True): _ObservedObjectPipe,

@@ -97,7 +97,7 @@ class ReceiveSide:
     def __init__(
         self,
         wire: Wire,
-        codec: Codec,
+        codec: Codec[Any],
         fast_path: Any,
         conn: object,
         *,
@@ -136,7 +136,7 @@ class ReceiveSide:
         self.stops_at_large = False
         """Receiving stops before a large message, which a call receives without the splitter."""
 
-    def use_objects(self, codec: Codec) -> None:
+    def use_objects(self, codec: Codec[Any]) -> None:
         """Prepare for messages that are objects, or bytes."""
         functions = codec._objects
         self.objects: Any = None if functions is None else ObjectSide(functions)
@@ -464,7 +464,7 @@ class ReceiveSide:
             inbox.note_arrival(monotonic())
         self.use_splitter()
 
-    def switch(self, codec: Codec) -> None:
+    def switch(self, codec: Codec[Any]) -> None:
         """Read what was not delivered with another codec. The caller holds the lock."""
 
         def parse() -> None:

@@ -39,7 +39,7 @@ class SendSide:
 
     __slots__ = ("codec", "error", "failure", "file", "guard", "lock", "outbox", "sender", "wire")
 
-    def __init__(self, wire: Wire, codec: Codec, fast_path: Any) -> None:
+    def __init__(self, wire: Wire, codec: Codec[Any], fast_path: Any) -> None:
         self.wire = wire
         self.codec = codec = plain_codec(codec)
         """The shape of the frames; the messages are bytes, also where the codec has objects."""
@@ -293,7 +293,7 @@ class SendSide:
 
     # --- the end ----------------------------------------------------------------------------------
 
-    def switch(self, codec: Codec) -> None:
+    def switch(self, codec: Codec[Any]) -> None:
         """Encode with another codec from now on. The caller holds the lock."""
         if self.sender.state is _BUSY:
             raise _error_texts.in_use("send()")

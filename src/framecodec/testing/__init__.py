@@ -49,7 +49,7 @@ def codecs() -> SearchStrategy[Codec]:
     return strategy
 
 
-def messages(codec: Codec, *, max_size: int = 64) -> SearchStrategy[Any]:
+def messages(codec: Codec[Any], *, max_size: int = 64) -> SearchStrategy[Any]:
     """Return a Hypothesis strategy for messages that a codec encodes.
 
     Args:

@@ -136,7 +136,7 @@ def codecs() -> st.SearchStrategy[Codec]:
     return st.one_of(made, known)
 
 
-def messages(codec: Codec, max_size: int) -> st.SearchStrategy[Any]:
+def messages(codec: Codec[Any], max_size: int) -> st.SearchStrategy[Any]:
     """Return a strategy for messages; see `framecodec.testing.messages`."""
     seeds = _seeds(codec)
     if not seeds:
@@ -147,7 +147,7 @@ def messages(codec: Codec, max_size: int) -> st.SearchStrategy[Any]:
 
 
 @st.composite
-def _messages(draw: st.DrawFn, codec: Codec, seeds: tuple[Any, ...], max_size: int) -> Any:
+def _messages(draw: st.DrawFn, codec: Codec[Any], seeds: tuple[Any, ...], max_size: int) -> Any:
     seed = draw(st.sampled_from(seeds))
     if not isinstance(seed, bytes):
         return seed
@@ -160,7 +160,7 @@ def _messages(draw: st.DrawFn, codec: Codec, seeds: tuple[Any, ...], max_size: i
     return seed
 
 
-def _encodes(codec: Codec, message: object) -> bool:
+def _encodes(codec: Codec[Any], message: object) -> bool:
     try:
         codec.encode(message)
     except (FrameError, TypeError, ValueError, ArithmeticError, LookupError):
@@ -169,7 +169,7 @@ def _encodes(codec: Codec, message: object) -> bool:
 
 
 @functools.lru_cache(maxsize=256)
-def _seeds(codec: Codec) -> tuple[Any, ...]:
+def _seeds(codec: Codec[Any]) -> tuple[Any, ...]:
     """Return some messages that a codec encodes, the simplest first; empty if none was found."""
     specials = codec.parameters.get("specials") or {}
     found: list[Any] = [*specials.values()]
@@ -190,7 +190,7 @@ def _seeds(codec: Codec) -> tuple[Any, ...]:
     return tuple(found)
 
 
-def _seeds_of_alternatives(codec: Codec) -> Iterator[Any]:
+def _seeds_of_alternatives(codec: Codec[Any]) -> Iterator[Any]:
     """Yield messages of a choice's alternatives, with the byte that chooses the alternative."""
     offset = codec.parameters["offset"]
     for values, alternative in codec.parameters["alternatives"].items():
@@ -202,7 +202,7 @@ def _seeds_of_alternatives(codec: Codec) -> Iterator[Any]:
                 yield message[:place] + bytes([value]) + message[place + 1 :]
 
 
-def _with_constants(codec: Codec, message: bytes) -> bytes:
+def _with_constants(codec: Codec[Any], message: bytes) -> bytes:
     """Return a message with the constants that each frame of a codec has, as far as it has them."""
     layout = codec.layout
     filled = bytearray(message)
@@ -215,7 +215,7 @@ def _with_constants(codec: Codec, message: bytes) -> bytes:
     return bytes(filled)
 
 
-def _search(codec: Codec) -> Iterator[Any]:
+def _search(codec: Codec[Any]) -> Iterator[Any]:
     """Yield messages of frames that are made byte by byte, without the bytes that are errors."""
     rng = random.Random(0)
     count = 0
@@ -227,7 +227,7 @@ def _search(codec: Codec) -> Iterator[Any]:
             return
 
 
-def _grow(codec: Codec, rng: random.Random) -> list[Any]:
+def _grow(codec: Codec[Any], rng: random.Random) -> list[Any]:
     data = b""
     while len(data) < _LONGEST_SEARCH:
         choices = [*rng.sample([0, 1, 2, 4], 4), *rng.sample(range(256), 256)]

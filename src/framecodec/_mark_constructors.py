@@ -24,7 +24,7 @@ class MarkedConstructors:
         escape: Mapping[bytes, bytes] | None = None,
         skip_empty: bool = False,
         **common: Unpack[CommonParameters],
-    ) -> Codec:
+    ) -> Codec[bytes]:
         r"""Return a codec whose messages end at an end mark, as lines of text do.
 
         The earliest mark ends a message; of those that begin at the same byte, the longest. If one
@@ -47,7 +47,7 @@ class MarkedConstructors:
         return cls._make("delimiter", own, common)
 
     @classmethod
-    def cobs(cls, **common: Unpack[CommonParameters]) -> Codec:
+    def cobs(cls, **common: Unpack[CommonParameters]) -> Codec[bytes]:
         """Return a codec for consistent-overhead byte stuffing (Cheshire and Baker, 1999).
 
         The zeros of a message are replaced by the distance to the next one, one byte in at most
@@ -61,5 +61,7 @@ class MarkedConstructors:
         return cls._make("cobs", {}, common)
 
     @classmethod
-    def _make(cls, kind: str, own: dict[str, Any], common: CommonParameters) -> Codec:
+    def _make(
+        cls, kind: str, own: dict[str, Any], common: Mapping[str, Any], specials: Any = None
+    ) -> Codec[Any]:
         raise NotImplementedError

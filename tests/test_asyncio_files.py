@@ -1,0 +1,442 @@
+"""Messages of a `FrameStream` from and to files and buffers, and in parts; those of sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import logging
+import os
+import random
+import tempfile
+import threading
+from typing import Any
+
+import pytest
+
+from framecodec import (
+    Check,
+    ChecksumError,
+    Codec,
+    FrameSocket,
+    IncompleteFrameError,
+    InvalidFrameError,
+)
+from framecodec.asyncio import FrameStream, open_connection
+from tests.helpers.event_loops import LOOPS, run, served, tls_contexts, wrapped
+from tests.helpers.fault_injection import TIMEOUT, stream_pair
+
+pytestmark = pytest.mark.usefixtures("engine_in_use")
+
+CODECS = {
+    "uint": Codec.uint(4),
+    "netstring": Codec.text(b":", trailer=b","),
+    "lead": Codec.uint(4, length_offset=3, trailer=b"!!"),
+    "headers": Codec.headers(),
+}
+SIZES = [3, 70, 5000, 70_000, 1_000_000, 200_000]
+
+
+def contents() -> list[bytes]:
+    rng = random.Random(2)
+    return [rng.randbytes(size) for size in SIZES]
+
+
+async def received(stream: FrameStream, way: str, size: int) -> bytes:
+    if way == "parts":
+        return b"".join([part async for part in stream.recv_parts()])
+    if way == "file":
+        target = io.BytesIO()
+        assert await stream.recv_file(target) == size
+        return target.getvalue()
+    buffer = bytearray(size + 5)
+    assert await stream.recv_into(buffer) == size
+    assert buffer[size:] == bytes(5)
+    return bytes(buffer[:size])
+
+
+@LOOPS
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("name", CODECS)
+def test_files_both_ways(loop: str, name: str, tls: bool) -> None:
+    codec = CODECS[name].replace()
+    messages = contents()
+
+    async def handler(stream: FrameStream) -> None:
+        for message in messages:
+            with tempfile.TemporaryFile() as file:
+                file.write(b"before" + message + b"after")
+                file.seek(6)
+                sending = asyncio.create_task(stream.send_file(file, len(message)))
+                await asyncio.sleep(0)
+                await stream.send(b"next to it")
+                await sending
+                assert file.tell() == 6 + len(message)
+        await stream.send_file(io.BytesIO(messages[-1]), SIZES[-1])
+        assert await stream.recv() == b"done"
+
+    async def client(stream: FrameStream) -> None:
+        for number, message in enumerate(messages):
+            way = ["parts", "file", "buffer"][number % 3]
+            assert await received(stream, way, len(message)) == message
+            assert await stream.recv() == b"next to it"
+        assert await stream.recv() == messages[-1]
+        await stream.send(b"done")
+
+    run(loop, served(handler, client, codec, tls_contexts() if tls else None))
+
+
+@LOOPS
+def test_two_peers_that_send_files_to_each_other_do_not_wait_for_ever(loop: str) -> None:
+    data = os.urandom(8_000_000)
+
+    async def both(stream: FrameStream) -> None:
+        with tempfile.TemporaryFile() as file:
+            file.write(data)
+            file.seek(0)
+            sending = asyncio.create_task(stream.send_file(file))
+            assert await received(stream, "buffer", len(data)) == data
+            await sending
+
+    run(loop, served(both, both, Codec.uint(4).replace()))
+
+
+@LOOPS
+@pytest.mark.parametrize("way", ["parts", "file", "buffer"])
+@pytest.mark.parametrize("name", ["netstring", "lead"])
+def test_a_cancelled_call_loses_nothing(loop: str, name: str, way: str) -> None:
+    codec = CODECS[name].replace()
+    message = random.Random(1).randbytes(300_000)
+
+    async def main() -> None:
+        stream, peer = await wrapped(codec)
+        wire = codec.encode(message) + codec.encode(b"next")
+        with peer:
+            async with stream:
+
+                async def feed() -> None:
+                    for position in range(0, len(wire), 10_000):
+                        peer.sendall(wire[position : position + 10_000])
+                        await asyncio.sleep(0.001)
+
+                feeding = asyncio.create_task(feed())
+                target, buffer, parts = io.BytesIO(), bytearray(len(message)), b""
+                size = None
+                while size is None:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(0.002):
+                            if way == "file":
+                                size = await stream.recv_file(target)
+                            elif way == "buffer":
+                                size = await stream.recv_into(buffer)
+                            else:
+                                async for part in stream.recv_parts():
+                                    parts += part
+                                size = len(parts)
+                    if size is None and stream._protocol._inbox.direct is not None:
+                        with pytest.raises(RuntimeError, match="half received"):
+                            await stream.recv()
+                found = {"file": target.getvalue(), "buffer": bytes(buffer), "parts": parts}[way]
+                assert found == message
+                assert await stream.recv() == b"next"
+                await feeding
+
+    run(loop, main())
+
+
+@LOOPS
+@pytest.mark.parametrize("cut", [100, 100_000, 200_011])
+def test_a_stream_that_ends_inside_the_message(loop: str, cut: int) -> None:
+    codec = Codec.uint(4, trailer=b"end.").replace()
+
+    async def main() -> None:
+        stream, peer = await wrapped(codec)
+        async with stream:
+            peer.setblocking(False)
+            wire = codec.encode(bytes(200_000)) + codec.encode(b"x")
+            event_loop = asyncio.get_running_loop()
+
+            async def feed() -> None:
+                await event_loop.sock_sendall(peer, wire[: min(cut, 200_006)])
+                peer.close()
+
+            feeding = asyncio.create_task(feed())
+            with pytest.raises(IncompleteFrameError):
+                await stream.recv_file(io.BytesIO())
+            await feeding
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_wrong_trailer_is_an_error(loop: str) -> None:
+    codec = Codec.uint(4, trailer=b"end.").replace()
+
+    async def main() -> None:
+        stream, peer = await wrapped(codec)
+        with peer:
+            async with stream:
+                peer.setblocking(False)
+                wire = codec.encode(bytes(200_000))[:-2] + b"??"
+                sending = asyncio.create_task(asyncio.get_running_loop().sock_sendall(peer, wire))
+                with pytest.raises(InvalidFrameError, match="trailer"):
+                    await stream.recv_file(io.BytesIO())
+                with pytest.raises(InvalidFrameError, match="trailer"):
+                    await stream.recv()
+                await sending
+
+    run(loop, main())
+
+
+@LOOPS
+def test_recv_into_a_buffer_that_is_too_small_loses_nothing(loop: str) -> None:
+    async def main() -> None:
+        codec = Codec.uint(4).replace()
+        stream, peer = await wrapped(codec)
+        with peer:
+            async with stream:
+                for size in (10, 100_000):
+                    peer.sendall(codec.encode(bytes(size)))
+                    with pytest.raises(ValueError, match="buffer too small"):
+                        await stream.recv_into(bytearray(9))
+                    assert await stream.recv() == bytes(size)
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_file_that_becomes_shorter_aborts_the_connection(
+    loop: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def handler(stream: FrameStream) -> None:
+        with pytest.raises(EOFError):
+            await stream.recv()
+
+    async def client(stream: FrameStream) -> None:
+        with pytest.raises(OSError, match="shorter"):
+            await stream.send_file(io.BytesIO(bytes(5000)), 100_000)
+        with pytest.raises(ConnectionError):
+            await stream.send(b"x")
+
+    async def main() -> None:
+        with contextlib.suppress(ConnectionError, AssertionError):
+            await served(handler, client, Codec.uint(4).replace())
+
+    with caplog.at_level(logging.CRITICAL, "framecodec"):
+        run(loop, main())
+
+
+@LOOPS
+def test_a_cancelled_send_file_sends_the_rest(loop: str) -> None:
+    data = os.urandom(3_000_000)
+
+    async def main() -> None:
+        codec = Codec.uint(4).replace()
+        stream, peer = await wrapped(codec)
+        with peer, tempfile.TemporaryFile() as file:
+            file.write(data)
+            file.seek(0)
+            task = asyncio.create_task(stream.send_file(file))
+            await asyncio.sleep(0.02)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await task
+            assert caught.value.message_started  # type: ignore[attr-defined]
+            closing = asyncio.create_task(stream.aclose())
+            expected, found = codec.encode(data), b""
+            peer.setblocking(False)
+            while len(found) < len(expected):
+                found += await asyncio.get_running_loop().sock_recv(peer, 1 << 20)
+            assert found == expected
+            await closing
+
+    run(loop, main())
+
+
+@LOOPS
+def test_large_messages_take_little_memory(loop: str) -> None:
+    async def main() -> None:
+        codec = Codec.uint(4, max_message_size=None).replace()
+        stream, peer = await wrapped(codec)
+        size = 30_000_000
+        with peer:
+            async with stream:
+                peer.setblocking(False)
+                event_loop = asyncio.get_running_loop()
+
+                async def feed() -> None:
+                    await event_loop.sock_sendall(peer, size.to_bytes(4, "big"))
+                    for _ in range(30):
+                        await event_loop.sock_sendall(peer, bytes(1_000_000))
+
+                feeding = asyncio.create_task(feed())
+                found = largest = 0
+                async for part in stream.recv_parts():
+                    found += len(part)
+                    largest = max(largest, len(part), stream._protocol._held)
+                assert found == size
+                assert largest <= 512 * 1024
+                await feeding
+
+    run(loop, main())
+
+
+# --- blocking -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("timeout", [None, TIMEOUT])
+def test_recv_parts_of_a_socket(name: str, timeout: float | None) -> None:
+    codec = CODECS[name].replace()
+    messages = [*contents(), b"abc"]
+    with stream_pair() as (left, right), FrameSocket(left, codec) as one:
+        sender = threading.Thread(target=one.send_many, args=[messages])
+        with FrameSocket(right, codec) as other:
+            other.settimeout(timeout)
+            sender.start()
+            for message in messages:
+                parts = list(other.recv_parts())
+                assert b"".join(parts) == message
+                assert all(parts)
+                assert max(map(len, parts)) <= 1 << 19
+            sender.join(TIMEOUT)
+            one.shutdown(2)
+            with pytest.raises(EOFError):
+                next(other.recv_parts())
+
+
+def test_recv_parts_of_a_socket_continues_after_a_time_out() -> None:
+    codec = Codec.uint(4, trailer=b"end").replace()
+    message = os.urandom(200_000)
+    wire = codec.encode(message) + codec.encode(b"next")
+    with stream_pair() as (peer, sock), FrameSocket(sock, codec) as conn:
+        conn.setblocking(False)
+        found, position, ended = b"", 0, False
+        while not ended:
+            try:
+                for part in conn.recv_parts():
+                    found += part
+                ended = True
+            except BlockingIOError:
+                peer.sendall(wire[position : position + 30_000])
+                position += 30_000
+                if position > 30_000 and conn._receiving.inbox.direct is not None:
+                    with pytest.raises(RuntimeError, match="half received"):
+                        conn.recv()
+        assert found == message
+        peer.sendall(wire[position:])
+        assert conn.recv() == b"next"
+
+
+def test_recv_parts_that_was_left_is_continued() -> None:
+    codec = Codec.uint(4).replace()
+    message = os.urandom(300_000)
+    with stream_pair() as (left, right), FrameSocket(left, codec) as one:
+        sender = threading.Thread(target=one.send_many, args=[[message, b"", b"next"]])
+        with FrameSocket(right, codec) as conn:
+            sender.start()
+            first = next(conn.recv_parts())
+            assert first + b"".join(conn.recv_parts()) == message
+            assert list(conn.recv_parts()) == []
+            assert conn.recv() == b"next"
+            sender.join(TIMEOUT)
+
+
+@pytest.mark.parametrize("way", ["parts", "file", "buffer"])
+@pytest.mark.parametrize(
+    "codec",
+    [
+        Codec.uint(4, check=Check("crc32", 4)),
+        Codec.uint(4, check=Check("crc32", 4, before=b"|"), trailer=b"end"),
+        Codec.uint(4, check=Check("crc32", 4, position="front")),
+    ],
+    ids=["end", "trailer", "header"],
+)
+def test_a_check_is_verified_of_a_message_in_parts(codec: Codec, way: str) -> None:
+    codec = codec.replace()
+    message = random.Random(5).randbytes(200_000)
+    good = codec.encode(message)
+    bad = good[:100_000] + bytes([good[100_000] ^ 1]) + good[100_001:]
+
+    def receive(conn: FrameSocket) -> bytes:
+        if way == "parts":
+            return b"".join(conn.recv_parts())
+        if way == "file":
+            target = io.BytesIO()
+            conn.recv_file(target)
+            return target.getvalue()
+        buffer = bytearray(len(message))
+        conn.recv_into(buffer)
+        return bytes(buffer)
+
+    with stream_pair() as (peer, sock), FrameSocket(sock, codec) as conn:
+        sender = threading.Thread(target=peer.sendall, args=[good + codec.encode(b"x") + bad])
+        sender.start()
+        assert receive(conn) == message
+        assert conn.recv() == b"x"
+        for _ in range(2):
+            with pytest.raises(ChecksumError):
+                receive(conn)
+        sender.join(TIMEOUT)
+
+
+@LOOPS
+def test_a_write_that_fails_loses_nothing(loop: str) -> None:
+    class Failing(io.BytesIO):
+        fails = True
+
+        def write(self, data: Any) -> int:
+            if self.fails:
+                self.fails = False
+                raise OSError("the disk is full")
+            self.fails = True
+            return super().write(data[:50_000])
+
+    async def main() -> None:
+        codec = Codec.uint(4, trailer=b"end").replace()
+        for size in (10, 200_000):
+            stream, peer = await wrapped(codec)
+            message = random.Random(3).randbytes(size)
+            with peer:
+                async with stream:
+                    peer.setblocking(False)
+                    wire = codec.encode(message) + codec.encode(b"next")
+                    event_loop = asyncio.get_running_loop()
+                    sending = asyncio.create_task(event_loop.sock_sendall(peer, wire))
+                    target, found = Failing(), None
+                    while found is None:
+                        try:
+                            found = await stream.recv_file(target)
+                        except OSError:
+                            with pytest.raises(RuntimeError, match="half received"):
+                                await stream.recv()
+                    assert (found, target.getvalue()) == (size, message)
+                    assert await stream.recv() == b"next"
+                    await sending
+
+    run(loop, main())
+
+
+@LOOPS
+def test_parts_that_were_left_do_not_hide_the_next_message(loop: str) -> None:
+    async def main() -> None:
+        codec = Codec.uint(4).replace()
+        stream, peer = await wrapped(codec)
+        with peer:
+            async with stream:
+                peer.sendall(codec.encode_many([b"one", b"two", b"", b"three"]))
+                async for part in stream.recv_parts():
+                    assert part == b"one"
+                    break
+                assert await stream.recv() == b"two"
+                assert [part async for part in stream.recv_parts()] == []
+                assert [part async for part in stream.recv_parts()] == [b"three"]
+
+    run(loop, main())
+
+
+def test_open_connection_gives_the_same_methods() -> None:
+    names = {"send_file", "recv_file", "recv_into", "recv_parts", "recv_bytes", "send_bytes"}
+    for kind in (FrameStream, FrameSocket):
+        assert names <= {name for name in dir(kind) if not name.startswith("_")}
+    assert open_connection
