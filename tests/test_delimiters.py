@@ -167,6 +167,34 @@ def test_every_message_comes_back_or_is_refused(engine: ModuleType, name: str) -
     assert encoded
 
 
+@pytest.mark.parametrize("name", [n for n in CODECS if CODECS[n].kind in ("delimiter", "cobs")])
+@pytest.mark.parametrize("size", [1, 15, 16, 17, 33, 253, 254, 255, 300, 5000])
+def test_a_batch_is_the_frames_of_its_messages_wherever_an_odd_byte_is(
+    engine: ModuleType, name: str, size: int
+) -> None:
+    codec = CODECS[name].replace(max_message_size=None, min_message_size=0)
+    encoder = engine.Encoder(codec)
+    if codec.kind == "cobs":
+        marks = [b"\0"]
+    else:
+        marks = [codec.parameters["end"], *codec.parameters["more_ends"]]
+    odd = {mark[at : at + 1] for mark in marks for at in range(len(mark))}
+    odd |= {*(codec.parameters.get("escape") or {})}
+    quiet = b"a" * size
+    for byte, at in itertools.product(sorted(odd), {0, size // 2, size - 1}):
+        message = quiet[:at] + byte + quiet[at + 1 :]
+        batch = [quiet, message, quiet]
+        try:
+            frames = [*map(encoder.encode, batch)]
+        except InvalidFrameError:
+            with pytest.raises(InvalidFrameError):
+                encoder.encode_many(batch)
+        else:
+            assert encoder.encode_many(batch) == b"".join(frames)
+            assert b"".join(encoder.frame_parts(message)) == frames[1]
+            assert fed(engine, codec, b"".join(frames)) == [batch]
+
+
 # --- limits ---------------------------------------------------------------------------------------
 
 

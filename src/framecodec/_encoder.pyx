@@ -16,16 +16,12 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SI
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memset
 
 from ._block_scan cimport try_header_block
-from ._checksums cimport prepare_checksums, update_state, write_ends
-from ._joins cimport (
-    fragment_size_of,
-    measure_fragments,
-    write_fragment,
-    write_fragments,
-)
+from ._byte_search cimport count_byte
+from ._checksums cimport prepare_checksums, update_state
+from ._frame_writer cimport write_chosen, write_frame, write_marked
+from ._joins cimport write_fragment
 from ._marks cimport (
     Marks,
     comes_back,
@@ -40,18 +36,14 @@ from ._numbers cimport (
     BCD,
     BER,
     CHOICE,
-    ChoiceNode,
     CUSTOM,
     DIGITS,
     FIXED,
-    HEADERS,
     LARGEST_SIZE,
-    NOTHING,
     Shape,
     TEXT,
     UINT,
     VARINT,
-    WideField,
     bytes_at,
     copy,
     numbers_of,
@@ -59,10 +51,6 @@ from ._numbers cimport (
     shape_holds,
     shape_in,
     store,
-    store_bcd,
-    store_ber,
-    store_digits,
-    store_varint,
     wide_field_for,
 )
 
@@ -90,6 +78,10 @@ cdef extern from "Python.h":
 
 cdef int _raise_what_is_set() except -1:
     return -1
+
+
+cdef enum:
+    SHORT_FRAME = 1024  # frames up to this size are written on the stack first
 
 
 cdef extern from *:
@@ -124,106 +116,134 @@ cdef bint _forget_bad_key() except -1:
     return -1
 
 
-cdef bint _fits(const Shape* shape, const uint8_t* message) noexcept:
-    """Return whether a message has the constants, and no bits of the length field."""
+# --- frames that an end mark ends -----------------------------------------------------------------
+
+# Called by their addresses, so that each has the registers for itself. They write the frames of
+# `bytes` messages to memory of a size, and return the size of all, or -1 for the slow path.
+ctypedef Py_ssize_t (*_batch_writer)(
+    const Shape*, const Marks*, uint8_t*, Py_ssize_t, list, Py_ssize_t
+) noexcept
+
+
+cdef Py_ssize_t _write_all_ended(
+    const Shape* shape,
+    const Marks* marks,
+    uint8_t* frames,
+    Py_ssize_t space,
+    list batch,
+    Py_ssize_t count,
+) noexcept:
+    """Write messages without escapes.
+
+    Whether they contain an end mark is found by counting one of its bytes in all frames at once.
+    """
+    cdef const uint8_t* message
+    cdef bint is_odd = False
+    cdef Py_ssize_t i
+    cdef uint8_t* p = _copy_all(shape, marks, frames, batch, count, &is_odd)
+    if p == NULL:
+        return -1
+    if is_odd or not _are_quiet(shape, marks, frames, p, count):
+        for i in range(count):
+            message = bytes_at(PyList_GET_ITEM(batch, i))
+            if not comes_back(marks, message, _bytes_size(PyList_GET_ITEM(batch, i))):
+                return -1
+    return p - frames
+
+
+cdef uint8_t* _copy_all(
+    const Shape* shape,
+    const Marks* marks,
+    uint8_t* p,
+    list batch,
+    Py_ssize_t count,
+    bint* is_odd,
+) noexcept:
+    """Write messages as they are, with the magic and the end mark, and return their end.
+
+    NULL if a size is not ordinary. `is_odd` becomes true if a message's last byte is an odd one.
+    """
+    cdef const uint8_t* magic = shape.magic
+    cdef Py_ssize_t magic_size = shape.magic_size
+    cdef const uint8_t* end = marks.marks[marks.written].data
+    cdef Py_ssize_t end_size = marks.marks[marks.written].size
+    cdef uint8_t end_byte = end[0]
+    cdef uint64_t low = max(shape.quick_low, <uint64_t>marks.skip_empty)
+    cdef uint64_t span = shape.quick_span - (low - shape.quick_low)
+    cdef bint found_odd = False
+    cdef const uint8_t* message
+    cdef Py_ssize_t i, size
+    for i in range(count):
+        message = bytes_at(PyList_GET_ITEM(batch, i))
+        size = _bytes_size(PyList_GET_ITEM(batch, i))
+        if <uint64_t>size - low > span:
+            return NULL
+        if magic_size:
+            copy(p, magic, magic_size)
+            p += magic_size
+        copy(p, message, size)
+        p += size
+        found_odd |= marks.odd_ends[p[-1]] if size else 0
+        p[0] = end_byte
+        if end_size > 1:
+            copy(p, end, end_size)
+        p += end_size
+    is_odd[0] = found_odd
+    return p
+
+
+cdef bint _are_quiet(
+    const Shape* shape,
+    const Marks* marks,
+    const uint8_t* frames,
+    const uint8_t* end,
+    Py_ssize_t count,
+) noexcept:
+    """Return whether it is certain that no message contains an end mark."""
+    cdef const uint8_t* mark = marks.marks[marks.written].data
+    cdef Py_ssize_t mark_size = marks.marks[marks.written].size
+    cdef Py_ssize_t owned
     cdef int i
-    for i in range(shape.constant_count):
-        if memcmp(
-            message + shape.constants[i].position,
-            shape.constants[i].data,
-            shape.constants[i].size,
-        ):
-            return False
-    for i in range(shape.kept_size):
-        if message[shape.lead_size + i] & ~shape.kept_bits[i]:
-            return False
-    for i in range(shape.own_count):
-        if message[shape.own[i].position] & shape.own[i].mask:
+    if not marks.has_few_odd:
+        return False
+    for i in range(3):
+        if i and marks.odd[i] == marks.odd[i - 1]:
+            break
+        owned = count_byte(shape.magic, shape.magic + shape.magic_size, marks.odd[i])
+        owned += count_byte(mark, mark + mark_size, marks.odd[i])
+        if count_byte(frames, end, marks.odd[i]) != owned * count:
             return False
     return True
 
 
-cdef inline void _write_uint(
-    const Shape* shape, uint8_t* p, const uint8_t* message, uint64_t value
-) noexcept:
-    cdef const WideField* wide = wide_field_for(shape, value)
-    cdef int i
-    if wide == NULL:
-        store(p, value, shape.width, shape.little)
-    else:
-        store(p, wide.key, shape.width, shape.little)
-        store(p + shape.width, value, wide.width, wide.little)
-    for i in range(shape.kept_size):
-        p[shape.kept[i]] |= message[shape.lead_size + i]
-
-
-# --- frames that an end mark ends -----------------------------------------------------------------
-
-cdef Py_ssize_t _measure_marked(
-    const Shape* shape, const Marks* marks, list batch, Py_ssize_t count, Py_ssize_t largest
-) noexcept:
-    """Return the size of all frames, or -1 if a message is not ordinary or is too large."""
-    cdef Py_ssize_t total = 0
-    cdef Py_ssize_t i, frame_size
-    cdef PyObject* message
-    for i in range(count):
-        message = PyList_GET_ITEM(batch, i)
-        if not _is_bytes(message) or _bytes_size(message) > largest:
-            return -1
-        frame_size = _marked_size(shape, marks, bytes_at(message), _bytes_size(message))
-        if not frame_size or total > LARGEST_SIZE - frame_size:
-            return -1
-        total += frame_size
-    return total
-
-
-cdef void _write_all_marked(
-    const Shape* shape, const Marks* marks, uint8_t* p, list batch, Py_ssize_t count
-) noexcept:
-    cdef Py_ssize_t i
-    cdef PyObject* message
-    for i in range(count):
-        message = PyList_GET_ITEM(batch, i)
-        p += _write_marked(shape, marks, p, bytes_at(message), _bytes_size(message))
-
-
-cdef inline Py_ssize_t _marked_size(
-    const Shape* shape, const Marks* marks, const uint8_t* message, Py_ssize_t size
-) noexcept:
-    """Return the size of a frame that an end mark ends, or 0 for the slow path."""
-    cdef Py_ssize_t owned = shape.magic_size + marks.marks[marks.written].size
-    if <uint64_t>size - shape.quick_low > shape.quick_span:
-        return 0
-    if marks.stuffed:
-        return owned + stuffed_size(message, size)
-    if not size and marks.skip_empty:
-        return 0
-    if marks.escape_count:
-        return owned + escaped_size(marks, message, size)
-    return owned + size if comes_back(marks, message, size) else 0
-
-
-cdef inline Py_ssize_t _write_marked(
+cdef Py_ssize_t _write_all_changed(
     const Shape* shape,
     const Marks* marks,
-    uint8_t* frame,
-    const uint8_t* message,
-    Py_ssize_t size,
+    uint8_t* frames,
+    Py_ssize_t space,
+    list batch,
+    Py_ssize_t count,
 ) noexcept:
-    """Write a frame that was measured; return its size."""
-    cdef uint8_t* p = frame
-    if shape.magic_size:
-        copy(p, shape.magic, shape.magic_size)
-        p += shape.magic_size
-    if marks.stuffed:
-        p = stuff(message, size, p)
-    elif marks.escape_count:
-        p = escape(marks, message, size, p)
-    else:
-        copy(p, message, size)
-        p += size
-    copy(p, marks.marks[marks.written].data, marks.marks[marks.written].size)
-    return p - frame + marks.marks[marks.written].size
+    """Write messages with escapes or byte stuffing."""
+    cdef uint8_t* p = frames
+    cdef Py_ssize_t total = count * shape.owned_size
+    cdef bint is_odd
+    cdef Py_ssize_t i, frame_size
+    cdef PyObject* message
+    if marks.escape_count:
+        for i in range(count):
+            message = PyList_GET_ITEM(batch, i)
+            total += _bytes_size(message)
+        if total == space:  # no escape in them
+            p = _copy_all(shape, marks, frames, batch, count, &is_odd)
+            return p - frames if p != NULL else -1
+    for i in range(count):
+        message = PyList_GET_ITEM(batch, i)
+        frame_size = write_marked(shape, marks, p, bytes_at(message), _bytes_size(message))
+        if not frame_size:
+            return -1
+        p += frame_size
+    return p - frames
 
 
 cdef list _marked_parts(layout, const Marks* marks, data):
@@ -257,103 +277,85 @@ cdef bytes _changed(layout, const Marks* marks, const uint8_t* message, Py_ssize
     return None
 
 
-cdef bytes _field(layout, const Shape* shape, value):
-    """Return the length field of a value."""
-    if shape.kind == UINT:
-        width, order = shape.width, layout.byteorder
-        wide = layout.wide_for(value) if shape.wide_count else None
-        if wide:
-            field = wide.key.to_bytes(width, order)
-            return field + value.to_bytes(wide.width, "little" if wide.little else "big")
-        return value.to_bytes(width, order, signed=layout.signed)
-    if shape.kind == FIXED:
-        return b""
-    if shape.kind == VARINT:
-        varint = bytearray()
-        while value > 0x7F:
-            varint.append(value & 0x7F | 0x80)
-            value >>= 7
-        varint.append(value)
-        return bytes(varint)
-    if shape.kind == BER:
-        if value < 0x80:
-            return bytes([value])
-        size = (value.bit_length() + 7) // 8
-        return bytes([0x80 | size]) + value.to_bytes(size, "big")
-    digits = f"{value:x}" if shape.base == 16 else str(value)
-    if shape.kind == DIGITS:
-        return digits.zfill(shape.width).encode()
-    if shape.kind == BCD:
-        return bytes.fromhex(digits.zfill(2 * shape.width))
-    if shape.kind == TEXT:
-        return digits.encode() + layout.end
-    return layout.field_start + digits.encode() + layout.field_end
+# --- the fast path: ordinary messages of all other shapes -----------------------------------------
+
+cdef Py_ssize_t _write_all(
+    const Shape* shape,
+    const Marks* marks,
+    uint8_t* frames,
+    Py_ssize_t space,
+    list batch,
+    Py_ssize_t count,
+) noexcept:
+    """Write messages of all other kinds but choices."""
+    cdef uint8_t* p = frames
+    cdef Py_ssize_t i, frame_size
+    cdef PyObject* message
+    for i in range(count):
+        message = PyList_GET_ITEM(batch, i)
+        frame_size = write_frame(shape, p, bytes_at(message), _bytes_size(message))
+        if not frame_size:
+            return -1
+        p += frame_size
+    return p - frames
 
 
-cdef class Encoder
+cdef Py_ssize_t _write_all_chosen(
+    const Shape* shape,
+    const Marks* marks,
+    uint8_t* frames,
+    Py_ssize_t space,
+    list batch,
+    Py_ssize_t count,
+) noexcept:
+    """Write the messages of a choice."""
+    cdef uint8_t* p = frames
+    cdef Py_ssize_t i, frame_size
+    cdef PyObject* message
+    for i in range(count):
+        message = PyList_GET_ITEM(batch, i)
+        frame_size = write_chosen(shape, p, bytes_at(message), _bytes_size(message))
+        if not frame_size:
+            return -1
+        p += frame_size
+    return p - frames
 
 
-@cython.final
-cdef class _Alternatives:
-    """The encoders of the alternatives of a choice."""
+cdef Py_ssize_t _write_all_fragments(
+    const Shape* shape,
+    const Marks* marks,
+    uint8_t* frames,
+    Py_ssize_t space,
+    list batch,
+    Py_ssize_t count,
+) noexcept:
+    """Write messages of one fragment."""
+    cdef uint8_t* p = frames
+    cdef Py_ssize_t i, frame_size
+    cdef PyObject* message
+    for i in range(count):
+        message = PyList_GET_ITEM(batch, i)
+        frame_size = write_fragment(shape, p, bytes_at(message), _bytes_size(message))
+        if not frame_size:
+            return -1
+        p += frame_size
+    return p - frames
 
-    cdef const Shape* root  # of the choice
-    cdef list encoders
-    cdef Py_ssize_t last_offset  # of the bytes that choose
 
-    def __cinit__(self, layout):
-        self.root = shape_in(layout.numbers)
-        self.encoders = [Encoder(Described(each)) for each in layout.choice.layouts]
-        self.last_offset = max(node.offset for node in layout.choice.nodes)
-
-    cdef Py_ssize_t measure(self, list batch, Py_ssize_t count, Py_ssize_t largest):
-        """Return the same for a choice."""
-        cdef Py_ssize_t total = 0
-        cdef Py_ssize_t i, frame_size
-        cdef PyObject* message
-        for i in range(count):
-            message = PyList_GET_ITEM(batch, i)
-            if not _is_bytes(message) or _bytes_size(message) > largest:
-                return -1
-            if self.chosen(bytes_at(message), _bytes_size(message), &frame_size) is None:
-                return -1
-            if total > LARGEST_SIZE - frame_size:
-                return -1
-            total += frame_size
-        return total
-
-    cdef int write(self, uint8_t* p, list batch, Py_ssize_t count) except -1:
-        cdef Py_ssize_t i, frame_size
-        cdef PyObject* message
-        cdef Encoder encoder
-        for i in range(count):
-            message = PyList_GET_ITEM(batch, i)
-            encoder = self.chosen(bytes_at(message), _bytes_size(message), &frame_size)
-            p += encoder._write_frame(p, bytes_at(message), _bytes_size(message))
-        return 0
-
-    cdef Encoder chosen(self, const uint8_t* message, Py_ssize_t size, Py_ssize_t* frame_size):
-        """Return the encoder of the first alternative that a message's frame chooses.
-
-        None leaves the message to the slow path.
-        """
-        cdef const Shape* root = self.root
-        cdef Encoder encoder
-        cdef Py_ssize_t pos
-        cdef int i
-        for i in range(root.alternative_count):
-            pos = root.gates[i].position
-            if 0 <= pos < size and not root.gates[i].allowed[message[pos]]:
-                continue
-            encoder = <Encoder>PyList_GET_ITEM(self.encoders, i)
-            if encoder._shape.kind >= HEADERS or encoder._special_values:
-                return None
-            if encoder._shape.has_check and self.last_offset >= encoder._shape.field_offset:
-                return None
-            frame_size[0] = encoder._try_frame_size(message, size)
-            if frame_size[0] and _chooses(encoder, root, i, message, size):
-                return encoder
-        return None
+cdef extern from *:
+    """
+    /* Returns the first bytes of an object that nothing else refers to, and takes it over. */
+    static PyObject *framecodec_shortened(PyObject *bytes, Py_ssize_t size)
+    {
+        if (PyBytes_GET_SIZE(bytes) != size)
+            _PyBytes_Resize(&bytes, size);
+        return bytes;
+    }
+    """
+    object _shortened "framecodec_shortened" (PyObject*, Py_ssize_t)
+    uint8_t* _writable "(uint8_t *)PyBytes_AS_STRING" (PyObject*) noexcept
+    PyObject* _new_bytes "PyBytes_FromStringAndSize" (const char*, Py_ssize_t) except NULL
+    void _drop "Py_DECREF" (PyObject*) noexcept
 
 
 cdef bint is_block(const Shape* shape, message) except -1:
@@ -390,11 +392,11 @@ cdef class Encoder:
     cdef const Marks* _marks  # DELIMITER, COBS: in _mark_numbers; else NULL
     cdef dict _special_values
     cdef bint _bytes_are_special  # some special object is bytes-like
-    cdef bint _joined  # a message may have several frames
-    cdef bint _always_slow  # one of these, or a function of the user's computes the check
     cdef bint _plain  # UINT, no special, and nothing else in the frame but the rest
+    cdef _batch_writer _write_batch  # of all shapes but plain ones
+    cdef bint _is_quick  # a message can be ordinary
     cdef bint _may_choose  # a choice whose messages have no names
-    cdef _Alternatives _alternatives  # of a choice
+    cdef list _alternatives  # the encoders of a choice
 
     def __cinit__(self, codec):
         self._layout = layout = layout_of(codec)
@@ -405,13 +407,21 @@ cdef class Encoder:
             self._marks = marks_in(self._mark_numbers)
         self._special_values = layout.special_values
         self._bytes_are_special = layout.bytes_are_special
-        own_check = self._shape.has_check and not self._shape.check.named
-        self._joined = self._shape.joined
-        self._always_slow = layout.bytes_are_special or own_check or self._joined
         self._plain = layout.plain and not (layout.rest_min or layout.adjustment or layout.specials)
         if layout.choice is not None:
-            self._alternatives = _Alternatives(layout)
+            self._alternatives = [Encoder(Described(each)) for each in layout.choice.layouts]
             self._may_choose = not self._shape.tagged
+        self._write_batch = _write_all
+        if self._may_choose:
+            self._write_batch = _write_all_chosen
+        elif self._marks != NULL:
+            is_changed = self._marks.stuffed or self._marks.escape_count
+            self._write_batch = _write_all_changed if is_changed else _write_all_ended
+        elif self._shape.joined:
+            self._write_batch = _write_all_fragments
+        self._is_quick = (
+            self._shape.is_quick or self._may_choose or self._marks != NULL or self._shape.joined
+        )
 
     def encode(self, message, /):
         """Return the frame of a message.
@@ -426,11 +436,12 @@ cdef class Encoder:
                 its size.
             TypeError, BufferError: `message` is not a contiguous bytes-like object.
         """
-        cdef Py_ssize_t size, frame_size
+        cdef Py_ssize_t size, most
         cdef const uint8_t* data
         cdef uint8_t* p
         cdef bytes frame
-        cdef Encoder encoder
+        cdef PyObject* frames
+        cdef uint8_t short[SHORT_FRAME]
         if PyBytes_CheckExact(message):
             size = PyBytes_GET_SIZE(message)
             if self._plain and size <= self._shape.message_max:
@@ -439,32 +450,19 @@ cdef class Encoder:
                 store(p, size, self._shape.width, self._shape.little)
                 copy(p + self._shape.width, <const uint8_t*>PyBytes_AS_STRING(message), size)
                 return frame
-            data = <const uint8_t*>PyBytes_AS_STRING(message)
-            if self._may_choose:
-                encoder = self._alternatives.chosen(data, size, &frame_size)
-                if encoder is not None:
-                    frame = PyBytes_FromStringAndSize(NULL, frame_size)
-                    encoder._write_frame(<uint8_t*>PyBytes_AS_STRING(frame), data, size)
-                    return frame
-                return b"".join(self.frame_parts(message))
-            frame_size = self._try_frame_size(data, size)
-            if frame_size:
-                frame = PyBytes_FromStringAndSize(NULL, frame_size)
-                self._write_frame(<uint8_t*>PyBytes_AS_STRING(frame), data, size)
-                return frame
-            if self._marks != NULL:
-                frame_size = _marked_size(self._shape, self._marks, data, size)
-                if frame_size:
-                    frame = PyBytes_FromStringAndSize(NULL, frame_size)
-                    p = <uint8_t*>PyBytes_AS_STRING(frame)
-                    _write_marked(self._shape, self._marks, p, data, size)
-                    return frame
-            if self._joined:
-                frame_size = fragment_size_of(self._shape, data, size)
-                if frame_size:
-                    frame = PyBytes_FromStringAndSize(NULL, frame_size)
-                    write_fragment(self._shape, <uint8_t*>PyBytes_AS_STRING(frame), data, size)
-                    return frame
+            if self._is_quick and size <= self._shape.message_max:
+                data = <const uint8_t*>PyBytes_AS_STRING(message)
+                most = self._most_bytes(data, size)
+                if most <= SHORT_FRAME:
+                    size = self._write_one(short, data, size)
+                    if size:
+                        return PyBytes_FromStringAndSize(<char*>short, size)
+                else:
+                    frames = _new_bytes(NULL, most)
+                    size = self._write_one(_writable(frames), data, size)
+                    if size:
+                        return _shortened(frames, size)
+                    _drop(frames)
         return b"".join(self.frame_parts(message))
 
     def encode_many(self, messages, /):
@@ -495,33 +493,24 @@ cdef class Encoder:
         """
         cdef Py_ssize_t count = len(batch)
         cdef Py_ssize_t size
-        cdef bytes frames
+        cdef PyObject* frames
         if self._plain:
             size = self._measure_plain(batch, count, largest)
-        elif self._marks != NULL:
-            size = _measure_marked(self._shape, self._marks, batch, count, largest)
-        elif self._may_choose:
-            size = self._alternatives.measure(batch, count, largest)
-        elif self._joined:
-            size = measure_fragments(self._shape, batch, count, largest)
         else:
             size = self._measure(batch, count, largest)
         if size < 0:
             return None
-        frames = PyBytes_FromStringAndSize(NULL, size)
+        frames = _new_bytes(NULL, size)
         if self._plain:
-            self._write_plain(<uint8_t*>PyBytes_AS_STRING(frames), batch, count)
-        elif self._marks != NULL:
-            _write_all_marked(
-                self._shape, self._marks, <uint8_t*>PyBytes_AS_STRING(frames), batch, count
-            )
-        elif self._may_choose:
-            self._alternatives.write(<uint8_t*>PyBytes_AS_STRING(frames), batch, count)
-        elif self._joined:
-            write_fragments(self._shape, <uint8_t*>PyBytes_AS_STRING(frames), batch, count)
+            self._write_plain(_writable(frames), batch, count)
         else:
-            self._write(<uint8_t*>PyBytes_AS_STRING(frames), batch, count)
-        return frames
+            size = self._write_batch(
+                self._shape, self._marks, _writable(frames), size, batch, count
+            )
+        if size < 0:
+            _drop(frames)
+            return None
+        return _shortened(frames, size)
 
     cdef Py_ssize_t _measure_plain(
         self, list batch, Py_ssize_t count, Py_ssize_t largest
@@ -553,26 +542,50 @@ cdef class Encoder:
             p += width + size
 
     cdef Py_ssize_t _measure(self, list batch, Py_ssize_t count, Py_ssize_t largest) noexcept:
-        """Return the same for all other shapes."""
+        """Return the same for all other shapes, or more: the most that the frames can need."""
+        cdef Py_ssize_t owned = self._shape.owned_size
+        cdef bint is_changed = self._marks != NULL and (
+            self._marks.stuffed or self._marks.escape_count
+        )
         cdef Py_ssize_t total = 0
-        cdef Py_ssize_t i, frame_size
+        cdef Py_ssize_t i, size
         cdef PyObject* message
+        if not self._is_quick:
+            return -1
         for i in range(count):
             message = PyList_GET_ITEM(batch, i)
-            if not _is_bytes(message) or _bytes_size(message) > largest:
+            if not _is_bytes(message):
                 return -1
-            frame_size = self._try_frame_size(bytes_at(message), _bytes_size(message))
-            if not frame_size or total > LARGEST_SIZE - frame_size:
+            size = _bytes_size(message)
+            if size > largest:
                 return -1
-            total += frame_size
+            if is_changed:
+                size = self._most_bytes(bytes_at(message), size) - owned
+            if total > LARGEST_SIZE - size - owned:
+                return -1
+            total += size + owned
         return total
 
-    cdef void _write(self, uint8_t* p, list batch, Py_ssize_t count) noexcept:
-        cdef Py_ssize_t i
-        cdef PyObject* message
-        for i in range(count):
-            message = PyList_GET_ITEM(batch, i)
-            p += self._write_frame(p, bytes_at(message), _bytes_size(message))
+    cdef inline Py_ssize_t _most_bytes(self, const uint8_t* message, Py_ssize_t size) noexcept:
+        """Return the most bytes that the frame of a message can need."""
+        if self._marks != NULL:
+            if self._marks.stuffed:
+                size += size // 254
+            elif self._marks.escape_count:
+                size = escaped_size(self._marks, message, size)
+        return size + self._shape.owned_size
+
+    cdef inline Py_ssize_t _write_one(
+        self, uint8_t* p, const uint8_t* message, Py_ssize_t size
+    ) noexcept:
+        """Write a frame and return its size, or 0 for the slow path."""
+        if self._marks != NULL:
+            return write_marked(self._shape, self._marks, p, message, size)
+        if self._may_choose:
+            return write_chosen(self._shape, p, message, size)
+        if self._shape.joined:
+            return write_fragment(self._shape, p, message, size)
+        return write_frame(self._shape, p, message, size)
 
     cdef bytes _encode_any(self, list messages):
         cdef list parts = []
@@ -590,14 +603,14 @@ cdef class Encoder:
         """
         cdef Py_ssize_t size, carried, padding
         if self._shape.kind == CHOICE:
-            return choice_parts(self._layout.choice, self._alternatives.encoders, message)
+            return choice_parts(self._layout.choice, self._alternatives, message)
         if self._special_values and (self._bytes_are_special or not PyBytes_CheckExact(message)):
             special = self._special_value(message)
             if special is not None:
-                return [self._layout.magic + _field(self._layout, self._shape, special)]
+                return [self._layout.magic + self._field(special)]
         data = message if PyBytes_CheckExact(message) else view_bytes(message)
         size = len(data)
-        if self._joined:
+        if self._shape.joined:
             return joined_parts(self._layout, data)
         if self._marks != NULL:
             self._check_size(size)
@@ -618,15 +631,15 @@ cdef class Encoder:
             header, carried = self._layout.magic, 0
         else:
             carried = self._shape.message_lead
-            field = _field(self._layout, self._shape, self._field_value(size))
+            value = self._field_value(size)
             if self._shape.extended:
                 start = bytes(data[: self._layout.message_prefix])
                 check_start(self._layout, start)
-                header = join_header(self._layout, start, field)
+                header = join_header(self._layout, start, self._field(value))
                 if self._shape.own_count:
                     carried = len(start)
             else:
-                header = self._layout.magic + bytes(data[:carried]) + field
+                header = self._layout.magic + bytes(data[:carried]) + self._field(value)
         trailer = self._layout.trailer
         if self._shape.has_check:
             header, trailer = add_check(self._layout, header, data, carried, update_checksum)
@@ -639,121 +652,6 @@ cdef class Encoder:
         if padding:
             parts.append(bytes(padding))
         return parts
-
-    # --- the fast path: one pass that measures, one that writes -----------------------------------
-
-    cdef inline Py_ssize_t _try_frame_size(
-        self, const uint8_t* message, Py_ssize_t size
-    ) noexcept:
-        """Return the frame's size for a `bytes` message, or 0 for the slow path."""
-        cdef const Shape* shape = self._shape
-        cdef Py_ssize_t needed = size - shape.message_lead - shape.adjustment
-        if size < shape.message_lead or needed < 0:
-            return 0
-        if shape.unit != 1:
-            if needed % shape.unit:
-                return 0
-            needed //= shape.unit
-        if (
-            <uint64_t>needed - shape.quick_low > shape.quick_span
-            or shape.kind > HEADERS
-            or shape.keep
-            or self._always_slow
-        ):
-            return 0
-        if shape.constant_count or shape.kept_size or shape.own_count:
-            if not _fits(shape, message):
-                return 0
-        if shape.wide_count or <uint64_t>needed & ~shape.mask:
-            if (
-                not shape_holds(shape, <uint64_t>needed)
-                and wide_field_for(shape, <uint64_t>needed) == NULL
-            ):
-                return 0
-        size += shape.magic_size + shape.front_check_size + shape.tail_size - shape.kept_size
-        size += self._field_size(<uint64_t>needed)
-        return size + padding_of(shape, size)
-
-    cdef inline Py_ssize_t _field_size(self, uint64_t value) noexcept:
-        cdef const Shape* shape = self._shape
-        cdef const WideField* wide
-        cdef Py_ssize_t size = 1
-        if shape.kind == UINT:
-            wide = wide_field_for(shape, value)
-            return shape.width if wide == NULL else shape.width + wide.width
-        if shape.kind == DIGITS or shape.kind == BCD:
-            return shape.width
-        if shape.kind == FIXED:
-            return 0
-        if shape.kind == VARINT:
-            while value > 0x7F:
-                value >>= 7
-                size += 1
-            return size
-        if shape.kind == BER:
-            if value > 0x7F:
-                while value:
-                    value >>= 8
-                    size += 1
-            return size
-        while value >= <uint64_t>shape.base:
-            value //= shape.base
-            size += 1
-        return size + shape.end_size + shape.field_start_size
-
-    cdef inline Py_ssize_t _write_frame(
-        self, uint8_t* frame, const uint8_t* message, Py_ssize_t size
-    ) noexcept:
-        """Write a frame that was measured; return its size."""
-        cdef const Shape* shape = self._shape
-        cdef uint8_t* p = frame
-        cdef Py_ssize_t field_size, padding
-        cdef int i
-        cdef uint64_t value = <uint64_t>(size - shape.message_lead - shape.adjustment)
-        if shape.unit != 1:
-            value //= <uint64_t>shape.unit
-        if shape.magic_size:
-            copy(p, shape.magic, shape.magic_size)
-            p += shape.magic_size
-        if shape.lead_size:
-            copy(p, message, shape.lead_size)
-            p += shape.lead_size
-        field_size = self._field_size(value)
-        self._write_field(p, message, value, field_size)
-        p += field_size
-        p += shape.front_check_size
-        copy(p, message + shape.message_lead, size - shape.message_lead)
-        p += size - shape.message_lead
-        if shape.has_ends:
-            write_ends(shape, frame, p, message, size)
-            p += shape.tail_size
-        for i in range(shape.own_count):
-            frame[shape.own[i].offset] |= shape.own[i].value
-        padding = padding_of(shape, p - frame)
-        if padding:
-            memset(p, 0, padding)
-        return p - frame + padding
-
-    cdef inline void _write_field(
-        self, uint8_t* p, const uint8_t* message, uint64_t value, Py_ssize_t field_size
-    ) noexcept:
-        cdef const Shape* shape = self._shape
-        if shape.kind == UINT:
-            _write_uint(shape, p, message, value)
-        elif shape.kind == VARINT:
-            store_varint(p, value)
-        elif shape.kind == BER:
-            store_ber(p, value, field_size)
-        elif shape.kind == BCD:
-            store_bcd(p, value, field_size)
-        elif shape.kind != FIXED:
-            if shape.field_start_size:
-                copy(p, shape.field_start, shape.field_start_size)
-                p += shape.field_start_size
-                field_size -= shape.field_start_size
-            store_digits(p, value, field_size - shape.end_size, shape.base)
-            if shape.end_size:
-                copy(p + field_size - shape.end_size, shape.end, shape.end_size)
 
     # --- the slow path ----------------------------------------------------------------------------
 
@@ -802,53 +700,38 @@ cdef class Encoder:
             raise _error_texts.length_not_held(value, layout.mask)
         return value
 
-
-# --- choices --------------------------------------------------------------------------------------
-
-
-cdef bint _chooses(
-    Encoder encoder, const Shape* root, int number, const uint8_t* message, Py_ssize_t size
-) noexcept:
-    """Return whether the frame of a message, which was measured, chooses an alternative."""
-    cdef const ChoiceNode* node = root.nodes
-    cdef int found
-    while True:
-        found = node.nexts[_frame_byte(encoder, node.offset, message, size)]
-        if found >= 0 or found == NOTHING:
-            return found == number
-        node = root.nodes + (-1 - found)
-
-
-cdef uint8_t _frame_byte(
-    Encoder encoder, Py_ssize_t offset, const uint8_t* message, Py_ssize_t size
-) noexcept:
-    """Return the byte at an offset of a frame that is not written yet."""
-    cdef const Shape* shape = encoder._shape
-    cdef uint8_t field[128]
-    cdef uint64_t value
-    cdef Py_ssize_t pos
-    cdef uint8_t byte = 0
-    cdef int i
-    if offset < shape.magic_size:
-        byte = shape.magic[offset]
-    elif offset < shape.field_offset:
-        byte = message[offset - shape.magic_size]
-    else:
-        value = <uint64_t>(size - shape.message_lead - shape.adjustment) // shape.unit
-        pos = encoder._field_size(value)
-        if offset < shape.field_offset + pos:
-            encoder._write_field(field, message, value, pos)
-            byte = field[offset - shape.field_offset]
-        else:
-            pos = offset - shape.field_offset - pos + shape.message_lead
-            if pos < size:
-                byte = message[pos]
-            elif pos < size + shape.trailer_size:
-                byte = shape.trailer[pos - size]
-    for i in range(shape.own_count):
-        if shape.own[i].offset == offset:
-            byte |= shape.own[i].value
-    return byte
+    cdef bytes _field(self, value):
+        """Return the length field of a value."""
+        layout = self._layout
+        if self._shape.kind == UINT:
+            width, order = self._shape.width, layout.byteorder
+            wide = layout.wide_for(value) if self._shape.wide_count else None
+            if wide:
+                field = wide.key.to_bytes(width, order)
+                return field + value.to_bytes(wide.width, "little" if wide.little else "big")
+            return value.to_bytes(width, order, signed=layout.signed)
+        if self._shape.kind == FIXED:
+            return b""
+        if self._shape.kind == VARINT:
+            varint = bytearray()
+            while value > 0x7F:
+                varint.append(value & 0x7F | 0x80)
+                value >>= 7
+            varint.append(value)
+            return bytes(varint)
+        if self._shape.kind == BER:
+            if value < 0x80:
+                return bytes([value])
+            size = (value.bit_length() + 7) // 8
+            return bytes([0x80 | size]) + value.to_bytes(size, "big")
+        digits = f"{value:x}" if self._shape.base == 16 else str(value)
+        if self._shape.kind == DIGITS:
+            return digits.zfill(self._shape.width).encode()
+        if self._shape.kind == BCD:
+            return bytes.fromhex(digits.zfill(2 * self._shape.width))
+        if self._shape.kind == TEXT:
+            return digits.encode() + layout.end
+        return layout.field_start + digits.encode() + layout.field_end
 
 
 def update_checksum(int number, uint32_t state, data, /):

@@ -33,7 +33,8 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, final
 from . import _error_texts, errors
 from ._kept_headers import frames_as_travelled
 from ._layout import plain_codec
-from ._observer import ObservedSplitter, Observer
+from ._objects import frame_starts
+from ._observer import NOTHING_TOLD, ObservedSplitter, Observer, Told
 from ._peers import name_peer
 from ._unframed import PIECE_SIZE, UnframedBytes, pieces_of
 from .splitter import Splitter
@@ -97,6 +98,7 @@ class Inbox:
         "_observed",
         "_options",
         "_started_at",
+        "_told",
         "codec",
         "direct",
         "ended",
@@ -129,6 +131,7 @@ class Inbox:
         if one_at_a_time:
             self._options["one_at_a_time"] = True
         self._observed: tuple[object, Observer] | None = None
+        self._told = NOTHING_TOLD  # what the observer knows of the unframed bytes
         self.peer = ""
         """The peer's name, which errors get; empty if it has none."""
         self.splitter: Splitter = self.new_splitter(0)
@@ -380,6 +383,8 @@ class Inbox:
         if self.unframed is None:
             end = self.splitter.stream_offset + self.splitter.pending
             was_parsed = self.failure is not None and self.failure is self.splitter.error
+            if self._observed is not None:
+                self._told = self._what_was_told(messages, headers)
             unread = self.detach(messages, headers)
             unframed = UnframedBytes(unread, end - len(unread))
         else:
@@ -391,6 +396,14 @@ class Inbox:
         self.unframed = unframed
         self.expect_bytes()
         return unframed
+
+    def _what_was_told(self, messages: list[Any], headers: list[bytes] | None) -> Told:
+        """Return what the observer was told of the bytes after the delivered messages."""
+        splitter = self.splitter
+        end = splitter.stream_offset
+        starts = frame_starts(plain_codec(self.codec).layout, end, messages, headers)
+        frames = frozenset(zip(starts, [*starts[1:], end], strict=False))
+        return Told(frames, None if splitter.error is None else end)
 
     def _collect_pieces(self, messages: list[Any]) -> None:
         """Add what was received in pieces to the unframed bytes."""
@@ -424,10 +437,14 @@ class Inbox:
         """
         unframed = self.unframed
         assert unframed is not None
-        splitter = self.new_splitter(unframed.offset)
+        splitter: Any = self.new_splitter(unframed.offset)
         messages: list[Any] = []
         with contextlib.suppress(errors.FrameError):  # the splitter holds it
-            messages = splitter.feed(unframed.first(unframed.size))
+            data = unframed.first(unframed.size)
+            if self._observed is None:
+                messages = splitter.feed(data)
+            else:
+                messages = splitter.feed_again(data, self._told)
         self.splitter, self.unframed = splitter, None
         if splitter.error is not None:
             self.fail(splitter.error)

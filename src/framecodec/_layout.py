@@ -198,6 +198,8 @@ class Layout:
     bytes_are_special: bool = field(init=False)  # a special object can equal a message
     quick_range: tuple[int, int] = field(init=False)  # see _quick_range
     lower_names: tuple[bytes, ...] = field(init=False)  # HEADERS: all names, in lower case
+    # The most bytes of an ordinary frame that are not the message's.
+    most_owned: int = field(init=False)
     field_start: bytes = field(init=False)  # HEADERS: what is written before the digits, ...
     field_end: bytes = field(init=False)  # ... and after them
     plain: bool = field(init=False)  # UINT, and nothing in the frame but the field and the rest
@@ -270,6 +272,7 @@ class Layout:
         ):
             object.__setattr__(self, name, value)
         object.__setattr__(self, "quick_range", self._quick_range())
+        object.__setattr__(self, "most_owned", self._most_owned())
 
     def message_position(self, frame_offset: int) -> int:
         """Return where a byte of the lead, the rest, or a kept byte is in the message."""
@@ -370,6 +373,21 @@ class Layout:
         if self.joined is not None:
             return True
         return bool(self.mask or self.wider or more or self.kind == CHOICE)
+
+    def _most_owned(self) -> int:
+        if self.choice is not None:
+            most: int = max(layout.most_owned for layout in self.choice.layouts)
+            return most
+        if self.joined is not None:
+            return self.joined.head_size - self.joined.first_size + self.tail_size
+        if self.marks:
+            return len(self.magic) + len(self.marks[0]) + (self.kind == COBS)
+        width = self.field_width + max((wide.width for wide in self.wider), default=0)
+        if self.kind in (TEXT, HEADERS):
+            digits = len(str(max(0, sum(self.quick_range))))
+            width = len(self.field_start) + digits + len(self.field_end)
+        owned = len(self.magic) + width - len(self.kept) + self.front_check_size + self.tail_size
+        return owned + self.align - 1
 
     def _quick_range(self) -> tuple[int, int]:
         """Return ``(low, span)``: the lengths ``low .. low + span`` of ordinary frames.

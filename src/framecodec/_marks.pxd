@@ -9,6 +9,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t
 from libc.string cimport memchr, memcmp, memset
 
+from ._byte_search cimport find_any, find_byte
 from ._numbers cimport COBS, common_size, copy
 
 cdef enum:
@@ -60,6 +61,10 @@ cdef struct Marks:
     Escape escapes[256]  # MOST_ESCAPES
     short by_second[256]  # the second byte of an escape of two bytes -> its index + 1
     short by_byte[256]  # a byte of the message -> the index + 1 of its escape
+    # The bytes that have an escape, or that no ordinary message has; the last one may be repeated.
+    uint8_t odd[3]
+    bint has_few_odd  # they are all of them
+    uint8_t odd_ends[256]  # whether a message that ends with this byte may not come back
     uint8_t needed[8]  # marks that a message is searched for: the others contain one of them
     # For each mark, the sizes (as bits) of its first part that no message may end with: the mark
     # that is written would make it another one.
@@ -132,6 +137,7 @@ cdef inline int fill_marks(Marks* marks, layout) except -1:
     for i, start in enumerate(sorted(starts)):
         marks.starts[i] = start
         marks.start_count = i + 1
+    fill_odd(marks, layout, ordered)
     last = ordered[0][-1:]
     marks.how = ANY_TOKEN
     if not layout.escape:
@@ -142,6 +148,24 @@ cdef inline int fill_marks(Marks* marks, layout) except -1:
             for mark in ordered:
                 if mark.find(last) != len(mark) - 1:
                     marks.how = ANY_TOKEN
+    return 0
+
+
+cdef inline int fill_odd(Marks* marks, layout, ordered) except -1:
+    """Fill in by which bytes a message is searched: those with an escape, or one of each mark."""
+    cdef int i, size
+    odd = {byte for byte, _ in layout.escape}
+    if not odd:
+        odd = {mark[0] for i, mark in enumerate(ordered) if marks.needed[i]}
+    marks.has_few_odd = len(odd) <= 3
+    for i, byte in enumerate(sorted(odd)[:3]):
+        marks.odd[i] = byte
+        for size in range(i, 3):
+            marks.odd[size] = byte
+    for i, mark in enumerate(ordered):
+        for size in range(1, len(mark)):
+            if marks.overlaps[i] >> <unsigned int>size & 1:
+                marks.odd_ends[<int>mark[size - 1]] = not layout.escape
     return 0
 
 
@@ -378,33 +402,61 @@ cdef inline bint comes_back(
     return True
 
 
+cdef inline bint is_quiet(
+    const Marks* marks, const uint8_t* message, Py_ssize_t size
+) noexcept nogil:
+    """Return whether it is certain at a glance that a message travels as it is."""
+    if not marks.has_few_odd:
+        return False
+    if marks.odd[0] == marks.odd[2]:
+        if find_byte(message, message + size, marks.odd[0]) != NULL:
+            return False
+    elif find_any(message, message + size, marks.odd) != NULL:
+        return False
+    return not (size and marks.odd_ends[message[size - 1]])
+
+
+cdef inline const uint8_t* find_odd(
+    const Marks* marks, const uint8_t* p, const uint8_t* end
+) noexcept nogil:
+    """Return where the first byte is that has an escape; or `end`."""
+    cdef const uint8_t* found
+    if marks.has_few_odd:
+        found = find_any(p, end, marks.odd)
+        return end if found == NULL else found
+    while p < end and not marks.by_byte[p[0]]:
+        p += 1
+    return p
+
+
 cdef inline Py_ssize_t escaped_size(
     const Marks* marks, const uint8_t* message, Py_ssize_t size
 ) noexcept nogil:
-    cdef Py_ssize_t i
+    cdef const uint8_t* end = message + size
+    cdef const uint8_t* p = find_odd(marks, message, end)
     cdef Py_ssize_t total = size
-    for i in range(size):
-        if marks.by_byte[message[i]]:
-            total += marks.escapes[marks.by_byte[message[i]] - 1].size - 1
+    while p < end:
+        total += marks.escapes[marks.by_byte[p[0]] - 1].size - 1
+        p = find_odd(marks, p + 1, end)
     return total
 
 
 cdef inline uint8_t* escape(
     const Marks* marks, const uint8_t* message, Py_ssize_t size, uint8_t* to
 ) noexcept nogil:
+    cdef const uint8_t* end = message + size
+    cdef const uint8_t* p
     cdef const Escape* found
-    cdef Py_ssize_t i
-    cdef Py_ssize_t run = 0
-    for i in range(size):
-        if marks.by_byte[message[i]]:
-            found = &marks.escapes[marks.by_byte[message[i]] - 1]
-            copy(to, message + run, i - run)
-            to += i - run
-            copy(to, found.data, found.size)
-            to += found.size
-            run = i + 1
-    copy(to, message + run, size - run)
-    return to + (size - run)
+    while True:
+        p = find_odd(marks, message, end)
+        copy(to, message, p - message)
+        to += p - message
+        if p == end:
+            return to
+        found = &marks.escapes[marks.by_byte[p[0]] - 1]
+        copy(to, found.data, found.size)
+        to += found.size
+        message = p + 1
 
 
 cdef inline Py_ssize_t stuffed_size(const uint8_t* message, Py_ssize_t size) noexcept nogil:
@@ -412,8 +464,10 @@ cdef inline Py_ssize_t stuffed_size(const uint8_t* message, Py_ssize_t size) noe
     cdef const uint8_t* end = message + size
     cdef const uint8_t* zero
     cdef Py_ssize_t total = 0
+    if size < 254:
+        return size + 1
     while True:
-        zero = <const uint8_t*>memchr(p, 0, end - p) if p < end else NULL
+        zero = find_byte(p, end, 0)
         if zero == NULL:
             total += end - p + (end - p) // 254
             if p == end or (end - p) % 254:
@@ -430,7 +484,7 @@ cdef inline uint8_t* stuff(const uint8_t* message, Py_ssize_t size, uint8_t* to)
     cdef const uint8_t* zero
     cdef Py_ssize_t left
     while True:
-        zero = <const uint8_t*>memchr(p, 0, end - p) if p < end else NULL
+        zero = find_byte(p, end, 0)
         left = (end if zero == NULL else zero) - p
         if not left:
             to[0] = 1

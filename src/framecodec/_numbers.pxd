@@ -153,6 +153,14 @@ cdef struct Shape:
     bint keep
     const uint8_t* field_start  # what is written before the digits, and the end after them
     Py_ssize_t field_start_size
+    # Encoding. Messages of these shapes can be ordinary: with no function of the user's.
+    bint is_quick
+    bint has_specials
+    Py_ssize_t owned_size  # the most bytes of an ordinary frame that are not the message's
+    # CHOICE: the position in the message where all gates are, or -1; the first alternative that
+    # each byte there allows.
+    Py_ssize_t first_position
+    int16_t firsts[256]
     uint64_t quick_low  # lengths low .. low + span are ordinary: see Layout
     uint64_t quick_span
     int own_count
@@ -268,6 +276,31 @@ cdef inline int fill_shape(Shape* shape, layout) except -1:
         fill_choice(shape, layout)
     if layout.joined is not None:
         fill_joined(shape, layout)
+    fill_encoding(shape, layout)
+    return 0
+
+
+cdef inline int fill_encoding(Shape* shape, layout) except -1:
+    """Fill in how ordinary messages are encoded."""
+    cdef int i
+    cdef int byte
+    own_check = shape.has_check and not shape.check.named
+    shape.has_specials = bool(layout.specials)
+    shape.is_quick = shape.kind <= HEADERS and not (
+        shape.keep or own_check or layout.bytes_are_special or shape.joined
+    )
+    shape.owned_size = layout.most_owned
+    if layout.choice is None:
+        return 0
+    shape.first_position = shape.gates[0].position
+    for i in range(shape.alternative_count):
+        if shape.gates[i].position != shape.first_position:
+            shape.first_position = -1
+    for byte in range(256):
+        shape.firsts[byte] = shape.alternative_count
+        for i in range(shape.alternative_count - 1, -1, -1):
+            if shape.gates[i].allowed[byte]:
+                shape.firsts[byte] = i
     return 0
 
 
@@ -476,12 +509,16 @@ cdef inline void store(uint8_t* p, uint64_t value, int width, bint little) noexc
             value >>= 8
 
 
-cdef inline void store_varint(uint8_t* p, uint64_t value) noexcept nogil:
+cdef inline int store_varint(uint8_t* p, uint64_t value) noexcept nogil:
+    """Store a number and return its size."""
+    cdef int size = 1
     while value > 0x7F:
         p[0] = value & 0x7F | 0x80
         value >>= 7
         p += 1
+        size += 1
     p[0] = value & 0x7F
+    return size
 
 
 cdef inline void store_digits(
@@ -489,9 +526,14 @@ cdef inline void store_digits(
 ) noexcept nogil:
     cdef Py_ssize_t i
     cdef int digit
+    if base == 10:
+        for i in range(width - 1, -1, -1):
+            p[i] = c'0' + <uint8_t>(value % 10)
+            value //= 10
+        return
     for i in range(width - 1, -1, -1):
-        digit = value % base
-        value //= base
+        digit = value & 15
+        value >>= 4
         p[i] = c'0' + digit if digit < 10 else c'a' + digit - 10
 
 
@@ -536,9 +578,14 @@ cdef inline const WideField* wide_field_for(const Shape* shape, uint64_t value) 
 
 cdef inline Py_ssize_t padding_of(const Shape* shape, Py_ssize_t frame_size) noexcept nogil:
     """Return how many bytes follow a frame of a size to align it."""
-    if shape.align <= 1 or not frame_size % shape.align:
+    cdef Py_ssize_t over
+    if shape.align <= 1:
         return 0
-    return shape.align - frame_size % shape.align
+    if shape.align & (shape.align - 1):
+        over = frame_size % shape.align
+    else:  # a division takes as long as the rest of a small frame
+        over = frame_size & (shape.align - 1)
+    return shape.align - over if over else 0
 
 
 cdef inline int digit_value(uint8_t byte, int base) noexcept nogil:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias, final
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, final
 
 from . import _log
 from .errors import MessageTooLargeError
@@ -17,7 +18,7 @@ from .splitter import Splitter
 if TYPE_CHECKING:
     from .codec import Codec
 
-__all__ = ["OBSERVER_METHODS", "ObservedSplitter", "Observer", "frame_size"]
+__all__ = ["NOTHING_TOLD", "OBSERVER_METHODS", "ObservedSplitter", "Observer", "Told", "frame_size"]
 
 _Method: TypeAlias = Callable[..., None] | None
 
@@ -83,6 +84,19 @@ def frame_size(codec: Codec[Any], message: Any) -> int:
     return sum(memoryview(part).nbytes for part in codec.frame_parts(message))
 
 
+class Told(NamedTuple):
+    """What an observer was told of bytes that are parsed once more."""
+
+    frames: frozenset[tuple[int, int]]
+    """Where frames begin and end in the stream."""
+
+    bad_frame: int | None
+    """Where a bad frame begins; None without one."""
+
+
+NOTHING_TOLD = Told(frozenset(), None)
+
+
 @final
 class ObservedSplitter:
     """A splitter that tells an observer of each frame.
@@ -118,6 +132,8 @@ class ObservedSplitter:
         self._skipped = 0  # events that the observer knows
         self._resyncs = 0
         self._failed = False
+        self._told: Told = NOTHING_TOLD
+        self._last: list[tuple[int, int]] = []  # the frames of the last call, as in `Told`
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._frames, name)
@@ -137,6 +153,19 @@ class ObservedSplitter:
         """As `Splitter.feed`."""
         return self._deliver(self._frames.feed, data)
 
+    def feed_again(self, data: Any, told: Told) -> list[Any]:
+        """As `feed`, for bytes that were parsed before; the observer is not told again.
+
+        Args:
+            data: The bytes.
+            told: What the observer was told of them.
+        """
+        self._told = told
+        try:
+            return self.feed(data)
+        finally:
+            self._told = NOTHING_TOLD
+
     def buffer_updated(self, count: int, /) -> list[Any]:
         """As `Splitter.buffer_updated`."""
         return self._deliver(self._frames.buffer_updated, count)
@@ -146,9 +175,14 @@ class ObservedSplitter:
         return self._switch(codec)
 
     def _switch(self, codec: Codec[Any], before: bytes = b"") -> list[Any]:
+        bad_frame = self._frames.stream_offset if self._failed else None
+        self._told, self._failed = Told(frozenset(self._last), bad_frame), False
         self._codec = codec
         self._messages = Splitter(codec, keep_headers=self._keep_headers)
-        return self._deliver(functools.partial(self._frames._switch, codec), before)
+        try:
+            return self._deliver(functools.partial(self._frames._switch, codec), before)
+        finally:
+            self._told = NOTHING_TOLD
 
     def detach(self) -> bytes:
         """As `Splitter.detach`."""
@@ -163,10 +197,18 @@ class ObservedSplitter:
             self._note_discarded()
             raise
         if self._received is not None:
-            for frame in frames:
-                self._received(self._conn, len(frame))
+            stops = list(accumulate(map(len, frames), initial=self._start_of(frames)))
+            self._last = list(pairwise(stops))
+            for start, stop in self._last:
+                if (start, stop) not in self._told.frames:
+                    self._received(self._conn, stop - start)
         self._note_discarded()
         return messages
+
+    def _start_of(self, frames: list[bytes]) -> int:
+        """Return the stream position of the first one of frames that were just read."""
+        position: int = self._frames.stream_offset
+        return position - sum(map(len, frames))
 
     def _note_discarded(self) -> None:
         splitter, discarded = self._frames, self._discarded
@@ -180,7 +222,8 @@ class ObservedSplitter:
             discarded(self._conn, splitter.last_invalid)
         if splitter.error is not None and not self._failed:
             self._failed = True
-            discarded(self._conn, splitter.error)
+            if splitter.stream_offset != self._told.bad_frame:
+                discarded(self._conn, splitter.error)
 
 
 def _skipped(limit: int) -> MessageTooLargeError:

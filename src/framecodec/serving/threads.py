@@ -568,6 +568,10 @@ class _Served:
                         return
                     frames, self._frames = self._frames, []
                 _send_frames(conn, b"".join(frames))
+                observer = conn._receiving.observer
+                if observer is not None and observer.frame_sent is not None:
+                    for frame in frames:
+                        observer.frame_sent(conn, len(frame))
                 with self._changed:
                     self._size -= sum(map(len, frames))
         except OSError as error:

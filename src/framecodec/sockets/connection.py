@@ -25,12 +25,11 @@ import socket
 import threading
 from typing import Any, TypeAlias, final
 
-from .. import _error_texts
 from .._engine import sockets_fast_path as _fast_path
 from .._message_types import MessageT
 from .._observer import Observer
 from .._options import OnInvalid, OnOversize
-from .._states import SendState, SocketState
+from .._states import SocketState
 from ..codec import DEFAULT_CODEC, Codec, check_codec
 from . import _fast_path_py
 from .base import SocketWrapper, check_timeout, locked_to_close
@@ -122,39 +121,13 @@ class FrameSocket(MessageConnection[MessageT], SocketWrapper):
         self._sender = self._sending.sender
         self.settimeout(sock.gettimeout())
         if codec._objects is not None or observer is not None:
-            self.__class__ = _CLASSES[codec._objects is not None, observer is not None]
+            self.__class__ = self._class_for(codec)
         if observer is not None:
             _ObservedFrameSocket._notify(self, "connection_opened")  # type: ignore[arg-type]
         if received:
             self._receiving.take_received(received)
 
     # --- handing over -----------------------------------------------------------------------------
-
-    def switch(self, codec: Codec[Any], /) -> None:
-        """Use another codec from now on, in both directions.
-
-        Accepted messages leave in the old framing. What was received and not delivered is read
-        again with the new codec; an error that it has raised is forgotten. No other thread may be
-        receiving: this call waits for it, at most until the time-out.
-
-        Args:
-            codec: The shape of the frames.
-
-        Raises:
-            TypeError: `codec` is not a `Codec`.
-            RuntimeError: A message is half received into a file or a buffer, or bytes after the
-                last delivered message were discarded as an oversized frame.
-        """
-        check_codec(codec)
-        receiving, sending = self._receiving, self._sending
-        with receiving.guard, sending.guard:
-            self._check_open()
-            if self._sender.state is SendState.BUSY:
-                raise _error_texts.in_use("send()")
-            receiving.switch(codec)
-            sending.switch(codec)
-            observed = receiving.observer is not None
-            self.__class__ = _CLASSES[codec._objects is not None, observed]
 
     def detach(self) -> tuple[_Socket, bytes]:
         """Give up the socket, to be used with another protocol (STARTTLS for example).
@@ -213,6 +186,9 @@ class FrameSocket(MessageConnection[MessageT], SocketWrapper):
                 "close()",
             )
         self._shutdown(how)
+
+    def _class_for(self, codec: Codec[Any]) -> type[FrameSocket[Any]]:
+        return _CLASSES[codec._objects is not None, self._receiving.observer is not None]
 
     def _shutdown(self, how: int = socket.SHUT_RDWR) -> None:
         # Not SSLSocket.shutdown: after it, that class would take the peer's TLS for plain bytes.

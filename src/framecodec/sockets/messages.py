@@ -7,19 +7,18 @@ from itertools import chain
 from time import monotonic
 from typing import TYPE_CHECKING, Any, overload
 
-from .. import errors
+from .. import _error_texts, errors
 from .._bytes_like import list_of_messages
 from .._message_types import MessageT, OfMessages, SpecialT
 from .._observer import frame_size
 from .._states import ReceiveState, SendState, SocketState
+from ..codec import Codec, check_codec
 from . import _fast_path_py, files, parts, unframed
 from .receiving import ReceiveSide
 from .sending import SendSide
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
-
-    from ..codec import Codec
 
 __all__ = ["MessageConnection", "ObservedConnection"]
 
@@ -318,6 +317,41 @@ class MessageConnection(OfMessages[MessageT]):
             EOFError, FrameError, OSError: As `recv`, from the iteration.
         """
         return parts.recv_parts(self._receiving)
+
+    # --- another codec ----------------------------------------------------------------------------
+
+    def switch(self, codec: Codec[Any], /) -> None:
+        """Use another codec from now on, in both directions.
+
+        Accepted messages leave in the old framing. What was received and not delivered is read
+        again with the new codec; an error that it has raised is forgotten. No other thread may be
+        receiving: this call waits for it, at most until the time-out.
+
+        Args:
+            codec: The shape of the frames.
+
+        Raises:
+            TypeError: `codec` is not a `Codec`.
+            RuntimeError: A message is half received into a file or a buffer, or bytes after the
+                last delivered message were discarded as an oversized frame.
+        """
+        check_codec(codec)
+        receiving, sending = self._receiving, self._sending
+        with receiving.guard, sending.guard:
+            self._check_open()
+            if self._sender.state is SendState.BUSY:
+                raise _error_texts.in_use("send()")
+            receiving.switch(codec)
+            sending.switch(codec)
+            self.__class__ = self._class_for(codec)
+
+    if TYPE_CHECKING:
+
+        def _check_open(self) -> None: ...
+
+    def _class_for(self, codec: Codec[Any]) -> Any:
+        """Return the class of a connection with this codec and this one's observer."""
+        raise NotImplementedError
 
     # --- what can be asked ------------------------------------------------------------------------
 

@@ -207,8 +207,7 @@ class FramePipe(MessageConnection[MessageT], TimedWrapper):
             self._check_can_wait(read)
         self.settimeout(None)
         if codec._objects is not None or observer is not None:
-            made: Any = _CLASSES[codec._objects is not None, observer is not None]
-            self.__class__ = made
+            self.__class__ = self._class_for(codec)
         if observer is not None:
             _ObservedFramePipe._notify(self, "connection_opened")  # type: ignore[arg-type]
         received = bytes(received) + buffered
@@ -224,6 +223,9 @@ class FramePipe(MessageConnection[MessageT], TimedWrapper):
     def writer(self) -> Any:
         """The file that is written to, or None."""
         return None if self._files.writer is None else self._files.writer.file
+
+    def _class_for(self, codec: Codec[Any]) -> Any:
+        return _CLASSES[codec._objects is not None, self._receiving.observer is not None]
 
     def _check_can_wait(self, *ends: Any) -> None:
         for end in ends:
