@@ -14,7 +14,7 @@ python=${1:-python3}
 # Debian's package, and the program that it is wanted for: one that is here from elsewhere will do.
 debian=(git:git mosquitto:mosquitto memcached:memcached dnsmasq-base:dnsmasq erlang-base:escript
     openssh-client:ssh-agent postgresql:initdb haproxy:haproxy
-    tshark:tshark)
+    redis-server:redis-server tshark:tshark)
 pypi=(twisted pyzmq python-lsp-server)
 failed=() no_debian=0
 
