@@ -594,7 +594,8 @@ def describe_pending(reader: FrameReader) -> _error_texts.PendingFrame:
     sample = [header]
     if reader._phase != IN_HEADER:
         where = "rest" if reader._phase == IN_REST else "trailer"
-        needed = None if reader._layout.marks else reader._whole_size
+        is_open = bool(reader._layout.marks) or reader._followed
+        needed = None if is_open else reader._whole_size
         if not reader._skipping and reader._phase != IN_PADDING:
             if reader._raw:  # the message begins with the header
                 sample.clear()

@@ -907,7 +907,7 @@ cdef class Splitter:
         if self._phase != IN_HEADER:
             where = "rest" if self._phase == IN_REST else "trailer"
             needed = self._pending + self._missing()
-            if self._marks != NULL:
+            if self._marks != NULL or self._followed:
                 needed = None
             elif self._phase != IN_PADDING:
                 needed += self._layout.padding(needed)

@@ -66,11 +66,7 @@ class Message:
             raise Short
         self.header = frame[:head_size]
         self.seen = max(self.seen, head_size)
-        self.where, self.needed = "rest", self.pos + size + rest_size + len(trailer)
-        if len(frame) < size + rest_size:
-            raise Short
-        self.where = "trailer"
-        stop = match_constant(frame, size + rest_size, trailer)
+        self.where = "rest"
         followed = has["full"] == content_size
         stripped = bytearray(lead + frame[size:head_size])
         if has["last"] is not None:
@@ -83,6 +79,12 @@ class Message:
             elif offset >= field:
                 place = len(lead) - 1
             stripped[place] &= ~mask
+        if not followed:  # else the whole size is unknown
+            self.needed = self.pos + size + rest_size + len(trailer)
+        if len(frame) < size + rest_size:
+            raise Short
+        self.where = "trailer"
+        stop = match_constant(frame, size + rest_size, trailer)
         if not self.count and has["keep_first"]:
             self.message += stripped
         self.message += frame[head_size : head_size + content_size]
