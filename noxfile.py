@@ -114,6 +114,16 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz_guided(session: nox.Session) -> None:
+    """Search for differences between the engines, guided by coverage, for 2 minutes."""
+    enter_copy(session)
+    install_wheel(session, "test")
+    session.install("atheris")
+    options = session.posargs or ("--minutes", "2", "--seed", "1")
+    session.run("python", "-m", "tests.fuzz.guided", *options)
+
+
+@nox.session
 def soak(session: nox.Session) -> None:
     """Keep connections with random faults busy for a minute; count lost bytes and leaks."""
     enter_copy(session)

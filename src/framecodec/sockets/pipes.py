@@ -19,7 +19,7 @@ from .._states import SendState, SocketState
 from ..codec import DEFAULT_CODEC, Codec, check_codec
 from .base import TimedWrapper, check_timeout, locked_to_close
 from .messages import MessageConnection, ObservedConnection
-from .objects import ObjectCalls
+from .objects import ObjectCalls, UnobservedObjectCalls
 from .pipe_ends import End, Waker, close_files, read_end, write_end
 from .receiving import ReceiveSide
 from .sending import SendSide
@@ -345,7 +345,7 @@ class _ObservedFramePipe(ObservedConnection, FramePipe[Any]):
 
 
 @final
-class _ObjectPipe(ObjectCalls, FramePipe[Any]):
+class _ObjectPipe(UnobservedObjectCalls, FramePipe[Any]):
     """A `FramePipe` whose codec has objects."""
 
     __slots__ = ()
