@@ -452,6 +452,10 @@ def expect(codec: Codec, data: bytes, *, raw: bool = False, skip: bool = False) 
     """The outcome of a stream that ends after `data`."""
     if codec.kind in ("delimiter", "cobs"):
         return expect_marked(codec, data, raw=raw, skip=skip)
+    if codec.kind == "joined":
+        from tests.helpers.reference_joined import expect_joined  # here: it imports this module
+
+        return expect_joined(codec, data, raw=raw, skip=skip)
     outcome, oversized, in_padding = Outcome(), False, False
     while outcome.stream_offset < len(data):
         frame = data[outcome.stream_offset :]

@@ -149,7 +149,8 @@ def _draw(layout: Layout) -> str:
         parts += [_draw_length(layout), "<rest>"]
     if layout.trailer:
         parts.append(_draw_constant(layout.trailer))
-    return " ".join(parts)
+    drawn_parts = " ".join(parts)
+    return f"[{drawn_parts}]*" if layout.joined else drawn_parts
 
 
 def _draw_length(layout: Layout) -> str:
