@@ -55,7 +55,7 @@ from ._numbers cimport (
 
 from . import _error_texts, _mark_texts
 from ._bytes_like import view_bytes
-from ._check_bytes import add_check
+from ._check_bytes import add_check, content_of
 from ._choice import choice_parts
 from ._custom_header import build_header
 from ._header_block import check_block
@@ -249,6 +249,8 @@ cdef list _marked_parts(layout, const Marks* marks, data):
     cdef Py_buffer view
     if marks.skip_empty and not marks.stuffed and not len(data):
         raise _mark_texts.message_is_ignored()
+    if layout.check is not None:
+        data = content_of(layout, data, update_checksum)
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     try:
         content = _changed(layout, marks, <const uint8_t*>view.buf, view.len)
@@ -394,7 +396,11 @@ cdef class Encoder:
         elif self._marks != NULL:
             is_changed = self._marks.stuffed or self._marks.escape_count
             self._write_batch = _write_all_changed if is_changed else _write_all_ended
-        self._is_quick = self._shape.is_quick or self._may_choose or self._marks != NULL
+        self._is_quick = (
+            self._shape.is_quick
+            or self._may_choose
+            or (self._marks != NULL and not self._shape.has_check)
+        )
 
     def encode(self, message, /):
         """Return the frame of a message.

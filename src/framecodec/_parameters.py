@@ -66,10 +66,7 @@ _NEED_LENGTH = (
     *("length_offset", "length_adjustment", "length_unit", "length_mask", "wider"),
     *("specials", "wider_than_needed"),
 )
-_NEED_LENGTH_AND_END = (
-    *("length_includes", "trailer", "constants", "align", "check"),
-    *_NEED_LENGTH,
-)
+_NEED_LENGTH_AND_END = ("length_includes", "trailer", "constants", "align", *_NEED_LENGTH)
 _NEED_BINARY_LENGTH = ("length_mask", "wider", "wider_than_needed")
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
