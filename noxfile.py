@@ -96,7 +96,7 @@ def interop(session: nox.Session) -> None:
         session.skip("Debian packages cannot be installed here")
     report = Path("interop.xml").absolute()
     # In one process: the tests of a server share it.
-    names = ("interop", "haproxy", "cli_wireshark", "cli_interop")
+    names = ("interop", "interop_pipes", "haproxy", "cli_wireshark", "cli_interop")
     files = [f"tests/test_{name}.py" for name in names]
     pytest(session, "-n", "0", f"--junitxml={report}", *files)
     if any(suite.get("skipped") != "0" for suite in ET.parse(report).iter("testsuite")):
@@ -111,6 +111,16 @@ def fuzz(session: nox.Session) -> None:
     enter_copy(session)
     install_wheel(session, "test")
     session.run("python", "-m", "tests.fuzz", *(session.posargs or ("--seconds", "60")))
+
+
+@nox.session
+def fuzz_guided(session: nox.Session) -> None:
+    """Search for differences between the engines, guided by coverage, for 2 minutes."""
+    enter_copy(session)
+    install_wheel(session, "test")
+    session.install("atheris")
+    options = session.posargs or ("--minutes", "2", "--seed", "1")
+    session.run("python", "-m", "tests.fuzz.guided", *options)
 
 
 @nox.session

@@ -105,7 +105,10 @@ def run_tests(python: Path, folder: Path, *arguments: str) -> None:
     seen = subprocess.check_output(command, cwd=folder, env=bare(python), text=True).strip()
     if seen.split()[0] != "True" or not seen.split()[1].startswith(str(python.parents[1])):
         sys.exit(f"not the wheel's compiled engine: {seen}")
-    run(python, "-m", "pytest", "-p", "no:cacheprovider", *arguments, cwd=folder, env=bare(python))
+    command = [python, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    # Nothing is compiled any more, and tests of the command line start programs such as sh and cat.
+    path = os.pathsep.join([str(python.parent), os.environ["PATH"]])
+    run(*command, cwd=folder, env=bare(python) | {"PATH": path})
 
 
 def bare(python: Path) -> dict[str, str]:

@@ -18,6 +18,7 @@ from framecodec import (
     Check,
     ChecksumError,
     Codec,
+    FramePipe,
     FrameSocket,
     IncompleteFrameError,
     InvalidFrameError,
@@ -305,6 +306,25 @@ def test_recv_parts_of_a_socket(name: str, timeout: float | None) -> None:
                 next(other.recv_parts())
 
 
+def test_recv_parts_of_a_pipe() -> None:
+    codec = Codec.uint(4, check=Check("crc32", 4)).replace()
+    messages = contents()
+    reader, writer = os.pipe()
+    with (
+        FramePipe(os.fdopen(reader, "rb", 0), codec=codec) as receiver,
+        FramePipe(None, os.fdopen(writer, "wb", 0), codec=codec) as sender,
+    ):
+        receiver.settimeout(TIMEOUT)
+        thread = threading.Thread(target=sender.send_many, args=[messages])
+        thread.start()
+        for message in messages:
+            assert b"".join(receiver.recv_parts()) == message
+        thread.join(TIMEOUT)
+        sender.close()
+        with pytest.raises(EOFError):
+            next(receiver.recv_parts())
+
+
 def test_recv_parts_of_a_socket_continues_after_a_time_out() -> None:
     codec = Codec.uint(4, trailer=b"end").replace()
     message = os.urandom(200_000)
@@ -437,6 +457,6 @@ def test_parts_that_were_left_do_not_hide_the_next_message(loop: str) -> None:
 
 def test_open_connection_gives_the_same_methods() -> None:
     names = {"send_file", "recv_file", "recv_into", "recv_parts", "recv_bytes", "send_bytes"}
-    for kind in (FrameStream, FrameSocket):
+    for kind in (FrameStream, FrameSocket, FramePipe):
         assert names <= {name for name in dir(kind) if not name.startswith("_")}
     assert open_connection

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from framecodec import Codec, IdleTimeoutError, IncompleteFrameError
+from framecodec import Codec, IdleTimeoutError, IncompleteFrameError, InvalidMessageError
 from framecodec.asyncio import (
     FrameProtocol,
     FrameStream,
@@ -299,6 +300,91 @@ def test_a_process_answers(loop: str) -> None:
     assert descriptors() <= before + 3  # the loop's own
 
 
+@LOOPS
+@pytest.mark.parametrize("observed", [False, True])
+def test_objects_over_pipes_and_processes(loop: str, observed: bool) -> None:
+    codec = U4.replace().as_json()
+    objects = [{"a": [1, 2]}, None, "x" * 100_000, 7]
+    sizes: list[int] = []
+
+    class Observer:
+        def frame_received(self, _conn: Any, size: int) -> None:
+            sizes.append(size)
+
+    options: dict[str, Any] = {"codec": codec, "observer": Observer() if observed else None}
+
+    async def main() -> None:
+        async with open_process("cat", **options) as (process, stream):
+            await stream.send_many(objects)
+            assert [await stream.recv() for _ in objects] == objects
+            await stream.send(objects[0])
+            stream.write_eof()
+            assert [message async for message in stream] == [objects[0]]
+        assert await process.wait() == 0
+        async with piped(**options) as (stream, feed, _):
+            os.write(feed, U4.encode(b"{}") + U4.encode(b"no") + U4.encode(b"1"))
+            assert await stream.recv() == {}
+            with pytest.raises(InvalidMessageError):
+                await stream.recv()
+            assert await stream.recv() == 1
+            stream.switch(U4)
+            os.write(feed, U4.encode(b"bytes"))
+            assert await stream.recv() == b"bytes"
+
+    run(loop, main())
+    if observed:
+        frames = [len(codec.encode(message)) for message in [*objects, objects[0]]]
+        assert sizes == [*frames, 6, 6, 5, 9]
+
+
+@LOOPS
+def test_a_drain_after_the_output_broke_raises(loop: str) -> None:
+    async def main() -> None:
+        async with piped() as (stream, feed, sink):
+            sending = asyncio.create_task(stream.send(bytes(300_000)))
+            await asyncio.sleep(0.01)
+            draining = asyncio.create_task(stream.drain())
+            await asyncio.sleep(0)
+            os.close(sink)
+            for task in (sending, draining):
+                with pytest.raises(ConnectionError):
+                    await task
+            with pytest.raises(ConnectionError):
+                await stream.drain()
+            os.write(feed, U4.encode(b"still open"))
+            assert await stream.recv() == b"still open"
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_close_with_unsent_messages_ends_when_the_output_breaks(loop: str) -> None:
+    async def main() -> None:
+        async with piped() as (stream, _, sink):
+            sending = asyncio.create_task(stream.send_many([bytes(300_000)] * 4))
+            await asyncio.sleep(0.01)
+            closing = asyncio.create_task(stream.aclose())
+            await asyncio.sleep(0.01)
+            os.close(sink)
+            await closing
+            with pytest.raises(ConnectionError):
+                await sending
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_close_that_lingers_waits_for_the_end_of_the_peer(loop: str) -> None:
+    async def main() -> None:
+        process, stream = await open_process(
+            "sh", "-c", "cat >/dev/null; head -c 300000 /dev/zero", codec=U4
+        )
+        await stream.aclose(linger=30)
+        assert await process.wait() == 0  # not killed by SIGPIPE
+
+    run(loop, main())
+
+
 STDIO = """
 import asyncio
 from framecodec import Codec
@@ -333,6 +419,55 @@ def test_standard_streams(how: str) -> None:
             subprocess.run(command, stdin=null, stdout=null, **options)
             return
     assert found == U4.encode_many([message.upper() for message in MESSAGES])
+
+
+@LOOPS
+def test_open_stdio_gives_what_waits_in_the_order_it_came(loop: str) -> None:
+    program = STDIO.replace("asyncio.run(main())", "") + (
+        "run = asyncio.run\n"
+        f"if {loop!r} == 'uvloop': import uvloop; run = uvloop.run\n"
+        "import sys; sys.stdin.buffer.peek()\n"
+        "run(main())\n"
+    )
+    messages = [b"first", b"", b"x" * 300_000]
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        input=U4.encode_many(messages),
+        capture_output=True,
+        timeout=30,
+        cwd=ROOT,
+    )
+    assert done.stderr == b""
+    assert done.stdout == U4.encode_many([message.upper() for message in messages])
+
+
+@LOOPS
+def test_a_descriptor_for_both_directions_gives_all_bytes_to_the_reader(loop: str) -> None:
+    """The loops' own transport for writing reads it, to find out that the peer has closed."""
+
+    async def main() -> None:
+        for _ in range(20):
+            near, far = socket.socketpair()
+            file = os.fdopen(near.detach(), "r+b", 0)
+            with far:
+                async with open_pipes(file, file, codec=U4) as stream:
+                    far.sendall(U4.encode(b"one"))
+                    assert await stream.recv() == b"one"
+                    sending = asyncio.create_task(stream.send_many([bytes(400_000)] * 3))
+                    await asyncio.sleep(0)
+                    far.sendall(U4.encode(b"two"))
+                    assert await stream.recv() == b"two"
+                    assert not sending.done()
+                    found, expected = bytearray(), U4.encode(bytes(400_000)) * 3
+                    far.setblocking(False)
+                    while len(found) < len(expected):
+                        found += await asyncio.get_running_loop().sock_recv(far, 1 << 20)
+                    await sending
+                    assert found == expected
+
+    before = descriptors()
+    run(loop, main())
+    assert descriptors() <= before
 
 
 @LOOPS

@@ -22,6 +22,7 @@ import framecodec
 from framecodec import Codec, cli
 from framecodec.catalogue import formats
 from framecodec.cli import formats as formats_command
+from tests.helpers.command import started
 from tests.helpers.subprocesses import ROOT, finish, running
 
 
@@ -274,3 +275,16 @@ def test_the_table_has_a_line_for_every_format(capsys: pytest.CaptureFixture[str
 )
 def test_a_frame_is_drawn_as_it_travels(codec: Codec, drawing: str) -> None:
     assert formats_command.draw(codec) == drawing
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+@pytest.mark.parametrize("arguments", [[], ["postgres"]])
+def test_the_formats_fit_a_terminal(columns: int, arguments: list[str]) -> None:
+    with started("formats", *arguments, terminal=columns) as process:
+        assert process.wait() == 0
+    lines = process.output.decode().splitlines()
+    assert max(map(len, lines)) <= columns
+    shown = " ".join(" ".join(lines).split())
+    assert formats.describe("postgres").description in shown or columns > 120
+    if not arguments:
+        assert {line.split()[0] for line in lines if line[:1].strip()} == {"NAME", *formats}

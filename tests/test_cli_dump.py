@@ -93,7 +93,7 @@ def test_dump_marks_checks() -> None:
     for notation, names in (
         ("u8,check=crc32", ["length", "rest", "check"]),
         ("u8,magic=M,trailer=!,check=sum8;front", ["magic", "length", "check", "rest", "trailer"]),
-        ("ber4,check=xor8;front", ["header", "check", "rest"]),
+        ("ber4,check=xor8;front", ["length", "check", "rest"]),
     ):
         frame = parse_codec(notation).encode(b"hello")
         result = run("dump", "--codec", notation, stdin=frame)
@@ -120,32 +120,53 @@ def test_dump_skips_bytes_before_the_first_frame() -> None:
 
 
 @pytest.mark.parametrize(
-    ("codec", "message", "parts"),
+    ("codec", "message"),
     [
-        (Codec.uint(2, "little", magic=b"\2", length_offset=3, trailer=b"\3"), b"ablead", None),
-        (Codec.uint(4, length_offset=1, length_adjustment=-4), b"Qselect", None),
-        (Codec.struct("!Q"), b"", None),
-        (Codec.digits(4, base=16, length_includes="frame"), b"abc", None),
-        (Codec.text(b":", trailer=b","), b"abc", None),
-        (Codec.varint(length_offset=1), b"\x10" + b"x" * 300, None),
-        (Codec.headers("Size"), b"{}", None),
-        (formats.zmtp, b"\0abc", "header"),
-        (formats.giop, b"\1\2\0\1body", "header"),
+        (Codec.uint(2, "little", magic=b"\2", length_offset=3, trailer=b"\3"), b"ablead"),
+        (Codec.uint(4, length_offset=1, length_adjustment=-4), b"Qselect"),
+        (Codec.struct("!Q"), b""),
+        (Codec.digits(4, base=16, length_includes="frame"), b"abc"),
+        (Codec.text(b":", trailer=b","), b"abc"),
+        (Codec.varint(length_offset=1), b"\x10" + b"x" * 300),
+        (Codec.headers("Size"), b"{}"),
+        (Codec.ber(length_offset=1), b"\x30" + b"x" * 300),
+        (formats.zmtp, b"\0abc"),
+        (formats.giop, b"\1\2\0\1body"),
+        (formats.giop, b"\1\2\1\1body"),
+        (formats.postgres, b"Qselect"),
     ],
     ids=str,
 )
-def test_the_parts_of_a_frame_are_its_bytes(codec: Codec, message: bytes, parts: object) -> None:
+def test_the_parts_of_a_frame_are_its_bytes(codec: Codec, message: bytes) -> None:
     frame = codec.encode(message)
     found = dissect(codec, frame, message)
     assert [part.start for part in found] == [0, *(part.stop for part in found[:-1])]
     assert found[-1].stop == len(frame)
-    if parts is None:
-        own = b"".join(frame[p.start : p.stop] for p in found if p.name in ("lead", "rest"))
-        assert own == message
-        (length,) = (part for part in found if part.name == "length")
-        assert length.declared is not None
-    else:
-        assert "header" in {part.name for part in found}
+    own = b"".join(frame[p.start : p.stop] for p in found if p.name in ("lead", "rest"))
+    assert own == message
+    (length,) = (part for part in found if part.name == "length")
+    assert length.declared is not None
+
+
+@pytest.mark.parametrize(
+    ("codec", "message", "declared"),
+    [
+        (Codec.uint(2, length_mask=0x7FFF), b"\x80hello", 5),
+        (Codec.uint(1, wider={126: "u16be", 127: "u64le"}), b"x" * 50, 50),
+        (Codec.uint(1, wider={126: "u16be", 127: "u64le"}), b"x" * 500, 500),
+        (Codec.uint(1, wider={126: "u16be", 127: "u64le"}), b"x" * 70_000, 70_000),
+        (Codec.ber(), b"x" * 500, 500),
+        (formats.mqtt, b"\x30" + b"x" * 300, 300),
+        (formats.zmtp, b"\0" + b"x" * 300, 300),
+        (formats.websocket, b"\x81\0" + b"x" * 70_000, 70_000),
+    ],
+    ids=range(8),
+)
+def test_the_declared_length_is_that_of_the_field(
+    codec: Codec, message: bytes, declared: int
+) -> None:
+    found = dissect(codec, codec.encode(message), message)
+    assert [part.declared for part in found if part.name == "length"] == [declared]
 
 
 CHECK = Check("crc16-x25", 2)
@@ -157,7 +178,7 @@ FRONT = Check("crc16-x25", 2, position="front")
     [
         (Codec.delimiter(b"\r\n"), b"hello", [("rest", 5), ("trailer", 2)]),
         (Codec.fixed(5, check=CHECK), b"hello", [("rest", 5), ("check", 2)]),
-        (Codec.ber(length_offset=1), b"\x30hello", [("header", 2), ("rest", 5)]),
+        (Codec.ber(length_offset=1), b"\x30hello", [("lead", 1), ("length", 1), ("rest", 5)]),
         (Codec.uint(1, check=CHECK), b"hello", [("length", 1), ("rest", 5), ("check", 2)]),
         (Codec.uint(1, check=FRONT), b"hello", [("length", 1), ("check", 2), ("rest", 5)]),
         (Codec.uint(2, length_mask=0x7FFF), b"\x80hello", [("length", 2), ("rest", 5)]),

@@ -13,6 +13,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -177,3 +178,59 @@ def test_git(tmp_path: Path) -> None:
     assert served[0] == b"version 2\n"
     assert None in served  # a flush
     assert "pkt-line" in guessed(file)[-1]["names"] or "pkt-line" in guessed(file)[0]["names"]
+
+
+def test_redis(tmp_path: Path) -> None:
+    program, file = find("redis-server"), tmp_path / "capture.pcapng"
+
+    def command(port: int) -> list[str]:
+        settings = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        return [program, "--port", str(port), *settings, "--dir", str(tmp_path)]
+
+    with (
+        serving(command) as port,
+        recorded(port, file),
+        connected(port) as sock,
+        FrameSocket(sock, formats.resp) as conn,
+    ):
+        answers = []
+        for number in range(25):
+            value = b"x" * (7 * number)
+            conn.send(b"*3\r\n$3\r\nSET\r\n$3\r\nkey\r\n$%d\r\n%b\r\n" % (len(value), value))
+            conn.send(b"*2\r\n$3\r\nGET\r\n$3\r\nkey\r\n")
+            answers += [conn.recv(), conn.recv()]
+    streams = dumped(file, "resp")
+    assert [m for (_, source), m in streams.items() if source == f"127.0.0.1:{port}"] == [answers]
+    assert answers[0] == b"+OK\r\n"
+    assert [one["names"][:1] for one in guessed(file)] == [["resp"], ["resp"]]
+
+
+def test_a_language_server(tmp_path: Path) -> None:
+    pytest.importorskip("pylsp", reason="python-lsp-server is not installed")
+    file = tmp_path / "capture.pcapng"
+
+    def command(port: int) -> list[str]:
+        program = [sys.executable, "-W", "ignore", "-m", "pylsp"]
+        return [*program, "--tcp", "--host", "127.0.0.1", "--port", str(port)]
+
+    def request(method: str, **rest: Any) -> bytes:
+        return json.dumps({"jsonrpc": "2.0", "method": method, **rest}).encode()
+
+    with (
+        serving(command) as port,
+        recorded(port, file),
+        connected(port) as sock,
+        FrameSocket(sock, formats.lsp) as conn,
+    ):
+        options = {"processId": None, "rootUri": None, "capabilities": {}}
+        conn.send(request("initialize", id=0, params=options))
+        assert b"capabilities" in conn.recv()
+        conn.send(request("initialized", params={}))
+        for number in range(1, 21):
+            conn.send(request(f"unknown/method{number}", id=number, params={}))
+        while json.loads(conn.recv()).get("id") != 20:
+            pass
+    streams = dumped(file, "lsp")
+    (served,) = (m for (_, source), m in streams.items() if source == f"127.0.0.1:{port}")
+    assert [json.loads(m)["id"] for m in served if m and b'"id"' in m][-1] == 20
+    assert ["lsp" in one["names"] for one in guessed(file)] == [True, True]

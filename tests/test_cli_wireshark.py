@@ -13,6 +13,7 @@ from framecodec import Codec, formats, parse_codec
 from framecodec.cli.common import CommandError
 from framecodec.cli.wireshark import dissector
 from tests.helpers.command import run
+from tests.helpers.format_captures import repeated
 from tests.helpers.packets import SERVER, conversation, ethernet, pcap
 
 pytest.importorskip("rich", reason="the extra cli is not installed")
@@ -84,6 +85,89 @@ def test_tshark_finds_the_frames(notation: str, tmp_path: Path) -> None:
         lead = codec.parameters["length_offset"] - len(magic)
         assert leads == [message[:lead].hex() for message in messages]
     assert rests == [message[lead:].hex() for message in messages]
+
+
+def sizes_of(
+    codecs: dict[str, Codec], streams: dict[str, bytes], folder: Path
+) -> dict[str, list[int]]:
+    """Return the sizes of the frames that tshark finds in one capture of many streams.
+
+    Each codec has a port and a dissector.
+    """
+    assert TSHARK is not None
+    packets: list[bytes] = []
+    scripts, ports = [], {}
+    for number, (name, codec) in enumerate(codecs.items()):
+        port, stream = 20000 + number, streams[name]
+        cut = len(stream) // 3
+        pieces = [stream[:cut], stream[cut : 2 * cut], stream[2 * cut :]]
+        packets += conversation(
+            [p for p in pieces if p], [], ("10.0.0.1", 50000), (SERVER[0], port)
+        )
+        scripts.append(f"do\n{dissector(codec, f'mine{number}', [port])}\nend\n")
+        ports[port] = name
+    capture, script = folder / "capture.pcap", folder / "dissectors.lua"
+    script.write_text("".join(scripts))
+    capture.write_bytes(pcap(map(ethernet, packets), link=1))
+    command = [TSHARK, "-X", f"lua_script:{script}", "-r", str(capture)]
+    command += ["-T", "fields", "-E", "separator=|", "-e", "tcp.dstport"]
+    for number in range(len(codecs)):
+        command += ["-e", f"mine{number}.size"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, "Lua" in done.stderr) == (0, False), done.stderr
+    found: dict[str, list[int]] = {name: [] for name in codecs}
+    for line in done.stdout.splitlines():
+        port, *columns = line.split("|")
+        if int(port) in ports:
+            found[ports[int(port)]] += [
+                int(size) for column in columns for size in column.split(",") if size
+            ]
+    return found
+
+
+@needs_tshark
+@pytest.mark.slow
+def test_tshark_finds_the_frames_of_the_catalogue(tmp_path: Path) -> None:
+    codecs, streams, expected = {}, {}, {}
+    for name, codec in formats.items():
+        if codec.kind == "custom":
+            continue
+        frames = repeated(name, 12, 0)
+        if "fragments" in codec.parameters:
+            fragments = codec.parameters["fragments"]
+            frames = [bytes(frame) for frame in fragments.scan(b"".join(frames), raw=True)]
+        codecs[name], streams[name] = codec, b"".join(frames)
+        expected[name] = list(map(len, frames))
+    assert len(codecs) > 0.9 * len(formats)
+    found = sizes_of(codecs, streams, tmp_path)
+    assert {name: sizes for name, sizes in found.items() if sizes != expected[name]} == {}
+
+
+@needs_tshark
+@pytest.mark.slow
+def test_tshark_finds_checks_flags_wider_lengths_and_padding(tmp_path: Path) -> None:
+    codecs = {
+        "check": parse_codec("u16be,check=crc32,trailer=%0A"),
+        "front": parse_codec("u16be,check=crc16-modbus;rest;front"),
+        "flags": Codec.uint(2, length_mask=0x0FFF),
+        "high": Codec.uint(2, "little", length_mask=0xFFF0),
+        "wider": Codec.uint(1, length_offset=1, wider={126: "u16be", 127: "u64le"}),
+        "align": Codec.uint(2, align=4),
+        "ber": Codec.ber(length_offset=1),
+        "mark": Codec.delimiter(b"\r\n", b"\n", magic=b"$"),
+    }
+    streams, expected = {}, {}
+    for name, codec in codecs.items():
+        messages = [
+            bytes([0x10 if name != "flags" else 0x70]) + b"z" * size for size in (15, 79, 319)
+        ]
+        if name == "flags":
+            messages = [message + b"" for message in messages]
+        if name == "high":
+            messages = [b"\x00" * 1 + b"z" * size for size in (16, 80, 320)]
+        frames = [codec.encode(message) for message in messages]
+        streams[name], expected[name] = b"".join(frames), list(map(len, frames))
+    assert sizes_of(codecs, streams, tmp_path) == expected
 
 
 @needs_tshark

@@ -130,8 +130,38 @@ with FramePipe(sys.stdin.buffer, sys.stdout.buffer, formats.lsp) as client:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the replacement of pylsp is a Unix script")
+def test_the_parts_about_pipes_in_an_event_loop_run(tmp_path: Path) -> None:
+    part, *_ = run_here("pipes.md")
+    script = tmp_path / "pylsp"
+    script.write_text("#!/bin/sh\nexec cat\n", "utf-8")
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    program = f"""
+import asyncio, os
+from framecodec import formats
+
+async def main():
+    reader, writer = (os.fdopen(fd, mode) for fd, mode in zip(os.pipe(), ("rb", "wb")))
+{textwrap.indent(part, "    ")}
+    await stream.send(b"{{}}")
+    assert await stream.recv() == b"{{}}"
+    await stream.aclose()
+
+asyncio.run(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+        input=b"",
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the replacement of pylsp is a Unix script")
 def test_the_client_of_a_language_server_prints_its_name(tmp_path: Path) -> None:
-    program, _ = run_here("pipes.md")
+    _, program, _ = run_here("pipes.md")
     script = tmp_path / "pylsp"
     script.write_text(LANGUAGE_SERVER, "utf-8")
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
@@ -152,7 +182,7 @@ def test_the_client_of_a_language_server_prints_its_name(tmp_path: Path) -> None
 def test_the_program_of_a_serial_device_finds_the_answer_after_noise(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, program = run_here("pipes.md")
+    *_, program = run_here("pipes.md")
     port, device = socket.socketpair()
 
     def open_port(name: str, baud_rate: int) -> Any:
@@ -205,6 +235,33 @@ text = asyncio.run(main())
     names: dict[str, Any] = {}
     exec(program, names)
     assert names["text"] == b"plain text"
+
+
+def test_the_typed_program_moves_a_point() -> None:
+    pytest.importorskip("msgspec", reason="the extra msgspec is not installed")
+    (program,) = run_here("objects.md")
+    answers: queue.Queue[bytes] = queue.Queue()
+
+    def handler(conn: framecodec.FrameSocket) -> None:
+        conn.send(b'{"x":1,"y":2}')
+        answers.put(conn.recv())
+
+    program = re.sub(r"\n.*# error: .*", "", program)
+    with framecodec.serve(handler, ("127.0.0.1", 0)) as server:
+        exec(program.replace('("localhost", 6000)', repr(server.address)), {"__name__": __name__})
+        assert answers.get(timeout=20) == b'{"x":2,"y":2}'
+
+
+@pytest.mark.slow
+def test_the_typed_program_has_the_type_errors_that_it_says(tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
+    (program,) = run_here("objects.md")
+    (tmp_path / "page.py").write_text(program, "utf-8")
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), "page.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    found = [int(line) for line in re.findall(r"^page\.py:(\d+): error", done.stdout, re.MULTILINE)]
+    said = [n for n, line in enumerate(program.splitlines(), 1) if "# error: " in line]
+    assert found == said, done.stdout
 
 
 # --- commands -------------------------------------------------------------------------------------

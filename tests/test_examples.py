@@ -44,6 +44,15 @@ OUTPUT_OF_CLIENTS = {
     "socketserver": "received b'HELLO' b'BYEBYE'\n",
     "asyncio_echo": "received b'hello' b'byebye'\n",
     "serve": "the server ended the bad connection: True\nreceived b'HELLO' b'BYEBYE'\n",
+    "channels": (
+        "Ann hears {'channel': 'tea', 'joined': 'Ann'}\n"
+        "Bob hears {'channel': 'tea', 'joined': 'Bob'}\n"
+        "Eve hears {'channel': 'coffee', 'joined': 'Eve'}\n"
+        "Ann hears {'channel': 'tea', 'joined': 'Bob'}\n"
+        "Ann hears {'channel': 'tea', 'from': 'Bob', 'text': 'hello'}\n"
+        "Bob hears {'channel': 'tea', 'from': 'Bob', 'text': 'hello'}\n"
+        "Eve hears {'channel': 'coffee', 'from': 'Eve', 'text': 'alone?'}\n"
+    ),
     "messages": (
         "welcome, Ann\nwelcome, Bob\nBob hears Ann: hello\nAnn hears Ann: hello and Bob: byebye\n"
     ),
@@ -51,6 +60,12 @@ OUTPUT_OF_CLIENTS = {
 
 # These have their own tests below.
 OTHERS = {
+    "gevent",
+    "language",
+    "logging_proxy",
+    "pipelined",
+    "serial_device",
+    "tls_files",
     "asyncio_chat",
     "asyncio_files",
     "asyncio_request",
@@ -65,6 +80,8 @@ OTHERS = {
 
 # The servers that Ctrl-C ends without a last word.
 ENDED_BY_CTRL_C = [
+    "pipelined_server",
+    "channels_server",
     "asyncio_chat_server",
     "asyncio_echo_server",
     "asyncio_files_server",
@@ -140,7 +157,11 @@ def test_the_ascii_length_server_sends_the_bytes_that_it_draws() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", sorted({path.stem for path in EXAMPLES.glob("*_server.py")} - {"udp_chat_server"})
+    "name",
+    sorted(
+        {path.stem for path in EXAMPLES.glob("*_server.py")}
+        - {"gevent_server", "tls_files_server", "udp_chat_server"}
+    ),
 )
 def test_a_server_starts_where_connections_of_the_last_run_still_fade_away(name: str) -> None:
     with framecodec.listen(("127.0.0.1", 0)) as listener:
@@ -627,3 +648,124 @@ def test_an_example_says_at_its_top_how_it_is_run(name: str) -> None:
 def test_the_index_has_every_example() -> None:
     index = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     assert {*re.findall(r"`(\w+\.py)`", index)} == programs()
+
+
+# --- programs to start from -----------------------------------------------------------------------
+
+
+def test_requests_in_flight_survive_a_broken_connection() -> None:
+    with running(EXAMPLES / "pipelined_server.py", "0") as server:
+        port = printed_port(server)
+        done = subprocess.run(
+            [sys.executable, EXAMPLES / "pipelined_client.py", port],
+            capture_output=True,
+            encoding="utf-8",
+            timeout=60,
+            check=True,
+        )
+    assert done.stdout == "328350 after more than one connection: True\n"
+
+
+def test_the_file_server_sends_files_of_its_directory_over_tls(tmp_path: Path) -> None:
+    trustme = pytest.importorskip("trustme")
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    authority.cert_pem.write_to_path(str(tmp_path / "authority"))
+    issued.cert_chain_pems[0].write_to_path(str(tmp_path / "certificate"))
+    issued.private_key_pem.write_to_path(str(tmp_path / "key"))
+    folder = tmp_path / "files"
+    folder.mkdir()
+    data = os.urandom(3_000_000)
+    (folder / "data").write_bytes(data)
+    server_program = EXAMPLES / "tls_files_server.py", tmp_path / "certificate", tmp_path / "key"
+    with running(*server_program, folder, "0") as server:
+        port = printed_port(server)
+        client_program = EXAMPLES / "tls_files_client.py", tmp_path / "authority"
+        with running(*client_program, "data", port) as client:
+            digest = hashlib.sha256(data).hexdigest()
+            assert finish(client) == f"3000000 bytes, SHA-256 {digest}\n"
+        with running(*client_program, "../key", port) as client:
+            assert client.communicate() == ("", "no such file\n")
+
+
+def test_the_proxy_passes_every_byte_on_and_prints_the_frames() -> None:
+    codec = framecodec.Codec.uint(4)
+    sent = codec.encode_many([b"one", b"two"]) + b"\xff\xff\xff\xffbad" + b"more"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        upstream = str(listener.getsockname()[1])
+        with running(EXAMPLES / "logging_proxy.py", "0", upstream) as proxy:
+            address = "127.0.0.1", int(printed_port(proxy))
+            with socket.create_connection(address, 10) as client:
+                client.sendall(sent)
+                client.shutdown(socket.SHUT_WR)
+                server, _ = listener.accept()
+                with server:
+                    server.settimeout(10)
+                    assert b"".join(iter(lambda: server.recv(1000), b"")) == sent
+                    server.sendall(codec.encode(b"answer"))
+                assert b"".join(iter(lambda: client.recv(1000), b"")) == codec.encode(b"answer")
+            lines = [heard(proxy) for _ in range(4)]
+    assert lines[:2] == [r"> b'\x00\x00\x00\x03one'", r"> b'\x00\x00\x00\x03two'"]
+    assert lines[2].startswith("> bad: message too large: 4294967295 bytes")
+    assert lines[3] == r"< b'\x00\x00\x00\x06answer'"
+
+
+LANGUAGE_SERVER = """
+import sys
+from framecodec import FramePipe, formats
+
+conn = FramePipe(sys.stdin.buffer, sys.stdout.buffer, codec=formats.lsp.as_json())
+for message in conn:
+    answer = {"jsonrpc": "2.0", "id": message.get("id"), "result": None}
+    if message["method"] == "initialize":
+        conn.send({"jsonrpc": "2.0", "method": "window/logMessage", "params": {}})
+        conn.send({"jsonrpc": "2.0", "id": "a", "method": "client/registerCapability"})
+        assert conn.recv()["error"]["code"] == -32601
+        answer["result"] = {"capabilities": {"hoverProvider": True}, "serverInfo": {"name": "it"}}
+    if message["method"] == "exit":
+        sys.exit(0)
+    if "id" in message:
+        conn.send(answer)
+"""
+
+
+def test_the_language_client_talks_to_a_server_over_its_pipes(tmp_path: Path) -> None:
+    server = tmp_path / "server.py"
+    server.write_text(LANGUAGE_SERVER)
+    with running(EXAMPLES / "language_client.py", sys.executable, server) as client:
+        assert finish(client) == "server: it\nknows hover: True\nexit status: 0\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="no pseudo-terminals")
+def test_the_serial_device_is_read_through_noise() -> None:
+    codec = framecodec.Codec.uint(1, magic=b"\xaa\x55", check=framecodec.Check("crc16-modbus", 2))
+    frame = codec.encode(b"21.5")
+    wrong = frame[:4] + b"?" + frame[5:]
+    device, line = os.openpty()
+    try:
+        with running(EXAMPLES / "serial_device.py", os.ttyname(line), "3") as reader:
+            start = codec.encode(b"start")
+            got = b""
+            while len(got) < len(start):
+                got += os.read(device, 100)
+            assert got == start
+            os.write(device, b"noise" + frame + wrong + frame + frame[:5] + frame)
+            output = finish(reader)
+    finally:
+        os.close(device)
+        os.close(line)
+    assert output.count("reading: 21.5\n") == 3
+    assert "discarded: ChecksumError\n" in output
+
+
+def test_the_server_of_gevent_serves_several_clients_at_a_time() -> None:
+    pytest.importorskip("gevent")
+    with running(EXAMPLES / "gevent_server.py", "0") as server:
+        address = "127.0.0.1", int(printed_port(server))
+        with (
+            framecodec.connect(address, timeout=10) as idle,
+            framecodec.connect(address, timeout=10) as lively,
+        ):
+            for conn in (lively, idle, lively):
+                conn.send(b"hello")
+                assert conn.recv() == b"hello"

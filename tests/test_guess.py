@@ -345,3 +345,16 @@ def test_a_document_is_no_stream_of_lines() -> None:
 def test_a_codec_that_verifies_more_is_first(name: str) -> None:
     best = guess(b"".join(varied(name, FRAMES, 0)))[0]
     assert best.names == (name,)
+
+
+def test_constant_bits_are_no_flags() -> None:
+    codec = Codec.uint(1, magic=b"\x80")
+    found = guess(codec.encode_many(words(FRAMES)))
+    assert found[0].codec == codec
+    assert "u16be,mask=0x7fff" not in {str(one.codec) for one in found}
+
+
+@pytest.mark.usefixtures("needs_rich")
+def test_the_command_names_a_format_to_dump_with() -> None:
+    result = run("guess", stdin=b"".join(varied("ndjson", FRAMES, 0)))
+    assert result.output.endswith(b"framecodec dump --codec ndjson FILE\n")

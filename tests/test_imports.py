@@ -44,8 +44,13 @@ LAYERS = [
         "_choice.py": "several layouts on one stream: a byte of each frame chooses",
         "_choice_constructors.py": "the constructors of codecs that are made of other codecs",
     },
-    {"_choice_parameters.py": "the alternatives of a choice, checked and turned into one tree"},
     {
+        "_choice_parameters.py": "the alternatives of a choice, checked and turned into one tree",
+        "_joined.py": "the fragments of a message, for both encoders",
+        "_joined_constructors.py": "the constructor of codecs whose messages have several frames",
+    },
+    {
+        "_joined_parameters.py": "the parameters of joined frames, checked",
         "_states.py": "the states of a connection's two directions",
         "_shapes.py": "parse and build functions of the formats whose shape needs code",
         "sockets/waiting.py": "wait for a socket until a deadline",
@@ -63,6 +68,7 @@ LAYERS = [
     {"_numbers.pxd": "what the compiled splitter and encoder share: a layout in C, numbers"},
     {"_checksums.pxd": "the checksums that have a name, in C, and the checks made of them"},
     {
+        "_joins.pxd": "messages of one fragment, measured and written in C",
         "_mark_constructors.py": "constructors of codecs whose frames an end mark ends",
         "_text_constructors.py": "constructors of codecs whose length is text",
         "_marks.pxd": "end marks, escapes and byte stuffing, in C",
@@ -79,9 +85,16 @@ LAYERS = [
         "_resync.py": "the bytes at which a frame can begin, for a splitter that looks for them",
         "_spans_py.py": "the positions of frames in a buffer, in Python",
     },
-    {"_marked_reader_py.py": "the reader of frames that an end mark ends, in Python"},
+    {
+        "_fragments.py": "the fragments of a message, for both splitters",
+        "_marked_reader_py.py": "the reader of frames that an end mark ends, in Python",
+    },
     {"_plain_reader_py.py": "the reader of the commonest frames, in Python"},
-    {"_chosen_frames_py.py": "the frames of a choice, in Python"},
+    {
+        "_checked_reader_py.py": "the checks of frames, in Python",
+        "_chosen_frames_py.py": "the frames of a choice, in Python",
+        "_joined_reader_py.py": "frames that are joined to messages, in Python",
+    },
     {"_frame_reader_py.py": "the parsing part of the splitter, in Python"},
     {"_keeping_reader_py.py": "unread bytes: one message a call, errors, switching, in Python"},
     {"_object_messages_py.py": "messages that are objects, in the splitter in Python"},
@@ -179,6 +192,9 @@ LAYERS = [
     {"asyncio/stream_protocol.py": "the protocol of a `FrameStream`: its queue"},
     {"asyncio/server.py": "`FrameServer`: a server in an event loop"},
     {
+        "asyncio/pipe_writers.py": "outputs that the loops' own transports do not write to",
+    },
+    {
         "asyncio/pipes.py": "`open_pipes`, `open_stdio`, `open_process`",
         "asyncio/connect.py": "`open_connection`, `start_server` and their Unix versions",
     },
@@ -216,7 +232,11 @@ EXCEPTIONS = {
     # For annotations only: the constructors of a base class.
     ("_choice_constructors", "_parameters"),
     ("_choice_constructors", "codec"),
-    ("_chosen_frames_py", "_frame_reader_py"),  # for annotations only
+    ("_joined_constructors", "_parameters"),
+    ("_joined_constructors", "codec"),
+    ("_checked_reader_py", "_frame_reader_py"),  # for annotations only
+    ("_chosen_frames_py", "_frame_reader_py"),
+    ("_joined_reader_py", "_frame_reader_py"),
     ("codec", "notation"),  # str(codec) is the notation, which uses codecs
     # The engine is chosen once for all modules, by their names.
     ("_engine", "asyncio._fast_path_py"),
@@ -228,6 +248,7 @@ EXCEPTIONS = {
     ("_marked_reader_py", "_frame_reader_py"),
     ("serving._message_steps_py", "serving._messages_loop_py"),
     ("sockets.objects", "sockets.receiving"),
+    ("sockets.objects", "sockets.sending"),
     ("asyncio.objects", "asyncio.stream_protocol"),
     ("asyncio.object_delivery", "asyncio.sending"),
     ("asyncio.back_pressure", "asyncio.protocol"),
@@ -322,7 +343,7 @@ def test_the_walk_finds_imports() -> None:
 
 _SPLITTER_PARTS = (
     *("splitter", "object_messages", "keeping_reader", "frame_reader", "chosen_frames"),
-    "plain_reader",
+    *("plain_reader", "checked_reader", "joined_reader"),
     *("fields", "spans", "marked_reader", "marks"),
 )
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import os
 import socket
@@ -133,14 +134,16 @@ class Peer:
         ]
 
     def send(self) -> None:
-        self.far.sendall(WIRE)
+        with contextlib.suppress(OSError):  # the connection has closed
+            self.far.sendall(WIRE)
 
     def read(self) -> None:
-        while len(self.got) < len(WIRE):
-            data = self.far.recv(65536)
-            if not data:
-                return
-            self.got += data
+        with contextlib.suppress(OSError):
+            while len(self.got) < len(WIRE):
+                data = self.far.recv(65536)
+                if not data:
+                    return
+                self.got += data
 
 
 @pytest.fixture(params=["socket", "pipe"])
@@ -156,7 +159,8 @@ def open_peer(request: pytest.FixtureRequest) -> Iterator[Callable[..., Peer]]:
     yield make
     for peer in peers:
         peer.conn.close()
-        peer.far.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):
+            peer.far.shutdown(socket.SHUT_RDWR)
         for thread in peer.threads:
             thread.join(PATIENCE)
         peer.far.close()

@@ -1,15 +1,17 @@
-"""`FrameSocket.switch`: another codec in both directions, and no byte is lost."""
+"""`switch` of `FrameSocket` and `FramePipe`: another codec both ways, and no byte is lost."""
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import pytest
 
-from framecodec import Codec, FrameSocket, InvalidFrameError
+from framecodec import Codec, FramePipe, FrameSocket, InvalidFrameError
 from tests.helpers.event_loops import tls_contexts
 
 pytestmark = pytest.mark.usefixtures("engine_in_use")
@@ -27,15 +29,31 @@ def proxy() -> Codec:
     return Codec.uint(2, magic=SIGNATURE, length_offset=14)
 
 
-def connected(codec: Codec, **options: Any) -> tuple[FrameSocket, socket.socket]:
-    ours, theirs = socket.socketpair()
-    ours.settimeout(10)
-    theirs.settimeout(10)
-    return FrameSocket(ours, codec, **options), theirs
+Connect: TypeAlias = Callable[..., tuple[Any, socket.socket]]
+
+
+@pytest.fixture(params=["socket", "pipe"])
+def connected(request: pytest.FixtureRequest) -> Connect:
+    """What makes a connection, and the socket of its peer."""
+
+    def connect(codec: Codec, **options: Any) -> tuple[Any, socket.socket]:
+        ours, theirs = socket.socketpair()
+        ours.settimeout(10)
+        theirs.settimeout(10)
+        if request.param == "socket":
+            return FrameSocket(ours, codec, **options), theirs
+        ours.setblocking(True)
+        conn = FramePipe(os.fdopen(ours.detach(), "r+b", 0), codec=codec, **options)
+        conn.settimeout(10)
+        return conn, theirs
+
+    return connect
 
 
 @pytest.mark.parametrize("options", [{}, {"read_ahead": False}, {"message_timeout": 10}])
-def test_switch_reads_a_proxy_header_and_frames_in_one_segment(options: Any) -> None:
+def test_switch_reads_a_proxy_header_and_frames_in_one_segment(
+    connected: Connect, options: Any
+) -> None:
     conn, peer = connected(proxy(), **options)
     with conn, peer:
         peer.sendall(proxy().encode(HEADER) + b"\0\1a\0\2bb\0")
@@ -49,7 +67,9 @@ def test_switch_reads_a_proxy_header_and_frames_in_one_segment(options: Any) -> 
 
 
 @pytest.mark.parametrize("first", ["uint", "hexadecimal", "headers"])
-def test_switch_reads_messages_that_were_not_delivered_again(first: str) -> None:
+def test_switch_reads_messages_that_were_not_delivered_again(
+    connected: Connect, first: str
+) -> None:
     codec, start, rest = {
         "uint": (uint(1), b"\1a", b"\0\1b\0\2cc"),
         "hexadecimal": (Codec.digits(2, base=16), b"01a", b"0A0123456789\x00\x001"),
@@ -64,7 +84,7 @@ def test_switch_reads_messages_that_were_not_delivered_again(first: str) -> None
         assert conn._receiving.inbox.splitter.stream_offset == len(start + rest)
 
 
-def test_switch_forgets_an_error_that_was_raised() -> None:
+def test_switch_forgets_an_error_that_was_raised(connected: Connect) -> None:
     conn, peer = connected(Codec.text(trailer=b","))
     with conn, peer:
         peer.sendall(b"1:a,\0\1b\0\2c")
@@ -78,7 +98,7 @@ def test_switch_forgets_an_error_that_was_raised() -> None:
         assert conn.recv() == b"cc"
 
 
-def test_recv_after_a_switch_raises_what_the_new_codec_finds() -> None:
+def test_recv_after_a_switch_raises_what_the_new_codec_finds(connected: Connect) -> None:
     conn, peer = connected(uint(1))
     with conn, peer:
         peer.sendall(b"\1a\5x")
@@ -90,7 +110,7 @@ def test_recv_after_a_switch_raises_what_the_new_codec_finds() -> None:
             assert caught.value.stream_offset == 2
 
 
-def test_switch_after_the_end_of_the_stream_finds_the_end_again() -> None:
+def test_switch_after_the_end_of_the_stream_finds_the_end_again(connected: Connect) -> None:
     conn, peer = connected(uint(1))
     with conn:
         peer.sendall(b"\1a\5bb")
@@ -104,7 +124,7 @@ def test_switch_after_the_end_of_the_stream_finds_the_end_again() -> None:
             conn.recv()
 
 
-def test_switch_changes_the_framing_of_what_is_sent_after_it() -> None:
+def test_switch_changes_the_framing_of_what_is_sent_after_it(connected: Connect) -> None:
     conn, peer = connected(uint(4))
     with conn, peer:
         conn.settimeout(0)
@@ -129,7 +149,7 @@ def test_switch_changes_the_framing_of_what_is_sent_after_it() -> None:
         assert received[-len(expected) :] == expected
 
 
-def test_switch_changes_the_framing_of_small_messages() -> None:
+def test_switch_changes_the_framing_of_small_messages(connected: Connect) -> None:
     conn, peer = connected(uint(2))
     with conn, peer:
         conn.send(b"old")
@@ -138,7 +158,7 @@ def test_switch_changes_the_framing_of_small_messages() -> None:
         assert peer.recv(100) == b"\0\3old\3new"
 
 
-def test_switch_inside_a_skipped_frame_raises() -> None:
+def test_switch_inside_a_skipped_frame_raises(connected: Connect) -> None:
     conn, peer = connected(uint(1, max_message_size=3), on_oversize="skip")
     with conn, peer:
         peer.sendall(b"\1a\5bb")
@@ -149,7 +169,7 @@ def test_switch_inside_a_skipped_frame_raises() -> None:
         assert conn.recv() == b"c"
 
 
-def test_switch_while_a_message_is_half_received_raises() -> None:
+def test_switch_while_a_message_is_half_received_raises(connected: Connect) -> None:
     conn, peer = connected(uint(4))
     with conn, peer:
         conn.settimeout(0.05)
@@ -164,7 +184,7 @@ def test_switch_while_a_message_is_half_received_raises() -> None:
         assert conn.recv_into(buffer) == 200_000
 
 
-def test_switch_refuses_what_is_no_codec_and_a_closed_connection() -> None:
+def test_switch_refuses_what_is_no_codec_and_a_closed_connection(connected: Connect) -> None:
     conn, peer = connected(uint(1))
     with peer:
         with pytest.raises(TypeError, match="codec must be a"):
@@ -176,7 +196,7 @@ def test_switch_refuses_what_is_no_codec_and_a_closed_connection() -> None:
             conn.switch(uint(2))
 
 
-def test_switch_tells_an_observer_of_the_frames_of_both_codecs() -> None:
+def test_switch_tells_an_observer_of_the_frames_of_both_codecs(connected: Connect) -> None:
     class Observer:
         def __init__(self) -> None:
             self.sizes: list[int] = []
@@ -202,7 +222,8 @@ def test_switch_tells_an_observer_of_the_frames_of_both_codecs() -> None:
 
 def test_a_proxy_header_before_tls_leaves_the_hello_in_the_kernel() -> None:
     server_side, client_side = tls_contexts()
-    conn, peer = connected(proxy(), read_ahead=False)
+    ours, peer = socket.socketpair()
+    conn = FrameSocket(ours, proxy(), read_ahead=False)
     result: list[Any] = []
 
     def client() -> None:
@@ -231,3 +252,34 @@ def test_a_proxy_header_before_tls_leaves_the_hello_in_the_kernel() -> None:
     thread.join()
     assert result == ["done"]
     peer.close()
+
+
+@pytest.mark.parametrize("observed", [False, True])
+def test_switch_to_a_codec_with_objects_and_back(connected: Connect, observed: bool) -> None:
+    class Events(list[tuple[str, int]]):
+        def frame_received(self, _conn: Any, size: int) -> None:
+            self.append(("received", size))
+
+        def frame_sent(self, _conn: Any, size: int) -> None:
+            self.append(("sent", size))
+
+    events = Events()
+    conn, peer = connected(uint(2), observer=events if observed else None)
+    with conn, peer:
+        peer.sendall(uint(2).encode(b"go") + uint(1).encode(b"[1,2]") + uint(2).encode(b"end"))
+        assert conn.recv() == b"go"
+        conn.switch(uint(1).as_json())
+        conn.send({"a": 1})
+        assert conn.recv() == [1, 2]
+        conn.switch(uint(2))
+        assert conn.recv() == b"end"
+        conn.send(b"raw")
+        sent = uint(1).encode(b'{"a":1}') + uint(2).encode(b"raw")
+        found = b""
+        while len(found) < len(sent):
+            found += peer.recv(100)
+        assert found == sent
+    if observed:
+        assert [event for event in events if event[0] == "sent"] == [("sent", 8), ("sent", 5)]
+        # The frames that were read again with another codec are told again.
+        assert events[-2:] == [("received", 5), ("sent", 5)]

@@ -40,3 +40,11 @@ class AnyParameters(CommonParameters, total=False):
     mask: int
     keep: bool
     tagged: bool
+    fragments: Any
+    last: tuple[int, int, int] | None
+    full: int | None
+    strip: int
+    keep_first: bool
+    counter: int | None
+    fragment_size: int | None
+    max_fragments: int

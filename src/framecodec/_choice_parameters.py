@@ -105,6 +105,8 @@ def _make_choice(parameters: dict[str, Any], limit: int) -> tuple[Choice, bytes]
             raise ValueError(
                 "a codec of delimiter() or cobs() cannot be an alternative of a choice"
             )
+        if alternative.layout.joined is not None:
+            raise ValueError("a codec of joined() cannot be an alternative of a choice")
         _check_offset(alternative, offset)
         bytes_of_values = frozenset(byte for byte in range(256) if byte & mask in values)
         own = None

@@ -21,6 +21,7 @@ from ._block_scan cimport try_header_block
 from ._byte_search cimport count_byte
 from ._checksums cimport prepare_checksums, update_state
 from ._frame_writer cimport write_chosen, write_frame, write_marked
+from ._joins cimport write_fragment
 from ._marks cimport (
     Marks,
     comes_back,
@@ -59,6 +60,7 @@ from ._check_bytes import add_check, content_of
 from ._choice import choice_parts
 from ._custom_header import build_header
 from ._header_block import check_block
+from ._joined import joined_parts
 from ._layout import Described, layout_of
 from ._message_start import check_start, join_header
 
@@ -321,6 +323,27 @@ cdef Py_ssize_t _write_all_chosen(
     return p - frames
 
 
+cdef Py_ssize_t _write_all_fragments(
+    const Shape* shape,
+    const Marks* marks,
+    uint8_t* frames,
+    Py_ssize_t space,
+    list batch,
+    Py_ssize_t count,
+) noexcept:
+    """Write messages of one fragment."""
+    cdef uint8_t* p = frames
+    cdef Py_ssize_t i, frame_size
+    cdef PyObject* message
+    for i in range(count):
+        message = PyList_GET_ITEM(batch, i)
+        frame_size = write_fragment(shape, p, bytes_at(message), _bytes_size(message))
+        if not frame_size:
+            return -1
+        p += frame_size
+    return p - frames
+
+
 cdef extern from *:
     """
     /* Returns the first bytes of an object that nothing else refers to, and takes it over. */
@@ -396,9 +419,12 @@ cdef class Encoder:
         elif self._marks != NULL:
             is_changed = self._marks.stuffed or self._marks.escape_count
             self._write_batch = _write_all_changed if is_changed else _write_all_ended
+        elif self._shape.joined:
+            self._write_batch = _write_all_fragments
         self._is_quick = (
             self._shape.is_quick
             or self._may_choose
+            or self._shape.joined
             or (self._marks != NULL and not self._shape.has_check)
         )
 
@@ -562,6 +588,8 @@ cdef class Encoder:
             return write_marked(self._shape, self._marks, p, message, size)
         if self._may_choose:
             return write_chosen(self._shape, p, message, size)
+        if self._shape.joined:
+            return write_fragment(self._shape, p, message, size)
         return write_frame(self._shape, p, message, size)
 
     cdef bytes _encode_any(self, list messages):
@@ -587,6 +615,8 @@ cdef class Encoder:
                 return [self._layout.magic + self._field(special)]
         data = message if PyBytes_CheckExact(message) else view_bytes(message)
         size = len(data)
+        if self._shape.joined:
+            return joined_parts(self._layout, data)
         if self._marks != NULL:
             self._check_size(size)
             if size < self._layout.min_message_size:

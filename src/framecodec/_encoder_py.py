@@ -21,6 +21,7 @@ from ._checksums_py import update_checksum
 from ._choice import choice_parts
 from ._custom_header import build_header
 from ._header_block import check_block
+from ._joined import joined_parts
 from ._layout import (
     BCD,
     BER,
@@ -168,6 +169,8 @@ class Encoder:
         data: Any = message if type(message) is bytes else view_bytes(message)
         size = len(data)
         try:
+            if layout.joined is not None:
+                return joined_parts(layout, data)
             if layout.marks:
                 return self._marked_parts(data, size)
             if layout.kind == CUSTOM:

@@ -33,12 +33,8 @@ from __future__ import annotations
 from typing import Any
 
 from . import _error_texts
-from ._check_bytes import (
-    check_start,
-    has_right_check,
-    verify_check,
-    wrong_bytes_before_check,
-)
+from ._check_bytes import check_start, has_right_check
+from ._checked_reader_py import read_check, verify_check_of
 from ._checksums_py import update_checksum
 from ._chosen_frames_py import choose_layout, read_chosen_frames, unchoose, with_names
 from ._custom_header import read_header
@@ -52,10 +48,26 @@ from ._fields_py import (
     skip_frames,
 )
 from ._header_block import read_block
+from ._joined_reader_py import (
+    begin_fragment,
+    check_fragment_size,
+    end_fragment,
+    heads_of,
+    read_single_fragments,
+    unfinished_fragments,
+)
 from ._layout import CHOICE, CUSTOM, HEADERS, Layout
 from ._likely_causes import SAMPLE_SIZE
 from ._marked_reader_py import consume_marked
-from ._plain_reader_py import Numbers, PlainReader, numbers_for
+from ._plain_reader_py import (
+    IN_HEADER,
+    IN_PADDING,
+    IN_REST,
+    IN_TRAILER,
+    Numbers,
+    PlainReader,
+    numbers_for,
+)
 from ._spans_py import Spans
 
 __all__ = [
@@ -68,8 +80,6 @@ __all__ = [
     "describe_pending",
     "matched_trailer",
 ]
-
-IN_HEADER, IN_REST, IN_TRAILER, IN_PADDING = range(4)
 
 # Other buffers than bytes are taken in slices of this size, so that no large one is copied whole.
 SLICE_SIZE = 64 * 1024
@@ -88,14 +98,19 @@ class FrameReader(PlainReader):
     __slots__ = (
         "_choice",
         "_choice_layout",
+        "_content",
         "_end",
+        "_followed",
         "_found",
+        "_fragments",
         "_header",
         "_header_limit",
         "_headers",
+        "_heads",
         "_lead_size",
         "_line_pos",
         "_magic",
+        "_next_content",
         "_own_size",
         "_padding",
         "_padding_size",
@@ -150,6 +165,13 @@ class FrameReader(PlainReader):
         self._padding_size = 0  # past the header: bytes of the padding
         self._padding = b""  # after the message: bytes that align the next frame
 
+        # Joined frames.
+        self._fragments = 0  # of the pending message that are finished, ...
+        self._heads = bytearray()  # ... their heads, ...
+        self._content = 0  # ... and the bytes of their contents
+        self._followed = False  # past the header: another fragment follows
+        self._next_content = 0  # past the header: the bytes of its content, and of those before
+
         self._skipped = 0  # oversized frames discarded
         self._spans: Spans | None = None  # scanning: where the frames lie, instead of messages
         # CUSTOM: bytes of earlier chunks that parse() saw and that follow the header; they are read
@@ -186,6 +208,8 @@ class FrameReader(PlainReader):
             if not self._pending:
                 if self._unpack is not None:
                     pos = self._read_plain_frames(data, pos, messages, self._unpack)
+                elif self._layout.joined is not None:
+                    pos = read_single_fragments(self, data, pos, messages, self._layout)
                 elif self._choice is not None:
                     pos = read_chosen_frames(self, data, pos, messages, self._choice)
                 else:
@@ -357,13 +381,15 @@ class FrameReader(PlainReader):
         lead += more_lead
         if layout.own_bits:
             lead = layout.without_own_bits(lead)
-        whole_size = header_size + rest_size + layout.tail_size
+        if layout.joined is not None:
+            lead = begin_fragment(self, lead, rest_size)
+        whole_size = self._pending + rest_size + layout.tail_size
         padding_size = layout.padding(whole_size) if layout.align > 1 else 0
         whole_size += padding_size
         lead_size = len(lead)
         if not self._skipping:
             self._piece += header if self._raw else lead
-            self._pending_lead = lead_size
+            self._pending_lead = lead_size or self._pending_lead
         self._whole_size = whole_size
         self._padding_size = padding_size
         self._rest_left = rest_size
@@ -446,7 +472,9 @@ class FrameReader(PlainReader):
     def _deliver(self, messages: list[Any]) -> None:
         """Make the message, once, from its pieces."""
         padding = self._whole_size - self._pending
-        if padding and (self._raw or self._spans is not None):
+        if self._followed:
+            end_fragment(self)
+        elif padding and (self._raw or self._spans is not None):
             self._phase = IN_PADDING
         elif self._spans is not None:
             start, stop = self._stream_offset, self._stream_offset + self._pending
@@ -472,7 +500,7 @@ class FrameReader(PlainReader):
         if self._headers is not None:
             headers = self._headers
             if delivered:
-                kept = (bytes(self._header),)
+                kept = (heads_of(self) + bytes(self._header),)
         # A signal handler that raises can run at a call and at its return. No call from here on,
         # so that no message is delivered and also kept.
         headers += kept
@@ -497,6 +525,8 @@ class FrameReader(PlainReader):
         self._trailer_pos = 0
         self._end = b""
         self._padding = b""
+        if self._fragments:
+            self._fragments = self._content = 0
         if self._choice is not None:
             unchoose(self)
 
@@ -536,6 +566,8 @@ def _parse_header(reader: FrameReader, header: bytearray) -> tuple[int, int, byt
 def _rest_size_of(reader: FrameReader, header_size: int, value: int, lead_size: int) -> int:
     """Return the size of the rest; raise or begin to skip if the frame is not allowed."""
     layout = reader._layout
+    if layout.joined is not None:
+        return check_fragment_size(reader, header_size, value)
     size = value * layout.unit + layout.adjustment
     if layout.rest_min <= size <= layout.rest_max and lead_size == layout.message_lead:
         return size
@@ -562,7 +594,8 @@ def describe_pending(reader: FrameReader) -> _error_texts.PendingFrame:
     sample = [header]
     if reader._phase != IN_HEADER:
         where = "rest" if reader._phase == IN_REST else "trailer"
-        needed = None if reader._layout.marks else reader._whole_size
+        is_open = bool(reader._layout.marks) or reader._followed
+        needed = None if is_open else reader._whole_size
         if not reader._skipping and reader._phase != IN_PADDING:
             if reader._raw:  # the message begins with the header
                 sample.clear()
@@ -573,6 +606,8 @@ def describe_pending(reader: FrameReader) -> _error_texts.PendingFrame:
                     left -= len(sample[-1])
                 lead_size = 0
             sample += [reader._end, matched_trailer(reader)]
+    if reader._fragments and not reader._skipping:
+        sample = [b"".join(unfinished_fragments(reader))]
     if not reader._skipping:
         sample.append(reader._tail)
     if reader._layout.marks and not reader._layout.magic:
@@ -585,52 +620,4 @@ def describe_pending(reader: FrameReader) -> _error_texts.PendingFrame:
         reader._stream_offset,
         header,
         b"".join(sample)[:SAMPLE_SIZE],
-    )
-
-
-def read_check(reader: FrameReader, data: bytes, pos: int) -> int:
-    """Gather a check at the end; verify it when it is whole. Return what follows in the chunk."""
-    layout, before = reader._layout, len(reader._end)
-    assert layout.check is not None
-    constant = layout.check.before
-    end = reader._end + data[pos : pos + layout.end_check_size - before]
-    right = common_size(end, constant)
-    wrong = end[right : right + 1] if right < len(constant) else b""
-    if wrong:
-        end = end[:right]
-    pos, pending = pos + len(end) - before, reader._pending + len(end) - before
-    reader._end, reader._trailer_pos, reader._pending = end, len(end), pending
-    if wrong:
-        raise wrong_bytes_before_check(
-            constant, end + wrong, reader._stream_offset, bytes(reader._header)
-        )
-    if len(end) == layout.end_check_size:
-        verify_check_of(reader, end)
-    return pos
-
-
-def verify_check_of(reader: FrameReader, end: bytes) -> None:
-    """Compare the check that ends these bytes with that of the frame, unless it was discarded."""
-    rest: list[bytes | bytearray | memoryview]
-    layout = reader._layout
-    assert reader._found is not None
-    assert layout.check is not None
-    own_size, lead = reader._own_size, reader._found[2]
-    if reader._spans is not None:
-        start, stop = reader._stream_offset, reader._stream_offset + reader._pending
-        rest = [reader._spans._view[start + own_size : stop - reader._trailer_pos]]
-    elif reader._skipping:
-        return
-    else:
-        first, *others = [*reader._pieces, reader._piece]
-        rest = [memoryview(first)[own_size if reader._raw else len(lead) :], *others]
-    verify_check(
-        layout,
-        bytes(reader._header),
-        own_size,
-        lead,
-        rest,
-        end[-layout.check.width :],
-        reader._stream_offset,
-        update_checksum,
     )

@@ -23,6 +23,7 @@ from ._frame_reader_py import (
     describe_pending,
     matched_trailer,
 )
+from ._joined_reader_py import unfinished_fragments
 from ._layout import Layout
 from ._marked_reader_py import STEP, consume_marked, untake_tail
 from ._marks_py import mark_search_of
@@ -222,7 +223,10 @@ class KeepingReader(FrameReader):
         error.with_traceback(None)
         try:
             gone, taken = 1, self._stream_offset + self._pending - self._held_offset
-            if self._skipping and self._phase != IN_HEADER:
+            if self._skipping and self._fragments and self._phase == IN_HEADER:
+                gone = self._pending - len(self._header)
+                held = self._header + self._held[taken:]
+            elif self._skipping and self._phase != IN_HEADER:
                 gone, held = self._pending, self._held[taken:]
             elif taken >= self._pending:  # it began in the held bytes
                 held = self._held
@@ -255,6 +259,8 @@ class KeepingReader(FrameReader):
         self._padding = self._end = self._tail = self._after = b""
         self._content_size = self._block_left = 0
         self._zero_due = self._block_begun = False
+        self._fragments = self._content = 0
+        self._followed = False
         if self._choice is not None:
             unchoose(self)
 
@@ -356,7 +362,9 @@ class KeepingReader(FrameReader):
         if self._phase == IN_PADDING and not self._raw:  # its message is delivered
             return self._padding + self._not_taken + self._held
         parts: list[Any] = [*self._pieces, self._piece]
-        if not self._raw or self._phase == IN_HEADER:
+        if self._fragments:
+            parts = unfinished_fragments(self)
+        elif not self._raw or self._phase == IN_HEADER:
             parts[0] = memoryview(parts[0])[self._pending_lead :]
             parts.insert(0, self._header)
         end = self._end + matched_trailer(self)

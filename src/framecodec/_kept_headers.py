@@ -13,6 +13,7 @@ from typing import Any
 from . import _engine, _error_texts
 from ._check_bytes import tail_as_travelled
 from ._custom_header import read_header
+from ._fragments import fragments_as_travelled
 from ._layout import COBS, CUSTOM, Described, HasLayout, Layout, layout_of
 from .errors import FrameError
 from .splitter import Encoder, Splitter
@@ -40,6 +41,9 @@ def frame_as_travelled(codec: HasLayout | Layout, message: Any, header: bytes | 
     layout = layout_of(codec)
     if layout.choice is not None:
         return _chosen_frame(codec, layout, message, header)
+    if layout.joined is not None:  # the header is the heads of all fragments
+        parts, _ = fragments_as_travelled(layout, header, message[layout.joined.first_size :])
+        return b"".join(parts)
     if layout.keep:
         return _padded(layout, layout.magic + message + layout.trailer)
     if layout.escape or layout.kind == COBS or (layout.marks and layout.check):

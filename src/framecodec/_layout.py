@@ -42,6 +42,7 @@ __all__ = [
     "VARINT",
     "Described",
     "HasLayout",
+    "Joined",
     "Layout",
     "OwnBits",
     "Wide",
@@ -98,6 +99,27 @@ class OwnBits(NamedTuple):
     value: int  # what the frame has there
 
 
+class Joined(NamedTuple):
+    """How fragments make a message; the rest of a layout describes the fragments.
+
+    A fragment is ``[ head ][ content ][ trailer ]``. All heads have one size; in them are the
+    bytes of the fragment's message that are no content.
+    """
+
+    head_size: int
+    strip: int  # bytes of each fragment's message before its content
+    first_size: int  # of those of the first fragment: bytes that are in the message
+    last_offset: int  # in the frame: the byte that says which fragment is the last one; or -1
+    last_mask: int
+    last_value: int
+    full: int  # a fragment whose content has this size is followed by another; or -1
+    counter: int  # in the frame: the byte that counts the fragments; or -1
+    fragment_size: int  # content of the fragments that are written
+    max_fragments: int
+    rest_max: int  # the largest rest of a fragment
+    blank: bytes  # the bytes before the content, where the message has none
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Layout:
     """The numbers that an engine copies into its fields and never computes again.
@@ -148,6 +170,7 @@ class Layout:
     choice: Any = None  # CHOICE: a `Choice` of _choice.py
     # Of an alternative of a choice: bits of the frame that belong to the codec, 0 in the message.
     own_bits: tuple[OwnBits, ...] = ()
+    joined: Joined | None = None  # a message has several frames; else each frame is a message
 
     # Computed from the fields above, once: a new splitter for every connection only copies them.
     byteorder: Literal["big", "little"] = field(init=False)  # UINT: for `int.from_bytes`
@@ -167,8 +190,8 @@ class Layout:
     tail_size: int = field(init=False)  # of a check after the rest, and the trailer
     longest_header: int = field(init=False)  # how many bytes the slow path gathers
     message_prefix: int = field(init=False)  # bytes of the lead, or up to the last constant
-    # Frame offset of the last constant's end, if that is in the rest; else 0. The slow path reads
-    # the bytes up to there with the header.
+    # Frame offset of the last constant's end, or of a fragment's content, if that is in the rest;
+    # else 0. The slow path reads the bytes up to there with the header.
     prefix_size: int = field(init=False)
     rest_min: int = field(init=False)  # the smallest rest; a field's value is never negative
     rest_max: int = field(init=False)  # the largest rest that both the limit and the field allow
@@ -208,12 +231,19 @@ class Layout:
             if own.offset >= self.field_offset + self.field_width:
                 last_constant = max(last_constant, own.offset + 1)
         prefix_size = last_constant if last_constant > self.field_offset else 0
+        if self.joined is not None and self.joined.head_size > header_size:
+            prefix_size = self.joined.head_size
         rest_min = max(0, self.adjustment, self.min_message_size - message_lead)
         rest_max = min(
             self.max_message_size - message_lead, self.field_max * self.unit + self.adjustment
         )
         if self.kind == FIXED:
             rest_min = rest_max = self.size
+        message_max = rest_max + message_lead
+        if self.joined is not None:
+            message_max = self.max_message_size
+            stripped = self.joined.strip - self.joined.first_size - message_lead
+            rest_max = min(self.joined.rest_max, message_max + stripped)
         extended = self._is_extended()
         special_values = {special: value for value, special in self.specials.items()}
         for name, value in (
@@ -234,7 +264,7 @@ class Layout:
             ("prefix_size", prefix_size),
             ("rest_min", max(rest_min, prefix_size - header_size - front_check_size)),
             ("rest_max", rest_max),
-            ("message_max", rest_max + message_lead),
+            ("message_max", message_max),
             ("special_values", special_values),
             ("canonical", self._is_canonical()),
             ("lower_names", tuple(n.lower().encode() for n in (self.name, *self.names))),
@@ -327,6 +357,8 @@ class Layout:
     def _is_canonical(self) -> bool:
         if self.kind in (BER, HEADERS, CUSTOM, COBS, CHOICE):
             return self.keep  # a message that has all of its frame
+        if self.joined is not None:
+            return False
         if self.kind == DELIMITER:
             return len(self.marks) == 1 and self._escapes_are_exact()
         return self.base == 10 and not self.leading_zeros and self.wider_strict
@@ -342,12 +374,16 @@ class Layout:
 
     def _is_extended(self) -> bool:
         more = self.constants or self.unit > 1 or self.align > 1 or self.own_bits or self.check
+        if self.joined is not None:
+            return True
         return bool(self.mask or self.wider or more or self.kind == CHOICE)
 
     def _most_owned(self) -> int:
         if self.choice is not None:
             most: int = max(layout.most_owned for layout in self.choice.layouts)
             return most
+        if self.joined is not None:
+            return self.joined.head_size - self.joined.first_size + self.tail_size
         if self.marks:
             owned = len(self.magic) + len(self.marks[0]) + (self.kind == COBS)
             return owned + self.inner_check_size

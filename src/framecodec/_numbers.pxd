@@ -171,6 +171,19 @@ cdef struct Shape:
     const Gate* gates
     int alternative_count
     bint tagged
+    # Joined frames: as `Joined` of _layout.py.
+    bint joined
+    Py_ssize_t head_size
+    Py_ssize_t strip
+    Py_ssize_t first_size
+    Py_ssize_t last_offset  # -1: none
+    Py_ssize_t last_position  # of the same byte in a message that has it
+    uint8_t last_mask
+    uint8_t last_value
+    Py_ssize_t full  # -1: none
+    Py_ssize_t fragment_size
+    bint from_rest  # a message of one fragment is its rest
+    const uint8_t* blank  # what fragments have before their content, where the message has none
 
 
 cdef inline const uint8_t* _address(bytes constant) noexcept:
@@ -263,6 +276,8 @@ cdef inline int fill_shape(Shape* shape, layout) except -1:
         shape.own_count += 1
     if layout.choice is not None:
         fill_choice(shape, layout)
+    if layout.joined is not None:
+        fill_joined(shape, layout)
     fill_encoding(shape, layout)
     return 0
 
@@ -274,7 +289,7 @@ cdef inline int fill_encoding(Shape* shape, layout) except -1:
     own_check = shape.has_check and not shape.check.named
     shape.has_specials = bool(layout.specials)
     shape.is_quick = shape.kind <= HEADERS and not (
-        shape.keep or own_check or layout.bytes_are_special
+        shape.keep or own_check or layout.bytes_are_special or shape.joined
     )
     shape.owned_size = layout.most_owned
     if layout.choice is None:
@@ -313,6 +328,24 @@ cdef inline int fill_check(Shape* shape, check) except -1:
         shape.check.number = checksum.number
         shape.check.first = checksum.first
         shape.check.last = checksum.last
+    return 0
+
+
+cdef inline int fill_joined(Shape* shape, layout) except -1:
+    joined = layout.joined
+    shape.joined = True
+    shape.head_size = joined.head_size
+    shape.strip = joined.strip
+    shape.first_size = joined.first_size
+    shape.last_offset = joined.last_offset
+    shape.last_mask = joined.last_mask
+    shape.last_value = joined.last_value
+    if joined.last_mask:
+        shape.last_position = layout.message_position(joined.last_offset)
+    shape.full = joined.full
+    shape.fragment_size = joined.fragment_size
+    shape.from_rest = joined.first_size and not (layout.message_lead or joined.last_mask)
+    shape.blank = _address(joined.blank)
     return 0
 
 

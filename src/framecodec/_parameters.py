@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import struct
 import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -10,6 +9,7 @@ from typing import Any, Literal, TypedDict
 
 from ._check import Check
 from ._choice_parameters import choice_layout
+from ._joined_parameters import joined_layout
 from ._layout import (
     BCD,
     BER,
@@ -37,6 +37,8 @@ from ._plain_parameters import (
     check_bool,
     check_bytes,
     check_constants,
+    check_header_name,
+    check_header_names,
     check_int,
     check_specials,
     check_wider,
@@ -59,7 +61,6 @@ _LARGEST_END = 16
 _LARGEST_HEADER = 1024 * 1024
 _LARGEST_UNIT = 2**32
 _LARGEST_ALIGN = 64 * 1024
-_MOST_NAMES = 7
 
 # Parameters that only some kinds have. For the others they must have their defaults.
 _NEED_LENGTH = (
@@ -68,8 +69,6 @@ _NEED_LENGTH = (
 )
 _NEED_LENGTH_AND_END = ("length_includes", "trailer", "constants", "align", *_NEED_LENGTH)
 _NEED_BINARY_LENGTH = ("length_mask", "wider", "wider_than_needed")
-
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class CommonParameters(TypedDict, total=False):
@@ -405,8 +404,8 @@ def _text_layout(parameters: dict[str, Any]) -> Layout:
 
 
 def _headers_layout(parameters: dict[str, Any]) -> Layout:
-    name = _check_header_name("name", parameters["name"], "name={!r}")
-    names = _check_header_names(parameters)
+    name = check_header_name("name", parameters["name"], "name={!r}")
+    names = check_header_names(parameters)
     max_header = check_int(parameters, "max_header", 1, _LARGEST_HEADER)
     lenient, start_line, keep = (
         check_bool(parameters, flag) for flag in ("lenient", "start_line", "keep")
@@ -444,33 +443,6 @@ def _headers_layout(parameters: dict[str, Any]) -> Layout:
             + ("the special value" if value in layout.specials else "max_message_size")
         )
     return layout
-
-
-def _check_header_name(what: str, name: object, shown: str) -> str:
-    if not isinstance(name, str):
-        raise TypeError(f"{what} must be a str, not {name!r}")
-    if not _TOKEN.fullmatch(name):
-        raise ValueError(
-            f"{shown.format(name)} is not a header name; "
-            "it can contain ASCII letters, digits and !#$%&'*+.^_`|~-"
-        )
-    return name
-
-
-def _check_header_names(parameters: dict[str, Any]) -> tuple[str, ...]:
-    """Return the further names of the header, without the one that is written."""
-    names = parameters["names"]
-    if isinstance(names, str) or not isinstance(names, Iterable):
-        raise TypeError(f"names must be a tuple of str, not {names!r}")
-    plain: list[str] = []
-    for name in names:
-        name = _check_header_name("a name in names", name, "{!r} in names")
-        if name.lower() not in (parameters["name"].lower(), *map(str.lower, plain)):
-            plain.append(str(name))
-    if len(plain) > _MOST_NAMES:
-        raise ValueError(f"names can have {_MOST_NAMES} items, not {len(plain)}")
-    parameters["names"] = tuple(plain)
-    return tuple(plain)
 
 
 def _delimiter_layout(parameters: dict[str, Any]) -> Layout:
@@ -511,6 +483,11 @@ def _choice_layout(parameters: dict[str, Any]) -> Layout:
     return choice_layout(parameters)
 
 
+def _joined_layout(parameters: dict[str, Any]) -> Layout:
+    _check_unused(parameters, "joined", sorted({*COMMON_DEFAULTS} - {"max_message_size"}))
+    return joined_layout(parameters)
+
+
 def _common_layout(parameters: Mapping[str, Any]) -> dict[str, Any]:
     magic: bytes = parameters["magic"]
     offset, limit = parameters["length_offset"], parameters["max_message_size"]
@@ -546,6 +523,13 @@ _KINDS: dict[str, tuple[tuple[str, ...], Callable[[dict[str, Any]], Layout]]] = 
     "cobs": ((), _cobs_layout),
     "custom": (("parse", "build", "max_header"), _custom_layout),
     "choice": (("alternatives", "offset", "mask", "keep", "tagged"), _choice_layout),
+    "joined": (
+        (
+            *("fragments", "last", "full", "strip", "keep_first", "counter", "fragment_size"),
+            "max_fragments",
+        ),
+        _joined_layout,
+    ),
 }
 
 KINDS = tuple(_KINDS)

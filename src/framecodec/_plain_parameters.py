@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -16,6 +16,8 @@ __all__ = [
     "check_bool",
     "check_bytes",
     "check_constants",
+    "check_header_name",
+    "check_header_names",
     "check_int",
     "check_specials",
     "check_wider",
@@ -25,6 +27,9 @@ LARGEST_OFFSET = 64 * 1024
 LARGEST_CONSTANT = 1024
 MOST_CONSTANTS = 16
 MOST_WIDE_FIELDS = 8
+_MOST_NAMES = 7
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 def check_bytes(name: str, value: Any) -> bytes:
@@ -109,3 +114,30 @@ def check_wider(wider: object) -> Mapping[int, str] | None:
     if len(plain) > MOST_WIDE_FIELDS:
         raise ValueError(f"wider can have {MOST_WIDE_FIELDS} items, not {len(plain)}")
     return MappingProxyType(plain) if plain else None
+
+
+def check_header_name(what: str, name: object, shown: str) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"{what} must be a str, not {name!r}")
+    if not _TOKEN.fullmatch(name):
+        raise ValueError(
+            f"{shown.format(name)} is not a header name; "
+            "it can contain ASCII letters, digits and !#$%&'*+.^_`|~-"
+        )
+    return name
+
+
+def check_header_names(parameters: dict[str, Any]) -> tuple[str, ...]:
+    """Return the further names of the header, without the one that is written."""
+    names = parameters["names"]
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise TypeError(f"names must be a tuple of str, not {names!r}")
+    plain: list[str] = []
+    for name in names:
+        name = check_header_name("a name in names", name, "{!r} in names")
+        if name.lower() not in (parameters["name"].lower(), *map(str.lower, plain)):
+            plain.append(str(name))
+    if len(plain) > _MOST_NAMES:
+        raise ValueError(f"names can have {_MOST_NAMES} items, not {len(plain)}")
+    parameters["names"] = tuple(plain)
+    return tuple(plain)

@@ -14,7 +14,18 @@ from ._fields_py import Reader, reader_of, skip_frames, unpacker
 from ._layout import Layout
 from ._marked_reader_py import MarkedState
 
-__all__ = ["Numbers", "PlainReader", "Unpack", "numbers_for"]
+__all__ = [
+    "IN_HEADER",
+    "IN_PADDING",
+    "IN_REST",
+    "IN_TRAILER",
+    "Numbers",
+    "PlainReader",
+    "Unpack",
+    "numbers_for",
+]
+
+IN_HEADER, IN_REST, IN_TRAILER, IN_PADDING = range(4)
 
 Unpack = Callable[[bytes, int], tuple[int]]
 

@@ -121,6 +121,13 @@ from ._check_bytes import (
 )
 from ._choice import check_start_of, choose as choose_in, tagged, wrong_choice
 from ._custom_header import read_header
+from ._fragments import (
+    check_fragment,
+    first_bytes,
+    fragments_as_travelled,
+    is_followed,
+    not_in_one_piece,
+)
 from ._encoder import Encoder, ObjectEncoder, update_checksum  # no-cython-lint: a whole engine
 from ._header_block import read_lines
 from ._layout import Described, layout_of
@@ -271,6 +278,8 @@ cdef inline int _consume(
             elif self._shape.extended:
                 if self._root != NULL:
                     p += self._read_chosen_frames(p, end, messages)
+                elif self._shape.joined:
+                    p += self._read_single_fragments(p, end, messages)
                 elif self._shape.has_check:
                     p += self._read_checked_frames(p, end, messages)
                 else:
@@ -366,6 +375,7 @@ cdef class Splitter:
     cdef object _choice_layout
     cdef const Shape* _root  # the shape of the choice, or NULL
     cdef Py_ssize_t _root_limit
+    cdef bint _always_parses  # a choice, or joined frames: each header takes the slow path's end
     cdef tuple _tag  # the names of the alternative, or None
 
     # The pending frame.
@@ -392,6 +402,13 @@ cdef class Splitter:
     cdef bytes _end  # ... those of the check
     cdef Py_ssize_t _padding_left  # in the padding: bytes of it that are missing
     cdef bytes _padding  # the padding so far
+
+    # Joined frames.
+    cdef Py_ssize_t _fragments  # of the pending message that are finished, ...
+    cdef bytearray _heads  # ... their heads (what an interruption left may follow), ...
+    cdef object _content  # ... and the bytes of their contents
+    cdef bint _followed  # past the header: another fragment follows
+    cdef object _next_content  # past the header: the bytes of its content, and of those before
 
     # DELIMITER, COBS.
     cdef Py_ssize_t _content_size  # bytes of the message so far, without escapes
@@ -471,6 +488,7 @@ cdef class Splitter:
         self._parsed = -1
         self._rest_beyond = 0
         self._skip_left = 0
+        self._content = self._next_content = 0
         self._not_taken = b""
         self._surplus_bytes = b""
         self._use_layout(layout, numbers_of(layout), mark_numbers_of(layout), [])
@@ -495,6 +513,7 @@ cdef class Splitter:
         self._choice_layout = layout
         self._root_limit = self._header_limit
         self._root = self._shape if layout.choice is not None else NULL
+        self._always_parses = self._root != NULL or self._shape.joined
         self._tag = None
         return 0
 
@@ -891,7 +910,7 @@ cdef class Splitter:
         if self._phase != IN_HEADER:
             where = "rest" if self._phase == IN_REST else "trailer"
             needed = self._pending + self._missing()
-            if self._marks != NULL:
+            if self._marks != NULL or self._followed:
                 needed = None
             elif self._phase != IN_PADDING:
                 needed += self._layout.padding(needed)
@@ -905,6 +924,9 @@ cdef class Splitter:
                         min(self._filled - lead_size, <Py_ssize_t>SAMPLE_SIZE),
                     )
                 sample += self._end + self._layout.trailer[: self._trailer_matched()]
+        if self._fragments and not self._skipping:
+            sample = self._unfinished_fragments()
+            sample += self._layout.trailer[: self._trailer_matched()]
         if self._marks != NULL:
             where = "rest" if self._phase == IN_REST or not self._shape.magic_size else "header"
             if not self._skipping:
@@ -1325,7 +1347,7 @@ cdef class Splitter:
         """
         bad_frames = (errors.InvalidFrameError, errors.MessageTooLargeError)
         cdef bint is_bad = isinstance(error, bad_frames)
-        cdef bint is_gone = self._skipping and self._phase != IN_HEADER
+        cdef bint is_gone = self._skipping and (self._phase != IN_HEADER or self._fragments)
         cdef Py_ssize_t taken = self._stream_offset + self._pending - start
         cdef Py_ssize_t gone = 1
         if is_bad:
@@ -1343,6 +1365,9 @@ cdef class Splitter:
                 return 0
             if is_gone:
                 gone = self._pending
+                if self._phase == IN_HEADER:  # of a later fragment: its head is looked at again
+                    gone -= self._header_size
+                    self._hold_first(self._header_bytes())
             else:
                 self._skipping = False
                 self._hold_first(self._unfinished()[1 : self._pending])
@@ -1809,6 +1834,71 @@ cdef class Splitter:
             self._shape = root
             self._stream_offset += p - data
 
+    cdef Py_ssize_t _read_single_fragments(
+        self, const uint8_t* data, const uint8_t* end, list messages
+    ) except -1:
+        """Take ordinary messages of one fragment."""
+        cdef const Shape* shape = self._shape
+        cdef const uint8_t* p = data  # of the frame
+        cdef uint64_t value
+        cdef Py_ssize_t rest_start, content_size, frame_size
+        cdef bytes message
+        cdef uint8_t* target
+        cdef int64_t start = self._stream_offset
+        try:
+            while True:
+                rest_start = self._try_extended_header(p, end - p, &value)
+                if rest_start < 0 or value - shape.quick_low > shape.quick_span:
+                    break
+                content_size = rest_start - shape.head_size
+                content_size += <Py_ssize_t>value * shape.unit + shape.adjustment
+                frame_size = shape.head_size + content_size + shape.trailer_size
+                if end - p < frame_size or content_size == shape.full:
+                    break
+                if shape.last_mask and (
+                    p[shape.last_offset] & shape.last_mask != shape.last_value
+                ):
+                    break
+                if (
+                    not same(p, shape.magic, shape.magic_size)
+                    or not same(
+                        p + shape.head_size + content_size, shape.trailer, shape.trailer_size
+                    )
+                    or (shape.constant_count and not self._has_constants(p))
+                ):
+                    break
+                if self._spans is not None:
+                    self._spans.add(start + (p - data), start + (p - data) + frame_size)
+                    p += frame_size
+                    continue
+                if self._raw:
+                    message = message_of(p, frame_size)
+                elif shape.from_rest:
+                    message = message_of(
+                        p + rest_start, shape.head_size - rest_start + content_size
+                    )
+                elif shape.first_size:
+                    message = PyBytes_FromStringAndSize(NULL, shape.strip + content_size)
+                    target = <uint8_t*>PyBytes_AS_STRING(message)
+                    copy(target, p + shape.magic_size, shape.lead_size)
+                    self._copy_kept(target + shape.lead_size, p)
+                    copy(
+                        target + shape.message_lead,
+                        p + rest_start,
+                        shape.head_size - rest_start + content_size,
+                    )
+                    if shape.last_mask:
+                        target[shape.last_position] &= ~shape.last_mask
+                else:
+                    message = message_of(p + shape.head_size, content_size)
+                if self._keep_headers:
+                    self._keep_travelled(p, shape.head_size)
+                messages.append(message)
+                p += frame_size
+            return p - data
+        finally:
+            self._stream_offset += p - data
+
     cdef inline Py_ssize_t _try_header(
         self, const uint8_t* p, Py_ssize_t size, uint64_t* value
     ) noexcept nogil:
@@ -2027,7 +2117,7 @@ cdef class Splitter:
             and not self._shape.constant_count
             and not self._shape.kept_size
             and not self._shape.has_check
-            and self._root == NULL
+            and not self._always_parses
             and value - self._shape.quick_low <= self._shape.quick_span
             and self._has_magic(self._header)
             and self._spans is None
@@ -2086,7 +2176,10 @@ cdef class Splitter:
         is_special = self._layout.is_special(header_size, value)
         rest_size, more_lead = 0, b""
         if not is_special:
-            rest_size = self._check_rest_size(header_size, value, len(lead))
+            if self._shape.joined:
+                rest_size = self._check_fragment_size(header_size, value)
+            else:
+                rest_size = self._check_rest_size(header_size, value, len(lead))
             if self._shape.front_check_size:
                 check_start(
                     self._layout, self._header_bytes(), header_size, self._stream_offset
@@ -2127,6 +2220,8 @@ cdef class Splitter:
         lead += more_lead
         if self._shape.own_count:
             lead = self._layout.without_own_bits(lead)
+        if self._shape.joined:
+            lead = self._begin_fragment(lead, rest_size)
         lead_size = len(lead)
         if self._skipping:
             self._skip_left = rest_size
@@ -2135,6 +2230,9 @@ cdef class Splitter:
             # A peer may declare what no C number holds; it cannot send it.
             self._rest_beyond = max(0, rest_size - LARGEST_SIZE)
             rest_fill = rest_size - self._rest_beyond
+            if self._fragments:
+                self._continue_message(rest_fill)
+                return surplus
             self._begin_message(
                 <const uint8_t*>PyBytes_AS_STRING(lead), lead_size, rest_fill, available + surplus
             )
@@ -2187,6 +2285,96 @@ cdef class Splitter:
         self._rest_left = rest_size
         self._phase = IN_REST
         return 0
+
+    # --- joined frames: `_joined_reader_py` -------------------------------------------------------
+
+    cdef object _check_fragment_size(self, Py_ssize_t header_size, value):
+        """Return the size of a fragment's rest; raise or begin to skip if it is not allowed."""
+        size, error = check_fragment(
+            self._layout,
+            self._header_first(header_size),
+            value,
+            self._fragments,
+            self._content if self._fragments else 0,
+            self._stream_offset,
+        )
+        if error is not None and (self._spans is not None or not self._skipping):
+            if not self._skip:
+                raise error
+            self._skipping = True
+            Py_XDECREF(self._message)
+            self._message = NULL
+            self._filled = 0
+            self._heads = None
+        return size
+
+    cdef bytes _begin_fragment(self, bytes stripped, rest_size):
+        """Note what a whole head says; return what the message has of the bytes before the content.
+
+        Args:
+            stripped: These bytes.
+            rest_size: Bytes of the content.
+        """
+        cdef bint followed = is_followed(self._layout, self._header_bytes(), rest_size)
+        cdef bytes lead = b"" if self._fragments else first_bytes(self._layout, stripped)
+        next_content = (self._content if self._fragments else 0) + rest_size
+        self._followed = followed
+        self._next_content = next_content
+        return lead
+
+    cdef int _continue_message(self, Py_ssize_t rest_size) except -1:
+        """Add a fragment to the message; the memory grows as the bytes arrive."""
+        cdef Py_ssize_t begun = self._header_size if self._raw else 0
+        cdef Py_ssize_t size = self._filled + begun + rest_size
+        if self._raw:
+            size += self._shape.tail_size
+        self._message_size = size
+        if self._message_capacity - self._filled < begun:
+            self._grow_message(begun)
+        copy(bytes_at(self._message) + self._filled, self._header, begun)
+        self._filled += begun
+        self._rest_left = rest_size
+        self._phase = IN_REST
+        return 0
+
+    cdef int _end_fragment(self) except -1:
+        """Keep the head of a fragment that another follows, and expect that one."""
+        cdef Py_ssize_t trailer_size = self._shape.trailer_size if self._raw else 0
+        cdef Py_ssize_t before
+        if not self._keeps_bytes():
+            pass
+        elif trailer_size and self._message_capacity - self._filled < trailer_size:
+            self._grow_message(trailer_size)
+        if self._keeps_bytes():
+            if self._heads is None or not self._fragments:
+                self._heads = bytearray()
+            before = self._fragments * self._header_size
+            self._heads[before:] = self._header_bytes()
+            copy(bytes_at(self._message) + self._filled, self._shape.trailer, trailer_size)
+            self._filled += trailer_size
+        self._fragments += 1
+        self._content = self._next_content
+        self._header_size = 0
+        self._followed = False
+        self._trailer_pos = 0
+        self._phase = IN_HEADER
+        return 0
+
+    cdef bytes _heads_first(self):
+        """Return the heads of a message's finished fragments."""
+        return bytes(self._heads[: self._fragments * self._shape.head_size])
+
+    cdef bytes _unfinished_fragments(self):
+        """Return a pending message with finished fragments, as it travelled.
+
+        What arrived of the last fragment's trailer is missing.
+        """
+        cdef bytes message = bytes_of(bytes_at(self._message), self._filled)
+        if self._raw:
+            return message + self._header_bytes() if self._phase == IN_HEADER else message
+        content = memoryview(message)[self._pending_lead :]
+        parts, stop = fragments_as_travelled(self._layout, self._heads_first(), content)
+        return b"".join([*parts, self._header_bytes(), content[stop:]])
 
     cdef int _check_magic(self) except -1:
         cdef Py_ssize_t right, size = self._header_size
@@ -2694,6 +2882,8 @@ cdef class Splitter:
             if self._padding_left and (self._raw or self._spans is not None):
                 self._phase = IN_PADDING
                 return 0
+        if self._followed:
+            return self._end_fragment()
         self._deliver_message(messages)
         if self._padding_left:
             self._phase = IN_PADDING
@@ -2726,7 +2916,10 @@ cdef class Splitter:
                 target += self._shape.trailer_size
                 memcpy(target, PyBytes_AS_STRING(self._padding), padding_size)
             if self._keep_headers:
-                self._keep_travelled(self._header, self._header_size)
+                if self._fragments:
+                    self._keep_heads()
+                else:
+                    self._keep_travelled(self._header, self._header_size)
             self._append_message(messages)  # the splitter's reference is dropped next
             if self._tag and not self._raw:
                 last = len(messages) - 1
@@ -2740,6 +2933,13 @@ cdef class Splitter:
             self._headers_are_old = False
         self._headers.append(bytes_of(header, size))
         return 0
+
+    cdef int _keep_heads(self) except -1:
+        """Keep the heads of all fragments."""
+        cdef bytes heads = self._heads_first() + self._header_bytes()
+        return self._keep_travelled(
+            <const uint8_t*>PyBytes_AS_STRING(heads), PyBytes_GET_SIZE(heads)
+        )
 
     cdef inline void _next_frame(self) noexcept:
         self._stream_offset += self._pending
@@ -2758,6 +2958,8 @@ cdef class Splitter:
         self._message = NULL
         self._filled = 0
         self._rest_left = 0
+        self._fragments = 0
+        self._followed = False
         self._trailer_pos = 0
         if self._shape.align > 1:
             self._padding_left = 0
@@ -3412,6 +3614,15 @@ cdef class Splitter:
             raise _error_texts.unfinished_lost()
         if self._phase == IN_PADDING and not self._raw:  # its message is delivered
             return self._padding + self._not_taken + self._held_bytes()
+        if self._fragments:
+            return b"".join(
+                (
+                    self._unfinished_fragments(),
+                    self._shape.trailer[:trailer_matched],
+                    self._not_taken,
+                    self._held_bytes(),
+                )
+            )
         if self._message != NULL:
             if self._message_capacity > self._filled > 0 and Py_REFCNT(self._message) == 1:
                 self._resize_message(self._filled)  # never more than twice what arrived
@@ -3581,6 +3792,8 @@ def scan(codec, data, *, raw=False):
     cdef Spans spans
     cdef Py_buffer buffer
     layout = layout_of(codec)
+    if not raw and layout.joined is not None:
+        raise not_in_one_piece()
     if not raw and (layout.message_lead or (layout.choice and layout.choice.has_lead)):
         raise _error_texts.scan_with_lead()
     if not raw and (layout.escape or layout.kind == COBS):

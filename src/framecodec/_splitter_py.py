@@ -17,6 +17,7 @@ from ._bytes_like import view_bytes
 from ._encoder_py import Encoder as Encoder  # this module offers a whole engine
 from ._encoder_py import ObjectEncoder as ObjectEncoder
 from ._encoder_py import update_checksum as update_checksum
+from ._fragments import not_in_one_piece
 from ._frame_reader_py import IN_HEADER, IN_PADDING, SLICE_SIZE, describe_pending
 from ._layout import COBS, Described, HasLayout, layout_of
 from ._object_messages_py import ObjectMessages
@@ -381,6 +382,7 @@ class Splitter(ObjectMessages):
             raise
         self._header, self._piece, self._pieces, self._held = header, piece, pieces, held
         self._phase, self._pending, self._given = IN_HEADER, 0, _NOTHING
+        self._fragments, self._followed = 0, False
         self._layout = self._choice_layout
         self._not_taken = self._surplus_bytes = self._tail = b""
         self._buffer = self._undelivered = None
@@ -523,6 +525,8 @@ def _has_whole_message(splitter: Splitter) -> bool:
 def scan(codec: HasLayout, data: Buffer, *, raw: bool = False) -> Spans:
     """Find all whole frames at the start of a buffer; see `Codec.scan`."""
     layout = layout_of(codec)
+    if not raw and layout.joined is not None:
+        raise not_in_one_piece()
     if not raw and (layout.message_lead or (layout.choice and layout.choice.has_lead)):
         raise _error_texts.scan_with_lead()
     if not raw and (layout.escape or layout.kind == COBS):

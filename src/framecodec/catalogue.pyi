@@ -85,7 +85,7 @@ class Catalogue(Mapping[str, Codec]):
     grpc_web: Codec
     """flags (compressed 1, trailers 0x80), then the message or the trailers"""
     oncrpc: Codec
-    """records of one fragment (NFS, rpcbind); several are refused, see oncrpc-fragment"""
+    """whole records, of one fragment or several (NFS, rpcbind)"""
     oncrpc_fragment: Codec
     """fragments of records: 0x80 for the last one or 0, then its bytes"""
     syslog: Codec
@@ -109,7 +109,7 @@ class Catalogue(Mapping[str, Codec]):
     postgres_startup: Codec
     """a connection's first message: StartupMessage, SSLRequest, CancelRequest"""
     mysql: Codec
-    """sequence number, payload; one of 0xFFFFFF bytes continues in the next packet"""
+    """first sequence number, payload of one packet or several"""
     mysql_packet: Codec
     """single packets: sequence number, payload; one of 0xFFFFFF bytes continues in the next"""
     mysql_compressed: Codec

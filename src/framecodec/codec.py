@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack, final, overloa
 
 from . import errors
 from ._any_parameters import AnyParameters
-from ._choice_constructors import ChoiceConstructors
 from ._files import read_messages, write_messages
+from ._joined_constructors import JoinedConstructors
 from ._layout import Layout, not_a_codec
 from ._mark_constructors import MarkedConstructors
 from ._message_types import MessageT, OfMessages, SpecialT
@@ -57,7 +57,7 @@ class Codec(
     _Frozen,
     TextConstructors,
     MarkedConstructors,
-    ChoiceConstructors,
+    JoinedConstructors,
     ObjectConstructors,
     OfMessages[MessageT],
 ):
@@ -71,7 +71,7 @@ class Codec(
     So ``decode(encode(m)) == m`` for every shape.
 
     Make one with a constructor: `uint`, `struct`, `digits`, `varint`, `ber`, `text`, `headers`,
-    `fixed`, `delimiter`, `cobs`, `choice`, `custom`. They take these, where they have a meaning:
+    `fixed`, `delimiter`, `cobs`, `choice`, `joined`, `custom`. They take, where it has a meaning:
 
     Args:
         length_offset: Where the length field starts, in bytes from the frame's first byte. The

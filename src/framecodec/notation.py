@@ -389,7 +389,7 @@ def _head_of(codec: Codec[Any]) -> str | None:
         return f"ber{parameters['max_width']}"
     if codec.kind == "fixed":
         return f"fixed{parameters['size']}"
-    return None if codec.kind in ("custom", "choice") else codec.kind
+    return None if codec.kind in ("custom", "choice", "joined") else codec.kind
 
 
 def _write(codec: Codec[Any], head: str, base: Mapping[str, Any]) -> str | None:
@@ -557,6 +557,7 @@ _ALLOWED_KEYS = {
     "delimiter": ("end", "more_ends", "skip_empty", "magic", "max", "check", "min"),
     "cobs": ("magic", "max", "check", "min"),
     "choice": ("max",),
+    "joined": ("max",),
 }
 
 

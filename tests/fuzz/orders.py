@@ -182,8 +182,8 @@ def _draw_codec(rng: random.Random) -> tuple[Codec, str]:
     return (_custom(rng) if way < 0.8 else _roomy(rng)), ""
 
 
-def _stock(number: int) -> Stock:
-    rng = random.Random(number * 7919 + 1)
+def draw_stock(rng: random.Random, number: int) -> Stock:
+    """Return a codec, drawn by `rng`, with frames of the messages of this number."""
     codec, source = _draw_codec(rng)
     for_reference = codec
     if isinstance(parse := codec.parameters.get("parse"), Parser):
@@ -205,7 +205,7 @@ def stock_of(seed: int) -> Stock:
     number = seed // PROGRAMS_PER_CODEC
     if number not in _stocks:
         _stocks.clear()
-        _stocks[number] = _stock(number)
+        _stocks[number] = draw_stock(random.Random(number * 7919 + 1), number)
     return _stocks[number]
 
 
@@ -218,8 +218,11 @@ HINTS = (*(-1, 0, 1, 1024, 5000, 65_536, 70_000, -(2**70)) * 4, 200_000, 1_048_5
 
 def draw_program(seed: int) -> Program:
     """Return the program of this number."""
-    stock = stock_of(seed)
-    rng = random.Random(seed)
+    return draw_program_of(stock_of(seed), random.Random(seed))
+
+
+def draw_program_of(stock: Stock, rng: random.Random) -> Program:
+    """Return a program of a codec, drawn by `rng`."""
     random_, choice = rng.random, rng.choice
     large = bool(stock.large) and random_() < 0.12
     stream = b""
@@ -929,8 +932,12 @@ def run(program: Program, engines: list[ModuleType] | None = None) -> None:
 
 
 def run_seed(seed: int, engines: list[ModuleType]) -> None:
-    program = draw_program(seed)
-    Run(program, engines, stock_of(seed).for_reference).run()
+    run_of(draw_program(seed), stock_of(seed), engines)
+
+
+def run_of(program: Program, stock: Stock, engines: list[ModuleType]) -> None:
+    """Run a program of this stock; raise `Mismatch` where something is wrong."""
+    Run(program, engines, stock.for_reference).run()
 
 
 def outcome_of(program: Program, engines: list[ModuleType]) -> str:

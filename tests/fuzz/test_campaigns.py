@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from framecodec import Codec
-from tests.fuzz import orders, shortage, workers
+from tests.fuzz import guided, orders, shortage, workers
 from tests.fuzz.orders import Program, blob
 from tests.fuzz.parsers import Builder, Parser
 from tests.fuzz.workers import Failure, in_a_child, run_cases
@@ -306,3 +306,38 @@ def test_a_child_gives_back_what_it_found_or_how_it_ended() -> None:
     assert in_a_child(lambda: os._exit(3)) == ("", "ended with status 3")
     assert in_a_child(lambda: os.kill(os.getpid(), signal.SIGKILL))[1] == "ended by SIGKILL"  # type: ignore[func-returns-value]
     assert in_a_child(signal.pause, 0.2) == ("", "hung")  # type: ignore[arg-type]
+
+
+# --- inputs of the guided fuzzer ------------------------------------------------------------------
+
+
+def test_kept_inputs_of_the_guided_fuzzer_run_on_an_engine(engine: ModuleType) -> None:
+    inputs = list(guided.read_seeds())
+    assert len(inputs) >= 100
+    for data in inputs:
+        guided.run_input(data, [engine])
+
+
+@pytest.mark.c_extension
+def test_kept_inputs_of_the_guided_fuzzer_run_on_both_engines_step_by_step() -> None:
+    engines = orders.load_engines()
+    for data in guided.read_seeds():
+        guided.run_input(data, engines)
+
+
+def test_an_input_of_the_guided_fuzzer_is_always_the_same_program() -> None:
+    for data in (b"", b"\0" * 400, b"\xff" * 400, bytes(range(256))):
+        program, _ = guided.draw(data)
+        assert str(guided.draw(data)[0]) == str(program)
+        assert program.steps
+
+
+def test_a_failure_of_the_guided_fuzzer_shows_its_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*arguments: Any) -> None:
+        raise orders.Mismatch("the engines differ")
+
+    monkeypatch.setattr(orders, "run_of", fails)
+    with pytest.raises(orders.Mismatch) as caught:
+        guided.run_input(b"\1\2", [])
+    (note,) = caught.value.__notes__
+    assert note.startswith("the input 0102 is:\nfrom tests.fuzz.orders import *\nrun(Program(")

@@ -454,6 +454,10 @@ def expect(
     """The outcome of a stream that ends after `data`, and had an end mark just before."""
     if codec.kind in ("delimiter", "cobs"):
         return expect_marked(codec, data, raw=raw, skip=skip, mark=after)
+    if codec.kind == "joined":
+        from tests.helpers.reference_joined import expect_joined  # here: it imports this module
+
+        return expect_joined(codec, data, raw=raw, skip=skip)
     outcome, oversized, in_padding = Outcome(), False, False
     while outcome.stream_offset < len(data):
         frame = data[outcome.stream_offset :]

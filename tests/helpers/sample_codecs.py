@@ -449,6 +449,56 @@ CODECS: dict[str, Codec] = {
         {b"\x40\x41": Codec.custom(parse_tagged, build_tagged), 0: Codec.fixed(2)},
         max_message_size=300,
     ),
+    # joined frames
+    "joined": Codec.joined(
+        Codec.uint(4, length_mask=0x7FFFFFFF, max_message_size=None),
+        last=(0, 0x80, 0x80),
+        strip=1,
+        fragment_size=3,
+        max_message_size=130,
+    ),
+    "joined, full": Codec.joined(
+        Codec.uint(1, length_adjustment=1),
+        full=4,
+        strip=1,
+        keep_first=True,
+        counter=1,
+        max_fragments=3,
+    ),
+    "joined, everything": Codec.joined(
+        Codec.uint(
+            *(2, "little"),
+            length_offset=3,
+            length_includes="frame",
+            magic=b"J",
+            trailer=b"\0\1",
+            constants={2: b"c", 5: b"C"},
+            max_message_size=12,
+        ),
+        last=(1, 0x03, 0x02),
+        strip=5,
+        keep_first=True,
+        counter=6,
+        fragment_size=4,
+        max_message_size=20,
+    ),
+    "joined, digits": Codec.joined(
+        Codec.digits(2, length_offset=1, min_message_size=2, max_message_size=30),
+        last=(3, 0x01, 0),
+        strip=2,
+        counter=0,
+        fragment_size=5,
+        max_message_size=None,
+        max_fragments=4,
+    ),
+    "joined, masked": Codec.joined(
+        Codec.uint(2, "little", length_mask=0x0FFE, length_unit=2),
+        last=(1, 0x10, 0),
+        strip=2,
+        keep_first=True,
+        fragment_size=4,
+        max_message_size=12,
+    ),
     # custom
     "check, custom": Codec.custom(
         parse_tagged, build_tagged, check=Check("crc32", 4), max_message_size=300
@@ -522,6 +572,8 @@ def suited(codec: Codec, message: bytes) -> bytes:
         message = (message * has["size"])[: has["size"]] or bytes(has["size"])
     if codec.kind == "headers" and has["keep"]:
         return kept_block(codec, message)
+    if codec.kind == "joined":
+        return suited_to_fragments(codec, message)
     unit = has["length_unit"]
     if unit > 1:
         message = message.ljust(layout.message_lead, b"u")
@@ -538,6 +590,18 @@ def suited(codec: Codec, message: bytes) -> bytes:
             if index < len(changed):
                 changed[index] &= ~mask[pos] & 0xFF
     return bytes(changed)
+
+
+def suited_to_fragments(codec: Codec, message: bytes) -> bytes:
+    """The message with what the heads of its fragments need, where that is in it."""
+    has = codec.parameters
+    if not has["keep_first"]:
+        return message
+    changed = bytearray(suited(has["fragments"], message[: has["strip"]]))
+    if has["last"] is not None and len(changed) == has["strip"]:
+        offset, mask, _ = has["last"]
+        changed[codec.layout.message_position(offset)] &= ~mask
+    return bytes(changed) + message[has["strip"] :]
 
 
 def kept_block(codec: Codec, body: bytes) -> bytes:

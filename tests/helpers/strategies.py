@@ -176,8 +176,42 @@ def make(description: tuple[str, dict[str, Any]]) -> Codec | None:
         return None
 
 
+@st.composite
+def joined_codecs(draw: st.DrawFn) -> Codec | None:
+    """Messages of several frames; None where the parameters contradict each other."""
+    lead, more = draw(st.integers(0, 2)), draw(st.integers(0, 2))
+    magic = draw(st.sampled_from([b"", b"J"]))
+    common: dict[str, Any] = {
+        "magic": magic,
+        "length_offset": len(magic) + lead,
+        "trailer": draw(st.sampled_from([b"", b"\0!"])),
+        "length_adjustment": draw(st.integers(-1, 3)),
+        "length_unit": draw(st.sampled_from([1, 1, 2])),
+        "max_message_size": draw(st.sampled_from([None, 9, 30])),
+    }
+    has: dict[str, Any] = {
+        "strip": lead + more,
+        "keep_first": draw(st.booleans()),
+        "max_fragments": draw(st.sampled_from([1, 3, 1024])),
+        "max_message_size": draw(st.sampled_from([None, 5, 20])),
+    }
+    if draw(st.booleans()):
+        has["last"] = (len(magic), 0x80, draw(st.sampled_from([0, 0x80])))
+        has["fragment_size"] = draw(st.integers(1, 6))
+    else:
+        has["full"] = draw(st.integers(1, 6))
+    if draw(st.booleans()):
+        has["counter"] = draw(st.integers(0, 8))
+    try:
+        order = draw(st.sampled_from(["big", "little"]))
+        return Codec.joined(Codec.uint(draw(st.integers(1, 4)), order, **common), **has)
+    except ValueError:
+        return None
+
+
 def codecs() -> st.SearchStrategy[Codec]:
-    return descriptions().map(make).filter(lambda codec: codec is not None)  # type: ignore[return-value]
+    made = st.one_of(descriptions().map(make), descriptions().map(make), joined_codecs())
+    return made.filter(lambda codec: codec is not None)  # type: ignore[return-value]
 
 
 def can_encode(codec: Codec, message: Any) -> bool:

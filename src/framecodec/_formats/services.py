@@ -131,9 +131,12 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "oncrpc",
-        # The top bit, set in the last fragment of a record, is part of the number.
-        Codec.uint(4, length_adjustment=-(2**31)),
-        "records of one fragment (NFS, rpcbind); several are refused, see oncrpc-fragment",
+        Codec.joined(
+            Codec.uint(4, length_mask=0x7FFFFFFF, max_message_size=None),
+            last=(0, 0x80, 0x80),
+            strip=1,
+        ),
+        "whole records, of one fragment or several (NFS, rpcbind)",
         "RFC 5531, section 11",
     ),
     Format(
@@ -233,8 +236,15 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "mysql",
-        Codec.uint(3, "little", length_adjustment=1),
-        "sequence number, payload; one of 0xFFFFFF bytes continues in the next packet",
+        Codec.joined(
+            Codec.uint(3, "little", length_adjustment=1),
+            full=0xFFFFFF,
+            strip=1,
+            keep_first=True,
+            counter=3,
+            max_message_size=1 + 64 * 1024 * 1024,  # the server's max_allowed_packet by default
+        ),
+        "first sequence number, payload of one packet or several",
         "MySQL Source Code Documentation, 'Client/Server Protocol', 'MySQL Packets'",
     ),
     Format(

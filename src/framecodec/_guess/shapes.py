@@ -224,24 +224,21 @@ _LENGTH_BITS = {1: (7, 6, 5, 4), 2: (15, 14, 13, 12, 11, 10), 4: (31, 30, 28, 24
 
 
 def _masked_chains(data: bytes, start: int) -> Iterator[Chain]:
-    """Yield chains of fields with flags; if no frame has a flag, the field has none."""
+    """Yield chains of fields with flags that differ: constant ones are no flags."""
     for width, order in _BINARY_FIELDS:
         for bits in _LENGTH_BITS.get(width, ()):
             mask = (1 << bits) - 1
             read = _binary_reader(data, width, order, mask)
             arguments = (("width", width), ("byteorder", order))
-
-            def has_flag(
-                at: int, width: int = width, order: Order = order, mask: int = mask
-            ) -> bool:
-                return int.from_bytes(data[at : at + width], order) > mask
-
             for offset, adjustment in itertools.product(range(5), (0, -width, 1, 2, 4)):
                 if offset + adjustment + width < 0:
                     continue
                 shape = Shape("uint", arguments, offset, adjustment, 1, width, mask)
                 chain = _follow(data, start, shape, read)
-                if chain and any(has_flag(at + offset) for at in chain.starts[:-1]):
+                if chain is None:
+                    continue
+                fields = (data[at + offset : at + offset + width] for at in chain.starts[:-1])
+                if len({int.from_bytes(field, order) & ~mask for field in fields}) > 1:
                     yield chain
 
 

@@ -7,6 +7,7 @@ that what is not received yet can be handed over as it travelled, and counts wit
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._engine import asyncio_fast_path as fast_path
@@ -86,21 +87,36 @@ class ObjectCalls:
         Raises:
             EOFError, FrameError, OSError, RuntimeError: As `recv`.
         """
-        messages = [await self.recv()]
         protocol, loads = self._protocol, self._loads
-        while True:
-            protocol.take_batch()
-            head = protocol.messages.head
-            if not head:
-                return messages
-            try:
-                messages.append(loads(head[-1]))
-            except Exception as cause:  # the next call raises it again
-                if not is_refusal(cause):
-                    raise
-                return messages
-            for _ in self._ready:
-                break
+        while not (protocol.messages.head or protocol.batches):
+            protocol.check_no_recv_waits()
+            if protocol.is_unframed:
+                protocol.reframe()
+            if not protocol.batches:
+                try:
+                    await protocol.start_waiting()
+                finally:
+                    protocol.stop_waiting()
+        objects: list[Any] = []
+        messages = [
+            reversed(protocol.messages.head),
+            *(reversed(one[0]) for one in protocol.batches),
+        ]
+        try:
+            for message in chain.from_iterable(messages):
+                objects.append(loads(message))
+        except Exception as cause:
+            if not is_refusal(cause):
+                raise  # nothing was taken
+            for _ in objects or (None,):  # after other messages, the next call raises it again
+                protocol.take_batch()
+                for message in self._ready:
+                    if not objects:
+                        self._refuse(message, cause)
+                    break
+        else:
+            protocol.take_all()
+        return objects
 
     def _refuse(self, message: Any, cause: BaseException) -> NoReturn:
         """Raise the error about a message that was taken and that `loads` has refused."""

@@ -11,14 +11,12 @@ import asyncio
 import contextlib
 import errno
 import io
-import os
 from collections.abc import Callable, Iterable
 from typing import Any, final
 
 from .._states import TransportState
 
 __all__ = [
-    "FileWriter",
     "PipeTransport",
     "ReadHalf",
     "WriteHalf",
@@ -305,62 +303,6 @@ class WriteHalf(asyncio.Protocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Pass the end on."""
         self._whole.writer_lost(exc)
-
-
-@final
-class FileWriter(asyncio.WriteTransport):
-    """A transport that writes to a regular file, which takes everything at once.
-
-    Args:
-        file: The file.
-        half: It is told of the end.
-    """
-
-    def __init__(self, file: Any, half: WriteHalf) -> None:
-        super().__init__()
-        self._file = file
-        self._half = half
-        self._is_closing = False
-        half.connection_made(self)
-
-    def write(self, data: Any) -> None:
-        """Write bytes."""
-        try:
-            with memoryview(data) as view:
-                position = 0
-                while position < len(view):
-                    position += os.write(self._file.fileno(), view[position:])
-        except OSError as error:
-            self._close(error)
-
-    def _close(self, error: BaseException | None) -> None:
-        if not self._is_closing:
-            self._is_closing = True
-            self._file.close()
-            asyncio.get_running_loop().call_soon(self._half.connection_lost, error)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._close(None)
-
-    def abort(self) -> None:
-        """Close the file."""
-        self._close(None)
-
-    def is_closing(self) -> bool:
-        """Return whether the file is closed."""
-        return self._is_closing
-
-    def get_write_buffer_size(self) -> int:
-        """Return 0."""
-        return 0
-
-    def get_write_buffer_limits(self) -> tuple[int, int]:
-        """Return (0, 0)."""
-        return 0, 0
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Do nothing."""
 
 
 def is_read_only(transport: Any) -> bool:

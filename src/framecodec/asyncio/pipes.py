@@ -17,9 +17,15 @@ from .._options import OnInvalid, OnOversize, check_options
 from ..codec import DEFAULT_CODEC, Codec
 from ..sockets.pipe_ends import check_file, take_buffered
 from .opening import Opening
-from .pipe_transport import FileWriter, PipeTransport, ReadHalf, WriteHalf
+from .pipe_transport import PipeTransport, ReadHalf, WriteHalf
+from .pipe_writers import DescriptorWriter, FileWriter
 from .stream import FrameStream
 from .stream_protocol import StreamProtocol
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["open_pipes", "open_process", "open_stdio"]
 
@@ -184,13 +190,13 @@ async def _open(
     writer: Any,
     factory: Callable[[], StreamProtocol],
     on_end: Callable[[], None] | None = None,
+    buffered: bytes = b"",
 ) -> FrameStream[Any]:
     loop = asyncio.get_running_loop()
     protocol = factory()
     whole = PipeTransport(protocol)
     if on_end is not None:
         whole.on_end.append(on_end)
-    buffered = b""
     try:
         if writer is not None:
             if writer is reader:  # each transport closes its file
@@ -198,7 +204,9 @@ async def _open(
             with contextlib.suppress(AttributeError):
                 writer.flush()
             half = WriteHalf(whole)
-            if _is_pollable(writer):
+            if _is_input_too(writer) and _is_pollable(writer):
+                DescriptorWriter(writer, half)
+            elif _is_pollable(writer):
                 await loop.connect_write_pipe(lambda: half, writer)
             else:
                 FileWriter(writer, half)
@@ -206,18 +214,14 @@ async def _open(
             whole.begin()
             protocol._inbox.fail(io.UnsupportedOperation("this connection only writes to a pipe"))
         else:
-            buffered = _take_buffered(reader)
+            # The event loop may read before connect_read_pipe() returns.
+            protocol._received += buffered + _take_buffered(reader)
             if not _is_pollable(reader):
                 reader = _pumped(reader)
             await loop.connect_read_pipe(lambda: ReadHalf(whole), reader)
     except BaseException:
         whole.abort()
         raise
-    if buffered:
-        whole.reader.pause_reading()
-        whole.data_received(buffered)
-        if not protocol._reading_paused:
-            whole.resume_reading()
     return protocol.stream
 
 
@@ -229,6 +233,14 @@ def _is_pollable(file: Any) -> bool:
     """Return whether an event loop can wait for a file: no loop can for a regular file."""
     mode = os.fstat(file.fileno()).st_mode
     return not stat.S_ISREG(mode) and (not stat.S_ISCHR(mode) or os.isatty(file.fileno()))
+
+
+def _is_input_too(file: Any) -> bool:
+    """Return whether a file to write to can be read: a terminal, a serial port, a socket."""
+    if fcntl is None:
+        return False
+    mode = fcntl.fcntl(file.fileno(), fcntl.F_GETFL) & os.O_ACCMODE
+    return bool(mode == os.O_RDWR)
 
 
 def _pumped(file: Any) -> Any:
@@ -258,10 +270,7 @@ async def _open_stdio(factory: Callable[[], StreamProtocol]) -> FrameStream[Any]
     buffered = _take_buffered(getattr(sys.stdin, "buffer", None))
     reader = os.fdopen(os.dup(0), "rb", 0)
     writer = os.fdopen(os.dup(1), "wb", 0)
-    stream = await _open(reader, writer, factory, restore)
-    if buffered:
-        stream._protocol.data_received(buffered)
-    return stream
+    return await _open(reader, writer, factory, restore, buffered)
 
 
 async def _open_process(

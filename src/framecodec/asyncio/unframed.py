@@ -200,7 +200,8 @@ def switch(protocol: StreamProtocol, codec: Codec[Any]) -> None:
     _check_idle(protocol, "switch()")
     encode_all(sending)
     protocol.unframe()
-    protocol._inbox.codec = protocol.codec = codec
+    protocol._inbox.codec = codec
+    protocol._use_codec(codec)
     sending.use(codec)
     protocol.reframe()
 

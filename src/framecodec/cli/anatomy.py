@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .. import Codec
+from .. import Codec, FrameError
 
-__all__ = ["Part", "dissect"]
+__all__ = ["Part", "alternatives", "dissect"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,13 @@ def dissect(codec: Codec[Any], frame: bytes, message: object) -> list[Part]:
         frame: One whole frame.
         message: What `Codec.decode` returns for it.
     """
+    if codec.kind == "choice" and (chosen := _chosen(codec, frame)) is not None:
+        try:
+            return dissect(chosen, frame, chosen.decode(frame))
+        except FrameError:  # never, if the frame is one of the choice
+            pass
+    if "fragments" in codec.parameters:
+        return list(_dissect_fragments(codec.parameters["fragments"], frame))
     parameters = codec.parameters
     read = _READ_LENGTH.get(codec.kind)
     if codec.layout.marks:
@@ -53,6 +60,46 @@ def dissect(codec: Codec[Any], frame: bytes, message: object) -> list[Part]:
             parts.append(Part(name, at, at + count, declared))
             at += count
     return parts
+
+
+def alternatives(codec: Codec[Any]) -> Iterator[tuple[frozenset[int], Codec[Any]]]:
+    """Yield the codecs of a choice, and the values of the whole byte that choose each.
+
+    Args:
+        codec: A choice.
+    """
+    parameters = codec.parameters
+    mask, left = parameters["mask"], set(range(256))
+    others = None
+    for key, value in parameters["alternatives"].items():
+        values, alternative = value if parameters["tagged"] else (key, value)
+        if values is None:
+            others = alternative
+            continue
+        wanted = {values} if isinstance(values, int) else set(values)
+        bytes_ = frozenset(byte for byte in range(256) if byte & mask in wanted)
+        left -= bytes_
+        yield bytes_, alternative
+    if others is not None:
+        yield frozenset(left), others
+
+
+def _chosen(codec: Codec[Any], frame: bytes) -> Codec[Any] | None:
+    """Return the alternative of a choice that reads a frame."""
+    offset = codec.parameters["offset"]
+    for values, alternative in alternatives(codec):
+        if frame[offset : offset + 1] and frame[offset] in values:
+            return alternative
+    return None
+
+
+def _dissect_fragments(codec: Codec[Any], frames: bytes) -> Iterator[Part]:
+    """Yield the parts of the frames of a joined message."""
+    start = 0
+    for frame in map(bytes, codec.scan(frames, raw=True)):
+        for part in dissect(codec, frame, codec.decode(frame)):
+            yield Part(part.name, start + part.start, start + part.stop, part.declared)
+        start += len(frame)
 
 
 _Sizes = list[tuple[str, int]]
@@ -162,7 +209,12 @@ def _read_uint(part: bytes, parameters: Any) -> int:
         import sys
 
         order = sys.byteorder
-    return int.from_bytes(part, order, signed=parameters["signed"])
+    width, mask = parameters["width"], parameters["length_mask"]
+    if len(part) > width:  # the length is in the wider field
+        field = (parameters["wider"] or {}).get(int.from_bytes(part[:width], order) & (mask or -1))
+        return int.from_bytes(part[width:], "little" if str(field).endswith("le") else "big")
+    value = int.from_bytes(part, order, signed=parameters["signed"])
+    return value if mask is None else value & mask
 
 
 def _read_struct(part: bytes, parameters: Any) -> int:
@@ -186,6 +238,10 @@ def _read_varint(part: bytes, parameters: Any) -> int:
     return sum((byte & 0x7F) << 7 * place for place, byte in enumerate(part))
 
 
+def _read_ber(part: bytes, parameters: Any) -> int:
+    return part[0] if len(part) == 1 else int.from_bytes(part[1:], "big")
+
+
 def _read_headers(part: bytes, parameters: Any) -> int | None:
     for line in part.split(b"\n"):
         name, _, value = line.partition(b":")
@@ -202,5 +258,6 @@ _READ_LENGTH: dict[str, Callable[[bytes, Any], int | None]] = {
     "digits": _read_digits,
     "text": _read_text,
     "varint": _read_varint,
+    "ber": _read_ber,
     "headers": _read_headers,
 }

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import shutil
+import sys
+import textwrap
 from typing import Any
 
 from .. import Codec
@@ -12,6 +16,7 @@ from ..catalogue import Format, formats
 
 __all__ = ["add_commands", "draw"]
 
+_COLUMNS_OF_A_TABLE = 120  # of a terminal; in a narrower one each format has two rows
 _MOST_DRAWN = 3  # alternatives of a choice
 
 _OTHER_KINDS = {BCD: "bcd", BER: "ber", VARINT: "varint"}
@@ -70,7 +75,7 @@ def _print_format(row: Format) -> int:
         ("in Python", repr(row.codec)),
         ("limit", "none" if limit is None else f"{limit:,} bytes of a message"),
     ):
-        print(f"{label:<13}  {text}")
+        _print_row((f"{label:<13}",), text)
     return 0
 
 
@@ -79,9 +84,43 @@ def _print_table() -> int:
     for row in formats.table():
         rows.append((row.name, draw(row.codec), f"{row.description} ({row.specification})"))
     name_width, frame_width = (max(len(row[column]) for row in rows) for column in (0, 1))
+    columns = _terminal_columns()
     for name, frame, what in rows:
-        print(f"{name:<{name_width}}  {frame:<{frame_width}}  {what}")
+        if columns is None:
+            print(f"{name:<{name_width}}  {frame:<{frame_width}}  {what}")
+        elif columns < _COLUMNS_OF_A_TABLE:  # the frame, and what it is below it
+            _print_row((f"{name:<{name_width}}",), frame)
+            _print_row((" " * name_width,), what)
+        else:
+            width = min(frame_width, (columns - name_width) * 2 // 5)
+            lines = textwrap.wrap(frame, width) or [""]
+            _print_row((f"{name:<{name_width}}", *(f"{line:<{width}}" for line in lines)), what)
     return 0
+
+
+def _terminal_columns() -> int | None:
+    """Return the width of the terminal on standard output; None if it is another file."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return None
+    return max(40, shutil.get_terminal_size().columns)
+
+
+def _print_row(cells: tuple[str, ...], text: str) -> None:
+    """Print a text after some cells, with its lines below each other in a terminal.
+
+    Args:
+        cells: The first cell, and the lines of the second one, if any; each padded.
+        text: The last cell.
+    """
+    first, *second = cells
+    columns = _terminal_columns()
+    margin = len(first) + 2 + (len(second[0]) + 2 if second else 0)
+    lines = [text] if columns is None else textwrap.wrap(text, max(20, columns - margin))
+    for place, (middle, last) in enumerate(itertools.zip_longest(second, lines)):
+        start = first if place == 0 else " " * len(first)
+        if second:
+            start += "  " + (middle or " " * len(second[0]))
+        print(f"{start}  {last or ''}".rstrip())
 
 
 def draw(codec: Codec[Any]) -> str:
@@ -110,7 +149,8 @@ def _draw(layout: Layout) -> str:
         parts += [_draw_length(layout), "<rest>"]
     if layout.trailer:
         parts.append(_draw_constant(layout.trailer))
-    return " ".join(parts)
+    drawn_parts = " ".join(parts)
+    return f"[{drawn_parts}]*" if layout.joined else drawn_parts
 
 
 def _draw_length(layout: Layout) -> str:

@@ -9,7 +9,7 @@ import math
 import sys
 from typing import Any
 
-from .. import Guess, guess
+from .. import Guess, formats, guess
 from .captures import Direction, is_capture, pieces
 from .common import add_command, address_name, console, open_input, write
 
@@ -159,7 +159,13 @@ def _print(found: list[Guess], size: int, cut: bool) -> None:
     if best.offset:
         write(f"The first frame begins at byte {best.offset}, after a greeting.\n")
     skip = f" --skip {best.offset}" if best.offset else ""
-    write(f"See the frames: framecodec dump --codec '{best.codec}'{skip} FILE\n")
+    write(f"See the frames: framecodec dump --codec {_shortest(best)}{skip} FILE\n")
+
+
+def _shortest(one: Guess) -> str:
+    """Return the name of a codec, or its notation in quotes."""
+    known = [name for name in one.names if formats[name] == one.codec]
+    return known[0] if known else f"'{one.codec}'"
 
 
 def _chance(bits: float) -> str:

@@ -333,7 +333,8 @@ def _receive_from(conn: FrameSocket[Any], folder: Path, overwrite: bool) -> bool
     except _PeerError as error:
         raise CommandError(f"the sender gave up: {error}") from None
     except (EOFError, OSError, FrameError) as error:
-        text = str(error) or "the sender is gone"
+        gone = isinstance(error, EOFError)  # also inside a frame
+        text = "the sender is gone" if gone else str(error)
         _note(f"the transfer broke: {text}; waiting for the sender to continue it")
         return False
     with contextlib.suppress(OSError, EOFError, FrameError):

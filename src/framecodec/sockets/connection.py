@@ -35,7 +35,7 @@ from . import _fast_path_py
 from .base import SocketWrapper, check_timeout, locked_to_close
 from .lingering import linger_on
 from .messages import MessageConnection, ObservedConnection
-from .objects import ObjectCalls
+from .objects import ObjectCalls, UnobservedObjectCalls
 from .receiving import ReceiveSide
 from .sending import SendSide
 from .wire import Wire
@@ -234,7 +234,7 @@ class _ObservedFrameSocket(ObservedConnection, FrameSocket[Any]):  # type: ignor
 
 
 @final
-class ObjectSocket(ObjectCalls, FrameSocket[Any]):  # type: ignore[misc]
+class ObjectSocket(UnobservedObjectCalls, FrameSocket[Any]):  # type: ignore[misc]
     """A `FrameSocket` whose codec has objects."""
 
     __slots__ = ()

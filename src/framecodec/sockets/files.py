@@ -545,7 +545,8 @@ class OutgoingFile:
         elif not 0 <= size <= available:
             raise _file_has_not(size, available)
         layout = codec.layout
-        needs_all = layout.check and (layout.build or not checks.can_run(codec))
+        needs_all = bool(layout.check and (layout.build or not checks.can_run(codec)))
+        needs_all = needs_all or layout.joined is not None
         if size < GATHER_SIZE or layout.choice or layout.marks or needs_all:
             return bytes(file.read(size))
         if layout.check is not None:
@@ -564,7 +565,7 @@ class OutgoingFile:
     def _open_readable(cls, file: Any, size: int, codec: Codec[Any]) -> OutgoingFile | bytes:
         layout = codec.layout
         needs_all = layout.build or layout.choice or layout.constants
-        needs_all = needs_all or layout.check or layout.marks
+        needs_all = needs_all or layout.check or layout.marks or layout.joined
         if size < GATHER_SIZE or needs_all:
             data = bytearray()
             while len(data) < size and (chunk := file.read(size - len(data))):

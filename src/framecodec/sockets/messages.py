@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from time import monotonic
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from .. import _error_texts, errors
 from .._bytes_like import list_of_messages
@@ -149,19 +149,27 @@ class MessageConnection(OfMessages[MessageT]):
         """
         try:
             taken = self._sender.send(message)
-        except OSError as error:
-            self._sending.mark_started(error, False)
-            if self._state is not SocketState.OPEN:
-                raise self._sending.wire.closed_error() from None
-            self._sending.note_reset(error)
-            raise
-        except MemoryError as error:
-            self._sending.mark_started(error, self._sender.state is SendState.LOST)
-            raise
+        except (OSError, MemoryError) as error:
+            self._fail_to_send(error)
         if not taken:
             self._sending.send_all(self._sending.outbox.put, message)
         elif self._sender.unsent:
             self._sending.finish()
+
+    def _fail_to_send(self, error: OSError | MemoryError) -> NoReturn:
+        """Raise what the fast path has raised."""
+        try:
+            sending = self._sending
+            if isinstance(error, MemoryError):
+                sending.mark_started(error, self._sender.state is SendState.LOST)
+                raise error
+            sending.mark_started(error, False)
+            if self._state is not SocketState.OPEN:
+                raise sending.wire.closed_error() from None
+            sending.note_reset(error)
+            raise error
+        finally:
+            del error  # which holds this frame: a cycle
 
     @overload
     def send_many(

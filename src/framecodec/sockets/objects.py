@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from .._states import SocketState
     from ._fast_path_py import Batch
     from .receiving import ReceiveSide
+    from .sending import SendSide
 
-__all__ = ["ObjectCalls", "ObjectSide"]
+__all__ = ["ObjectCalls", "ObjectSide", "UnobservedObjectCalls"]
 
 
 @final
@@ -30,10 +31,9 @@ class ObjectSide:
         functions: Those of the codec.
     """
 
-    __slots__ = ("_located", "_starts", "dumps", "loads")
+    __slots__ = ("_located", "_starts", "loads")
 
     def __init__(self, functions: ObjectFunctions) -> None:
-        self.dumps = functions.dumps
         self.loads = functions.loads
         # The stream positions of the last messages of a batch: so that many refused messages of
         # one batch do not each cost a look at all messages after them.
@@ -75,6 +75,8 @@ class ObjectCalls:
     if TYPE_CHECKING:
         _receiving: ReceiveSide
         _receiver: Any
+        _sender: Any
+        _sending: SendSide
         _state: SocketState
 
         def _batches(self) -> Iterator[Iterator[Any]]: ...
@@ -123,24 +125,24 @@ class ObjectCalls:
                     side.fill()
         batch, loads = receiver.ready, side.objects.loads
         headers = None if side.inbox.splitter.headers is None else batch.headers()
-        messages: list[Any] = []
-        taken: list[Any] = []
-        while batch:
-            message = batch.first
-            try:
-                messages.append(loads(message))
-            except BaseException as cause:
-                if not is_refusal(cause):
-                    receiver.ready = side.fast_path.Batch([*taken, *batch.rest()], headers)
-                    raise
-                if messages:  # the next call raises it again
-                    break
-                for _ in batch.take:
+        objects: list[Any] = []
+        messages = batch.rest()
+        try:
+            for message in messages:
+                objects.append(loads(message))
+        except BaseException as cause:
+            if not is_refusal(cause):
+                raise
+            if not objects:
+                for message in batch.take:
                     side.objects.refuse(side, message, cause)
-            for _ in batch.take:
-                taken.append(message)
-                break
-        return messages
+            # The next call raises it again.
+            count = len(objects)
+            receiver.ready = side.fast_path.Batch(messages[count:], headers and headers[count:])
+            return objects
+        for _ in batch.take_all:
+            return objects
+        return objects
 
     def __iter__(self) -> Iterator[Any]:
         """Iterate over the messages until the clean end of the stream; errors are those of `recv`.
@@ -166,7 +168,7 @@ class ObjectCalls:
             BaseException: What the function raises; nothing was taken.
             FrameError, TypeError, OSError: As for messages that are bytes.
         """
-        super().send(self._receiving.objects.dumps(message))  # type: ignore[misc]
+        super().send(self._sending.dumps(message))  # type: ignore[misc]
 
     def _send_small_file(self, message: bytes) -> None:
         super().send(message)  # type: ignore[misc]
@@ -180,5 +182,27 @@ class ObjectCalls:
         Raises:
             BaseException: As `send`.
         """
-        dumps = self._receiving.objects.dumps
+        dumps = self._sending.dumps
         super().send_many([dumps(message) for message in messages])  # type: ignore[misc]
+
+
+class UnobservedObjectCalls(ObjectCalls):
+    """The calls of a connection without an observer: sending costs no second Python call."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def _fail_to_send(self, error: BaseException) -> NoReturn: ...
+
+    def send(self, message: Any, /) -> None:
+        """Send one message, as `ObjectCalls.send`."""
+        message = self._sending.dumps(message)
+        try:
+            taken = self._sender.send(message)
+        except (OSError, MemoryError) as error:
+            self._fail_to_send(error)
+        if not taken:
+            self._sending.send_all(self._sending.outbox.put, message)
+        elif self._sender.unsent:
+            self._sending.finish()

@@ -19,7 +19,7 @@ from .._states import SendState, SocketState
 from ..codec import DEFAULT_CODEC, Codec, check_codec
 from .base import TimedWrapper, check_timeout, locked_to_close
 from .messages import MessageConnection, ObservedConnection
-from .objects import ObjectCalls
+from .objects import ObjectCalls, UnobservedObjectCalls
 from .pipe_ends import End, Waker, close_files, read_end, write_end
 from .receiving import ReceiveSide
 from .sending import SendSide
@@ -345,7 +345,7 @@ class _ObservedFramePipe(ObservedConnection, FramePipe[Any]):
 
 
 @final
-class _ObjectPipe(ObjectCalls, FramePipe[Any]):
+class _ObjectPipe(UnobservedObjectCalls, FramePipe[Any]):
     """A `FramePipe` whose codec has objects."""
 
     __slots__ = ()
@@ -360,6 +360,7 @@ class _ObservedObjectPipe(ObjectCalls, _ObservedFramePipe):
 
 # What a connection becomes, by whether its codec has objects and whether it has an observer.
 _CLASSES: dict[tuple[bool, bool], type[FramePipe[Any]]] = {
+    (False, False): FramePipe,
     (False, True): _ObservedFramePipe,
     (True, False): _ObjectPipe,
     (True, True): _ObservedObjectPipe,

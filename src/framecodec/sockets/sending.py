@@ -37,10 +37,23 @@ class SendSide:
         fast_path: The twin of the fast path for this socket.
     """
 
-    __slots__ = ("codec", "error", "failure", "file", "guard", "lock", "outbox", "sender", "wire")
+    __slots__ = (
+        "codec",
+        "dumps",
+        "error",
+        "failure",
+        "file",
+        "guard",
+        "lock",
+        "outbox",
+        "sender",
+        "wire",
+    )
 
     def __init__(self, wire: Wire, codec: Codec[Any], fast_path: Any) -> None:
         self.wire = wire
+        self.dumps: Any = codec._objects and codec._objects.dumps
+        """The function that makes a message of an object; None for messages that are bytes."""
         self.codec = codec = plain_codec(codec)
         """The shape of the frames; the messages are bytes, also where the codec has objects."""
         self.lock = fast_path.Lock()
@@ -297,6 +310,7 @@ class SendSide:
         """Encode with another codec from now on. The caller holds the lock."""
         if self.sender.state is _BUSY:
             raise _error_texts.in_use("send()")
+        self.dumps = codec._objects and codec._objects.dumps
         self.codec = codec = plain_codec(codec)
         self.sender.switch(codec)
         self.outbox.use(codec)

@@ -143,10 +143,25 @@ def _choices(draw: st.DrawFn) -> Codec:
     )
 
 
+@st.composite
+def _joined(draw: st.DrawFn) -> Codec | None:
+    lead_size = draw(st.integers(0, 2))
+    fragments = Codec.uint(draw(st.integers(1, 4)), length_offset=lead_size)
+    strip = lead_size + draw(st.integers(0, 2))
+    keeps: dict[str, Any] = {"strip": strip, "keep_first": draw(st.booleans()) and strip > 0}
+    try:
+        if lead_size and draw(st.booleans()):
+            size = draw(st.integers(1, 50))
+            return Codec.joined(fragments, last=(0, 0x80, 0x80), fragment_size=size, **keeps)
+        return Codec.joined(fragments, full=draw(st.integers(1, 50)), **keeps)
+    except ValueError:  # the parameters contradict each other
+        return None
+
+
 def codecs() -> st.SearchStrategy[Codec]:
     """Return a strategy for codecs; see `framecodec.testing.codecs`."""
     known = st.sampled_from([*formats.values()])
-    made = _made().filter(lambda codec: codec is not None)
+    made = st.one_of(_made(), _joined()).filter(lambda codec: codec is not None)
     return st.one_of(made, _choices().filter(_seeds), known)
 
 
