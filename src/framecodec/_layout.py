@@ -407,7 +407,8 @@ class Layout:
             return self.size, 0 if self.rest_min <= self.rest_max <= LARGEST_SIZE else -1
         if self.marks:
             least = self.rest_min + self.inner_check_size
-            return least, min(self.rest_max, LARGEST_SIZE) - self.rest_min
+            most = min(self.rest_max, LARGEST_SIZE - self.inner_check_size)
+            return least, most - self.rest_min
         first = -((self.adjustment - self.rest_min) // self.unit)
         last = (min(self.rest_max, LARGEST_SIZE) - self.adjustment) // self.unit
         low, span = first, -1
