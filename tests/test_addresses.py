@@ -92,6 +92,29 @@ def test_a_plain_text_like_host_and_port_is_refused(
 
 @pytest.mark.parametrize("function", [framecodec.connect, framecodec.listen])
 @pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("localhost", "tcp://localhost:PORT"),
+        ("127.0.0.1", "tcp://127.0.0.1:PORT"),
+        ("::1", "tcp://[::1]:PORT"),
+    ],
+)
+def test_a_plain_host_without_a_port_is_refused(
+    function: Callable[..., Any], address: str, url: str
+) -> None:
+    with pytest.raises(ValueError, match="is a host without a port") as caught:
+        function(address)
+    assert f"({address!r}, PORT), {url!r}, or 'unix:{address}'" in str(caught.value)
+
+
+@pytest.mark.parametrize("function", [framecodec.connect, framecodec.listen])
+def test_an_unknown_scheme_is_refused(function: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match="unknown scheme; write tcp://HOST:PORT"):
+        function("http://localhost:80")
+
+
+@pytest.mark.parametrize("function", [framecodec.connect, framecodec.listen])
+@pytest.mark.parametrize(
     "address", ["tcp://127.0.0.1", "tcp://h:1/x", "tcp://h:99999", "tls://u@h:1", "tcp://h:1?x"]
 )
 def test_a_bad_url_is_refused(function: Callable[..., Any], address: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from typing import Any, NamedTuple, TypeAlias
@@ -44,12 +45,13 @@ def find_place(address: Any, port: Any, codec: Codec[Any] | None) -> Place:
         if codec is not None:
             raise TypeError("the codec was given twice, by position and by name")
         codec = port
+    codec = check_codec(DEFAULT_CODEC if codec is None else codec)
     address, is_tls = _read_url(address) if isinstance(address, str) else (address, False)
     if isinstance(address, tuple):
         host_and_port(address)
     else:
         address = unix_path(address)
-    return Place(address, check_codec(DEFAULT_CODEC if codec is None else codec), is_tls)
+    return Place(address, codec, is_tls)
 
 
 def _read_url(address: str) -> tuple[Any, bool]:
@@ -68,6 +70,17 @@ def _read_url(address: str) -> tuple[Any, bool]:
                 "write tcp://HOST:PORT or tls://HOST:PORT"
             )
         return (host or "", port), parts.scheme == "tls"
+    if re.match(r"[a-z][a-z0-9+.-]*://", address):
+        raise ValueError(
+            f"{address!r} has an unknown scheme; "
+            "write tcp://HOST:PORT, tls://HOST:PORT, or unix:PATH"
+        )
+    if address == "localhost" or _is_ip(address):
+        host = f"[{address}]" if ":" in address else address
+        raise ValueError(
+            f"{address!r} is a host without a port, and would be the path of a Unix socket;"
+            f" write ({address!r}, PORT), 'tcp://{host}:PORT', or 'unix:{address}'"
+        )
     if re.fullmatch(r"[^/]*:\d+", address):
         host, _, number = address.rpartition(":")
         raise ValueError(
@@ -75,6 +88,14 @@ def _read_url(address: str) -> tuple[Any, bool]:
             f" write ({host!r}, {number}), 'tcp://{address}', or 'unix:{address}'"
         )
     return address, False
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def host_and_port(address: tuple[Any, ...]) -> tuple[Any, Any]:
