@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import signal
@@ -23,7 +24,7 @@ import framecodec
 from framecodec import Codec, FrameSocket
 from framecodec.serving import common, threads
 from tests.helpers.fault_injection import reset
-from tests.helpers.servers import LOOPBACK, PATIENCE, dial, until
+from tests.helpers.servers import LOOPBACK, PATIENCE, AsyncHandler, dial, until
 
 
 def echo(conn: FrameSocket) -> None:
@@ -85,6 +86,8 @@ def test_serve_on_a_unix_socket_names_its_path_and_removes_the_file(
     ("arguments", "named", "kind", "text"),
     [
         ((None, LOOPBACK), {}, TypeError, "handler must be callable"),
+        ((asyncio.sleep, LOOPBACK), {}, TypeError, "plain function.*start_server"),
+        ((AsyncHandler(), LOOPBACK), {}, TypeError, "plain function.*start_server"),
         ((echo, "localhost:6000"), {}, ValueError, "looks like a host and a port"),
         ((echo, "tls://127.0.0.1:0"), {}, ValueError, "ssl="),
         ((echo, "tcp://127.0.0.1"), {}, ValueError, "tcp://HOST:PORT"),

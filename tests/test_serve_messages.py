@@ -7,6 +7,7 @@ Each test runs on both twins of the loop.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import gc
@@ -30,7 +31,7 @@ from framecodec.serving import _messages_loop_py
 from framecodec.serving import messages as messages_module
 from tests.helpers.cpython_internals import needs_cpython_3_11
 from tests.helpers.fault_injection import reset
-from tests.helpers.servers import LOOPBACK, PATIENCE, dial, until
+from tests.helpers.servers import LOOPBACK, PATIENCE, AsyncHandler, dial, until
 
 TWINS = [
     "python",
@@ -183,6 +184,8 @@ def test_serve_messages_on_a_unix_socket(tmp_path: Path, logged: Any) -> None:
     ("arguments", "named", "kind", "text"),
     [
         ((None, LOOPBACK), {}, TypeError, "handler must be callable"),
+        ((asyncio.sleep, LOOPBACK), {}, TypeError, "plain function.*start_server"),
+        ((AsyncHandler(), LOOPBACK), {}, TypeError, "plain function.*start_server"),
         ((echo, "tls://127.0.0.1:0"), {}, ValueError, r"serve\(\)"),
         ((echo, LOOPBACK), {"ssl": object()}, ValueError, "start_server"),
         ((echo, LOOPBACK), {"max_connections": 0}, ValueError, "at least 1"),

@@ -9,7 +9,7 @@ from typing import Any
 import framecodec
 from framecodec import FrameSocket
 
-__all__ = ["LOOPBACK", "PATIENCE", "dial", "until"]
+__all__ = ["LOOPBACK", "PATIENCE", "AsyncHandler", "dial", "until"]
 
 LOOPBACK = ("127.0.0.1", 0)
 PATIENCE = 20.0  # seconds; only a test that fails waits that long
@@ -26,3 +26,10 @@ def until(condition: Callable[[], Any]) -> None:
 def dial(address: Any, **options: Any) -> FrameSocket:
     """Return a client of a server."""
     return framecodec.connect(address, timeout=PATIENCE, **options)
+
+
+class AsyncHandler:
+    """An object that is called as an async function is: a server with threads must refuse it."""
+
+    async def __call__(self, *args: object) -> None:
+        """Do nothing."""

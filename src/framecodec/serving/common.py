@@ -5,12 +5,13 @@ from __future__ import annotations
 import abc
 import contextlib
 import errno
+import inspect
 import socket
 import struct
 import threading
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from .. import errors
 
@@ -27,6 +28,7 @@ __all__ = [
     "abort",
     "check_connections",
     "check_grace",
+    "check_handler",
     "is_clean_end",
     "is_clients_fault",
     "stop_receiving",
@@ -56,6 +58,25 @@ def check_grace(grace: float) -> None:
     """
     if not grace >= 0:
         raise ValueError(f"grace must be a number of seconds that is at least 0, not {grace!r}")
+
+
+def check_handler(handler: Any) -> None:
+    """Refuse a handler that a thread cannot call.
+
+    Raises:
+        TypeError: It is not callable, or an async function: its coroutine would never run.
+    """
+    if not callable(handler):
+        raise TypeError(f"the handler must be callable, not {type(handler).__name__!r}")
+    called = getattr(handler, "__call__", None)  # noqa: B004 (an object's may be async)
+    if any(
+        inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each)
+        for each in (handler, called)
+    ):
+        raise TypeError(
+            f"the handler must be a plain function, not the async function {handler!r}; write "
+            "def instead of async def, or use framecodec.asyncio.start_server()"
+        )
 
 
 def check_connections(max_connections: int | None) -> int | None:

@@ -41,6 +41,7 @@ from .common import (
     abort,
     check_connections,
     check_grace,
+    check_handler,
 )
 
 __all__ = ["MessageConnection", "MessageServer", "serve_messages"]
@@ -133,8 +134,7 @@ def serve_messages(
         OSError: The address is not available.
         TypeError, ValueError, OverflowError: An argument is invalid.
     """
-    if not callable(handle):
-        raise TypeError(f"the handler must be callable, not {type(handle).__name__!r}")
+    check_handler(handle)
     place = find_place(address, port, codec)
     if ssl is not None or place.is_tls:
         raise ValueError(

@@ -38,6 +38,7 @@ from .common import (
     abort,
     check_connections,
     check_grace,
+    check_handler,
     is_clean_end,
     is_clients_fault,
     stop_receiving,
@@ -115,8 +116,7 @@ def serve(
         OSError: The address is not available.
         TypeError, ValueError, OverflowError: An argument is invalid.
     """
-    if not callable(handler):
-        raise TypeError(f"the handler must be callable, not {type(handler).__name__!r}")
+    check_handler(handler)
     place = find_place(address, port, codec)
     if place.is_tls and ssl is None:
         raise ValueError(f"{address!r} needs a certificate: give the server's context as ssl=")
