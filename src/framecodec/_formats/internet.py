@@ -55,6 +55,20 @@ def _coap(token_size: int) -> Codec:
     return Codec.choice(forms, mask=0xF0, keep=False)
 
 
+_BGP_MARKER = b"\xff" * 16
+
+
+def _bgp(least: int) -> Codec:
+    """Return the codec of a type whose smallest message has this size, its header included."""
+    return Codec.uint(
+        2,
+        magic=_BGP_MARKER,
+        length_includes="frame",
+        min_message_size=least - 18,
+        max_message_size=None,
+    )
+
+
 ROWS: tuple[Format, ...] = (
     # The web.
     Format(
@@ -139,9 +153,16 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "kerberos",
-        Codec.uint(4, signed=True, min_message_size=2),
-        "over TCP: a KRB message",
-        "RFC 4120, section 7.2.2",
+        Codec.choice(
+            {
+                b"\x6a\x6b\x6c\x6d\x7e": Codec.uint(
+                    4, signed=True, min_message_size=2, max_message_size=None
+                )
+            },
+            offset=4,
+        ),
+        "over TCP: AS-REQ, AS-REP, TGS-REQ, TGS-REP and KRB-ERROR",
+        "RFC 4120, sections 5.4, 5.9.1 and 7.2.2",
     ),
     Format(
         "openvpn",
@@ -204,15 +225,19 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "bgp",
-        Codec.uint(
-            2,
-            magic=b"\xff" * 16,
-            length_includes="frame",
-            min_message_size=1,
+        Codec.choice(
+            {
+                1: _bgp(29),
+                2: _bgp(23),
+                3: _bgp(21),
+                4: Codec.fixed(1, magic=_BGP_MARKER + b"\x00\x13"),  # KEEPALIVE has 19 bytes
+                5: _bgp(23),
+            },
+            offset=18,
             max_message_size=4096 - 18,
         ),
         "type, body",
-        "RFC 4271, section 4.1",
+        "RFC 4271, sections 4.1 and 6.1; RFC 2918, section 3",
     ),
     Format(
         "bmp",
@@ -246,7 +271,21 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "ssh",
-        Codec.uint(4, min_message_size=12),
+        Codec.choice(  # the size of a frame is a multiple of 8, the padding at least 4 bytes
+            {
+                4: Codec.choice(
+                    {
+                        bytes(range(4, 256)): Codec.uint(
+                            4, min_message_size=12, max_message_size=None
+                        )
+                    },
+                    offset=4,
+                    max_message_size=None,
+                )
+            },
+            offset=3,
+            mask=0x07,
+        ),
         "after the version lines, before NEWKEYS: padding length, payload, padding",
         "RFC 4253, section 6",
     ),

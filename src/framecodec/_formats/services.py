@@ -51,6 +51,42 @@ _STUN = Codec.choice(  # the first two bits are 0, and so are the last two of th
 )
 
 
+# CONNECT to NULL, ABORT, RESEND, MARKER, ATTENTION, CONTROL and data descriptor.
+_TNS_TYPES = bytes((1, 2, 3, 4, 5, 6, 7, 9, 11, 12, 13, 14, 15))
+
+_SIZE_8 = b"\x00\x00\x00\x08"
+
+
+def _whole(least: int) -> Codec:
+    """Return the codec of frames that begin with their size; their choice has the limit."""
+    return Codec.uint(4, length_includes="frame", min_message_size=least, max_message_size=None)
+
+
+def _postgres_startup(code: bytes, *, min_message_size: int) -> Codec:
+    """Return the codec of the messages whose protocol code begins with these bytes."""
+    return Codec.uint(
+        4,
+        signed=True,
+        length_includes="frame",
+        constants={4: code},
+        min_message_size=min_message_size,
+        max_message_size=None,
+    )
+
+
+def _mongodb(opcode: bytes) -> Codec:
+    """Return the codec of the messages with these bytes after the first one of the opcode."""
+    return Codec.uint(
+        4,
+        "little",
+        signed=True,
+        length_includes="frame",
+        constants={13: opcode},
+        min_message_size=12,
+        max_message_size=None,
+    )
+
+
 def _giop(magic: bytes, constants: dict[int, bytes]) -> Codec:
     """Return the codec of messages whose byte order is a flag: the lowest bit of byte 6."""
     orders: tuple[tuple[bytes, Literal["big", "little"]], ...] = (
@@ -228,8 +264,20 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "postgres-startup",
-        Codec.uint(
-            4, signed=True, length_includes="frame", min_message_size=4, max_message_size=10_000
+        Codec.choice(
+            {
+                0x03: _postgres_startup(b"\x00\x03", min_message_size=5),
+                0xD2: Codec.choice(
+                    {
+                        0x2E: _postgres_startup(b"\x04\xd2\x16\x2e", min_message_size=12),
+                        0x2F: Codec.fixed(4, magic=_SIZE_8, constants={4: b"\x04\xd2\x16\x2f"}),
+                        0x30: Codec.fixed(4, magic=_SIZE_8, constants={4: b"\x04\xd2\x16\x30"}),
+                    },
+                    offset=7,
+                ),
+            },
+            offset=5,
+            max_message_size=10_000,
         ),
         "a connection's first message: StartupMessage, SSLRequest, CancelRequest",
         "PostgreSQL documentation, 'Frontend/Backend Protocol', 'Message Formats'",
@@ -261,13 +309,13 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "mongodb",
-        Codec.uint(
-            4,
-            "little",
-            signed=True,
-            length_includes="frame",
-            constants={14: b"\x00\x00"},
-            min_message_size=12,
+        Codec.choice(
+            {
+                # OP_REPLY is 1, all others are from 2001 (07d1) to 2013 (07dd).
+                0x01: _mongodb(b"\x00\x00\x00"),
+                b"\xd1\xd2\xd4\xd5\xd6\xd7\xda\xdb\xdc\xdd": _mongodb(b"\x07\x00\x00"),
+            },
+            offset=12,
             max_message_size=48_000_000,
         ),
         "request id, response to, opcode (4 bytes each), body",
@@ -356,13 +404,15 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "tns",
-        Codec.uint(2, length_includes="frame", min_message_size=6),
+        Codec.choice(
+            {_TNS_TYPES: Codec.uint(2, length_includes="frame", min_message_size=6)}, offset=4
+        ),
         "Oracle Net up to version 314, and CONNECT: checksum (2), type, flags, checksum (2), data",
         "Oracle Net Services; dissector packet-tns.c of Wireshark",
     ),
     Format(
         "tns-315",
-        Codec.uint(4, length_includes="frame", min_message_size=4),
+        Codec.choice({_TNS_TYPES: _whole(4)}, offset=4),
         "Oracle Net from version 315 on, after ACCEPT: type, flags, checksum (2), data",
         "Oracle Net Services; dissector packet-tns.c of Wireshark",
     ),
@@ -387,7 +437,14 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "amqp1",
-        Codec.uint(4, length_includes="frame", min_message_size=4),
+        Codec.choice(
+            {
+                bytes(range(2, 256)): Codec.choice(
+                    {b"\x00\x01": _whole(4)}, offset=5, max_message_size=None
+                )
+            },
+            offset=4,
+        ),
         "AMQP 1.0, after the protocol header: data offset, type, channel (2), body",
         "OASIS AMQP 1.0, part 2, section 2.3.1",
     ),
@@ -477,7 +534,10 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "smpp",
-        Codec.uint(4, length_includes="frame", min_message_size=12),
+        Codec.choice(
+            {b"\x00\x80": Codec.choice({b"\x00\x01": _whole(12)}, offset=5, max_message_size=None)},
+            offset=4,
+        ),
         "command id, status, sequence number (4 bytes each), body",
         "SMPP 3.4, section 3.2",
     ),
