@@ -227,8 +227,10 @@ def test_scan_verifies_checks(engine_in_use: ModuleType, name: str) -> None:
     spans = codec.scan(b"".join(frames), raw=True)
     assert [bytes(span) for span in spans] == frames
     width = codec.layout.check.width  # type: ignore[union-attr]
-    stop = len(frames[0]) - len(codec.parameters["trailer"]) - codec.layout.padding(1)
-    if codec.layout.align > 1 or codec.layout.front_check_size:
+    end = codec.layout.marks[0] if codec.layout.marks else codec.parameters["trailer"]
+    stop = len(frames[0]) - len(end)
+    in_front = codec.parameters["check"].position == "front"
+    if codec.layout.align > 1 or in_front or codec.layout.escape or codec.kind == "cobs":
         return
     wrong = frames[0][: stop - width] + b"9" * width + frames[0][stop:]
     with pytest.raises(ChecksumError):

@@ -5,7 +5,9 @@ The tests of all codecs (test_splitter.py, test_engines_equal.py, ...) draw them
 
 from __future__ import annotations
 
+import functools
 import itertools
+import operator
 import pickle
 import random
 from types import ModuleType
@@ -14,6 +16,8 @@ from typing import Any
 import pytest
 
 from framecodec import (
+    Check,
+    ChecksumError,
     Codec,
     IncompleteFrameError,
     InvalidFrameError,
@@ -434,6 +438,135 @@ def test_cobs_takes_only_what_has_a_meaning() -> None:
         Codec.cobs(trailer=b"x")
 
 
+# --- checks ---------------------------------------------------------------------------------------
+
+
+def nmea(sentence: Any) -> int:
+    """The two hexadecimal digits of NMEA 0183: the bytes before ``*``, by exclusive or."""
+    return int.from_bytes(b"%02X" % functools.reduce(operator.xor, bytes(sentence), 0))
+
+
+NMEA = Codec.delimiter(b"\r\n", magic=b"$", check=Check(nmea, 2, before=b"*"), max_message_size=79)
+SLIP_CHECKED = SLIP.replace(check=Check("crc16-xmodem", 2))
+
+
+@pytest.mark.parametrize(
+    ("codec", "message", "frame"),
+    [
+        # A sentence of a receiver of positions, as manuals of several makers show it.
+        (
+            NMEA,
+            b"GPGLL,5300.97914,N,00259.98174,E,125926,A",
+            b"$GPGLL,5300.97914,N,00259.98174,E,125926,A*28\r\n",
+        ),
+        # The check is stuffed with the message: that of nothing is two zeros.
+        (Codec.cobs(check=Check("crc16-xmodem", 2)), b"", b"\x01\x01\x01\0"),
+        (Codec.cobs(check=Check("crc16-xmodem", 2)), b"123456789", b"\x0c123456789\x31\xc3\0"),
+        (Codec.cobs(check=Check("sum8", 1, position="front")), b"ab", b"\x04\xc3ab\0"),
+        (Codec.cobs(magic=b"M", check=Check("xor8", 1, covers="frame")), b"a", b"M\x03a\x2c\0"),
+        (Codec.delimiter(b"!", check=Check("sum8", 3, digits=True, before=b"#")), b"a", b"a#097!"),
+        (
+            Codec.delimiter(
+                b"\xc0",
+                escape={b"\xc0": b"\xdb\xdc", b"\xdb": b"\xdb\xdd"},
+                check=Check("sum8", 1),
+            ),
+            b"\xc0",
+            b"\xdb\xdc\xdb\xdc\xc0",
+        ),
+    ],
+)
+def test_a_check_is_a_part_of_the_content(
+    engine: ModuleType, codec: Codec, message: bytes, frame: bytes
+) -> None:
+    encoder = engine.Encoder(codec)
+    assert encoder.encode(message) == frame == b"".join(encoder.frame_parts(bytearray(message)))
+    assert encoder.encode_many([message] * 3) == frame * 3
+    for size in range(len(frame)):
+        assert fed(engine, codec, frame[:size], frame[size:]) == [[], [message]]
+    assert fed(engine, codec, frame * 2, raw=True) == [[frame] * 2]
+
+
+def feed_all(splitter: Any, data: bytes, size: int, found: list[Any]) -> None:
+    for pos in range(0, len(data) + size, size):
+        found += splitter.feed(data[pos : pos + size])
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("codec", [NMEA, SLIP_CHECKED, Codec.cobs(check=Check("crc8", 1))])
+def test_a_wrong_check_before_an_end_mark_is_an_error(
+    engine: ModuleType, codec: Codec, place: int
+) -> None:
+    messages = [b"first", b"middle", b"last"]
+    frames = [engine.Encoder(codec).encode(message) for message in messages]
+    frames[place] = frames[place].replace(messages[place], messages[place].capitalize())
+    offset = len(b"".join(frames[:place]))
+    for size in (1, 3, 100):
+        data = b"".join(frames)
+        splitter, found = engine.Splitter(codec), []
+        with pytest.raises(ChecksumError, match=f"at stream offset {offset}: found") as caught:
+            feed_all(splitter, data, size, found)
+        assert found == messages[:place]
+        assert caught.value.expected != caught.value.found
+        assert data[offset:].startswith(splitter.detach())
+
+
+@pytest.mark.parametrize(
+    ("codec", "frame", "text"),
+    [
+        (NMEA, b"$*0\r\n", "2 bytes before the end mark, the check alone has 3"),
+        (NMEA, b"$abc+61\r\n", r"the check of a frame begins with b'\*', found b'\+'"),
+        (Codec.cobs(check=Check("crc32", 4)), b"\x02a\0", "1 bytes before the end mark"),
+        (
+            Codec.delimiter(check=Check("crc8", 3, digits=True)),
+            b"a0x0\n",
+            "the check is not a number of 3 decimal digits: found b'0x0'",
+        ),
+    ],
+)
+def test_a_check_that_is_missing_or_no_number_is_invalid(
+    engine: ModuleType, codec: Codec, frame: bytes, text: str
+) -> None:
+    for pieces in ([frame], [frame[pos : pos + 1] for pos in range(len(frame))]):
+        with pytest.raises(InvalidFrameError, match=text):
+            fed(engine, codec, *pieces)
+
+
+def test_a_message_whose_check_contains_the_mark_cannot_be_encoded(engine: ModuleType) -> None:
+    encoder = engine.Encoder(Codec.delimiter(b"a", check=Check("sum8", 1)))
+    assert encoder.encode(b"b") == b"bba"
+    for verb in (encoder.encode, encoder.frame_parts, lambda m: encoder.encode_many([m])):
+        with pytest.raises(InvalidFrameError, match="it or its check contains the end mark b'a'"):
+            verb(b"\x60\x01")
+
+
+def test_the_limit_and_the_smallest_size_do_not_count_the_check(engine: ModuleType) -> None:
+    codec = Codec.cobs(check=Check("crc32", 4), min_message_size=2, max_message_size=3)
+    encoder = engine.Encoder(codec)
+    assert fed(engine, codec, encoder.encode(b"abc")) == [[b"abc"]]
+    for message in (b"a", b"abcd"):
+        frame = engine.Encoder(codec.replace(min_message_size=0, max_message_size=9)).encode(
+            message
+        )
+        with pytest.raises((InvalidFrameError, MessageTooLargeError)):
+            encoder.encode(message)
+        with pytest.raises((InvalidFrameError, MessageTooLargeError), match="message"):
+            fed(engine, codec, frame)
+
+
+def test_resync_continues_after_the_next_end_mark(engine: ModuleType) -> None:
+    for codec in (SLIP_CHECKED, Codec.cobs(check=Check("crc16-xmodem", 2))):
+        good = engine.Encoder(codec).encode(b"good")
+        bad = good.replace(b"oo", b"00")
+        for size in (1, 5, 100):
+            data = good + bad + good
+            splitter = engine.Splitter(codec, on_invalid="resync")
+            found = [splitter.feed(data[at : at + size]) for at in range(0, len(data), size)]
+            assert [message for messages in found for message in messages] == [b"good"] * 2
+            assert (splitter.resyncs, splitter.discarded) == (1, len(bad))
+            splitter.feed_eof()
+
+
 # --- whole frames ---------------------------------------------------------------------------------
 
 
@@ -472,7 +605,6 @@ def test_a_choice_refuses_frames_that_an_end_mark_ends() -> None:
 
 def test_tools_draw_and_dissect_frames_that_an_end_mark_ends() -> None:
     from framecodec.cli.anatomy import dissect
-    from framecodec.cli.common import CommandError
     from framecodec.cli.formats import draw
     from framecodec.cli.wireshark import dissector
 
@@ -487,5 +619,5 @@ def test_tools_draw_and_dissect_frames_that_an_end_mark_ends() -> None:
         (Codec.cobs(), b"\x02a\0", b"a", [2, 3]),
     ):
         assert [part.stop for part in dissect(codec, frame, message)] == stops
-    with pytest.raises(CommandError, match="its frames have no length"):
-        dissector(LINES)
+    for codec in (LINES, SLIP, Codec.cobs()):
+        assert "dissector" in dissector(codec)

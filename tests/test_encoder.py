@@ -643,3 +643,13 @@ def test_encoder_refuses_anything_but_a_codec(engine: ModuleType) -> None:
     for value in (None, 4, "u32be", Codec):
         with pytest.raises(TypeError, match=r"framecodec\.Codec"):
             engine.Encoder(value)
+
+
+@pytest.mark.parametrize("base", [10, 16])
+def test_lengths_of_all_digits_are_written(engine: ModuleType, base: int) -> None:
+    for length in (base**15 - 1, base**15, 2**62 - 1):
+        codec = Codec.text(base=base, length_adjustment=1 - length)
+        digits = f"{length:x}" if base == 16 else str(length)
+        encoder = engine.Encoder(codec)
+        assert encoder.encode(b"a") == digits.encode() + b":a"
+        assert encoder.encode_many([b"a"] * 2) == (digits.encode() + b":a") * 2

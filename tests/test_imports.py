@@ -62,7 +62,6 @@ LAYERS = [
         "_check_bytes.py": "the bytes of a check: computed, written and read",
         "_mark_texts.py": "the errors about frames that an end mark ends",
         "_custom_header.py": "headers that functions of the user read and build",
-        "_resync.py": "the bytes at which a frame can begin, for a splitter that looks for them",
         "_header_block.py": "headers that are `Name: value` lines",
         "_parameters.py": "a codec's arguments, checked and turned into a layout",
     },
@@ -83,6 +82,7 @@ LAYERS = [
     },
     {
         "_fields_py.py": "the length fields, in Python",
+        "_resync.py": "the bytes at which a frame can begin, for a splitter that looks for them",
         "_spans_py.py": "the positions of frames in a buffer, in Python",
     },
     {

@@ -37,21 +37,34 @@ def mark_of(codec: Codec) -> re.Pattern[bytes] | None:
     return None
 
 
+def next_start(codec: Codec, data: bytes, pos: int) -> tuple[int, bytes] | None:
+    """Where a frame can begin next, and the end mark before it."""
+    mark = mark_of(codec)
+    if mark is not None:
+        found = mark.search(data, pos)
+        return None if found is None else (found.start(), b"")
+    has = codec.parameters
+    marks = sorted((has.get("end", b"\0"), *has.get("more_ends", ())), key=len)
+    escapes = (has.get("escape") or {}).values()
+    while pos < len(data):
+        for token in marks:
+            if data.startswith(token, pos):
+                return pos + len(token), token
+        pos += next((len(token) for token in escapes if data.startswith(token, pos)), 1)
+    return None
+
+
 MARKED = [
-    name
-    for name, codec in CODECS.items()
-    if mark_of(codec) and codec.kind not in ("delimiter", "cobs")
+    name for name, codec in CODECS.items() if mark_of(codec) or codec.kind in ("delimiter", "cobs")
 ]
 
 
 def expect_resync(codec: Codec, data: bytes, *, raw: bool = False) -> dict[str, Any]:
     """What a splitter makes of a stream, by the reference parser, which sees all of it."""
-    mark = mark_of(codec)
-    assert mark is not None
     found: dict[str, Any] = {"messages": [], "resyncs": 0, "discarded": 0, "last": None}
-    pos, ended = 0, None
+    pos, ended, after = 0, None, b""
     while True:
-        outcome = expect(codec, data[pos:], raw=raw)
+        outcome = expect(codec, data[pos:], raw=raw, after=after)
         found["messages"] += outcome.messages
         bad = pos + outcome.stream_offset
         if outcome.error is None or not issubclass(
@@ -61,10 +74,10 @@ def expect_resync(codec: Codec, data: bytes, *, raw: bool = False) -> dict[str, 
             break
         found["resyncs"] += 1
         found["last"] = outcome.error, bad
-        next_mark = mark.search(data, bad + 1)
-        pos = len(data) if next_mark is None else next_mark.start()
+        start = next_start(codec, data, bad + 1)
+        pos, after = start or (len(data), b"")
         found["discarded"] += pos - bad
-        if next_mark is None:
+        if start is None:
             bad = pos
             break
     return found | {"offset": bad, "ended": ended}

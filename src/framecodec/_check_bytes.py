@@ -18,10 +18,14 @@ __all__ = [
     "RunningCheck",
     "add_check",
     "check_start",
+    "content_of",
     "has_right_check",
+    "has_right_content",
+    "inside_content",
     "is_right_check",
     "tail_as_travelled",
     "verify_check",
+    "verify_content",
     "wrong_bytes_before_check",
 ]
 
@@ -73,6 +77,84 @@ def add_check(
     if layout.front_check_size:
         return header + check, layout.trailer
     return header, check + layout.trailer
+
+
+def content_of(layout: Layout, message: Any, update: Update) -> bytes:
+    """Return a message and its check, which an end mark follows, without escapes."""
+    check = check_of_message(layout, layout.magic, message, 0, update)
+    assert layout.check is not None
+    if layout.check.position == "front":
+        return b"".join([check, message])
+    return b"".join([message, check])
+
+
+def inside_content(layout: Layout, size: int) -> tuple[slice, slice]:
+    """Return where the message and its check are in a content of a size."""
+    check_size = layout.inner_check_size
+    if layout.check is not None and layout.check.position == "front":
+        return slice(check_size, size), slice(0, check_size)
+    return slice(0, size - check_size), slice(size - check_size, size)
+
+
+def has_right_content(layout: Layout, content: bytes, update: Update) -> bool:
+    """Return whether a content without its escapes has a check, and the right one."""
+    check = layout.check
+    if check is None:
+        return True
+    message, found = inside_content(layout, len(content))
+    if len(content) < layout.inner_check_size:
+        return False
+    parts = [content[message]]
+    if check.covers == "frame":
+        parts.insert(0, layout.magic)
+    return _is_right(check, parts, content[found], update)
+
+
+def verify_content(
+    layout: Layout,
+    content: bytes,
+    stream_offset: int,
+    header: bytes,
+    travelled: bytes,
+    update: Update,
+) -> None:
+    """Compare the check of a content without its escapes.
+
+    Args:
+        layout: The codec's layout, which has a check and end marks.
+        content: The message and its check.
+        stream_offset: Of the frame.
+        header: The magic.
+        travelled: The first bytes after the magic, as they travelled, for the text of an error.
+        update: See above.
+
+    Raises:
+        ChecksumError: It is another one.
+        InvalidFrameError: It is missing or not in digits, or the user's function raised.
+    """
+    check = layout.check
+    assert check is not None
+    begun = header + travelled
+    if len(content) < layout.inner_check_size:
+        reason = f"{len(content)} bytes before the end mark, the check alone has {check.size}"
+        raise _error_texts.invalid_frame(reason, stream_offset, header, begun)
+    at_message, at_check = inside_content(layout, len(content))
+    found = content[at_check]
+    if not found.startswith(check.before):
+        size = len(check.before)
+        raise wrong_bytes_before_check(check.before, found[:size], stream_offset, header, begun)
+    value = _read(check, found[len(check.before) :])
+    if value is None:
+        raise _not_digits(check.width, found[len(check.before) :], stream_offset, header, begun)
+    start = [header] if check.covers == "frame" and header else []
+    with memoryview(content)[at_message] as message:
+        try:
+            expected = _value_of(check, [*start, message], update)
+        except _Refused as refused:
+            error = _error_texts.invalid_frame(str(refused), stream_offset, header, begun)
+            raise error from refused.__cause__
+    if expected != value:
+        raise _wrong_checksum(check, expected, value, stream_offset, header, begun)
 
 
 def tail_as_travelled(
@@ -329,7 +411,7 @@ def _byteorder(check: Check) -> Any:
 
 
 def wrong_bytes_before_check(
-    before: bytes, found: bytes, stream_offset: int, header: bytes
+    before: bytes, found: bytes, stream_offset: int, header: bytes, begun: bytes | None = None
 ) -> InvalidFrameError:
     """Return the error about constant bytes before a check that are other ones."""
     return _error_texts.invalid_frame(
@@ -337,19 +419,28 @@ def wrong_bytes_before_check(
         f"{_error_texts.show(found)}",
         stream_offset,
         header,
+        begun,
     )
 
 
-def _not_digits(width: int, found: bytes, stream_offset: int, header: bytes) -> InvalidFrameError:
+def _not_digits(
+    width: int, found: bytes, stream_offset: int, header: bytes, begun: bytes | None = None
+) -> InvalidFrameError:
     return _error_texts.invalid_frame(
         f"the check is not a number of {width} decimal digits: found {_error_texts.show(found)}",
         stream_offset,
         header,
+        begun,
     )
 
 
 def _wrong_checksum(
-    check: Check, expected: int, found: int, stream_offset: int, header: bytes
+    check: Check,
+    expected: int,
+    found: int,
+    stream_offset: int,
+    header: bytes,
+    begun: bytes | None = None,
 ) -> ChecksumError:
     """Return the error about a check that is another one than that of the received bytes."""
     shown = f"{{:0{check.width}}}" if check.digits else f"0x{{:0{2 * check.width}x}}"
@@ -358,7 +449,8 @@ def _wrong_checksum(
     return ChecksumError(
         f"wrong check in the frame at stream offset {stream_offset}: found {shown.format(found)}, "
         f"computed {shown.format(expected)} ({function} of the {covers}); its bytes changed on "
-        f"their way, or the peer computes another check (frame begins {_error_texts.show(header)})",
+        f"their way, or the peer computes another check (frame begins "
+        f"{_error_texts.show(header if begun is None else begun)})",
         expected=expected,
         found=found,
         stream_offset=stream_offset,

@@ -56,7 +56,7 @@ from ._numbers cimport (
 
 from . import _error_texts, _mark_texts
 from ._bytes_like import view_bytes
-from ._check_bytes import add_check
+from ._check_bytes import add_check, content_of
 from ._choice import choice_parts
 from ._custom_header import build_header
 from ._header_block import check_block
@@ -251,6 +251,8 @@ cdef list _marked_parts(layout, const Marks* marks, data):
     cdef Py_buffer view
     if marks.skip_empty and not marks.stuffed and not len(data):
         raise _mark_texts.message_is_ignored()
+    if layout.check is not None:
+        data = content_of(layout, data, update_checksum)
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     try:
         content = _changed(layout, marks, <const uint8_t*>view.buf, view.len)
@@ -420,7 +422,10 @@ cdef class Encoder:
         elif self._shape.joined:
             self._write_batch = _write_all_fragments
         self._is_quick = (
-            self._shape.is_quick or self._may_choose or self._marks != NULL or self._shape.joined
+            self._shape.is_quick
+            or self._may_choose
+            or self._shape.joined
+            or (self._marks != NULL and not self._shape.has_check)
         )
 
     def encode(self, message, /):

@@ -14,9 +14,9 @@ from collections.abc import Callable, Hashable, Iterable
 from itertools import chain
 from typing import TYPE_CHECKING, Any, final
 
-from . import _error_texts
+from . import _error_texts, _mark_texts
 from ._bytes_like import view_bytes
-from ._check_bytes import add_check
+from ._check_bytes import add_check, content_of
 from ._checksums_py import update_checksum
 from ._choice import choice_parts
 from ._custom_header import build_header
@@ -219,6 +219,10 @@ class Encoder:
         self._check_size(size)
         if size < layout.min_message_size:
             raise _error_texts.message_too_small(size, layout.min_message_size)
+        if layout.skip_empty and layout.kind != COBS and not size:
+            raise _mark_texts.message_is_ignored()
+        if layout.check is not None:
+            data = content_of(layout, data, update_checksum)
         check_message(layout, data)
         search = mark_search_of(layout)
         if layout.kind == COBS:
@@ -362,7 +366,9 @@ def _only_mark(layout: Layout) -> bytes | None:
     search = mark_search_of(layout)
     if search is None or len(layout.marks) > 1 or len(search.split_at) != 1 or layout.magic:
         return None
-    return None if layout.skip_empty or layout.min_message_size else layout.marks[0]
+    if layout.skip_empty or layout.min_message_size or layout.check is not None:
+        return None
+    return layout.marks[0]
 
 
 def _are_small(messages: list[Any], largest: int) -> bool:

@@ -32,16 +32,20 @@ def show(data: bytes) -> str:
     return repr(data) if len(data) <= _SHOWN_SIZE else f"{data[:_SHOWN_SIZE]!r}..."
 
 
-def invalid_frame(reason: str, stream_offset: int, header: bytes) -> InvalidFrameError:
+def invalid_frame(
+    reason: str, stream_offset: int, header: bytes, begun: bytes | None = None
+) -> InvalidFrameError:
     """Return the error about a frame that the peer sent.
 
     Args:
         reason: What is wrong, what was found and what is allowed.
         stream_offset: Of the frame's first byte.
         header: The frame's bytes up to the one that decided.
+        begun: The frame's first bytes, where the header alone says too little.
     """
+    shown = show(header if begun is None else begun)
     return InvalidFrameError(
-        f"invalid frame at stream offset {stream_offset}: {reason} (frame begins {show(header)})",
+        f"invalid frame at stream offset {stream_offset}: {reason} (frame begins {shown})",
         stream_offset=stream_offset,
         header=header,
     )

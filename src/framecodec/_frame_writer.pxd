@@ -79,9 +79,11 @@ cdef inline Py_ssize_t write_text(const Shape* shape, uint8_t* p, uint64_t value
     if shape.kind == DIGITS:
         store_digits(p, value, shape.width, shape.base)
         return shape.width
-    while value >= limit and size < 19:
-        limit *= <uint64_t>shape.base
+    while value >= limit:
         size += 1
+        if limit > <uint64_t>0xFFFFFFFFFFFFFFFF // <uint64_t>shape.base:
+            break
+        limit *= <uint64_t>shape.base
     if shape.field_start_size:
         copy(p, shape.field_start, shape.field_start_size)
         p += shape.field_start_size

@@ -26,8 +26,9 @@ from ._frame_reader_py import (
 from ._joined_reader_py import unfinished_fragments
 from ._layout import Layout
 from ._marked_reader_py import STEP, consume_marked, untake_tail
+from ._marks_py import mark_search_of
 from ._plain_reader_py import numbers_for
-from ._resync import check_marks, find_mark
+from ._resync import check_marks, find_end_mark, find_mark
 
 __all__ = ["KeepingReader"]
 
@@ -164,6 +165,8 @@ class KeepingReader(FrameReader):
         """Take a chunk; after a bad frame discard the bytes before the next mark."""
         if len(data):
             self._ended = False
+        if self._one_at_a_time and self._tail:  # it is read again
+            untake_tail(self, bytearray(self._tail) + self._held)
         self._held_offset = self._stream_offset + self._pending
         self._held += data
         while self._held and not (self._one_at_a_time and messages):
@@ -192,14 +195,27 @@ class KeepingReader(FrameReader):
 
     def _search(self) -> bool:
         """Discard held bytes up to the first mark; return whether there is a whole one."""
-        size, found = find_mark(self._layout, self._held)
+        after = b""
+        if self._layout.marks and not self._layout.magic:
+            size, after = find_end_mark(self._layout, self._held)
+            found = bool(after)
+            if not self._is_begun(after):
+                after = b""
+        else:
+            size, found = find_mark(self._layout, self._held)
         offset, discarded = self._stream_offset + size, self._discarded + size
         # No call in between.
         self._held_offset = self._stream_offset = offset
         self._discarded = discarded
         del self._held[:size]
+        self._after = after
         self._searching = not found
         return found
+
+    def _is_begun(self, mark: bytes) -> bool:
+        """Return whether a longer end mark begins with one; what it has more is then ignored."""
+        search = mark_search_of(self._layout)
+        return search is not None and bool(search.extensions.get(mark))
 
     def _discard_bad_frame(self, error: errors.FrameError) -> None:
         """Discard the first byte of a bad frame, and of one that was skipped all that is gone."""
@@ -213,7 +229,8 @@ class KeepingReader(FrameReader):
             elif self._skipping and self._phase != IN_HEADER:
                 gone, held = self._pending, self._held[taken:]
             elif taken >= self._pending:  # it began in the held bytes
-                held = self._held[taken - self._pending + 1 :]
+                held = self._held
+                del held[: taken - self._pending + 1]
             else:
                 self._skipping = False
                 frame = self._unfinished()[1 : self._pending]
@@ -239,7 +256,9 @@ class KeepingReader(FrameReader):
         self._pending = self._line_pos = self._pending_lead = self._trailer_pos = 0
         self._parsed = -1
         self._found = None
-        self._padding = self._end = b""
+        self._padding = self._end = self._tail = self._after = b""
+        self._content_size = self._block_left = 0
+        self._zero_due = self._block_begun = False
         self._fragments = self._content = 0
         self._followed = False
         if self._choice is not None:
@@ -283,8 +302,6 @@ class KeepingReader(FrameReader):
             if not in_padding:
                 self._forget_frame(header, piece, pieces)
             self._tail = self._after = b""
-            self._content_size = self._block_left = 0
-            self._zero_due = self._block_begun = False
         except BaseException as error:  # an interruption
             self._error, self._lost = error, True
             raise

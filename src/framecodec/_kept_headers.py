@@ -46,7 +46,7 @@ def frame_as_travelled(codec: HasLayout | Layout, message: Any, header: bytes | 
         return b"".join(parts)
     if layout.keep:
         return _padded(layout, layout.magic + message + layout.trailer)
-    if layout.escape or layout.kind == COBS:
+    if layout.escape or layout.kind == COBS or (layout.marks and layout.check):
         return header  # all of it
     lead_size = layout.message_prefix
     if layout.kind == CUSTOM or layout.specials:

@@ -185,7 +185,9 @@ class Layout:
         init=False
     )  # bytes of a check between the length field and the rest
     end_check_size: int = field(init=False)  # bytes of a check after the rest
-    tail_size: int = field(init=False)  # the same and the trailer
+    # DELIMITER, COBS: bytes of a check; it is a part of the content between magic and end mark.
+    inner_check_size: int = field(init=False)
+    tail_size: int = field(init=False)  # of a check after the rest, and the trailer
     longest_header: int = field(init=False)  # how many bytes the slow path gathers
     message_prefix: int = field(init=False)  # bytes of the lead, or up to the last constant
     # Frame offset of the last constant's end, or of a fragment's content, if that is in the rest;
@@ -221,6 +223,7 @@ class Layout:
         kept = self._kept_bytes()
         message_lead = lead_size + len(kept)
         check_size = 0 if self.check is None else self.check.size
+        inner_check_size, check_size = (check_size, 0) if self.marks else (0, check_size)
         front = self.check is not None and self.check.position == "front"
         front_check_size = check_size if front else 0
         last_constant = max((pos + len(constant) for pos, constant in self.constants), default=0)
@@ -251,6 +254,7 @@ class Layout:
             ("message_lead", message_lead),
             ("front_check_size", front_check_size),
             ("end_check_size", check_size - front_check_size),
+            ("inner_check_size", inner_check_size),
             ("tail_size", check_size - front_check_size + len(self.trailer)),
             ("longest_header", max(self._longest_header() + front_check_size, prefix_size)),
             (
@@ -381,7 +385,8 @@ class Layout:
         if self.joined is not None:
             return self.joined.head_size - self.joined.first_size + self.tail_size
         if self.marks:
-            return len(self.magic) + len(self.marks[0]) + (self.kind == COBS)
+            owned = len(self.magic) + len(self.marks[0]) + (self.kind == COBS)
+            return owned + self.inner_check_size
         width = self.field_width + max((wide.width for wide in self.wider), default=0)
         if self.kind in (TEXT, HEADERS):
             digits = len(str(max(0, sum(self.quick_range))))
@@ -392,6 +397,7 @@ class Layout:
     def _quick_range(self) -> tuple[int, int]:
         """Return ``(low, span)``: the lengths ``low .. low + span`` of ordinary frames.
 
+        Where an end mark ends the message, they are the sizes of the content, check included.
         Each of them declares a rest within the limits whose size fits a C integer, and is not a
         special value, so that the engines' fast path needs one comparison. Specials can leave
         several such ranges: this is the widest one, and the slow path reads all other values. The
@@ -399,6 +405,10 @@ class Layout:
         """
         if self.kind == FIXED:
             return self.size, 0 if self.rest_min <= self.rest_max <= LARGEST_SIZE else -1
+        if self.marks:
+            least = self.rest_min + self.inner_check_size
+            most = min(self.rest_max, LARGEST_SIZE - self.inner_check_size)
+            return least, most - self.rest_min
         first = -((self.adjustment - self.rest_min) // self.unit)
         last = (min(self.rest_max, LARGEST_SIZE) - self.adjustment) // self.unit
         low, span = first, -1

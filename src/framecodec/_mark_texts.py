@@ -87,8 +87,9 @@ def message_holds_mark(layout: Layout) -> InvalidFrameError:
     """Return the error about a message that would not come back as it is."""
     marks = " or ".join(show(mark) for mark in layout.marks)
     return InvalidFrameError(
-        f"message cannot be encoded: it contains the end mark {marks}, or its last bytes and the "
-        "end mark make another one; replace these bytes, or use a codec with escape"
+        f"message cannot be encoded: it {'or its check ' if layout.check else ''}contains the end "
+        f"mark {marks}, or its last bytes and the end mark make another one; replace these bytes, "
+        "or use a codec with escape"
     )
 
 

@@ -18,8 +18,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import _error_texts, _mark_texts
+from ._check_bytes import has_right_content, inside_content, verify_content
+from ._checksums_py import update_checksum
 from ._fields_py import common_size
-from ._layout import COBS
+from ._layout import COBS, Layout
 from ._marks_py import MarkSearch, mark_search_of, unstuff
 
 if TYPE_CHECKING:
@@ -72,7 +74,7 @@ def consume_marked(
     It returns the number of bytes taken.
     """
     pos = 0
-    search = mark_search_of(reader._layout)
+    search, checked = mark_search_of(reader._layout), reader._layout.check is not None
     while pos < len(data) and not (one and messages):
         if reader._tail:
             pos = _join_tail(reader, data, pos, messages)
@@ -83,7 +85,7 @@ def consume_marked(
         if not reader._pending and not one:
             if search is None:
                 pos = _read_stuffed_frames(reader, data, pos, messages)
-            elif search.split_at and not reader._magic and reader._spans is None:
+            elif search.split_at and not reader._magic and reader._spans is None and not checked:
                 pos = _split_frames(reader, search, data, pos, messages)
             else:
                 pos = _read_marked_frames(reader, search, data, pos, messages)
@@ -150,7 +152,9 @@ def _read_marked_frames(
     """Take whole, ordinary frames of all other codecs."""
     layout, first_pos = reader._layout, pos
     magic, raw, offset = layout.magic, reader._raw, reader._stream_offset - pos
-    most, least, escaped = layout.max_message_size, layout.min_message_size, bool(layout.escape)
+    least, escaped = layout.min_message_size + layout.inner_check_size, bool(layout.escape)
+    most = layout.max_message_size + layout.inner_check_size
+    checked = layout.check is not None
     found: list[bytes] = []
     ends: list[bytes] = []
     spans: list[tuple[int, int]] = []
@@ -166,16 +170,24 @@ def _read_marked_frames(
         if not (layout.skip_empty and not message):
             if not least <= len(message) <= most:
                 break
+            if checked:
+                inside = _right_message(layout, message)
+                if inside is None:
+                    break
+                start, stop_of_message = start + inside.start, start + inside.stop
+                message = message[inside]
+            else:
+                stop_of_message = stop
             if reader._spans is not None:
                 frame_stop = stop + len(mark)
-                spans.append((pos, frame_stop) if raw else (start, stop))
+                spans.append((pos, frame_stop) if raw else (start, stop_of_message))
             else:
                 found.append(data[pos : stop + len(mark)] if raw else message)
         frame_pos, pos, is_new = pos, stop + len(mark), len(ends) < len(found)
         if search.extensions[mark]:
             pos, after = _skip_remainder(search, data, pos, mark)
         if is_new:
-            ends.append(data[frame_pos if escaped else stop : pos])
+            ends.append(data[frame_pos if escaped or checked else stop : pos])
         if after:
             break
     if reader._spans is not None:
@@ -183,6 +195,18 @@ def _read_marked_frames(
             reader._spans.add(offset + start, offset + stop)
     _commit(reader, messages, found, ends, reader._stream_offset + pos - first_pos, after)
     return pos
+
+
+def _right_message(layout: Layout, content: bytes) -> slice | None:
+    """Return where the message is in a content without escapes; None unless its check is right.
+
+    None also for a message that is ignored, because it is empty.
+    """
+    if not has_right_content(layout, content, update_checksum):
+        return None
+    if layout.skip_empty and layout.kind != COBS and len(content) == layout.inner_check_size:
+        return None
+    return inside_content(layout, len(content))[0]
 
 
 def _commit(
@@ -236,7 +260,8 @@ def _read_stuffed_frames(reader: FrameReader, data: bytes, pos: int, messages: l
     """Take whole, ordinary frames of byte stuffing."""
     layout, first_pos = reader._layout, pos
     magic, raw, offset = layout.magic, reader._raw, reader._stream_offset - pos
-    most, least = layout.max_message_size, layout.min_message_size
+    most = layout.max_message_size + layout.inner_check_size
+    least, checked = layout.min_message_size + layout.inner_check_size, layout.check is not None
     found: list[bytes] = []
     frames: list[bytes] = []
     spans: list[tuple[int, int]] = []
@@ -251,6 +276,11 @@ def _read_stuffed_frames(reader: FrameReader, data: bytes, pos: int, messages: l
         if stop > start:
             if not least <= len(message) <= most:
                 break
+            if checked:
+                inside = _right_message(layout, message)
+                if inside is None:
+                    break
+                message = message[inside]
             if reader._spans is not None:
                 spans.append((offset + pos, offset + stop + 1))
             else:
@@ -320,6 +350,7 @@ def _read_content(
     """Read the content up to its mark, or to the chunk's end; deliver the message."""
     whole = len(data) - search.longest
     content_size, literal = reader._content_size, pos
+    most = reader._layout.max_message_size + reader._layout.inner_check_size
     while True:
         start, token = search.find(data, literal) or (len(data), b"")
         if start > whole:
@@ -329,7 +360,7 @@ def _read_content(
             if cut_off >= 0:
                 start, token = cut_off, b""
         content_size += start - literal
-        if content_size > reader._layout.max_message_size and not reader._skipping:
+        if content_size > most and not reader._skipping:
             _refuse_or_skip(reader, data[pos:])
         if not token or token in search.marks:
             break
@@ -368,7 +399,8 @@ def _read_stuffed(reader: FrameReader, data: bytes, pos: int, messages: list[Any
         next_pos = code_pos + data[code_pos]
         content_size += min(next_pos, stop) - code_pos - 1
         code_pos = next_pos
-    if content_size > reader._layout.max_message_size and not reader._skipping:
+    most = reader._layout.max_message_size + reader._layout.inner_check_size
+    if content_size > most and not reader._skipping:
         _refuse_or_skip(reader, data[pos:stop])
     left = code_pos - stop
     _keep(reader, data[pos:stop])
@@ -406,7 +438,8 @@ def _seen(reader: FrameReader, more: bytes = b"") -> tuple[bytes, bytes]:
 def _keep(reader: FrameReader, piece: bytes) -> None:
     """Keep bytes of the content as they travelled, unless they are discarded."""
     pending = reader._pending + len(piece)
-    if piece and not reader._skipping and reader._spans is None:
+    wanted = reader._spans is None or reader._layout.check is not None
+    if piece and wanted and not reader._skipping:
         if len(piece) < _PIECE_SIZE and len(reader._piece) < _STEP:
             reader._piece += piece
         else:
@@ -442,16 +475,24 @@ def _end_marked(
     skipped = reader._skipped + reader._skipping
     offset = reader._stream_offset + reader._pending + len(whole_mark)
     if not (ignored or reader._skipping):
-        if content_size < layout.min_message_size:
+        message_size = content_size - layout.inner_check_size
+        if 0 <= message_size < layout.min_message_size:
             raise _mark_texts.content_too_small(
-                content_size, layout.min_message_size, reader._stream_offset, *_seen(reader)
+                message_size, layout.min_message_size, reader._stream_offset, *_seen(reader)
             )
+        if layout.check is not None:
+            _verify(reader)
+            ignored = layout.skip_empty and layout.kind != COBS and not message_size
+    if not (ignored or reader._skipping):
         if reader._spans is not None:
             start, stop = reader._stream_offset, reader._stream_offset + reader._pending
             if reader._raw:
                 stop += len(mark)
             else:
                 start += len(reader._header)
+                if layout.check is not None:
+                    inside = inside_content(layout, content_size)[0]
+                    start, stop = start + inside.start, start + inside.stop
             reader._spans.add(start, stop)
         else:
             content = b"".join([*reader._pieces, reader._piece])
@@ -478,6 +519,19 @@ def _end_marked(
     reader._after = after
 
 
+def _verify(reader: FrameReader) -> None:
+    """Compare the check inside the content that was kept."""
+    content = b"".join([*reader._pieces, reader._piece])
+    pieces, piece = [content], bytearray()
+    reader._pieces, reader._piece = pieces, piece
+    if reader._raw:
+        content = content[len(reader._header) :]
+    layout, search = reader._layout, mark_search_of(reader._layout)
+    plain = unstuff(content) if search is None else search.unescape(content)
+    assert plain is not None
+    verify_content(layout, plain, reader._stream_offset, *_seen(reader), update_checksum)
+
+
 def _made(
     reader: FrameReader, content: bytes, mark: bytes, whole_mark: bytes
 ) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
@@ -487,8 +541,10 @@ def _made(
         return (content + mark,), ()
     message = unstuff(content) if search is None else search.unescape(content)
     assert message is not None
+    if layout.check is not None:
+        message = message[inside_content(layout, len(message))[0]]
     if reader._headers is None:
         return (message,), ()
-    if search is None or layout.escape:
+    if search is None or layout.escape or layout.check is not None:
         return (message,), (layout.magic + content + whole_mark,)
     return (message,), (whole_mark,)

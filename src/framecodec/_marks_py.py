@@ -59,7 +59,7 @@ class MarkSearch:
         if not sequences and (len(marks) == 1 or (self._anchor and len(marks[0]) == 1)):
             self.split_at = marks[0]
             self.endings = tuple(mark[:-1] for mark in reversed(marks[1:]))
-        self.find: Callable[[bytes, int], tuple[int, bytes] | None] = self._find_any
+        self.find: Callable[[bytes | bytearray, int], tuple[int, bytes] | None] = self._find_any
         if self.split_at:
             self.find = self._find_last_byte if self.endings else self._find_one
         # Shortest marks first: a message is delivered at once.
@@ -73,11 +73,11 @@ class MarkSearch:
 
     # --- reading ----------------------------------------------------------------------------------
 
-    def _find_one(self, data: bytes, pos: int) -> tuple[int, bytes] | None:
+    def _find_one(self, data: bytes | bytearray, pos: int) -> tuple[int, bytes] | None:
         found = data.find(self.split_at, pos)
         return None if found < 0 else (found, self.split_at)
 
-    def _find_last_byte(self, data: bytes, pos: int) -> tuple[int, bytes] | None:
+    def _find_last_byte(self, data: bytes | bytearray, pos: int) -> tuple[int, bytes] | None:
         mark = self.split_at
         found = data.find(mark, pos)
         if found < 0:
@@ -87,11 +87,11 @@ class MarkSearch:
                 return found - len(ending), ending + mark
         return found, mark
 
-    def _find_any(self, data: bytes, pos: int) -> tuple[int, bytes] | None:
+    def _find_any(self, data: bytes | bytearray, pos: int) -> tuple[int, bytes] | None:
         found = self._token.search(data, pos)
         return None if found is None else (found.start(), found[0])
 
-    def find_cut_off(self, data: bytes, low: int, high: int) -> int:
+    def find_cut_off(self, data: bytes | bytearray, low: int, high: int) -> int:
         """Return where the first token begins, from `low` to before `high`, that `data` cuts off.
 
         -1 if it cuts off no token.
@@ -204,7 +204,5 @@ def check_message(layout: Layout, message: Any) -> None:
     search = mark_search_of(layout)
     if search is None:
         return
-    if layout.skip_empty and not len(message):
-        raise _mark_texts.message_is_ignored()
     if not search.comes_back(message):
         raise _mark_texts.message_holds_mark(layout)

@@ -125,7 +125,8 @@ cdef struct Shape:
     Py_ssize_t align
     Py_ssize_t front_check_size  # of a check before the rest, with the bytes before the check
     Py_ssize_t end_check_size  # of a check after the rest, with the bytes before the check
-    Py_ssize_t tail_size  # the same and the trailer
+    Py_ssize_t inner_check_size  # of a check in the content that an end mark follows
+    Py_ssize_t tail_size  # of a check after the rest, and the trailer
     Py_ssize_t prefix_size  # 0, or where the last constant in the rest ends
     Py_ssize_t message_lead  # bytes of the message before the rest: the lead, and kept bytes
     uint64_t mask  # UINT: the bits that hold the length
@@ -229,6 +230,7 @@ cdef inline int fill_shape(Shape* shape, layout) except -1:
     shape.align = layout.align
     shape.front_check_size = layout.front_check_size
     shape.end_check_size = layout.end_check_size
+    shape.inner_check_size = layout.inner_check_size
     shape.tail_size = layout.tail_size
     shape.prefix_size = layout.prefix_size
     shape.message_lead = layout.message_lead

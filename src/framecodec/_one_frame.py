@@ -64,7 +64,9 @@ def _first_stop(codec: HasLayout, data: Buffer) -> int:
 
 
 def _header_of(codec: HasLayout, raw: bytes) -> bytes:
-    """Return the header of a whole frame, exactly as it is in `raw`."""
+    """Return the header of a whole frame, exactly as it is in `raw`; of joined frames the first."""
+    if codec.layout.joined is not None:
+        return raw[: codec.layout.joined.head_size]
     # A splitter that has all bytes but the last one reports the header in its error.
     splitter = Splitter(codec)
     splitter.feed(raw[:-1])

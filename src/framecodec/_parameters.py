@@ -67,10 +67,7 @@ _NEED_LENGTH = (
     *("length_offset", "length_adjustment", "length_unit", "length_mask", "wider"),
     *("specials", "wider_than_needed"),
 )
-_NEED_LENGTH_AND_END = (
-    *("length_includes", "trailer", "constants", "align", "check"),
-    *_NEED_LENGTH,
-)
+_NEED_LENGTH_AND_END = ("length_includes", "trailer", "constants", "align", *_NEED_LENGTH)
 _NEED_BINARY_LENGTH = ("length_mask", "wider", "wider_than_needed")
 
 

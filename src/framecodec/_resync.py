@@ -5,6 +5,7 @@ After a bad frame, a splitter with ``on_invalid="resync"`` discards up to the ne
 ============================ ==========================================================
 a codec with a magic         the magic
 `Codec.headers`              a header's name that holds the length, and its colon
+`Codec.delimiter`, `cobs`    what follows the next end mark
 ============================ ==========================================================
 """
 
@@ -14,8 +15,9 @@ import functools
 import re
 
 from ._layout import HEADERS, Layout
+from ._marks_py import mark_search_of
 
-__all__ = ["check_marks", "check_on_invalid", "find_mark"]
+__all__ = ["check_marks", "check_on_invalid", "find_end_mark", "find_mark"]
 
 
 def check_on_invalid(on_invalid: object, layout: Layout) -> bool:
@@ -29,12 +31,10 @@ def check_on_invalid(on_invalid: object, layout: Layout) -> bool:
 
 def check_marks(layout: Layout) -> None:
     """Raise a ValueError if the frames of a codec begin with no mark."""
-    if layout.marks:
-        raise ValueError('on_invalid="resync" does not know the frames that an end mark ends')
-    if not layout.magic and layout.kind != HEADERS:
+    if not (layout.magic or layout.marks) and layout.kind != HEADERS:
         raise ValueError(
-            'on_invalid="resync" needs a codec whose frames begin with a mark: a magic, or header '
-            "lines; this one has none"
+            'on_invalid="resync" needs a codec whose frames begin with a mark: a magic, header '
+            "lines, or the end mark of the frame before; this one has none"
         )
 
 
@@ -60,6 +60,29 @@ def find_mark(layout: Layout, data: bytes | bytearray) -> tuple[int, bool]:
         if any(mark.startswith(end[-size:]) for mark in marks):
             return len(data) - size, False
     return len(data), False
+
+
+def find_end_mark(layout: Layout, data: bytes | bytearray) -> tuple[int, bytes]:
+    """Return what follows the first end mark in the bytes, and the mark.
+
+    Without one it is where the first mark begins that the end of the bytes may cut off. Escapes
+    are passed over, as far as they are known.
+    """
+    search = mark_search_of(layout)
+    if search is None:
+        found = data.find(b"\0")
+        return (len(data), b"") if found < 0 else (found + 1, b"\0")
+    pos, whole = 0, len(data) - search.longest
+    while True:
+        start, token = search.find(data, pos) or (len(data), b"")
+        if start > whole:
+            high = start + 1 if token == search.escape_byte else start
+            cut_off = search.find_cut_off(data, max(pos, whole + 1), high)
+            if cut_off >= 0:
+                return cut_off, b""
+        if not token or token in search.marks:
+            return start + len(token), token
+        pos = start + len(token)
 
 
 @functools.lru_cache(maxsize=64)

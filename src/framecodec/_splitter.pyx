@@ -54,7 +54,7 @@ from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy, memset
 
 from ._block_scan cimport try_header_block
-from ._checksums cimport checksum_of, is_check, prepare_checksums
+from ._checksums cimport COVERS_FRAME, checksum_of, is_check, prepare_checksums
 from ._marks cimport (
     CUT_OFF,
     ESCAPE,
@@ -116,6 +116,7 @@ from ._check_bytes import (
     check_start,
     is_right_check,
     verify_check,
+    verify_content,
     wrong_bytes_before_check,
 )
 from ._choice import check_start_of, choose as choose_in, tagged, wrong_choice
@@ -130,7 +131,7 @@ from ._fragments import (
 from ._encoder import Encoder, ObjectEncoder, update_checksum  # no-cython-lint: a whole engine
 from ._header_block import read_lines
 from ._layout import Described, layout_of
-from ._resync import check_marks, check_on_invalid, find_mark
+from ._resync import check_marks, check_on_invalid, find_end_mark, find_mark
 from ._likely_causes import SAMPLE_SIZE
 
 __all__ = ["Spans", "Splitter", "scan"]
@@ -360,6 +361,7 @@ cdef class Splitter:
     cdef const Shape* _shape  # in _numbers
     cdef bytes _mark_numbers
     cdef const Marks* _marks  # DELIMITER, COBS: in _mark_numbers; else NULL
+    cdef bint _checks_front  # the check is before what it covers
     cdef bint _plain  # UINT, and nothing else in the frame but the rest; not raw, not scanning
     cdef bint _raw
     cdef bint _skip
@@ -500,6 +502,7 @@ cdef class Splitter:
         self._forget_marked()
         self._tail_size = 0
         self._after = -1
+        self._checks_front = layout.check is not None and layout.check.position == "front"
         self._layout = layout
         self._numbers = numbers
         self._shape = shape_in(numbers)
@@ -1236,6 +1239,10 @@ cdef class Splitter:
         try:
             if size:
                 self._ended = False
+            if self._one_at_a_time and self._tail_size:  # it is read again
+                self._hold_first(bytes_of(self._tail, self._tail_size))
+                self._untake(self._tail_size)
+                self._tail_size = 0
             while True:
                 taken = size if self._one_at_a_time else min(size, BUFFER_SIZE)
                 if taken:
@@ -1299,7 +1306,11 @@ cdef class Splitter:
         cdef Py_ssize_t pos = 0
         cdef const uint8_t* found
         cdef bint whole = False
-        if mark_size:
+        if self._marks != NULL and not mark_size:
+            pos, mark = find_end_mark(self._layout, self._held_bytes())
+            whole = len(mark) > 0
+            self._after = self._begun_mark(mark)
+        elif mark_size:
             while pos < size:
                 found = <const uint8_t*>memchr(data + pos, self._shape.magic[0], size - pos)
                 if found == NULL:
@@ -1317,6 +1328,16 @@ cdef class Splitter:
         self._discarded += pos
         self._searching = not whole
         return whole
+
+    cdef int _begun_mark(self, bytes mark) except -2:
+        """Return the number of an end mark with which a longer one begins, or -1."""
+        cdef int i
+        for i in range(self._marks.count):
+            if self._marks.marks[i].is_begun and mark == bytes_of(
+                self._marks.marks[i].data, self._marks.marks[i].size
+            ):
+                return i
+        return -1
 
     cdef int _leave_bad_frame(self, error, int64_t start) except -1:
         """Discard the first byte of a bad frame, and of one that was skipped all that is gone.
@@ -2946,6 +2967,10 @@ cdef class Splitter:
         if self._shape.has_check:
             self._found = None
             self._end = b""
+        if self._marks != NULL and self._resync:
+            self._forget_marked()
+            self._tail_size = 0
+            self._after = -1
         if self._root != NULL:
             self._shape = self._root
             self._layout = self._choice_layout
@@ -3003,6 +3028,8 @@ cdef class Splitter:
         cdef bint is_plain = not self._raw and self._spans is None and not self._keep_headers
         cdef int mark = 0
         cdef bytes message
+        if self._shape.has_check:
+            return self._read_checked_contents(data, end, messages)
         memset(&starts, 0, sizeof(Starts))
         try:
             while p < end:
@@ -3081,6 +3108,8 @@ cdef class Splitter:
         cdef uint64_t low = self._shape.quick_low
         cdef uint64_t span = self._shape.quick_span
         cdef bytes message
+        if self._shape.has_check:
+            return self._read_checked_contents(data, end, messages)
         try:
             while p < end:
                 if magic_size and (
@@ -3112,6 +3141,105 @@ cdef class Splitter:
             return p - data
         finally:
             self._stream_offset += p - data
+
+    cdef Py_ssize_t _read_checked_contents(
+        self, const uint8_t* data, const uint8_t* end, list messages
+    ) except -1:
+        """Take whole, ordinary frames with a check by a function that has a name."""
+        cdef const Marks* marks = self._marks
+        cdef Starts starts
+        cdef const uint8_t* p = data  # of the frame
+        cdef const uint8_t* content
+        cdef const uint8_t* plain  # the content without escapes
+        cdef const uint8_t* stop
+        cdef Py_ssize_t size, mark_size, saved
+        cdef Py_ssize_t magic_size = self._shape.magic_size
+        cdef Py_ssize_t check_size = self._shape.inner_check_size
+        cdef Py_ssize_t front = check_size if self._checks_front else 0
+        cdef int mark = 0
+        cdef bytes changed = None
+        if not self._shape.check.named:
+            return 0
+        memset(&starts, 0, sizeof(Starts))
+        try:
+            while p < end:
+                if magic_size and (
+                    end - p < magic_size or memcmp(p, self._shape.magic, magic_size)
+                ):
+                    break
+                content = p + magic_size
+                if marks.stuffed:
+                    stop = <const uint8_t*>memchr(content, 0, end - content)
+                    size = -1 if stop == NULL else unstuffed_size(content, stop)
+                else:
+                    stop = find_end(marks, &starts, content, end, &mark, &saved)
+                    size = stop - content - saved
+                if stop == NULL or size < 0:
+                    break
+                mark_size = marks.marks[mark].size
+                if size or not marks.skip_empty or (marks.stuffed and stop > content):
+                    if <uint64_t>size - self._shape.quick_low > self._shape.quick_span:
+                        break
+                    plain = content
+                    if marks.stuffed or size < stop - content:
+                        changed = PyBytes_FromStringAndSize(NULL, size)
+                        plain = <const uint8_t*>PyBytes_AS_STRING(changed)
+                        if marks.stuffed:
+                            unstuff(content, stop - content, <uint8_t*>plain)
+                        else:
+                            unescape(marks, content, stop - content, <uint8_t*>plain)
+                    if not self._is_right_content(plain, size):
+                        break
+                    if size == check_size and marks.skip_empty and not marks.stuffed:
+                        break
+                    if self._spans is not None:
+                        self._add_marked_span(
+                            p - data,
+                            content + front - data,
+                            stop - (check_size - front) - data,
+                            mark_size + (check_size - front if self._raw else 0),
+                        )
+                    else:
+                        if self._keep_headers:
+                            self._keep_travelled_frame(p, stop, end, mark)
+                        if self._raw:
+                            messages.append(message_of(p, stop + mark_size - p))
+                        else:
+                            messages.append(message_of(plain + front, size - check_size))
+                p = stop + mark_size
+                if marks.marks[mark].is_begun:
+                    self._after = mark
+                    p = skip_remainder(marks, p, end, &self._after)
+                    if self._after >= 0:
+                        break
+            return p - data
+        finally:
+            self._stream_offset += p - data
+
+    cdef bint _is_right_content(self, const uint8_t* content, Py_ssize_t size) noexcept:
+        """Return whether a content without escapes has the right check."""
+        cdef const Shape* shape = self._shape
+        cdef Py_ssize_t message_size = size - shape.inner_check_size
+        cdef const uint8_t* message = content
+        cdef const uint8_t* found = content + message_size
+        cdef Py_ssize_t magic_size = 0
+        if self._checks_front:
+            message = content + shape.inner_check_size
+            found = content
+        if shape.check.covers == COVERS_FRAME:
+            magic_size = shape.magic_size
+        return is_check(
+            shape, found, checksum_of(shape, shape.magic, magic_size, message, message_size)
+        )
+
+    cdef int _keep_travelled_frame(
+        self, const uint8_t* frame, const uint8_t* stop, const uint8_t* end, int mark
+    ) except -1:
+        """Keep all of a frame, with the rest of a longer mark."""
+        stop += self._marks.marks[mark].size
+        if self._marks.marks[mark].is_begun:
+            stop = skip_remainder(self._marks, stop, end, &mark)
+        return self._keep_travelled(frame, stop - frame)
 
     cdef const uint8_t* _join_tail(
         self, const uint8_t* data, const uint8_t* end, list messages
@@ -3177,6 +3305,7 @@ cdef class Splitter:
         cdef const uint8_t* literal = data
         cdef const uint8_t* start
         cdef Py_ssize_t content_size = self._content_size
+        cdef Py_ssize_t most = self._shape.message_max + self._shape.inner_check_size
         cdef int token = LITERAL
         cdef int index = 0
         cdef int after
@@ -3184,7 +3313,7 @@ cdef class Splitter:
         while True:
             start = next_start(marks, &starts, literal, end)
             content_size += start - literal
-            if content_size > self._shape.message_max and not self._skipping:
+            if content_size > most and not self._skipping:
                 self._refuse_or_skip(data, start - data)
             if start == end:
                 break
@@ -3235,7 +3364,10 @@ cdef class Splitter:
             content_size += zero_due + min(<Py_ssize_t>data[pos] - 1, size - pos - 1)
             zero_due = data[pos] < 255
             pos += data[pos]
-        if content_size > self._shape.message_max and not self._skipping:
+        if (
+            content_size > self._shape.message_max + self._shape.inner_check_size
+            and not self._skipping
+        ):
             self._refuse_or_skip(data, size)
         self._keep_content(data, size)
         self._content_size = content_size
@@ -3274,7 +3406,8 @@ cdef class Splitter:
     cdef int _keep_content(self, const uint8_t* data, Py_ssize_t size) except -1:
         """Keep bytes of the content as they travelled, unless they are discarded."""
         cdef Py_ssize_t begun
-        if size and not self._skipping and self._spans is None:
+        cdef bint is_wanted = self._spans is None or self._shape.has_check
+        if size and is_wanted and not self._skipping:
             if self._message == NULL:
                 begun = self._header_size if self._raw else 0
                 self._message_size = LARGEST_SIZE
@@ -3310,23 +3443,33 @@ cdef class Splitter:
         """
         cdef const Marks* marks = self._marks
         cdef Py_ssize_t mark_size = marks.marks[mark].size
-        cdef bint is_ignored = content_size < 0 or (
-            marks.skip_empty and not marks.stuffed and not content_size
-        )
+        cdef Py_ssize_t check_size = self._shape.inner_check_size
+        cdef Py_ssize_t front = check_size if self._checks_front else 0
+        cdef bint takes_empty = not marks.skip_empty or marks.stuffed
+        cdef bint is_ignored = content_size < 0 or (not takes_empty and not content_size)
+        if not is_ignored and not self._skipping:
+            if 0 <= content_size - check_size < self._layout.min_message_size:
+                raise _mark_texts.content_too_small(
+                    content_size - check_size,
+                    self._layout.min_message_size,
+                    self._stream_offset,
+                    self._header_bytes(),
+                    self._seen(NULL, 0),
+                )
+            if check_size:
+                self._verify_content(content_size)
+                is_ignored = not takes_empty and content_size == check_size
         if is_ignored:
             pass
         elif self._skipping:
             self._skipped_count += 1
-        elif content_size < self._layout.min_message_size:
-            raise _mark_texts.content_too_small(
-                content_size,
-                self._layout.min_message_size,
-                self._stream_offset,
-                self._header_bytes(),
-                self._seen(NULL, 0),
-            )
         elif self._spans is not None:
-            self._add_marked_span(0, self._header_size, self._pending, mark_size)
+            self._add_marked_span(
+                0,
+                self._header_size + front,
+                self._pending - (check_size - front),
+                mark_size + (check_size - front if self._raw else 0),
+            )
         else:
             message = self._made(content_size, mark)
             if self._keep_headers:
@@ -3337,6 +3480,37 @@ cdef class Splitter:
         self._forget_marked()
         self._after = after
         return 0
+
+    cdef int _verify_content(self, Py_ssize_t content_size) except -1:
+        """Compare the check inside the content that was kept."""
+        verify_content(
+            self._layout,
+            self._plain_content(content_size),
+            self._stream_offset,
+            self._header_bytes(),
+            self._seen(NULL, 0),
+            update_checksum,
+        )
+        return 0
+
+    cdef bytes _plain_content(self, Py_ssize_t content_size):
+        """Return the content that was kept, without its escapes."""
+        cdef Py_ssize_t before = self._header_size if self._raw else 0
+        cdef const uint8_t* content
+        cdef bytes plain
+        if self._message == NULL:
+            return b""
+        content = bytes_at(self._message) + before
+        plain = PyBytes_FromStringAndSize(NULL, content_size)
+        if self._marks.stuffed:
+            unstuff(content, self._filled - before, <uint8_t*>PyBytes_AS_STRING(plain))
+        elif content_size == self._filled - before:
+            memcpy(PyBytes_AS_STRING(plain), content, content_size)
+        else:
+            unescape(
+                self._marks, content, self._filled - before, <uint8_t*>PyBytes_AS_STRING(plain)
+            )
+        return plain
 
     cdef void _forget_marked(self) noexcept:
         self._content_size = self._block_left = 0
@@ -3369,6 +3543,12 @@ cdef class Splitter:
         if self._filled > SMALL_MESSAGE and self._message_capacity > self._filled:
             self._resize_message(self._filled)
         content = bytes_at(self._message)
+        if self._shape.has_check:
+            message = self._plain_content(content_size)
+            content_size -= self._shape.inner_check_size
+            if self._checks_front:
+                return message[self._shape.inner_check_size:]
+            return message[:content_size]
         if not marks.stuffed and content_size == self._filled:
             if self._filled <= SMALL_MESSAGE:  # in its place it would keep the first capacity
                 return message_of(content, self._filled)
@@ -3382,7 +3562,7 @@ cdef class Splitter:
 
     cdef int _keep_marked_frame(self, const uint8_t* mark, Py_ssize_t size) except -1:
         """Keep the frame's mark, or with escapes all of it."""
-        if not (self._marks.escape_count or self._marks.stuffed):
+        if not (self._marks.escape_count or self._marks.stuffed or self._shape.has_check):
             return self._keep_travelled(mark, size)
         frame = self._header_bytes()
         if self._message != NULL:

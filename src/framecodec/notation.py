@@ -554,8 +554,8 @@ _ALLOWED_KEYS = {
     ),
     "fixed": ("magic", "trailer", "max", "constants", "check", "align", "min"),
     "custom": ("max_header", "magic", "trailer", "max", "check", "align", "min"),
-    "delimiter": ("end", "more_ends", "skip_empty", "magic", "max", "min"),
-    "cobs": ("magic", "max", "min"),
+    "delimiter": ("end", "more_ends", "skip_empty", "magic", "max", "check", "min"),
+    "cobs": ("magic", "max", "check", "min"),
     "choice": ("max",),
     "joined": ("max",),
 }

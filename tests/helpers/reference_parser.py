@@ -448,10 +448,12 @@ def without_owned(chosen: Chosen, frame: bytes) -> bytes:
 # --- the stream -----------------------------------------------------------------------------------
 
 
-def expect(codec: Codec, data: bytes, *, raw: bool = False, skip: bool = False) -> Outcome:
-    """The outcome of a stream that ends after `data`."""
+def expect(
+    codec: Codec, data: bytes, *, raw: bool = False, skip: bool = False, after: bytes = b""
+) -> Outcome:
+    """The outcome of a stream that ends after `data`, and had an end mark just before."""
     if codec.kind in ("delimiter", "cobs"):
-        return expect_marked(codec, data, raw=raw, skip=skip)
+        return expect_marked(codec, data, raw=raw, skip=skip, mark=after)
     if codec.kind == "joined":
         from tests.helpers.reference_joined import expect_joined  # here: it imports this module
 
@@ -606,6 +608,9 @@ class Content:
     def __init__(self, codec: Codec, frame: bytes, magic_size: int) -> None:
         self.codec, self.frame = codec, frame
         self.limit = codec.parameters["max_message_size"]
+        check = codec.parameters["check"]
+        self.check_size = 0 if check is None else len(check.before) + check.width
+        self.most = None if self.limit is None else self.limit + self.check_size
         self.pos = self.seen = self.start = magic_size
         self.message = bytearray()
         self.stop = magic_size  # of the content
@@ -615,17 +620,36 @@ class Content:
     def add(self, data: bytes, pos: int, seen: int) -> None:
         self.message += data
         self.pos, self.seen = pos, max(self.seen, seen)
-        too_large = self.limit is not None and len(self.message) > self.limit
+        too_large = self.most is not None and len(self.message) > self.most
         if too_large and self.oversized_at is None:
             self.oversized_at = self.seen
 
     def add_run(self, data: bytes) -> None:
         """Add bytes that begin neither a mark nor an escape, as if one by one."""
-        if self.limit is not None and self.oversized_at is None:
-            fits = self.limit + 1 - len(self.message)
+        if self.most is not None and self.oversized_at is None:
+            fits = self.most + 1 - len(self.message)
             self.add(data[:fits], self.pos + len(data[:fits]), self.pos + len(data[:fits]))
             data = data[fits:]
         self.add(data, self.pos + len(data), self.pos + len(data))
+
+    def without_check(self, message: bytes) -> bytes:
+        """The message of a whole content, whose check is compared."""
+        has = self.codec.parameters
+        check: Check | None = has["check"]
+        size = len(message) - self.check_size
+        if 0 <= size < has["min_message_size"] or size < 0:
+            raise Bad(self.seen)
+        if check is None:
+            return message
+        if check.position == "front":
+            found, message = message[: self.check_size], message[self.check_size :]
+        else:
+            message, found = message[:size], message[size:]
+        if not found.startswith(check.before):
+            raise Bad(self.seen)
+        covered = has["magic"] + message if check.covers == "frame" else message
+        read_check(check, found, len(check.before), self.seen, covered)
+        return message
 
     def read_delimited(self) -> None:
         has = self.codec.parameters
@@ -681,9 +705,9 @@ def common(left: bytes, right: bytes) -> bytes:
     return left[: next((pos for pos in range(size) if left[pos] != right[pos]), size)]
 
 
-def expect_marked(codec: Codec, data: bytes, *, raw: bool, skip: bool) -> Outcome:
+def expect_marked(codec: Codec, data: bytes, *, raw: bool, skip: bool, mark: bytes) -> Outcome:
     """The same for frames that an end mark ends."""
-    has, outcome, mark, oversized = codec.parameters, Outcome(), b"", False
+    has, outcome, oversized = codec.parameters, Outcome(), False
     marks = sorted((has.get("end", b"\0"), *has.get("more_ends", ())), key=len)
     magic = has["magic"]
     while outcome.stream_offset < len(data):
@@ -713,13 +737,19 @@ def expect_marked(codec: Codec, data: bytes, *, raw: bool, skip: bool) -> Outcom
             message = bytes(content.message)
             empty = content.stop == content.start if codec.kind == "cobs" else not message
             ignored = empty and (codec.kind == "cobs" or has["skip_empty"])
-            if not (ignored or oversized) and len(message) < has["min_message_size"]:
-                raise Bad(content.seen)
+            if not (ignored or oversized):
+                message = content.without_check(message)
+                ignored = codec.kind != "cobs" and has["skip_empty"] and not message
         except Bad as bad:
             if not too_large:
                 outcome.error = InvalidFrameError
                 outcome.attributes = {"header": header[: bad.args[0]]}
                 outcome.decided = outcome.stream_offset + bad.args[0]
+        except Differs as differs:
+            decided, computed, wrong = differs.args
+            outcome.error = ChecksumError
+            outcome.attributes = {"header": header, "expected": computed, "found": wrong}
+            outcome.decided = outcome.stream_offset + decided
         except Short:
             outcome.error = IncompleteFrameError
             outcome.attributes = {

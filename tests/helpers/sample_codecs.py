@@ -320,6 +320,34 @@ CODECS: dict[str, Codec] = {
     "cobs": Codec.cobs(max_message_size=300),
     "cobs, short": Codec.cobs(max_message_size=3),
     "cobs, magic": Codec.cobs(magic=b"\0M", min_message_size=1, max_message_size=20),
+    # checks before an end mark
+    "cobs, check": Codec.cobs(check=Check("crc16-x25", 2, "little"), max_message_size=300),
+    "cobs, check by a function": Codec.cobs(
+        check=Check(crc_of_crc, 5, position="front"), magic=b"M", max_message_size=20
+    ),
+    "delimiter, check": Codec.delimiter(
+        b"\r\n",
+        magic=b"$",
+        check=Check("xor8", 3, digits=True, before=b"*"),
+        min_message_size=1,
+        max_message_size=20,
+    ),
+    "delimiter, check in front": Codec.delimiter(
+        b"\n",
+        b"\r\n",
+        skip_empty=True,
+        check=Check("sum8", 3, digits=True, before=b"#", position="front"),
+    ),
+    "delimiter, check by a function": Codec.delimiter(
+        b"\n", b"\r", b"\r\n", check=Check(crc_of_crc, 9, digits=True), max_message_size=20
+    ),
+    "slip, check": Codec.delimiter(
+        b"\xff",
+        magic=b"\xfe",
+        escape={b"\xff": b"\x7f\1", b"\x7f": b"\x7f\2"},
+        check=Check("crc32", 4, covers="frame"),
+        skip_empty=True,
+    ),
     # choices
     "choice": Codec.choice(
         {1: Codec.uint(1, length_offset=1), b"\2\3": Codec.uint(2, "little", length_offset=1)},

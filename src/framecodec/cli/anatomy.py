@@ -150,6 +150,16 @@ def _sizes_by_mark(codec: Codec[Any], frame: bytes, message: object) -> _Sizes:
     magic = len(codec.layout.magic)
     mark = max((mark for mark in codec.layout.marks if frame.endswith(mark)), key=len, default=b"")
     stop = len(frame) - len(mark)
+    check = codec.layout.inner_check_size
+    if check and isinstance(message, bytes) and stop - magic == len(message) + check:
+        front = check if codec.parameters["check"].position == "front" else 0
+        return [
+            ("magic", magic),
+            ("check", front),
+            ("rest", len(message)),
+            ("check", check - front),
+            ("trailer", len(frame) - stop),
+        ]
     if isinstance(message, bytes) and frame.startswith(message, magic):
         stop = magic + len(message)  # not escaped: the rest is the mark
     return [("magic", magic), ("rest", stop - magic), ("trailer", len(frame) - stop)]

@@ -9,6 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from .._check import Check
 from ..catalogue import formats
 from ..codec import Codec
 from ..errors import FrameError
@@ -38,12 +39,24 @@ _EXAMPLES = [
 
 _small_bytes = st.binary(max_size=4)
 
+_CHECKS = st.sampled_from(
+    [
+        Check("crc32", 4),
+        Check("crc32c", 4, "little", covers="frame"),
+        Check("crc16-x25", 2, "little", covers="body"),
+        Check("xor8", 1, position="front"),
+        Check("sum8", 3, digits=True, before=b"*"),
+    ]
+)
+
 
 @st.composite
 def _common(draw: st.DrawFn, kind: str) -> dict[str, Any]:
     parameters: dict[str, Any] = {"magic": draw(_small_bytes), "trailer": draw(_small_bytes)}
     if draw(st.booleans()):
         parameters["max_message_size"] = draw(st.one_of(st.none(), st.integers(20, 5000)))
+    if draw(st.integers(0, 3)) == 0:
+        parameters["check"] = draw(_CHECKS)
     if kind in ("delimiter", "cobs"):
         del parameters["trailer"]
         return parameters
@@ -115,6 +128,22 @@ def _made(draw: st.DrawFn) -> Codec | None:
 
 
 @st.composite
+def _choices(draw: st.DrawFn) -> Codec:
+    """Draw a choice by the first byte: all values have a codec, or some."""
+    made = [
+        st.builds(Codec.uint, st.integers(1, 8), length_offset=st.integers(1, 4)),
+        st.builds(Codec.varint, length_offset=st.just(1)),
+        st.builds(Codec.uint, st.just(2), length_offset=st.just(1), check=_CHECKS),
+        st.builds(Codec.fixed, st.integers(1, 9)),
+    ]
+    alternatives = draw(st.lists(st.one_of(made), min_size=1, max_size=3))
+    keys: list[Any] = [0, b"a\x80", draw(st.sampled_from([None, 0xFF]))]
+    return Codec.choice(
+        dict(zip(keys, alternatives, strict=False)), max_message_size=draw(st.integers(20, 5000))
+    )
+
+
+@st.composite
 def _joined(draw: st.DrawFn) -> Codec | None:
     lead_size = draw(st.integers(0, 2))
     fragments = Codec.uint(draw(st.integers(1, 4)), length_offset=lead_size)
@@ -133,7 +162,7 @@ def codecs() -> st.SearchStrategy[Codec]:
     """Return a strategy for codecs; see `framecodec.testing.codecs`."""
     known = st.sampled_from([*formats.values()])
     made = st.one_of(_made(), _joined()).filter(lambda codec: codec is not None)
-    return st.one_of(made, known)
+    return st.one_of(made, _choices().filter(_seeds), known)
 
 
 def messages(codec: Codec[Any], max_size: int) -> st.SearchStrategy[Any]:
