@@ -1,9 +1,11 @@
-"""What a message costs in every format of the catalogue: ``python -m bench.catalogue [NAME...]``.
+"""The table of the catalogue, with what a message costs: ``python -m bench.catalogue [NAME...]``.
 
-The message has 64 bytes where the format allows it, else the size that is printed; it begins as the
-first message of the format's vectors does. Each figure is the least of several runs, in ns a
-message: a splitter that is fed 1000 frames at once, and encode_many() of 1000 messages. The last
-columns are those figures divided by the ones of a plain 4-byte length, measured in the same way.
+The shape is that of docs/formats.md. The engine is "compiled" or "python" (as this installation
+has it), and "functions" where a call of two Python functions is added to each message. The message
+has 64 bytes where the format allows it, else the size that is printed; it begins as the first
+message of the format's vectors does. Each figure is the least of several runs, in ns a message: a
+splitter that is fed 1000 frames at once, and encode_many() of 1000 messages. The last columns are
+those figures divided by the ones of a plain 4-byte length, measured in the same way.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from framecodec import Codec, FrameError, formats
+from framecodec import Codec, FrameError, formats, splitter
 
 VECTORS = Path(__file__).parents[1] / "tests" / "vectors"
 SIZE = 64
@@ -67,16 +69,31 @@ def measure(codec: Codec, message: bytes) -> tuple[float, float]:
     return least(lambda: splitter.feed(frames)), least(lambda: codec.encode_many(messages))
 
 
+def shape(name: str) -> str:
+    """Return the notation of a format, or of a codec that has none what docs/formats.md says."""
+    notation, kind = str(formats[name]), formats[name].kind
+    if notation not in formats:
+        return f"`{notation}`"
+    return "code" if kind == "custom" else kind
+
+
+def engine(name: str) -> str:
+    if formats[name].kind == "custom":
+        return "functions"
+    return "compiled" if splitter.ACCELERATED else "python"
+
+
 def main(names: list[str]) -> None:
     plain = measure(Codec.uint(4), b"a" * SIZE)
     print(f"plain 4-byte length: split {plain[0]:.0f} ns, encode {plain[1]:.0f} ns")
-    print("| name | kind | bytes | split, ns | encode, ns | split | encode |")
-    print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
+    print("| name | shape | engine | bytes | split, ns | encode, ns | split | encode |")
+    print("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |")
     for name in names or formats:
         codec, message = formats[name], sample(name)
         split, encode = measure(codec, message)
         print(
-            f"| `{name}` | {codec.kind} | {len(message)} | {split:.0f} | {encode:.0f} "
+            f"| `{name}` | {shape(name)} | {engine(name)} | {len(message)} "
+            f"| {split:.0f} | {encode:.0f} "
             f"| {split / plain[0]:.1f} | {encode / plain[1]:.1f} |"
         )
 

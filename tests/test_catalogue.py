@@ -13,7 +13,9 @@ import keyword
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import given
@@ -22,6 +24,7 @@ from hypothesis import strategies as st
 import framecodec.catalogue
 from framecodec import Codec, FrameError
 from framecodec.catalogue import Catalogue, Format, PktLine, formats
+from framecodec.errors import MessageTooLargeError
 
 ROOT = Path(__file__).parents[1]
 STUB = Path(framecodec.catalogue.__file__).with_suffix(".pyi")
@@ -113,6 +116,31 @@ def test_formats_use_functions_only_where_a_shape_needs_them() -> None:
 def test_formats_take_another_limit(name: str) -> None:
     if formats[name].kind != "fixed":
         assert formats[name].replace(max_message_size=None).max_message_size is None
+
+
+def limits_of_alternatives(codec: Codec) -> Iterator[int | None]:
+    for alternative in codec.parameters["alternatives"].values():
+        if alternative.kind != "fixed":
+            yield alternative.max_message_size
+        if alternative.kind == "choice":
+            yield from limits_of_alternatives(alternative)
+
+
+def test_formats_that_are_choices_leave_the_limit_to_the_choice() -> None:
+    # The smaller limit holds: with the default one, replace() could not raise it.
+    default = Codec.uint().max_message_size
+    choices = [name for name in formats if formats[name].kind == "choice"]
+    assert "postgres" in choices
+    for name in choices:
+        assert default not in limits_of_alternatives(formats[name]), name
+
+
+def test_formats_that_are_choices_carry_messages_up_to_a_raised_limit(engine: ModuleType) -> None:
+    message = b"d" + bytes(17 * 1024 * 1024)
+    with pytest.raises(MessageTooLargeError):
+        engine.Encoder(formats.postgres).encode(message)
+    raised = formats.postgres.replace(max_message_size=len(message))
+    assert engine.Splitter(raised).feed(engine.Encoder(raised).encode(message)) == [message]
 
 
 def test_formats_is_a_mapping() -> None:

@@ -169,7 +169,7 @@ LAYERS = [
     {"sockets/parts.py": "one message in parts, as it arrives"},
     {"sockets/sending.py": "the slow path of sending: waits, unsent bytes"},
     {"sockets/lingering.py": "the lingering close: discard what arrives for a bounded time"},
-    {"sockets/messages.py": "the calls that receive and send, over a socket or pipes"},
+    {"sockets/calls.py": "the calls that receive and send, over a socket or pipes"},
     {
         "sockets/connection.py": "`FrameSocket`",
         "sockets/pipes.py": "`FramePipe`",

@@ -48,6 +48,8 @@ LONG_FRAMES = {
     "check at the front, headers",
     "check by a function, frame",
     "check by a function, front",
+    "delimiter, check by a function",
+    "joined, everything",
 }
 
 # --- every chunking -------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -37,13 +37,26 @@ ATTRIBUTES = ("size", "limit", "stream_offset", "where", "received", "needed")
 LONGEST_CUT_EVERYWHERE = 700
 
 
-def vectors(part: str) -> list[Any]:
-    return [
-        pytest.param(name, vector, id=f"{name}: {vector['about']}")
-        for name, file in FILES.items()
-        for vector in file.get(part, ())
-        if vector.get("byteorder") in (None, sys.byteorder)
-    ]
+def for_each_vector(part: str) -> Callable[[Callable[..., None]], Any]:
+    """Return a decorator: one test for each format, which does the same for each of its vectors."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, file in FILES.items():
+        for vector in file.get(part, ()):
+            if vector.get("byteorder") in (None, sys.byteorder):
+                found.setdefault(name, []).append(vector)
+
+    def decorate(test: Callable[..., None]) -> Any:
+        def test_of_a_format(engine: ModuleType, name: str) -> None:
+            for vector in found[name]:
+                try:
+                    test(engine, name, vector)
+                except BaseException as error:
+                    error.add_note(f"{name}: {vector['about']}")
+                    raise
+
+        return pytest.mark.parametrize("name", [*found])(test_of_a_format)
+
+    return decorate
 
 
 def read_bytes(piece: Any) -> bytes:
@@ -97,7 +110,7 @@ def test_formats_have_one_file_of_vectors_each() -> None:
         assert file["invalid"] or file["unencodable"], f"{where} needs a stream that breaks"
 
 
-@pytest.mark.parametrize(("name", "vector"), vectors("valid"))
+@for_each_vector("valid")
 def test_feed_of_vectors_returns_their_messages_for_any_chunking(
     engine: ModuleType, name: str, vector: dict[str, Any]
 ) -> None:
@@ -110,7 +123,7 @@ def test_feed_of_vectors_returns_their_messages_for_any_chunking(
         assert (splitter.stream_offset, splitter.pending) == (len(stream), 0)
 
 
-@pytest.mark.parametrize(("name", "vector"), vectors("valid"))
+@for_each_vector("valid")
 def test_raw_frames_of_vectors_are_the_stream(
     engine: ModuleType, name: str, vector: dict[str, Any]
 ) -> None:
@@ -122,7 +135,7 @@ def test_raw_frames_of_vectors_are_the_stream(
         assert b"".join(frames) == stream
 
 
-@pytest.mark.parametrize(("name", "vector"), vectors("valid"))
+@for_each_vector("valid")
 def test_encode_many_of_vectors_returns_the_stream(
     engine: ModuleType, name: str, vector: dict[str, Any]
 ) -> None:
@@ -142,7 +155,7 @@ def test_encode_many_of_vectors_returns_the_stream(
         assert all(parts)
 
 
-@pytest.mark.parametrize(("name", "vector"), vectors("invalid"))
+@for_each_vector("invalid")
 def test_feed_of_broken_vectors_raises_the_same_for_any_chunking(
     engine: ModuleType, name: str, vector: dict[str, Any]
 ) -> None:
@@ -164,7 +177,7 @@ def test_feed_of_broken_vectors_raises_the_same_for_any_chunking(
     assert len(texts) == 1
 
 
-@pytest.mark.parametrize(("name", "vector"), vectors("unencodable"))
+@for_each_vector("unencodable")
 def test_encode_of_impossible_vectors_is_refused(
     engine: ModuleType, name: str, vector: dict[str, Any]
 ) -> None:

@@ -203,7 +203,7 @@ class Catalogue(Mapping[str, Codec]):
     dns: Codec
     """over TCP and TLS"""
     kerberos: Codec
-    """over TCP: a KRB message"""
+    """over TCP: AS-REQ, AS-REP, TGS-REQ, TGS-REP and KRB-ERROR"""
     openvpn: Codec
     """over TCP: opcode and key id, data"""
     pptp: Codec

@@ -10,7 +10,8 @@ Rules of the table:
 * A codec covers no authentication, no compression, no greeting before the first frame, and nothing
   that a flag asks for. An opening that is not a frame is another format.
 * ``max_message_size`` is the limit of the specification if that has a fixed one of up to 64 MiB,
-  else 16 MiB; ``codec.replace(max_message_size=...)`` changes it.
+  else 16 MiB; ``codec.replace(max_message_size=...)`` changes it. The smaller limit of a choice and
+  its alternative holds, so an alternative has none unless its part of the specification has one.
 """
 
 from __future__ import annotations

@@ -10,7 +10,9 @@ from ..codec import Codec
 __all__ = ["ROWS"]
 
 # The length counts the whole request in units of 4 bytes; if it is 0, it follows in 4 bytes.
-_X11_SHORT = Codec.uint(2, "little", length_offset=2, length_unit=4, length_adjustment=-4)
+_X11_SHORT = Codec.uint(
+    2, "little", length_offset=2, length_unit=4, length_adjustment=-4, max_message_size=None
+)
 _X11_LONG = Codec.uint(
     2,
     "little",
@@ -19,9 +21,14 @@ _X11_LONG = Codec.uint(
     length_adjustment=-8,
     wider={0: "u32le"},
     wider_than_needed="accept",
+    max_message_size=None,
 )
 _X11 = Codec.choice(
-    {None: _X11_SHORT, 0: Codec.choice({None: _X11_SHORT, 0: _X11_LONG}, offset=3)}, offset=2
+    {
+        None: _X11_SHORT,
+        0: Codec.choice({None: _X11_SHORT, 0: _X11_LONG}, offset=3, max_message_size=None),
+    },
+    offset=2,
 )
 
 ROWS: tuple[Format, ...] = (
@@ -29,7 +36,7 @@ ROWS: tuple[Format, ...] = (
     Format(
         "smb",
         Codec.choice(
-            {b"\x00\x81\x82\x83\x84\x85": Codec.uint(3, length_offset=1, max_message_size=2**24)}
+            {b"\x00\x81\x82\x83\x84\x85": Codec.uint(3, length_offset=1, max_message_size=None)}
         ),
         "direct TCP: a 0 (NetBIOS: the packet type), SMB message",
         "MS-SMB2, section 2.1; RFC 1002, section 4.3.1",
@@ -66,6 +73,7 @@ ROWS: tuple[Format, ...] = (
                     length_offset=12,
                     length_adjustment=8,
                     constants={0: command, 20: bytes(byte ^ 0xFF for byte in command)},
+                    max_message_size=None,
                 )
                 for command in (
                     *(b"SYNC", b"CNXN", b"OPEN", b"OKAY"),
@@ -92,7 +100,11 @@ ROWS: tuple[Format, ...] = (
     Format(
         "docker",
         Codec.choice(
-            {b"\x00\x01\x02\x03": Codec.uint(4, length_offset=4, constants={1: b"\x00\x00\x00"})}
+            {
+                b"\x00\x01\x02\x03": Codec.uint(
+                    4, length_offset=4, constants={1: b"\x00\x00\x00"}, max_message_size=None
+                )
+            }
         ),
         "attach and logs, without a terminal: stream (0 to 3), three zeros, output",
         "Docker Engine API, 'Attach to a container', 'Stream format'",
@@ -121,13 +133,24 @@ ROWS: tuple[Format, ...] = (
         "mavlink",
         Codec.choice(
             {
-                0xFE: Codec.uint(1, length_offset=1, length_adjustment=6, constants={0: b"\xfe"}),
+                0xFE: Codec.uint(
+                    1,
+                    length_offset=1,
+                    length_adjustment=6,
+                    constants={0: b"\xfe"},
+                    max_message_size=None,
+                ),
                 0xFD: Codec.choice(
                     {
-                        0: Codec.uint(1, length_offset=1, length_adjustment=10),
-                        1: Codec.uint(1, length_offset=1, length_adjustment=23),
+                        0: Codec.uint(
+                            1, length_offset=1, length_adjustment=10, max_message_size=None
+                        ),
+                        1: Codec.uint(
+                            1, length_offset=1, length_adjustment=23, max_message_size=None
+                        ),
                     },
                     offset=2,
+                    max_message_size=None,
                 ),
             }
         ),
@@ -139,7 +162,10 @@ ROWS: tuple[Format, ...] = (
         Codec.choice(
             {
                 version: Codec.uint(
-                    4, length_offset=4, constants={0: bytes((version, version ^ 0xFF))}
+                    4,
+                    length_offset=4,
+                    constants={0: bytes((version, version ^ 0xFF))},
+                    max_message_size=None,
                 )
                 for version in (1, 2, 3, 4, 0xFF)
             }
@@ -149,7 +175,13 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "hart-ip",
-        Codec.choice({b"\x01\x02": Codec.uint(2, length_offset=6, length_includes="frame")}),
+        Codec.choice(
+            {
+                b"\x01\x02": Codec.uint(
+                    2, length_offset=6, length_includes="frame", max_message_size=None
+                )
+            }
+        ),
         "version, message type, message id, status, sequence number (2), body",
         "FieldComm HCF_SPEC-085, 'HART-IP message header'",
     ),
@@ -183,10 +215,20 @@ ROWS: tuple[Format, ...] = (
         Codec.choice(
             {
                 b"\x01\x03": Codec.uint(
-                    4, "little", magic=b"ZBXD", length_offset=5, length_adjustment=4
+                    4,
+                    "little",
+                    magic=b"ZBXD",
+                    length_offset=5,
+                    length_adjustment=4,
+                    max_message_size=None,
                 ),
                 b"\x05\x07": Codec.uint(
-                    8, "little", magic=b"ZBXD", length_offset=5, length_adjustment=8
+                    8,
+                    "little",
+                    magic=b"ZBXD",
+                    length_offset=5,
+                    length_adjustment=8,
+                    max_message_size=None,
                 ),
             },
             offset=4,
@@ -234,6 +276,7 @@ ROWS: tuple[Format, ...] = (
                     length_offset=2,
                     length_adjustment=20,
                     constants={1: b"\x00", 20: bytes(4)},
+                    max_message_size=None,
                 )
             }
         ),
@@ -245,7 +288,12 @@ ROWS: tuple[Format, ...] = (
         Codec.choice(
             {
                 kind[0]: Codec.uint(
-                    4, "little", length_offset=4, length_includes="frame", constants={0: kind}
+                    4,
+                    "little",
+                    length_offset=4,
+                    length_includes="frame",
+                    constants={0: kind},
+                    max_message_size=None,
                 )
                 for kind in (b"HELF", b"ACKF", b"ERRF", b"RHEF", b"OPNF", b"CLOF", b"MSG")
             }
@@ -255,7 +303,9 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "dicom",
-        Codec.choice({b"\x01\x02\x03\x04\x05\x06\x07": Codec.uint(4, length_offset=2)}),
+        Codec.choice(
+            {b"\x01\x02\x03\x04\x05\x06\x07": Codec.uint(4, length_offset=2, max_message_size=None)}
+        ),
         "medical images: PDU type, reserved byte, data",
         "DICOM PS3.8, section 9.3",
     ),

@@ -103,7 +103,13 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "multiprocessing",
-        Codec.choice({0: Codec.uint(4), 0x80: Codec.uint(8, magic=b"\xff\xff\xff\xff")}, mask=0x80),
+        Codec.choice(
+            {
+                0: Codec.uint(4, max_message_size=None),
+                0x80: Codec.uint(8, magic=b"\xff\xff\xff\xff", max_message_size=None),
+            },
+            mask=0x80,
+        ),
         "multiprocessing.connection: an int, or -1 and 8 bytes from 2 GiB up",
         "CPython, Lib/multiprocessing/connection.py, Connection._send_bytes",
     ),

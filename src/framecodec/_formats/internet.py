@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from .. import _shapes, _text_shapes
 from .._catalogue import Format
 from ..codec import Codec
@@ -16,14 +14,21 @@ _SOCKS5 = {0: b"\x05", 2: b"\x00"}
 _WEBSOCKET_WIDER = {126: "u16be", 127: "u64be"}
 
 
-def _websocket_form(masked: int, wider: dict[int, str] | None, **limits: Any) -> Codec:
+def _websocket_form(
+    masked: int,
+    wider: dict[int, str] | None,
+    *,
+    min_message_size: int = 0,
+    max_message_size: int | None = None,
+) -> Codec:
     return Codec.uint(
         1,
         length_offset=1,
         length_mask=0x7F,
         length_adjustment=4 if masked else 0,
         wider=wider,
-        **limits,
+        min_message_size=min_message_size,
+        max_message_size=max_message_size,
     )
 
 
@@ -34,14 +39,14 @@ def _websocket(*, is_control: bool) -> Codec:
             masked: _websocket_form(masked, None, max_message_size=2 + 4 + 125)
             for masked in (0, 0x80)
         }
-        return Codec.choice(forms, offset=1, mask=0x80)
+        return Codec.choice(forms, offset=1, mask=0x80, max_message_size=None)
     data: dict[int | bytes, Codec] = {}
     for masked in (0, 0x80):
         data[bytes(range(masked, masked + 127))] = _websocket_form(masked, _WEBSOCKET_WIDER)
         long = _websocket_form(masked, _WEBSOCKET_WIDER, min_message_size=1 << 16)
         # The length has 63 bits.
-        data[masked + 127] = Codec.choice({0: long}, offset=2, mask=0x80)
-    return Codec.choice(data, offset=1)
+        data[masked + 127] = Codec.choice({0: long}, offset=2, mask=0x80, max_message_size=None)
+    return Codec.choice(data, offset=1, max_message_size=None)
 
 
 def _coap(token_size: int) -> Codec:
@@ -51,8 +56,24 @@ def _coap(token_size: int) -> Codec:
     owned = 1 + token_size
     forms: dict[int, Codec] = {size << 4: Codec.fixed(1 + owned + size) for size in range(13)}
     for value, width, least in ((13, 1, 13), (14, 2, 269), (15, 4, 65805)):
-        forms[value << 4] = Codec.uint(width, length_offset=1, length_adjustment=least + owned)
-    return Codec.choice(forms, mask=0xF0, keep=False)
+        forms[value << 4] = Codec.uint(
+            width, length_offset=1, length_adjustment=least + owned, max_message_size=None
+        )
+    return Codec.choice(forms, mask=0xF0, keep=False, max_message_size=None)
+
+
+_BGP_MARKER = b"\xff" * 16
+
+
+def _bgp(least: int) -> Codec:
+    """Return the codec of a type whose smallest message has this size, its header included."""
+    return Codec.uint(
+        2,
+        magic=_BGP_MARKER,
+        length_includes="frame",
+        min_message_size=least - 18,
+        max_message_size=None,
+    )
 
 
 ROWS: tuple[Format, ...] = (
@@ -62,9 +83,10 @@ ROWS: tuple[Format, ...] = (
         Codec.choice(
             {
                 b"\x14\x15\x16\x17\x18": Codec.uint(
-                    2, length_offset=3, constants={1: b"\x03"}, max_message_size=3 + 2**14 + 2048
+                    2, length_offset=3, constants={1: b"\x03"}, max_message_size=None
                 )
-            }
+            },
+            max_message_size=3 + 2**14 + 2048,
         ),
         "records: type, version (2), fragment",
         "RFC 8446, section 5.1; RFC 5246, section 6.2",
@@ -123,8 +145,10 @@ ROWS: tuple[Format, ...] = (
         "ajp13",
         Codec.choice(
             {
-                0x12: Codec.uint(2, length_offset=2, constants={0: b"\x12\x34"}),
-                0x41: Codec.uint(2, length_offset=2, constants={0: b"AB"}),
+                0x12: Codec.uint(
+                    2, length_offset=2, constants={0: b"\x12\x34"}, max_message_size=None
+                ),
+                0x41: Codec.uint(2, length_offset=2, constants={0: b"AB"}, max_message_size=None),
             }
         ),
         "servlet containers: 12 34 to the container, AB from it, then the data",
@@ -139,9 +163,16 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "kerberos",
-        Codec.uint(4, signed=True, min_message_size=2),
-        "over TCP: a KRB message",
-        "RFC 4120, section 7.2.2",
+        Codec.choice(
+            {
+                b"\x6a\x6b\x6c\x6d\x7e": Codec.uint(
+                    4, signed=True, min_message_size=2, max_message_size=None
+                )
+            },
+            offset=4,
+        ),
+        "over TCP: AS-REQ, AS-REP, TGS-REQ, TGS-REP and KRB-ERROR",
+        "RFC 4120, sections 5.4, 5.9.1 and 7.2.2",
     ),
     Format(
         "openvpn",
@@ -168,7 +199,7 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "tacacs",
-        Codec.choice({b"\xc0\xc1": Codec.uint(4, length_offset=8)}),
+        Codec.choice({b"\xc0\xc1": Codec.uint(4, length_offset=8, max_message_size=None)}),
         "TACACS+: version, type, sequence number, flags, session id (4), body",
         "RFC 8907, section 4.1",
     ),
@@ -204,15 +235,19 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "bgp",
-        Codec.uint(
-            2,
-            magic=b"\xff" * 16,
-            length_includes="frame",
-            min_message_size=1,
+        Codec.choice(
+            {
+                1: _bgp(29),
+                2: _bgp(23),
+                3: _bgp(21),
+                4: Codec.fixed(1, magic=_BGP_MARKER + b"\x00\x13"),  # KEEPALIVE has 19 bytes
+                5: _bgp(23),
+            },
+            offset=18,
             max_message_size=4096 - 18,
         ),
         "type, body",
-        "RFC 4271, section 4.1",
+        "RFC 4271, sections 4.1 and 6.1; RFC 2918, section 3",
     ),
     Format(
         "bmp",
@@ -222,7 +257,13 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "rpki-rtr",
-        Codec.choice({b"\x00\x01\x02": Codec.uint(4, length_offset=4, length_includes="frame")}),
+        Codec.choice(
+            {
+                b"\x00\x01\x02": Codec.uint(
+                    4, length_offset=4, length_includes="frame", max_message_size=None
+                )
+            }
+        ),
         "RPKI to router: version, type, session id (2), data",
         "RFC 8210, section 5.1",
     ),
@@ -237,7 +278,11 @@ ROWS: tuple[Format, ...] = (
         Codec.choice(
             {
                 b"\x01\x02\x03\x04\x05\x06": Codec.uint(
-                    2, length_offset=2, length_includes="frame", min_message_size=6
+                    2,
+                    length_offset=2,
+                    length_includes="frame",
+                    min_message_size=6,
+                    max_message_size=None,
                 )
             }
         ),
@@ -246,7 +291,21 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "ssh",
-        Codec.uint(4, min_message_size=12),
+        Codec.choice(  # the size of a frame is a multiple of 8, the padding at least 4 bytes
+            {
+                4: Codec.choice(
+                    {
+                        bytes(range(4, 256)): Codec.uint(
+                            4, min_message_size=12, max_message_size=None
+                        )
+                    },
+                    offset=4,
+                    max_message_size=None,
+                )
+            },
+            offset=3,
+            mask=0x07,
+        ),
         "after the version lines, before NEWKEYS: padding length, payload, padding",
         "RFC 4253, section 6",
     ),
@@ -266,8 +325,8 @@ ROWS: tuple[Format, ...] = (
         "mtproto",
         Codec.choice(
             {
-                bytes(range(0x7F)): Codec.uint(1, length_unit=4),
-                0x7F: Codec.uint(3, "little", magic=b"\x7f", length_unit=4),
+                bytes(range(0x7F)): Codec.uint(1, length_unit=4, max_message_size=None),
+                0x7F: Codec.uint(3, "little", magic=b"\x7f", length_unit=4, max_message_size=None),
             }
         ),
         "Telegram, the abridged transport, after the byte ef",
@@ -292,16 +351,25 @@ ROWS: tuple[Format, ...] = (
         Codec.choice(
             {
                 0x03: Codec.uint(
-                    2, length_offset=2, length_includes="frame", constants={0: b"\x03\x00"}
+                    2,
+                    length_offset=2,
+                    length_includes="frame",
+                    constants={0: b"\x03\x00"},
+                    max_message_size=None,
                 ),
                 0x00: Codec.choice(
                     {
-                        0x00: Codec.uint(1, length_offset=1, length_includes="frame"),
+                        0x00: Codec.uint(
+                            1, length_offset=1, length_includes="frame", max_message_size=None
+                        ),
                         # The top bit of the length is always set, and is not a part of its value.
-                        0x80: Codec.uint(2, length_offset=1, length_adjustment=-0x8003),
+                        0x80: Codec.uint(
+                            2, length_offset=1, length_adjustment=-0x8003, max_message_size=None
+                        ),
                     },
                     offset=1,
                     mask=0x80,
+                    max_message_size=None,
                 ),
             },
             mask=0x03,
@@ -314,7 +382,13 @@ ROWS: tuple[Format, ...] = (
         Codec.choice(
             {
                 1: Codec.fixed(10, constants=_SOCKS5),
-                3: Codec.uint(1, length_offset=4, length_adjustment=2, constants=_SOCKS5),
+                3: Codec.uint(
+                    1,
+                    length_offset=4,
+                    length_adjustment=2,
+                    constants=_SOCKS5,
+                    max_message_size=None,
+                ),
                 4: Codec.fixed(22, constants=_SOCKS5),
             },
             offset=3,

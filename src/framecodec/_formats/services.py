@@ -14,16 +14,16 @@ __all__ = ["ROWS"]
 
 def _ber_long(size: int) -> Codec:
     """Return the codec of values whose identifier has at least this size, 2 to 6 bytes."""
-    ends_here = {0x00: Codec.ber(length_offset=size, max_width=8)}
+    ends_here = {0x00: Codec.ber(length_offset=size, max_width=8, max_message_size=None)}
     if size < 6:
         ends_here[0x80] = _ber_long(size + 1)
-    return Codec.choice(ends_here, offset=size - 1, mask=0x80)
+    return Codec.choice(ends_here, offset=size - 1, mask=0x80, max_message_size=None)
 
 
 _BER = Codec.choice(
     {
         bytes(b for b in range(1, 256) if b & 0x1F != 0x1F): Codec.ber(
-            length_offset=1, max_width=8
+            length_offset=1, max_width=8, max_message_size=None
         ),
         bytes(b for b in range(256) if b & 0x1F == 0x1F): _ber_long(2),
     }
@@ -41,14 +41,52 @@ _STUN = Codec.choice(  # the first two bits are 0, and so are the last two of th
                     length_offset=2,
                     length_adjustment=16,
                     constants={4: b"\x21\x12\xa4\x42"},
+                    max_message_size=None,
                 )
             },
             offset=3,
             mask=0x03,
+            max_message_size=None,
         )
     },
     mask=0xC0,
 )
+
+
+# CONNECT to NULL, ABORT, RESEND, MARKER, ATTENTION, CONTROL and data descriptor.
+_TNS_TYPES = bytes((1, 2, 3, 4, 5, 6, 7, 9, 11, 12, 13, 14, 15))
+
+_SIZE_8 = b"\x00\x00\x00\x08"
+
+
+def _whole(least: int) -> Codec:
+    """Return the codec of frames that begin with their size; their choice has the limit."""
+    return Codec.uint(4, length_includes="frame", min_message_size=least, max_message_size=None)
+
+
+def _postgres_startup(code: bytes, *, min_message_size: int) -> Codec:
+    """Return the codec of the messages whose protocol code begins with these bytes."""
+    return Codec.uint(
+        4,
+        signed=True,
+        length_includes="frame",
+        constants={4: code},
+        min_message_size=min_message_size,
+        max_message_size=None,
+    )
+
+
+def _mongodb(opcode: bytes) -> Codec:
+    """Return the codec of the messages with these bytes after the first one of the opcode."""
+    return Codec.uint(
+        4,
+        "little",
+        signed=True,
+        length_includes="frame",
+        constants={13: opcode},
+        min_message_size=12,
+        max_message_size=None,
+    )
 
 
 def _giop(magic: bytes, constants: dict[int, bytes]) -> Codec:
@@ -59,10 +97,13 @@ def _giop(magic: bytes, constants: dict[int, bytes]) -> Codec:
     )
     return Codec.choice(
         {
-            flags: Codec.uint(4, order, magic=magic, length_offset=8, constants=constants)
+            flags: Codec.uint(
+                4, order, magic=magic, length_offset=8, constants=constants, max_message_size=None
+            )
             for flags, order in orders
         },
         offset=6,
+        max_message_size=None,
     )
 
 
@@ -76,6 +117,7 @@ def _fix(begin: bytes) -> Codec:
         constants={0: begin, size + 1: b".", size + 3: b"\x019="},
         check=Check("sum8", 3, digits=True, before=b"10=", covers="frame"),
         trailer=b"\x01",
+        max_message_size=None,
     )
 
 
@@ -119,13 +161,13 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "grpc",
-        Codec.choice({b"\x00\x01": Codec.uint(4, length_offset=1)}),
+        Codec.choice({b"\x00\x01": Codec.uint(4, length_offset=1, max_message_size=None)}),
         "compressed flag, then the message; inside HTTP/2 data",
         "gRPC over HTTP2, 'Length-Prefixed-Message'",
     ),
     Format(
         "grpc-web",
-        Codec.choice({b"\x00\x01\x80\x81": Codec.uint(4, length_offset=1)}),
+        Codec.choice({b"\x00\x01\x80\x81": Codec.uint(4, length_offset=1, max_message_size=None)}),
         "flags (compressed 1, trailers 0x80), then the message or the trailers",
         "gRPC Web, PROTOCOL-WEB.md",
     ),
@@ -186,6 +228,7 @@ ROWS: tuple[Format, ...] = (
                     length_includes="frame",
                     constants={0: b"\x05"},
                     min_message_size=14,
+                    max_message_size=None,
                 ),
                 0x00: Codec.uint(
                     2,
@@ -193,6 +236,7 @@ ROWS: tuple[Format, ...] = (
                     length_includes="frame",
                     constants={0: b"\x05"},
                     min_message_size=14,
+                    max_message_size=None,
                 ),
             },
             offset=4,
@@ -213,7 +257,7 @@ ROWS: tuple[Format, ...] = (
         Codec.choice(
             {
                 b"123ABCDEFGHIKNPQRSTVWXZcdfnpstv": Codec.uint(
-                    4, signed=True, length_offset=1, length_adjustment=-4
+                    4, signed=True, length_offset=1, length_adjustment=-4, max_message_size=None
                 )
             }
         ),
@@ -228,8 +272,21 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "postgres-startup",
-        Codec.uint(
-            4, signed=True, length_includes="frame", min_message_size=4, max_message_size=10_000
+        Codec.choice(
+            {
+                0x03: _postgres_startup(b"\x00\x03", min_message_size=5),
+                0xD2: Codec.choice(
+                    {
+                        0x2E: _postgres_startup(b"\x04\xd2\x16\x2e", min_message_size=12),
+                        0x2F: Codec.fixed(4, magic=_SIZE_8, constants={4: b"\x04\xd2\x16\x2f"}),
+                        0x30: Codec.fixed(4, magic=_SIZE_8, constants={4: b"\x04\xd2\x16\x30"}),
+                    },
+                    offset=7,
+                    max_message_size=None,
+                ),
+            },
+            offset=5,
+            max_message_size=10_000,
         ),
         "a connection's first message: StartupMessage, SSLRequest, CancelRequest",
         "PostgreSQL documentation, 'Frontend/Backend Protocol', 'Message Formats'",
@@ -261,13 +318,13 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "mongodb",
-        Codec.uint(
-            4,
-            "little",
-            signed=True,
-            length_includes="frame",
-            constants={14: b"\x00\x00"},
-            min_message_size=12,
+        Codec.choice(
+            {
+                # OP_REPLY is 1, all others are from 2001 (07d1) to 2013 (07dd).
+                0x01: _mongodb(b"\x00\x00\x00"),
+                b"\xd1\xd2\xd4\xd5\xd6\xd7\xda\xdb\xdc\xdd": _mongodb(b"\x07\x00\x00"),
+            },
+            offset=12,
             max_message_size=48_000_000,
         ),
         "request id, response to, opcode (4 bytes each), body",
@@ -278,7 +335,7 @@ ROWS: tuple[Format, ...] = (
         Codec.choice(
             {
                 b"\x03\x04\x05\x41\x42\x83\x84\x85\xc1\xc2": Codec.uint(
-                    4, signed=True, length_offset=5
+                    4, signed=True, length_offset=5, max_message_size=None
                 )
             }
         ),
@@ -310,7 +367,11 @@ ROWS: tuple[Format, ...] = (
         Codec.choice(
             {
                 b"\x80\x81": Codec.uint(
-                    4, length_offset=8, length_adjustment=12, constants={5: b"\x00"}
+                    4,
+                    length_offset=8,
+                    length_adjustment=12,
+                    constants={5: b"\x00"},
+                    max_message_size=None,
                 )
             }
         ),
@@ -320,7 +381,11 @@ ROWS: tuple[Format, ...] = (
     Format(
         "couchbase",
         Codec.choice(
-            {b"\x08\x18\x80\x81\x82\x83": Codec.uint(4, length_offset=8, length_adjustment=12)}
+            {
+                b"\x08\x18\x80\x81\x82\x83": Codec.uint(
+                    4, length_offset=8, length_adjustment=12, max_message_size=None
+                )
+            }
         ),
         "as memcached, with data types and flexible frames",
         "Couchbase, kv_engine/docs/BinaryProtocol.md",
@@ -341,7 +406,11 @@ ROWS: tuple[Format, ...] = (
         Codec.choice(
             {
                 bytes((1, 2, 3, 4, 6, 7, 8, 14, 15, 16, 17, 18)): Codec.uint(
-                    2, length_offset=2, length_includes="frame", min_message_size=6
+                    2,
+                    length_offset=2,
+                    length_includes="frame",
+                    min_message_size=6,
+                    max_message_size=None,
                 )
             }
         ),
@@ -356,13 +425,20 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "tns",
-        Codec.uint(2, length_includes="frame", min_message_size=6),
+        Codec.choice(
+            {
+                _TNS_TYPES: Codec.uint(
+                    2, length_includes="frame", min_message_size=6, max_message_size=None
+                )
+            },
+            offset=4,
+        ),
         "Oracle Net up to version 314, and CONNECT: checksum (2), type, flags, checksum (2), data",
         "Oracle Net Services; dissector packet-tns.c of Wireshark",
     ),
     Format(
         "tns-315",
-        Codec.uint(4, length_includes="frame", min_message_size=4),
+        Codec.choice({_TNS_TYPES: _whole(4)}, offset=4),
         "Oracle Net from version 315 on, after ACCEPT: type, flags, checksum (2), data",
         "Oracle Net Services; dissector packet-tns.c of Wireshark",
     ),
@@ -381,13 +457,26 @@ ROWS: tuple[Format, ...] = (
     # Messaging.
     Format(
         "amqp",
-        Codec.choice({b"\x01\x02\x03\x08": Codec.uint(4, length_offset=3, trailer=b"\xce")}),
+        Codec.choice(
+            {
+                b"\x01\x02\x03\x08": Codec.uint(
+                    4, length_offset=3, trailer=b"\xce", max_message_size=None
+                )
+            }
+        ),
         "AMQP 0-9-1 (RabbitMQ), after the protocol header: type, channel (2), payload",
         "AMQP 0-9-1, section 4.2.3",
     ),
     Format(
         "amqp1",
-        Codec.uint(4, length_includes="frame", min_message_size=4),
+        Codec.choice(
+            {
+                bytes(range(2, 256)): Codec.choice(
+                    {b"\x00\x01": _whole(4)}, offset=5, max_message_size=None
+                )
+            },
+            offset=4,
+        ),
         "AMQP 1.0, after the protocol header: data offset, type, channel (2), body",
         "OASIS AMQP 1.0, part 2, section 2.3.1",
     ),
@@ -399,7 +488,9 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "mqtt",
-        Codec.choice({_MQTT_FIRST_BYTES: Codec.varint(max_width=4, length_offset=1)}),
+        Codec.choice(
+            {_MQTT_FIRST_BYTES: Codec.varint(max_width=4, length_offset=1, max_message_size=None)}
+        ),
         "type and flags, then the packet",
         "MQTT 5.0, section 2.1; MQTT 3.1.1, section 2.2",
     ),
@@ -409,11 +500,12 @@ ROWS: tuple[Format, ...] = (
             {
                 b"\x00\x01\x02\x03\x04\x06": Codec.choice(
                     {
-                        0: Codec.uint(1, length_offset=1),
-                        2: Codec.uint(8, signed=True, length_offset=1),
+                        0: Codec.uint(1, length_offset=1, max_message_size=None),
+                        2: Codec.uint(8, signed=True, length_offset=1, max_message_size=None),
                     },
                     mask=0x02,
                     keep=False,
+                    max_message_size=None,
                 )
             }
         ),
@@ -447,8 +539,12 @@ ROWS: tuple[Format, ...] = (
         "gearman",
         Codec.choice(
             {
-                ord("Q"): Codec.uint(4, length_offset=8, constants={0: b"\x00REQ"}),
-                ord("S"): Codec.uint(4, length_offset=8, constants={0: b"\x00RES"}),
+                ord("Q"): Codec.uint(
+                    4, length_offset=8, constants={0: b"\x00REQ"}, max_message_size=None
+                ),
+                ord("S"): Codec.uint(
+                    4, length_offset=8, constants={0: b"\x00RES"}, max_message_size=None
+                ),
             },
             offset=3,
         ),
@@ -477,7 +573,10 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "smpp",
-        Codec.uint(4, length_includes="frame", min_message_size=12),
+        Codec.choice(
+            {b"\x00\x80": Codec.choice({b"\x00\x01": _whole(12)}, offset=5, max_message_size=None)},
+            offset=4,
+        ),
         "command id, status, sequence number (4 bytes each), body",
         "SMPP 3.4, section 3.2",
     ),
@@ -491,8 +590,8 @@ ROWS: tuple[Format, ...] = (
         "turn",
         Codec.choice(
             {
-                b"\x00\x10\x20\x30": _STUN,
-                0x40: Codec.uint(2, length_offset=2, align=4),
+                b"\x00\x10\x20\x30": _STUN.replace(max_message_size=None),
+                0x40: Codec.uint(2, length_offset=2, align=4, max_message_size=None),
             },
             mask=0xF0,
         ),
@@ -502,7 +601,15 @@ ROWS: tuple[Format, ...] = (
     Format(
         "diameter",
         Codec.choice(
-            {0: Codec.uint(3, magic=b"\x01", length_includes="frame", min_message_size=16)},
+            {
+                0: Codec.uint(
+                    3,
+                    magic=b"\x01",
+                    length_includes="frame",
+                    min_message_size=16,
+                    max_message_size=None,
+                )
+            },
             offset=3,
             mask=0x03,
         ),

@@ -28,7 +28,7 @@ from .observed import receive_rest
 from .stream import FrameStream, ObjectStream
 from .unframed import (
     MESSAGE_COST,
-    Batch,
+    ReadMessages,
     UnframingProtocol,
     for_recv,
     in_order,
@@ -82,7 +82,7 @@ class StreamProtocol(UnframingProtocol):
         self.stream = FrameStream(self)
         """The stream that the user sees."""
         super().__init__(codec, **options)
-        self.batches: deque[Batch] = deque()
+        self.batches: deque[ReadMessages] = deque()
         """The messages of each read, what they count in `_held`, and their headers if the splitter
         keeps those."""
         self._head_headers: list[bytes] | None = None  # those of `messages.head`, the oldest first
@@ -283,7 +283,7 @@ class StreamProtocol(UnframingProtocol):
         """Return all messages that are there, in order."""
         messages = self.messages
         no_messages: list[Any] = []
-        no_batches: deque[Batch] = deque()
+        no_batches: deque[ReadMessages] = deque()
         head, batches, held, head_size = (
             messages.head,
             self.batches,

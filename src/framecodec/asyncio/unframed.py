@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MESSAGE_COST",
-    "Batch",
+    "ReadMessages",
     "UnframingProtocol",
     "detach",
     "for_recv",
@@ -38,11 +38,11 @@ __all__ = [
 MESSAGE_COST = 48
 """Bytes that a message counts as held besides its frame: what a `bytes` object needs."""
 
-Batch: TypeAlias = tuple[list[Any], int, list[bytes] | None]
+ReadMessages: TypeAlias = tuple[list[Any], int, list[bytes] | None]
 """The messages of one read, reversed; what they count as held; their headers, the oldest first."""
 
 
-def in_order(batch: Batch) -> list[Any]:
+def in_order(batch: ReadMessages) -> list[Any]:
     """Return the messages of a batch, the oldest first."""
     return batch[0][::-1]
 
@@ -64,7 +64,7 @@ class UnframingProtocol(FrameProtocol):
     _held: int
     _reading_paused: bool
     _taken: int
-    batches: deque[Batch]
+    batches: deque[ReadMessages]
     messages: fast_path.MessageIterator
 
     def _resume_when_low(self) -> None:

@@ -33,8 +33,8 @@ from .._states import SocketState
 from ..codec import DEFAULT_CODEC, Codec, check_codec
 from . import _fast_path_py
 from .base import SocketWrapper, check_timeout, locked_to_close
+from .calls import BlockingCalls, ObservedCalls
 from .lingering import linger_on
-from .messages import MessageConnection, ObservedConnection
 from .objects import ObjectCalls, UnobservedObjectCalls
 from .receiving import ReceiveSide
 from .sending import SendSide
@@ -46,7 +46,7 @@ _Socket: TypeAlias = socket.socket  # for classes that have an attribute `socket
 
 
 @final
-class FrameSocket(MessageConnection[MessageT], SocketWrapper):
+class FrameSocket(BlockingCalls[MessageT], SocketWrapper):
     """Whole messages over one connected stream socket.
 
     It owns the socket from then on. Its time-out is the socket's at that moment; set it on the
@@ -227,7 +227,7 @@ class FrameSocket(MessageConnection[MessageT], SocketWrapper):
         return f"<FrameSocket {state}{peer}, {self.codec!r}>"
 
 
-class _ObservedFrameSocket(ObservedConnection, FrameSocket[Any]):  # type: ignore[misc]
+class _ObservedFrameSocket(ObservedCalls, FrameSocket[Any]):  # type: ignore[misc]
     """A connection with an observer, which the class of other connections does not ask for."""
 
     __slots__ = ()

@@ -18,7 +18,7 @@ from .._options import OnInvalid, OnOversize
 from .._states import SendState, SocketState
 from ..codec import DEFAULT_CODEC, Codec, check_codec
 from .base import TimedWrapper, check_timeout, locked_to_close
-from .messages import MessageConnection, ObservedConnection
+from .calls import BlockingCalls, ObservedCalls
 from .objects import ObjectCalls, UnobservedObjectCalls
 from .pipe_ends import End, Waker, close_files, read_end, write_end
 from .receiving import ReceiveSide
@@ -119,7 +119,7 @@ def _refuse_to_read(_: object) -> NoReturn:
     raise io.UnsupportedOperation("this FramePipe has no reader, it can only send")
 
 
-class FramePipe(MessageConnection[MessageT], TimedWrapper):
+class FramePipe(BlockingCalls[MessageT], TimedWrapper):
     """Whole messages over binary files: pipes, standard streams, FIFOs, serial ports.
 
     It has the methods of `FrameSocket`, and promises the same: a time-out, an interruption or a
@@ -338,7 +338,7 @@ class FramePipe(MessageConnection[MessageT], TimedWrapper):
         return f"<FramePipe reader={self.reader!r} writer={self.writer!r}, {self.codec!r}>"
 
 
-class _ObservedFramePipe(ObservedConnection, FramePipe[Any]):
+class _ObservedFramePipe(ObservedCalls, FramePipe[Any]):
     """A connection with an observer."""
 
     __slots__ = ()

@@ -1,4 +1,4 @@
-"""The messages of a blocking connection, over a socket or over pipes."""
+"""The calls that receive and send messages of a blocking connection, over a socket or pipes."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .sending import SendSide
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["MessageConnection", "ObservedConnection"]
+__all__ = ["BlockingCalls", "ObservedCalls"]
 
 
-class MessageConnection(OfMessages[MessageT]):
+class BlockingCalls(OfMessages[MessageT]):
     """A connection that sends and receives whole messages.
 
     Subclasses open it and close it.
@@ -129,7 +129,7 @@ class MessageConnection(OfMessages[MessageT]):
     # --- sending ----------------------------------------------------------------------------------
 
     @overload
-    def send(self: MessageConnection[bytes | SpecialT], message: Buffer | SpecialT, /) -> None: ...
+    def send(self: BlockingCalls[bytes | SpecialT], message: Buffer | SpecialT, /) -> None: ...
 
     @overload
     def send(self, message: MessageT, /) -> None: ...
@@ -173,7 +173,7 @@ class MessageConnection(OfMessages[MessageT]):
 
     @overload
     def send_many(
-        self: MessageConnection[bytes | SpecialT], messages: Iterable[Buffer | SpecialT], /
+        self: BlockingCalls[bytes | SpecialT], messages: Iterable[Buffer | SpecialT], /
     ) -> None: ...
 
     @overload
@@ -410,7 +410,7 @@ class MessageConnection(OfMessages[MessageT]):
         self._sender.state = SendState.CLOSED
 
 
-class ObservedConnection(MessageConnection[Any]):
+class ObservedCalls(BlockingCalls[Any]):
     """The methods of a connection that has an observer; a base before the connection's class."""
 
     __slots__ = ()
@@ -438,12 +438,12 @@ class ObservedConnection(MessageConnection[Any]):
                     self._notify("frame_sent", size)
 
     def send(self, message: object, /) -> None:
-        """Send one message, as `MessageConnection.send`."""
+        """Send one message, as `BlockingCalls.send`."""
         size = frame_size(self._sending.codec, message)
         self._send_observed(super().send, message, [size])
 
     def send_many(self, messages: Iterable[object], /) -> None:
-        """Send many messages, as `MessageConnection.send_many`."""
+        """Send many messages, as `BlockingCalls.send_many`."""
         messages = list_of_messages(messages)
         sizes = [frame_size(self._sending.codec, message) for message in messages]
         self._send_observed(super().send_many, messages, sizes)
