@@ -56,15 +56,15 @@ _STUN = Codec.choice(  # the first two bits are 0, and so are the last two of th
 # CONNECT to NULL, ABORT, RESEND, MARKER, ATTENTION, CONTROL and data descriptor.
 _TNS_TYPES = bytes((1, 2, 3, 4, 5, 6, 7, 9, 11, 12, 13, 14, 15))
 
-_SIZE_8 = b"\x00\x00\x00\x08"
-
 
 def _whole(least: int) -> Codec:
     """Return the codec of frames that begin with their size; their choice has the limit."""
     return Codec.uint(4, length_includes="frame", min_message_size=least, max_message_size=None)
 
 
-def _postgres_startup(code: bytes, *, min_message_size: int) -> Codec:
+def _postgres_startup(
+    code: bytes, *, min_message_size: int, max_message_size: int | None = None
+) -> Codec:
     """Return the codec of the messages whose protocol code begins with these bytes."""
     return Codec.uint(
         4,
@@ -72,7 +72,7 @@ def _postgres_startup(code: bytes, *, min_message_size: int) -> Codec:
         length_includes="frame",
         constants={4: code},
         min_message_size=min_message_size,
-        max_message_size=None,
+        max_message_size=max_message_size,
     )
 
 
@@ -278,8 +278,14 @@ ROWS: tuple[Format, ...] = (
                 0xD2: Codec.choice(
                     {
                         0x2E: _postgres_startup(b"\x04\xd2\x16\x2e", min_message_size=12),
-                        0x2F: Codec.fixed(4, magic=_SIZE_8, constants={4: b"\x04\xd2\x16\x2f"}),
-                        0x30: Codec.fixed(4, magic=_SIZE_8, constants={4: b"\x04\xd2\x16\x30"}),
+                        **{
+                            code: _postgres_startup(
+                                bytes((0x04, 0xD2, 0x16, code)),
+                                min_message_size=4,
+                                max_message_size=4,
+                            )
+                            for code in (0x2F, 0x30)  # SSLRequest, GSSENCRequest
+                        },
                     },
                     offset=7,
                     max_message_size=None,

@@ -224,7 +224,7 @@ def _seeds_of_alternatives(codec: Codec[Any]) -> Iterator[Any]:
     offset = codec.parameters["offset"]
     for values, alternative in codec.parameters["alternatives"].items():
         value = next(iter(values)) if isinstance(values, bytes) else values or 0
-        place = offset - len(alternative.layout.magic)
+        place = alternative.layout.message_position(offset)
         for message in _seeds(alternative):
             yield message
             if isinstance(message, bytes) and 0 <= place < len(message):
@@ -236,9 +236,7 @@ def _with_constants(codec: Codec[Any], message: bytes) -> bytes:
     layout = codec.layout
     filled = bytearray(message)
     for offset, constant in layout.constants:
-        pos = offset - len(layout.magic)
-        if offset >= layout.field_offset:  # after the length field
-            pos = offset - layout.header_size + layout.message_lead
+        pos = layout.message_position(offset)
         if pos + len(constant) <= len(filled):
             filled[pos : pos + len(constant)] = constant
     return bytes(filled)
