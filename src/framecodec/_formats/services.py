@@ -62,17 +62,15 @@ def _whole(least: int) -> Codec:
     return Codec.uint(4, length_includes="frame", min_message_size=least, max_message_size=None)
 
 
-def _postgres_startup(
-    code: bytes, *, min_message_size: int, max_message_size: int | None = None
-) -> Codec:
+def _postgres_startup(code: bytes, least: int, most: int | None = None) -> Codec:
     """Return the codec of the messages whose protocol code begins with these bytes."""
     return Codec.uint(
         4,
         signed=True,
         length_includes="frame",
         constants={4: code},
-        min_message_size=min_message_size,
-        max_message_size=max_message_size,
+        min_message_size=least,
+        max_message_size=most,
     )
 
 
@@ -274,18 +272,12 @@ ROWS: tuple[Format, ...] = (
         "postgres-startup",
         Codec.choice(
             {
-                0x03: _postgres_startup(b"\x00\x03", min_message_size=5),
+                0x03: _postgres_startup(b"\x00\x03", 5),
                 0xD2: Codec.choice(
                     {
-                        0x2E: _postgres_startup(b"\x04\xd2\x16\x2e", min_message_size=12),
-                        **{
-                            code: _postgres_startup(
-                                bytes((0x04, 0xD2, 0x16, code)),
-                                min_message_size=4,
-                                max_message_size=4,
-                            )
-                            for code in (0x2F, 0x30)  # SSLRequest, GSSENCRequest
-                        },
+                        0x2E: _postgres_startup(b"\x04\xd2\x16\x2e", 12),
+                        0x2F: _postgres_startup(b"\x04\xd2\x16\x2f", 4, 4),  # SSLRequest
+                        0x30: _postgres_startup(b"\x04\xd2\x16\x30", 4, 4),  # GSSENCRequest
                     },
                     offset=7,
                     max_message_size=None,
