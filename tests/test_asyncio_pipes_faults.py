@@ -11,7 +11,7 @@ import contextlib
 import os
 import signal
 import tty
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -114,31 +114,54 @@ async def received(stream: FrameStream) -> tuple[list[bytes], BaseException]:
         return messages, error
 
 
-@LOOPS
-@CODECS
-def test_a_cancellation_at_any_byte_loses_nothing(loop: str, codec: Codec) -> None:
+def at_every_byte(
+    loop: str,
+    codec: Codec,
+    trial: Callable[[Codec, bytes, int, FrameStream, Peer], Coroutine[Any, Any, None]],
+    *,
+    first: int = 0,
+) -> None:
+    """Run a trial with a new stream for each place in the wire bytes of `MESSAGES`, ends included.
+
+    Args:
+        loop: Whose event loop.
+        codec: The shape of the frames.
+        trial: Gets the codec, the wire bytes, the place, the stream and its peer.
+        first: The first place.
+    """
     codec = codec.replace()
     wire = codec.encode_many(MESSAGES)
 
     async def main() -> None:
         await open_what_the_loop_needs()
-        for offset in range(len(wire) + 1):
+        for offset in range(first, len(wire) + 1):
             async with connected(codec) as (stream, peer):
-                peer.write(wire[:offset])
-                found: list[bytes] = []
-                task = asyncio.create_task(receive_into(stream, found))
-                while len(found) < len(whole(codec, offset)):
-                    await asyncio.sleep(0)
-                task.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await task
-                peer.write(wire[offset:])
-                peer.close("feed")
-                rest, error = await received(stream)
-                assert found + rest == MESSAGES
-                assert type(error) is EOFError
+                await trial(codec, wire, offset, stream, peer)
 
     run(loop, main())
+
+
+@LOOPS
+@CODECS
+def test_a_cancellation_at_any_byte_loses_nothing(loop: str, codec: Codec) -> None:
+    async def trial(
+        codec: Codec, wire: bytes, offset: int, stream: FrameStream, peer: Peer
+    ) -> None:
+        peer.write(wire[:offset])
+        found: list[bytes] = []
+        task = asyncio.create_task(receive_into(stream, found))
+        while len(found) < len(whole(codec, offset)):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        peer.write(wire[offset:])
+        peer.close("feed")
+        rest, error = await received(stream)
+        assert found + rest == MESSAGES
+        assert type(error) is EOFError
+
+    at_every_byte(loop, codec, trial)
 
 
 async def send_until_it_fails(stream: FrameStream) -> None:
@@ -155,45 +178,37 @@ async def receive_into(stream: FrameStream, messages: list[bytes]) -> None:
 @LOOPS
 @CODECS
 def test_an_end_at_any_byte_comes_after_the_whole_messages(loop: str, codec: Codec) -> None:
-    codec = codec.replace()
-    wire = codec.encode_many(MESSAGES)
+    async def trial(
+        codec: Codec, wire: bytes, offset: int, stream: FrameStream, peer: Peer
+    ) -> None:
+        peer.write(wire[:offset])
+        peer.close("feed")
+        found, error = await received(stream)
+        assert found == whole(codec, offset)
+        clean = is_between(codec, offset)
+        assert type(error) is (EOFError if clean else IncompleteFrameError)
+        await stream.send(b"the output is open")
 
-    async def main() -> None:
-        await open_what_the_loop_needs()
-        for offset in range(len(wire) + 1):
-            async with connected(codec) as (stream, peer):
-                peer.write(wire[:offset])
-                peer.close("feed")
-                found, error = await received(stream)
-                assert found == whole(codec, offset)
-                clean = is_between(codec, offset)
-                assert type(error) is (EOFError if clean else IncompleteFrameError)
-                await stream.send(b"the output is open")
-
-    run(loop, main())
+    at_every_byte(loop, codec, trial)
 
 
 @LOOPS
 @CODECS
 def test_an_output_that_breaks_at_any_byte_of_the_input(loop: str, codec: Codec) -> None:
-    codec = codec.replace()
-    wire = codec.encode_many(MESSAGES)
+    async def trial(
+        codec: Codec, wire: bytes, offset: int, stream: FrameStream, peer: Peer
+    ) -> None:
+        peer.write(wire[:offset])
+        peer.close("sink")
+        with pytest.raises(ConnectionError):
+            await send_until_it_fails(stream)
+        peer.write(wire[offset:])
+        peer.close("feed")
+        found, error = await received(stream)
+        assert found == MESSAGES
+        assert isinstance(error, (EOFError, BrokenPipeError))
 
-    async def main() -> None:
-        await open_what_the_loop_needs()
-        for offset in range(len(wire) + 1):
-            async with connected(codec) as (stream, peer):
-                peer.write(wire[:offset])
-                peer.close("sink")
-                with pytest.raises(ConnectionError):
-                    await send_until_it_fails(stream)
-                peer.write(wire[offset:])
-                peer.close("feed")
-                found, error = await received(stream)
-                assert found == MESSAGES
-                assert isinstance(error, (EOFError, BrokenPipeError))
-
-    run(loop, main())
+    at_every_byte(loop, codec, trial)
 
 
 @LOOPS
@@ -222,29 +237,25 @@ def test_a_bad_byte_at_any_place_ends_receiving_after_the_messages(loop: str, co
 def test_a_peer_that_closes_its_input_at_any_byte_has_read_a_prefix(
     loop: str, codec: Codec
 ) -> None:
-    codec = codec.replace()
-    wire = codec.encode_many(MESSAGES)
+    async def trial(
+        codec: Codec, wire: bytes, offset: int, stream: FrameStream, peer: Peer
+    ) -> None:
+        for message in MESSAGES:
+            await stream.send(message)
+        found = b""
+        while len(found) < offset:
+            await asyncio.sleep(0)
+            os.set_blocking(peer.sink, False)
+            with contextlib.suppress(BlockingIOError):
+                found += os.read(peer.sink, 1)
+        peer.close("sink")
+        assert found == wire[:offset]
+        with pytest.raises(ConnectionError):
+            await send_until_it_fails(stream)
+        peer.write(wire)
+        assert [await stream.recv() for _ in MESSAGES] == MESSAGES
 
-    async def main() -> None:
-        await open_what_the_loop_needs()
-        for offset in range(1, len(wire) + 1):
-            async with connected(codec) as (stream, peer):
-                for message in MESSAGES:
-                    await stream.send(message)
-                found = b""
-                while len(found) < offset:
-                    await asyncio.sleep(0)
-                    os.set_blocking(peer.sink, False)
-                    with contextlib.suppress(BlockingIOError):
-                        found += os.read(peer.sink, 1)
-                peer.close("sink")
-                assert found == wire[:offset]
-                with pytest.raises(ConnectionError):
-                    await send_until_it_fails(stream)
-                peer.write(wire)
-                assert [await stream.recv() for _ in MESSAGES] == MESSAGES
-
-    run(loop, main())
+    at_every_byte(loop, codec, trial, first=1)
 
 
 @pytest.mark.slow

@@ -346,26 +346,36 @@ def place_of_open_process(loop: str, script: Script, **options: Any) -> Result:
     return in_a_loop(loop, main)
 
 
+class Receiver(FrameProtocol):
+    """Keeps what it is told."""
+
+    def __init__(self, codec: Codec, **options: Any) -> None:
+        super().__init__(codec, **options)
+        self.messages: list[bytes] = []
+        self.ended: list[BaseException | None] = []
+
+    def messages_received(self, messages: list[bytes]) -> None:
+        self.messages.extend(messages)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended.append(exc)
+
+    def result(self) -> Result:
+        """Return it, after the end."""
+        (error,) = self.ended
+        return Result(self.messages, None if error is None else type(error).__name__)
+
+
 def place_of_connect_read_pipe(loop: str, script: Script, **options: Any) -> Result:
-    messages: list[bytes] = []
-    ended: list[BaseException | None] = []
-
-    class Receiver(FrameProtocol):
-        def messages_received(self, received: list[bytes]) -> None:
-            messages.extend(received)
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            ended.append(exc)
-
     async def main() -> Result:
         peer = PipePeer()
         reader, writer = peer.near_files()
         with reader, script.playing(lambda: peer), writer:
             protocol = Receiver(CODEC, **options)
             await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, reader)
-            while not ended:
+            while not protocol.ended:
                 await asyncio.sleep(0.002)
-        return Result(messages, None if ended[0] is None else type(ended[0]).__name__)
+        return protocol.result()
 
     return in_a_loop(loop, main)
 
@@ -419,16 +429,6 @@ def place_of_start_unix_server(loop: str, script: Script, **options: Any) -> Res
 
 
 def place_of_FrameProtocol(loop: str, script: Script, **options: Any) -> Result:
-    messages: list[bytes] = []
-    ended: list[BaseException | None] = []
-
-    class Receiver(FrameProtocol):
-        def messages_received(self, received: list[bytes]) -> None:
-            messages.extend(received)
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            ended.append(exc)
-
     async def main() -> Result:
         with socket.create_server(LOOPBACK) as server:
             protocol = Receiver(CODEC, **options)
@@ -436,9 +436,9 @@ def place_of_FrameProtocol(loop: str, script: Script, **options: Any) -> Result:
                 await asyncio.get_running_loop().create_connection(
                     lambda: protocol, *server.getsockname()
                 )
-                while not ended:
+                while not protocol.ended:
                     await asyncio.sleep(0.002)
-        return Result(messages, None if ended[0] is None else type(ended[0]).__name__)
+        return protocol.result()
 
     return in_a_loop(loop, main)
 
