@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from .._engine import asyncio_fast_path as fast_path
 from .._states import TransportState
 from .observed import ObservedSendSide
-from .sending import SendSide
+from .sending import SENDS, SendSide
 from .waiters import LARGE, QueuedSend, SendQueue, Waiters
 
 if TYPE_CHECKING:
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["ObservedWaitingSendSide", "WaitingSendSide"]
 
 _CLOSED = TransportState.CLOSED
-
-# In these states the accepted messages are sent; in all others they were dropped.
-_SENDS = (TransportState.OPEN, TransportState.ENDING, TransportState.CLOSING)
 
 # Callers may treat it as a coroutine that has ended.
 _COMPLETED: Coroutine[Any, Any, None] = cast(
@@ -92,7 +89,7 @@ class WaitingSendSide(SendSide):
             raise
         finally:
             del messages  # accepted: this frame does not keep it while the send waits
-            self._leave_queue(send)
+            self.leave_queue(send)
         if self.batch.paused:
             await self._finish_sending()
 
@@ -101,7 +98,7 @@ class WaitingSendSide(SendSide):
         batch, queue = self.batch, self._queue
         queue.enter(send)
         batch.queued = True
-        while self.state in _SENDS:
+        while self.state in SENDS:
             await send.wait()
             if not batch.paused and queue.is_first(send):
                 return
@@ -118,9 +115,6 @@ class WaitingSendSide(SendSide):
 
     def leave_queue(self, send: QueuedSend) -> None:
         """Let the next send follow."""
-        self._leave_queue(send)
-
-    def _leave_queue(self, send: QueuedSend) -> None:
         queue = self._queue
         queue.leave(send)
         self.batch.queued = bool(queue)
@@ -146,7 +140,7 @@ class WaitingSendSide(SendSide):
 
     async def wait_for_space(self) -> None:
         """Wait until the transport has all messages and accepts more, or for the end."""
-        if self.batch.paused and self.state in _SENDS:
+        if self.batch.paused and self.state in SENDS:
             await self.waiters.wait()
 
     async def wait_until_closed(self) -> None:

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any, final
 
 from .. import _error_texts
 from .._custom_header import read_header
-from .._states import TransportState
 from .._unframed import PIECE_SIZE
 from ..sockets.files import (
     NO_BYTES,
     IncomingMessage,
     OutgoingFile,
     check_binary_file,
+    check_capacity,
     file_too_short,
 )
 from ..sockets.receiving import LARGE_SIZE
 from .observed import note_sent
+from .sending import SENDS
 from .waiters import LARGE, QueuedSend
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ async def _begin(protocol: StreamProtocol, capacity: int | None = None) -> Incom
         protocol.check_no_recv_waits()
         if inbox.direct is not None:
             assert isinstance(inbox.direct, IncomingMessage)
-            _check_capacity(inbox.direct.size, capacity)
+            check_capacity(inbox.direct.size, capacity)
             return inbox.direct
         if inbox.unframed is not None:
             protocol.reframe()
@@ -230,22 +231,10 @@ def _can_divert(protocol: StreamProtocol) -> bool:
     return plain and layout.align == 1 and not inbox.is_skipping()
 
 
-def _check_capacity(size: int, capacity: int | None) -> None:
-    if capacity is not None and size > capacity:
-        raise ValueError(
-            f"buffer too small: the message has {size} bytes, the buffer {capacity}; nothing is "
-            "lost, call again with a larger buffer"
-        )
-
-
 def _take_ready(protocol: StreamProtocol, capacity: int | None) -> IncomingMessage:
     """Take a message that is whole and ready."""
-    first = protocol.messages.head[-1]
-    if not isinstance(first, bytes):
-        raise ValueError(f"the next message is {first!r}, which has no bytes; use recv()")
-    _check_capacity(len(first), capacity)
     inbox = protocol._inbox
-    message = IncomingMessage(layout=inbox.codec.layout, size=len(first), chunk=memoryview(first))
+    message = IncomingMessage.whole(protocol.messages.head[-1], inbox.codec.layout, capacity)
     for _ in protocol.stream._ready:
         inbox.direct = message
         break
@@ -281,7 +270,7 @@ def _divert(protocol: StreamProtocol, capacity: int | None) -> IncomingMessage:
         offset=offset,
         frame_size=frame_size,
     )
-    _check_capacity(message.size, capacity)  # the frame is parsed again by the next call
+    check_capacity(message.size, capacity)  # the frame is parsed again by the next call
     unframed.drop(len(header))
     inbox.direct = message
     return message
@@ -395,7 +384,7 @@ async def _drained(sending: WaitingSendSide) -> None:
     sending.write_batch()
     while True:
         await sending.wait_for_space()
-        if sending.state >= TransportState.FAILED and sending.state is not TransportState.CLOSING:
+        if sending.state not in SENDS:
             raise sending.closed_error()
         if not sending.batch.paused:
             return

@@ -332,11 +332,9 @@ def give_bytes(protocol: Any, data: bytes) -> None:
 
 def _stop_sending(sending: Any, error: BaseException) -> None:
     """End the send side of a `FrameProtocol` because the output broke; receiving continues."""
-    sending.state = TransportState.FAILED
-    sending.dropped = True
-    sending.batch.paused, sending.batch.fast_size = True, 0
+    sending.stop(TransportState.FAILED)
     sending.error = sending.error or error
-    sending._drop_unsent()
+    sending.drop_unsent()
     for waiting in sending.futures() if hasattr(sending, "futures") else ():
         if not waiting.done():
             waiting.set_result(None)

@@ -146,6 +146,7 @@ class FrameProtocol(ObjectDelivery[MessageT], asyncio.BufferedProtocol):
     codec: Codec[Any]
     """The shape of the frames."""
 
+    # What subclasses of this package change.
     _send_side: type[SendSide] = SendSide
     _observed_send_side: type[SendSide] = ObservedSendSide
     _always_receives = True  # a peer's time counts whenever the transport reads
@@ -552,13 +553,7 @@ def _continue(
                 protocol.connection_made(transport)
             protocol._receive(unread)
         elif isinstance(protocol, asyncio.BufferedProtocol):
-            left = memoryview(unread)
-            while left:
-                buffer = memoryview(protocol.get_buffer(len(left)))
-                count = min(len(buffer), len(left))
-                buffer[:count] = left[:count]
-                protocol.buffer_updated(count)
-                left = left[count:]
+            give_bytes(protocol, unread)
         else:
             protocol.data_received(unread)  # type: ignore[attr-defined]
     except BaseException:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ..codec import Codec
     from .protocol import FrameProtocol
 
-__all__ = ["SendSide", "close_now", "encode_all", "stays_open", "write_all"]
+__all__ = ["SENDS", "SendSide", "close_now", "encode_all", "stays_open", "write_all"]
 
 # A batch is written before the iteration of the loop ends when it has this many bytes.
 _BATCH_SIZE = 128 * 1024
@@ -57,8 +57,8 @@ _OPEN, _ENDING, _FAILED = TransportState.OPEN, TransportState.ENDING, TransportS
 _CLOSING, _ABORTED = TransportState.CLOSING, TransportState.ABORTED
 _CLOSED, _LOST = TransportState.CLOSED, TransportState.LOST
 
-# In these states the accepted messages are sent; in all others they were dropped.
-_SENDS = (_OPEN, _ENDING, _CLOSING)
+SENDS = (_OPEN, _ENDING, _CLOSING)
+"""The states in which the accepted messages are sent; in all others they were dropped."""
 
 
 class SendSide:
@@ -293,7 +293,7 @@ class SendSide:
                 self.busy, batch.fast_size = True, 0
                 self._feed_transport()
                 self._finish_work()
-            if not (outbox.size or batch.paused) and self.state in _SENDS:
+            if not (outbox.size or batch.paused) and self.state in SENDS:
                 self._on_drained()
         except BaseException as error:
             self.fail(error)
@@ -310,7 +310,7 @@ class SendSide:
                 data = buffers[0] if self._vectored else _first_piece(buffers)
                 size = len(data)
                 self.raw_transport.write(data)
-            if self.state not in _SENDS:  # an abort from pause_writing()
+            if self.state not in SENDS:  # an abort from pause_writing()
                 return
             outbox.sent(size)
             self._take_late()
@@ -409,7 +409,7 @@ class SendSide:
 
     def resume(self) -> bool:
         """Write again; return False if the outbox has filled the transport again."""
-        if self.batch.paused and self.state in _SENDS:
+        if self.batch.paused and self.state in SENDS:
             self.batch.paused = False
             self._resuming = True
             try:
@@ -424,11 +424,9 @@ class SendSide:
     def fail(self, error: BaseException) -> None:
         """End the connection, because the number of bytes that left is unknown."""
         self.busy = False
-        if self.state not in _SENDS:
+        if self.state not in SENDS:
             return
-        self.state = _ABORTED if self.state is _CLOSING else _FAILED
-        self.dropped = True
-        self.batch.paused, self.batch.fast_size = True, 0
+        self.stop(_ABORTED if self.state is _CLOSING else _FAILED)
         try:
             error.message_started = True  # type: ignore[attr-defined]
             if self.error is None:
@@ -436,12 +434,20 @@ class SendSide:
                 self.error = ConnectionAbortedError(
                     errno.ECONNABORTED, f"sending failed: {error!r}"
                 )
-            self._drop_unsent()
+            self.drop_unsent()
         finally:
             if self.raw_transport is not None:
                 self.raw_transport.abort()
 
-    def _drop_unsent(self) -> None:
+    def stop(self, state: TransportState) -> None:
+        """Send nothing more, from this state on or a later one; the unsent messages are lost."""
+        if self.state < state:
+            self.state = state
+        self.dropped = True
+        self.batch.paused, self.batch.fast_size = True, 0
+
+    def drop_unsent(self) -> None:
+        """Release the memory of the unsent messages."""
         self.batch.clear()
         self._late.clear()
         self._outbox.clear()
@@ -468,12 +474,9 @@ class SendSide:
 
     def abort(self) -> None:
         """Close the transport at once and drop the unsent messages."""
-        if self.state < _ABORTED:
-            self.state = _ABORTED
-        self.dropped = True
-        self.batch.paused, self.batch.fast_size = True, 0
+        self.stop(_ABORTED)
         try:
-            self._drop_unsent()
+            self.drop_unsent()
         finally:
             self.raw_transport.abort()
 
@@ -506,7 +509,7 @@ class SendSide:
             self.error = exc
         if exc is not None or self.unsent_size():
             self.dropped = True
-        self._drop_unsent()
+        self.drop_unsent()
 
 
 def stays_open(side: SendSide, wanted: bool | None) -> bool:

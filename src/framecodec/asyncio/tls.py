@@ -56,9 +56,7 @@ async def start_tls(
         # A connection whose TLS upgrade failed is unusable, and not every loop then calls
         # connection_lost().
         raw.abort()
-        if sending.state < TransportState.ABORTED:
-            sending.state = TransportState.ABORTED
-        sending.dropped = True
+        sending.stop(TransportState.ABORTED)
         protocol.connection_lost(error if isinstance(error, Exception) else None)
         raise
     sending.attach(encrypted)

@@ -30,6 +30,7 @@ __all__ = [
     "TargetFile",
     "begin_message",
     "check_binary_file",
+    "check_capacity",
     "file_too_short",
     "finish_message",
     "receive_some",
@@ -154,6 +155,14 @@ class IncomingMessage:
         self.unfinished: bytes | None = None
         """Bytes that the splitter gave up, until `join`."""
 
+    @classmethod
+    def whole(cls, message: object, layout: Layout, capacity: int | None) -> IncomingMessage:
+        """Return a message that is ready; raise a ValueError if it has no bytes, or too many."""
+        if not isinstance(message, bytes):
+            raise ValueError(f"the next message is {message!r}, which has no bytes; use recv()")
+        check_capacity(len(message), capacity)
+        return cls(layout=layout, size=len(message), chunk=memoryview(message))
+
     def join(self, lead: bytes) -> None:
         """Turn the bytes that the splitter gave up into the message's first bytes."""
         if self.unfinished is None:
@@ -253,18 +262,14 @@ def begin_message(side: ReceiveSide, capacity: int | None = None) -> IncomingMes
         assert isinstance(begun, IncomingMessage)
         message = begun
         _join(side, message)
-        _check_capacity(message.size, capacity)
+        check_capacity(message.size, capacity)
     return message
 
 
 def _take_ready(side: ReceiveSide, capacity: int | None) -> IncomingMessage:
     """Take a message that is whole and ready."""
     first = side.receiver.ready.first
-    if not isinstance(first, bytes):
-        raise ValueError(f"the next message is {first!r}, which has no bytes; use recv()")
-    _check_capacity(len(first), capacity)
-    layout = side.inbox.codec.layout
-    message = IncomingMessage(layout=layout, size=len(first), chunk=memoryview(first))
+    message = IncomingMessage.whole(first, side.inbox.codec.layout, capacity)
     side.intake.take_first(side.receiver, side.inbox, message)
     return message
 
@@ -297,7 +302,7 @@ def _divert(side: ReceiveSide, capacity: int | None) -> IncomingMessage:
         frame_size=frame_size,
         buffer=memoryview(bytearray(side.read_size)),
     )
-    _check_capacity(message.size, capacity)
+    check_capacity(message.size, capacity)
     receiver, splitter = side.receiver, inbox.new_splitter(offset + frame_size)
     side.use_fast_path(False)
     get_buffer = side.get_buffer(splitter)
@@ -334,7 +339,8 @@ def _join(side: ReceiveSide, message: IncomingMessage) -> None:
         message.check = checks.new_check(message)
 
 
-def _check_capacity(size: int, capacity: int | None) -> None:
+def check_capacity(size: int, capacity: int | None) -> None:
+    """Raise a ValueError if a message is larger than a buffer; None for no buffer."""
     if capacity is not None and size > capacity:
         raise ValueError(
             f"buffer too small: the message has {size} bytes, the buffer {capacity}; nothing is "
@@ -350,7 +356,7 @@ def _check_capacity_for_lead(
     A message that is too large becomes the splitter's again.
     """
     try:
-        _check_capacity(message.size, capacity)
+        check_capacity(message.size, capacity)
     except ValueError:
         splitter = side.inbox.new_splitter(message.offset)
         splitter.feed(message.unread())
