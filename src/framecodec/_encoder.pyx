@@ -20,8 +20,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from ._block_scan cimport try_header_block
 from ._byte_search cimport count_byte
 from ._checksums cimport prepare_checksums, update_state
-from ._frame_writer cimport write_chosen, write_frame, write_marked
-from ._joins cimport write_fragment
+from ._frame_writer cimport write_marked
 from ._marks cimport (
     Marks,
     comes_back,
@@ -52,6 +51,16 @@ from ._numbers cimport (
     shape_in,
     store,
     wide_field_for,
+)
+
+from ._quick_heads cimport (
+    QuickHead,
+    choose_early,
+    heads_in,
+    is_in_range,
+    quick_heads_of,
+    write_chosen,
+    write_quick,
 )
 
 from . import _error_texts, _mark_texts
@@ -121,13 +130,14 @@ cdef bint _forget_bad_key() except -1:
 # Called by their addresses, so that each has the registers for itself. They write the frames of
 # `bytes` messages to memory of a size, and return the size of all, or -1 for the slow path.
 ctypedef Py_ssize_t (*_batch_writer)(
-    const Shape*, const Marks*, uint8_t*, Py_ssize_t, list, Py_ssize_t
+    const Shape*, const Marks*, const QuickHead*, uint8_t*, Py_ssize_t, list, Py_ssize_t
 ) noexcept
 
 
 cdef Py_ssize_t _write_all_ended(
     const Shape* shape,
     const Marks* marks,
+    const QuickHead* heads,
     uint8_t* frames,
     Py_ssize_t space,
     list batch,
@@ -219,6 +229,7 @@ cdef bint _are_quiet(
 cdef Py_ssize_t _write_all_changed(
     const Shape* shape,
     const Marks* marks,
+    const QuickHead* heads,
     uint8_t* frames,
     Py_ssize_t space,
     list batch,
@@ -284,6 +295,7 @@ cdef bytes _changed(layout, const Marks* marks, const uint8_t* message, Py_ssize
 cdef Py_ssize_t _write_all(
     const Shape* shape,
     const Marks* marks,
+    const QuickHead* heads,
     uint8_t* frames,
     Py_ssize_t space,
     list batch,
@@ -291,11 +303,15 @@ cdef Py_ssize_t _write_all(
 ) noexcept:
     """Write messages of all other kinds but choices."""
     cdef uint8_t* p = frames
-    cdef Py_ssize_t i, frame_size
+    cdef Py_ssize_t i, size, frame_size
     cdef PyObject* message
     for i in range(count):
         message = PyList_GET_ITEM(batch, i)
-        frame_size = write_frame(shape, p, bytes_at(message), _bytes_size(message))
+        size = _bytes_size(message)
+        if is_in_range(heads, size):
+            frame_size = write_quick(heads, shape, p, bytes_at(message), size)
+        else:
+            frame_size = heads.write_other(shape, p, bytes_at(message), size)
         if not frame_size:
             return -1
         p += frame_size
@@ -305,41 +321,33 @@ cdef Py_ssize_t _write_all(
 cdef Py_ssize_t _write_all_chosen(
     const Shape* shape,
     const Marks* marks,
+    const QuickHead* heads,
     uint8_t* frames,
     Py_ssize_t space,
     list batch,
     Py_ssize_t count,
 ) noexcept:
-    """Write the messages of a choice."""
+    """Write the messages of a choice, quickest where one after the other is for the same alternative.
+    """
     cdef uint8_t* p = frames
-    cdef Py_ssize_t i, frame_size
-    cdef PyObject* message
+    cdef int number = 0
+    cdef const QuickHead* head = heads
+    cdef const uint8_t* message
+    cdef Py_ssize_t i, size, frame_size
     for i in range(count):
-        message = PyList_GET_ITEM(batch, i)
-        frame_size = write_chosen(shape, p, bytes_at(message), _bytes_size(message))
+        message = bytes_at(PyList_GET_ITEM(batch, i))
+        size = _bytes_size(PyList_GET_ITEM(batch, i))
+        if is_in_range(head, size) and head.sure[message[shape.first_position]]:
+            frame_size = write_quick(head, shape.alternatives[number], p, message, size)
+            if frame_size and (
+                head.is_certain or choose_early(head, shape, p, message) == number
+            ):
+                p += frame_size
+                continue
+        frame_size = heads.write_any(heads, shape, p, message, size, &number)
         if not frame_size:
             return -1
-        p += frame_size
-    return p - frames
-
-
-cdef Py_ssize_t _write_all_fragments(
-    const Shape* shape,
-    const Marks* marks,
-    uint8_t* frames,
-    Py_ssize_t space,
-    list batch,
-    Py_ssize_t count,
-) noexcept:
-    """Write messages of one fragment."""
-    cdef uint8_t* p = frames
-    cdef Py_ssize_t i, frame_size
-    cdef PyObject* message
-    for i in range(count):
-        message = PyList_GET_ITEM(batch, i)
-        frame_size = write_fragment(shape, p, bytes_at(message), _bytes_size(message))
-        if not frame_size:
-            return -1
+        head = heads + number
         p += frame_size
     return p - frames
 
@@ -392,6 +400,8 @@ cdef class Encoder:
     cdef const Shape* _shape  # in _numbers
     cdef bytes _mark_numbers
     cdef const Marks* _marks  # DELIMITER, COBS: in _mark_numbers; else NULL
+    cdef bytes _head_numbers
+    cdef const QuickHead* _heads  # in _head_numbers
     cdef dict _special_values
     cdef bint _bytes_are_special  # some special object is bytes-like
     cdef bint _plain  # UINT, no special, and nothing else in the frame but the rest
@@ -407,6 +417,8 @@ cdef class Encoder:
         self._mark_numbers = mark_numbers_of(layout)
         if self._mark_numbers is not None:
             self._marks = marks_in(self._mark_numbers)
+        self._head_numbers = quick_heads_of(layout)
+        self._heads = heads_in(self._head_numbers)
         self._special_values = layout.special_values
         self._bytes_are_special = layout.bytes_are_special
         self._plain = layout.plain and not (layout.rest_min or layout.adjustment or layout.specials)
@@ -419,8 +431,6 @@ cdef class Encoder:
         elif self._marks != NULL:
             is_changed = self._marks.stuffed or self._marks.escape_count
             self._write_batch = _write_all_changed if is_changed else _write_all_ended
-        elif self._shape.joined:
-            self._write_batch = _write_all_fragments
         self._is_quick = (
             self._shape.is_quick
             or self._may_choose
@@ -510,7 +520,7 @@ cdef class Encoder:
             self._write_plain(_writable(frames), batch, count)
         else:
             size = self._write_batch(
-                self._shape, self._marks, _writable(frames), size, batch, count
+                self._shape, self._marks, self._heads, _writable(frames), size, batch, count
             )
         if size < 0:
             _drop(frames)
@@ -584,13 +594,14 @@ cdef class Encoder:
         self, uint8_t* p, const uint8_t* message, Py_ssize_t size
     ) noexcept:
         """Write a frame and return its size, or 0 for the slow path."""
+        cdef int number
         if self._marks != NULL:
             return write_marked(self._shape, self._marks, p, message, size)
         if self._may_choose:
-            return write_chosen(self._shape, p, message, size)
-        if self._shape.joined:
-            return write_fragment(self._shape, p, message, size)
-        return write_frame(self._shape, p, message, size)
+            return write_chosen(self._heads, self._shape, p, message, size, &number)
+        if is_in_range(self._heads, size):
+            return write_quick(self._heads, self._shape, p, message, size)
+        return self._heads.write_other(self._shape, p, message, size)
 
     cdef bytes _encode_any(self, list messages):
         cdef list parts = []

@@ -22,7 +22,6 @@ from ._numbers cimport (
     UINT,
     VARINT,
     WideField,
-    choose,
     copy,
     padding_of,
     shape_holds,
@@ -194,29 +193,6 @@ cdef inline Py_ssize_t write_extended(
     if padding:
         memset(p, 0, padding)
     return p - frame + padding
-
-
-cdef inline Py_ssize_t write_chosen(
-    const Shape* root, uint8_t* frame, const uint8_t* message, Py_ssize_t size
-) noexcept nogil:
-    """Write the frame by the first alternative that it chooses."""
-    cdef const Shape* shape
-    cdef Py_ssize_t pos, frame_size
-    cdef int first = -1
-    cdef int i = 0
-    if 0 <= root.first_position < size:
-        i = first = root.firsts[message[root.first_position]]
-    while i < root.alternative_count:
-        pos = root.gates[i].position
-        if i == first or not 0 <= pos < size or root.gates[i].allowed[message[pos]]:
-            shape = root.alternatives[i]
-            if not shape.is_quick or shape.has_specials:
-                return 0
-            frame_size = write_frame(shape, frame, message, size)
-            if frame_size and choose(root, frame, frame_size) == i:
-                return frame_size
-        i += 1
-    return 0
 
 
 cdef inline Py_ssize_t write_marked(

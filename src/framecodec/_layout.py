@@ -211,6 +211,8 @@ class Layout:
     canonical: bool = field(init=False)
     # The same as a C structure (_numbers.pxd), made when the compiled engine first needs it.
     numbers: bytes | None = field(init=False, default=None, repr=False)
+    # How the encoder begins frames (_quick_heads.pxd), made when an encoder first needs it.
+    head_numbers: bytes | None = field(init=False, default=None, repr=False)
     # DELIMITER: the marks as an engine searches them (_marks.pxd, _marks_py.py), made as late.
     mark_numbers: bytes | None = field(init=False, default=None, repr=False)
     mark_search: Any = field(init=False, default=None, repr=False)

@@ -92,7 +92,7 @@ cdef struct ChoiceNode:
 
 
 cdef struct Gate:
-    # A place of a message that only the bytes of an alternative can have: see Choice.places.
+    # A place of a message where an alternative has certain bytes: see Choice.places.
     Py_ssize_t position  # -1: it has no place
     uint8_t allowed[256]
 
@@ -158,8 +158,8 @@ cdef struct Shape:
     bint is_quick
     bint has_specials
     Py_ssize_t owned_size  # the most bytes of an ordinary frame that are not the message's
-    # CHOICE: the position in the message where all gates are, or -1; the first alternative that
-    # each byte there allows.
+    # CHOICE: the position in the message where all gates are, and the first alternative that each
+    # byte there allows; where they are at several positions, that is the first of all.
     Py_ssize_t first_position
     int16_t firsts[256]
     uint64_t quick_low  # lengths low .. low + span are ordinary: see Layout
@@ -298,6 +298,9 @@ cdef inline int fill_encoding(Shape* shape, layout) except -1:
     for i in range(shape.alternative_count):
         if shape.gates[i].position != shape.first_position:
             shape.first_position = -1
+    if shape.first_position < 0:  # no byte tells anything
+        shape.first_position = 0
+        return 0
     for byte in range(256):
         shape.firsts[byte] = shape.alternative_count
         for i in range(shape.alternative_count - 1, -1, -1):
@@ -376,15 +379,34 @@ cdef inline int fill_choice(Shape* shape, layout) except -1:
     for each in layout.choice.layouts:
         alternative[0] = shape_in(numbers_of(each))
         alternative += 1
-    for places in layout.choice.places:
-        gate.position = -1
-        for position, values in places[:1]:
-            gate.position = position
-            for byte in range(256):
-                gate.allowed[byte] = byte in values
+    for position, values in gates_of(layout.choice):
+        gate.position = position
+        for byte in range(256):
+            gate.allowed[byte] = byte in values
         gate += 1
     object.__setattr__(layout, "choice_numbers", memory)
     return 0
+
+
+cdef inline list gates_of(choice):
+    """Return the position and the allowed bytes of each gate: at one position if there is such."""
+    gates = []
+    needs = []
+    for each, places in zip(choice.layouts, choice.places):
+        need = dict(places)
+        for offset, constant in () if each.joined else each.constants:
+            for position, byte in enumerate(constant, each.message_position(offset)):
+                need[position] = frozenset({byte}) & need.get(position, frozenset({byte}))
+        needs.append(need)
+    best, most = -1, 0
+    for position in sorted(set(needs[0]).intersection(*needs[1:])):
+        kinds = len({need[position] for need in needs})
+        if kinds > most:
+            best, most = position, kinds
+    for need in needs:
+        position = best if most or not need else min(need)
+        gates.append((position, need.get(position, frozenset())))
+    return gates
 
 
 cdef inline int choose(const Shape* shape, const uint8_t* frame, Py_ssize_t size) noexcept nogil:
