@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import random
 import subprocess
 import sys
 import sysconfig
@@ -13,7 +14,7 @@ from typing import Any
 import numpy
 import pytest
 
-from framecodec import Codec, InvalidFrameError, MessageTooLargeError
+from framecodec import Codec, FrameError, InvalidFrameError, MessageTooLargeError, formats
 from tests.helpers.sample_codecs import CODECS, Mark, build_tagged, parse_tagged, sample_messages
 
 FRAMES_BY_HAND = [
@@ -117,6 +118,46 @@ def test_encode_encode_many_and_frame_parts_agree_at_small_sizes(
     assert encoder.encode_many(messages) == b"".join(frames)
     assert engine.Splitter(codec).feed(b"".join(frames)) == messages
     assert engine.Splitter(codec, raw=True).feed(b"".join(frames)) == frames
+
+
+def _near(codec: Codec, message: bytes, rng: random.Random) -> list[bytes]:
+    """Return messages of other sizes and with other first bytes, in an order that mixes them."""
+    found = [message]
+    for size in (*range(0, 48), 63, 64, 65, 130, 300):
+        changed = bytearray(message[:size].ljust(size, b"a"))
+        found.append(bytes(changed))
+        if changed:
+            changed[rng.randrange(min(len(changed), 12))] ^= 1 << rng.randrange(8)
+            found.append(bytes(changed))
+    rng.shuffle(found)
+    return found
+
+
+@pytest.mark.parametrize("name", [*formats, *CODECS])
+def test_batches_of_messages_of_all_sizes_and_first_bytes_are_their_frames(
+    engine: ModuleType, name: str
+) -> None:
+    codec = formats[name] if name in formats else CODECS[name]
+    if codec.kind == "custom":
+        return
+    encoder = engine.Encoder(codec)
+    rng = random.Random(5)
+    plain, frames = [], []
+    for message in sample_messages(codec)[:3]:
+        if type(message) is not bytes:
+            continue
+        for each in _near(codec, message, rng):
+            try:
+                frame = b"".join(encoder.frame_parts(each))
+            except (FrameError, ValueError) as error:  # the latter of a function of the sample's
+                with pytest.raises(type(error)):
+                    encoder.encode_many([each])
+                continue
+            plain.append(each)
+            frames.append(frame)
+            assert encoder.encode_many([each]) == frame
+            assert encoder.encode_many([each] * 3) == frame * 3
+    assert encoder.encode_many(plain) == b"".join(frames)
 
 
 @pytest.mark.parametrize("kind", BYTES_LIKE)

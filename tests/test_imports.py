@@ -46,6 +46,7 @@ LAYERS = [
     },
     {
         "_choice_parameters.py": "the alternatives of a choice, checked and turned into one tree",
+        "_early_choice.py": "what the frame of a message will choose, for the compiled encoder",
         "_joined.py": "the fragments of a message, for both encoders",
         "_joined_constructors.py": "the constructor of codecs whose messages have several frames",
     },

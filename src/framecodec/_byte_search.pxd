@@ -67,6 +67,28 @@ cdef extern from *:
         return NULL;
     }
 
+    /* Copies, and returns whether one of the bytes was there; at least 16 bytes. */
+    static inline int framecodec_copy_and_look(
+        uint8_t *to, const uint8_t *p, Py_ssize_t size, const uint8_t *bytes)
+    {
+        const __m128i a = _mm_set1_epi8((char)bytes[0]);
+        const __m128i b = _mm_set1_epi8((char)bytes[1]);
+        const __m128i c = _mm_set1_epi8((char)bytes[2]);
+        const uint8_t *last = p + size - 16;
+        __m128i found = _mm_setzero_si128(), data;
+        for (; p < last; p += 16, to += 16) {
+            data = _mm_loadu_si128((const __m128i *)p);
+            _mm_storeu_si128((__m128i *)to, data);
+            found = _mm_or_si128(found, _mm_or_si128(_mm_or_si128(
+                _mm_cmpeq_epi8(data, a), _mm_cmpeq_epi8(data, b)), _mm_cmpeq_epi8(data, c)));
+        }
+        data = _mm_loadu_si128((const __m128i *)last);
+        _mm_storeu_si128((__m128i *)(to + (last - p)), data);
+        found = _mm_or_si128(found, _mm_or_si128(_mm_or_si128(
+            _mm_cmpeq_epi8(data, a), _mm_cmpeq_epi8(data, b)), _mm_cmpeq_epi8(data, c)));
+        return _mm_movemask_epi8(found);
+    }
+
     static Py_ssize_t framecodec_count_byte(const uint8_t *p, const uint8_t *end, uint8_t byte)
     {
         const __m128i wanted = _mm_set1_epi8((char)byte), zero = _mm_setzero_si128();
@@ -104,6 +126,15 @@ cdef extern from *:
         return NULL;
     }
 
+    static inline int framecodec_copy_and_look(
+        uint8_t *to, const uint8_t *p, Py_ssize_t size, const uint8_t *bytes)
+    {
+        memcpy(to, p, (size_t)size);
+        if (bytes[0] == bytes[2])
+            return memchr(p, bytes[0], (size_t)size) != NULL;
+        return framecodec_find_any(p, p + size, bytes) != NULL;
+    }
+
     static Py_ssize_t framecodec_count_byte(const uint8_t *p, const uint8_t *end, uint8_t byte)
     {
         Py_ssize_t count = 0;
@@ -121,6 +152,10 @@ cdef extern from *:
     ) noexcept nogil
     const uint8_t* find_any "framecodec_find_any" (
         const uint8_t* p, const uint8_t* end, const uint8_t* three
+    ) noexcept nogil
+    # Copy at least 16 bytes, and return whether one of three was among them.
+    bint copy_and_look "framecodec_copy_and_look" (
+        uint8_t* to, const uint8_t* p, Py_ssize_t size, const uint8_t* three
     ) noexcept nogil
     Py_ssize_t count_byte "framecodec_count_byte" (
         const uint8_t* p, const uint8_t* end, uint8_t byte

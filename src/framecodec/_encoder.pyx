@@ -16,9 +16,10 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SI
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
 
 from ._block_scan cimport try_header_block
-from ._byte_search cimport count_byte
+from ._byte_search cimport copy_and_look, count_byte
 from ._checksums cimport prepare_checksums, update_state
 from ._frame_writer cimport write_marked
 from ._marks cimport (
@@ -237,23 +238,61 @@ cdef Py_ssize_t _write_all_changed(
 ) noexcept:
     """Write messages with escapes or byte stuffing."""
     cdef uint8_t* p = frames
-    cdef Py_ssize_t total = count * shape.owned_size
-    cdef bint is_odd
     cdef Py_ssize_t i, frame_size
     cdef PyObject* message
-    if marks.escape_count:
-        for i in range(count):
-            message = PyList_GET_ITEM(batch, i)
-            total += _bytes_size(message)
-        if total == space:  # no escape in them
-            p = _copy_all(shape, marks, frames, batch, count, &is_odd)
-            return p - frames if p != NULL else -1
     for i in range(count):
         message = PyList_GET_ITEM(batch, i)
         frame_size = write_marked(shape, marks, p, bytes_at(message), _bytes_size(message))
         if not frame_size:
             return -1
         p += frame_size
+    return p - frames
+
+
+cdef Py_ssize_t _write_all_quiet(
+    const Shape* shape,
+    const Marks* marks,
+    const QuickHead* heads,
+    uint8_t* frames,
+    Py_ssize_t space,
+    list batch,
+    Py_ssize_t count,
+) noexcept:
+    """Write messages that no escape or zero changes; -1 at the first other one."""
+    cdef const uint8_t* magic = shape.magic
+    cdef Py_ssize_t magic_size = shape.magic_size
+    cdef const uint8_t* end = marks.marks[marks.written].data
+    cdef Py_ssize_t end_size = marks.marks[marks.written].size
+    cdef Py_ssize_t most = 253 if marks.stuffed else LARGEST_SIZE
+    cdef bint stuffed = marks.stuffed
+    cdef uint8_t zeros[3]
+    cdef const uint8_t* odd = marks.odd
+    cdef uint8_t* p = frames
+    cdef const uint8_t* message
+    cdef Py_ssize_t i, size
+    if stuffed:
+        memset(zeros, 0, 3)
+        odd = zeros
+    for i in range(count):
+        message = bytes_at(PyList_GET_ITEM(batch, i))
+        size = _bytes_size(PyList_GET_ITEM(batch, i))
+        if <uint64_t>size - shape.quick_low > shape.quick_span or not 16 <= size <= most:
+            return -1
+        if magic_size:
+            copy(p, magic, magic_size)
+            p += magic_size
+        if stuffed:
+            p[0] = <uint8_t>(size + 1)
+            p += 1
+        if copy_and_look(p, message, size, odd):
+            return -1
+        p += size
+        if not stuffed and marks.odd_ends[p[-1]]:
+            return -1
+        p[0] = end[0]
+        if end_size > 1:
+            copy(p, end, end_size)
+        p += end_size
     return p - frames
 
 
@@ -327,8 +366,7 @@ cdef Py_ssize_t _write_all_chosen(
     list batch,
     Py_ssize_t count,
 ) noexcept:
-    """Write the messages of a choice, quickest where one after the other is for the same alternative.
-    """
+    """Write the messages of a choice; a run of messages for one alternative is the quickest."""
     cdef uint8_t* p = frames
     cdef int number = 0
     cdef const QuickHead* head = heads
@@ -407,6 +445,8 @@ cdef class Encoder:
     cdef bint _plain  # UINT, no special, and nothing else in the frame but the rest
     cdef _batch_writer _write_batch  # of all shapes but plain ones
     cdef bint _is_quick  # a message can be ordinary
+    cdef bint _is_changed  # a message can be other bytes in its frame: escapes, byte stuffing
+    cdef bint _may_be_quiet  # it is found at a glance that it is not
     cdef bint _may_choose  # a choice whose messages have no names
     cdef list _alternatives  # the encoders of a choice
 
@@ -429,8 +469,11 @@ cdef class Encoder:
         if self._may_choose:
             self._write_batch = _write_all_chosen
         elif self._marks != NULL:
-            is_changed = self._marks.stuffed or self._marks.escape_count
-            self._write_batch = _write_all_changed if is_changed else _write_all_ended
+            self._is_changed = self._marks.stuffed or self._marks.escape_count
+            self._write_batch = _write_all_changed if self._is_changed else _write_all_ended
+            self._may_be_quiet = self._is_changed and (
+                self._marks.stuffed or self._marks.has_few_odd
+            )
         self._is_quick = (
             self._shape.is_quick
             or self._may_choose
@@ -512,7 +555,11 @@ cdef class Encoder:
         if self._plain:
             size = self._measure_plain(batch, count, largest)
         else:
-            size = self._measure(batch, count, largest)
+            if self._may_be_quiet:
+                quiet = self._encode_quiet(batch, count, largest)
+                if quiet is not None:
+                    return quiet
+            size = self._measure(batch, count, largest, self._is_changed)
         if size < 0:
             return None
         frames = _new_bytes(NULL, size)
@@ -522,6 +569,21 @@ cdef class Encoder:
             size = self._write_batch(
                 self._shape, self._marks, self._heads, _writable(frames), size, batch, count
             )
+        if size < 0:
+            _drop(frames)
+            return None
+        return _shortened(frames, size)
+
+    cdef bytes _encode_quiet(self, list batch, Py_ssize_t count, Py_ssize_t largest):
+        """Return the frames if no message is changed in its frame, else None."""
+        cdef Py_ssize_t size = self._measure(batch, count, largest, False)
+        cdef PyObject* frames
+        if size < 0:
+            return None
+        frames = _new_bytes(NULL, size)
+        size = _write_all_quiet(
+            self._shape, self._marks, self._heads, _writable(frames), size, batch, count
+        )
         if size < 0:
             _drop(frames)
             return None
@@ -556,12 +618,11 @@ cdef class Encoder:
             copy(p + width, bytes_at(message), size)
             p += width + size
 
-    cdef Py_ssize_t _measure(self, list batch, Py_ssize_t count, Py_ssize_t largest) noexcept:
+    cdef Py_ssize_t _measure(
+        self, list batch, Py_ssize_t count, Py_ssize_t largest, bint is_changed
+    ) noexcept:
         """Return the same for all other shapes, or more: the most that the frames can need."""
         cdef Py_ssize_t owned = self._shape.owned_size
-        cdef bint is_changed = self._marks != NULL and (
-            self._marks.stuffed or self._marks.escape_count
-        )
         cdef Py_ssize_t total = 0
         cdef Py_ssize_t i, size
         cdef PyObject* message

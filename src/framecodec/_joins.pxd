@@ -34,8 +34,7 @@ cdef inline bint is_one_fragment(
     if not shape_holds(shape, <uint64_t>value):
         return False
     if shape.first_size:
-        # As `fits` of `_frame_writer`. A second caller would keep the compiler from inlining that
-        # one: batches of choices then take a third longer.
+        # As `fits` of `_frame_writer`.
         for i in range(shape.constant_count):
             if memcmp(
                 message + shape.constants[i].position,

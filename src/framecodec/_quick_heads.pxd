@@ -14,11 +14,14 @@ from libc.string cimport memcpy, memset
 from ._frame_writer cimport write_field, write_frame
 from ._joins cimport write_fragment
 from ._numbers cimport (
+    BER,
     ChoiceNode,
+    DIGITS,
     FIXED,
     LARGEST_SIZE,
     NOTHING,
     Shape,
+    TEXT,
     UINT,
     VARINT,
     choose,
@@ -26,7 +29,6 @@ from ._numbers cimport (
     numbers_of,
     padding_of,
     shape_in,
-    store,
     store_varint,
 )
 
@@ -37,9 +39,14 @@ cdef enum:
     MOST_NODES = 16  # of a tree whose bytes are looked for in the message
 
 
-# Of messages of other sizes. Called by its address, so that loops keep the registers for themselves.
+# Of messages of other sizes. Called by its address: loops keep the registers for themselves.
 ctypedef Py_ssize_t (*FrameWriter)(
     const Shape*, uint8_t*, const uint8_t*, Py_ssize_t
+) noexcept nogil
+
+
+ctypedef Py_ssize_t (*MoreWriter)(
+    const void*, const Shape*, uint8_t*, const uint8_t*, Py_ssize_t, uint64_t
 ) noexcept nogil
 
 
@@ -74,12 +81,17 @@ cdef struct QuickHead:
     uint8_t after[24]
     Py_ssize_t after_size
     Py_ssize_t lead_size
-    # Bits that are set when all is written: of the message's kept bytes, and of the codec's own.
+    # Bits of a binary field: the codec's own, and those of a kept byte of the message.
+    uint64_t own_bits
+    bint has_kept
+    int kept_shift
+    # Bits that are set when all is written, of all other kept bytes and own bits.
     int kept_size
     int own_count
     Py_ssize_t own_offsets[4]
     uint8_t own_values[4]
     FrameWriter write_other
+    MoreWriter write_more
     ChosenWriter write_any  # the frame of any alternative
     # Of an alternative of a choice: the bytes of the message at the root's first position for which
     # no earlier one can be meant; whether its frame is then certain to choose it.
@@ -107,6 +119,7 @@ cdef inline bytes quick_heads_of(layout):
         memset(head, 0, sizeof(QuickHead))
         head.least = LARGEST_SIZE + 1
         head.write_any = write_chosen
+        head.write_more = write_more
         head.write_other = write_fragment if layout.joined else write_frame
         shape = shape_in(numbers_of(each))
         if layout.choice is None or (shape.is_quick and not shape.has_specials):
@@ -141,9 +154,9 @@ cdef inline int fill_head(QuickHead* head, const Shape* shape, layout) except -1
         keys = [wide.key for wide in layout.wider]
         high = min(high, layout.plain_max, mask or layout.plain_max, *[key - 1 for key in keys])
     first, last = low * unit + layout.adjustment, high * unit + layout.adjustment
-    if joined is not None:
+    if joined is not None and not joined.first_size:
         # The content of one fragment is the message. What else its head has is always the same.
-        if joined.first_size or shape.kind != UINT or any(joined.blank[: shape.message_lead]):
+        if shape.kind != UINT or any(joined.blank[: shape.message_lead]):
             return 0
         after = joined.blank[shape.message_lead :]
         last = min(last - len(after), joined.fragment_size)
@@ -170,6 +183,15 @@ cdef inline int fill_head(QuickHead* head, const Shape* shape, layout) except -1
         head.own_count = shape.own_count
         if not fill_compared(head, layout):
             return 0
+        if joined is not None:  # a message of one fragment is an ordinary one but for one bit
+            first = max(first, joined.first_size)
+            last = min(last, joined.first_size + joined.fragment_size)
+            if joined.full >= 0:
+                last = min(last, joined.first_size + joined.full - 1)
+            if shape.last_mask:
+                head.own_offsets[0] = shape.last_offset
+                head.own_values[0] = shape.last_value
+                head.own_count = 1
     memcpy(head.before, shape.magic, shape.magic_size)
     head.before_size = shape.magic_size
     head.lead_size = shape.lead_size
@@ -186,6 +208,15 @@ cdef inline int fill_head(QuickHead* head, const Shape* shape, layout) except -1
         head_size += shape.width
     head.rest_at = head_size
     head.owned = head_size - head.carried + shape.trailer_size
+    if head.own_count == 1 and shape.kind == UINT:
+        i = <int>(head.own_offsets[0] - head.field_at)
+        if 0 <= i < shape.width:
+            head.own_bits = <uint64_t>head.own_values[0] << place_in_value(shape, i)
+            head.own_count = 0
+    if head.kept_size == 1 and shape.kind == UINT:
+        head.has_kept = True
+        head.kept_shift = place_in_value(shape, shape.kept[0])
+        head.kept_size = 0
     head.has_more = (
         head.before_size > PIECE
         or head.lead_size > PIECE
@@ -193,10 +224,10 @@ cdef inline int fill_head(QuickHead* head, const Shape* shape, layout) except -1
         or head.after_size
         or head.kept_size
         or head.own_count
-        or shape.trailer_size
-        or head.word_count > 1
-        or not head.is_binary
     )
+    if not (head.has_more or head.is_binary):
+        head.write_more = write_varying
+    head.has_more |= not head.is_binary
     # No piece may pass the end of the smallest message or frame.
     needed = max(head.before_size, head.field_at) + PIECE
     first = max(first, head.carried + needed - head_size, PIECE, 8 * head.word_count)
@@ -205,6 +236,11 @@ cdef inline int fill_head(QuickHead* head, const Shape* shape, layout) except -1
         head.least = first
         head.span = last - first
     return 0
+
+
+cdef inline int place_in_value(const Shape* shape, int pos) noexcept:
+    """Return the place of the lowest bit of a byte of the length field in its value."""
+    return 8 * pos if shape.little else 8 * (shape.width - 1 - pos)
 
 
 cdef inline bint fill_compared(QuickHead* head, layout) except -1:
@@ -219,6 +255,12 @@ cdef inline bint fill_compared(QuickHead* head, layout) except -1:
         if byte & own.mask:
             return False
         must[at] = (mask | own.mask, byte)
+    if layout.joined is not None and layout.joined.last_mask:
+        at = layout.message_position(layout.joined.last_offset)
+        mask, byte = must.get(at, (0, 0))
+        if byte & layout.joined.last_mask:
+            return False
+        must[at] = (mask | layout.joined.last_mask, byte)
     if layout.kept:
         field_mask = layout.mask.to_bytes(layout.field_width, layout.byteorder)
         for at, position in enumerate(layout.kept, layout.lead_size):
@@ -318,11 +360,19 @@ cdef inline Py_ssize_t write_quick(
     cdef uint64_t value = <uint64_t>(size - head.not_counted)
     cdef uint64_t odd = value & head.unit_rest
     cdef uint8_t* field = frame + head.field_at
+    cdef int i
     odd |= (word_at(message) ^ word_at(head.wanted)) & word_at(head.compared)
+    if head.word_count > 1:
+        for i in range(1, head.word_count):
+            odd |= (word_at(message + 8 * i) ^ word_at(head.wanted + 8 * i)) & word_at(
+                head.compared + 8 * i
+            )
     if odd:
         return 0
     # The place of the next frame must not wait for any of this: see the returned size.
-    value >>= head.unit_shift
+    value = value >> head.unit_shift | head.own_bits
+    if head.has_kept:
+        value |= <uint64_t>message[head.lead_size] << head.kept_shift
     memcpy(frame, head.before, 8)
     memcpy(frame + head.before_size, message, 8)
     if head.little:
@@ -330,13 +380,91 @@ cdef inline Py_ssize_t write_quick(
     else:
         store_big(field, value << head.unused_bits)
     if head.has_more:
-        return write_more(head, shape, frame, message, size, value)
+        return head.write_more(head, shape, frame, message, size, value)
     copy(frame + head.rest_at, message + head.carried, size - head.carried)
-    return size + head.owned
+    size += head.owned
+    if shape.trailer_size:
+        copy(frame + size - shape.trailer_size, shape.trailer, shape.trailer_size)
+    return size
+
+
+cdef inline Py_ssize_t store_short_decimal(uint8_t* p, unsigned int value) noexcept nogil:
+    """Store a number of at most three digits and return its size."""
+    if value < 10:
+        p[0] = c'0' + <uint8_t>value
+        return 1
+    if value < 100:
+        p[0] = c'0' + <uint8_t>(value // 10)
+        p[1] = c'0' + <uint8_t>(value % 10)
+        return 2
+    p[0] = c'0' + <uint8_t>(value // 100)
+    p[1] = c'0' + <uint8_t>(value // 10 % 10)
+    p[2] = c'0' + <uint8_t>(value % 10)
+    return 3
+
+
+cdef inline void store_four_digits(uint8_t* p, unsigned int value, int base) noexcept nogil:
+    if base == 10:
+        p[0] = c'0' + <uint8_t>(value // 1000)
+        p[1] = c'0' + <uint8_t>(value // 100 % 10)
+        p[2] = c'0' + <uint8_t>(value // 10 % 10)
+        p[3] = c'0' + <uint8_t>(value % 10)
+    else:
+        p[0] = hex_digit(value >> 12)
+        p[1] = hex_digit(value >> 8 & 15)
+        p[2] = hex_digit(value >> 4 & 15)
+        p[3] = hex_digit(value & 15)
+
+
+cdef inline uint8_t hex_digit(unsigned int digit) noexcept nogil:
+    return <uint8_t>((c'0' if digit < 10 else c'a' - 10) + digit)
+
+
+cdef inline Py_ssize_t write_varying_field(
+    const Shape* shape, uint8_t* field, const uint8_t* message, uint64_t value
+) noexcept nogil:
+    """Write a length field of digits, or one whose size varies, and return its size."""
+    cdef Py_ssize_t size
+    if shape.kind == TEXT and shape.base == 10 and value < 1000:
+        size = store_short_decimal(field, <unsigned int>value)
+        field += size
+        field[0] = shape.end[0]
+        if shape.end_size > 1:
+            copy(field, shape.end, shape.end_size)
+        return size + shape.end_size
+    if shape.kind == VARINT:
+        return store_varint(field, value)
+    if shape.kind == BER and value < 0x80:
+        field[0] = <uint8_t>value
+        return 1
+    if shape.kind == DIGITS and shape.width == 4:
+        store_four_digits(field, <unsigned int>value, shape.base)
+        return 4
+    return write_field(shape, field, message, value)
+
+
+cdef inline Py_ssize_t write_varying(
+    const void* quick_head,
+    const Shape* shape,
+    uint8_t* frame,
+    const uint8_t* message,
+    Py_ssize_t size,
+    uint64_t value,
+) noexcept nogil:
+    """Write the rest of a frame whose length field varies in size, or is in digits."""
+    cdef const QuickHead* head = <const QuickHead*>quick_head
+    cdef Py_ssize_t field_size = write_varying_field(
+        shape, frame + head.field_at, message, value
+    )
+    copy(frame + head.rest_at + field_size, message + head.carried, size - head.carried)
+    size += head.owned + field_size
+    if shape.trailer_size:
+        copy(frame + size - shape.trailer_size, shape.trailer, shape.trailer_size)
+    return size
 
 
 cdef inline Py_ssize_t write_more(
-    const QuickHead* head,
+    const void* quick_head,
     const Shape* shape,
     uint8_t* frame,
     const uint8_t* message,
@@ -344,24 +472,19 @@ cdef inline Py_ssize_t write_more(
     uint64_t value,
 ) noexcept nogil:
     """Write the rest of a frame that has more than most have."""
+    cdef const QuickHead* head = <const QuickHead*>quick_head
     cdef uint8_t* field = frame + head.field_at
     cdef Py_ssize_t field_size = 0  # where it varies
     cdef Py_ssize_t padding
     cdef int i
-    for i in range(1, head.word_count):
-        if (word_at(message + 8 * i) ^ word_at(head.wanted + 8 * i)) & word_at(
-            head.compared + 8 * i
-        ):
-            return 0
-    if head.field_at > PIECE:
-        copy(frame, head.before, head.before_size)
-        copy(frame + head.before_size, message, head.lead_size)
-        store(field, value, <int>(head.rest_at - head.after_size - head.field_at), head.little)
+    if head.before_size > PIECE:
+        copy(frame + PIECE, head.before + PIECE, head.before_size - PIECE)
+    if head.lead_size > PIECE:
+        copy(
+            frame + head.before_size + PIECE, message + PIECE, head.lead_size - PIECE
+        )
     if not head.is_binary:
-        if shape.kind == VARINT:
-            field_size = store_varint(field, value)
-        else:
-            field_size = write_field(shape, field, message, value)
+        field_size = write_varying_field(shape, field, message, value)
     if head.after_size:
         copy(frame + head.rest_at - head.after_size, head.after, head.after_size)
     for i in range(head.kept_size):
