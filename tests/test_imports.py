@@ -57,6 +57,7 @@ LAYERS = [
         "_text_shapes.py": "parse and build functions of text protocols",
         "_log.py": "what servers, listeners and observers log",
         "asyncio/waiters.py": "futures that tasks wait for: until the peer takes more, or the end",
+        "asyncio/read_buffers.py": "the memory into which the transports of a loop read",
     },
     {
         "_check_bytes.py": "the bytes of a check: computed, written and read",

@@ -8,7 +8,9 @@ specification of the compiled splitter, `_splitter.pyx`.
 
 from __future__ import annotations
 
+import contextlib
 import operator
+import sys
 import threading
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, SupportsIndex, final
 
@@ -37,6 +39,13 @@ _NOTHING, _GIVEN_BUFFER, _MESSAGE_MEMORY = range(3)
 _BUFFER_SIZE = 64 * 1024
 _SMALLEST_BUFFER_SIZE = 1024
 _LARGEST_BUFFER_SIZE = 1024 * 1024
+
+# How often the memory of a buffer is referred to where `Splitter._buffer` is its only view.
+_ONLY_VIEW: int | None = None
+if hasattr(sys, "getrefcount"):
+    _view = memoryview(bytearray(1))
+    _ONLY_VIEW = sys.getrefcount(_view.obj)
+    del _view
 
 
 @final
@@ -69,6 +78,8 @@ class Splitter(ObjectMessages):
         "_buffer",
         "_detached",
         "_given",
+        "_given_view",
+        "_spare",
     )
 
     def __init__(
@@ -100,6 +111,9 @@ class Splitter(ObjectMessages):
         # What get_buffer() gives: an export of it, so that no caller resizes it.
         self._buffer: memoryview | None = None
         self._given = _NOTHING  # what get_buffer() or get_room() gave last
+        self._given_view: memoryview | None = None  # of a shared buffer
+        # Its one item is the receive buffer that splitters share; None: do not share.
+        self._spare: list[memoryview | None] | None = None
         self._detached = False
         self._busy = False  # inside a call during which other code may run
         self._lock = threading.RLock()  # serialises calls from several threads
@@ -201,12 +215,21 @@ class Splitter(ObjectMessages):
                     if size <= 0:
                         size = _BUFFER_SIZE
                     size = min(max(size, _SMALLEST_BUFFER_SIZE), _LARGEST_BUFFER_SIZE)
-                    buffer = self._buffer
+                    buffer, spare = self._buffer, self._spare
+                    if given == _GIVEN_BUFFER:
+                        spare = None
+                    if buffer is None and spare is not None:
+                        # Interrupted before the second one is stored, this splitter forgets it.
+                        buffer, spare[0] = spare[0], None
+                        if buffer is not None and sys.getrefcount(buffer.obj) != _ONLY_VIEW:
+                            buffer = None  # who read into it has kept a view
                     if buffer is None or len(buffer) < size:
                         buffer = memoryview(bytearray(size))
-                    view = memoryview(buffer)
+                    view = memoryview(buffer.obj)
                     # Nothing can fail any more.
                     self._buffer = buffer
+                    if spare is not None:
+                        self._given_view = view
                     self._given = given
                 finally:
                     self._busy = False
@@ -224,6 +247,27 @@ class Splitter(ObjectMessages):
         one are never copied; Python cannot fill a `bytes`.
         """
         return self._give_buffer(operator.index(sizehint), _MESSAGE_MEMORY)
+
+    def _share_buffer(self, spare: list[memoryview | None], /) -> None:
+        """Share the buffer that `get_room` gives with other splitters, which read by turns.
+
+        Between two reads no splitter has it. So connections that wait hold no memory, and those
+        that receive use memory that is still in the processor's caches.
+
+        Args:
+            spare: A list of one item, the buffer or None. One thread uses it.
+        """
+        if _ONLY_VIEW is not None:
+            self._spare = spare
+
+    def _put_buffer_back(self, view: memoryview, spare: list[memoryview | None]) -> None:
+        """Let the other splitters have the receive buffer."""
+        self._given_view = None
+        with contextlib.suppress(BufferError):  # something reads from it
+            view.release()
+        # First: an interruption must not leave it in both places.
+        buffer, self._buffer = self._buffer, None
+        spare[0] = buffer
 
     def buffer_updated(self, count: SupportsIndex, /) -> list[Any]:
         """Take the bytes that were read into the buffer from `get_buffer`.
@@ -255,6 +299,10 @@ class Splitter(ObjectMessages):
                 self._take(buffer[:size], messages)
                 taken = True
                 self._given = _NOTHING
+                given_view, spare = self._given_view, self._spare
+                if given_view is not None and spare is not None:
+                    buffer = None
+                    self._put_buffer_back(given_view, spare)
         except BaseException as error:
             if taken:
                 self._keep_interruption(error)
@@ -385,7 +433,7 @@ class Splitter(ObjectMessages):
         self._fragments, self._followed = 0, False
         self._layout = self._choice_layout
         self._not_taken = self._surplus_bytes = self._tail = b""
-        self._buffer = self._undelivered = None
+        self._buffer = self._given_view = self._undelivered = None
         self._detached = True
         self._busy = False
         return unfinished
