@@ -632,7 +632,8 @@ cdef class Splitter:
             view = PyMemoryView_FromObject(buffer)
             # Nothing can fail any more.
             if buffer is not self._buffer:
-                self._buffer, self._buffer_view, self._buffer_size = buffer, buffer_view, buffer_size
+                self._buffer, self._buffer_view = buffer, buffer_view
+                self._buffer_size = buffer_size
             if shared:
                 self._memory_view = view
             self._given = given

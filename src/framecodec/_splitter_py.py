@@ -8,9 +8,7 @@ specification of the compiled splitter, `_splitter.pyx`.
 
 from __future__ import annotations
 
-import contextlib
 import operator
-import sys
 import threading
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, SupportsIndex, final
 
@@ -22,7 +20,7 @@ from ._encoder_py import update_checksum as update_checksum
 from ._fragments import not_in_one_piece
 from ._frame_reader_py import IN_HEADER, IN_PADDING, SLICE_SIZE, describe_pending
 from ._layout import COBS, Described, HasLayout, layout_of
-from ._object_messages_py import ObjectMessages
+from ._read_memory_py import GIVEN_BY_GET_ROOM, NOT_GIVEN, ReadMemory
 from ._resync import check_on_invalid
 from ._spans_py import Spans
 
@@ -31,25 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Spans", "Splitter", "scan"]
 
-# What get_buffer() or get_room() gave and buffer_updated() has not reported yet. feed() withdraws
-# what get_room() gave.
-_NOTHING, _GIVEN_BUFFER, _MESSAGE_MEMORY = range(3)
-
-# The size of the buffer without a size hint, the smallest and the largest one.
-_BUFFER_SIZE = 64 * 1024
-_SMALLEST_BUFFER_SIZE = 1024
-_LARGEST_BUFFER_SIZE = 1024 * 1024
-
-# How often the memory of a buffer is referred to where `Splitter._buffer` is its only view.
-_ONLY_VIEW: int | None = None
-if hasattr(sys, "getrefcount"):
-    _view = memoryview(bytearray(1))
-    _ONLY_VIEW = sys.getrefcount(_view.obj)
-    del _view
-
 
 @final
-class Splitter(ObjectMessages):
+class Splitter(ReadMemory):
     """The receiving state of one connection: bytes in any chunks in, messages out.
 
     Args:
@@ -74,13 +56,7 @@ class Splitter(ObjectMessages):
             the frames of the codec begin with no mark that ``"resync"`` could look for.
     """
 
-    __slots__ = (
-        "_buffer",
-        "_detached",
-        "_given",
-        "_given_view",
-        "_spare",
-    )
+    __slots__ = ()
 
     def __init__(
         self,
@@ -106,14 +82,9 @@ class Splitter(ObjectMessages):
         self._undelivered = None
         keep_headers = keep_headers or objects is not None
         super().__init__(layout, bool(raw), on_oversize == "skip", offset, keep_headers)
+        self._init_memory()
         self._one_at_a_time = bool(one_at_a_time)
         self._resync = resync
-        # What get_buffer() gives: an export of it, so that no caller resizes it.
-        self._buffer: memoryview | None = None
-        self._given = _NOTHING  # what get_buffer() or get_room() gave last
-        self._given_view: memoryview | None = None  # of a shared buffer
-        # Its one item is the receive buffer that splitters share; None: do not share.
-        self._spare: list[memoryview | None] | None = None
         self._detached = False
         self._busy = False  # inside a call during which other code may run
         self._lock = threading.RLock()  # serialises calls from several threads
@@ -155,8 +126,8 @@ class Splitter(ObjectMessages):
         try:
             with self._lock:
                 self._check_usable()
-                if self._given == _MESSAGE_MEMORY:
-                    self._given = _NOTHING
+                if self._given == GIVEN_BY_GET_ROOM:
+                    self._given = NOT_GIVEN
                 self._take(data, messages)
                 taken = True
         except BaseException as error:
@@ -175,8 +146,8 @@ class Splitter(ObjectMessages):
         try:
             with self._lock:
                 self._check_usable()
-                if self._given == _MESSAGE_MEMORY:
-                    self._given = _NOTHING
+                if self._given == GIVEN_BY_GET_ROOM:
+                    self._given = NOT_GIVEN
                 self._take(view, messages)
                 taken = True
         except BaseException as error:
@@ -187,87 +158,6 @@ class Splitter(ObjectMessages):
                 del self, view, messages
             raise
         return messages
-
-    def get_buffer(self, sizehint: SupportsIndex = -1, /) -> memoryview:
-        """Return memory to read the next bytes of the stream into.
-
-        Args:
-            sizehint: Bytes needed, from 1 KiB to 1 MiB; -1 or 0 means 64 KiB. The buffer may be
-                larger.
-
-        Returns:
-            A writable buffer that is never empty, to be filled from its start and reported with
-            `buffer_updated`. Messages are copied out of it: one that was delivered never changes.
-
-        Raises:
-            FrameError: The stream is broken.
-            ValueError: The splitter is detached.
-        """
-        return self._give_buffer(operator.index(sizehint), _GIVEN_BUFFER)
-
-    def _give_buffer(self, size: int, given: int) -> memoryview:
-        try:
-            with self._lock:
-                self._check_usable()
-                self._busy = True  # what a garbage collection calls may come in here
-                try:
-                    self._given = _NOTHING
-                    if size <= 0:
-                        size = _BUFFER_SIZE
-                    size = min(max(size, _SMALLEST_BUFFER_SIZE), _LARGEST_BUFFER_SIZE)
-                    buffer, spare = self._buffer, self._spare
-                    if given == _GIVEN_BUFFER:
-                        spare = None
-                    if buffer is None and spare is not None:
-                        # Interrupted before the second one is stored, this splitter forgets it.
-                        buffer, spare[0] = spare[0], None
-                        if buffer is not None and sys.getrefcount(buffer.obj) != _ONLY_VIEW:
-                            buffer = None  # who read into it has kept a view
-                    if buffer is None or len(buffer) < size:
-                        buffer = memoryview(bytearray(size))
-                    view = memoryview(buffer.obj)
-                    # Nothing can fail any more.
-                    self._buffer = buffer
-                    if spare is not None:
-                        self._given_view = view
-                    self._given = given
-                finally:
-                    self._busy = False
-                return view
-        except BaseException as error:
-            if error is self._error:
-                error.with_traceback(None)  # as in feed()
-                del self
-            raise
-
-    def get_room(self, sizehint: SupportsIndex = -1, /) -> memoryview:
-        """Return memory as `get_buffer` does, for a caller that releases it at once.
-
-        The compiled engine may give the memory of the message itself, so that the bytes of a large
-        one are never copied; Python cannot fill a `bytes`.
-        """
-        return self._give_buffer(operator.index(sizehint), _MESSAGE_MEMORY)
-
-    def _share_buffer(self, spare: list[memoryview | None], /) -> None:
-        """Share the buffer that `get_room` gives with other splitters, which read by turns.
-
-        Between two reads no splitter has it. So connections that wait hold no memory, and those
-        that receive use memory that is still in the processor's caches.
-
-        Args:
-            spare: A list of one item, the buffer or None. One thread uses it.
-        """
-        if _ONLY_VIEW is not None:
-            self._spare = spare
-
-    def _put_buffer_back(self, view: memoryview, spare: list[memoryview | None]) -> None:
-        """Let the other splitters have the receive buffer."""
-        self._given_view = None
-        with contextlib.suppress(BufferError):  # something reads from it
-            view.release()
-        # First: an interruption must not leave it in both places.
-        buffer, self._buffer = self._buffer, None
-        spare[0] = buffer
 
     def buffer_updated(self, count: SupportsIndex, /) -> list[Any]:
         """Take the bytes that were read into the buffer from `get_buffer`.
@@ -292,17 +182,19 @@ class Splitter(ObjectMessages):
             with self._lock:
                 self._check_usable()
                 buffer = self._buffer
-                if buffer is None or self._given == _NOTHING:
+                if buffer is None or self._given == NOT_GIVEN:
                     raise _error_texts.no_buffer_given()
                 if not 0 <= size <= len(buffer):
                     raise _error_texts.updated_beyond_buffer(size, len(buffer))
-                self._take(buffer[:size], messages)
-                taken = True
-                self._given = _NOTHING
-                given_view, spare = self._given_view, self._spare
-                if given_view is not None and spare is not None:
-                    buffer = None
-                    self._put_buffer_back(given_view, spare)
+                try:
+                    self._take(buffer[:size], messages)
+                    taken = True
+                    self._given = NOT_GIVEN
+                finally:
+                    given_view, spare = self._given_view, self._spare
+                    if given_view is not None and spare is not None:
+                        buffer = None
+                        self._put_buffer_back(given_view, spare)
         except BaseException as error:
             if taken:
                 self._keep_interruption(error)
@@ -385,8 +277,8 @@ class Splitter(ObjectMessages):
                 finally:
                     self._busy = False
                 switched = True
-                if self._given == _MESSAGE_MEMORY:
-                    self._given = _NOTHING
+                if self._given == GIVEN_BY_GET_ROOM:
+                    self._given = NOT_GIVEN
                 self._take(unread, messages)
         except BaseException as error:
             if switched:
@@ -429,7 +321,7 @@ class Splitter(ObjectMessages):
                 self._busy = False
             raise
         self._header, self._piece, self._pieces, self._held = header, piece, pieces, held
-        self._phase, self._pending, self._given = IN_HEADER, 0, _NOTHING
+        self._phase, self._pending, self._given = IN_HEADER, 0, NOT_GIVEN
         self._fragments, self._followed = 0, False
         self._layout = self._choice_layout
         self._not_taken = self._surplus_bytes = self._tail = b""
@@ -491,14 +383,6 @@ class Splitter(ObjectMessages):
         return self._error if self._undelivered is None else self._undelivered.error
 
     # --- taking a chunk ---------------------------------------------------------------------------
-
-    def _check_usable(self) -> None:
-        if self._busy:
-            raise _error_texts.reentered()
-        if self._detached:
-            raise _error_texts.detached()
-        if self._error is not None:
-            raise self._error.with_traceback(None)
 
     def _take(self, data: bytes | memoryview, messages: list[Any]) -> None:
         """Take a chunk; keep an error for the next call if there are messages to deliver."""
