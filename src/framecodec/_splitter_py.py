@@ -243,7 +243,7 @@ class Splitter(ObjectMessages):
             return self._take_objects(self.buffer_updated, count)
         size = operator.index(count)
         messages: list[Any] = []
-        taken, buffer = False, None
+        taken, buffer, given = False, None, _NOTHING
         try:
             with self._lock:
                 self._check_usable()
@@ -252,12 +252,14 @@ class Splitter(ObjectMessages):
                     raise _error_texts.no_buffer_given()
                 if not 0 <= size <= len(buffer):
                     raise _error_texts.updated_beyond_buffer(size, len(buffer))
+                given, self._given = self._given, _NOTHING
                 self._take(buffer[:size], messages)
                 taken = True
-                self._given = _NOTHING
         except BaseException as error:
             if taken:
                 self._keep_interruption(error)
+            elif given and self._error is None:  # nothing was taken: the call can be repeated
+                self._given = given
             if error is self._error:
                 error.with_traceback(None)  # as in feed()
                 del self, buffer, messages
@@ -414,7 +416,8 @@ class Splitter(ObjectMessages):
             if self._held:
                 return max(1, self._layout.header_size - len(self._held))
             if self._phase != IN_HEADER and self._error is None:
-                missing = self._whole_size - self._pending if not self._layout.marks else 1
+                sized = not self._layout.marks or self._phase == IN_PADDING
+                missing = self._whole_size - self._pending if sized else 1
                 if self._phase != IN_PADDING and not self._raw:
                     missing -= self._padding_size  # the message comes before it
                 # At least 1 also for a finalizer that asks while a message is delivered.
