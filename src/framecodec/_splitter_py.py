@@ -19,28 +19,22 @@ from ._encoder_py import ObjectEncoder as ObjectEncoder
 from ._encoder_py import update_checksum as update_checksum
 from ._fragments import not_in_one_piece
 from ._frame_reader_py import IN_HEADER, IN_PADDING, SLICE_SIZE, describe_pending
-from ._layout import COBS, Described, HasLayout, layout_of
-from ._object_messages_py import ObjectMessages
+from ._layout import COBS, Described, describe_splitter, layout_of
+from ._message_types import MessageT, OfMessages
+from ._read_memory_py import GIVEN_BY_GET_ROOM, NOT_GIVEN, ReadMemory
 from ._resync import check_on_invalid
 from ._spans_py import Spans
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from .codec import Codec
+
 __all__ = ["Spans", "Splitter", "scan"]
-
-# What get_buffer() or get_room() gave and buffer_updated() has not reported yet. feed() withdraws
-# what get_room() gave.
-_NOTHING, _GIVEN_BUFFER, _MESSAGE_MEMORY = range(3)
-
-# The size of the buffer without a size hint, the smallest and the largest one.
-_BUFFER_SIZE = 64 * 1024
-_SMALLEST_BUFFER_SIZE = 1024
-_LARGEST_BUFFER_SIZE = 1024 * 1024
 
 
 @final
-class Splitter(ObjectMessages):
+class Splitter(OfMessages[MessageT], ReadMemory):
     """The receiving state of one connection: bytes in any chunks in, messages out.
 
     Args:
@@ -65,15 +59,11 @@ class Splitter(ObjectMessages):
             the frames of the codec begin with no mark that ``"resync"`` could look for.
     """
 
-    __slots__ = (
-        "_buffer",
-        "_detached",
-        "_given",
-    )
+    __slots__ = ("_codec",)
 
     def __init__(
         self,
-        codec: HasLayout,
+        codec: Codec[MessageT],
         *,
         raw: bool = False,
         on_oversize: Literal["raise", "skip"] = "raise",
@@ -84,7 +74,7 @@ class Splitter(ObjectMessages):
     ) -> None:
         if hasattr(self, "_lock"):
             return  # a second call changes nothing, as in the compiled engine
-        layout = layout_of(codec)
+        self._codec, layout = codec, layout_of(codec)
         if on_oversize not in ("raise", "skip"):
             raise _error_texts.bad_on_oversize(on_oversize)
         resync = check_on_invalid(on_invalid, layout)
@@ -95,18 +85,16 @@ class Splitter(ObjectMessages):
         self._undelivered = None
         keep_headers = keep_headers or objects is not None
         super().__init__(layout, bool(raw), on_oversize == "skip", offset, keep_headers)
+        self._init_memory()
         self._one_at_a_time = bool(one_at_a_time)
         self._resync = resync
-        # What get_buffer() gives: an export of it, so that no caller resizes it.
-        self._buffer: memoryview | None = None
-        self._given = _NOTHING  # what get_buffer() or get_room() gave last
         self._detached = False
         self._busy = False  # inside a call during which other code may run
         self._lock = threading.RLock()  # serialises calls from several threads
 
     # --- bytes in ---------------------------------------------------------------------------------
 
-    def feed(self, data: Buffer, /) -> list[Any]:
+    def feed(self, data: Buffer, /) -> list[MessageT]:
         """Take the next bytes of the stream.
 
         Args:
@@ -136,13 +124,13 @@ class Splitter(ObjectMessages):
                     error.with_traceback(None)  # as below
                     del self, data, view
                 raise
-        messages: list[Any] = []
+        messages: list[MessageT] = []
         taken = False
         try:
             with self._lock:
                 self._check_usable()
-                if self._given == _MESSAGE_MEMORY:
-                    self._given = _NOTHING
+                if self._given == GIVEN_BY_GET_ROOM:
+                    self._given = NOT_GIVEN
                 self._take(data, messages)
                 taken = True
         except BaseException as error:
@@ -155,14 +143,14 @@ class Splitter(ObjectMessages):
             raise
         return messages
 
-    def _feed(self, view: memoryview) -> list[Any]:
-        messages: list[Any] = []
+    def _feed(self, view: memoryview) -> list[MessageT]:
+        messages: list[MessageT] = []
         taken = False
         try:
             with self._lock:
                 self._check_usable()
-                if self._given == _MESSAGE_MEMORY:
-                    self._given = _NOTHING
+                if self._given == GIVEN_BY_GET_ROOM:
+                    self._given = NOT_GIVEN
                 self._take(view, messages)
                 taken = True
         except BaseException as error:
@@ -174,58 +162,7 @@ class Splitter(ObjectMessages):
             raise
         return messages
 
-    def get_buffer(self, sizehint: SupportsIndex = -1, /) -> memoryview:
-        """Return memory to read the next bytes of the stream into.
-
-        Args:
-            sizehint: Bytes needed, from 1 KiB to 1 MiB; -1 or 0 means 64 KiB. The buffer may be
-                larger.
-
-        Returns:
-            A writable buffer that is never empty, to be filled from its start and reported with
-            `buffer_updated`. Messages are copied out of it: one that was delivered never changes.
-
-        Raises:
-            FrameError: The stream is broken.
-            ValueError: The splitter is detached.
-        """
-        return self._give_buffer(operator.index(sizehint), _GIVEN_BUFFER)
-
-    def _give_buffer(self, size: int, given: int) -> memoryview:
-        try:
-            with self._lock:
-                self._check_usable()
-                self._busy = True  # what a garbage collection calls may come in here
-                try:
-                    self._given = _NOTHING
-                    if size <= 0:
-                        size = _BUFFER_SIZE
-                    size = min(max(size, _SMALLEST_BUFFER_SIZE), _LARGEST_BUFFER_SIZE)
-                    buffer = self._buffer
-                    if buffer is None or len(buffer) < size:
-                        buffer = memoryview(bytearray(size))
-                    view = memoryview(buffer)
-                    # Nothing can fail any more.
-                    self._buffer = buffer
-                    self._given = given
-                finally:
-                    self._busy = False
-                return view
-        except BaseException as error:
-            if error is self._error:
-                error.with_traceback(None)  # as in feed()
-                del self
-            raise
-
-    def get_room(self, sizehint: SupportsIndex = -1, /) -> memoryview:
-        """Return memory as `get_buffer` does, for a caller that releases it at once.
-
-        The compiled engine may give the memory of the message itself, so that the bytes of a large
-        one are never copied; Python cannot fill a `bytes`.
-        """
-        return self._give_buffer(operator.index(sizehint), _MESSAGE_MEMORY)
-
-    def buffer_updated(self, count: SupportsIndex, /) -> list[Any]:
+    def buffer_updated(self, count: SupportsIndex, /) -> list[MessageT]:
         """Take the bytes that were read into the buffer from `get_buffer`.
 
         Args:
@@ -242,19 +179,25 @@ class Splitter(ObjectMessages):
         if self._objects is not None:
             return self._take_objects(self.buffer_updated, count)
         size = operator.index(count)
-        messages: list[Any] = []
-        taken, buffer, given = False, None, _NOTHING
+        messages: list[MessageT] = []
+        taken, buffer, given = False, None, NOT_GIVEN
         try:
             with self._lock:
                 self._check_usable()
                 buffer = self._buffer
-                if buffer is None or self._given == _NOTHING:
+                if buffer is None or self._given == NOT_GIVEN:
                     raise _error_texts.no_buffer_given()
                 if not 0 <= size <= len(buffer):
                     raise _error_texts.updated_beyond_buffer(size, len(buffer))
-                given, self._given = self._given, _NOTHING
-                self._take(buffer[:size], messages)
-                taken = True
+                given, self._given = self._given, NOT_GIVEN
+                try:
+                    self._take(buffer[:size], messages)
+                    taken = True
+                finally:
+                    given_view, spare = self._given_view, self._spare
+                    if given_view is not None and spare is not None:
+                        buffer = None
+                        self._put_buffer_back(given_view, spare)
         except BaseException as error:
             if taken:
                 self._keep_interruption(error)
@@ -293,7 +236,7 @@ class Splitter(ObjectMessages):
                 del self
             raise
 
-    def switch(self, codec: HasLayout, /) -> list[Any]:
+    def switch(self, codec: Codec[Any], /) -> list[MessageT]:
         """Read the stream with another codec, from the byte after the last delivered message on.
 
         Offsets continue. An error that came after the delivered messages is cleared: its bytes are
@@ -317,7 +260,7 @@ class Splitter(ObjectMessages):
             raise error.with_traceback(None)
         return messages
 
-    def _switch(self, codec: HasLayout, before: bytes) -> list[Any]:
+    def _switch(self, codec: Codec[Any], before: bytes) -> list[MessageT]:
         """Switch as `switch` does, but keep an error for the next call.
 
         Args:
@@ -325,7 +268,7 @@ class Splitter(ObjectMessages):
             before: Bytes before the unread ones that are read again.
         """
         layout = layout_of(codec)
-        messages: list[Any] = []
+        messages: list[MessageT] = []
         switched = False
         try:
             with self._lock:
@@ -338,9 +281,9 @@ class Splitter(ObjectMessages):
                     unread = self._restart(layout, before)
                 finally:
                     self._busy = False
-                switched = True
-                if self._given == _MESSAGE_MEMORY:
-                    self._given = _NOTHING
+                self._codec, switched = codec, True
+                if self._given == GIVEN_BY_GET_ROOM:
+                    self._given = NOT_GIVEN
                 self._take(unread, messages)
         except BaseException as error:
             if switched:
@@ -383,17 +326,20 @@ class Splitter(ObjectMessages):
                 self._busy = False
             raise
         self._header, self._piece, self._pieces, self._held = header, piece, pieces, held
-        self._phase, self._pending, self._given = IN_HEADER, 0, _NOTHING
+        self._phase, self._pending, self._given = IN_HEADER, 0, NOT_GIVEN
         self._fragments, self._followed = 0, False
         self._layout = self._choice_layout
         self._not_taken = self._surplus_bytes = self._tail = b""
-        self._buffer = self._undelivered = None
+        self._buffer = self._given_view = self._undelivered = None
         self._detached = True
         self._busy = False
         return unfinished
 
     def __reduce__(self) -> NoReturn:
         raise _error_texts.not_copied(self)
+
+    def __repr__(self) -> str:
+        return describe_splitter(self, self._codec, self._detached)
 
     # --- its state --------------------------------------------------------------------------------
 
@@ -447,14 +393,6 @@ class Splitter(ObjectMessages):
 
     # --- taking a chunk ---------------------------------------------------------------------------
 
-    def _check_usable(self) -> None:
-        if self._busy:
-            raise _error_texts.reentered()
-        if self._detached:
-            raise _error_texts.detached()
-        if self._error is not None:
-            raise self._error.with_traceback(None)
-
     def _take(self, data: bytes | memoryview, messages: list[Any]) -> None:
         """Take a chunk; keep an error for the next call if there are messages to deliver."""
         pos = 0
@@ -489,7 +427,7 @@ class Splitter(ObjectMessages):
             self._busy = False
 
 
-def _end_stream(splitter: Splitter) -> None:
+def _end_stream(splitter: Splitter[Any]) -> None:
     if splitter._held and not splitter._searching and _has_whole_message(splitter):
         splitter._ended = True
         return
@@ -504,11 +442,12 @@ def _end_stream(splitter: Splitter) -> None:
         raise error
 
 
-def _has_whole_message(splitter: Splitter) -> bool:
+def _has_whole_message(splitter: Splitter[Any]) -> bool:
     """Return whether a message is in the held bytes; if not, parse them."""
     messages: list[Any] = []
+    described: Any = Described(splitter._choice_layout)
     probe = Splitter(
-        Described(splitter._choice_layout),
+        described,
         raw=splitter._raw,
         on_oversize="skip" if splitter._skip else "raise",
         on_invalid="resync" if splitter._resync else "raise",
@@ -525,7 +464,7 @@ def _has_whole_message(splitter: Splitter) -> bool:
     return False
 
 
-def scan(codec: HasLayout, data: Buffer, *, raw: bool = False) -> Spans:
+def scan(codec: Codec[Any], data: Buffer, *, raw: bool = False) -> Spans:
     """Find all whole frames at the start of a buffer; see `Codec.scan`."""
     layout = layout_of(codec)
     if not raw and layout.joined is not None:
