@@ -37,7 +37,8 @@ cdef extern from *:
 
     static void framecodec_begin_to_load(void)
     {
-        void *found = framecodec_change_only_state(FRAMECODEC_NO_STATE, FRAMECODEC_UNFINISHED_STATE);
+        void *found = framecodec_change_only_state(
+            FRAMECODEC_NO_STATE, FRAMECODEC_UNFINISHED_STATE);
         while (found != FRAMECODEC_NO_STATE && found != FRAMECODEC_SEVERAL_STATES) {
             void *expected = found;
             found = framecodec_change_only_state(expected, FRAMECODEC_SEVERAL_STATES);

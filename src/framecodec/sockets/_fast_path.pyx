@@ -117,7 +117,7 @@ cdef extern from *:
 
 cdef extern from "Python.h":
     Py_buffer* PyMemoryView_GET_BUFFER(object) noexcept
-    PyObject* _map "((PyObject *)&PyMap_Type)"  # Cython keeps `map` where all interpreters see it
+    PyObject* _map "((PyObject *)&PyMap_Type)"
     ctypedef enum PyLockStatus:
         PY_LOCK_ACQUIRED
         PY_LOCK_INTR
@@ -484,7 +484,11 @@ cdef class Receiver:
             self._fetch()
 
     cdef int _fetch(self) except -1:
-        if self.state is self._states.ready and self._get_room is not None and self._lock._try_acquire():
+        if (
+            self.state is self._states.ready
+            and self._get_room is not None
+            and self._lock._try_acquire()
+        ):
             try:
                 if not self._ready._count:  # else another thread has received
                     self._receive()
@@ -500,8 +504,8 @@ cdef class Receiver:
         cdef bint unstored = False
         cdef double now, deadline = 0.0
         cdef list messages
-        if self.state is not self._states.ready:  # this signal handler interrupted a call that receives
-            return 0
+        if self.state is not self._states.ready:
+            return 0  # this signal handler interrupted a call that receives
         self.state = self._states.receiving
         try:
             while True:
@@ -546,7 +550,10 @@ cdef class Receiver:
                     PyErr_SetFromErrno(OSError)
         finally:
             if self.state is self._states.receiving:
-                self.state = self._states.received_lost if unstored else self._states.ready
+                if unstored:
+                    self.state = self._states.received_lost
+                else:
+                    self.state = self._states.ready
 
     cdef int _wait(self, double deadline) except -1:
         cdef double remaining
@@ -611,7 +618,9 @@ cdef class Sender:
 
     def send(self, message, /):
         """Return whether the message was taken: sent, or begun and its end stored in `unsent`."""
-        if self.state is not self._states.idle or not self._enabled or not PyBytes_CheckExact(message):
+        if not self._enabled or self.state is not self._states.idle:
+            return False
+        if not PyBytes_CheckExact(message):
             return False
         if PyBytes_GET_SIZE(message) <= self._states.largest_size:
             return self._send_buffers(self._encode(message), b"")
