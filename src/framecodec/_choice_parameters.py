@@ -352,7 +352,7 @@ def _places(layout: Layout, conditions: tuple[Condition, ...]) -> Places:
                 f"an alternative is never chosen: its frames have the constant {place[0]:#04x} at "
                 f"offset {offset}, and it is for other values of that byte"
             )
-        if place is None and layout.kind == HEADERS and getattr(layout, "keep_block", False):
+        if place is None and layout.kind == HEADERS and layout.keep:
             place = offset - len(layout.magic)
         if isinstance(place, int):
             places.append((place, values))

@@ -80,6 +80,7 @@ from ._marks cimport (
     unstuffed_size,
     wrong_size,
 )
+from ._module_state cimport remember_module_state
 from ._numbers cimport (
     BCD,
     BER,
@@ -2727,7 +2728,7 @@ cdef class Splitter:
         cdef bint negative = (
             size > pos
             and self._header[pos] == c'-'
-            and min(self._layout.specials, default=0) < 0
+            and bool([special for special in self._layout.specials if special < 0])
         )
         if negative:
             pos += 1
@@ -4025,3 +4026,6 @@ def scan(codec, data, *, raw=False):
     spans._consumed = splitter._stream_offset
     spans._growing = False
     return spans
+
+
+remember_module_state()
