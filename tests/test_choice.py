@@ -125,6 +125,19 @@ def test_encode_raises_the_error_of_the_alternative_that_the_message_names(
         encoder.encode(b"")
 
 
+def test_encode_raises_the_error_of_the_header_block_that_the_message_names(
+    engine: ModuleType,
+) -> None:
+    codec = Codec.choice(
+        {
+            1: Codec.uint(1, magic=b"\1", min_message_size=100),
+            b"AB": Codec.headers(start_line=True, keep=True),
+        }
+    )
+    with pytest.raises(InvalidFrameError, match="no empty line ends its header block"):
+        engine.Encoder(codec).encode(b"A block without an end")
+
+
 def test_the_smaller_limit_holds(engine: ModuleType) -> None:
     codec = Codec.choice(
         {

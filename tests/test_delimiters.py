@@ -24,6 +24,7 @@ from framecodec import (
     MessageTooLargeError,
     parse_codec,
 )
+from framecodec._kept_headers import frames_as_travelled
 from tests.helpers import reference_parser
 from tests.helpers.sample_codecs import CODECS
 
@@ -595,9 +596,62 @@ def test_scan_spans_the_messages_of_marks_and_needs_whole_frames_with_escapes(
             engine_in_use.scan(codec, b"")
 
 
-def test_a_choice_refuses_frames_that_an_end_mark_ends() -> None:
-    with pytest.raises(ValueError, match="cannot be an alternative of a choice"):
-        Codec.choice({b"a": Codec.delimiter(), 1: Codec.uint(1, length_offset=1)})
+def test_a_choice_refuses_end_marks_that_continue_after_another_one() -> None:
+    # In a choice, what follows the shorter one could be the next frame.
+    for ends in ((b"\r\n", b"\r"), (b"bcd", b"c")):
+        with pytest.raises(ValueError, match="continues after the first one"):
+            Codec.choice({b"a": Codec.delimiter(*ends), 1: Codec.uint(1, length_offset=1)})
+    with pytest.raises(ValueError, match=r"keep=False excludes an alternative of delimiter\(\)"):
+        Codec.choice({1: Codec.delimiter(min_message_size=1)}, keep=False)
+    with pytest.raises(ValueError, match="beyond the smallest frame"):
+        Codec.choice({1: Codec.delimiter(b"\r\n", min_message_size=1)}, offset=3)
+
+
+def test_a_choice_mixes_lines_and_counts(engine: ModuleType) -> None:
+    codec = Codec.choice(
+        {b"0123456789": Codec.text(b" "), b"<": Codec.delimiter(b"\n", b"\r\n")},
+        max_message_size=9,
+    )
+    stream = b"2 hi<1>a\n<2>b\r\n4 <3>c<4>\n"
+    messages = [b"hi", b"<1>a", b"<2>b", b"<3>c", b"<4>"]
+    for size in range(1, len(stream)):
+        splitter = engine.Splitter(codec, keep_headers=True)
+        found = [splitter.feed(stream[at : at + size]) for at in range(0, len(stream), size)]
+        assert [*itertools.chain.from_iterable(found)] == messages
+    assert engine.Splitter(codec, raw=True).feed(stream)[:3] == [b"2 hi", b"<1>a\n", b"<2>b\r\n"]
+    splitter = engine.Splitter(codec, keep_headers=True)
+    travelled = frames_as_travelled(codec, splitter.feed(stream), splitter.headers, b"")
+    assert travelled == stream
+    assert [bytes(span) for span in engine.scan(codec, stream)] == messages
+    assert engine.Encoder(codec).encode(b"<1>a") == b"4 <1>a"
+    assert codec == eval(repr(codec), {"Codec": Codec}) == pickle.loads(pickle.dumps(codec))
+    splitter = engine.Splitter(codec)
+    assert splitter.feed(b"2 hi<1>a") == [b"hi"]
+    assert (splitter.pending, splitter.pending_header, splitter.bytes_needed) == (4, b"", 1)
+    assert splitter.switch(Codec.fixed(2)) == [b"<1", b">a"]
+    with pytest.raises(MessageTooLargeError, match="no end mark within 9 bytes"):
+        engine.Splitter(codec).feed(b"<234567890")
+    skipping = engine.Splitter(codec, on_oversize="skip")
+    assert skipping.feed(b"<234567890 and more\n<1>\n") == [b"<1>"]
+    assert skipping.skipped == 1
+    one = engine.Splitter(codec, one_at_a_time=True)
+    assert [one.feed(stream), one.feed(b""), one.feed(b"")] == [[b"hi"], [b"<1>a"], [b"<2>b"]]
+    assert one.detach() == b"4 <3>c<4>\n"
+
+
+def test_a_frame_of_a_choice_searches_its_end_mark_near_its_beginning(engine: ModuleType) -> None:
+    # The first bytes of the other marks are nowhere in the stream.
+    lines = Codec.delimiter(b"\n", b"xy", b"\0", b"zz")
+    codec = Codec.choice({b"<": lines, b"a": lines}, max_message_size=9000)
+    messages = [
+        b"<" + bytes([65 + index % 20]) * size for index, size in enumerate((1, 4095, 9, 8999))
+    ]
+    stream = b"".join(message + b"\n" for message in messages) * 3
+    assert engine.Splitter(codec).feed(stream) == messages * 3
+    skipping = engine.Splitter(codec.replace(max_message_size=10), on_oversize="skip")
+    assert skipping.feed(stream) == [messages[0], messages[2]] * 3
+    plain = engine.Splitter(lines.replace(max_message_size=10), on_oversize="skip")
+    assert plain.feed(stream) == [messages[0], messages[2]] * 3
 
 
 # --- the tools ------------------------------------------------------------------------------------

@@ -92,12 +92,14 @@ LAYERS = [
     },
     {
         "_fragments.py": "the fragments of a message, for both splitters",
+        "_chosen_frames_py.py": "the frames of a choice, in Python",
+    },
+    {
         "_marked_reader_py.py": "the reader of frames that an end mark ends, in Python",
     },
     {"_plain_reader_py.py": "the reader of the commonest frames, in Python"},
     {
         "_checked_reader_py.py": "the checks of frames, in Python",
-        "_chosen_frames_py.py": "the frames of a choice, in Python",
         "_joined_reader_py.py": "frames that are joined to messages, in Python",
     },
     {"_frame_reader_py.py": "the parsing part of the splitter, in Python"},

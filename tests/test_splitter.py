@@ -475,7 +475,7 @@ def test_bytes_needed_is_exact_after_the_header(engine: ModuleType, name: str) -
             missing = (unpadded if pos < unpadded else len(frame)) - pos
             assert 1 <= splitter.bytes_needed <= missing
             # The header has its final size as soon as it is complete.
-            has_length = codec.kind not in ("delimiter", "cobs")
+            has_length = not codec.layout.has_marks
             if codec.layout.joined is not None:  # of a fragment
                 content_size = len(message) - codec.layout.joined.first_size
                 has_length = content_size < codec.layout.joined.fragment_size

@@ -11,6 +11,7 @@ from ._choice import NOTHING, Choice, Condition, Node, Places
 from ._layout import (
     BER,
     CHOICE,
+    COBS,
     FIXED,
     HEADERS,
     NO_LIMIT,
@@ -101,10 +102,7 @@ def _make_choice(parameters: dict[str, Any], limit: int) -> tuple[Choice, bytes]
         taken |= values
         if alternative.values is None:
             others = [byte for byte in range(256)]
-        if alternative.layout.marks:
-            raise ValueError(
-                "a codec of delimiter() or cobs() cannot be an alternative of a choice"
-            )
+        _check_end_marks(alternative.layout.marks)
         if alternative.layout.joined is not None:
             raise ValueError("a codec of joined() cannot be an alternative of a choice")
         _check_offset(alternative, offset)
@@ -142,6 +140,17 @@ def _make_choice(parameters: dict[str, Any], limit: int) -> tuple[Choice, bytes]
     places = tuple(map(_places, layouts, conditions))
     choice = Choice(tuple(nodes), tuple(layouts), tuple(tags), tuple(conditions), places)
     return choice, nodes[0].magic
+
+
+def _check_end_marks(marks: tuple[bytes, ...]) -> None:
+    for mark in marks:
+        for other in marks:
+            if mark in other[:-1]:
+                raise ValueError(
+                    f"an alternative of a choice has the end marks {mark!r} and {other!r}, which "
+                    "continues after the first one: what follows that could be the rest of the "
+                    "mark or the next frame; remove one of them"
+                )
 
 
 def _alternatives(alternatives: Any, tagged: bool) -> tuple[Mapping[Any, Any], list[_Alternative]]:
@@ -263,6 +272,11 @@ def _limited(layout: Layout, own: OwnBits | None, limit: int) -> Layout:
 
 
 def _check_own_bits(layout: Layout, own: OwnBits) -> None:
+    if layout.marks:
+        raise ValueError(
+            "keep=False excludes an alternative of delimiter() or cobs(): its frames hold the "
+            "message without a place for the codec's bits; use keep=True, or a magic"
+        )
     place = _place(layout, own.offset, own.mask)
     if place is None:
         raise ValueError(
@@ -296,6 +310,13 @@ def _place(layout: Layout, offset: int, mask: int) -> int | bytes | None:
             return constant[offset - at : offset - at + 1]
     if offset < layout.field_offset:
         return layout.message_position(offset)
+    if layout.marks:
+        has_front = layout.check is not None and layout.check.position == "front"
+        return (
+            None
+            if layout.kind == COBS or layout.escape or has_front
+            else offset - layout.field_offset
+        )
     if layout.kind == FIXED:
         first = layout.field_offset + layout.front_check_size
         in_message = first <= offset < first + layout.size
@@ -331,7 +352,7 @@ def _places(layout: Layout, conditions: tuple[Condition, ...]) -> Places:
                 f"an alternative is never chosen: its frames have the constant {place[0]:#04x} at "
                 f"offset {offset}, and it is for other values of that byte"
             )
-        if place is None and layout.kind == HEADERS and getattr(layout, "keep_block", False):
+        if place is None and layout.kind == HEADERS and layout.keep:
             place = offset - len(layout.magic)
         if isinstance(place, int):
             places.append((place, values))
@@ -343,6 +364,9 @@ def smallest_frame(layout: Layout) -> int:
     if layout.choice is not None:
         return min(map(smallest_frame, layout.choice.layouts))
     rest_min = layout.rest_min
+    if layout.marks:
+        least = len(layout.magic) + min(map(len, layout.marks))
+        return least if layout.skip_empty else least + rest_min + layout.inner_check_size
     if layout.kind == UINT or layout.header_size or layout.kind == FIXED:
         header = layout.field_offset + layout.field_width
     elif layout.kind in (VARINT, BER):

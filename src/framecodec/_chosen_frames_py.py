@@ -11,6 +11,7 @@ from ._check_bytes import has_right_check
 from ._checksums_py import update_checksum
 from ._choice import NOTHING, Choice, check_start_of, choose, tagged, wrong_choice
 from ._fields_py import reader_of, skip_frames
+from ._marks_py import find_content
 
 if TYPE_CHECKING:
     from ._frame_reader_py import FrameReader
@@ -37,7 +38,19 @@ def read_chosen_frames(
             layout = layouts[number]
             found = reader_of(layout)(layout, data, pos + layout.field_offset)
             if found is None:
-                break
+                marked = find_content(layout, data, pos)
+                if marked is None:
+                    break
+                content, message, stop = marked
+                if keep_header is not None:
+                    keep_header(data[pos:stop])
+                if scanned is not None:
+                    inside = slice(pos, stop) if raw else content
+                    scanned(offset + inside.start, offset + inside.stop)
+                else:
+                    append(data[pos:stop] if raw else tagged(tags[number], message))
+                pos = stop
+                continue
             value, rest_pos = found
             rest_stop = rest_pos + value * layout.unit + layout.adjustment
             stop = rest_stop + layout.tail_size
@@ -64,7 +77,7 @@ def read_chosen_frames(
             elif raw:
                 append(data[pos:stop])
             else:
-                message: Any = layout.lead_of(data, pos) + data[rest_pos:rest_stop]
+                message = layout.lead_of(data, pos) + data[rest_pos:rest_stop]
                 if layout.own_bits:
                     message = layout.without_own_bits(message)
                 if tags[number]:
@@ -90,7 +103,9 @@ def _skip_chosen(choice: Choice, data: bytes, pos: int, count: int) -> int:
     for _ in range(count):
         number, _ = choose(choice, data, pos)
         assert number is not None
-        pos = skip_frames(choice.layouts[number], data, pos, 1)
+        layout = choice.layouts[number]
+        marked = find_content(layout, data, pos)
+        pos = skip_frames(layout, data, pos, 1) if marked is None else marked[2]
     return pos
 
 

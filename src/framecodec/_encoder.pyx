@@ -456,7 +456,7 @@ cdef class Encoder:
         self._numbers = numbers_of(layout)
         self._shape = shape_in(self._numbers)
         self._mark_numbers = mark_numbers_of(layout)
-        if self._mark_numbers is not None:
+        if self._mark_numbers is not None and layout.choice is None:
             self._marks = marks_in(self._mark_numbers)
         self._head_numbers = quick_heads_of(layout)
         self._heads = heads_in(self._head_numbers)

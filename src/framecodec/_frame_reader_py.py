@@ -58,7 +58,7 @@ from ._joined_reader_py import (
 )
 from ._layout import CHOICE, CUSTOM, HEADERS, Layout
 from ._likely_causes import SAMPLE_SIZE
-from ._marked_reader_py import consume_marked
+from ._marked_reader_py import begin_marked, consume_marked
 from ._plain_reader_py import (
     IN_HEADER,
     IN_PADDING,
@@ -200,10 +200,9 @@ class FrameReader(PlainReader):
         ) = numbers
 
     def _consume(self, data: bytes, messages: list[Any]) -> None:
-        if self._layout.marks:
-            consume_marked(self, data, messages)
-            return
         pos = 0
+        if self._layout.marks:
+            pos = consume_marked(self, data, messages)
         while pos < len(data):
             if not self._pending:
                 if self._unpack is not None:
@@ -217,6 +216,9 @@ class FrameReader(PlainReader):
                 if pos == len(data):
                     break
             pos = self._read_header(data, pos, messages)
+            if self._layout.marks:  # a choice has chosen such a frame
+                pos = consume_marked(self, data, messages, pos)
+                continue
             pos = self._read_rest(data, pos)
             pos = self._read_trailer(data, pos, messages)
             if self._phase == IN_PADDING:
@@ -299,7 +301,11 @@ class FrameReader(PlainReader):
             return pos
         past_magic = len(self._header) >= len(self._magic)
         if self._choice is not None and self._layout.kind == CHOICE:
-            pos = choose_layout(self, data, pos, self._choice)
+            chosen = choose_layout(self, data, pos, self._choice)
+            if self._layout.marks:
+                begin_marked(self, chosen - pos, messages)
+                return chosen
+            pos = chosen
             if self._layout.kind == CHOICE:
                 return pos
             past_magic = False  # what was gathered to choose is not parsed yet

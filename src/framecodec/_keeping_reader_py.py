@@ -129,6 +129,8 @@ class KeepingReader(FrameReader):
             held: Any = self._held  # slices of it are as good as bytes
             pos = self._read_header(held, pos, messages)
             held = self._held  # which _take_surplus() has replaced
+            if self._layout.marks:  # a choice has chosen such a frame
+                continue
             pos = self._read_rest(held, pos)
             pos = self._read_trailer(held, pos, messages)
             if self._phase == IN_PADDING:

@@ -75,8 +75,8 @@ def _chosen_frame(codec: Any, choice_layout: Layout, message: Any, header: bytes
             payload = payload[1]
         else:
             splitter = Splitter(codec, keep_headers=True)
-            try:
-                frame = frame_as_travelled(layout, payload, header)
+            try:  # of a frame that an end mark ends, the header is all of it
+                frame = header if layout.marks else frame_as_travelled(layout, payload, header)
                 is_read = splitter.feed(frame) == [message] and splitter.headers == [header]
                 if is_read and not splitter.pending:
                     return frame

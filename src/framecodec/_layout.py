@@ -210,6 +210,9 @@ class Layout:
     extended: bool = field(init=False)
     # Each message has one possible frame, the one that the encoder writes.
     canonical: bool = field(init=False)
+    has_marks: bool = field(init=False)  # end marks end its frames, or those of an alternative
+    # ... and some messages are not in their frames as they are.
+    has_changed_content: bool = field(init=False)
     # The same as a C structure (_numbers.pxd), made when the compiled engine first needs it.
     numbers: bytes | None = field(init=False, default=None, repr=False)
     # How the encoder begins frames (_quick_heads.pxd), made when an encoder first needs it.
@@ -249,6 +252,8 @@ class Layout:
             rest_max = min(self.joined.rest_max, message_max + stripped)
         extended = self._is_extended()
         special_values = {special: value for value, special in self.specials.items()}
+        ends = [self] if self.choice is None else self.choice.layouts
+        ends = [layout for layout in ends if layout.marks]
         for name, value in (
             ("byteorder", "little" if self.little else "big"),
             ("lead_size", lead_size),
@@ -275,6 +280,8 @@ class Layout:
             ("field_end", 2 * self.line_end if self.kind == HEADERS else self.end),
             ("extended", extended),
             ("plain", self.kind == UINT and not (self.field_offset or self.trailer or extended)),
+            ("has_marks", bool(ends)),
+            ("has_changed_content", any(end.escape or end.kind == COBS for end in ends)),
             ("bytes_are_special", any(isinstance(s, bytes | memoryview) for s in special_values)),
         ):
             object.__setattr__(self, name, value)

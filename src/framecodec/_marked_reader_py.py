@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from . import _error_texts, _mark_texts
 from ._check_bytes import has_right_content, inside_content, verify_content
 from ._checksums_py import update_checksum
+from ._chosen_frames_py import unchoose, with_names
 from ._fields_py import common_size
 from ._layout import COBS, Layout
 from ._marks_py import MarkSearch, mark_search_of, unstuff
@@ -27,7 +28,7 @@ from ._marks_py import MarkSearch, mark_search_of, unstuff
 if TYPE_CHECKING:
     from ._frame_reader_py import FrameReader
 
-__all__ = ["STEP", "MarkedState", "consume_marked", "untake_tail"]
+__all__ = ["STEP", "MarkedState", "begin_marked", "consume_marked", "untake_tail"]
 
 IN_HEADER, IN_REST, IN_PADDING = 0, 1, 3  # as in _plain_reader_py.py
 
@@ -67,22 +68,21 @@ class MarkedState:
 
 
 def consume_marked(
-    reader: FrameReader, data: bytes, messages: list[Any], *, one: bool = False
+    reader: FrameReader, data: bytes, messages: list[Any], pos: int = 0, *, one: bool = False
 ) -> int:
-    """Take a chunk, as `FrameReader._consume` does; with `one`, up to the end of the first message.
+    """Take a chunk from `pos` on, as `FrameReader._consume` does; return where that ends.
 
-    It returns the number of bytes taken.
+    With `one`, it stops after the first message; in a choice after the pending frame.
     """
-    pos = 0
     search, checked = mark_search_of(reader._layout), reader._layout.check is not None
-    while pos < len(data) and not (one and messages):
+    while pos < len(data) and not (one and messages) and reader._layout.marks:
         if reader._tail:
             pos = _join_tail(reader, data, pos, messages)
             continue
         if reader._after and search is not None:
             pos = _ignore_remainder(reader, search, data, pos)
             continue
-        if not reader._pending and not one:
+        if not reader._pending and not one and reader._choice is None:
             if search is None:
                 pos = _read_stuffed_frames(reader, data, pos, messages)
             elif search.split_at and not reader._magic and reader._spans is None and not checked:
@@ -102,6 +102,19 @@ def consume_marked(
             else:
                 pos = _read_content(reader, search, data, pos, messages)
     return pos
+
+
+def begin_marked(reader: FrameReader, in_chunk: int, messages: list[Any]) -> None:
+    """Read again what was gathered to choose, as the start of a frame that an end mark ends.
+
+    The last `in_chunk` bytes of it are in this chunk.
+    """
+    gathered = bytes(reader._header)
+    earlier, header = gathered[: len(gathered) - in_chunk], bytearray()
+    # No call in between.
+    reader._surplus_bytes, reader._header, reader._pending = earlier, header, 0
+    consume_marked(reader, gathered, messages)
+    reader._surplus_bytes = b""
 
 
 def untake_tail(reader: Any, held: bytearray) -> None:
@@ -164,7 +177,7 @@ def _read_marked_frames(
     after = b""
     while data.startswith(magic, pos):
         start = pos + len(magic)
-        end = _find_end(search, data, start)
+        end = search.find_end(data, start)
         if end is None:
             break
         stop, mark = end
@@ -229,23 +242,6 @@ def _commit(
     reader._after = after
 
 
-def _find_end(search: MarkSearch, data: bytes, pos: int) -> tuple[int, bytes] | None:
-    """Return where the content ends that begins at `pos`, and its mark; None if nothing is sure."""
-    whole = len(data) - search.longest  # a token that begins up to here is not cut off
-    while True:
-        found = search.find(data, pos)
-        if found is None:
-            return None
-        start, token = found
-        if start > whole and search.find_cut_off(data, max(pos, whole + 1), start) >= 0:
-            return None
-        if token in search.marks:
-            return start, token
-        if token == search.escape_byte:  # cut off, or unknown
-            return None
-        pos = start + len(token)
-
-
 def _skip_remainder(search: MarkSearch, data: bytes, pos: int, mark: bytes) -> tuple[int, bytes]:
     """Return what follows a mark and the rest of a longer one; and the mark, if more may come."""
     while True:
@@ -308,9 +304,11 @@ def _join_tail(reader: FrameReader, data: bytes, pos: int, messages: list[Any]) 
     reader._surplus_bytes, reader._pending, reader._tail = tail, pending, b""
     if not pending:
         reader._phase = IN_HEADER
-    consume_marked(reader, joined, messages)
+    stop = consume_marked(reader, joined, messages)
     left = len(reader._tail)
-    if left and taken < len(data) - pos:  # it is in this chunk: read on from there
+    if stop < len(joined):  # the frame of a choice has ended
+        taken = stop - len(tail)
+    elif left and taken < len(data) - pos:  # it is in this chunk: read on from there
         taken -= left
         pending = reader._pending - left
         reader._pending, reader._tail = pending, b""
@@ -364,7 +362,7 @@ def _read_content(
                 start, token = cut_off, b""
         content_size += start - literal
         if content_size > most and not reader._skipping:
-            _refuse_or_skip(reader, data[pos:])
+            _refuse_or_skip(reader, data[pos : pos + 64])
         if not token or token in search.marks:
             break
         if token == search.escape_byte:
@@ -473,7 +471,7 @@ def _end_marked(
     """
     layout = reader._layout
     ignored = content_size < 0 or (layout.skip_empty and layout.kind != COBS and not content_size)
-    delivered: tuple[bytes, ...] = ()
+    delivered: tuple[Any, ...] = ()
     travelled: tuple[bytes, ...] = ()
     skipped = reader._skipped + reader._skipping
     offset = reader._stream_offset + reader._pending + len(whole_mark)
@@ -502,6 +500,7 @@ def _end_marked(
             pieces, piece = [content], bytearray()
             reader._pieces, reader._piece = pieces, piece
             delivered, travelled = _made(reader, content, mark, whole_mark)
+            delivered = with_names(reader, delivered)
     headers: list[bytes] = reader._headers if reader._headers is not None else []
     header, piece = bytearray(), bytearray()
     pieces = []
@@ -520,6 +519,8 @@ def _end_marked(
     reader._block_left = 0
     reader._zero_due = reader._block_begun = False
     reader._after = after
+    if reader._choice is not None:
+        unchoose(reader)
 
 
 def _verify(reader: FrameReader) -> None:
@@ -548,6 +549,7 @@ def _made(
         message = message[inside_content(layout, len(message))[0]]
     if reader._headers is None:
         return (message,), ()
-    if search is None or layout.escape or layout.check is not None:
+    is_whole = search is None or layout.escape or layout.check is not None
+    if is_whole or reader._choice is not None:
         return (message,), (layout.magic + content + whole_mark,)
     return (message,), (whole_mark,)

@@ -75,6 +75,7 @@ cdef struct Marks:
 cdef struct Starts:
     # Where each of the bytes in `Marks.starts` is next; looked for again when that is passed.
     const uint8_t* next[9]
+    const uint8_t* since[9]  # where it was looked for: it is not between there and `next`
 
 
 cdef inline const Marks* marks_in(bytes numbers) noexcept:
@@ -84,13 +85,34 @@ cdef inline const Marks* marks_in(bytes numbers) noexcept:
 cdef inline bytes mark_numbers_of(layout):
     """Return a layout's `Marks` as a bytes object, which is made once; None if it has no marks.
 
+    Of a choice it is an array of pointers to those of the alternatives, NULL for one without marks.
     It must not outlive the layout.
     """
     cdef bytes numbers = layout.mark_numbers
-    if numbers is None and layout.marks:
-        numbers = PyBytes_FromStringAndSize(NULL, sizeof(Marks))
-        fill_marks(<Marks*>PyBytes_AS_STRING(numbers), layout)
+    if numbers is None and layout.has_marks:
+        if layout.choice is not None:
+            numbers = chosen_mark_numbers(layout.choice.layouts)
+        else:
+            numbers = PyBytes_FromStringAndSize(NULL, sizeof(Marks))
+            fill_marks(<Marks*>PyBytes_AS_STRING(numbers), layout)
         PyObject_GenericSetAttr(layout, "mark_numbers", numbers)
+    return numbers
+
+
+cdef inline bytes chosen_mark_numbers(tuple layouts):
+    cdef bytes numbers = PyBytes_FromStringAndSize(NULL, len(layouts) * sizeof(void*))
+    cdef const void** chosen = <const void**>PyBytes_AS_STRING(numbers)
+    cdef bytes own
+    for layout in layouts:
+        chosen[0] = NULL
+        own = layout.mark_numbers
+        if own is None and layout.marks:
+            own = PyBytes_FromStringAndSize(NULL, sizeof(Marks))
+            fill_marks(<Marks*>PyBytes_AS_STRING(own), layout)
+            PyObject_GenericSetAttr(layout, "mark_numbers", own)
+        if own is not None:
+            chosen[0] = PyBytes_AS_STRING(own)
+        chosen += 1
     return numbers
 
 
@@ -182,12 +204,21 @@ cdef inline const uint8_t* next_start(
     cdef int i
     for i in range(marks.start_count):
         if starts.next[i] < p:
+            starts.since[i] = p
             starts.next[i] = <const uint8_t*>memchr(p, marks.starts[i], end - p)
             if starts.next[i] == NULL:
                 starts.next[i] = end
         if starts.next[i] < first:
             first = starts.next[i]
     return first
+
+
+cdef inline void rewind(Starts* starts, const uint8_t* p) noexcept nogil:
+    """Go back to a byte. What was found since then is found again, in the bytes that were read."""
+    cdef int i
+    for i in range(MOST_STARTS):
+        if starts.since[i] > p:
+            starts.next[i] = NULL
 
 
 cdef inline int token_at(

@@ -13,7 +13,7 @@ from typing import Any
 from . import _mark_texts
 from ._layout import COBS, Layout
 
-__all__ = ["MarkSearch", "check_message", "mark_search_of", "stuff", "unstuff"]
+__all__ = ["MarkSearch", "check_message", "find_content", "mark_search_of", "stuff", "unstuff"]
 
 
 class MarkSearch:
@@ -102,6 +102,22 @@ class MarkSearch:
                 return pos
         return -1
 
+    def find_end(self, data: bytes, pos: int) -> tuple[int, bytes] | None:
+        """Return where the content ends that begins at `pos`, and its mark; None if unsure."""
+        whole = len(data) - self.longest  # a token that begins up to here is not cut off
+        while True:
+            found = self.find(data, pos)
+            if found is None:
+                return None
+            start, token = found
+            if start > whole and self.find_cut_off(data, max(pos, whole + 1), start) >= 0:
+                return None
+            if token in self.marks:
+                return start, token
+            if token == self.escape_byte:  # cut off, or unknown
+                return None
+            pos = start + len(token)
+
     def unescape(self, content: bytes) -> bytes:
         """Return a content without its escapes, all of which are known."""
         if self._sequences is None:
@@ -159,6 +175,27 @@ def mark_search_of(layout: Layout) -> MarkSearch | None:
         search = MarkSearch(layout)
         object.__setattr__(layout, "mark_search", search)
     return search
+
+
+def find_content(layout: Layout, data: bytes, pos: int) -> tuple[slice, bytes, int] | None:
+    """Return the content of an ordinary frame at a position, its message, and the frame's end.
+
+    None if no end mark ends the frames of this layout, or if the frame needs the slow path.
+    """
+    search = mark_search_of(layout)
+    start = pos + len(layout.magic)
+    if search is None or layout.check is not None or not data.startswith(layout.magic, pos):
+        return None
+    end = search.find_end(data, start)
+    if end is None:
+        return None
+    stop, mark = end
+    message = search.unescape(data[start:stop])
+    if not layout.min_message_size <= len(message) <= layout.max_message_size:
+        return None
+    if layout.skip_empty and not message:
+        return None
+    return slice(start, stop), message, stop + len(mark)
 
 
 # --- consistent-overhead byte stuffing ------------------------------------------------------------

@@ -60,6 +60,7 @@ from libc.string cimport memchr, memcmp, memcpy, memset
 from ._block_scan cimport try_header_block
 from ._checksums cimport COVERS_FRAME, checksum_of, is_check, prepare_checksums
 from ._marks cimport (
+    ANY_TOKEN,
     CUT_OFF,
     ESCAPE,
     LITERAL,
@@ -71,6 +72,7 @@ from ._marks cimport (
     mark_numbers_of,
     marks_in,
     next_start,
+    rewind,
     skip_remainder,
     token_at,
     unescape,
@@ -83,12 +85,12 @@ from ._numbers cimport (
     BCD,
     BER,
     CHOICE,
-    COBS,
     COVERS_BODY,
     COVERS_FRAME,
     COVERS_MESSAGE,
     CUSTOM,
     Constant,
+    DELIMITER,
     DIGITS,
     FIXED,
     HEADERS,
@@ -183,6 +185,9 @@ cdef enum:
 
     # A message of unknown size is copied out of its first capacity up to this size.
     SMALL_MESSAGE = 512
+
+    # In a choice, the first bytes of a frame in which its end mark is searched.
+    MARK_WINDOW = 4096
 
     # Bytes of the next chunk that a token is judged with whose first bytes ended the last chunk:
     # more than any token has.
@@ -279,14 +284,15 @@ cdef inline int _consume(
     cdef const uint8_t* p = data
     cdef const uint8_t* end = data + size
     if self._marks != NULL:
-        self._consume_marked(data, size, messages, False)
-        return 0
+        p += self._consume_marked(data, size, messages, False)
     while p < end:
         if not self._pending:
             if self._plain:
                 p += self._read_plain_frames(p, end, messages)
             elif self._shape.extended:
-                if self._root != NULL:
+                if self._chosen_marks != NULL:
+                    p += self._read_mixed_frames(p, end, messages)
+                elif self._root != NULL:
                     p += self._read_chosen_frames(p, end, messages)
                 elif self._shape.joined:
                     p += self._read_single_fragments(p, end, messages)
@@ -303,6 +309,9 @@ cdef inline int _consume(
             continue
         if self._phase == IN_HEADER:
             p = self._read_header(data, p, end, messages)
+            if self._marks != NULL:  # a choice has chosen such a frame
+                p += self._consume_marked(p, end - p, messages, False)
+                continue
         if self._phase == IN_REST:
             p += self._read_rest(p, end)
         if self._phase == IN_TRAILER:
@@ -385,6 +394,7 @@ cdef class Splitter:
     # A choice: `_layout` and `_shape` are those of the pending frame as soon as its byte is in.
     cdef object _choice_layout
     cdef const Shape* _root  # the shape of the choice, or NULL
+    cdef const void** _chosen_marks  # the `Marks` of its alternatives, in _mark_numbers; or NULL
     cdef Py_ssize_t _root_limit
     cdef bint _always_parses  # a choice, or joined frames: each header takes the slow path's end
     cdef tuple _tag  # the names of the alternative, or None
@@ -513,7 +523,14 @@ cdef class Splitter:
     ) except -1:
         """Read frames of this layout from now on. `headers` is a new list; this cannot fail."""
         self._mark_numbers = mark_numbers
-        self._marks = NULL if mark_numbers is None else marks_in(mark_numbers)
+        self._marks = NULL
+        self._chosen_marks = NULL
+        if mark_numbers is None:
+            pass
+        elif layout.choice is None:
+            self._marks = marks_in(mark_numbers)
+        else:
+            self._chosen_marks = <const void**>PyBytes_AS_STRING(mark_numbers)
         self._forget_marked()
         self._tail_size = 0
         self._after = -1
@@ -1282,12 +1299,15 @@ cdef class Splitter:
         cdef const uint8_t* p = data
         cdef const uint8_t* end = data + size
         if self._marks != NULL:
-            return self._consume_marked(data, size, messages, True)
+            p += self._consume_marked(data, size, messages, True)
         while p < end and not messages:
             if self._phase == IN_HEADER:
                 p = self._read_header(data, p, end, messages)
                 if PyBytes_GET_SIZE(self._surplus_bytes):
                     return 0
+                if self._marks != NULL:
+                    p += self._consume_marked(p, end - p, messages, True)
+                    continue
             if self._phase == IN_REST:
                 p += self._read_rest(p, end)
             if self._phase == IN_TRAILER:
@@ -1900,6 +1920,95 @@ cdef class Splitter:
             self._shape = root
             self._stream_offset += p - data
 
+    cdef Py_ssize_t _read_mixed_frames(
+        self, const uint8_t* data, const uint8_t* end, list messages
+    ) except -1:
+        """Take ordinary frames of a choice some of whose alternatives have end marks."""
+        cdef const uint8_t* p = data
+        cdef const uint8_t* before = NULL
+        while p != before:
+            before = p
+            p += self._read_chosen_contents(p, end, messages)
+            p += self._read_chosen_frames(p, end, messages)
+        return p - data
+
+    cdef Py_ssize_t _read_chosen_contents(
+        self, const uint8_t* data, const uint8_t* end, list messages
+    ) except -1:
+        """Take ordinary frames of the alternatives of a choice that an end mark ends.
+
+        They are not read in `_read_chosen_frames`: it would be slower for all other choices.
+        """
+        cdef const uint8_t* p = data  # of the frame
+        cdef const uint8_t* content
+        cdef const uint8_t* stop
+        cdef const uint8_t* search_end
+        cdef const Shape* root = self._root
+        cdef const Shape* shape
+        cdef const Marks* marks
+        cdef Py_ssize_t size, frame_size, saved
+        cdef Starts starts
+        cdef int starts_of = -1  # the alternative of which these are
+        cdef int mark = 0
+        cdef int found
+        cdef tuple tags = self._choice_layout.choice.tags
+        cdef bint is_tagged = root.tagged and not self._raw
+        cdef bytes message
+        try:
+            while True:
+                found = choose(root, p, end - p)
+                if found < 0 or self._chosen_marks[found] == NULL:
+                    break
+                shape = root.alternatives[found]
+                marks = <const Marks*>self._chosen_marks[found]
+                content = p + shape.magic_size
+                if marks.stuffed or shape.has_check or end < content:
+                    break
+                if not same(p, shape.magic, shape.magic_size):
+                    break
+                search_end = end
+                if marks.how == ANY_TOKEN:
+                    # A byte that begins a mark may be nowhere in the chunk, and each change of the
+                    # alternative begins a search anew: it must not go far.
+                    search_end = min(end, content + MARK_WINDOW)
+                    if starts_of != found:
+                        memset(&starts, 0, sizeof(Starts))
+                        starts_of = found
+                stop = find_end(marks, &starts, content, search_end, &mark, &saved)
+                if stop == NULL:
+                    break
+                size = stop - content - saved
+                if <uint64_t>size - shape.quick_low > shape.quick_span:
+                    break
+                if not size and marks.skip_empty:
+                    break
+                frame_size = stop + marks.marks[mark].size - p
+                if self._spans is not None:
+                    self._add_marked_span(
+                        p - data, content - data, stop - data, marks.marks[mark].size
+                    )
+                    p += frame_size
+                    continue
+                if self._raw:
+                    message = message_of(p, frame_size)
+                elif saved:
+                    message = PyBytes_FromStringAndSize(NULL, size)
+                    unescape(
+                        marks, content, stop - content, <uint8_t*>PyBytes_AS_STRING(message)
+                    )
+                else:
+                    message = message_of(content, size)
+                if self._keep_headers:
+                    self._keep_travelled(p, frame_size)
+                if is_tagged:
+                    messages.append(tagged(tags[found], message))
+                else:
+                    messages.append(message)
+                p += frame_size
+            return p - data
+        finally:
+            self._stream_offset += p - data
+
     cdef Py_ssize_t _read_single_fragments(
         self, const uint8_t* data, const uint8_t* end, list messages
     ) except -1:
@@ -2150,10 +2259,15 @@ cdef class Splitter:
         cdef uint64_t value
         cdef bytes looked_ahead
         cdef bint past_magic = self._header_size >= self._shape.magic_size
+        cdef const uint8_t* chosen
         if self._shape.kind == CHOICE:
-            data = self._choose_shape(data, end)
+            chosen = self._choose_shape(data, end)
             if self._shape.kind == CHOICE:
-                return data
+                return chosen
+            if self._shape.kind >= DELIMITER:
+                self._begin_marked(chosen - data, messages)
+                return chosen
+            data = chosen
             past_magic = False  # what was gathered to choose is not parsed yet
         taken = min(
             end - data,
@@ -3038,6 +3152,7 @@ cdef class Splitter:
             self._tail_size = 0
             self._after = -1
         if self._root != NULL:
+            self._marks = NULL
             self._shape = self._root
             self._layout = self._choice_layout
             self._header_limit = self._root_limit
@@ -3050,42 +3165,67 @@ cdef class Splitter:
     ) except -1:
         """Take a chunk of a stream whose frames an end mark ends.
 
-        With `one`, it stops after the first message. It returns the number of bytes taken.
+        With `one`, it stops after the first message; in a choice after the pending frame. It
+        returns the number of bytes taken.
         """
         cdef const uint8_t* p = data
         cdef const uint8_t* end = data + size
-        while p < end and not (one and messages):
+        cdef const uint8_t* stop = end
+        cdef Starts starts
+        memset(&starts, 0, sizeof(Starts))
+        while p < end and not (one and messages) and self._marks != NULL:
             if self._tail_size:
                 p = self._join_tail(p, end, messages)
                 continue
             if self._after >= 0:
                 p = self._ignore_remainder(p, end)
                 continue
-            if not self._pending and not one:
+            if self._root != NULL:  # the next frame begins a search anew: it must not go far
+                stop = min(end, p + max(<Py_ssize_t>MARK_WINDOW, self._pending))
+            elif not self._pending and not one:
                 if self._marks.stuffed:
                     p += self._read_stuffed_frames(p, end, messages)
                 else:
-                    p += self._read_marked_frames(p, end, messages)
+                    p += self._read_marked_frames(p, end, &starts, messages)
+                    rewind(&starts, p)
                 if p == end or self._after >= 0:
                     continue
             if self._phase == IN_PADDING:  # of a frame before a switch
                 p += self._read_padding(p, end, messages)
                 continue
             if self._phase == IN_HEADER:
-                p = self._read_magic(p, end)
+                p = self._read_magic(p, stop)
             if self._phase == IN_REST:
                 if self._marks.stuffed:
-                    p = self._read_stuffed(p, end, messages)
+                    p = self._read_stuffed(p, stop, messages)
                 else:
-                    p = self._read_content(p, end, messages)
+                    p = self._read_content(p, stop, &starts, messages)
         return p - data
 
+    cdef int _begin_marked(self, Py_ssize_t in_chunk, list messages) except -1:
+        """Read again what was gathered to choose, as the start of a frame that an end mark ends.
+
+        The last `in_chunk` bytes of it are in this chunk.
+        """
+        cdef bytes gathered = self._header_bytes()
+        cdef bytes earlier = gathered[: self._header_size - in_chunk]
+        check = self._layout.check
+        self._marks = marks_in(mark_numbers_of(self._layout))
+        self._checks_front = check is not None and check.position == "front"
+        self._surplus_bytes = earlier
+        self._header_size = 0
+        self._pending = 0
+        self._consume_marked(
+            <const uint8_t*>PyBytes_AS_STRING(gathered), PyBytes_GET_SIZE(gathered), messages, False
+        )
+        self._surplus_bytes = b""
+        return 0
+
     cdef Py_ssize_t _read_marked_frames(
-        self, const uint8_t* data, const uint8_t* end, list messages
+        self, const uint8_t* data, const uint8_t* end, Starts* starts, list messages
     ) except -1:
         """Take whole, ordinary frames; return the number of bytes up to the first other one."""
         cdef const Marks* marks = self._marks
-        cdef Starts starts
         cdef const uint8_t* p = data  # of the frame
         cdef const uint8_t* content
         cdef const uint8_t* stop
@@ -3098,8 +3238,7 @@ cdef class Splitter:
         cdef int mark = 0
         cdef bytes message
         if self._shape.has_check:
-            return self._read_checked_contents(data, end, messages)
-        memset(&starts, 0, sizeof(Starts))
+            return self._read_checked_contents(data, end, starts, messages)
         try:
             while p < end:
                 if magic_size and (
@@ -3107,7 +3246,7 @@ cdef class Splitter:
                 ):
                     break
                 content = p + magic_size
-                stop = find_end(marks, &starts, content, end, &mark, &saved)
+                stop = find_end(marks, starts, content, end, &mark, &saved)
                 if stop == NULL:
                     break
                 mark_size = marks.marks[mark].size
@@ -3178,7 +3317,7 @@ cdef class Splitter:
         cdef uint64_t span = self._shape.quick_span
         cdef bytes message
         if self._shape.has_check:
-            return self._read_checked_contents(data, end, messages)
+            return self._read_checked_contents(data, end, NULL, messages)
         try:
             while p < end:
                 if magic_size and (
@@ -3212,11 +3351,10 @@ cdef class Splitter:
             self._stream_offset += p - data
 
     cdef Py_ssize_t _read_checked_contents(
-        self, const uint8_t* data, const uint8_t* end, list messages
+        self, const uint8_t* data, const uint8_t* end, Starts* starts, list messages
     ) except -1:
         """Take whole, ordinary frames with a check by a function that has a name."""
         cdef const Marks* marks = self._marks
-        cdef Starts starts
         cdef const uint8_t* p = data  # of the frame
         cdef const uint8_t* content
         cdef const uint8_t* plain  # the content without escapes
@@ -3229,7 +3367,6 @@ cdef class Splitter:
         cdef bytes changed = None
         if not self._shape.check.named:
             return 0
-        memset(&starts, 0, sizeof(Starts))
         try:
             while p < end:
                 if magic_size and (
@@ -3241,7 +3378,7 @@ cdef class Splitter:
                     stop = <const uint8_t*>memchr(content, 0, end - content)
                     size = -1 if stop == NULL else unstuffed_size(content, stop)
                 else:
-                    stop = find_end(marks, &starts, content, end, &mark, &saved)
+                    stop = find_end(marks, starts, content, end, &mark, &saved)
                     size = stop - content - saved
                 if stop == NULL or size < 0:
                     break
@@ -3317,13 +3454,16 @@ cdef class Splitter:
         cdef uint8_t joined[LONGEST_MARK + JOINED]
         cdef Py_ssize_t taken = min(end - data, <Py_ssize_t>JOINED)
         cdef Py_ssize_t size = self._tail_size
+        cdef Py_ssize_t stop
         self._surplus_bytes = bytes_of(self._tail, size)
         copy(joined, self._tail, size)
         copy(joined + size, data, taken)
         self._tail_size = 0
         self._untake(size)
-        self._consume_marked(joined, size + taken, messages, False)
-        if self._tail_size and taken < end - data:  # it is in this chunk: read on from there
+        stop = self._consume_marked(joined, size + taken, messages, False)
+        if stop < size + taken:  # the frame of a choice has ended
+            taken = stop - size
+        elif self._tail_size and taken < end - data:  # it is in this chunk: read on from there
             taken -= self._tail_size
             self._untake(self._tail_size)
             self._tail_size = 0
@@ -3366,11 +3506,10 @@ cdef class Splitter:
         return data + taken
 
     cdef const uint8_t* _read_content(
-        self, const uint8_t* data, const uint8_t* end, list messages
+        self, const uint8_t* data, const uint8_t* end, Starts* starts, list messages
     ) except NULL:
         """Read the content up to its mark, or to the chunk's end; deliver the message."""
         cdef const Marks* marks = self._marks
-        cdef Starts starts
         cdef const uint8_t* literal = data
         cdef const uint8_t* start
         cdef Py_ssize_t content_size = self._content_size
@@ -3378,9 +3517,8 @@ cdef class Splitter:
         cdef int token = LITERAL
         cdef int index = 0
         cdef int after
-        memset(&starts, 0, sizeof(Starts))
         while True:
-            start = next_start(marks, &starts, literal, end)
+            start = next_start(marks, starts, literal, end)
             content_size += start - literal
             if content_size > most and not self._skipping:
                 self._refuse_or_skip(data, start - data)
@@ -3543,6 +3681,8 @@ cdef class Splitter:
             message = self._made(content_size, mark)
             if self._keep_headers:
                 self._keep_marked_frame(whole_mark, whole_size)
+            if self._tag and not self._raw:
+                message = tagged(self._tag, message)
             messages.append(message)
         self._pending += whole_size
         self._next_frame()
@@ -3631,7 +3771,12 @@ cdef class Splitter:
 
     cdef int _keep_marked_frame(self, const uint8_t* mark, Py_ssize_t size) except -1:
         """Keep the frame's mark, or with escapes all of it."""
-        if not (self._marks.escape_count or self._marks.stuffed or self._shape.has_check):
+        if not (
+            self._marks.escape_count
+            or self._marks.stuffed
+            or self._shape.has_check
+            or self._root != NULL
+        ):
             return self._keep_travelled(mark, size)
         frame = self._header_bytes()
         if self._message != NULL:
@@ -3865,7 +4010,7 @@ def scan(codec, data, *, raw=False):
         raise not_in_one_piece()
     if not raw and (layout.message_lead or (layout.choice and layout.choice.has_lead)):
         raise _error_texts.scan_with_lead()
-    if not raw and (layout.escape or layout.kind == COBS):
+    if not raw and layout.has_changed_content:
         raise _mark_texts.not_in_one_piece()
     view = view_bytes(data)
     splitter = Splitter(codec, raw=raw)

@@ -89,7 +89,7 @@ class Catalogue(Mapping[str, Codec]):
     oncrpc_fragment: Codec
     """fragments of records: 0x80 for the last one or 0, then its bytes"""
     syslog: Codec
-    """octet counting, over TCP or TLS"""
+    """over TCP or TLS: reads octet counting and lines (LF, CR LF or NUL), writes counts"""
     lsp: Codec
     """language servers: Content-Length header, JSON"""
     mllp: Codec
@@ -217,7 +217,11 @@ class Catalogue(Mapping[str, Codec]):
     rtp: Codec
     """RTP and RTCP over a stream; STUN in ICE over TCP"""
     rtsp: Codec
-    """interleaved binary data: channel, data; requests and responses are text"""
+    """a request or a response as it travels, or interleaved data: channel (not 65 to 90), data"""
+    sip: Codec
+    """over TCP or TLS: a request or a response as it travels; CR LF: a half ping, or the answer"""
+    proxy_protocol: Codec
+    """version 1: the line after PROXY; version 2: version and command, family, addresses"""
     coap_tcp: Codec
     """size of the token, code, token, options and payload; the codec owns the length's 4 bits"""
     bgp: Codec

@@ -437,6 +437,27 @@ def chosen_by(codec: Codec, frame: bytes) -> Chosen:
     return chosen
 
 
+def add_marked_frame(
+    outcome: Outcome, chosen: Chosen, frame: bytes, *, raw: bool, skip: bool
+) -> bool:
+    """Add the frame of an alternative that an end mark ends; return whether it is discarded."""
+    limit = None if chosen.limit == math.inf else int(chosen.limit)
+    codec = chosen.codec.replace(max_message_size=limit)
+    own = expect_marked(codec, frame, raw=raw, skip=skip, mark=b"", only_one=True)
+    start, before = outcome.stream_offset, len(outcome.messages)
+    outcome.messages += own.messages if raw else map(chosen.named, own.messages)
+    outcome.skipped += own.skipped
+    outcome.steps += [
+        (start + max(certain, chosen.seen), start + stop, before + count)
+        for certain, stop, count in own.steps
+    ]
+    outcome.error, outcome.attributes = own.error, own.attributes
+    if own.decided is not None:
+        outcome.decided = start + max(own.decided, chosen.seen)
+    outcome.stream_offset += own.stream_offset
+    return own.error is not None and not own.unread
+
+
 def without_owned(chosen: Chosen, frame: bytes) -> bytes:
     """The frame with the bits 0 that the choices own."""
     changed = bytearray(frame)
@@ -465,6 +486,11 @@ def expect(
         chosen = Chosen(codec)
         try:
             chosen = chosen_by(codec, frame)
+            if chosen.codec.kind in ("delimiter", "cobs"):
+                oversized = add_marked_frame(outcome, chosen, frame, raw=raw, skip=skip)
+                if outcome.error:
+                    break
+                continue
             has, limit, looked_at = chosen.codec.parameters, chosen.limit, chosen.seen
             seen = looked_at
             specials, trailer = has["specials"] or {}, has["trailer"]
@@ -706,12 +732,14 @@ def common(left: bytes, right: bytes) -> bytes:
     return left[: next((pos for pos in range(size) if left[pos] != right[pos]), size)]
 
 
-def expect_marked(codec: Codec, data: bytes, *, raw: bool, skip: bool, mark: bytes) -> Outcome:
-    """The same for frames that an end mark ends."""
+def expect_marked(
+    codec: Codec, data: bytes, *, raw: bool, skip: bool, mark: bytes, only_one: bool = False
+) -> Outcome:
+    """The same for frames that an end mark ends; `only_one` of them, ignored or not."""
     has, outcome, oversized = codec.parameters, Outcome(), False
     marks = sorted((has.get("end", b"\0"), *has.get("more_ends", ())), key=len)
     magic = has["magic"]
-    while outcome.stream_offset < len(data):
+    while outcome.stream_offset < len(data) and not (only_one and outcome.stream_offset):
         frame = data[outcome.stream_offset :]
         content, oversized = Content(codec, frame, len(magic)), False
         where, header = "rest" if not magic else "header", b""

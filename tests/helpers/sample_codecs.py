@@ -433,6 +433,44 @@ CODECS: dict[str, Codec] = {
         {b"LlM": Codec.headers("L"), None: Codec.text(b"\r\n", magic=b"$")},
         max_message_size=20,
     ),
+    "choice, two framings": Codec.choice(
+        {b"0123456789": Codec.text(b" "), b"<": Codec.delimiter(b"\n", b"\r\n", b"\0")},
+        max_message_size=130,
+    ),
+    "choice, lines": Codec.choice(
+        {
+            b"abE": Codec.delimiter(b"END", b"\r\n", min_message_size=1, skip_empty=True),
+            b"Mm": Codec.delimiter(b";", magic=b"M", check=Check("crc8", 1)),
+            b"\n": Codec.delimiter(),
+            None: Codec.uint(1, length_offset=1),
+        },
+        max_message_size=20,
+    ),
+    "choice, escapes": Codec.choice(
+        {
+            "slip": (
+                b"\xc0\xdb@",
+                Codec.delimiter(b"\xc0", escape={b"\xc0": b"\xdb\xdc", b"\xdb": b"\xdb\xdd"}),
+            ),
+            "stuffed": (b"\0\1\2\3\4\5\6\7\xff", Codec.cobs(max_message_size=40)),
+            "lines": (
+                b"\x10\x20",
+                Codec.choice(
+                    {1: Codec.delimiter(b"\1\1", magic=b"\x10\1"), 0: Codec.fixed(2)}, offset=1
+                ),
+            ),
+        },
+        tagged=True,
+        max_message_size=300,
+    ),
+    "choice, a line after a magic": Codec.choice(
+        {
+            b"TU": Codec.delimiter(b"\r\n", magic=b"PROXY ", min_message_size=1),
+            b"\0": Codec.uint(2, magic=b"PROXY \0", length_offset=8),
+        },
+        offset=6,
+        max_message_size=50,
+    ),
     "choice, two magics": Codec.choice(
         {
             magic[0]: Codec.choice(

@@ -11,6 +11,20 @@ __all__ = ["ROWS"]
 _SOCKS5 = {0: b"\x05", 2: b"\x00"}
 
 
+_UPPER = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # what requests and responses of text begin with
+
+
+def _proxy_header(addresses: int) -> Codec:
+    """Return the codec of a binary PROXY header whose addresses have at least that many bytes."""
+    return Codec.uint(
+        2,
+        magic=b"\r\n\r\n\0\r\nQUIT\n",
+        length_offset=14,
+        min_message_size=2 + addresses,
+        max_message_size=None,
+    )
+
+
 _WEBSOCKET_WIDER = {126: "u16be", 127: "u64be"}
 
 
@@ -223,9 +237,72 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "rtsp",
-        Codec.uint(2, magic=b"$", length_offset=2),
-        "interleaved binary data: channel, data; requests and responses are text",
-        "RFC 7826, section 14; RFC 2326, section 10.12",
+        Codec.choice(
+            {
+                _UPPER: Codec.headers(start_line=True, keep=True, max_message_size=None),
+                # A channel that is a letter would look like a request or a response.
+                ord("$"): Codec.choice(
+                    {
+                        bytes(channel for channel in range(256) if channel not in _UPPER): (
+                            Codec.uint(2, magic=b"$", length_offset=2, max_message_size=None)
+                        )
+                    },
+                    offset=1,
+                    max_message_size=None,
+                ),
+            }
+        ),
+        "a request or a response as it travels, or interleaved data: channel (not 65 to 90), data",
+        "RFC 7826, sections 5 and 14; RFC 2326, sections 4 and 10.12",
+    ),
+    Format(
+        "sip",
+        Codec.choice(
+            {
+                _UPPER: Codec.headers(
+                    names=("l",), start_line=True, keep=True, max_message_size=None
+                ),
+                ord("\r"): Codec.fixed(2, constants={0: b"\r\n"}),
+            }
+        ),
+        "over TCP or TLS: a request or a response as it travels; CR LF: a half ping, or the answer",
+        "RFC 3261, sections 7, 18.3 and 20.14; RFC 5626, section 4.4.1",
+    ),
+    Format(
+        "proxy-protocol",
+        Codec.choice(
+            {
+                ord("P"): Codec.choice(
+                    {
+                        # A line has at most 107 bytes.
+                        b"TU": Codec.delimiter(
+                            b"\r\n", magic=b"PROXY ", min_message_size=4, max_message_size=99
+                        )
+                    },
+                    offset=6,
+                    max_message_size=None,
+                ),
+                ord("\r"): Codec.choice(
+                    {
+                        0x20: _proxy_header(0),
+                        0x21: Codec.choice(
+                            {
+                                b"\x00\x01\x02\x10\x20\x30": _proxy_header(0),
+                                b"\x11\x12": _proxy_header(12),
+                                b"\x21\x22": _proxy_header(36),
+                                b"\x31\x32": _proxy_header(216),
+                            },
+                            offset=13,
+                            max_message_size=None,
+                        ),
+                    },
+                    offset=12,
+                    max_message_size=None,
+                ),
+            }
+        ),
+        "version 1: the line after PROXY; version 2: version and command, family, addresses",
+        "The PROXY protocol, versions 1 and 2, sections 2.1 and 2.2",
     ),
     Format(
         "coap-tcp",

@@ -187,9 +187,14 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "syslog",
-        Codec.text(b" "),
-        "octet counting, over TCP or TLS",
-        "RFC 6587, section 3.4.1; RFC 5425, section 4.3",
+        Codec.choice(
+            {
+                b"0123456789": Codec.text(b" ", max_message_size=None),
+                b"<": Codec.delimiter(b"\n", b"\r\n", b"\0", max_message_size=None),
+            }
+        ),
+        "over TCP or TLS: reads octet counting and lines (LF, CR LF or NUL), writes counts",
+        "RFC 6587, sections 3.4.1 and 3.4.2; RFC 5425, section 4.3",
     ),
     Format(
         "lsp",

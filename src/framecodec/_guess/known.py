@@ -52,7 +52,7 @@ _SIGNS = {
     "ssh-agent": rb"\0...[\x05-\x1d]",
     "ssh-version": rb"SSH-[12]\.",
     "stun": rb"[\0-\x3f]...\x21\x12\xa4\x42",
-    "syslog": rb"[0-9]+ <[0-9]",
+    "syslog": rb"(?:[0-9]+ )?<[0-9]",
     "tds": rb"[\x01-\x04\x06-\x08\x0e\x10-\x12][\0-\x1f]",
     "thrift": rb"....(?:\x80\x01\0[\x01-\x04]|\x82[\x20-\xa1])",
     "tls": rb"[\x14-\x18]\x03[\0-\x04]",

@@ -135,6 +135,7 @@ def _choices(draw: st.DrawFn) -> Codec:
         st.builds(Codec.varint, length_offset=st.just(1)),
         st.builds(Codec.uint, st.just(2), length_offset=st.just(1), check=_CHECKS),
         st.builds(Codec.fixed, st.integers(1, 9)),
+        st.builds(Codec.delimiter, st.sampled_from([b"\n", b"\r\n", b"a\0"])),
     ]
     alternatives = draw(st.lists(st.one_of(made), min_size=1, max_size=3))
     keys: list[Any] = [0, b"a\x80", draw(st.sampled_from([None, 0xFF]))]
