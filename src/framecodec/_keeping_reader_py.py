@@ -328,6 +328,7 @@ class KeepingReader(FrameReader):
 
         The caller does not get the messages, and cannot see that the chunk was taken.
         """
+        self._gather_end = 0
         if self._error is None:
             self._error = error
 
@@ -340,6 +341,7 @@ class KeepingReader(FrameReader):
         that were not. Those are in `_surplus_bytes`, which ends at `pos` in the chunk.
         """
         self._error, self._lost = error, True
+        self._gather_end = 0
         self._pending += len(chunk) - taken
         if self._keeps_bytes():
             if taken >= 0:
