@@ -162,7 +162,9 @@ class Splitter(ObjectMessages):
         try:
             try:
                 self._lock.acquire()  # this and release() take half the time of a `with`
-                if self._given == _MESSAGE_MEMORY and not self._busy:
+                if self._busy or self._detached or self._error is not None:
+                    self._check_usable()
+                if self._given == _MESSAGE_MEMORY:
                     self._given = _NOTHING
                 self._take(data, messages)
                 taken = True
@@ -483,10 +485,11 @@ class Splitter(ObjectMessages):
     def _take(self, data: bytes | memoryview, messages: list[Any]) -> None:
         """Take a chunk; keep an error for the next call if there are messages to deliver."""
         pos, taken_before = 0, self._stream_offset + self._pending
-        if self._busy or self._detached or self._error is not None:
-            self._check_usable()
         self._busy = True
         self._gather_end = 0
+        if self._detached or self._error is not None:  # by a finalizer, since the caller's check
+            self._busy = False
+            self._check_usable()
         try:
             if self._headers is not None:
                 self._headers = []
