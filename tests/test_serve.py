@@ -581,6 +581,31 @@ def test_an_observer_sees_connections_and_what_it_raises_is_logged(
     assert texts == ["the observer's method connection_opened() failed"] * 2
 
 
+@pytest.mark.parametrize("with_observer", [False, True])
+def test_connections_of_which_no_frame_is_observed_are_plain_ones(with_observer: bool) -> None:
+    """A connection that tells an observer of each frame takes twice the time."""
+
+    class Watcher:
+        def connection_opened(self, conn: object) -> None:
+            opened.append(conn)
+
+    kinds: list[type] = []
+    opened: list[object] = []
+
+    def handler(conn: framecodec.FrameSocket) -> None:
+        kinds.append(type(conn))
+        echo(conn)
+
+    observer = Watcher() if with_observer else None
+    with framecodec.serve(handler, LOOPBACK, observer=observer) as server:
+        with framecodec.connect(server.address) as conn:
+            conn.send(b"hello")
+            assert conn.recv() == b"hello"
+            assert type(conn) is framecodec.FrameSocket
+    assert kinds == [framecodec.FrameSocket]
+    assert len(opened) == with_observer
+
+
 # --- TLS ------------------------------------------------------------------------------------------
 
 

@@ -457,4 +457,10 @@ def plain_codec(codec: _Codec) -> _Codec:
 
 def not_a_codec(codec: object) -> TypeError:
     """Return the error about an argument that is not a codec."""
-    return TypeError(f"codec must be a framecodec.Codec, not {type(codec).__name__!r}")
+    if isinstance(codec, str):
+        found = f"the text {codec!r:.80}"
+        remedy = f"write framecodec.parse_codec({codec!r:.80})"
+    else:
+        found = repr(type(codec).__name__)
+        remedy = "write framecodec.Codec.uint(4), for example, or framecodec.formats.kafka"
+    return TypeError(f"codec must be a framecodec.Codec, not {found}; {remedy}")

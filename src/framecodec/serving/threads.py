@@ -23,7 +23,7 @@ from .. import _log as log
 from .._addresses import Address, find_place
 from .._message_types import MessageT, OfMessages, SpecialT
 from .._observer import Observer
-from .._options import OnInvalid, OnOversize, check_options
+from .._options import OnInvalid, OnOversize, check_options, check_server_context
 from .._peers import peer_name
 from ..codec import Codec
 from ..sockets import FrameSocket, Listener
@@ -118,8 +118,7 @@ def serve(
     """
     check_handler(handler)
     place = find_place(address, port, codec)
-    if place.is_tls and ssl is None:
-        raise ValueError(f"{address!r} needs a certificate: give the server's context as ssl=")
+    check_server_context(ssl, address, place.is_tls)
     check_keepalive(keepalive)
     options = check_options(
         place.codec,

@@ -259,7 +259,13 @@ _CLASSES: dict[tuple[bool, bool], type[FrameSocket[Any]]] = {
 def _check_stream_socket(sock: Any) -> None:
     kind = getattr(sock, "type", None)
     if not isinstance(sock, socket.socket) or kind is None:
-        raise TypeError(f"a connected stream socket is required, not {type(sock).__name__!r}")
+        if isinstance(sock, tuple | str):
+            remedy = "framecodec.connect() takes the address of a server"
+        else:
+            remedy = "framecodec.FramePipe takes files, such as sys.stdin.buffer and pipes"
+        raise TypeError(
+            f"a connected stream socket is required, not {type(sock).__name__!r}; {remedy}"
+        )
     if kind != socket.SOCK_STREAM:
         raise ValueError(
             f"a stream socket is required, not one of type {kind!r}; "
