@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from framecodec import Codec, IncompleteFrameError, _plain_reader_py, _splitter_py
+from framecodec import Codec, IncompleteFrameError, _keeping_reader_py, _plain_reader_py
 from framecodec import _splitter_py as python_engine
 
 KIB = 1024
@@ -33,7 +33,7 @@ def messages_for(codec: Codec, rng: random.Random) -> list[bytes]:
 @pytest.fixture(params=["whole between calls", "interrupted anywhere"])
 def _interpreter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     is_whole = request.param == "whole between calls"
-    for module in (_plain_reader_py, _splitter_py):
+    for module in (_plain_reader_py, _keeping_reader_py):
         monkeypatch.setattr(module, "IS_WHOLE_BETWEEN_CALLS", is_whole)
 
 

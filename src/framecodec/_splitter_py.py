@@ -20,7 +20,6 @@ from ._encoder_py import update_checksum as update_checksum
 from ._fragments import not_in_one_piece
 from ._frame_reader_py import (
     IN_HEADER,
-    IN_PADDING,
     IN_REST,
     PIECE_SIZE,
     SLICE_SIZE,
@@ -29,7 +28,6 @@ from ._frame_reader_py import (
 )
 from ._layout import COBS, Described, HasLayout, layout_of
 from ._object_messages_py import ObjectMessages
-from ._plain_reader_py import IS_WHOLE_BETWEEN_CALLS
 from ._resync import check_on_invalid
 from ._spans_py import Spans
 
@@ -430,33 +428,6 @@ class Splitter(ObjectMessages):
         return describe_pending(self)
 
     @property
-    def pending(self) -> int:
-        """Bytes that arrived and are in no message yet (after an error: from the bad frame on)."""
-        return self._pending + len(self._held)
-
-    @property
-    def bytes_needed(self) -> int:
-        """Bytes that finish the pending frame: a lower bound, at least 1.
-
-        It is exact once the header is in, where that declares a size.
-        """
-        with self._lock:  # the numbers belong together
-            if self._held:
-                return max(1, self._layout.header_size - len(self._held))
-            if self._phase != IN_HEADER and self._error is None:
-                missing = self._whole_size - self._pending if not self._layout.marks else 1
-                if self._phase != IN_PADDING and not self._raw:
-                    missing -= self._padding_size  # the message comes before it
-                # At least 1 also for a finalizer that asks while a message is delivered.
-                return max(1, missing)
-            return max(1, self._layout.header_size - len(self.pending_header))
-
-    @property
-    def stream_offset(self) -> int:
-        """Position in the stream, in bytes, of the pending frame's first byte."""
-        return self._stream_offset
-
-    @property
     def pending_header(self) -> bytes:
         """The pending frame's header, as far as it arrived.
 
@@ -498,19 +469,18 @@ class Splitter(ObjectMessages):
                     self._take_resync(data, messages)
                 elif self._one_at_a_time:
                     self._take_one(data, messages)
+                elif isinstance(data, bytes):
+                    start = 0
+                    if self._unpack is not None:
+                        start = self._read_plain_frames(data, 0, messages, self._unpack)
+                    if start < len(data):
+                        self._consume(data, messages, start)
                 else:
-                    if isinstance(data, bytes):
-                        start = 0
-                        if self._unpack is not None:
-                            start = self._read_plain_frames(data, 0, messages, self._unpack)
-                        if start < len(data):
-                            self._consume(data, messages, start)
-                    else:
-                        for pos in range(0, len(data), SLICE_SIZE):
-                            self._gather_end = 0
-                            self._consume(bytes(data[pos : pos + SLICE_SIZE]), messages)
-                    if self._phase == IN_REST and not self._gather_end:
-                        self._set_gather_end()
+                    for pos in range(0, len(data), SLICE_SIZE):
+                        self._gather_end = 0
+                        self._consume(bytes(data[pos : pos + SLICE_SIZE]), messages)
+                if self._phase == IN_REST and not self._gather_end:
+                    self._set_gather_end()
             except errors.FrameError as bad_frame:
                 _error_texts.add_likely_cause(bad_frame, self._layout)
                 raise
@@ -522,17 +492,6 @@ class Splitter(ObjectMessages):
             error.with_traceback(None)  # it would keep the chunk and the messages alive
         finally:
             self._busy = False
-
-    def _set_gather_end(self) -> None:
-        """Let `feed` itself take the chunks that do not end the rest."""
-        if (
-            IS_WHOLE_BETWEEN_CALLS
-            and not self._skipping
-            and not self._layout.marks
-            and self._headers is None
-        ):
-            merged_at = (self._pending // SLICE_SIZE + 1) * SLICE_SIZE
-            self._gather_end = min(self._rest_end, merged_at)
 
 
 def _end_stream(splitter: Splitter) -> None:
