@@ -22,6 +22,7 @@ from ._frame_reader_py import (
     SLICE_SIZE,
     FrameReader,
     describe_pending,
+    header_of,
     matched_trailer,
 )
 from ._joined_reader_py import unfinished_fragments
@@ -55,6 +56,7 @@ class KeepingReader(FrameReader):
         "_searching",
     )
 
+    _detached: bool
     _lock: Any  # serialises calls from several threads
 
     def __init__(
@@ -103,6 +105,17 @@ class KeepingReader(FrameReader):
     def stream_offset(self) -> int:
         """Position in the stream, in bytes, of the pending frame's first byte."""
         return self._stream_offset
+
+    @property
+    def pending_header(self) -> bytes:
+        """The pending frame's header, as far as it arrived.
+
+        After an error: up to the byte that decided.
+        """
+        error = self._error
+        if isinstance(error, errors.FrameError) and not self._detached:
+            return error.header  # the splitter may have gathered more, depending on the chunks
+        return header_of(self)
 
     def _set_gather_end(self) -> None:
         """Let `feed` itself take the chunks that do not end the rest."""

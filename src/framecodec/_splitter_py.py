@@ -24,7 +24,6 @@ from ._frame_reader_py import (
     PIECE_SIZE,
     SLICE_SIZE,
     describe_pending,
-    header_of,
 )
 from ._layout import COBS, Described, HasLayout, layout_of
 from ._object_messages_py import ObjectMessages
@@ -426,17 +425,6 @@ class Splitter(ObjectMessages):
     def _pending_frame(self) -> _error_texts.PendingFrame:
         """Describe the pending frame, for the text of an error about what is missing of it."""
         return describe_pending(self)
-
-    @property
-    def pending_header(self) -> bytes:
-        """The pending frame's header, as far as it arrived.
-
-        After an error: up to the byte that decided.
-        """
-        error = self._error
-        if isinstance(error, errors.FrameError) and not self._detached:
-            return error.header  # the splitter may have gathered more, depending on the chunks
-        return header_of(self)
 
     @property
     def error(self) -> BaseException | None:
