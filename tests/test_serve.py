@@ -649,3 +649,39 @@ def test_serve_over_tls_survives_clients_that_do_not_speak_it(
 
 def test_backlog_limit_is_what_the_documentation_says() -> None:
     assert common.BACKLOG_LIMIT == 16 * 1024 * 1024
+
+
+def test_an_interrupt_in_a_handler_ends_serve_forever(caplog: Any) -> None:
+    """With gevent, Ctrl-C interrupts the greenlet that runs."""
+
+    def handler(conn: FrameSocket) -> None:
+        conn.recv()
+        raise KeyboardInterrupt
+
+    with framecodec.serve(handler, LOOPBACK) as server:
+        with framecodec.connect(server.address, timeout=PATIENCE) as client:
+            client.send(b"Ctrl-C")
+            server.serve_forever()
+            assert list(client) == []
+    assert "failed" not in caplog.text
+
+
+PATCHED = """
+import sys, types
+monkey = types.ModuleType("gevent.monkey")
+monkey.is_module_patched = lambda name: name == "threading"
+sys.modules["gevent.monkey"] = monkey
+import framecodec
+from framecodec.serving import _messages_loop_py
+with framecodec.serve_messages(lambda conn, messages: messages, ("127.0.0.1", 0)) as server:
+    with framecodec.connect(server.address, timeout=30) as client:
+        client.send(b"hello")
+        print(client.recv(), type(server._loop).__module__)
+"""
+
+
+def test_serve_messages_waits_in_python_where_gevent_has_patched_threading() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PATCHED], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "b'hello' framecodec.serving._messages_loop_py\n"

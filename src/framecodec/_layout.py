@@ -46,6 +46,7 @@ __all__ = [
     "Layout",
     "OwnBits",
     "Wide",
+    "describe_splitter",
     "layout_of",
     "not_a_codec",
     "plain_codec",
@@ -453,6 +454,18 @@ def plain_codec(codec: _Codec) -> _Codec:
     """Return the codec of the bytes that a codec with objects carries; another codec itself."""
     plain: _Codec = getattr(codec, "_plain", codec)
     return plain
+
+
+def describe_splitter(splitter: Any, codec: object, detached: bool) -> str:
+    """Return the `repr` of a splitter: its codec, how many bytes it holds, and its state."""
+    error = splitter.error
+    if detached:
+        state = "detached"
+    elif error is None:
+        state = f"{splitter.pending} bytes pending at stream offset {splitter.stream_offset}"
+    else:
+        state = f"the next call raises {type(error).__name__}, {splitter.pending} bytes pending"
+    return f"<Splitter {codec!r}, {state}>"
 
 
 def not_a_codec(codec: object) -> TypeError:

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Server", "serve"]
 
-Handler: TypeAlias = Callable[[FrameSocket[MessageT]], object]
+Handler: TypeAlias = Callable[[FrameSocket[MessageT]], None]
 
 HANDSHAKE_TIMEOUT = 60.0
 """Seconds that a TLS handshake may take; ``message_timeout`` if that is less."""
@@ -377,6 +377,10 @@ class Server(OfMessages[MessageT], BlockingServer):
     ) -> BaseException | None:
         """Log what the handler raised; return it, or None for a clean end."""
         try:
+            if isinstance(error, KeyboardInterrupt):
+                # With gevent, Ctrl-C interrupts the greenlet that runs, and not the main one.
+                self._ended.interrupted = True
+                return error
             if conn.closed or not is_clients_fault(error, conn):
                 log.handler_failed(served.peer, error)
                 return error

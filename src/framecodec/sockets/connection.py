@@ -121,7 +121,7 @@ class FrameSocket(BlockingCalls[MessageT], SocketWrapper):
         self._sender = self._sending.sender
         self.settimeout(sock.gettimeout())
         if codec._objects is not None or observer is not None:
-            self.__class__ = self._class_for(codec)
+            self._use_class_for(codec)
         if observer is not None:
             _ObservedFrameSocket._notify(self, "connection_opened")  # type: ignore[arg-type]
         if received:
@@ -187,9 +187,6 @@ class FrameSocket(BlockingCalls[MessageT], SocketWrapper):
             )
         self._shutdown(how)
 
-    def _class_for(self, codec: Codec[Any]) -> type[FrameSocket[Any]]:
-        return _CLASSES[codec._objects is not None, self._receiving.observer is not None]
-
     def _shutdown(self, how: int = socket.SHUT_RDWR) -> None:
         # Not SSLSocket.shutdown: after it, that class would take the peer's TLS for plain bytes.
         socket.socket.shutdown(self._sock, how)
@@ -247,8 +244,7 @@ class _ObservedObjectSocket(ObjectCalls, _ObservedFrameSocket):  # type: ignore[
     __slots__ = ()
 
 
-# What a connection becomes, by whether its codec has objects and whether it has an observer.
-_CLASSES: dict[tuple[bool, bool], type[FrameSocket[Any]]] = {
+FrameSocket._CLASSES = {
     (False, False): FrameSocket,
     (False, True): _ObservedFrameSocket,
     (True, False): ObjectSocket,
