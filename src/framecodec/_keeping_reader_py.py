@@ -94,7 +94,8 @@ class KeepingReader(FrameReader):
             if self._held:
                 return max(1, self._layout.header_size - len(self._held))
             if self._phase != IN_HEADER and self._error is None:
-                missing = self._whole_size - self._pending if not self._layout.marks else 1
+                sized = not self._layout.marks or self._phase == IN_PADDING
+                missing = self._whole_size - self._pending if sized else 1
                 if self._phase != IN_PADDING and not self._raw:
                     missing -= self._padding_size  # the message comes before it
                 # At least 1 also for a finalizer that asks while a message is delivered.

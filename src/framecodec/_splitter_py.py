@@ -205,7 +205,7 @@ class Splitter(OfMessages[MessageT], ReadMemory):
             return self._take_objects(self.buffer_updated, count)
         size = operator.index(count)
         messages: list[MessageT] = []
-        taken, buffer = False, None
+        taken, buffer, given = False, None, NOT_GIVEN
         try:
             with self._lock:
                 self._check_usable()
@@ -214,10 +214,10 @@ class Splitter(OfMessages[MessageT], ReadMemory):
                     raise _error_texts.no_buffer_given()
                 if not 0 <= size <= len(buffer):
                     raise _error_texts.updated_beyond_buffer(size, len(buffer))
+                given, self._given = self._given, NOT_GIVEN
                 try:
                     self._take(buffer[:size], messages)
                     taken = True
-                    self._given = NOT_GIVEN
                 finally:
                     given_view, spare = self._given_view, self._spare
                     if given_view is not None and spare is not None:
@@ -226,6 +226,8 @@ class Splitter(OfMessages[MessageT], ReadMemory):
         except BaseException as error:
             if taken:
                 self._keep_interruption(error)
+            elif given and self._error is None:  # nothing was taken: the call can be repeated
+                self._given = given
             if error is self._error:
                 error.with_traceback(None)  # as in feed()
                 del self, buffer, messages
