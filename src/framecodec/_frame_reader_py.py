@@ -19,7 +19,8 @@ How
     phase      what the splitter holds of the pending frame
     =========  =====================================================================
     header     `_header`: its bytes so far, maybe none
-    rest       `_header` whole; `_pieces`, `_piece`: the message so far
+    rest       `_header` whole; `_pieces`, `_piece`: the message so far. Of a plain frame
+               that a chunk cut off, `_header` is empty and they begin with the header
     trailer    `_header` and message whole; `_trailer_pos` bytes of a check and the trailer
     padding    `_header` whole, the message delivered; `_padding`: the padding so far
     =========  =====================================================================
@@ -64,6 +65,8 @@ from ._plain_reader_py import (
     IN_PADDING,
     IN_REST,
     IN_TRAILER,
+    PIECE_SIZE,
+    SLICE_SIZE,
     Numbers,
     PlainReader,
     numbers_for,
@@ -75,21 +78,19 @@ __all__ = [
     "IN_PADDING",
     "IN_REST",
     "IN_TRAILER",
+    "PIECE_SIZE",
     "SLICE_SIZE",
     "FrameReader",
     "describe_pending",
+    "header_of",
     "matched_trailer",
 ]
-
-# Other buffers than bytes are taken in slices of this size, so that no large one is copied whole.
-SLICE_SIZE = 64 * 1024
 
 # A longer header is gathered by steps: this many bytes, then as many again as there are.
 _FIRST_HEADER_STEP = 256
 
-# Pieces of a message from this size up are kept as they came; smaller ones are gathered first, so
-# that a message that drips in byte by byte does not cost an object a byte.
-_PIECE_SIZE = 16 * 1024
+# Smaller pieces than this are merged after every SLICE_SIZE bytes of a frame.
+_LARGE_PIECE_SIZE = 16 * 1024
 
 
 class FrameReader(PlainReader):
@@ -101,9 +102,7 @@ class FrameReader(PlainReader):
         "_content",
         "_end",
         "_followed",
-        "_found",
         "_fragments",
-        "_header",
         "_header_limit",
         "_headers",
         "_heads",
@@ -113,19 +112,12 @@ class FrameReader(PlainReader):
         "_next_content",
         "_own_size",
         "_padding",
-        "_padding_size",
         "_parsed",
-        "_pending",
         "_pending_lead",
-        "_phase",
-        "_piece",
-        "_pieces",
         "_raw",
         "_read_field",
-        "_rest_left",
         "_skip",
         "_skipped",
-        "_skipping",
         "_spans",
         "_surplus_bytes",
         "_tag",
@@ -133,7 +125,6 @@ class FrameReader(PlainReader):
         "_trailer_pos",
         "_unpack",
         "_wants_headers",
-        "_whole_size",
     )
 
     def __init__(
@@ -152,13 +143,15 @@ class FrameReader(PlainReader):
         self._header = bytearray()  # its header, as far as it was taken
         self._line_pos = 0  # HEADERS: where the first line that was not parsed begins
         self._parsed = -1  # HEADERS: the length in the lines parsed, or -1
-        self._found: tuple[int, int, bytes] | None = None  # the parsed header
+        self._found = None  # the parsed header
         self._own_size = 0  # bytes of the header that are before the rest
         self._whole_size = 0  # past the header: bytes of the whole frame
         self._pending_lead = 0  # past the header: bytes of the message that came with it
-        self._rest_left = 0  # in the rest: bytes of it that are missing
+        self._rest_end = 0  # past the header: bytes of the frame up to the end of its rest
+        # In the rest: the number of pending bytes up to which chunks are only gathered.
+        self._gather_end = 0
         self._skipping = False  # past the header: the frame is oversized and being discarded
-        self._pieces: list[bytes] = []  # the message (raw: the frame) so far, up to ...
+        self._pieces = []  # the message (raw: the frame) so far, up to ...
         self._piece = bytearray()  # ... its last, small pieces
         self._trailer_pos = 0  # bytes of a check at the end and of the trailer that matched
         self._end = b""  # ... those of the check
@@ -199,15 +192,16 @@ class FrameReader(PlainReader):
             self._tag,
         ) = numbers
 
-    def _consume(self, data: bytes, messages: list[Any]) -> None:
-        pos = 0
+    def _consume(self, data: bytes, messages: list[Any], pos: int = 0) -> None:
         if self._layout.marks:
-            pos = consume_marked(self, data, messages)
+            pos = consume_marked(self, data, messages, pos)
         while pos < len(data):
-            if not self._pending:
-                if self._unpack is not None:
-                    pos = self._read_plain_frames(data, pos, messages, self._unpack)
-                elif self._layout.joined is not None:
+            if self._unpack is not None:
+                pos = self._read_plain_frames(data, pos, messages, self._unpack)
+                if pos == len(data):
+                    break
+            elif not self._pending:
+                if self._layout.joined is not None:
                     pos = read_single_fragments(self, data, pos, messages, self._layout)
                 elif self._choice is not None:
                     pos = read_chosen_frames(self, data, pos, messages, self._choice)
@@ -389,7 +383,8 @@ class FrameReader(PlainReader):
             lead = layout.without_own_bits(lead)
         if layout.joined is not None:
             lead = begin_fragment(self, lead, rest_size)
-        whole_size = self._pending + rest_size + layout.tail_size
+        rest_end = self._pending + rest_size
+        whole_size = rest_end + layout.tail_size
         padding_size = layout.padding(whole_size) if layout.align > 1 else 0
         whole_size += padding_size
         lead_size = len(lead)
@@ -398,7 +393,7 @@ class FrameReader(PlainReader):
             self._pending_lead = lead_size or self._pending_lead
         self._whole_size = whole_size
         self._padding_size = padding_size
-        self._rest_left = rest_size
+        self._rest_end = rest_end
         self._phase = IN_REST
         return surplus
 
@@ -417,25 +412,36 @@ class FrameReader(PlainReader):
         """Keep the chunk's bytes of the rest, or discard them if the frame is skipped."""
         if self._phase != IN_REST:
             return pos
-        taken = min(len(data) - pos, self._rest_left)
-        stop, pending, rest_left = pos + taken, self._pending + taken, self._rest_left - taken
+        taken = min(len(data) - pos, self._rest_end - self._pending)
+        stop, pending = pos + taken, self._pending + taken
         if taken and not self._skipping:
             piece = data[pos:stop]
-            if taken < _PIECE_SIZE and len(self._piece) < SLICE_SIZE:
-                self._piece += piece  # gathered, so that small ones do not cost an object each
+            if taken < PIECE_SIZE:
+                self._piece += piece
             else:
-                large = taken >= _PIECE_SIZE
-                pieces = (bytes(self._piece), piece) if large else (bytes(self._piece),)
-                gathered = bytearray() if large else bytearray(piece)
+                pieces = (bytes(self._piece), piece) if self._piece else (piece,)
+                gathered = bytearray()
                 self._pieces += pieces
                 self._piece = gathered
+        merges = pending // SLICE_SIZE > self._pending // SLICE_SIZE and not self._skipping
         self._pending = pending
-        self._rest_left = rest_left
-        if not rest_left:
+        if merges:
+            self._merge_pieces()
+        if pending == self._rest_end:
             self._phase = IN_TRAILER
             if self._layout.front_check_size:
                 verify_check_of(self, bytes(self._header[: self._own_size]))
         return stop
+
+    def _merge_pieces(self) -> None:
+        """Make one of the last small pieces, so that a large message has few objects."""
+        pieces, first = self._pieces, len(self._pieces)
+        while first and len(pieces[first - 1]) < _LARGE_PIECE_SIZE:
+            first -= 1
+        merged, piece = (b"".join((*pieces[first:], self._piece)),), bytearray()
+        # No call in between.
+        pieces[first:] = merged
+        self._piece = piece
 
     def _read_trailer(self, data: bytes, pos: int, messages: list[Any]) -> int:
         """Compare the trailer byte by byte; deliver the message if it is whole."""
@@ -593,12 +599,20 @@ def matched_trailer(reader: FrameReader) -> bytes:
     return reader._trailer[: max(0, reader._trailer_pos - reader._layout.end_check_size)]
 
 
+def header_of(reader: FrameReader) -> bytes:
+    """Return the header of the pending frame, as far as it arrived."""
+    header, pieces = bytes(reader._header), reader._pieces
+    if not header and pieces and reader._unpack is not None:
+        return pieces[0][: reader._header_size]
+    return header
+
+
 def describe_pending(reader: FrameReader) -> _error_texts.PendingFrame:
     """Describe the pending frame, for the text of an error about what is missing of it."""
     where, needed = "header", None
     in_padding = reader._phase == IN_PADDING  # also after a switch to any codec
-    header = bytes(reader._header)
-    sample = [header]
+    header = header_of(reader)
+    sample = [bytes(reader._header)]
     if reader._phase != IN_HEADER:
         where = "rest" if reader._phase == IN_REST else "trailer"
         is_open = bool(reader._layout.marks) or reader._followed

@@ -19,15 +19,17 @@ from ._chosen_frames_py import unchoose
 from ._frame_reader_py import (
     IN_HEADER,
     IN_PADDING,
+    SLICE_SIZE,
     FrameReader,
     describe_pending,
+    header_of,
     matched_trailer,
 )
 from ._joined_reader_py import unfinished_fragments
 from ._layout import Layout
 from ._marked_reader_py import STEP, consume_marked, untake_tail
 from ._marks_py import mark_search_of
-from ._plain_reader_py import numbers_for
+from ._plain_reader_py import IS_WHOLE_BETWEEN_CALLS, numbers_for
 from ._resync import check_marks, find_end_mark, find_mark
 
 __all__ = ["KeepingReader"]
@@ -54,6 +56,9 @@ class KeepingReader(FrameReader):
         "_searching",
     )
 
+    _detached: bool
+    _lock: Any  # serialises calls from several threads
+
     def __init__(
         self, layout: Layout, raw: bool, skip: bool, stream_offset: int, keep_headers: bool
     ) -> None:
@@ -71,6 +76,60 @@ class KeepingReader(FrameReader):
         self._resyncs = 0  # bad frames
         self._discarded = 0  # bytes
         self._last_invalid: errors.FrameError | None = None
+
+    # --- the pending frame ------------------------------------------------------------------------
+
+    @property
+    def pending(self) -> int:
+        """Bytes that arrived and are in no message yet (after an error: from the bad frame on)."""
+        return self._pending + len(self._held)
+
+    @property
+    def bytes_needed(self) -> int:
+        """Bytes that finish the pending frame: a lower bound, at least 1.
+
+        It is exact once the header is in, where that declares a size.
+        """
+        with self._lock:  # the numbers belong together
+            if self._held:
+                return max(1, self._layout.header_size - len(self._held))
+            if self._phase != IN_HEADER and self._error is None:
+                sized = not self._layout.marks or self._phase == IN_PADDING
+                missing = self._whole_size - self._pending if sized else 1
+                if self._phase != IN_PADDING and not self._raw:
+                    missing -= self._padding_size  # the message comes before it
+                # At least 1 also for a finalizer that asks while a message is delivered.
+                return max(1, missing)
+            return max(1, self._layout.header_size - len(self.pending_header))
+
+    @property
+    def stream_offset(self) -> int:
+        """Position in the stream, in bytes, of the pending frame's first byte."""
+        return self._stream_offset
+
+    @property
+    def pending_header(self) -> bytes:
+        """The pending frame's header, as far as it arrived.
+
+        After an error: up to the byte that decided.
+        """
+        error = self._error
+        if isinstance(error, errors.FrameError) and not self._detached:
+            return error.header  # the splitter may have gathered more, depending on the chunks
+        return header_of(self)
+
+    def _set_gather_end(self) -> None:
+        """Let `feed` itself take the chunks that do not end the rest."""
+        if (
+            IS_WHOLE_BETWEEN_CALLS
+            and not self._skipping
+            and not self._layout.marks
+            and self._headers is None
+            and not self._one_at_a_time
+            and not self._resync
+        ):
+            merged_at = (self._pending // SLICE_SIZE + 1) * SLICE_SIZE
+            self._gather_end = min(self._rest_end, merged_at)
 
     # --- what was discarded, what travelled -------------------------------------------------------
 
@@ -330,6 +389,7 @@ class KeepingReader(FrameReader):
 
         The caller does not get the messages, and cannot see that the chunk was taken.
         """
+        self._gather_end = 0
         if self._error is None:
             self._error = error
 
@@ -342,6 +402,7 @@ class KeepingReader(FrameReader):
         that were not. Those are in `_surplus_bytes`, which ends at `pos` in the chunk.
         """
         self._error, self._lost = error, True
+        self._gather_end = 0
         self._pending += len(chunk) - taken
         if self._keeps_bytes():
             if taken >= 0:

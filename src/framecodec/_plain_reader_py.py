@@ -6,6 +6,7 @@ It is a part of `FrameReader` (`_frame_reader_py.py`), which says what readers d
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,6 +20,9 @@ __all__ = [
     "IN_PADDING",
     "IN_REST",
     "IN_TRAILER",
+    "IS_WHOLE_BETWEEN_CALLS",
+    "PIECE_SIZE",
+    "SLICE_SIZE",
     "Numbers",
     "PlainReader",
     "Unpack",
@@ -26,6 +30,30 @@ __all__ = [
 ]
 
 IN_HEADER, IN_REST, IN_TRAILER, IN_PADDING = range(4)
+
+# Whether no other thread and no signal handler runs between two instructions that call nothing: so
+# it is in CPython with its GIL.
+IS_WHOLE_BETWEEN_CALLS = (
+    sys.implementation.name == "cpython" and getattr(sys, "_is_gil_enabled", lambda: True)()
+)
+
+SLICE_SIZE = 64 * 1024
+"""Other buffers than bytes are taken in slices of this size: no large one is copied whole."""
+
+PIECE_SIZE = 1024
+"""Pieces of a message from this size up are kept as they came, until several are merged.
+
+Smaller ones are gathered first, so that a message that drips in byte by byte does not cost an
+object a byte.
+"""
+
+# A pending frame and a chunk under this size are joined: two slices and their bookkeeping cost more
+# than to copy the chunk.
+_SMALL = 16 * 1024
+
+# In fewer bytes, the position is compared for every frame: to catch an error costs as much as that
+# does for 50 frames.
+_FEW = 256
 
 Unpack = Callable[[bytes, int], tuple[int]]
 
@@ -80,11 +108,22 @@ class PlainReader(MarkedState):
     __slots__ = (
         "_adjustment",
         "_counting",
+        "_found",
+        "_gather_end",
+        "_header",
         "_header_size",
         "_layout",
+        "_padding_size",
+        "_pending",
+        "_phase",
+        "_piece",
+        "_pieces",
         "_quick_high",
         "_quick_low",
+        "_rest_end",
+        "_skipping",
         "_stream_offset",
+        "_whole_size",
     )
 
     _layout: Layout
@@ -95,6 +134,19 @@ class PlainReader(MarkedState):
     _stream_offset: int
     _counting: bool
 
+    # The pending frame; see FrameReader.
+    _found: tuple[int, int, bytes] | None
+    _gather_end: int
+    _header: bytearray
+    _padding_size: int
+    _pending: int
+    _phase: int
+    _piece: bytearray
+    _pieces: list[bytes]
+    _rest_end: int
+    _skipping: bool
+    _whole_size: int
+
     def _read_plain_frames(
         self,
         data: bytes,
@@ -102,16 +154,53 @@ class PlainReader(MarkedState):
         messages: list[Any],
         unpack: Unpack,
     ) -> int:
-        """Take frames of a binary length and a rest only.
+        """Take frames of a binary length and a rest only, whole or cut off.
 
-        It returns where the first frame begins that needs the slow path.
+        The pending frame is completed first, if the chunk has all of it. A frame that the chunk
+        cuts off is left as the slow path would leave it. It returns where the first frame begins,
+        or is continued, that needs the slow path.
         """
+        before = 0  # bytes of the pending frame that `data` begins with, before the chunk
+        if self._pending:
+            left = self._rest_end - self._pending
+            if self._phase != IN_HEADER and (
+                left > len(data) - pos or self._phase != IN_REST or self._skipping
+            ):
+                return pos
+            if self._pending < _SMALL and len(data) < _SMALL:
+                before = self._pending
+                if pos:
+                    data = data[pos:]
+                no_header, no_pieces, no_piece = self._header, self._pieces, self._piece
+                if no_header or no_piece:
+                    data = b"".join([no_header, *no_pieces, no_piece, data])
+                    no_header, no_piece = bytearray(), bytearray()
+                else:
+                    data = b"".join([*no_pieces, data])
+                no_pieces, pos = [], 0
+            elif self._phase == IN_HEADER:
+                return pos
+            else:
+                pos = self._end_plain_frame(data, pos, messages)
         first_pos, size, count = pos, len(data), len(messages)
         low, high, adjustment = self._quick_low, self._quick_high, self._adjustment
         header_size, append = self._header_size, messages.append
         self._counting = True
         try:
-            if low or adjustment:
+            if size < _FEW:
+                last = size - header_size
+                while pos <= last:
+                    (value,) = unpack(data, pos)
+                    rest_pos = pos + header_size
+                    stop = rest_pos + value + adjustment
+                    if stop > size or value > high or value < low:
+                        break
+                    append(data[rest_pos:stop])
+                    pos = stop
+                else:
+                    rest_pos = stop = size
+                    value = low
+            elif low or adjustment:
                 while True:
                     (value,) = unpack(data, pos)
                     rest_pos = pos + header_size
@@ -129,8 +218,9 @@ class PlainReader(MarkedState):
                         break
                     append(data[rest_pos:stop])
                     pos = stop
-        except struct.error:  # the chunk ends in a header: cheaper than to compare for every frame
-            pass
+        except struct.error:  # the chunk ends in a header: see _FEW
+            rest_pos = stop = size
+            value = low
         except BaseException:
             pos = skip_frames(self._layout, data, first_pos, len(messages) - count)
             raise
@@ -139,5 +229,55 @@ class PlainReader(MarkedState):
                 self._stream_offset += pos - first_pos
             except MemoryError:  # once more: the messages are in the list already
                 self._stream_offset += pos - first_pos
+            if before and pos:  # the pending frame is delivered
+                self._header, self._piece, self._pieces = no_header, no_piece, no_pieces
+                self._pending, self._phase = 0, IN_HEADER
             self._counting = False
-        return pos
+        if pos == size:
+            return size - before
+        if not low <= value <= high:
+            return max(0, pos - before)
+        # The frame is cut off.
+        rest, pending, taken = data[pos:], size - pos, size - before
+        if stop == size:  # in the header
+            header = bytearray(rest)
+            # No call in between, here and below, so that no byte is counted without being kept.
+            self._header = header
+            self._pending = pending
+            return taken
+        pieces, whole_size = [rest], stop - pos
+        header = self._header
+        if header:
+            header = bytearray()
+        self._header = header
+        self._pieces = pieces
+        self._pending = pending
+        self._whole_size = whole_size
+        self._padding_size = 0
+        self._rest_end = whole_size
+        self._phase = IN_REST
+        if IS_WHOLE_BETWEEN_CALLS and whole_size < SLICE_SIZE:
+            self._gather_end = whole_size
+        return taken
+
+    def _end_plain_frame(self, data: bytes, pos: int, messages: list[Any]) -> int:
+        """Deliver the pending frame, whose last bytes begin at `pos`; return where it ends."""
+        left = self._rest_end - self._pending
+        stop = pos + left
+        last: Any = data[pos:stop] if left < _SMALL else memoryview(data)[pos:stop]
+        pieces: list[Any] = [*self._pieces, self._piece, last]
+        if not self._header:
+            pieces[0] = memoryview(pieces[0])[self._header_size :]
+        message = b"".join(pieces)
+        no_pieces: list[bytes] = []
+        offset, header, piece = self._stream_offset + self._whole_size, bytearray(), bytearray()
+        # No call from here on, so that no message is delivered and also kept.
+        messages += (message,)
+        self._stream_offset = offset
+        self._header = header
+        self._piece = piece
+        self._pieces = no_pieces
+        self._phase = IN_HEADER
+        self._pending = 0
+        self._found = None
+        return stop

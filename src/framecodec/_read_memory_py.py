@@ -93,6 +93,7 @@ class ReadMemory(ObjectMessages):
                     if spare is not None:
                         self._given_view = view
                     self._given = given
+                    self._gather_end = 0
                 finally:
                     self._busy = False
                 return view

@@ -18,7 +18,13 @@ from ._encoder_py import Encoder as Encoder  # this module offers a whole engine
 from ._encoder_py import ObjectEncoder as ObjectEncoder
 from ._encoder_py import update_checksum as update_checksum
 from ._fragments import not_in_one_piece
-from ._frame_reader_py import IN_HEADER, IN_PADDING, SLICE_SIZE, describe_pending
+from ._frame_reader_py import (
+    IN_HEADER,
+    IN_REST,
+    PIECE_SIZE,
+    SLICE_SIZE,
+    describe_pending,
+)
 from ._layout import COBS, Described, describe_splitter, layout_of
 from ._message_types import MessageT, OfMessages
 from ._read_memory_py import GIVEN_BY_GET_ROOM, NOT_GIVEN, ReadMemory
@@ -124,15 +130,34 @@ class Splitter(OfMessages[MessageT], ReadMemory):
                     error.with_traceback(None)  # as below
                     del self, data, view
                 raise
+        size = len(data)
+        pending = self._pending + size
+        if pending < self._gather_end and not self._busy:
+            # No call from here on, so that no byte is counted without being kept or the reverse.
+            if size < PIECE_SIZE:
+                self._piece += data
+                self._pending = pending
+                return []
+            if not self._piece:
+                self._pieces += (data,)
+                self._pending = pending
+                return []
         messages: list[MessageT] = []
         taken = False
         try:
-            with self._lock:
-                self._check_usable()
+            try:
+                self._lock.acquire()  # this and release() take half the time of a `with`
+                if self._busy or self._detached or self._error is not None:
+                    self._check_usable()
                 if self._given == GIVEN_BY_GET_ROOM:
                     self._given = NOT_GIVEN
                 self._take(data, messages)
                 taken = True
+            finally:
+                try:  # noqa: SIM105 (it would cost a `with`)
+                    self._lock.release()
+                except RuntimeError:  # a signal handler has interrupted acquire()
+                    pass
         except BaseException as error:
             if taken:
                 self._keep_interruption(error)
@@ -327,6 +352,7 @@ class Splitter(OfMessages[MessageT], ReadMemory):
             raise
         self._header, self._piece, self._pieces, self._held = header, piece, pieces, held
         self._phase, self._pending, self._given = IN_HEADER, 0, NOT_GIVEN
+        self._gather_end = 0
         self._fragments, self._followed = 0, False
         self._layout = self._choice_layout
         self._not_taken = self._surplus_bytes = self._tail = b""
@@ -348,45 +374,6 @@ class Splitter(OfMessages[MessageT], ReadMemory):
         return describe_pending(self)
 
     @property
-    def pending(self) -> int:
-        """Bytes that arrived and are in no message yet (after an error: from the bad frame on)."""
-        return self._pending + len(self._held)
-
-    @property
-    def bytes_needed(self) -> int:
-        """Bytes that finish the pending frame: a lower bound, at least 1.
-
-        It is exact once the header is in, where that declares a size.
-        """
-        with self._lock:  # the numbers belong together
-            if self._held:
-                return max(1, self._layout.header_size - len(self._held))
-            if self._phase != IN_HEADER and self._error is None:
-                sized = not self._layout.marks or self._phase == IN_PADDING
-                missing = self._whole_size - self._pending if sized else 1
-                if self._phase != IN_PADDING and not self._raw:
-                    missing -= self._padding_size  # the message comes before it
-                # At least 1 also for a finalizer that asks while a message is delivered.
-                return max(1, missing)
-            return max(1, self._layout.header_size - len(self.pending_header))
-
-    @property
-    def stream_offset(self) -> int:
-        """Position in the stream, in bytes, of the pending frame's first byte."""
-        return self._stream_offset
-
-    @property
-    def pending_header(self) -> bytes:
-        """The pending frame's header, as far as it arrived.
-
-        After an error: up to the byte that decided.
-        """
-        error = self._error
-        if isinstance(error, errors.FrameError) and not self._detached:
-            return error.header  # the splitter may have gathered more, depending on the chunks
-        return bytes(self._header)
-
-    @property
     def error(self) -> BaseException | None:
         """The error that ended the stream, or that the next call raises for a message; or None."""
         return self._error if self._undelivered is None else self._undelivered.error
@@ -395,9 +382,9 @@ class Splitter(OfMessages[MessageT], ReadMemory):
 
     def _take(self, data: bytes | memoryview, messages: list[Any]) -> None:
         """Take a chunk; keep an error for the next call if there are messages to deliver."""
-        pos = 0
-        taken_before = self._stream_offset + self._pending
+        pos, taken_before = 0, self._stream_offset + self._pending
         self._busy = True
+        self._gather_end = 0
         if self._detached or self._error is not None:  # by a finalizer, since the caller's check
             self._busy = False
             self._check_usable()
@@ -410,10 +397,17 @@ class Splitter(OfMessages[MessageT], ReadMemory):
                 elif self._one_at_a_time:
                     self._take_one(data, messages)
                 elif isinstance(data, bytes):
-                    self._consume(data, messages)
+                    start = 0
+                    if self._unpack is not None:
+                        start = self._read_plain_frames(data, 0, messages, self._unpack)
+                    if start < len(data):
+                        self._consume(data, messages, start)
                 else:
                     for pos in range(0, len(data), SLICE_SIZE):
+                        self._gather_end = 0
                         self._consume(bytes(data[pos : pos + SLICE_SIZE]), messages)
+                if self._phase == IN_REST and not self._gather_end:
+                    self._set_gather_end()
             except errors.FrameError as bad_frame:
                 _error_texts.add_likely_cause(bad_frame, self._layout)
                 raise
