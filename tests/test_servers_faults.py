@@ -1,4 +1,4 @@
-"""A client that ends, resets or lies at any byte: each server answers what was whole, and continues.
+"""A client that ends, resets or lies at any byte: the server answers what was whole, and continues.
 
 The servers are `serve`, `serve_messages` with both loops, and `start_server` on both event loops.
 """
