@@ -21,7 +21,12 @@ __all__ = [
     "ObjectSender",
     "ReadyIterator",
     "SendBatch",
+    "Waiter",
 ]
+
+cdef extern from "Python.h":
+    int PyContext_Enter(object context) except -1
+    int PyContext_Exit(object context) except -1
 
 cdef extern from *:
     """
@@ -341,3 +346,166 @@ cdef class SendBatch:
 
     def __reduce__(self):
         raise _error_texts.not_copied(self)
+
+
+@cython.final
+cdef class Waiter:
+    """What a task waits for that receives: a future that can run the task at once.
+
+    See `framecodec.asyncio._fast_path_py.Waiter`, its twin.
+    """
+
+    cdef public bint _asyncio_future_blocking
+    cdef object _loop
+    cdef object _current_task
+    cdef object _callback
+    cdef object _context
+    cdef object _cancelled_by
+    cdef bint _done
+
+    def __cinit__(self, loop, current_task):
+        self._loop = loop
+        self._current_task = current_task
+
+    def run(self):
+        """End the wait, and run the task that waits. Return False if it can only run later."""
+        callback, context = self._callback, self._context
+        if self._done or callback is None or context is None or not self._is_between_tasks():
+            self.set_result(None)
+            return False
+        try:
+            PyContext_Enter(context)
+        except RuntimeError:  # something that the task has called runs in it
+            self.set_result(None)
+            return False
+        self._done = True
+        self._callback = self._context = None
+        try:
+            callback(self)
+        except BaseException as error:  # it ends the program
+            self._loop.call_soon(raise_error, error)
+        finally:
+            PyContext_Exit(context)
+        return True
+
+    cdef bint _is_between_tasks(self) except -1:
+        try:
+            return self._current_task() is None
+        except RuntimeError:  # no loop runs
+            return False
+
+    def set_result(self, result, /):
+        """End the wait; the task runs in the next iteration of the loop."""
+        if not self._done:
+            self._schedule()
+
+    def cancel(self, msg=None):
+        """Cancel the wait. Return whether it had not ended."""
+        if self._done:
+            return False
+        self._cancelled_by = (msg,)
+        self._schedule()
+        return True
+
+    cdef int _schedule(self) except -1:
+        if self._callback is not None:
+            self._loop.call_soon(self._callback, self, context=self._context)
+        self._done = True
+        self._callback = self._context = None
+
+    def result(self):
+        """Return None, or raise the error of a wait that was cancelled."""
+        if self._cancelled_by is not None:
+            raise cancelled_error(self._cancelled_by[0])
+        if not self._done:
+            raise not_ended()
+
+    def exception(self):
+        """Return None, or raise as `result`."""
+        self.result()
+
+    def done(self):
+        """Return whether the wait has ended."""
+        return self._done
+
+    def cancelled(self):
+        """Return whether the wait was cancelled."""
+        return self._cancelled_by is not None
+
+    def get_loop(self):
+        """Return the loop of the task that waits."""
+        return self._loop
+
+    def add_done_callback(self, callback, *, context=None):
+        """Call a function at the end of the wait: one that wakes the only task that waits."""
+        if self._done:
+            self._loop.call_soon(callback, self, context=context)
+        elif self._callback is not None:
+            raise _error_texts.another_recv_waits()
+        else:
+            self._callback, self._context = callback, context
+
+    def remove_done_callback(self, callback):
+        """Call the function no more. Return how many were removed."""
+        if self._callback is None or self._callback != callback:
+            return 0
+        self._callback = self._context = None
+        return 1
+
+    def __await__(self):
+        return WaiterIterator.__new__(WaiterIterator, self)
+
+    def __reduce__(self):
+        raise _error_texts.not_copied(self)
+
+
+@cython.final
+cdef class WaiterIterator:
+    """One ``await`` of a waiter."""
+
+    cdef Waiter _waiter
+    cdef bint _started
+
+    def __cinit__(self, Waiter waiter not None):
+        self._waiter = waiter
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self._started or self._waiter._done:
+            self._waiter.result()
+            raise StopIteration
+        self._started = self._waiter._asyncio_future_blocking = True
+        return self._waiter
+
+    def send(self, value):
+        """Continue, as a generator does."""
+        return self.__next__()
+
+    def throw(self, *error):
+        """Raise the exception: the task was cancelled."""
+        raise exception_of(error)
+
+    def close(self):
+        """Do nothing, as a generator that has ended does."""
+
+    def __reduce__(self):
+        raise _error_texts.not_copied(self)
+
+
+def raise_error(error):
+    """Raise an error, as a callback of the loop."""
+    raise error
+
+
+cdef object cancelled_error(message):
+    from asyncio import CancelledError
+
+    return CancelledError() if message is None else CancelledError(message)
+
+
+cdef object not_ended():
+    from asyncio import InvalidStateError
+
+    return InvalidStateError("the wait has not ended")

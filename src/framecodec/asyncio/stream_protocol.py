@@ -41,7 +41,7 @@ __all__ = ["StreamProtocol"]
 _HIGH_WATER = 256 * 1024
 _LOW_WATER = 64 * 1024
 
-_CLOSING, _CLOSED = TransportState.CLOSING, TransportState.CLOSED
+_OPEN, _CLOSING, _CLOSED = TransportState.OPEN, TransportState.CLOSING, TransportState.CLOSED
 
 
 class StreamProtocol(UnframingProtocol):
@@ -91,7 +91,7 @@ class StreamProtocol(UnframingProtocol):
         self._taken = 0  # stream position up to which messages were counted
         self._reading_paused = False  # by the stream, and ...
         self._user_paused = False  # ... by its user
-        self._waiter: asyncio.Future[None] | None = None  # of a recv that waits
+        self._waiter: fast_path.Waiter | None = None  # of a recv that waits
         self._has_ended = False  # the peer sends no more
         self._on_connection = on_connection
         self.is_server = on_connection is not None
@@ -140,11 +140,40 @@ class StreamProtocol(UnframingProtocol):
         if self._held > _HIGH_WATER and not self._reading_paused:
             self._reading_paused = True
             sending.raw_transport.pause_reading()
+        if not self._receiving:
+            self._wake()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """As `FrameProtocol.buffer_updated`. A task that waits for a message runs inside."""
+        super().buffer_updated(nbytes)
         waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-            if sending.state < _CLOSING:
-                sending.flush_soon()  # runs after the task's next step, in the same iteration
+        if waiter is None or not self.batches or waiter.done():
+            return
+        # What the task sends leaves when its step is over, as what messages_received() sends.
+        sending = self._sending
+        flush_scheduled = sending.flush_scheduled
+        if sending.state is _OPEN:
+            sending.flush_scheduled = True
+            sending.batch.fast_size = sending.fast_size
+        has_run = False
+        try:
+            has_run = waiter.run()
+        finally:
+            if not flush_scheduled:
+                if sending.state >= _CLOSED:
+                    sending.batch.fast_size = 0
+                elif has_run:
+                    sending.flush()
+                else:
+                    sending.flush_scheduled = False
+                    sending.batch.fast_size = 0
+                    if sending.state < _CLOSING:
+                        sending.flush_soon()  # runs after the task's next step
+
+    def _receive(self, data: bytes) -> None:
+        super()._receive(data)
+        if self.batches:
+            self._wake()
 
     def _wake(self) -> None:
         waiter = self._waiter
@@ -183,7 +212,7 @@ class StreamProtocol(UnframingProtocol):
 
     def _wake_all(self) -> None:
         """Wake all tasks that wait; if waking one of them fails, wake the others too."""
-        waiters = self._sending.futures()
+        waiters: list[Any] = [*self._sending.futures()]
         if self._waiter is not None:
             waiters.append(self._waiter)
         failure: BaseException | None = None
@@ -247,7 +276,7 @@ class StreamProtocol(UnframingProtocol):
         unparsed = 0 if inbox.unframed is None else inbox.unframed.size
         return bool(self.messages.head or self.batches or inbox.splitter.pending or unparsed)
 
-    def start_waiting(self) -> asyncio.Future[None]:
+    def start_waiting(self) -> fast_path.Waiter:
         """Return what a recv waits for, or raise the failure; no message is ready.
 
         The recv calls `check_no_recv_waits` before and `stop_waiting` after it.
@@ -258,7 +287,8 @@ class StreamProtocol(UnframingProtocol):
             raise self._sending.closed_error()
         if self._reading_paused:  # an error in release_head() may have left it so
             self._resume_when_low()
-        self._waiter = waiter = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._waiter = waiter = fast_path.Waiter(loop, asyncio.current_task)
         if self._peer_timer is not None:
             self._peer_timer.start_waiting()
         return waiter
