@@ -97,7 +97,10 @@ LAYERS = [
     },
     {"_frame_reader_py.py": "the parsing part of the splitter, in Python"},
     {"_keeping_reader_py.py": "unread bytes: one message a call, errors, switching, in Python"},
-    {"_object_messages_py.py": "messages that are objects, in the splitter in Python"},
+    {
+        "_object_messages_py.py": "messages that are objects, in the splitter in Python",
+        "_event_loop_py.py": "the way of a read and of a write through an event loop, in Python",
+    },
     {
         "_splitter.pyx": "bytes to messages, compiled",
         "_splitter_py.py": "the same in Python: the splitter's public interface",

@@ -9,22 +9,26 @@ everything else: the first message of an iteration, a large one, a slow peer, a 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, NoReturn, final
 
 from .. import _error_texts
+from .._event_loop_py import MESSAGE_COST, ReceivePath, SendPath, Waiter
 
 if TYPE_CHECKING:
     from typing import Self
 
 __all__ = [
+    "MESSAGE_COST",
     "CompletedAwaitable",
     "MessageIterator",
     "ObjectIterator",
     "ObjectSender",
     "ReadyIterator",
+    "ReceivePath",
     "SendBatch",
+    "SendPath",
     "Waiter",
 ]
 
@@ -75,8 +79,10 @@ class MessageIterator:
         on_drained: Called just before the last ready message is taken.
     """
 
-    __slots__ = ("_on_drained", "_stream", "head")
+    __slots__ = ("_on_drained", "_stream", "head", "protocol")
 
+    protocol: Any
+    """The protocol of the stream, or None. The compiled twin waits without the stream then."""
     _stream: Any
     _on_drained: Callable[[], None]
     head: list[Any]
@@ -87,6 +93,7 @@ class MessageIterator:
         self._stream = stream
         self._on_drained = on_drained
         self.head = []
+        self.protocol = None
         return self
 
     def __aiter__(self) -> MessageIterator:
@@ -300,158 +307,3 @@ class SendBatch:
 
     def __reduce__(self) -> NoReturn:
         raise _error_texts.not_copied(self)
-
-
-@final
-class Waiter:
-    """What a task waits for that receives: a future that can run the task at once.
-
-    `run` is called when the transport has read a message: between tasks. There the waiting task can
-    run without another iteration of the loop, and what it sends can leave in the same one. All else
-    is as in asyncio's own future, of which one task waits for the end.
-
-    Args:
-        loop: The loop of the task.
-        current_task: asyncio's function of that name.
-    """
-
-    __slots__ = (
-        "_asyncio_future_blocking",
-        "_callback",
-        "_cancelled_by",
-        "_context",
-        "_current_task",
-        "_done",
-        "_loop",
-    )
-
-    _asyncio_future_blocking: bool  # asyncio takes what has it for a future
-    _callback: Callable[[Any], object] | None
-    _cancelled_by: tuple[object] | None  # what `cancel` was given
-    _context: Any
-    _current_task: Callable[[], object]
-    _done: bool
-    _loop: Any
-
-    def __new__(cls, loop: Any, current_task: Callable[[], object]) -> Self:
-        self = super().__new__(cls)
-        self._loop = loop
-        self._current_task = current_task
-        self._callback = self._context = self._cancelled_by = None
-        self._asyncio_future_blocking = self._done = False
-        return self
-
-    def run(self) -> bool:
-        """End the wait, and run the task that waits. Return False if it can only run later."""
-        callback, context = self._callback, self._context
-        if self._done or callback is None or context is None or not self._is_between_tasks():
-            self.set_result(None)
-            return False
-        started = False
-
-        def start() -> None:
-            nonlocal started
-            started = self._done = True
-            self._callback = self._context = None
-            callback(self)
-
-        try:
-            context.run(start)
-        except BaseException as error:
-            if not started:
-                self.set_result(None)
-                if not isinstance(error, RuntimeError):  # something runs in the context
-                    raise
-                return False
-            self._loop.call_soon(raise_error, error)  # it ends the program
-        return True
-
-    def _is_between_tasks(self) -> bool:
-        try:
-            return self._current_task() is None
-        except RuntimeError:  # no loop runs
-            return False
-
-    def set_result(self, result: None, /) -> None:
-        """End the wait; the task runs in the next iteration of the loop."""
-        if not self._done:
-            self._schedule()
-
-    def cancel(self, msg: object = None) -> bool:
-        """Cancel the wait. Return whether it had not ended."""
-        if self._done:
-            return False
-        self._cancelled_by = (msg,)
-        self._schedule()
-        return True
-
-    def _schedule(self) -> None:
-        if self._callback is not None:
-            self._loop.call_soon(self._callback, self, context=self._context)
-        self._done = True
-        self._callback = self._context = None
-
-    def result(self) -> None:
-        """Return None, or raise the error of a wait that was cancelled."""
-        if self._cancelled_by is not None:
-            raise _cancelled_error(self._cancelled_by[0])
-        if not self._done:
-            raise _not_ended()
-
-    def exception(self) -> None:
-        """Return None, or raise as `result`."""
-        self.result()
-
-    def done(self) -> bool:
-        """Return whether the wait has ended."""
-        return self._done
-
-    def cancelled(self) -> bool:
-        """Return whether the wait was cancelled."""
-        return self._cancelled_by is not None
-
-    def get_loop(self) -> Any:
-        """Return the loop of the task that waits."""
-        return self._loop
-
-    def add_done_callback(self, callback: Callable[[Any], object], *, context: Any = None) -> None:
-        """Call a function at the end of the wait: one that wakes the only task that waits."""
-        if self._done:
-            self._loop.call_soon(callback, self, context=context)
-        elif self._callback is not None:
-            raise _error_texts.another_recv_waits()
-        else:
-            self._callback, self._context = callback, context
-
-    def remove_done_callback(self, callback: Callable[[Any], object]) -> int:
-        """Call the function no more. Return how many were removed."""
-        if self._callback is None or self._callback != callback:
-            return 0
-        self._callback = self._context = None
-        return 1
-
-    def __await__(self) -> Generator[Any, None, None]:
-        if not self._done:
-            self._asyncio_future_blocking = True
-            yield self
-        self.result()
-
-    def __reduce__(self) -> NoReturn:
-        raise _error_texts.not_copied(self)
-
-
-def raise_error(error: BaseException) -> NoReturn:
-    """Raise an error, as a callback of the loop."""
-    raise error
-
-
-def _cancelled_error(message: object) -> BaseException:
-    from asyncio import CancelledError
-
-    return CancelledError() if message is None else CancelledError(message)
-
-
-def _not_ended() -> BaseException:
-    from asyncio import InvalidStateError
-
-    return InvalidStateError("the wait has not ended")
