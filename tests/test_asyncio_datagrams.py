@@ -247,6 +247,34 @@ def test_recv_many_takes_the_messages_before_the_first_error(loop: str, engine_i
 
 
 @LOOPS
+def test_send_without_a_peer_raises_and_the_stream_continues(loop: str) -> None:
+    async def main() -> None:
+        async with await open_datagram_endpoint(LOOPBACK) as stream:
+            for send in (stream.send(b"where to?"), stream.send_many([b"where to?"])):
+                with pytest.raises(OSError, match=r"is not connected; use send_to\(\)"):
+                    await send
+            await stream.send_to(b"here", stream.get_extra_info("sockname"))
+            assert await stream.recv() == b"here"
+
+    run(loop, main())
+
+
+@LOOPS
+def test_stream_over_a_pair_of_sockets_without_names(loop: str) -> None:
+    async def main() -> None:
+        left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        left.setblocking(False)
+        right.setblocking(False)
+        one, two = await open_datagram_endpoint(sock=left), await open_datagram_endpoint(sock=right)
+        async with one, two:
+            await one.send(b"hello")
+            assert await two.recv() == b"hello"
+            assert one.get_extra_info("peername") == ""
+
+    run(loop, main())
+
+
+@LOOPS
 def test_stream_and_protocol_are_not_copied(loop: str) -> None:
     async def test(server: DatagramStream, client: DatagramStream, address: Any) -> None:
         for part in (server, server._protocol):

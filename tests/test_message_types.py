@@ -10,7 +10,7 @@ import pytest
 
 import framecodec.anyio
 import framecodec.asyncio
-from framecodec import Codec, DatagramSocket, FramePipe, FrameSocket, Listener
+from framecodec import Codec, DatagramSocket, FramePipe, FrameSocket, Listener, Splitter
 from framecodec.serving import MessageConnection, MessageServer, Server
 
 GENERIC: list[Any] = [
@@ -19,6 +19,7 @@ GENERIC: list[Any] = [
     FramePipe,
     FrameSocket,
     Listener,
+    Splitter,
     MessageConnection,
     MessageServer,
     Server,
@@ -35,6 +36,13 @@ def test_a_class_with_messages_takes_their_type(kind: Any) -> None:
     assert kind[bytes].__origin__ is kind
     assert kind[bytes].__args__ == (bytes,)
     assert kind[bytes] == kind[bytes] != kind[str]
+
+
+def test_splitters_of_both_engines_take_the_type_of_their_messages(engine_in_use: Any) -> None:
+    kind = engine_in_use.Splitter
+    assert kind[bytes].__origin__ is kind
+    splitter = kind[Any](Codec.uint(1).as_json())
+    assert splitter.feed(b"\x03[1]") == [[1]]
 
 
 def test_a_codec_with_a_type_makes_codecs() -> None:

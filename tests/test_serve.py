@@ -581,6 +581,31 @@ def test_an_observer_sees_connections_and_what_it_raises_is_logged(
     assert texts == ["the observer's method connection_opened() failed"] * 2
 
 
+@pytest.mark.parametrize("with_observer", [False, True])
+def test_connections_of_which_no_frame_is_observed_are_plain_ones(with_observer: bool) -> None:
+    """A connection that tells an observer of each frame takes twice the time."""
+
+    class Watcher:
+        def connection_opened(self, conn: object) -> None:
+            opened.append(conn)
+
+    kinds: list[type] = []
+    opened: list[object] = []
+
+    def handler(conn: framecodec.FrameSocket) -> None:
+        kinds.append(type(conn))
+        echo(conn)
+
+    observer = Watcher() if with_observer else None
+    with framecodec.serve(handler, LOOPBACK, observer=observer) as server:
+        with framecodec.connect(server.address) as conn:
+            conn.send(b"hello")
+            assert conn.recv() == b"hello"
+            assert type(conn) is framecodec.FrameSocket
+    assert kinds == [framecodec.FrameSocket]
+    assert len(opened) == with_observer
+
+
 # --- TLS ------------------------------------------------------------------------------------------
 
 
@@ -624,3 +649,39 @@ def test_serve_over_tls_survives_clients_that_do_not_speak_it(
 
 def test_backlog_limit_is_what_the_documentation_says() -> None:
     assert common.BACKLOG_LIMIT == 16 * 1024 * 1024
+
+
+def test_an_interrupt_in_a_handler_ends_serve_forever(caplog: Any) -> None:
+    """With gevent, Ctrl-C interrupts the greenlet that runs."""
+
+    def handler(conn: FrameSocket) -> None:
+        conn.recv()
+        raise KeyboardInterrupt
+
+    with framecodec.serve(handler, LOOPBACK) as server:
+        with framecodec.connect(server.address, timeout=PATIENCE) as client:
+            client.send(b"Ctrl-C")
+            server.serve_forever()
+            assert list(client) == []
+    assert "failed" not in caplog.text
+
+
+PATCHED = """
+import sys, types
+monkey = types.ModuleType("gevent.monkey")
+monkey.is_module_patched = lambda name: name == "threading"
+sys.modules["gevent.monkey"] = monkey
+import framecodec
+from framecodec.serving import _messages_loop_py
+with framecodec.serve_messages(lambda conn, messages: messages, ("127.0.0.1", 0)) as server:
+    with framecodec.connect(server.address, timeout=30) as client:
+        client.send(b"hello")
+        print(client.recv(), type(server._loop).__module__)
+"""
+
+
+def test_serve_messages_waits_in_python_where_gevent_has_patched_threading() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PATCHED], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "b'hello' framecodec.serving._messages_loop_py\n"

@@ -31,6 +31,7 @@ from framecodec import (
     formats,
     listen,
 )
+from framecodec.sockets.calls import BlockingCalls
 from tests.helpers.fault_injection import KINDS, TIMEOUT, stream_pair
 from tests.helpers.sample_codecs import CODECS, sample_messages
 
@@ -829,3 +830,58 @@ def test_send_that_is_interrupted_releases_its_lock(engine: ModuleType) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         gc.enable()
+
+
+# --- subclasses -----------------------------------------------------------------------------------
+
+
+class Shouting(FrameSocket):  # type: ignore[misc]
+    """A subclass that overrides `recv` alone."""
+
+    def recv(self) -> Any:
+        message = super().recv()
+        return message.upper()
+
+
+class QuietlyShouting(Shouting):
+    """A subclass of it, with an attribute."""
+
+    volume = 1
+
+
+@pytest.mark.parametrize("kind", [Shouting, QuietlyShouting])
+@pytest.mark.parametrize("observer", [None, object()], ids=["", "observed"])
+@pytest.mark.parametrize(
+    "codec", [Codec.uint(1), Codec.uint(1).with_objects(str.encode, bytes.decode)]
+)
+def test_iteration_calls_the_recv_of_a_subclass(kind: Any, observer: object, codec: Codec) -> None:
+    left, right = socket.socketpair()
+    with FrameSocket(left, Codec.uint(1)) as peer, kind(right, codec, observer=observer) as conn:
+        peer.send_many([b"a", b"b"])
+        assert isinstance(conn, kind)
+        assert next(iter(conn)) in (b"A", "A")
+        conn.switch(Codec.uint(1))
+        assert isinstance(conn, kind)
+        assert conn.recv() == b"B"
+        peer.send(b"c")
+        peer.close()
+        assert list(conn) == [b"C"]
+
+
+def test_iteration_of_a_subclass_raises_an_end_inside_a_frame() -> None:
+    left, right = socket.socketpair()
+    with Shouting(right, Codec.uint(1)) as conn:
+        left.sendall(b"\1a\2b")
+        left.close()
+        messages = iter(conn)
+        assert next(messages) == b"A"
+        with pytest.raises(IncompleteFrameError):
+            next(messages)
+
+
+def test_a_connection_of_the_package_iterates_without_a_python_call_a_message() -> None:
+    assert FrameSocket.__iter__ is BlockingCalls.__iter__
+    left, right = socket.socketpair()
+    left.close()
+    with FrameSocket(right, observer=object()) as conn:
+        assert type(conn).__iter__ is BlockingCalls.__iter__

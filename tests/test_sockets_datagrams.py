@@ -510,10 +510,19 @@ def test_send_to_takes_paths() -> None:
 
 def test_send_needs_a_connected_socket() -> None:
     with DatagramSocket(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
-        with pytest.raises(OSError, match=r".") as caught:
+        with pytest.raises(OSError, match=r"is not connected; use send_to\(\)") as caught:
             sock.send(b"where to?")
         assert caught.value.message_started is False
         assert caught.value.messages_sent == 0
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
+def test_send_names_send_to_on_a_unix_socket_without_a_peer(kind: int) -> None:
+    with DatagramSocket(socket.socket(socket.AF_UNIX, kind)) as sock:
+        with pytest.raises(OSError, match=r"is not connected; use send_to\(\)"):
+            sock.send(b"where to?")
+        with pytest.raises(OSError, match=r"is not connected; use send_to\(\)"):
+            sock.send_many([b"where to?"])
 
 
 def send_until_refused(sock: DatagramSocket) -> None:

@@ -998,3 +998,38 @@ def test_feed_of_fixed_messages_waits_for_the_magic(engine: ModuleType) -> None:
     splitter = engine.Splitter(codec)
     splitter.feed(b"MA")
     assert (splitter.pending, splitter.pending_header, splitter.bytes_needed) == (2, b"MA", 1)
+
+
+# --- repr -----------------------------------------------------------------------------------------
+
+
+def test_repr_says_the_codec_the_bytes_held_and_the_state(engine_in_use: ModuleType) -> None:
+    codec = Codec.uint(2, max_message_size=5)
+    splitter = engine_in_use.Splitter(codec)
+    assert repr(splitter) == f"<Splitter {codec!r}, 0 bytes pending at stream offset 0>"
+    splitter.feed(b"\x00\x01a\x00\x05he")
+    assert repr(splitter) == f"<Splitter {codec!r}, 4 bytes pending at stream offset 3>"
+    wider = Codec.uint(4)
+    splitter.switch(wider)
+    assert repr(splitter) == f"<Splitter {wider!r}, 4 bytes pending at stream offset 3>"
+    splitter.switch(codec)
+    assert splitter.feed(b"llo\x00\x06") == [b"hello"]
+    state = "the next call raises MessageTooLargeError, 2 bytes pending"
+    assert repr(splitter) == f"<Splitter {codec!r}, {state}>"
+    splitter.detach()
+    assert repr(splitter) == f"<Splitter {codec!r}, detached>"
+
+
+def test_repr_inside_a_call_and_of_objects(engine_in_use: ModuleType) -> None:
+    shown: list[str] = []
+
+    def loads(data: bytes) -> str:
+        shown.append(repr(splitter))
+        return data.decode()
+
+    codec = Codec.uint(1).with_objects(str.encode, loads)
+    splitter = engine_in_use.Splitter(codec)
+    assert splitter.feed(b"\x01a") == ["a"]
+    assert shown == [f"<Splitter {codec!r}, 0 bytes pending at stream offset 2>"]
+    splitter.feed(b"\x01b\x01\xff")
+    assert "the next call raises InvalidMessageError" in repr(splitter)

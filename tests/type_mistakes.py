@@ -48,6 +48,9 @@ special.encode(bytearray())
 special.encode("text")  # mistake
 codec.encode(None)  # mistake
 
+Codec()  # mistake
+Codec(4)  # mistake
+
 tagged = Codec.choice({"request": (1, codec)}, tagged=True)
 tagged.encode(("request", b""))
 tagged.encode(b"")  # mistake
@@ -87,6 +90,33 @@ codec.as_json().encode({"key": [1, None]})
 codec.as_struct(Point).encode(Point())
 codec.as_struct(Point).encode("text")  # mistake
 bytes_again: Codec[bytes] = points.without_objects()
+
+# --- splitters ------------------------------------------------------------------------------------
+
+splitter = codec.splitter(on_oversize="skip")
+parts: list[bytes] = splitter.feed(bytearray())
+splitter.feed("text")  # mistake
+numbers: list[int] = splitter.feed(b"")  # mistake
+splitter.buffer_updated(splitter.get_buffer())  # mistake
+codec.splitter(on_oversize="drop")  # mistake
+framecodec.Splitter("u32be")  # mistake
+
+point_splitter: framecodec.Splitter[Point] = points.splitter()
+point_list: list[Point] = point_splitter.feed(b"")
+parts = point_splitter.buffer_updated(1)  # mistake
+parts = points.splitter(raw=True).feed(b"")
+parts = points.splitter().feed(b"")  # mistake
+parts = framecodec.Splitter(points).feed_eof()  # mistake
+parts = framecodec.Splitter(points).feed(b"")  # mistake
+point_list = framecodec.Splitter(points).feed(b"")
+nullables: list[bytes | None] = special.splitter().feed(b"")
+parts = special.splitter().feed(b"")  # mistake
+for point in points.read("points.bin"):
+    points.encode(point)
+for frame in points.read("points.bin", raw=True):
+    frame.decode()
+for frame in points.read("points.bin"):  # mistake
+    print(frame)
 
 # --- connections ----------------------------------------------------------------------------------
 
@@ -159,6 +189,21 @@ framecodec.serve(handle_point, ("localhost", 0), codec)  # mistake
 framecodec.serve_messages(answer, ("localhost", 0)).broadcast("hello")  # mistake
 
 
+async def serve_async(conn: FrameSocket) -> None:
+    """Serve a connection, in a function that no thread can call."""
+    conn.send(b"never")
+
+
+async def answer_async(conn: MessageConnection, messages: list[bytes]) -> Iterable[bytes]:
+    """Answer the messages of a client, in a function that no thread can call."""
+    return messages
+
+
+framecodec.serve(serve_async, ("localhost", 0))  # mistake
+framecodec.serve_messages(answer_async, ("localhost", 0))  # mistake
+framecodec.serve(lambda conn: conn.send(conn.recv()), ("localhost", 0))
+
+
 async def use_streams() -> None:
     """Use the streams of event loops."""
     async with framecodec.asyncio.open_connection("localhost", 6000) as stream:
@@ -189,6 +234,7 @@ async def handle_stream(stream: framecodec.asyncio.FrameStream) -> None:
 
 framecodec.asyncio.start_server(handle_stream, "localhost", 0)
 framecodec.asyncio.start_server(handle_stream, ("localhost", 0), points)  # mistake
+framecodec.asyncio.start_server(handle, ("localhost", 0))  # mistake
 
 
 class Echo(framecodec.asyncio.FrameProtocol):

@@ -12,7 +12,7 @@ from ._files import Refusal
 if TYPE_CHECKING:
     from .codec import Codec
 
-__all__ = ["largest_payload", "pack_frames", "split_datagram"]
+__all__ = ["largest_payload", "not_connected", "pack_frames", "split_datagram"]
 
 # The largest payloads of UDP, by the width of its length field. (IPv6 does not count its own header
 # in that length. Unix datagrams are limited by the socket's send buffer.)
@@ -75,3 +75,10 @@ def split_datagram(
             return messages, (error.with_traceback(None),)
         data = b""
     return messages, ()
+
+
+def not_connected(number: int) -> OSError:
+    """Return the error about a datagram without an address on a socket that is not connected."""
+    return OSError(
+        number, "the datagram socket is not connected; use send_to(), or connect the socket first"
+    )

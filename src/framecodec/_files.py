@@ -45,7 +45,7 @@ _PAUSE = 0.005
 # --- reading --------------------------------------------------------------------------------------
 
 
-def read_messages(splitter: Splitter, source: Any) -> Iterator[Any]:
+def read_messages(splitter: Splitter[Any], source: Any) -> Iterator[Any]:
     """Return an iterator over the messages of a source; `Codec.read` describes both.
 
     Raises:

@@ -14,14 +14,14 @@ from . import _engine, _error_texts
 from ._check_bytes import tail_as_travelled
 from ._custom_header import read_header
 from ._fragments import fragments_as_travelled
-from ._layout import COBS, CUSTOM, Described, HasLayout, Layout, layout_of
+from ._layout import COBS, CUSTOM, Described, Layout, layout_of
 from .errors import FrameError
 from .splitter import Encoder, Splitter
 
 __all__ = ["frame_as_travelled", "frames_as_travelled"]
 
 
-def frame_as_travelled(codec: HasLayout | Layout, message: Any, header: bytes | None) -> bytes:
+def frame_as_travelled(codec: Any, message: Any, header: bytes | None) -> bytes:
     """Return the frame of a delivered message, byte for byte.
 
     Args:
@@ -64,7 +64,7 @@ def frame_as_travelled(codec: HasLayout | Layout, message: Any, header: bytes | 
     return _padded(layout, header + rest + _tail(layout, header, message, rest))
 
 
-def _chosen_frame(codec: HasLayout, choice_layout: Layout, message: Any, header: bytes) -> bytes:
+def _chosen_frame(codec: Any, choice_layout: Layout, message: Any, header: bytes) -> bytes:
     """Return the frame of a choice: that of the alternative which reads it as this message."""
     choice = choice_layout.choice
     for layout, tag in zip(choice.layouts, choice.tags, strict=True):
@@ -86,7 +86,7 @@ def _chosen_frame(codec: HasLayout, choice_layout: Layout, message: Any, header:
 
 
 def frames_as_travelled(
-    codec: HasLayout, messages: list[Any], headers: list[bytes] | None, following: bytes
+    codec: Any, messages: list[Any], headers: list[bytes] | None, following: bytes
 ) -> bytes:
     """Return the frames of successive delivered messages, byte for byte.
 

@@ -46,6 +46,7 @@ __all__ = [
     "Layout",
     "OwnBits",
     "Wide",
+    "describe_splitter",
     "layout_of",
     "not_a_codec",
     "plain_codec",
@@ -455,6 +456,24 @@ def plain_codec(codec: _Codec) -> _Codec:
     return plain
 
 
+def describe_splitter(splitter: Any, codec: object, detached: bool) -> str:
+    """Return the `repr` of a splitter: its codec, how many bytes it holds, and its state."""
+    error = splitter.error
+    if detached:
+        state = "detached"
+    elif error is None:
+        state = f"{splitter.pending} bytes pending at stream offset {splitter.stream_offset}"
+    else:
+        state = f"the next call raises {type(error).__name__}, {splitter.pending} bytes pending"
+    return f"<Splitter {codec!r}, {state}>"
+
+
 def not_a_codec(codec: object) -> TypeError:
     """Return the error about an argument that is not a codec."""
-    return TypeError(f"codec must be a framecodec.Codec, not {type(codec).__name__!r}")
+    if isinstance(codec, str):
+        found = f"the text {codec!r:.80}"
+        remedy = f"write framecodec.parse_codec({codec!r:.80})"
+    else:
+        found = repr(type(codec).__name__)
+        remedy = "write framecodec.Codec.uint(4), for example, or framecodec.formats.kafka"
+    return TypeError(f"codec must be a framecodec.Codec, not {found}; {remedy}")

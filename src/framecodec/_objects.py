@@ -423,7 +423,8 @@ def verbs(codec: Any, functions: ObjectFunctions) -> dict[str, Any]:
         return messages, consumed
 
     def read(source: Any, /, **options: Any) -> Iterator[Any]:
-        splitter = Splitter(_Described(layout, functions), **options)
+        described: Any = _Described(layout, functions)
+        splitter = Splitter(described, **options)
         return _Reading(read_messages(splitter, source))
 
     encoder = ObjectEncoder(functions.dumps, codec._encoder)

@@ -56,8 +56,13 @@ class Observer:
         """Return the methods of an observer, or None if there is no observer."""
         return observer if observer is None or isinstance(observer, Observer) else cls(observer)
 
-    def of_frames(self) -> Observer:
-        """Return the same observer without its methods about connections."""
+    def of_frames(self) -> Observer | None:
+        """Return the same observer without its methods about connections; None if no other is left.
+
+        A connection with an observer is slower, so it must not get one that sees nothing.
+        """
+        if self.frame_received is self.frame_sent is self.frame_discarded is None:
+            return None
         observer = Observer(None)
         observer.frame_received = self.frame_received
         observer.frame_sent = self.frame_sent

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import _error_texts, errors
-from ._layout import HasLayout
 from .splitter import Splitter
 
 if TYPE_CHECKING:
@@ -15,7 +14,7 @@ __all__ = ["is_longer", "not_one_frame"]
 
 
 def not_one_frame(
-    codec: HasLayout, frame: Buffer, splitter: Splitter, messages: list[Any]
+    codec: Any, frame: Buffer, splitter: Splitter[Any], messages: list[Any]
 ) -> errors.FrameError:
     """Return the error of `Codec.decode` for bytes that are less or more than one frame.
 
@@ -39,12 +38,12 @@ def not_one_frame(
     return _error_texts.bytes_after_frame(memoryview(frame).nbytes - stop, _header_of(codec, raw))
 
 
-def is_longer(codec: HasLayout, frame: Buffer) -> bool:
+def is_longer(codec: Any, frame: Buffer) -> bool:
     """Return whether ignored frames follow the first one."""
     return codec.layout.skip_empty and _first_stop(codec, frame) < memoryview(frame).nbytes
 
 
-def _first_stop(codec: HasLayout, data: Buffer) -> int:
+def _first_stop(codec: Any, data: Buffer) -> int:
     """Return where the first frame ends that an end mark ends and that is not ignored."""
     layout, content, stop = codec.layout, bytes(data), 0
     marks = sorted(layout.marks, key=len, reverse=True)
@@ -63,7 +62,7 @@ def _first_stop(codec: HasLayout, data: Buffer) -> int:
     return stop
 
 
-def _header_of(codec: HasLayout, raw: bytes) -> bytes:
+def _header_of(codec: Any, raw: bytes) -> bytes:
     """Return the header of a whole frame, exactly as it is in `raw`; of joined frames the first."""
     if codec.layout.joined is not None:
         return raw[: codec.layout.joined.head_size]

@@ -109,6 +109,7 @@ from ._numbers cimport (
 
 import operator
 from collections.abc import Sequence
+from types import GenericAlias
 
 from . import _error_texts, _mark_texts, errors
 from ._bytes_like import view_bytes
@@ -130,7 +131,7 @@ from ._fragments import (
 )
 from ._encoder import Encoder, ObjectEncoder, update_checksum  # no-cython-lint: a whole engine
 from ._header_block import read_lines
-from ._layout import Described, layout_of
+from ._layout import Described, describe_splitter, layout_of
 from ._resync import check_marks, check_on_invalid, find_end_mark, find_mark
 from ._likely_causes import SAMPLE_SIZE
 
@@ -356,6 +357,7 @@ cdef class Splitter:
             the frames of the codec begin with no mark that ``"resync"`` could look for.
     """
 
+    cdef object _codec  # for __repr__()
     cdef object _layout
     cdef bytes _numbers
     cdef const Shape* _shape  # in _numbers
@@ -451,6 +453,8 @@ cdef class Splitter:
     cdef object _loads  # ... and the one that makes objects
     cdef object _undelivered  # what follows a refused message, or None
 
+    __class_getitem__ = classmethod(GenericAlias)
+
     def __cinit__(
         self,
         codec,
@@ -472,6 +476,7 @@ cdef class Splitter:
         offset = operator.index(stream_offset)
         if not 0 <= offset <= 1 << 62:
             raise _error_texts.bad_stream_offset(offset)
+        self._codec = codec
         self._stream_offset = offset
         self._raw = bool(raw)
         self._skip = on_oversize == "skip"
@@ -840,6 +845,7 @@ cdef class Splitter:
             self._busy = False
         # Nothing can fail any more.
         self._use_layout(layout, numbers, mark_numbers, headers)
+        self._codec = codec
         self._error = None
         self._not_taken = self._surplus_bytes = b""
         self._lost = self._ended = self._searching = False
@@ -899,6 +905,9 @@ cdef class Splitter:
 
     def __reduce__(self):
         raise _error_texts.not_copied(self)
+
+    def __repr__(self):
+        return describe_splitter(self, self._codec, self._detached)
 
     # --- its state --------------------------------------------------------------------------------
 

@@ -19,13 +19,16 @@ from ._encoder_py import ObjectEncoder as ObjectEncoder
 from ._encoder_py import update_checksum as update_checksum
 from ._fragments import not_in_one_piece
 from ._frame_reader_py import IN_HEADER, IN_PADDING, SLICE_SIZE, describe_pending
-from ._layout import COBS, Described, HasLayout, layout_of
+from ._layout import COBS, Described, describe_splitter, layout_of
+from ._message_types import MessageT, OfMessages
 from ._object_messages_py import ObjectMessages
 from ._resync import check_on_invalid
 from ._spans_py import Spans
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+    from .codec import Codec
 
 __all__ = ["Spans", "Splitter", "scan"]
 
@@ -40,7 +43,7 @@ _LARGEST_BUFFER_SIZE = 1024 * 1024
 
 
 @final
-class Splitter(ObjectMessages):
+class Splitter(OfMessages[MessageT], ObjectMessages):
     """The receiving state of one connection: bytes in any chunks in, messages out.
 
     Args:
@@ -67,13 +70,14 @@ class Splitter(ObjectMessages):
 
     __slots__ = (
         "_buffer",
+        "_codec",
         "_detached",
         "_given",
     )
 
     def __init__(
         self,
-        codec: HasLayout,
+        codec: Codec[MessageT],
         *,
         raw: bool = False,
         on_oversize: Literal["raise", "skip"] = "raise",
@@ -84,7 +88,7 @@ class Splitter(ObjectMessages):
     ) -> None:
         if hasattr(self, "_lock"):
             return  # a second call changes nothing, as in the compiled engine
-        layout = layout_of(codec)
+        self._codec, layout = codec, layout_of(codec)
         if on_oversize not in ("raise", "skip"):
             raise _error_texts.bad_on_oversize(on_oversize)
         resync = check_on_invalid(on_invalid, layout)
@@ -106,7 +110,7 @@ class Splitter(ObjectMessages):
 
     # --- bytes in ---------------------------------------------------------------------------------
 
-    def feed(self, data: Buffer, /) -> list[Any]:
+    def feed(self, data: Buffer, /) -> list[MessageT]:
         """Take the next bytes of the stream.
 
         Args:
@@ -136,7 +140,7 @@ class Splitter(ObjectMessages):
                     error.with_traceback(None)  # as below
                     del self, data, view
                 raise
-        messages: list[Any] = []
+        messages: list[MessageT] = []
         taken = False
         try:
             with self._lock:
@@ -155,8 +159,8 @@ class Splitter(ObjectMessages):
             raise
         return messages
 
-    def _feed(self, view: memoryview) -> list[Any]:
-        messages: list[Any] = []
+    def _feed(self, view: memoryview) -> list[MessageT]:
+        messages: list[MessageT] = []
         taken = False
         try:
             with self._lock:
@@ -225,7 +229,7 @@ class Splitter(ObjectMessages):
         """
         return self._give_buffer(operator.index(sizehint), _MESSAGE_MEMORY)
 
-    def buffer_updated(self, count: SupportsIndex, /) -> list[Any]:
+    def buffer_updated(self, count: SupportsIndex, /) -> list[MessageT]:
         """Take the bytes that were read into the buffer from `get_buffer`.
 
         Args:
@@ -242,7 +246,7 @@ class Splitter(ObjectMessages):
         if self._objects is not None:
             return self._take_objects(self.buffer_updated, count)
         size = operator.index(count)
-        messages: list[Any] = []
+        messages: list[MessageT] = []
         taken, buffer = False, None
         try:
             with self._lock:
@@ -291,7 +295,7 @@ class Splitter(ObjectMessages):
                 del self
             raise
 
-    def switch(self, codec: HasLayout, /) -> list[Any]:
+    def switch(self, codec: Codec[Any], /) -> list[MessageT]:
         """Read the stream with another codec, from the byte after the last delivered message on.
 
         Offsets continue. An error that came after the delivered messages is cleared: its bytes are
@@ -315,7 +319,7 @@ class Splitter(ObjectMessages):
             raise error.with_traceback(None)
         return messages
 
-    def _switch(self, codec: HasLayout, before: bytes) -> list[Any]:
+    def _switch(self, codec: Codec[Any], before: bytes) -> list[MessageT]:
         """Switch as `switch` does, but keep an error for the next call.
 
         Args:
@@ -323,7 +327,7 @@ class Splitter(ObjectMessages):
             before: Bytes before the unread ones that are read again.
         """
         layout = layout_of(codec)
-        messages: list[Any] = []
+        messages: list[MessageT] = []
         switched = False
         try:
             with self._lock:
@@ -336,7 +340,7 @@ class Splitter(ObjectMessages):
                     unread = self._restart(layout, before)
                 finally:
                     self._busy = False
-                switched = True
+                self._codec, switched = codec, True
                 if self._given == _MESSAGE_MEMORY:
                     self._given = _NOTHING
                 self._take(unread, messages)
@@ -392,6 +396,9 @@ class Splitter(ObjectMessages):
 
     def __reduce__(self) -> NoReturn:
         raise _error_texts.not_copied(self)
+
+    def __repr__(self) -> str:
+        return describe_splitter(self, self._codec, self._detached)
 
     # --- its state --------------------------------------------------------------------------------
 
@@ -486,7 +493,7 @@ class Splitter(ObjectMessages):
             self._busy = False
 
 
-def _end_stream(splitter: Splitter) -> None:
+def _end_stream(splitter: Splitter[Any]) -> None:
     if splitter._held and not splitter._searching and _has_whole_message(splitter):
         splitter._ended = True
         return
@@ -501,11 +508,12 @@ def _end_stream(splitter: Splitter) -> None:
         raise error
 
 
-def _has_whole_message(splitter: Splitter) -> bool:
+def _has_whole_message(splitter: Splitter[Any]) -> bool:
     """Return whether a message is in the held bytes; if not, parse them."""
     messages: list[Any] = []
+    described: Any = Described(splitter._choice_layout)
     probe = Splitter(
-        Described(splitter._choice_layout),
+        described,
         raw=splitter._raw,
         on_oversize="skip" if splitter._skip else "raise",
         on_invalid="resync" if splitter._resync else "raise",
@@ -522,7 +530,7 @@ def _has_whole_message(splitter: Splitter) -> bool:
     return False
 
 
-def scan(codec: HasLayout, data: Buffer, *, raw: bool = False) -> Spans:
+def scan(codec: Codec[Any], data: Buffer, *, raw: bool = False) -> Spans:
     """Find all whole frames at the start of a buffer; see `Codec.scan`."""
     layout = layout_of(codec)
     if not raw and layout.joined is not None:

@@ -7,17 +7,17 @@ After that an engine does the work: the codec has one `Encoder`, each connection
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack, final, overload
 
 from . import errors
 from ._any_parameters import AnyParameters
-from ._files import read_messages, write_messages
+from ._files import write_messages
 from ._joined_constructors import JoinedConstructors
 from ._layout import Layout, not_a_codec
 from ._mark_constructors import MarkedConstructors
-from ._message_types import MessageT, OfMessages, SpecialT
+from ._message_types import MessageT, SpecialT
 from ._objects import ObjectConstructors, ObjectFunctions
 from ._one_frame import is_longer, not_one_frame
 from ._parameters import (
@@ -27,10 +27,13 @@ from ._parameters import (
     CommonParameters,
     make_layout,
 )
+from ._splitting import Splitting
 from ._text_constructors import TextConstructors
 from .splitter import Encoder, Spans, Splitter, scan
 
 if TYPE_CHECKING:
+    from typing import Never
+
     from typing_extensions import Buffer
 
 __all__ = ["DEFAULT_CODEC", "DEFAULT_MAX_MESSAGE_SIZE", "Codec", "check_codec"]
@@ -39,11 +42,17 @@ __all__ = ["DEFAULT_CODEC", "DEFAULT_MAX_MESSAGE_SIZE", "Codec", "check_codec"]
 class _Frozen:
     """An object that only the constructors of its kinds make, and that never changes."""
 
-    def __init__(self, *_: object, **__: object) -> None:
-        constructors = ", ".join(f"Codec.{kind}()" for kind in KINDS)
-        raise TypeError(
-            f"Codec() makes no codec; call the constructor of its length field: {constructors}"
-        )
+    if TYPE_CHECKING:  # type checkers refuse every call
+
+        def __init__(self, call_a_constructor: Never, /) -> None: ...
+
+    else:
+
+        def __init__(self, *_: object, **__: object) -> None:
+            constructors = ", ".join(f"Codec.{kind}()" for kind in KINDS)
+            raise TypeError(
+                f"Codec() makes no codec; call the constructor of its length field: {constructors}"
+            )
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a codec is frozen; use replace({name}=...) for a changed copy")
@@ -59,7 +68,7 @@ class Codec(
     MarkedConstructors,
     JoinedConstructors,
     ObjectConstructors,
-    OfMessages[MessageT],
+    Splitting[MessageT],
 ):
     """The shape of a frame.
 
@@ -385,52 +394,6 @@ class Codec(
             TypeError, BufferError: `data` is not a contiguous bytes-like object.
         """
         return scan(self, data, raw=raw)
-
-    def splitter(
-        self,
-        *,
-        raw: bool = False,
-        on_oversize: Literal["raise", "skip"] = "raise",
-        on_invalid: Literal["raise", "resync"] = "raise",
-        one_at_a_time: bool = False,
-        stream_offset: int = 0,
-    ) -> Splitter:
-        """Return the receiving state of a new connection; see `Splitter`."""
-        return Splitter(
-            self,
-            raw=raw,
-            on_oversize=on_oversize,
-            on_invalid=on_invalid,
-            one_at_a_time=one_at_a_time,
-            stream_offset=stream_offset,
-        )
-
-    def read(
-        self,
-        source: Any,
-        /,
-        *,
-        raw: bool = False,
-        on_oversize: Literal["raise", "skip"] = "raise",
-        on_invalid: Literal["raise", "resync"] = "raise",
-    ) -> Iterator[Any]:
-        """Return an iterator over the messages of a file, in constant memory.
-
-        Args:
-            source: A path, which is opened and closed; a binary file object, which stays open (a
-                pipe, ``gzip.open()``, a serial port); a bytes-like object, or an iterable of them.
-                A file without a byte is at its end; so is a serial port whose time-out passes.
-            raw: Deliver whole frames instead of messages.
-            on_oversize: As for `Splitter`.
-            on_invalid: As for `Splitter`.
-
-        Raises:
-            FrameError: A frame is bad or cut off; the messages before it come first.
-            TypeError: `source` is something else; at once.
-            OSError: The file cannot be opened or read.
-        """
-        splitter = self.splitter(raw=raw, on_oversize=on_oversize, on_invalid=on_invalid)
-        return read_messages(splitter, source)
 
     def write(self, file: Any, messages: Iterable[Buffer | MessageT], /) -> int:
         """Write the frames of messages to a file, each as soon as its message is there.

@@ -21,7 +21,7 @@ from . import _error_texts, errors
 from ._datagrams import largest_payload, split_datagram
 from ._files import Refusal
 from ._options import OnInvalid, OnOversize
-from .codec import DEFAULT_CODEC, Codec
+from .codec import DEFAULT_CODEC, Codec, check_codec
 from .serving.common import abort, stop_receiving
 from .sockets.base import set_nodelay
 from .sockets.connection import FrameSocket
@@ -87,6 +87,12 @@ class FrameRequestHandler(BaseRequestHandler):
 
     frames: FrameSocket[Any] | DatagramReply
     """The connection; for a datagram, an object whose `send` answers the sender."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        codec = cls.__dict__.get("codec")
+        if codec is not None and not hasattr(codec, "__get__"):  # a property computes it
+            check_codec(codec)
 
     def setup(self) -> None:
         """Make `frames`."""

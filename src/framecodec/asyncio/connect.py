@@ -11,7 +11,7 @@ from typing import Any, Unpack, cast, final
 
 from .._addresses import Address, Place, find_place
 from .._message_types import MessageT
-from .._options import OnInvalid, OnOversize, check_options
+from .._options import OnInvalid, OnOversize, check_options, check_server_context
 from .._peers import name_address, peer_name
 from ..codec import Codec
 from ..sockets.base import check_keepalive, prepare
@@ -20,6 +20,7 @@ from .loop_options import (
     ListenOptions,
     UnixConnectOptions,
     UnixListenOptions,
+    check_names,
 )
 from .opening import Opening
 from .server import FrameServer, Handler, check_handler
@@ -96,6 +97,7 @@ def open_connection(
         OSError, ssl.SSLError: The connection could not be made; the error names the address.
         TypeError, ValueError, OverflowError: An argument is invalid; nothing was connected.
     """
+    check_names("open_connection", kwargs, ConnectOptions)
     place, tls = _find_place(host, port, codec, kwargs.get("sock") is not None, ssl)
     check_keepalive(keepalive)
     options = check_options(
@@ -171,6 +173,7 @@ def open_unix_connection(
         observer: As for `open_connection`.
         **kwargs: As for asyncio's ``loop.create_unix_connection``.
     """
+    check_names("open_unix_connection", kwargs, UnixConnectOptions)
     return open_connection(
         None if path is None else _UnixPath(path),
         codec,
@@ -238,9 +241,9 @@ def start_server(
         NotImplementedError: `max_connections`, in an event loop without ``add_reader`` (asyncio's
             ``ProactorEventLoop``).
     """
+    check_names("start_server", kwargs, ListenOptions)
     place, _ = _find_place(host, port, codec, kwargs.get("sock") is not None, ssl)
-    if place.is_tls and ssl is None:
-        raise ValueError(f"{host!r} needs a certificate: give the server's context as ssl=")
+    check_server_context(ssl, host, place.is_tls)
     check_keepalive(keepalive)
     options = check_options(
         place.codec,
@@ -308,6 +311,7 @@ def start_unix_server(
         observer: As for `start_server`.
         **kwargs: As for asyncio's ``loop.create_unix_server``.
     """
+    check_names("start_unix_server", kwargs, UnixListenOptions)
     return start_server(
         handler,
         None if path is None else _UnixPath(path),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import sys
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from .. import _error_texts
 from .._bytes_like import view_bytes
-from .._datagrams import largest_payload, pack_frames, split_datagram
+from .._datagrams import largest_payload, not_connected, pack_frames, split_datagram
 from .._files import Refusal
 from .._message_types import MessageT, OfMessages, SpecialT
 from ..codec import Codec
@@ -37,6 +38,15 @@ _HIGH_WATER = 256 * 1024
 _ITEM_COST = 192
 
 
+class _UnnamedPeer(str):
+    """The address of a connected Unix socket's peer that has no name."""
+
+    __slots__ = ()
+
+    def __bool__(self) -> bool:
+        return True
+
+
 class _DatagramProtocol(asyncio.DatagramProtocol):
     def __init__(self, codec: Codec[Any] | None) -> None:
         self.codec = codec
@@ -48,6 +58,7 @@ class _DatagramProtocol(asyncio.DatagramProtocol):
         self.dropped = 0
         self.largest: int | None = None  # the largest datagram, in bytes, if that is known
         self.packed_size = 0  # bytes of frames that are packed into one datagram
+        self.connected = False
         self.paused = False
         self.lost = False
         self.error: BaseException | None = None  # what ended it
@@ -58,6 +69,13 @@ class _DatagramProtocol(asyncio.DatagramProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
         sock = transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):
+            sock.getpeername()
+            self.connected = True
+        if self.connected and transport.get_extra_info("peername") == "":
+            # asyncio takes an empty name for "not connected", and then loses what is sent.
+            with contextlib.suppress(AttributeError, TypeError):
+                transport._extra["peername"] = _UnnamedPeer()  # type: ignore[attr-defined]
         self.largest = largest_payload(sock)
         self.packed_size = self.largest or 0
         if self.largest is None:  # Unix: no more than the send buffer, and better much less
@@ -149,6 +167,9 @@ class _DatagramProtocol(asyncio.DatagramProtocol):
     def send_now(self, datagram: bytes, address: Any) -> None:
         if self.lost or self.transport.is_closing():
             raise self.ended()
+        if address is None and not self.connected:
+            # asyncio's transport would end the socket for it.
+            raise not_connected(errno.EDESTADDRREQ)
         if datagram or sys.version_info >= (3, 14):
             self.transport.sendto(datagram, address)
             return
@@ -271,6 +292,7 @@ class DatagramStream(OfMessages[MessageT]):
             MessageTooLargeError: The message is too large for one datagram; nothing is sent.
             FrameError, TypeError, BufferError: As `Codec.encode`; nothing is sent.
             ConnectionError: The socket is closed.
+            OSError: The socket is not connected; nothing is sent.
         """
         await self._protocol.send(self._encode(message), None)
 

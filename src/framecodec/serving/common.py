@@ -125,10 +125,11 @@ class Ending:
     its thread waits hangs.
     """
 
-    __slots__ = ("_lock", "done")
+    __slots__ = ("_lock", "done", "interrupted")
 
     def __init__(self) -> None:
         self.done = False
+        self.interrupted = False  # Ctrl-C came to another thread than the one that waits
         self._lock = threading.Lock()
         self._lock.acquire()
 
@@ -159,7 +160,8 @@ class BlockingServer(abc.ABC):
         """Wait until the server is closed. Ctrl-C (`KeyboardInterrupt`) closes it."""
         try:
             while not self._ended.wait(1):
-                pass
+                if self._ended.interrupted:
+                    raise KeyboardInterrupt
         except KeyboardInterrupt:
             self.close()
 

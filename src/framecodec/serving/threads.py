@@ -23,7 +23,7 @@ from .. import _log as log
 from .._addresses import Address, find_place
 from .._message_types import MessageT, OfMessages, SpecialT
 from .._observer import Observer
-from .._options import OnInvalid, OnOversize, check_options
+from .._options import OnInvalid, OnOversize, check_options, check_server_context
 from .._peers import peer_name
 from ..codec import Codec
 from ..sockets import FrameSocket, Listener
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Server", "serve"]
 
-Handler: TypeAlias = Callable[[FrameSocket[MessageT]], object]
+Handler: TypeAlias = Callable[[FrameSocket[MessageT]], None]
 
 HANDSHAKE_TIMEOUT = 60.0
 """Seconds that a TLS handshake may take; ``message_timeout`` if that is less."""
@@ -118,8 +118,7 @@ def serve(
     """
     check_handler(handler)
     place = find_place(address, port, codec)
-    if place.is_tls and ssl is None:
-        raise ValueError(f"{address!r} needs a certificate: give the server's context as ssl=")
+    check_server_context(ssl, address, place.is_tls)
     check_keepalive(keepalive)
     options = check_options(
         place.codec,
@@ -378,6 +377,10 @@ class Server(OfMessages[MessageT], BlockingServer):
     ) -> BaseException | None:
         """Log what the handler raised; return it, or None for a clean end."""
         try:
+            if isinstance(error, KeyboardInterrupt):
+                # With gevent, Ctrl-C interrupts the greenlet that runs, and not the main one.
+                self._ended.interrupted = True
+                return error
             if conn.closed or not is_clients_fault(error, conn):
                 log.handler_failed(served.peer, error)
                 return error

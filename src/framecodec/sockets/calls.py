@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NoReturn, overload
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, overload
 
 from .. import _error_texts, errors
 from .._bytes_like import list_of_messages
@@ -36,6 +36,17 @@ class BlockingCalls(OfMessages[MessageT]):
     _sending: SendSide
     _receiver: _fast_path_py.Receiver
     _sender: _fast_path_py.Sender
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let iteration call the `recv` of a subclass that overrides only that."""
+        super().__init_subclass__(**kwargs)
+        cls._joined, cls._is_joined = {}, "_is_joined" in cls.__dict__
+        for base in cls.__mro__:
+            if "__iter__" in base.__dict__:
+                return
+            if "recv" in base.__dict__:
+                cls.__iter__ = _iterate_by_recv  # type: ignore[method-assign]
+                return
 
     # --- receiving --------------------------------------------------------------------------------
 
@@ -351,15 +362,37 @@ class BlockingCalls(OfMessages[MessageT]):
                 raise _error_texts.in_use("send()")
             receiving.switch(codec)
             sending.switch(codec)
-            self.__class__ = self._class_for(codec)
+            self._use_class_for(codec)
 
     if TYPE_CHECKING:
 
         def _check_open(self) -> None: ...
 
-    def _class_for(self, codec: Codec[Any]) -> Any:
-        """Return the class of a connection with this codec and this one's observer."""
-        raise NotImplementedError
+    # What a connection becomes, by whether its codec has objects and whether it has an observer.
+    _CLASSES: ClassVar[dict[tuple[bool, bool], type[Any]]]
+    # Of a subclass of the user's: the classes that join it with one of those.
+    _joined: ClassVar[dict[type[Any], type[Any]]]
+    _is_joined: ClassVar[bool]
+
+    def _use_class_for(self, codec: Codec[Any]) -> None:
+        """Become a connection with this codec and this one's observer.
+
+        A subclass of the user's stays the first class of the connection.
+        """
+        classes = self._CLASSES
+        plain = classes[False, False]
+        new = classes[codec._objects is not None, self._receiving.observer is not None]
+        bases: tuple[type[Any], ...] = type(self).__mro__
+        own: Any = next(c for c in bases if c in classes.values() or not c._is_joined)
+        if own not in classes.values():  # a class of the user's
+            if new is plain:
+                new = own
+            else:
+                if new not in own._joined:
+                    members = {"__slots__": (), "__module__": own.__module__, "_is_joined": True}
+                    own._joined[new] = type(own.__name__, (own, new), members)
+                new = own._joined[new]
+        self.__class__ = new
 
     # --- what can be asked ------------------------------------------------------------------------
 
@@ -408,6 +441,19 @@ class BlockingCalls(OfMessages[MessageT]):
         self._state = state  # type: ignore[misc]  # a slot of the subclasses
         self._receiver.state = ReceiveState.CLOSED
         self._sender.state = SendState.CLOSED
+
+
+def _iterate_by_recv(conn: BlockingCalls[MessageT]) -> Iterator[MessageT]:
+    """Iterate over what `recv` returns, until the clean end of the stream."""
+    while True:
+        try:
+            message = conn.recv()
+        except errors.IncompleteFrameError:
+            raise
+        except EOFError:
+            return
+        yield message
+        del message  # an iterator that waits does not keep it
 
 
 class ObservedCalls(BlockingCalls[Any]):

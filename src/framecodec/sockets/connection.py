@@ -121,7 +121,7 @@ class FrameSocket(BlockingCalls[MessageT], SocketWrapper):
         self._sender = self._sending.sender
         self.settimeout(sock.gettimeout())
         if codec._objects is not None or observer is not None:
-            self.__class__ = self._class_for(codec)
+            self._use_class_for(codec)
         if observer is not None:
             _ObservedFrameSocket._notify(self, "connection_opened")  # type: ignore[arg-type]
         if received:
@@ -187,9 +187,6 @@ class FrameSocket(BlockingCalls[MessageT], SocketWrapper):
             )
         self._shutdown(how)
 
-    def _class_for(self, codec: Codec[Any]) -> type[FrameSocket[Any]]:
-        return _CLASSES[codec._objects is not None, self._receiving.observer is not None]
-
     def _shutdown(self, how: int = socket.SHUT_RDWR) -> None:
         # Not SSLSocket.shutdown: after it, that class would take the peer's TLS for plain bytes.
         socket.socket.shutdown(self._sock, how)
@@ -247,8 +244,7 @@ class _ObservedObjectSocket(ObjectCalls, _ObservedFrameSocket):  # type: ignore[
     __slots__ = ()
 
 
-# What a connection becomes, by whether its codec has objects and whether it has an observer.
-_CLASSES: dict[tuple[bool, bool], type[FrameSocket[Any]]] = {
+FrameSocket._CLASSES = {
     (False, False): FrameSocket,
     (False, True): _ObservedFrameSocket,
     (True, False): ObjectSocket,
@@ -259,7 +255,13 @@ _CLASSES: dict[tuple[bool, bool], type[FrameSocket[Any]]] = {
 def _check_stream_socket(sock: Any) -> None:
     kind = getattr(sock, "type", None)
     if not isinstance(sock, socket.socket) or kind is None:
-        raise TypeError(f"a connected stream socket is required, not {type(sock).__name__!r}")
+        if isinstance(sock, tuple | str):
+            remedy = "framecodec.connect() takes the address of a server"
+        else:
+            remedy = "framecodec.FramePipe takes files, such as sys.stdin.buffer and pipes"
+        raise TypeError(
+            f"a connected stream socket is required, not {type(sock).__name__!r}; {remedy}"
+        )
     if kind != socket.SOCK_STREAM:
         raise ValueError(
             f"a stream socket is required, not one of type {kind!r}; "

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, final, overload
 
 from .. import _error_texts, errors
 from .._bytes_like import view_bytes
-from .._datagrams import largest_payload, pack_frames, split_datagram
+from .._datagrams import largest_payload, not_connected, pack_frames, split_datagram
 from .._files import Refusal
 from .._message_types import MessageT, OfMessages, SpecialT
 from .._states import SocketState
@@ -61,6 +61,9 @@ _PAUSE = 0.001  # seconds
 _Datagram: TypeAlias = tuple[Batch, Any, Batch]
 
 _NOTHING = Batch([])
+
+# Errors of a send without an address on a socket that is not connected: UDP, Unix.
+_UNCONNECTED = (errno.EDESTADDRREQ, errno.ENOTCONN)
 
 
 class DatagramSocket(OfMessages[MessageT], SocketWrapper):
@@ -272,6 +275,8 @@ class DatagramSocket(OfMessages[MessageT], SocketWrapper):
             error = _error_texts.connection_closed()
         elif isinstance(error, OSError) and error.errno == errno.EMSGSIZE:
             error = _error_texts.datagram_refused(size)
+        elif isinstance(error, OSError) and error.errno in _UNCONNECTED:
+            error = not_connected(error.errno)
         mark_started(error, False)  # as on a FrameSocket
         error.messages_sent = sent  # type: ignore[attr-defined]
         try:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 from .._addresses import Address, find_place, host_and_port, unix_path
 from .._message_types import MessageT, OfMessages
-from .._options import OnInvalid, OnOversize, check_options
+from .._options import OnInvalid, OnOversize, check_options, check_server_context
 from .._peers import name_address, peer_name
 from .._states import SocketState
-from ..codec import DEFAULT_CODEC, Codec
+from ..codec import DEFAULT_CODEC, Codec, check_codec
 from .accept_pause import AcceptPause
 from .base import SocketWrapper, check_keepalive, is_unix, locked_to_close, prepare
 from .connecting import new_unix_socket
@@ -84,8 +84,7 @@ def listen(
         TypeError, ValueError, OverflowError: An argument is invalid.
     """
     place = find_place(address, port, codec)
-    if place.is_tls and ssl is None:
-        raise ValueError(f"{address!r} needs a certificate: give the server's context as ssl=")
+    check_server_context(ssl, address, place.is_tls)
     check_keepalive(keepalive)
     options = check_options(
         place.codec,
@@ -140,6 +139,7 @@ class Listener(OfMessages[MessageT], SocketWrapper):
         keepalive: bool | float | None = None,
         **options: Any,
     ) -> None:
+        check_codec(codec)
         self._sock = sock
         self._state = SocketState.OPEN
         self._codec = codec

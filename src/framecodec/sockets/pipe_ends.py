@@ -20,6 +20,7 @@ import errno
 import io
 import os
 import select
+import socket
 import stat
 import time
 import weakref
@@ -323,7 +324,19 @@ def check_file(file: Any, *methods: str) -> None:
     if not any(hasattr(file, method) for method in methods):
         raise TypeError(
             f"a binary file with {' or '.join(methods)} is required, not {type(file).__name__!r}"
+            + _remedy(file)
         )
+
+
+def _remedy(file: Any) -> str:
+    """Return the part of an error's text that says what to pass instead."""
+    if isinstance(file, socket.socket):
+        return "; framecodec.FrameSocket takes sockets"
+    if isinstance(file, int):
+        return "; os.fdopen(descriptor, 'rb', 0) makes a file of a descriptor"
+    if hasattr(file, "stdin") and hasattr(file, "stdout"):  # a process
+        return "; write FramePipe(process.stdout, process.stdin)"
+    return ""
 
 
 def take_buffered(file: Any, fd: int) -> bytes:

@@ -207,7 +207,7 @@ class FramePipe(BlockingCalls[MessageT], TimedWrapper):
             self._check_can_wait(read)
         self.settimeout(None)
         if codec._objects is not None or observer is not None:
-            self.__class__ = self._class_for(codec)
+            self._use_class_for(codec)
         if observer is not None:
             _ObservedFramePipe._notify(self, "connection_opened")  # type: ignore[arg-type]
         received = bytes(received) + buffered
@@ -223,9 +223,6 @@ class FramePipe(BlockingCalls[MessageT], TimedWrapper):
     def writer(self) -> Any:
         """The file that is written to, or None."""
         return None if self._files.writer is None else self._files.writer.file
-
-    def _class_for(self, codec: Codec[Any]) -> Any:
-        return _CLASSES[codec._objects is not None, self._receiving.observer is not None]
 
     def _check_can_wait(self, *ends: Any) -> None:
         for end in ends:
@@ -358,8 +355,7 @@ class _ObservedObjectPipe(ObjectCalls, _ObservedFramePipe):
     __slots__ = ()
 
 
-# What a connection becomes, by whether its codec has objects and whether it has an observer.
-_CLASSES: dict[tuple[bool, bool], type[FramePipe[Any]]] = {
+FramePipe._CLASSES = {
     (False, False): FramePipe,
     (False, True): _ObservedFramePipe,
     (True, False): _ObjectPipe,
