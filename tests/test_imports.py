@@ -57,6 +57,7 @@ LAYERS = [
         "_text_shapes.py": "parse and build functions of text protocols",
         "_log.py": "what servers, listeners and observers log",
         "asyncio/waiters.py": "futures that tasks wait for: until the peer takes more, or the end",
+        "asyncio/read_buffers.py": "the memory into which the transports of a loop read",
     },
     {
         "_check_bytes.py": "the bytes of a check: computed, written and read",
@@ -65,7 +66,10 @@ LAYERS = [
         "_header_block.py": "headers that are `Name: value` lines",
         "_parameters.py": "a codec's arguments, checked and turned into a layout",
     },
-    {"_numbers.pxd": "what the compiled splitter and encoder share: a layout in C, numbers"},
+    {
+        "_module_state.pxd": "the state of a compiled module in each interpreter, in C",
+        "_numbers.pxd": "what the compiled splitter and encoder share: a layout in C, numbers",
+    },
     {"_checksums.pxd": "the checksums that have a name, in C, and the checks made of them"},
     {
         "_joins.pxd": "messages of one fragment, measured and written in C",
@@ -101,6 +105,7 @@ LAYERS = [
         "_object_messages_py.py": "messages that are objects, in the splitter in Python",
         "_event_loop_py.py": "the way of a read and of a write through an event loop, in Python",
     },
+    {"_read_memory_py.py": "the memory that callers of the splitter read into, in Python"},
     {
         "_splitter.pyx": "bytes to messages, compiled",
         "_splitter_py.py": "the same in Python: the splitter's public interface",
@@ -347,7 +352,8 @@ def test_the_walk_finds_imports() -> None:
 
 
 _SPLITTER_PARTS = (
-    *("splitter", "object_messages", "keeping_reader", "frame_reader", "chosen_frames"),
+    *("splitter", "read_memory", "object_messages", "keeping_reader"),
+    *("frame_reader", "chosen_frames"),
     *("plain_reader", "checked_reader", "joined_reader"),
     *("fields", "spans", "marked_reader", "marks"),
 )
