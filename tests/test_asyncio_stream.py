@@ -643,6 +643,9 @@ class Writes(asyncio.Transport):
     def is_closing(self) -> bool:
         return False
 
+    def pause_reading(self) -> None:
+        """Ignore it."""
+
     def write(self, data: Any) -> None:
         self.written.append(bytes(data))
 
@@ -683,5 +686,29 @@ def test_a_handler_answers_the_messages_of_a_read_in_one_write(loop: str, read_b
             assert written == [[], [], [], []]
             assert transport.written == [b"\x01a\x01b\x02cd\x01e"]
         tasks[0].cancel()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_task_that_detaches_gets_all_that_a_pipes_transport_has_read(loop: str) -> None:
+    async def main() -> None:
+        async def detach_after_one(stream: Any) -> None:
+            assert await stream.recv() == b"first"
+            unread.append(stream.detach()[1])
+
+        protocol = StreamProtocol(
+            Codec.uint(4),
+            lambda stream: tasks.append(asyncio.create_task(detach_after_one(stream))),
+        )
+        tasks: list[asyncio.Task[None]] = []
+        unread: list[bytes] = []
+        protocol.connection_made(Writes(protocol))
+        await asyncio.sleep(0)
+        rest = Codec.uint(4).encode(bytes(400_000)) + b"no frame"
+        read = Codec.uint(4).encode(b"first") + rest
+        asyncio.get_running_loop().call_soon(protocol.data_received, read)
+        await tasks[0]
+        assert unread == [rest]
 
     run(loop, main())

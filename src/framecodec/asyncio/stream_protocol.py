@@ -25,6 +25,7 @@ from .._states import TransportState
 from ..codec import Codec
 from .back_pressure import ObservedWaitingSendSide, WaitingSendSide
 from .observed import receive_rest
+from .pipe_transport import give_bytes
 from .stream import FrameStream, ObjectStream
 from .unframed import (
     ReadMessages,
@@ -119,6 +120,22 @@ class StreamProtocol(UnframingProtocol):
 
     def _end_of_frames(self) -> int:
         return end_of_frames(self._inbox.splitter, self.codec.layout)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what a transport with memory of its own has read.
+
+        It is taken in pieces. No task runs between two of them: it could detach the connection, and
+        the rest would be lost.
+        """
+        waiter, self._waiter = self._waiter, None
+        try:
+            give_bytes(self, data)
+        finally:
+            self._waiter = waiter
+            if waiter is not None:
+                self._wake()
+                if self._sending.state < _CLOSING:
+                    self._sending.flush_soon()  # runs after the task's next step
 
     def _receive(self, data: bytes) -> None:
         super()._receive(data)
