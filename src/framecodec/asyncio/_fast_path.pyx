@@ -31,8 +31,6 @@ __all__ = [
 ]
 
 # The sizes are explained in the twin.
-MESSAGE_COST = 48
-
 cdef enum:
     _MESSAGE_COST = 48
     _HIGH_WATER = 256 * 1024

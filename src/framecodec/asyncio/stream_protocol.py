@@ -122,7 +122,7 @@ class StreamProtocol(UnframingProtocol):
         return end_of_frames(self._inbox.splitter, self.codec.layout)
 
     def data_received(self, data: bytes) -> None:
-        """Take what a transport with memory of its own has read.
+        """Take what a transport has read into its own memory.
 
         It is taken in pieces. No task runs between two of them: it could detach the connection, and
         the rest would be lost.
