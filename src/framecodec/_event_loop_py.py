@@ -147,7 +147,7 @@ class Waiter:
         """Return the loop of the task that waits."""
         return self._loop
 
-    def add_done_callback(self, callback: Callable[[Any], object], *, context: Any = None) -> None:
+    def add_done_callback(self, callback: Callable[[Any], object], context: Any = None) -> None:
         """Call a function at the end of the wait: one that wakes the only task that waits."""
         if self._done:
             self._loop.call_soon(callback, self, context=context)

@@ -551,7 +551,7 @@ cdef class Waiter:
         """Return the loop of the task that waits."""
         return self._loop
 
-    def add_done_callback(self, callback, *, context=None):
+    def add_done_callback(self, callback, context=None):
         """Call a function at the end of the wait: one that wakes the only task that waits."""
         if self._done:
             self._loop.call_soon(callback, self, context=context)
