@@ -239,6 +239,7 @@ interpreters.destroy(made)
 """
 
 
+@pytest.mark.untraced
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="CPython's sub-interpreters")
 @pytest.mark.skipif(sys.version_info[:2] == (3, 12), reason="3.12 crashes at the exit")
 @pytest.mark.parametrize("main_first", [False, True])
