@@ -267,3 +267,27 @@ def test_connection_lost_keeps_no_frame_of_the_transport() -> None:
         await stream.aclose()
 
     asyncio.run(main())
+
+
+@LOOPS
+@pytest.mark.usefixtures("_counted", "engine_in_use")
+def test_connections_that_have_received_keep_no_memory_to_read_into(loop: str) -> None:
+    """Each of them has filled one read, so each would keep the large memory for it."""
+
+    async def main() -> None:
+        pairs = [await wrapped(Codec.uint(4)) for _ in range(20)]
+        meter = Meter()
+        for stream, theirs in pairs:
+            theirs.setblocking(False)
+            sending = asyncio.create_task(send_all(theirs, Codec.uint(4).encode(bytes(300_000))))
+            assert len(await stream.recv()) == 300_000
+            await sending
+            theirs.sendall(Codec.uint(4).encode(b"small"))
+            assert await stream.recv() == b"small"
+        del sending
+        assert meter.held() < 300_000  # of 20 connections, and the memory that they share
+        for stream, theirs in pairs:
+            await stream.aclose()
+            theirs.close()
+
+    run(loop, main())

@@ -57,6 +57,7 @@ LAYERS = [
         "_text_shapes.py": "parse and build functions of text protocols",
         "_log.py": "what servers, listeners and observers log",
         "asyncio/waiters.py": "futures that tasks wait for: until the peer takes more, or the end",
+        "asyncio/read_buffers.py": "the memory into which the transports of a loop read",
     },
     {
         "_check_bytes.py": "the bytes of a check: computed, written and read",
@@ -98,6 +99,7 @@ LAYERS = [
     {"_frame_reader_py.py": "the parsing part of the splitter, in Python"},
     {"_keeping_reader_py.py": "unread bytes: one message a call, errors, switching, in Python"},
     {"_object_messages_py.py": "messages that are objects, in the splitter in Python"},
+    {"_read_memory_py.py": "the memory that callers of the splitter read into, in Python"},
     {
         "_splitter.pyx": "bytes to messages, compiled",
         "_splitter_py.py": "the same in Python: the splitter's public interface",
@@ -344,7 +346,8 @@ def test_the_walk_finds_imports() -> None:
 
 
 _SPLITTER_PARTS = (
-    *("splitter", "object_messages", "keeping_reader", "frame_reader", "chosen_frames"),
+    *("splitter", "read_memory", "object_messages", "keeping_reader"),
+    *("frame_reader", "chosen_frames"),
     *("plain_reader", "checked_reader", "joined_reader"),
     *("fields", "spans", "marked_reader", "marks"),
 )

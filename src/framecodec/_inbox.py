@@ -97,6 +97,7 @@ class Inbox:
         "_message_offset",
         "_observed",
         "_options",
+        "_spare_buffer",
         "_started_at",
         "_told",
         "codec",
@@ -131,6 +132,7 @@ class Inbox:
         if one_at_a_time:
             self._options["one_at_a_time"] = True
         self._observed: tuple[object, Observer] | None = None
+        self._spare_buffer: list[memoryview | None] | None = None
         self._told = NOTHING_TOLD  # what the observer knows of the unframed bytes
         self.peer = ""
         """The peer's name, which errors get; empty if it has none."""
@@ -202,10 +204,24 @@ class Inbox:
             "keep_headers": self._keep_headers,
         }
         codec = plain_codec(self.codec)
+        splitter: Any
         if self._observed is not None:
             conn, observer = self._observed
-            return ObservedSplitter(conn, codec, observer, **options)
-        return Splitter(codec, **options)
+            splitter = ObservedSplitter(conn, codec, observer, **options)
+        else:
+            splitter = Splitter(codec, **options)
+        if self._spare_buffer is not None:
+            splitter._share_buffer(self._spare_buffer)
+        return splitter
+
+    def share_buffer(self, spare: list[memoryview | None]) -> None:
+        """Share the memory to read into with other inboxes, whose owners read by turns.
+
+        Args:
+            spare: A list of one item, the memory or None. One thread uses it.
+        """
+        self._spare_buffer = spare
+        self.splitter._share_buffer(spare)
 
     @property
     def has_own_splitter(self) -> bool:

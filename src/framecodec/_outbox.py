@@ -26,9 +26,7 @@ lines only the first allocates: if memory runs out, all of them were done or non
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterable
-from itertools import islice
 from typing import TYPE_CHECKING, Any, final
 
 from ._bytes_like import view_bytes
@@ -78,7 +76,7 @@ class Outbox:
 
     def __init__(self, codec: Codec[Any]) -> None:
         self.use(codec)
-        self._parts: deque[Any] = deque()  # buffers that are ready to be sent, ...
+        self._parts: list[Any] = []  # buffers that are ready to be sent, ...
         self.small: list[Buffer] = []
         """... and after them small frames that are not joined yet."""
         self.borrows = False
@@ -191,9 +189,7 @@ class Outbox:
         """
         self.drop_sent()
         self._join_small()
-        if len(self._parts) <= _BUFFER_LIMIT:
-            return list(self._parts)
-        return list(islice(self._parts, _BUFFER_LIMIT))
+        return self._parts[:_BUFFER_LIMIT]
 
     def sent(self, count: int, /) -> None:
         """Drop bytes that were sent, from the front.
@@ -216,37 +212,48 @@ class Outbox:
             if not count:
                 del counts[0]
                 continue
-            part = parts[0]
-            size = len(part)
-            if count < size:
-                rest = memoryview(part)[count:]
+            whole, size = _whole_parts(parts, count)
+            if whole:
+                held, count = self.size - size, count - size
+                del parts[:whole]
+                self.size = held
+                counts[0] = count
+            else:
+                rest = memoryview(parts[0])[count:]
                 held = self.size - count
                 parts[0] = rest
                 self.size = held
                 del counts[0]
-            else:
-                held, count = self.size - size, count - size
-                del parts[0]
-                self.size = held
-                counts[0] = count
         if not self.size:
             self.borrows = False
 
     def own(self) -> None:
         """Copy what is borrowed, so that the owner of a mutable message may change it again."""
         if self.borrows:
-            # A list, because a generator that is closed without memory prints an ignored error.
-            self._parts = deque(
-                [part if _is_immutable(part) else bytes(part) for part in self._parts]
-            )
+            self._parts = [part if _is_immutable(part) else bytes(part) for part in self._parts]
             self.borrows = False
 
     def clear(self) -> None:
         """Drop everything."""
-        empty: tuple[deque[Any], list[Buffer], list[int]] = (deque(), [], [])
+        empty: tuple[list[Any], list[Buffer], list[int]] = ([], [], [])
         self._parts, self.small, self.sent_counts = empty
         self.borrows = False
         self.size = 0
+
+
+def _whole_parts(parts: list[Any], count: int) -> tuple[int, int]:
+    """Return how many of the first parts lie in the first `count` bytes, and their size in bytes.
+
+    They are dropped together: to drop one part moves all that follow it.
+    """
+    whole = size = 0
+    for part in parts:
+        part_size = len(part)
+        if size + part_size > count:
+            break
+        whole += 1
+        size += part_size
+    return whole, size
 
 
 def _join(small: list[Any]) -> Any:

@@ -38,7 +38,11 @@ from cpython.buffer cimport (
     PyBuffer_Release,
     PyObject_GetBuffer,
 )
-from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
+from cpython.bytearray cimport (
+    PyByteArray_AS_STRING,
+    PyByteArray_FromStringAndSize,
+    PyByteArray_GET_SIZE,
+)
 from cpython.bytes cimport (
     PyBytes_AS_STRING,
     PyBytes_CheckExact,
@@ -47,7 +51,7 @@ from cpython.bytes cimport (
 )
 from cpython.long cimport PyLong_CheckExact
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
-from cpython.memoryview cimport PyMemoryView_FromObject
+from cpython.memoryview cimport PyMemoryView_FromObject, PyMemoryView_GET_BASE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint64_t
@@ -138,6 +142,10 @@ from ._likely_causes import SAMPLE_SIZE
 __all__ = ["Spans", "Splitter", "scan"]
 
 prepare_checksums()
+
+cdef extern from "Python.h":
+    ctypedef struct PyByteArrayObject:
+        Py_ssize_t ob_exports  # the views of it
 
 cdef enum:
     IN_HEADER
@@ -428,9 +436,10 @@ cdef class Splitter:
     cdef object _buffer  # the receive buffer: a bytearray, ...
     cdef object _buffer_view  # ... and an export of it, so that no caller resizes it
     cdef Py_ssize_t _buffer_size
+    cdef list _spare  # its one item is the receive buffer that splitters share; None: do not share
     cdef int _given  # what get_buffer() gave last
     cdef Py_ssize_t _given_size
-    cdef object _memory_view  # MESSAGE_MEMORY: what was given
+    cdef object _memory_view  # what get_room() gave: MESSAGE_MEMORY, or a shared buffer
     cdef object _error  # the sticky error
     cdef bytes _not_taken  # after an error: what followed the byte that decided
     # CUSTOM: bytes of earlier chunks that parse() saw and that follow the header; they are read
@@ -607,23 +616,59 @@ cdef class Splitter:
         if size <= 0:
             size = BUFFER_SIZE
         size = min(max(size, SMALLEST_BUFFER_SIZE), LARGEST_BUFFER_SIZE)
+        cdef bint shared = self._spare is not None and given == BUFFER_AS_MEMORY
+        cdef Py_ssize_t buffer_size = self._buffer_size
         self._busy = True  # an allocation may collect garbage, whose finalizers may come in here
         try:
             self._withdraw_memory()
             self._given = NOT_GIVEN
             buffer, buffer_view = self._buffer, self._buffer_view
-            if buffer is None or self._buffer_size < size:
+            if shared and buffer is None and self._spare[0] is not None:
+                buffer_view, self._spare[0] = self._spare[0], None
+                buffer = <object>PyMemoryView_GET_BASE(buffer_view)
+                if (<PyByteArrayObject*>buffer).ob_exports == 1:  # buffer_view
+                    buffer_size = PyByteArray_GET_SIZE(buffer)
+                else:  # who read into it has kept a view
+                    buffer = None
+            if buffer is None or buffer_size < size:
                 buffer = PyByteArray_FromStringAndSize(NULL, size)  # not cleared: touches no page
                 buffer_view = PyMemoryView_FromObject(buffer)
+                buffer_size = size
             view = PyMemoryView_FromObject(buffer)
             # Nothing can fail any more.
             if buffer is not self._buffer:
-                self._buffer, self._buffer_view, self._buffer_size = buffer, buffer_view, size
+                self._buffer, self._buffer_view = buffer, buffer_view
+                self._buffer_size = buffer_size
+            if shared:
+                self._memory_view = view
             self._given = given
             self._given_size = self._buffer_size
         finally:
             self._busy = False
         return view
+
+    def _share_buffer(self, list spare not None, /):
+        """Share the buffer that `get_room` gives with other splitters, which read by turns.
+
+        Between two reads no splitter has it. So connections that wait hold no memory, and those
+        that receive use memory that is still in the processor's caches.
+
+        Args:
+            spare: A list of one item, the buffer or None. One thread uses it.
+        """
+        self._spare = spare
+
+    cdef int _put_buffer_back(self) except -1:
+        """Let the other splitters have the receive buffer."""
+        self._busy = True
+        try:
+            self._withdraw_memory()
+        finally:
+            self._busy = False
+        self._spare[0] = self._buffer_view
+        self._buffer = self._buffer_view = None
+        self._buffer_size = 0
+        return 0
 
     def get_room(self, sizehint=-1, /):
         """Return memory as `get_buffer` does, for a caller that releases it at once.
@@ -701,6 +746,13 @@ cdef class Splitter:
         if given == MESSAGE_MEMORY:
             return self._take_from_memory(size, messages)
         self._given = NOT_GIVEN
+        if self._memory_view is not None:
+            try:
+                return self._take(
+                    <const uint8_t*>PyByteArray_AS_STRING(self._buffer), size, messages
+                )
+            finally:
+                self._put_buffer_back()
         return self._take(<const uint8_t*>PyByteArray_AS_STRING(self._buffer), size, messages)
 
     cdef int _take_from_memory(self, Py_ssize_t size, list messages) except -1:
@@ -899,7 +951,7 @@ cdef class Splitter:
         self._not_taken = self._surplus_bytes = b""
         self._tail_size = 0
         self._drop_held(self._held_size)
-        self._buffer = self._buffer_view = self._undelivered = None
+        self._buffer = self._buffer_view = self._spare = self._undelivered = None
         self._given = NOT_GIVEN
         return unfinished
 

@@ -21,7 +21,7 @@ from ._fragments import not_in_one_piece
 from ._frame_reader_py import IN_HEADER, IN_PADDING, SLICE_SIZE, describe_pending
 from ._layout import COBS, Described, describe_splitter, layout_of
 from ._message_types import MessageT, OfMessages
-from ._object_messages_py import ObjectMessages
+from ._read_memory_py import GIVEN_BY_GET_ROOM, NOT_GIVEN, ReadMemory
 from ._resync import check_on_invalid
 from ._spans_py import Spans
 
@@ -32,18 +32,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Spans", "Splitter", "scan"]
 
-# What get_buffer() or get_room() gave and buffer_updated() has not reported yet. feed() withdraws
-# what get_room() gave.
-_NOTHING, _GIVEN_BUFFER, _MESSAGE_MEMORY = range(3)
-
-# The size of the buffer without a size hint, the smallest and the largest one.
-_BUFFER_SIZE = 64 * 1024
-_SMALLEST_BUFFER_SIZE = 1024
-_LARGEST_BUFFER_SIZE = 1024 * 1024
-
 
 @final
-class Splitter(OfMessages[MessageT], ObjectMessages):
+class Splitter(OfMessages[MessageT], ReadMemory):
     """The receiving state of one connection: bytes in any chunks in, messages out.
 
     Args:
@@ -68,12 +59,7 @@ class Splitter(OfMessages[MessageT], ObjectMessages):
             the frames of the codec begin with no mark that ``"resync"`` could look for.
     """
 
-    __slots__ = (
-        "_buffer",
-        "_codec",
-        "_detached",
-        "_given",
-    )
+    __slots__ = ("_codec",)
 
     def __init__(
         self,
@@ -99,11 +85,9 @@ class Splitter(OfMessages[MessageT], ObjectMessages):
         self._undelivered = None
         keep_headers = keep_headers or objects is not None
         super().__init__(layout, bool(raw), on_oversize == "skip", offset, keep_headers)
+        self._init_memory()
         self._one_at_a_time = bool(one_at_a_time)
         self._resync = resync
-        # What get_buffer() gives: an export of it, so that no caller resizes it.
-        self._buffer: memoryview | None = None
-        self._given = _NOTHING  # what get_buffer() or get_room() gave last
         self._detached = False
         self._busy = False  # inside a call during which other code may run
         self._lock = threading.RLock()  # serialises calls from several threads
@@ -145,8 +129,8 @@ class Splitter(OfMessages[MessageT], ObjectMessages):
         try:
             with self._lock:
                 self._check_usable()
-                if self._given == _MESSAGE_MEMORY:
-                    self._given = _NOTHING
+                if self._given == GIVEN_BY_GET_ROOM:
+                    self._given = NOT_GIVEN
                 self._take(data, messages)
                 taken = True
         except BaseException as error:
@@ -165,8 +149,8 @@ class Splitter(OfMessages[MessageT], ObjectMessages):
         try:
             with self._lock:
                 self._check_usable()
-                if self._given == _MESSAGE_MEMORY:
-                    self._given = _NOTHING
+                if self._given == GIVEN_BY_GET_ROOM:
+                    self._given = NOT_GIVEN
                 self._take(view, messages)
                 taken = True
         except BaseException as error:
@@ -177,57 +161,6 @@ class Splitter(OfMessages[MessageT], ObjectMessages):
                 del self, view, messages
             raise
         return messages
-
-    def get_buffer(self, sizehint: SupportsIndex = -1, /) -> memoryview:
-        """Return memory to read the next bytes of the stream into.
-
-        Args:
-            sizehint: Bytes needed, from 1 KiB to 1 MiB; -1 or 0 means 64 KiB. The buffer may be
-                larger.
-
-        Returns:
-            A writable buffer that is never empty, to be filled from its start and reported with
-            `buffer_updated`. Messages are copied out of it: one that was delivered never changes.
-
-        Raises:
-            FrameError: The stream is broken.
-            ValueError: The splitter is detached.
-        """
-        return self._give_buffer(operator.index(sizehint), _GIVEN_BUFFER)
-
-    def _give_buffer(self, size: int, given: int) -> memoryview:
-        try:
-            with self._lock:
-                self._check_usable()
-                self._busy = True  # what a garbage collection calls may come in here
-                try:
-                    self._given = _NOTHING
-                    if size <= 0:
-                        size = _BUFFER_SIZE
-                    size = min(max(size, _SMALLEST_BUFFER_SIZE), _LARGEST_BUFFER_SIZE)
-                    buffer = self._buffer
-                    if buffer is None or len(buffer) < size:
-                        buffer = memoryview(bytearray(size))
-                    view = memoryview(buffer)
-                    # Nothing can fail any more.
-                    self._buffer = buffer
-                    self._given = given
-                finally:
-                    self._busy = False
-                return view
-        except BaseException as error:
-            if error is self._error:
-                error.with_traceback(None)  # as in feed()
-                del self
-            raise
-
-    def get_room(self, sizehint: SupportsIndex = -1, /) -> memoryview:
-        """Return memory as `get_buffer` does, for a caller that releases it at once.
-
-        The compiled engine may give the memory of the message itself, so that the bytes of a large
-        one are never copied; Python cannot fill a `bytes`.
-        """
-        return self._give_buffer(operator.index(sizehint), _MESSAGE_MEMORY)
 
     def buffer_updated(self, count: SupportsIndex, /) -> list[MessageT]:
         """Take the bytes that were read into the buffer from `get_buffer`.
@@ -252,13 +185,19 @@ class Splitter(OfMessages[MessageT], ObjectMessages):
             with self._lock:
                 self._check_usable()
                 buffer = self._buffer
-                if buffer is None or self._given == _NOTHING:
+                if buffer is None or self._given == NOT_GIVEN:
                     raise _error_texts.no_buffer_given()
                 if not 0 <= size <= len(buffer):
                     raise _error_texts.updated_beyond_buffer(size, len(buffer))
-                self._take(buffer[:size], messages)
-                taken = True
-                self._given = _NOTHING
+                try:
+                    self._take(buffer[:size], messages)
+                    taken = True
+                    self._given = NOT_GIVEN
+                finally:
+                    given_view, spare = self._given_view, self._spare
+                    if given_view is not None and spare is not None:
+                        buffer = None
+                        self._put_buffer_back(given_view, spare)
         except BaseException as error:
             if taken:
                 self._keep_interruption(error)
@@ -341,8 +280,8 @@ class Splitter(OfMessages[MessageT], ObjectMessages):
                 finally:
                     self._busy = False
                 self._codec, switched = codec, True
-                if self._given == _MESSAGE_MEMORY:
-                    self._given = _NOTHING
+                if self._given == GIVEN_BY_GET_ROOM:
+                    self._given = NOT_GIVEN
                 self._take(unread, messages)
         except BaseException as error:
             if switched:
@@ -385,11 +324,11 @@ class Splitter(OfMessages[MessageT], ObjectMessages):
                 self._busy = False
             raise
         self._header, self._piece, self._pieces, self._held = header, piece, pieces, held
-        self._phase, self._pending, self._given = IN_HEADER, 0, _NOTHING
+        self._phase, self._pending, self._given = IN_HEADER, 0, NOT_GIVEN
         self._fragments, self._followed = 0, False
         self._layout = self._choice_layout
         self._not_taken = self._surplus_bytes = self._tail = b""
-        self._buffer = self._undelivered = None
+        self._buffer = self._given_view = self._undelivered = None
         self._detached = True
         self._busy = False
         return unfinished
@@ -450,14 +389,6 @@ class Splitter(OfMessages[MessageT], ObjectMessages):
         return self._error if self._undelivered is None else self._undelivered.error
 
     # --- taking a chunk ---------------------------------------------------------------------------
-
-    def _check_usable(self) -> None:
-        if self._busy:
-            raise _error_texts.reentered()
-        if self._detached:
-            raise _error_texts.detached()
-        if self._error is not None:
-            raise self._error.with_traceback(None)
 
     def _take(self, data: bytes | memoryview, messages: list[Any]) -> None:
         """Take a chunk; keep an error for the next call if there are messages to deliver."""

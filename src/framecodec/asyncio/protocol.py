@@ -29,6 +29,7 @@ from ..codec import DEFAULT_CODEC, Codec, check_codec
 from .object_delivery import ObjectDelivery
 from .observed import ObservedSendSide, conn_of, end_reason, receive_rest
 from .pipe_transport import give_bytes
+from .read_buffers import spare_buffer
 from .sending import SendSide, encode_all, stays_open, write_all
 from .time_limits import PeerTimer
 from .transport import is_uvloops, transport_peer
@@ -42,7 +43,8 @@ _logger = logging.getLogger(__package__)
 
 _OPEN, _CLOSING, _CLOSED = TransportState.OPEN, TransportState.CLOSING, TransportState.CLOSED
 
-# A connection reads into little memory until a read fills it: of 10,000 connections most are idle.
+# Where connections share no memory, one reads into little until a read fills it: of 10,000
+# connections most are idle.
 _FIRST_READ_SIZE = 4 * 1024
 _READ_SIZE = 128 * 1024
 
@@ -342,6 +344,10 @@ class FrameProtocol(ObjectDelivery[MessageT], asyncio.BufferedProtocol):
         if transport is self._sending.transport:  # super() in an overridden connection_made()
             return (transport,)
         self._inbox.peer = transport_peer(transport)
+        spare = spare_buffer()
+        if spare is not None:
+            self._inbox.share_buffer(spare)
+            self._read_size = _READ_SIZE  # which costs a connection that waits nothing
         self._sending.begin(transport)
         if self._peer_timer is not None:
             self._peer_timer.start()
