@@ -600,6 +600,7 @@ print("held")
 """
 
 
+@pytest.mark.untraced
 @pytest.mark.skipif(
     bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
     reason="a free-threaded CPython crashes by itself where allocations are made to fail (3.13.5)",
