@@ -126,13 +126,17 @@ REFUSALS: list[tuple[Codec[Any], bytes, str]] = [
 ]
 
 
-@pytest.mark.parametrize("by", [1, 100], ids=["byte by byte", "whole"])
+@pytest.mark.parametrize(
+    ("by", "after"),
+    [(1, b""), (100, b""), (1000, bytes(300)), (1000, b"1:" * 150)],
+    ids=["byte by byte", "whole", "before zeros", "before digits"],
+)
 @pytest.mark.parametrize(("codec", "wrong", "reason"), REFUSALS)
 def test_feed_says_of_a_later_frame_where_and_why_its_length_is_refused(
-    engine: ModuleType, codec: Codec[Any], wrong: bytes, reason: str, by: int
+    engine: ModuleType, codec: Codec[Any], wrong: bytes, reason: str, by: int, after: bytes
 ) -> None:
     first = codec.encode(b"first one")
-    stream = first + wrong
+    stream = first + wrong + after
     splitter = engine.Splitter(codec)
     messages = []
     with contextlib.suppress(InvalidFrameError):  # it sticks, and comes after the messages
