@@ -33,8 +33,8 @@ def main() -> int:
     coverage.combine(keep=True)
     failed = 0
     for kind, files, least in (
-        ("Python", ["*.py"], float(coverage.get_option("report:fail_under"))),
-        ("compiled", ["*.pyx", "*.pxd"], COMPILED),
+        ("Python", ["src/**/*.py"], float(coverage.get_option("report:fail_under"))),
+        ("compiled", ["src/**/*.pyx", "src/**/*.pxd"], COMPILED),
     ):
         print(f"\n--- {kind}: at least {least} percent\n", flush=True)
         total = coverage.report(include=files)
