@@ -109,6 +109,16 @@ REFUSALS: list[tuple[Codec[Any], bytes, str]] = [
         "the length is negative: -2",
     ),
     (
+        Codec.uint(1, wider={254: "u16be", 255: "u32le"}),
+        b"\xff\xff\xff\0\0",
+        'the length 65535 is in a wider field than it needs (wider_than_needed="accept" reads it)',
+    ),
+    (
+        Codec.uint(1, wider={254: "u16be", 255: "u32le"}),
+        b"\xfe\0\xfd",
+        'the length 253 is in a wider field than it needs (wider_than_needed="accept" reads it)',
+    ),
+    (
         Codec.uint(2, length_includes="frame"),
         b"\0\x01",
         f"the length 1 is too small: {FRAME.format(2)}",
@@ -197,3 +207,24 @@ def test_feed_reads_a_negative_special_length_after_a_sign(engine: ModuleType, b
     for start in range(0, len(stream), by):
         messages += splitter.feed(stream[start : start + by])
     assert messages == [None, "nothing", b"a", None]
+
+
+@pytest.mark.parametrize("by", [1, 10_000], ids=["byte by byte", "whole"])
+def test_feed_reads_wider_lengths_in_their_own_byte_order(engine: ModuleType, by: int) -> None:
+    codec = Codec.uint(1, wider={254: "u16le", 255: "u32be"})
+    message, larger = b"m" * 0x0102, b"l" * 0x010203
+    stream = b"\xfe\2\1" + message + b"\xff\0\1\2\3" + larger + b"\0"
+    assert codec.encode_many([message, larger, b""]) == stream
+    splitter = engine.Splitter(codec)
+    messages = []
+    for start in range(0, len(stream), by):
+        messages += splitter.feed(stream[start : start + by])
+    assert messages == [message, larger, b""]
+
+
+def test_feed_refuses_more_digits_than_allowed_also_of_a_whole_frame(engine: ModuleType) -> None:
+    codec = Codec.text(max_digits=1)
+    splitter = engine.Splitter(codec)
+    assert splitter.feed(b"9:" + b"m" * 9 + b"10:" + b"m" * 10) == [b"m" * 9]
+    with pytest.raises(InvalidFrameError, match="more than 1 digits"):
+        splitter.feed(b"")
