@@ -48,9 +48,12 @@ for extension in extensions:
         checks = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"] if SANITIZE else []
         extension.extra_compile_args = checks + (["-O1", "-g"] if SANITIZE else ["-O3", "-g0"])
         extension.extra_link_args = checks
+    # Each interpreter of a process loads the modules for itself.
+    extension.cython_directives = {"subinterpreters_compatible": "own_gil"}
+    extension.define_macros = [("CYTHON_USE_MODULE_STATE", "1"), ("CYTHON_USE_TYPE_SPECS", "1")]
     if LINETRACE:  # without the second macro, Python 3.13 and later report no line
-        extension.cython_directives = {"linetrace": True}
-        extension.define_macros = [("CYTHON_TRACE", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
+        extension.cython_directives["linetrace"] = True
+        extension.define_macros += [("CYTHON_TRACE", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
 
 
 class ExtensionsBuilder(build_ext):

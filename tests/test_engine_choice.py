@@ -10,6 +10,7 @@ import ast
 import importlib
 import inspect
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -225,41 +226,151 @@ def test_import_warning_can_be_ignored_by_its_module(package: Path) -> None:
 
 # --- sub-interpreters -----------------------------------------------------------------------------
 
-IN_SUB_INTERPRETER = """
+INTERPRETERS = """
 try:
     import _interpreters as interpreters  # Python 3.13
+    run_in = interpreters.exec
 except ImportError:
     import _xxsubinterpreters as interpreters
-code = {code!r}
-made = interpreters.create()
-failed = interpreters.{run}(made, code)
-if failed is not None:
-    raise SystemExit(str(failed))
-interpreters.destroy(made)
+    run_in = interpreters.run_string
+
+def run(made, code):
+    failed = run_in(made, code)
+    if failed is not None:
+        raise SystemExit(str(failed))
+
 """
+
+WORK = """
+import gc
+import framecodec
+from framecodec.errors import InvalidFrameError
+codec = framecodec.Codec.uint(4, max_message_size=100)
+lines = framecodec.formats["lines"]
+splitter = codec.splitter()
+for turn in range(40):
+    messages = [b"a" * (turn % 50), b"b"]
+    assert splitter.feed(codec.encode_many(messages)) == messages
+    assert lines.splitter().feed(lines.encode(b"c")) == [b"c"]
+    try:
+        codec.splitter().feed(b"\\xff" * 9)
+        raise SystemExit("no error")
+    except framecodec.FrameError as error:
+        assert type(error).__module__ == "framecodec.errors"
+    if turn % 20 == 0:
+        gc.collect()
+"""
+
+interpreters_of_cpython = pytest.mark.skipif(
+    sys.implementation.name != "cpython", reason="CPython's sub-interpreters"
+)
+
+
+def crashes_at_the_exit(main_first: bool) -> bool:
+    """Return whether this Python does, also with the Python engine."""
+    return sys.version_info[:2] == (3, 12) and not main_first
 
 
 @pytest.mark.untraced
-@pytest.mark.skipif(sys.implementation.name != "cpython", reason="CPython's sub-interpreters")
-@pytest.mark.skipif(sys.version_info[:2] == (3, 12), reason="3.12 crashes at the exit")
+@interpreters_of_cpython
 @pytest.mark.parametrize("main_first", [False, True])
-def test_import_in_a_sub_interpreter_has_the_compiled_engine_or_a_reason(
-    package: Path, main_first: bool
-) -> None:
-    call = "run_string" if sys.version_info < (3, 13) else "exec"
-    code = IN_SUB_INTERPRETER.format(code=SHOW_ENGINE, run=call)
-    if main_first:
-        code = "import framecodec\n" + code
-    done = run(package, code, *WITH_GIL)
+def test_import_in_a_sub_interpreter_has_the_same_engine(package: Path, main_first: bool) -> None:
+    if crashes_at_the_exit(main_first):
+        pytest.skip("Python 3.12 crashes at its exit")
+    code = INTERPRETERS + f"run(interpreters.create(), {SHOW_ENGINE!r})\n"
+    code = "import framecodec\n" + code if main_first else code
+    expected, _ = choice(package, *WITH_GIL)
+    done = run(package, code, *WITH_GIL, "-W", "error")
     assert done.returncode == 0, done.stderr
-    found = done.stdout.strip().split("|")
-    warnings = [line for line in done.stderr.splitlines() if "Warning:" in line]
-    installed = any(importlib.util.find_spec(f"framecodec.{name}") for name in NAMES)
-    if found[0] == "True" or not installed:
-        assert warnings == []
-        assert found[1] == ("compiled" if found[0] == "True" else "Python")
-    else:
-        check_python_engine(found, warnings, "framecodec._encoder cannot be loaded (ImportError: ")
+    assert done.stdout.strip().split("|") == expected
+    assert done.stderr == ""
+
+
+@pytest.mark.untraced
+@interpreters_of_cpython
+@pytest.mark.parametrize(
+    "first_to_end",
+    [pytest.param(0, marks=pytest.mark.slow), 1, pytest.param(2, marks=pytest.mark.slow)],
+)
+def test_sub_interpreters_work_one_after_the_other_and_end_in_any_order(
+    package: Path, first_to_end: int
+) -> None:
+    code = f"""
+import framecodec
+all_made = [interpreters.create() for _ in range(3)]
+work = {WORK!r}
+for made in all_made * 2:
+    run(made, work)
+for number in range(3):
+    interpreters.destroy(all_made[(number + {first_to_end}) % 3])
+    exec(work)
+    for other in range(number + 1, 3):
+        run(all_made[(other + {first_to_end}) % 3], work)
+print("done")
+"""
+    done = run(package, INTERPRETERS + code, *WITH_GIL, "-W", "error")
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+@pytest.mark.untraced
+@interpreters_of_cpython
+def test_sub_interpreters_work_at_once(package: Path) -> None:
+    code = f"""
+import threading
+import framecodec
+all_made = [interpreters.create() for _ in range(2)]
+done = []
+
+def work(made):
+    for _ in range(5):
+        run(made, {WORK!r})
+    interpreters.destroy(made)
+    done.append(made)
+
+threads = [threading.Thread(target=work, args=(made,)) for made in all_made]
+for thread in threads:
+    thread.start()
+for _ in range(5):
+    exec({WORK!r})
+for thread in threads:
+    thread.join(30)
+print(len(done))
+"""
+    done = run(package, INTERPRETERS + code, *WITH_GIL, "-W", "error")
+    assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.untraced
+@interpreters_of_cpython
+def test_more_sub_interpreters_than_the_table_of_cython_has_places(package: Path) -> None:
+    code = f"""
+import framecodec
+made = [interpreters.create() for _ in range(40)]
+for each in made:
+    run(each, "import framecodec")
+for each in made[::7]:
+    run(each, {WORK!r})
+exec({WORK!r})
+for each in made:
+    interpreters.destroy(each)
+print("done")
+"""
+    done = run(package, INTERPRETERS + code, *WITH_GIL, "-W", "error")
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+@pytest.mark.c_extension
+@pytest.mark.parametrize("name", [*NAMES, "serving._messages_loop"])
+def test_compiled_module_has_no_object_that_interpreters_would_share(name: str) -> None:
+    """Cython keeps `cdef object` of a module, and functions such as any(), in variables of C."""
+    path = in_package(PACKAGE, name, ".c")
+    if not path.exists():
+        pytest.skip("no generated C: only a build in the sources leaves it")
+    code = path.read_text(encoding="utf-8")
+    variable = r"^static [^(){}\n]*\b__pyx_((?:v|builtin)_\w+)(?: = \w+)?;"
+    found = set(re.findall(variable, code, re.MULTILINE))
+    assert found <= {"builtin_enumerate"}  # a type, and of no use after the loops were compiled
 
 
 # --- without the GIL ------------------------------------------------------------------------------

@@ -66,7 +66,10 @@ LAYERS = [
         "_header_block.py": "headers that are `Name: value` lines",
         "_parameters.py": "a codec's arguments, checked and turned into a layout",
     },
-    {"_numbers.pxd": "what the compiled splitter and encoder share: a layout in C, numbers"},
+    {
+        "_module_state.pxd": "the state of a compiled module in each interpreter, in C",
+        "_numbers.pxd": "what the compiled splitter and encoder share: a layout in C, numbers",
+    },
     {"_checksums.pxd": "the checksums that have a name, in C, and the checks made of them"},
     {
         "_joins.pxd": "messages of one fragment, measured and written in C",

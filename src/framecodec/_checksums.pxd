@@ -38,6 +38,15 @@ cdef extern from *:
     #ifndef FRAMECODEC_CHECKSUMS
     #define FRAMECODEC_CHECKSUMS
 
+    #if defined(_MSC_VER) && !defined(__clang__)
+    #include <intrin.h>
+    #define framecodec_is_set(flag) _InterlockedOr8((flag), 0)
+    #define framecodec_set(flag) ((void)_InterlockedExchange8((flag), 1))
+    #else
+    #define framecodec_is_set(flag) __atomic_load_n((flag), __ATOMIC_ACQUIRE)
+    #define framecodec_set(flag) __atomic_store_n((flag), 1, __ATOMIC_RELEASE)
+    #endif
+
     static uint32_t framecodec_crc32[8][256];
     static uint32_t framecodec_crc32c[8][256];
     static uint16_t framecodec_crc16[3][256]; /* modbus, xmodem, x25 */
@@ -67,9 +76,13 @@ cdef extern from *:
         return (uint64_t)value << 1;
     }
 
+    /* Another interpreter may use the tables, or fill them with the same numbers, at any time. */
     static void framecodec_prepare_checksums(void)
     {
         static const uint16_t reflected[3] = {0xA001, 0, 0x8408};
+        static char prepared;
+        if (framecodec_is_set(&prepared))
+            return;
         framecodec_fill_tables(framecodec_crc32, 0xEDB88320u);
         framecodec_fill_tables(framecodec_crc32c, 0x82F63B78u);
         for (int i = 0; i < 256; i++) {
@@ -97,6 +110,7 @@ cdef extern from *:
         framecodec_has_clmul = __builtin_cpu_supports("pclmul");
         framecodec_has_crc32c = __builtin_cpu_supports("sse4.2");
     #endif
+        framecodec_set(&prepared);
     }
 
     static uint32_t framecodec_by_tables(

@@ -32,6 +32,7 @@ from ._marks cimport (
     stuff,
     stuffed_size,
 )
+from ._module_state cimport remember_module_state
 from ._numbers cimport (
     BCD,
     BER,
@@ -796,3 +797,6 @@ cdef class ObjectEncoder:
             As `encode`.
         """
         return self._encoder.frame_parts(self._dumps(message))
+
+
+remember_module_state()

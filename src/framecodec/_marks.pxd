@@ -6,6 +6,7 @@
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.object cimport PyObject_GenericSetAttr
 from libc.stdint cimport uint8_t
 from libc.string cimport memchr, memcmp, memset
 
@@ -89,7 +90,7 @@ cdef inline bytes mark_numbers_of(layout):
     if numbers is None and layout.marks:
         numbers = PyBytes_FromStringAndSize(NULL, sizeof(Marks))
         fill_marks(<Marks*>PyBytes_AS_STRING(numbers), layout)
-        object.__setattr__(layout, "mark_numbers", numbers)
+        PyObject_GenericSetAttr(layout, "mark_numbers", numbers)
     return numbers
 
 
@@ -99,8 +100,9 @@ cdef inline int fill_marks(Marks* marks, layout) except -1:
     cdef int i
     memset(marks, 0, sizeof(Marks))
     end = layout.marks[0]
-    ordered = sorted(layout.marks, key=len)
-    # The bytes objects live as long as the layout: `sorted` only refers to them.
+    # The bytes objects live as long as the layout: the list only refers to them.
+    ordered = list(layout.marks)
+    ordered.sort(key=len)
     starts = set()
     marks.escape_byte = -1
     marks.stuffed = layout.kind == COBS

@@ -6,7 +6,7 @@ Every function is inline, so that the compiler optimises it inside its caller.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.object cimport PyObject
+from cpython.object cimport PyObject, PyObject_GenericSetAttr
 from libc.stdint cimport int16_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
@@ -199,7 +199,7 @@ cdef inline bytes numbers_of(layout):
     if numbers is None:
         numbers = PyBytes_FromStringAndSize(NULL, sizeof(Shape))
         fill_shape(<Shape*>PyBytes_AS_STRING(numbers), layout)
-        object.__setattr__(layout, "numbers", numbers)
+        PyObject_GenericSetAttr(layout, "numbers", numbers)
     return numbers
 
 
@@ -367,7 +367,7 @@ cdef inline int fill_choice(Shape* shape, layout) except -1:
     shape.alternatives = alternative
     shape.gates = gate
     shape.alternative_count = <int>count
-    shape.tagged = any(layout.choice.tags)
+    shape.tagged = bool([tag for tag in layout.choice.tags if tag])
     for offset, _, nexts, _ in layout.choice.nodes:
         node.offset = offset
         for byte in range(256):
@@ -383,7 +383,7 @@ cdef inline int fill_choice(Shape* shape, layout) except -1:
             for byte in range(256):
                 gate.allowed[byte] = byte in values
         gate += 1
-    object.__setattr__(layout, "choice_numbers", memory)
+    PyObject_GenericSetAttr(layout, "choice_numbers", memory)
     return 0
 
 

@@ -78,6 +78,7 @@ from ._marks cimport (
     unstuffed_size,
     wrong_size,
 )
+from ._module_state cimport remember_module_state
 from ._numbers cimport (
     BCD,
     BER,
@@ -2613,7 +2614,7 @@ cdef class Splitter:
         cdef bint negative = (
             size > pos
             and self._header[pos] == c'-'
-            and min(self._layout.specials, default=0) < 0
+            and bool([special for special in self._layout.specials if special < 0])
         )
         if negative:
             pos += 1
@@ -3880,3 +3881,6 @@ def scan(codec, data, *, raw=False):
     spans._consumed = splitter._stream_offset
     spans._growing = False
     return spans
+
+
+remember_module_state()

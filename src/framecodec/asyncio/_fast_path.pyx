@@ -12,6 +12,8 @@ from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_SIZE
 from cpython.pythread cimport PyThread_get_thread_ident
 
+from framecodec._module_state cimport remember_module_state
+
 from framecodec import _error_texts
 
 __all__ = [
@@ -285,9 +287,6 @@ cdef class ReadyIterator:
         raise _error_texts.not_copied(self)
 
 
-cdef object COMPLETED = CompletedAwaitable()
-
-
 @cython.final
 cdef class SendBatch:
     """The small messages that were sent in one iteration of an event loop.
@@ -302,10 +301,12 @@ cdef class SendBatch:
     cdef public bint queued
     cdef public unsigned long thread
     cdef object _owner
+    cdef object _completed
     cdef Py_ssize_t _size
 
     def __cinit__(self, owner, Py_ssize_t budget):
         self._owner = owner
+        self._completed = CompletedAwaitable()
         self._size = self.budget = budget
         self.messages = []
         self.paused = True
@@ -318,7 +319,7 @@ cdef class SendBatch:
     def send_and_wait(self, message, /):
         """Accept one message and return an awaitable; this is `FrameStream.send`."""
         if not self.paused and not self.queued and self._add(message):
-            return COMPLETED
+            return self._completed
         return self._owner.put_and_wait(message)
 
     cdef inline bint _add(self, message) except -1:
@@ -341,3 +342,6 @@ cdef class SendBatch:
 
     def __reduce__(self):
         raise _error_texts.not_copied(self)
+
+
+remember_module_state()

@@ -33,6 +33,8 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.math cimport INFINITY, ceil
 from libc.stdint cimport uint32_t
 
+from .._module_state cimport remember_module_state
+
 from collections import deque
 from types import GenericAlias
 
@@ -115,12 +117,17 @@ cdef enum:
     LINGERING = 2
     CLOSED = 3
 
-cdef double LONGEST_TURN = 0.1
-cdef double LINGER_TIME = 2.0
-cdef double FINISH_TIME = 30.0
-cdef double SCAN_PAUSE = 0.02
-
-cdef tuple PHASES = ("open", "finishing", "lingering", "closed")
+cdef extern from *:
+    """
+    #define FRAMECODEC_LONGEST_TURN 0.1
+    #define FRAMECODEC_LINGER_TIME 2.0
+    #define FRAMECODEC_FINISH_TIME 30.0
+    #define FRAMECODEC_SCAN_PAUSE 0.02
+    """
+    const double LONGEST_TURN "FRAMECODEC_LONGEST_TURN"
+    const double LINGER_TIME "FRAMECODEC_LINGER_TIME"
+    const double FINISH_TIME "FRAMECODEC_FINISH_TIME"
+    const double SCAN_PAUSE "FRAMECODEC_SCAN_PAUSE"
 
 
 cdef void _keep_freed_memory() noexcept:
@@ -340,7 +347,8 @@ cdef class MessageConnection:
         return self._fd
 
     def __repr__(self):
-        return f"<MessageConnection {self.peer!r}, {PHASES[self._phase]}>"
+        phase = ("open", "finishing", "lingering", "closed")[self._phase]
+        return f"<MessageConnection {self.peer!r}, {phase}>"
 
     def __reduce__(self):
         raise _error_texts.not_copied(self)
@@ -1037,3 +1045,6 @@ cdef class MessageLoop:
             _close_fd(self._epoll)
             self._epoll = -1
         return 0
+
+
+remember_module_state()

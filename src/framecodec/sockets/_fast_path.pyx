@@ -16,6 +16,7 @@ from cpython.bytes cimport (
     PyBytes_GET_SIZE,
 )
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
+from cpython.object cimport PyObject
 from cpython.pythread cimport (
     PyThread_acquire_lock,
     PyThread_allocate_lock,
@@ -26,6 +27,8 @@ from cpython.pythread cimport (
 )
 from libc.errno cimport EINTR, errno
 from libc.math cimport ceil
+
+from .._module_state cimport remember_module_state
 
 from time import monotonic
 
@@ -114,6 +117,7 @@ cdef extern from *:
 
 cdef extern from "Python.h":
     Py_buffer* PyMemoryView_GET_BUFFER(object) noexcept
+    PyObject* _map "((PyObject *)&PyMap_Type)"
     ctypedef enum PyLockStatus:
         PY_LOCK_ACQUIRED
         PY_LOCK_INTR
@@ -121,18 +125,45 @@ cdef extern from "Python.h":
         PyThread_type_lock, long long microseconds, bint interruptible
     ) nogil
 
-cdef Py_ssize_t LARGEST_SIZE = GATHER_SIZE - 1
-cdef double LONGEST_WAIT = 1e9  # seconds, ...
-cdef double LONGEST_POLL = 2e6  # ... and as milliseconds in an int
-cdef double LONGEST_TURN = 0.01  # seconds; as in _fast_path_py
+cdef extern from *:
+    """
+    #define FRAMECODEC_LONGEST_WAIT 1e9
+    #define FRAMECODEC_LONGEST_POLL 2e6
+    #define FRAMECODEC_LONGEST_TURN 0.01
+    """
+    const double LONGEST_WAIT "FRAMECODEC_LONGEST_WAIT"  # seconds, ...
+    const double LONGEST_POLL "FRAMECODEC_LONGEST_POLL"  # ... and as milliseconds in an int
+    const double LONGEST_TURN "FRAMECODEC_LONGEST_TURN"  # seconds; as in _fast_path_py
 
-cdef object READY = ReceiveState.READY
-cdef object RECEIVING = ReceiveState.BUSY
-cdef object RECEIVED_LOST = ReceiveState.LOST
-cdef object IDLE = SendState.IDLE
-cdef object HELD = SendState.HELD
-cdef object SENDING = SendState.BUSY
-cdef object SENT_LOST = SendState.LOST
+
+@cython.final
+cdef class _States:
+    """The states that the objects of this module have or look for, of one interpreter."""
+
+    cdef object ready
+    cdef object receiving
+    cdef object received_lost
+    cdef object idle
+    cdef object held
+    cdef object sending
+    cdef object sent_lost
+    cdef Py_ssize_t largest_size  # of a message that is copied into its frame
+
+    def __cinit__(self):
+        self.ready = ReceiveState.READY
+        self.receiving = ReceiveState.BUSY
+        self.received_lost = ReceiveState.LOST
+        self.idle = SendState.IDLE
+        self.held = SendState.HELD
+        self.sending = SendState.BUSY
+        self.sent_lost = SendState.LOST
+        self.largest_size = GATHER_SIZE - 1
+
+    def __reduce__(self):
+        raise _error_texts.not_copied(self)
+
+
+_STATES = _States()
 
 
 @cython.final
@@ -338,7 +369,7 @@ cdef class Batch:
     @property
     def take_all(self):
         """An iterator with one step, which takes all messages out and gives their list."""
-        return map(TAKE_REST, (self,))
+        return (<object>_map)(Batch.take_rest, (self,))
 
     def take_rest(self):
         """Return the messages and drop them; after `take_all` no handler can come between."""
@@ -347,13 +378,15 @@ cdef class Batch:
             messages = self.rest()
         else:
             messages = self._messages
-        self._messages = NO_MESSAGES
+        self._messages = None
         self._headers = None
         self._pos = self._count = 0
         return messages
 
     def rest(self):
         """Return a list of the messages, which stay."""
+        if self._messages is None:
+            return []
         return self._messages[self._pos : self._pos + self._count]
 
     def headers(self):
@@ -378,10 +411,6 @@ cdef class Batch:
         return message
 
 
-cdef object TAKE_REST = Batch.take_rest
-cdef list NO_MESSAGES = []
-
-
 @cython.final
 @cython.no_gc_clear
 cdef class Receiver:
@@ -400,10 +429,12 @@ cdef class Receiver:
     cdef object _size
     cdef int _flags
     cdef double _timeout  # seconds; 0: do not wait where a receive would block; below 0: no limit
+    cdef _States _states
 
     def __cinit__(self, sock, Lock lock not None):
+        self._states = _STATES
         self._ready = Batch([])
-        self.state = READY
+        self.state = self._states.ready
         self._fileno = sock.fileno
         self._lock = lock
 
@@ -453,7 +484,11 @@ cdef class Receiver:
             self._fetch()
 
     cdef int _fetch(self) except -1:
-        if self.state is READY and self._get_room is not None and self._lock._try_acquire():
+        if (
+            self.state is self._states.ready
+            and self._get_room is not None
+            and self._lock._try_acquire()
+        ):
             try:
                 if not self._ready._count:  # else another thread has received
                     self._receive()
@@ -469,9 +504,9 @@ cdef class Receiver:
         cdef bint unstored = False
         cdef double now, deadline = 0.0
         cdef list messages
-        if self.state is not READY:  # this signal handler interrupted a call that receives
-            return 0
-        self.state = RECEIVING
+        if self.state is not self._states.ready:
+            return 0  # this signal handler interrupted a call that receives
+        self.state = self._states.receiving
         try:
             while True:
                 memory = self._get_room(self._size)
@@ -514,8 +549,11 @@ cdef class Receiver:
                 else:
                     PyErr_SetFromErrno(OSError)
         finally:
-            if self.state is RECEIVING:
-                self.state = RECEIVED_LOST if unstored else READY
+            if self.state is self._states.receiving:
+                if unstored:
+                    self.state = self._states.received_lost
+                else:
+                    self.state = self._states.ready
 
     cdef int _wait(self, double deadline) except -1:
         cdef double remaining
@@ -555,14 +593,16 @@ cdef class Sender:
     cdef object _encode
     cdef object _frame_parts
     cdef int _flags
+    cdef _States _states
 
     def __cinit__(self, sock, Lock lock not None, codec):
+        self._states = _STATES
         self._fileno = sock.fileno
         self._lock = lock
         self._encode = codec.encode
         self._frame_parts = codec.frame_parts
         self.unsent = ()
-        self.state = IDLE
+        self.state = self._states.idle
 
     def __reduce__(self):
         raise _error_texts.not_copied(self)
@@ -578,9 +618,11 @@ cdef class Sender:
 
     def send(self, message, /):
         """Return whether the message was taken: sent, or begun and its end stored in `unsent`."""
-        if self.state is not IDLE or not self._enabled or not PyBytes_CheckExact(message):
+        if not self._enabled or self.state is not self._states.idle:
             return False
-        if PyBytes_GET_SIZE(message) <= LARGEST_SIZE:
+        if not PyBytes_CheckExact(message):
+            return False
+        if PyBytes_GET_SIZE(message) <= self._states.largest_size:
             return self._send_buffers(self._encode(message), b"")
         parts = self._frame_parts(message)
         return len(parts) == 2 and self._send_buffers(parts[0], parts[1])  # 3: there is a trailer
@@ -590,15 +632,15 @@ cdef class Sender:
         if not self._lock._try_acquire():
             return False
         try:
-            if self.state is not IDLE:
+            if self.state is not self._states.idle:
                 return False
             PyObject_GetBuffer(rest, &view, PyBUF_SIMPLE)
-            self.state = SENDING
+            self.state = self._states.sending
             try:
                 return self._transmit(first, rest, &view)
             finally:
-                if self.state is SENDING:
-                    self.state = IDLE
+                if self.state is self._states.sending:
+                    self.state = self._states.idle
                 PyBuffer_Release(&view)
         finally:
             self._lock._release()
@@ -619,13 +661,16 @@ cdef class Sender:
                     PyErr_SetFromErrno(OSError)
                 PyErr_CheckSignals()
         if count < size + view.len:
-            if self.state is SENDING:
-                self.state = SENT_LOST  # until the end of the frame is stored
+            if self.state is self._states.sending:
+                self.state = self._states.sent_lost  # until the end of the frame is stored
             if count >= size:
                 self.unsent = (memoryview(rest)[count - size :],)
             else:
                 end = PyBytes_FromStringAndSize(data + count, size - count)
                 self.unsent = (end, rest) if view.len else (end,)
-            if self.state is SENT_LOST:
-                self.state = HELD
+            if self.state is self._states.sent_lost:
+                self.state = self._states.held
         return True
+
+
+remember_module_state()
