@@ -140,6 +140,27 @@ def sanitize(session: nox.Session) -> None:
 
 
 @nox.session
+def debug_memory(session: nox.Session) -> None:
+    """Run the tests of splitters, encoders and sockets with Python's checks of memory (-X dev)."""
+    enter_copy(session)
+    install_wheel(session, "test")
+    files = [f"tests/{name}" for name in ("test_encoder.py", "fuzz/test_campaigns.py")]
+    files += map(str, sorted(Path("tests").glob("test_splitter*.py")))
+    files += map(str, sorted(Path("tests").glob("test_sockets_*.py")))
+    # Guard bytes around each block, freed memory overwritten, and a check that the GIL is held.
+    env = {"PYTHONDEVMODE": "1", "PYTHONMALLOC": "debug"}
+    pytest(session, "-m", "not slow", *(() if session.posargs else files), env=env)
+
+
+@nox.session
+def leaks(session: nox.Session) -> None:
+    """Send ten million messages through each engine, and count what stays of them."""
+    enter_copy(session)
+    install_wheel(session, "test")
+    session.run("python", "-m", "tests.soak.leaks", *session.posargs)
+
+
+@nox.session
 def fuzz_sanitized(session: nox.Session) -> None:
     """Run the fuzz session on engines that are built with AddressSanitizer and UBSan."""
     enter_copy(session)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from types import ModuleType
 
 import pytest
 
-from tests.soak import hostile
+from tests.soak import hostile, leaks
 from tests.soak.run import soak
 
 
@@ -30,3 +31,29 @@ def test_hostile_clients_are_ended_and_leave_nothing_behind(kind: str) -> None:
     found = hostile.soak(kind, 70)
     assert not found.failed, found
     assert found.ended == {way.__name__: 10 for way in hostile.WAYS}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="it counts CPython's blocks")
+@pytest.mark.parametrize("way", leaks.WAYS)
+def test_a_short_run_of_messages_leaks_nothing(engine: ModuleType, way: str) -> None:
+    name = "python" if engine.__name__.endswith("_py") else "compiled"
+    found = leaks.measure(name, way, 100_000)
+    assert not found.leaks, found
+
+
+def test_the_leak_command_notices_a_leak(
+    engine: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = []
+
+    def leak(engine: ModuleType) -> int:
+        kept.append([bytes([n]) * 100 for n in range(100)])
+        return 1000
+
+    monkeypatch.setitem(leaks.WAYS, "leak", leak)
+    name = "python" if engine.__name__.endswith("_py") else "compiled"
+    found = leaks.measure(name, "leak", 100_000)
+    assert found.leaks
+    assert "a leak" in str(found)
+    assert found.more["blocks"] > 8000

@@ -590,13 +590,14 @@ def matched_trailer(reader: FrameReader) -> bytes:
 def describe_pending(reader: FrameReader) -> _error_texts.PendingFrame:
     """Describe the pending frame, for the text of an error about what is missing of it."""
     where, needed = "header", None
+    in_padding = reader._phase == IN_PADDING  # also after a switch to any codec
     header = bytes(reader._header)
     sample = [header]
     if reader._phase != IN_HEADER:
         where = "rest" if reader._phase == IN_REST else "trailer"
         is_open = bool(reader._layout.marks) or reader._followed
-        needed = None if is_open else reader._whole_size
-        if not reader._skipping and reader._phase != IN_PADDING:
+        needed = None if is_open and not in_padding else reader._whole_size
+        if not reader._skipping and not in_padding:
             if reader._raw:  # the message begins with the header
                 sample.clear()
             lead_size, left = 0 if reader._raw else reader._pending_lead, SAMPLE_SIZE
@@ -610,7 +611,7 @@ def describe_pending(reader: FrameReader) -> _error_texts.PendingFrame:
         sample = [b"".join(unfinished_fragments(reader))]
     if not reader._skipping:
         sample.append(reader._tail)
-    if reader._layout.marks and not reader._layout.magic:
+    if reader._layout.marks and not reader._layout.magic and not in_padding:
         where = "rest"
     return _error_texts.PendingFrame(
         reader._layout,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["STEP", "MarkedState", "consume_marked", "untake_tail"]
 
-IN_HEADER, IN_REST = 0, 1  # as in _frame_reader_py.py
+IN_HEADER, IN_REST, IN_PADDING = 0, 1, 3  # as in _plain_reader_py.py
 
 STEP = 2048
 """With ``one_at_a_time``, this much is read in one step."""
@@ -91,6 +91,9 @@ def consume_marked(
                 pos = _read_marked_frames(reader, search, data, pos, messages)
             if pos == len(data) or reader._after:
                 continue
+        if reader._phase == IN_PADDING:  # of a frame before a switch
+            pos = reader._read_padding(data, pos, messages)
+            continue
         if reader._phase == IN_HEADER:
             pos = _read_magic(reader, data, pos)
         if reader._phase == IN_REST:

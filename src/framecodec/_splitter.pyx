@@ -905,11 +905,13 @@ cdef class Splitter:
         self._drop_held(self._held_size)
         if not in_padding:
             self._forget()
-            self._parsed = -1
             self._padding_left = 0
-            self._padding = self._end = b""
-            self._found = None
+            self._padding = b""
             self._rest_beyond = 0
+        # _forget() leaves these to a layout that does not use them.
+        self._parsed = -1
+        self._end = b""
+        self._found = None
         self._stream_offset -= PyBytes_GET_SIZE(before)
         try:
             self._take(
@@ -972,9 +974,11 @@ cdef class Splitter:
         if self._phase != IN_HEADER:
             where = "rest" if self._phase == IN_REST else "trailer"
             needed = self._pending + self._missing()
-            if self._marks != NULL or self._followed:
+            if self._phase == IN_PADDING:  # also after a switch to any codec
+                pass
+            elif self._marks != NULL or self._followed:
                 needed = None
-            elif self._phase != IN_PADDING:
+            else:
                 needed += self._layout.padding(needed)
             if not self._skipping and self._phase != IN_PADDING:
                 if self._message != NULL:
@@ -989,7 +993,7 @@ cdef class Splitter:
         if self._fragments and not self._skipping:
             sample = self._unfinished_fragments()
             sample += self._layout.trailer[: self._trailer_matched()]
-        if self._marks != NULL:
+        if self._marks != NULL and self._phase != IN_PADDING:
             where = "rest" if self._phase == IN_REST or not self._shape.magic_size else "header"
             if not self._skipping:
                 sample += bytes_of(self._tail, self._tail_size)
@@ -3064,6 +3068,9 @@ cdef class Splitter:
                     p += self._read_marked_frames(p, end, messages)
                 if p == end or self._after >= 0:
                     continue
+            if self._phase == IN_PADDING:  # of a frame before a switch
+                p += self._read_padding(p, end, messages)
+                continue
             if self._phase == IN_HEADER:
                 p = self._read_magic(p, end)
             if self._phase == IN_REST:

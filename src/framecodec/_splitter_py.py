@@ -180,7 +180,7 @@ class Splitter(OfMessages[MessageT], ReadMemory):
             return self._take_objects(self.buffer_updated, count)
         size = operator.index(count)
         messages: list[MessageT] = []
-        taken, buffer = False, None
+        taken, buffer, given = False, None, NOT_GIVEN
         try:
             with self._lock:
                 self._check_usable()
@@ -189,10 +189,10 @@ class Splitter(OfMessages[MessageT], ReadMemory):
                     raise _error_texts.no_buffer_given()
                 if not 0 <= size <= len(buffer):
                     raise _error_texts.updated_beyond_buffer(size, len(buffer))
+                given, self._given = self._given, NOT_GIVEN
                 try:
                     self._take(buffer[:size], messages)
                     taken = True
-                    self._given = NOT_GIVEN
                 finally:
                     given_view, spare = self._given_view, self._spare
                     if given_view is not None and spare is not None:
@@ -201,6 +201,8 @@ class Splitter(OfMessages[MessageT], ReadMemory):
         except BaseException as error:
             if taken:
                 self._keep_interruption(error)
+            elif given and self._error is None:  # nothing was taken: the call can be repeated
+                self._given = given
             if error is self._error:
                 error.with_traceback(None)  # as in feed()
                 del self, buffer, messages
@@ -360,7 +362,8 @@ class Splitter(OfMessages[MessageT], ReadMemory):
             if self._held:
                 return max(1, self._layout.header_size - len(self._held))
             if self._phase != IN_HEADER and self._error is None:
-                missing = self._whole_size - self._pending if not self._layout.marks else 1
+                sized = not self._layout.marks or self._phase == IN_PADDING
+                missing = self._whole_size - self._pending if sized else 1
                 if self._phase != IN_PADDING and not self._raw:
                     missing -= self._padding_size  # the message comes before it
                 # At least 1 also for a finalizer that asks while a message is delivered.

@@ -21,6 +21,7 @@ from __future__ import annotations
 import array
 import contextlib
 import copy
+import functools
 import gc
 import pickle
 import random
@@ -32,9 +33,11 @@ from types import ModuleType
 from typing import Any
 
 import framecodec.codec
-from framecodec import Codec, FrameError, IncompleteFrameError, formats
+from framecodec import Codec, FrameError, formats
+from framecodec._kept_headers import frames_as_travelled
+from tests.fuzz.model import Model
 from tests.fuzz.parsers import NOW, TRICKS, Builder, Parser
-from tests.helpers.reference_parser import Outcome, expect
+from tests.helpers.reference_resync import is_marked
 from tests.helpers.sample_codecs import (
     CODECS,
     Mark,
@@ -81,6 +84,11 @@ class Program:
     Args:
         codec: The codec as Python source, for `print`, and as itself.
         steps: Names of `STEPS` with their arguments.
+        skip: Whether oversized frames are skipped.
+        resync: Whether the splitter continues after bad frames.
+        one: Whether a call returns at most one message.
+        keep: Whether the splitter keeps headers.
+        start: The offset of the stream's first byte.
     """
 
     codec: Codec
@@ -89,13 +97,31 @@ class Program:
     raw: bool = False
     skip: bool = False
     source: str = field(default="", compare=False)
+    resync: bool = False
+    one: bool = False
+    keep: bool = False
+    start: int = 0
 
     def __str__(self) -> str:
         steps = "".join(f"\n    {step!r}," for step in self.steps)
+        values = {name: getattr(self, name) for name in ("resync", "one", "keep", "start")}
+        more = "".join(f", {name}={value}" for name, value in values.items() if value)
         return (
             "from tests.fuzz.orders import *\n"
             f"run(Program({self.source or repr(self.codec)}, {_show_bytes(self.stream)}, "
-            f"[{steps}\n], raw={self.raw}, skip={self.skip}))"
+            f"[{steps}\n], raw={self.raw}, skip={self.skip}{more}))"
+        )
+
+    def splitter(self, engine: ModuleType) -> Any:
+        """Return a splitter of an engine for the program."""
+        return engine.Splitter(
+            self.codec,
+            raw=self.raw,
+            on_oversize="skip" if self.skip else "raise",
+            on_invalid="resync" if self.resync else "raise",
+            one_at_a_time=self.one,
+            keep_headers=self.keep,
+            stream_offset=self.start,
         )
 
 
@@ -255,9 +281,54 @@ def draw_program_of(stock: Stock, rng: random.Random) -> Program:
         steps.append(("eof",))
     if way < 0.8:
         steps.append(("detach",))
-    return Program(
+    program = Program(
         stock.codec, stream, steps, random_() < 0.25, random_() < 0.3, source=stock.source
     )
+    return with_options(program, large, rng)
+
+
+def with_options(program: Program, large: bool, rng: random.Random) -> Program:
+    """Return a program with more options of the splitter, and with other codecs in its stream.
+
+    These draws come last, so that an input of `tests.fuzz.guided` remains the same in the rest.
+    """
+    random_, choice = rng.random, rng.choice
+    resync = random_() < 0.3 and not large and is_marked(program.codec)
+    one = random_() < 0.3
+    keep = random_() < 0.3
+    start = choice((0, 0, 0, 1000, 2**40))
+    stream, steps = program.stream, [*program.steps]
+    if random_() < 0.35:
+        name = choice(_MARKED if resync and random_() < 0.9 else _NAMES)
+        frames = [*_frames_of(name), b""]
+        place = int(random_() * (len(stream) + 1)) if random_() < 0.3 else len(stream)
+        others = b"".join([choice(frames) for _ in range(1 + int(random_() * 4))])
+        if random_() < 0.2:
+            others = damaged(others, CODECS[name], rng)
+        stream = stream[:place] + others + stream[place:]
+        at = int(random_() * len(steps))
+        more: list[tuple[Any, ...]] = [("until", place)] if random_() < 0.6 else []
+        if one and random_() < 0.7:
+            more.append(("drain",))
+        steps[at:at] = [*more, ("switch", name)]
+        if random_() < 0.3:
+            at += int(random_() * (len(steps) - at))
+            steps.insert(at, ("switch", choice(("", "", name, choice(_NAMES)))))
+    for _ in range(int(random_() * 3) if one else 0):
+        steps.insert(int(random_() * (len(steps) + 1)), ("drain",))
+    return replace(
+        program, stream=stream, steps=steps, resync=resync, one=one, keep=keep, start=start
+    )
+
+
+_NAMES = [*CODECS]
+_MARKED = [name for name, codec in CODECS.items() if is_marked(codec)]
+
+
+@functools.cache
+def _frames_of(name: str) -> list[bytes]:
+    codec = CODECS[name]
+    return [codec.encode(message) for message in sample_messages(codec)]
 
 
 FORMS: list[Callable[[bytes], Any]] = [
@@ -342,46 +413,6 @@ _DRAWS: list[Callable[[random.Random, int], tuple[Any, ...]]] = [
 ]
 
 
-# --- what must come of it -------------------------------------------------------------------------
-
-
-class Model:
-    """What the reference expects of a splitter after each byte."""
-
-    def __init__(self, codec: Codec, program: Program) -> None:
-        self.codec, self.program = codec, program
-        self.whole = self.outcome(len(program.stream))
-        self.taken = 0  # bytes
-        self.done = 0  # frames delivered or discarded
-        self.offset = 0
-        self.count = 0  # messages
-        self.failed: type[BaseException] | None = None  # the sticky error
-        self.detached = False
-
-    def outcome(self, size: int) -> Outcome:
-        program = self.program
-        return expect(self.codec, program.stream[:size], raw=program.raw, skip=program.skip)
-
-    def take(self, size: int) -> list[Any] | type[BaseException]:
-        """Return the messages, or the type of error, that a call with `size` bytes must give."""
-        self.taken += size
-        count = self.count
-        steps = self.whole.steps
-        while self.done < len(steps) and steps[self.done][0] <= self.taken:
-            _, self.offset, self.count = steps[self.done]
-            self.done += 1
-        if (decided := self.whole.decided) is not None and decided <= self.taken:
-            self.failed = self.whole.error
-            if self.count == count:
-                assert self.failed is not None
-                return self.failed
-        return self.whole.messages[count : self.count]
-
-    @property
-    def pending(self) -> int:
-        return self.taken - self.offset
-
-
 # --- running --------------------------------------------------------------------------------------
 
 
@@ -394,9 +425,7 @@ class Side:
 
     def __init__(self, engine: ModuleType, program: Program) -> None:
         self.engine = engine
-        self.splitter: Any = engine.Splitter(
-            program.codec, raw=program.raw, on_oversize="skip" if program.skip else "raise"
-        )
+        self.splitter: Any = program.splitter(engine)
         self.messages: list[Any] = []
         self.copies: list[Any] = []  # of them, as they were
         self.needed = 1  # bytes_needed before the call
@@ -427,14 +456,17 @@ class Side:
 
     def public(self, tainted: bool = False) -> tuple[Any, ...]:
         splitter = self.splitter
-        error = splitter.error
         return (
             splitter.pending,
             splitter.bytes_needed,
             splitter.stream_offset,
             splitter.pending_header,
             splitter.skipped,
-            error if error is None else _described(error, tainted),
+            _described(splitter.error, tainted),
+            splitter.resyncs,
+            splitter.discarded,
+            _described(splitter.last_invalid, tainted),
+            None if tainted else splitter.headers,
         )
 
 
@@ -463,6 +495,7 @@ class Run:
 
     def __init__(self, program: Program, engines: list[ModuleType], for_reference: Codec) -> None:
         self.program = program
+        self.for_reference = for_reference
         self.model = Model(for_reference, program)
         self.sides = [Side(engine, program) for engine in engines]
         self.wanted: list[Any] = []  # the messages that were delivered
@@ -493,12 +526,28 @@ class Run:
         if model.detached or model.failed:
             self.check_refused(what, results)
             return False
-        count = model.count
         expected = model.take(size)
+        if isinstance(expected, list) and expected:
+            for side in self.sides:
+                if size < side.needed and not (self.program.one and side.needed == 1):
+                    self.fail(f"{what}: bytes_needed was no lower bound", side.needed, size)
+        return self.check_delivered(what, expected, results)
+
+    def check_delivered(
+        self,
+        what: str,
+        expected: list[Any] | type[BaseException],
+        results: list[Any],
+    ) -> bool:
+        """Check what a call returned; return whether the stream can continue."""
+        model = self.model
         if isinstance(expected, type):
             result = self.same(what, results)
             if type(result) is not expected:
                 self.fail(f"{what} at byte {model.taken}", expected, result)
+            is_frame_error = isinstance(result, FrameError) and not self.tainted
+            if is_frame_error and vars(result) != model.attributes:
+                self.fail(f"{what} at byte {model.taken}", model.attributes, vars(result))
             for side, error in zip(self.sides, results, strict=True):
                 if side.splitter.error is not error:
                     self.fail(f"{what}: the error does not stick", side.splitter.error)
@@ -506,8 +555,6 @@ class Run:
         for side, result in zip(self.sides, results, strict=True):
             if type(result) is not list:
                 self.fail(f"{what} at byte {model.taken}", expected, result)
-            if result and size < side.needed:
-                self.fail(f"{what}: bytes_needed was no lower bound", side.needed, size)
             if self.tainted and result and expected:
                 if isinstance(expected[0], bytes) and isinstance(result[0], bytes):
                     if len(result[0]) != len(expected[0]):
@@ -521,9 +568,35 @@ class Run:
             else:
                 side.copies += expected
             side.messages += result
-        if model.count != count or not model.pending:
+        if not self.tainted:
+            self.check_headers(what, results)
+        if expected or not model.pending:
             self.tainted = False
         return not model.failed
+
+    def check_headers(self, what: str, results: list[list[Any]]) -> None:
+        """Check the headers that are kept of the messages that a call returned."""
+        model, program = self.model, self.program
+        kept = program.keep and not program.raw and not model.codec.layout.canonical
+        if model.next is not None:
+            return
+        frames = model.frames() if kept and results[0] else []
+        for side, messages in zip(self.sides, results, strict=True):
+            headers = side.splitter.headers
+            if (headers is not None) != kept or (kept and len(headers) != len(messages)):
+                self.fail(f"headers after {what}", messages, headers)
+            NOW.splitter = None
+            has_align = model.codec.parameters["align"] if frames else 1
+            for (frame, stop), message, header in zip(
+                frames, messages, headers or (), strict=False
+            ):
+                after = program.stream[stop : model.taken]
+                found = frames_as_travelled(model.codec, [message], [header], after)
+                if model.codec.kind == "delimiter":  # a longer end mark may be whole
+                    frame = program.stream[stop - len(frame) :][: max(len(frame), len(found))]
+                size = len(frame) - has_align + 1  # the padding is not kept
+                if found[:size] != frame[:size] or len(found) != len(frame):
+                    self.fail(f"headers after {what}", frame, found)
 
     def check_refused(self, what: str, results: list[Any]) -> None:
         """Check a call to a splitter that is detached or has failed."""
@@ -541,8 +614,19 @@ class Run:
         seen = [side.public(self.tainted) for side in self.sides]
         public = self.same(f"attributes after {what}", seen)
         model = self.model
-        if not model.detached and (public[0], public[2]) != (model.pending, model.offset):
-            self.fail(f"pending, stream_offset after {what}", (model.pending, model.offset), public)
+        place = model.pending, model.offset + self.program.start
+        if not model.detached and (public[0], public[2]) != place:
+            self.fail(f"pending, stream_offset after {what}", place, public)
+        counts = (
+            model.resyncs_before + model.resyncs,
+            model.discarded_before + model.discarded,
+            model.last_bad and model.last_bad[0],
+            model.last_bad and model.last_bad[1],
+        )
+        bad = public[8]
+        found = *public[6:8], bad and bad[0], bad and bad[2]["stream_offset"]
+        if found != counts:
+            self.fail(f"resyncs, discarded, last_invalid after {what}", counts, found)
         if (public[5] and public[5][0]) != model.failed or public[1] < 1:
             self.fail(f"error, bytes_needed after {what}", model.failed, public)
         if len(self.sides) > 1 and any(side.log for side in self.sides):
@@ -554,6 +638,7 @@ class Run:
 
     def run(self) -> None:
         NOW.own = [side.splitter for side in self.sides]
+        NOW.holds = self.program.one or self.program.resync or self.program.keep
         try:
             for step in self.program.steps:
                 name, *arguments = step
@@ -712,7 +797,7 @@ class Run:
         self.check_taken("feed of what was given", size, results)
 
     def write_to_all(self) -> None:
-        if _is_checked(self.program.codec) and self.model.pending:
+        if (_is_checked(self.model.codec) or self.program.resync) and self.model.pending:
             return  # its check would be wrong where an engine parses in the memory that it gave
         for side in self.sides:
             self.scribble(side)
@@ -726,14 +811,16 @@ class Run:
             self.check_refused("feed_eof", results)
             return
         result = self.same("feed_eof", results)
-        if not model.pending:
+        expected = model.end()
+        if expected is None:
             if result is not None:
-                self.fail("feed_eof between two frames", result)
-            return
-        expected = model.outcome(model.taken)
-        if type(result) is not IncompleteFrameError or vars(result) != expected.attributes:
-            self.fail("feed_eof", expected, result)
-        model.failed = IncompleteFrameError
+                self.fail("feed_eof between two frames, or before messages", result)
+        elif type(result) is not expected or (
+            isinstance(result, FrameError) and vars(result) != model.attributes and not self.tainted
+        ):
+            self.fail(
+                "feed_eof", expected, model.attributes, result, getattr(result, "__dict__", None)
+            )
 
     def detach(self) -> None:
         model = self.model
@@ -741,13 +828,42 @@ class Run:
         if model.detached:
             self.check_refused("detach", results)
             return
-        unread = model.outcome(model.taken).unread
+        unread = model.unread()
         for result in results:
             if result != unread and not (
                 self.tainted and isinstance(result, bytes) and len(result) == len(unread)
             ):
                 self.fail(f"detach at byte {model.taken}", unread, result)
         model.detached = True
+
+    def switch(self, name: str) -> None:
+        model = self.model
+        if self.tainted:  # the bytes that are read again are anything
+            return
+        codec = CODECS[name] if name else self.program.codec
+        results = [side.attempt(side.splitter.switch, codec) for side in self.sides]
+        if model.detached:
+            self.check_refused("switch", results)
+            return
+        expected = model.switch(CODECS[name] if name else self.for_reference)
+        if expected is ValueError:
+            result = self.same("switch", results)
+            if type(result) is not ValueError:
+                self.fail(f"switch at byte {model.taken}", expected, result)
+            return
+        self.check_delivered("switch", expected, results)
+
+    def until(self, place: int) -> None:
+        """Feed the bytes up to a place of the stream."""
+        if place > self.model.taken:
+            self.feed(place - self.model.taken, 0)
+
+    def drain(self) -> None:
+        """Take all messages that are undelivered."""
+        for _ in range(len(self.program.stream)):
+            results = [side.attempt(side.splitter.feed, b"") for side in self.sides]
+            if not self.check_taken("feed", 0, results) or not results[0]:
+                return
 
     def collect(self) -> None:
         gc.collect(1)
@@ -869,6 +985,9 @@ STEPS: dict[str, Callable[..., Any]] = {
     "scribble": Run.write_to_all,
     "eof": Run.eof,
     "detach": Run.detach,
+    "switch": Run.switch,
+    "until": Run.until,
+    "drain": Run.drain,
     "collect": Run.collect,
     "drop": Run.drop,
     "feed wrongly": Run.feed_wrongly,
@@ -980,8 +1099,15 @@ def _fewer_steps(program: Program) -> Iterator[Program]:
 def _simpler_choices(program: Program) -> Iterator[Program]:
     if program.raw:
         yield replace(program, raw=False)
-    if program.skip:
-        yield replace(program, skip=False)
+    for name, plain in (
+        ("skip", False),
+        ("resync", False),
+        ("one", False),
+        ("keep", False),
+        ("start", 0),
+    ):
+        if getattr(program, name) != plain:
+            yield replace(program, **{name: plain})  # type: ignore[arg-type]
     has = program.codec.parameters
     for name, plain in (
         ("magic", b""),

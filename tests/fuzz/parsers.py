@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from framecodec import InvalidFrameError
+from framecodec import Codec, InvalidFrameError
 
 __all__ = ["NOW", "TRICKS", "Builder", "Interruption", "Liar", "Parser"]
 
@@ -60,6 +60,7 @@ class Now:
     own: list[Any]  # splitters that the engine does not hide
     engine: Any = None
     chunk: Any = None  # what was fed, where it is not `bytes`
+    holds = False  # whether the splitter holds bytes or headers
     log: list[Any]  # what the tricks saw, to be compared between the engines
     kept: list[Any]  # what the tricks keep until the program has ended
 
@@ -68,6 +69,10 @@ class Now:
 
 
 NOW = Now()
+OTHER = Codec.uint(1, magic=b"M")
+# What a call in sees of the call around it. What is held then is each engine's own.
+ALWAYS_SEEN = ("stream_offset", "pending_header", "skipped", "resyncs", "discarded")
+SEEN = (*ALWAYS_SEEN, "pending", "bytes_needed", "headers")
 
 
 def attempt(call: Callable[..., Any], *arguments: Any) -> None:
@@ -92,10 +97,11 @@ def call_in() -> None:
     attempt(splitter.get_room, 70_000)
     attempt(splitter.buffer_updated, 1)
     attempt(splitter.feed_eof)
+    attempt(splitter.switch, OTHER)
     attempt(splitter.detach)
-    for name in ("pending", "bytes_needed", "stream_offset", "pending_header", "skipped"):
+    for name in ALWAYS_SEEN if NOW.holds else SEEN:
         NOW.log.append(getattr(splitter, name))
-    NOW.log.append(splitter.error is None)
+    NOW.log += [type(splitter.last_invalid), splitter.error is None]
 
 
 class Garbage:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from framecodec import Codec
+from framecodec import Check, Codec, formats
 from tests.fuzz import guided, orders, shortage, workers
 from tests.fuzz.orders import Program, blob
 from tests.fuzz.parsers import Builder, Parser
@@ -86,6 +86,8 @@ def test_collections_inside_calls_call_in(engine: ModuleType) -> None:
 
 # --- what campaigns found -------------------------------------------------------------------------
 
+aligned = Codec.uint(1, align=4, check=Check("sum8", 1))
+aligned_frame = aligned.encode(b"abcde")  # 7 bytes and one of padding
 late = Codec.custom(Parser(look_ahead=3), Builder(), max_header=4)
 
 FOUND: dict[str, Program] = {
@@ -153,6 +155,55 @@ FOUND: dict[str, Program] = {
         Codec.custom(Parser(trick="grab"), Builder(trick=True), magic=b"M"),
         b"M\x81\0M\x84aM\4b",
         [("scan", 11, False), ("scan", 11, True), ("split", 11)],
+    ),
+    "buffer_updated after one that failed, and switch": Program(
+        Codec.uint(1, max_message_size=0),
+        b"t@",
+        [
+            ("give", "get_buffer", 0, 2, "view"),
+            ("switch", "check at the front, custom"),
+            ("update wrongly", 1),
+        ],
+    ),
+    "switch before the padding of a frame with a check": Program(
+        aligned,
+        aligned_frame + CODECS["varint, specials"].encode(b"abc") * 2,
+        [("until", 7), ("switch", "varint, specials")],
+    ),
+    "switch before padding, to frames of unknown size": Program(
+        Codec.fixed(1, align=8), b"\0" * 8, [("until", 1), ("switch", "cobs")]
+    ),
+    "switch in a choice, one message a call": Program(
+        formats["fix"], b"=FIXT.9=1", [("feed", 1, 0), ("eof",), ("switch", "")], one=True
+    ),
+    "one message a call, and the longer end mark": Program(
+        CODECS["delimiter, prefixes"],
+        b"a\r\nb\rc\r\0\1d\r\0",
+        [("feed", 2, 0), ("drain",), ("rest", "feed", 0), ("drain",), ("eof",)],
+        one=True,
+    ),
+    "headers of a parser that looks ahead": Program(
+        late, b"\x81\xff" + blob(0, 255) + b"\4a\0", [("rest", "feed", 0)], keep=True
+    ),
+    "the end of a stream with a mark that is cut off": Program(
+        CODECS["magic"],
+        b"MAG\1aMAxMA" + CODECS["magic"].encode(b"b"),
+        [("until", 10), ("eof",), ("rest", "get_buffer", 0)],
+        resync=True,
+        start=1000,
+    ),
+    "a bad frame that is skipped": Program(
+        CODECS["cobs, check by a function"],
+        b"xM\x40" + b"y" * 30 + b"\0M" + CODECS["cobs, check by a function"].encode(b"b"),
+        [("rest", "feed", 0)],
+        skip=True,
+        resync=True,
+    ),
+    "the end asks a parser that raises": Program(
+        Codec.custom(Parser(trick="SystemExit"), Builder(trick=True)),
+        b"\4a\x84b\4c",
+        [("rest", "feed", 0), ("eof",), ("switch", "u8")],
+        one=True,
     ),
 }
 

@@ -466,6 +466,7 @@ def expect(
         try:
             chosen = chosen_by(codec, frame)
             has, limit, looked_at = chosen.codec.parameters, chosen.limit, chosen.seen
+            seen = looked_at
             specials, trailer = has["specials"] or {}, has["trailer"]
             constants = (has["constants"] or {}).items()
             check: Check | None = has["check"]
