@@ -34,18 +34,24 @@ def not_one_frame(
     if not frames:  # the padding is not whole
         splitter.feed_eof()
     raw = frames[0]
-    stop = _first_stop(codec, frame) if codec.layout.marks else len(raw)
+    stop = _first_stop(codec, frame) if codec.layout.has_marks else len(raw)
     return _error_texts.bytes_after_frame(memoryview(frame).nbytes - stop, _header_of(codec, raw))
 
 
 def is_longer(codec: Any, frame: Buffer) -> bool:
     """Return whether ignored frames follow the first one."""
-    return codec.layout.skip_empty and _first_stop(codec, frame) < memoryview(frame).nbytes
+    layout = codec.layout
+    ignores = layout.skip_empty or (layout.choice is not None and layout.has_marks)
+    return ignores and _first_stop(codec, frame) < memoryview(frame).nbytes
 
 
 def _first_stop(codec: Any, data: Buffer) -> int:
     """Return where the first frame ends that an end mark ends and that is not ignored."""
     layout, content, stop = codec.layout, bytes(data), 0
+    if layout.choice is not None:
+        splitter = Splitter(codec, raw=True, one_at_a_time=True)
+        splitter.feed(data)
+        return splitter.stream_offset
     marks = sorted(layout.marks, key=len, reverse=True)
     while layout.skip_empty:  # frames before it that are ignored
         empty = [mark for mark in marks if content.startswith(layout.magic + mark, stop)]
