@@ -237,13 +237,28 @@ def files_that_need_trustme() -> list[Path]:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Report which lines of both engines the tests run."""
+    """Fail where the tests run less of the Python code or of the compiled modules than they did."""
     enter_copy(session)
     install_group(session, "dev")
     # Editable, and run from the copy: Cython's plugin needs the .pyx and .c files of the build.
-    session.install("-e", ".[test]", env=REQUIRE | {"FRAMECODEC_LINETRACE": "1"})
-    within_limit(session, "coverage", "run", "-m", "pytest", "-q", *session.posargs)
-    session.run("coverage", "report")
+    traced = {"FRAMECODEC_LINETRACE": "1"}
+    session.install("-e", ".[test]", env=REQUIRE | traced)
+    options = ["-q", "-n", "2", "--timeout", "600", "-o", "faulthandler_timeout=500"]
+    # From this folder also in the processes that tests start elsewhere.
+    here = {"COVERAGE_FILE": str(Path.cwd() / ".coverage")}
+    command = ["coverage", "run", "-m", "pytest", *options, *session.posargs]
+    session.run(*command, env=traced | here)
+    session.run("python", ".ci/check_coverage.py", env=here)
+
+
+@nox.session
+def mutation(session: nox.Session) -> None:
+    """Put mistakes into the Python engine and find those that no test notices (`-- PATTERN`)."""
+    enter_copy(session)
+    # Editable: the mutants are beside the compiled engine, which some tests compare with.
+    session.install("mutmut == 3.8.1")
+    session.install("-e", ".[test]", env=REQUIRE)
+    session.run("python", "-m", "tests.mutants", *(session.posargs or ("*__mutmut_*[05]",)))
 
 
 # --- linters --------------------------------------------------------------------------------------

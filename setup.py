@@ -54,9 +54,12 @@ for extension in extensions:
     # Each interpreter of a process loads the modules for itself.
     extension.cython_directives = {"subinterpreters_compatible": "own_gil"}
     extension.define_macros = [("CYTHON_USE_MODULE_STATE", "1"), ("CYTHON_USE_TYPE_SPECS", "1")]
-    if LINETRACE:  # without the second macro, Python 3.13 and later report no line
+    if LINETRACE:
         extension.cython_directives["linetrace"] = True
-        extension.define_macros += [("CYTHON_TRACE", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
+        # The second is for functions without the GIL. Without the third, Python 3.13 and later
+        # report no line.
+        extension.define_macros += [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")]
+        extension.define_macros += [("CYTHON_USE_SYS_MONITORING", "0")]
 
 
 class ExtensionsBuilder(build_ext):

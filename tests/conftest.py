@@ -22,6 +22,9 @@ from tests.helpers.engines import ENGINES, codecs_use
 
 len(framecodec.formats)  # filled now: its codecs are of the engine that framecodec has chosen
 
+LINE_TRACED = os.environ.get("FRAMECODEC_LINETRACE", "") not in ("", "0")
+"""The compiled modules call a tracer at each line: the session `coverage` has built them so."""
+
 # Deterministic, as every test here is; the fuzz campaign and the second profile look further.
 hypothesis.settings.register_profile(
     "repeatable", deadline=None, derandomize=True, database=None, print_blob=True
@@ -43,6 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "c_extension: needs the compiled engine")
+    config.addinivalue_line("markers", "untraced: line tracing changes what this test is about")
 
 
 def pytest_report_header() -> str:
@@ -50,6 +54,10 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if LINE_TRACED:
+        for item in items:
+            if item.get_closest_marker("untraced"):
+                item.add_marker(pytest.mark.skip(reason="the compiled modules have line tracing"))
     if config.getoption("--no-c-extensions"):
         unwanted = [item for item in items if item.get_closest_marker("c_extension")]
         items[:] = [item for item in items if not item.get_closest_marker("c_extension")]
@@ -84,6 +92,8 @@ def uninterrupted_engine(engine_in_use: ModuleType) -> None:
     """The engine into which no signal handler breaks; Python code has moments for one inside."""
     if engine_in_use.__name__.endswith("_py"):
         pytest.skip("the Python engine is Python code")
+    if LINE_TRACED:
+        pytest.skip("with line tracing, compiled code has moments for one inside, too")
 
 
 @pytest.fixture(scope="session")

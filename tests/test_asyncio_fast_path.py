@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import copy
 import importlib
 import pickle
@@ -324,3 +325,147 @@ def test_ready_iterator_allows_its_callback_to_take_the_last_message(fast_path: 
 
     result = asyncio.run(take())
     assert result == b"next" or "another recv" in str(result)
+
+
+# --- the wait of a task that receives -------------------------------------------------------------
+
+
+async def note_wait(waiter: Any, notes: list[str]) -> None:
+    notes.append("waits")
+    await waiter
+    notes.append("ended")
+
+
+def waiter_of(fast_path: ModuleType) -> Any:
+    return fast_path.Waiter(asyncio.get_running_loop(), asyncio.current_task)
+
+
+def test_waiter_runs_the_task_at_once_between_tasks(fast_path: ModuleType) -> None:
+    async def main() -> None:
+        waiter, notes = waiter_of(fast_path), []
+        task = asyncio.create_task(note_wait(waiter, notes))
+        await asyncio.sleep(0)
+        ran = asyncio.get_running_loop().create_future()
+
+        def read() -> None:
+            ran.set_result((waiter.run(), list(notes)))
+
+        asyncio.get_running_loop().call_soon(read)
+        assert await ran == (True, ["waits", "ended"])
+        await task
+        assert waiter.done()
+        assert waiter.run() is False
+
+    asyncio.run(main())
+
+
+def test_waiter_runs_the_task_in_its_own_context(fast_path: ModuleType) -> None:
+    async def main() -> None:
+        variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
+        waiter, seen = waiter_of(fast_path), []
+
+        async def wait() -> None:
+            variable.set("the task's")
+            await waiter
+            seen.append((variable.get(), asyncio.current_task() is task))
+
+        task = asyncio.create_task(wait())
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().call_soon(waiter.run)
+        await task
+        assert seen == [("the task's", True)]
+        assert variable.get() == "none"
+
+    asyncio.run(main())
+
+
+def test_waiter_leaves_the_task_to_the_loop_while_another_one_runs(fast_path: ModuleType) -> None:
+    async def main() -> None:
+        waiter, notes = waiter_of(fast_path), []
+        task = asyncio.create_task(note_wait(waiter, notes))
+        await asyncio.sleep(0)
+        assert waiter.run() is False
+        assert waiter.done()
+        assert notes == ["waits"]
+        await task
+        assert notes == ["waits", "ended"]
+
+    asyncio.run(main())
+
+
+def test_waiter_leaves_the_task_to_the_loop_while_its_context_is_in_use(
+    fast_path: ModuleType,
+) -> None:
+    async def main() -> None:
+        waiter, notes = waiter_of(fast_path), []
+        context = contextvars.copy_context()
+        task = asyncio.get_running_loop().create_task(note_wait(waiter, notes), context=context)
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().call_soon(waiter.run, context=context)
+        await task
+        assert notes == ["waits", "ended"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_cancelled_wait_raises_in_the_task(fast_path: ModuleType, ended: bool) -> None:
+    async def main() -> None:
+        waiter, notes = waiter_of(fast_path), []
+        task = asyncio.create_task(note_wait(waiter, notes))
+        await asyncio.sleep(0)
+        if ended:
+            waiter.set_result(None)
+        task.cancel("why")
+        assert waiter.cancelled() is not ended
+        assert waiter.run() is False
+        with pytest.raises(asyncio.CancelledError, match="why"):
+            await task
+        assert notes == ["waits"]
+        assert waiter.cancel() is False
+
+    asyncio.run(main())
+
+
+def test_waiter_is_a_future_for_asyncio(fast_path: ModuleType) -> None:
+    async def main() -> None:
+        waiter = waiter_of(fast_path)
+        assert asyncio.isfuture(waiter)
+        assert waiter.get_loop() is asyncio.get_running_loop()
+        for question in (waiter.result, waiter.exception):
+            with pytest.raises(asyncio.InvalidStateError):
+                question()
+        calls: list[Any] = []
+        assert waiter.remove_done_callback(calls.append) == 0
+        waiter.add_done_callback(calls.append)
+        with pytest.raises(RuntimeError, match="another recv"):
+            waiter.add_done_callback(print)
+        assert waiter.remove_done_callback(calls.append) == 1
+        waiter.set_result(None)
+        waiter.add_done_callback(calls.append)
+        await asyncio.sleep(0)
+        assert calls == [waiter]
+        assert (waiter.result(), waiter.exception(), waiter.cancelled()) == (None, None, False)
+        assert await waiter is None
+        with pytest.raises(TypeError, match="Waiter"):
+            copy.copy(waiter)
+
+    asyncio.run(main())
+
+
+def test_an_error_that_ends_the_program_leaves_the_loop(fast_path: ModuleType) -> None:
+    async def main() -> None:
+        waiter = waiter_of(fast_path)
+
+        async def end() -> None:
+            await waiter
+            raise SystemExit(7)
+
+        task = asyncio.create_task(end())
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().call_soon(waiter.run)
+        await asyncio.wait([task])
+        await asyncio.sleep(1)
+
+    with pytest.raises(SystemExit, match="7"):
+        asyncio.run(main())

@@ -25,6 +25,7 @@ from framecodec import (
     MessageTooLargeError,
 )
 from framecodec.asyncio import FrameStream
+from framecodec.asyncio.stream_protocol import StreamProtocol
 from tests.helpers.event_loops import (
     LOOPS,
     Contexts,
@@ -626,3 +627,88 @@ def test_send_refuses_the_loop_of_another_thread() -> None:
         await send(message)
 
     run("asyncio", main())
+
+
+class Writes(asyncio.Transport):
+    """A transport that notes what it is given."""
+
+    def __init__(self, protocol: Any) -> None:
+        super().__init__()
+        self.protocol = protocol
+        self.written: list[bytes] = []
+
+    def get_protocol(self) -> Any:
+        return self.protocol
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        """Ignore it."""
+
+    def write(self, data: Any) -> None:
+        self.written.append(bytes(data))
+
+
+@LOOPS
+@pytest.mark.parametrize("read_by", ["the loop", "a task"])
+def test_a_handler_answers_the_messages_of_a_read_in_one_write(loop: str, read_by: str) -> None:
+    async def main() -> None:
+        async def echo(stream: Any) -> None:
+            async for message in stream:
+                await stream.send(message)
+
+        protocol = StreamProtocol(
+            Codec.uint(1), lambda stream: tasks.append(asyncio.create_task(echo(stream)))
+        )
+        tasks: list[asyncio.Task[None]] = []
+        transport = Writes(protocol)
+        protocol.connection_made(transport)
+        await asyncio.sleep(0)
+        written: list[list[bytes]] = []
+
+        def read() -> None:
+            for frames in (b"\x01a", b"\x01b\x02cd", b"\x01", b"e"):
+                protocol.get_buffer(-1)[: len(frames)] = frames
+                protocol.buffer_updated(len(frames))
+                written.append(list(transport.written))
+                transport.written.clear()
+
+        if read_by == "the loop":
+            asyncio.get_running_loop().call_soon(read)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert written == [[b"\x01a"], [b"\x01b\x02cd"], [], [b"\x01e"]]
+        else:  # no task runs inside of another one
+            read()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert written == [[], [], [], []]
+            assert transport.written == [b"\x01a\x01b\x02cd\x01e"]
+        tasks[0].cancel()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_task_that_detaches_gets_all_that_a_pipes_transport_has_read(loop: str) -> None:
+    async def main() -> None:
+        async def detach_after_one(stream: Any) -> None:
+            assert await stream.recv() == b"first"
+            unread.append(stream.detach()[1])
+
+        protocol = StreamProtocol(
+            Codec.uint(4),
+            lambda stream: tasks.append(asyncio.create_task(detach_after_one(stream))),
+        )
+        tasks: list[asyncio.Task[None]] = []
+        unread: list[bytes] = []
+        protocol.connection_made(Writes(protocol))
+        await asyncio.sleep(0)
+        rest = Codec.uint(4).encode(bytes(400_000)) + b"no frame"
+        read = Codec.uint(4).encode(b"first") + rest
+        asyncio.get_running_loop().call_soon(protocol.data_received, read)
+        await tasks[0]
+        assert unread == [rest]
+
+    run(loop, main())

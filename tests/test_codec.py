@@ -247,6 +247,26 @@ def test_split_returns_the_messages_and_the_size_of_their_frames(engine_in_use: 
             codec.split(form(b"\1bX\1c\n"))
 
 
+def test_split_raises_what_interrupts_it_also_after_whole_frames(engine_in_use: ModuleType) -> None:
+    def parse(view: memoryview) -> tuple[int, int]:
+        if view[0] == 0x21:
+            raise KeyboardInterrupt
+        return 1, 1
+
+    codec = Codec.custom(parse, lambda message: b"h")
+    assert codec.split(b"hahb") == ([b"a", b"b"], 4)
+    with pytest.raises(KeyboardInterrupt):
+        codec.split(b"hahb!c")
+
+
+def test_codecs_are_equal_whatever_the_order_of_their_specials() -> None:
+    one = Codec.uint(1, specials={254: b"a", 255: b"b"})
+    other = Codec.uint(1, specials={255: b"b", 254: b"a"})
+    assert one == other
+    assert hash(one) == hash(other)
+    assert one != Codec.uint(1, specials={254: b"b", 255: b"a"})
+
+
 def test_split_and_scan_read_a_large_buffer_to_its_end(engine_in_use: ModuleType) -> None:
     codec = Codec.uint(2)
     messages = [bytes([n % 256]) * (n % 700) for n in range(2000)]

@@ -600,6 +600,7 @@ print("held")
 """
 
 
+@pytest.mark.untraced
 @pytest.mark.skipif(
     bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
     reason="a free-threaded CPython crashes by itself where allocations are made to fail (3.13.5)",
@@ -653,3 +654,15 @@ def test_lengths_of_all_digits_are_written(engine: ModuleType, base: int) -> Non
         encoder = engine.Encoder(codec)
         assert encoder.encode(b"a") == digits.encode() + b":a"
         assert encoder.encode_many([b"a"] * 2) == (digits.encode() + b":a") * 2
+
+
+@pytest.mark.parametrize(
+    "codec", [Codec.uint(2), Codec.delimiter(b"\n"), Codec.text(), Codec.fixed(2)]
+)
+def test_encode_returns_bytes_of_each_kind_of_message(engine: ModuleType, codec: Any) -> None:
+    encoder = engine.Encoder(codec)
+    frame = encoder.encode(b"ab")
+    for form in (bytes, bytearray, memoryview):
+        for made in (encoder.encode(form(b"ab")), encoder.encode_many([form(b"ab")])):
+            assert type(made) is bytes
+            assert made == frame

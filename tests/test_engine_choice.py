@@ -271,6 +271,7 @@ def crashes_at_the_exit(main_first: bool) -> bool:
     return sys.version_info[:2] == (3, 12) and not main_first
 
 
+@pytest.mark.untraced
 @interpreters_of_cpython
 @pytest.mark.parametrize("main_first", [False, True])
 def test_import_in_a_sub_interpreter_has_the_same_engine(package: Path, main_first: bool) -> None:
@@ -285,6 +286,7 @@ def test_import_in_a_sub_interpreter_has_the_same_engine(package: Path, main_fir
     assert done.stderr == ""
 
 
+@pytest.mark.untraced
 @interpreters_of_cpython
 @pytest.mark.parametrize(
     "first_to_end",
@@ -310,6 +312,7 @@ print("done")
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 
+@pytest.mark.untraced
 @interpreters_of_cpython
 def test_sub_interpreters_work_at_once(package: Path) -> None:
     code = f"""
@@ -338,6 +341,7 @@ print(len(done))
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 @interpreters_of_cpython
 def test_more_sub_interpreters_than_the_table_of_cython_has_places(package: Path) -> None:
     code = f"""

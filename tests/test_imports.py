@@ -101,7 +101,10 @@ LAYERS = [
     },
     {"_frame_reader_py.py": "the parsing part of the splitter, in Python"},
     {"_keeping_reader_py.py": "unread bytes: one message a call, errors, switching, in Python"},
-    {"_object_messages_py.py": "messages that are objects, in the splitter in Python"},
+    {
+        "_object_messages_py.py": "messages that are objects, in the splitter in Python",
+        "_event_loop_py.py": "the way of a read and of a write through an event loop, in Python",
+    },
     {"_read_memory_py.py": "the memory that callers of the splitter read into, in Python"},
     {
         "_splitter.pyx": "bytes to messages, compiled",

@@ -361,3 +361,67 @@ def test_idle_timeout_starts_after_a_direct_message() -> None:
     inbox.direct = None
     inbox.note_arrival(1.75)
     assert inbox.deadline() == 2.75
+
+
+# --- unframed bytes -------------------------------------------------------------------------------
+
+
+def test_unframe_keeps_a_failure_that_is_not_of_the_parsed_bytes() -> None:
+    inbox, owner = new_owner()
+    owner.receive(b"\0\2half"[:3])
+    broken = ConnectionResetError("the peer is gone")
+    inbox.fail(broken)
+    inbox.feed_eof()
+    assert inbox.unframe([]).first(3) == b"\0\2h"
+    assert inbox.failure is broken
+    with pytest.raises(ConnectionResetError):
+        inbox.raise_failure()
+
+
+def test_unframe_takes_back_the_clean_end_and_reframe_comes_to_it_again() -> None:
+    inbox, owner = new_owner()
+    owner.receive(CODEC.encode(b"one"))
+    inbox.feed_eof()
+    assert isinstance(inbox.failure, EOFError)
+    unframed = inbox.unframe([owner.take()])
+    assert inbox.failure is None
+    assert unframed.first(5) == b"\0\3one"
+    assert inbox.reframe() == [b"one"]
+    assert isinstance(inbox.failure, EOFError)
+    assert str(inbox.failure) == CLEAN_END
+
+
+def test_reframe_returns_no_message_before_a_bad_frame_and_fails() -> None:
+    inbox, owner = new_owner(Codec.uint(2, magic=b"M"))
+    inbox.unframe([])
+    owner.receive(b"X\0\1a")
+    inbox.unframe([bytes(message) for message in owner.queue])
+    assert inbox.reframe() == []
+    assert isinstance(inbox.failure, InvalidFrameError)
+
+
+def test_message_timeout_counts_for_unframed_bytes_and_tells_their_number() -> None:
+    inbox, owner = new_owner(message_timeout=2.0, idle_timeout=50.0)
+    inbox.resume(0.0)
+    owner.receive(b"\0\5so", now=1.0)
+    inbox.unframe([])
+    inbox.expect_bytes(10)
+    inbox.note_arrival(1.0)
+    assert inbox.deadline() == 3.0
+    inbox.check_limits(3.0, drained=True)
+    with pytest.raises(MessageTimeoutError, match="4 of 10 bytes"):
+        inbox.raise_failure()
+
+
+def test_check_unframe_refuses_while_an_oversized_frame_is_discarded() -> None:
+    inbox, owner = new_owner(Codec.uint(2, max_message_size=3), on_oversize="skip")
+    inbox.check_unframe()
+    owner.receive(b"\0\5to")
+    with pytest.raises(RuntimeError) as caught:
+        inbox.check_unframe()
+    assert str(caught.value) == (
+        "the bytes after the last message are discarded as a frame that is too large; "
+        'set on_oversize="raise" or read_ahead=False where unframed bytes follow'
+    )
+    owner.receive(b"o l")
+    inbox.check_unframe()

@@ -915,6 +915,7 @@ def test_many_connections_come_and_go(logged: Any) -> None:
     assert all("ConnectionReset" in text or "BrokenPipe" in text for text in logged())
 
 
+@pytest.mark.untraced
 @needs_cpython_3_11
 @pytest.mark.parametrize("failures", [1, 5])
 def test_a_server_survives_when_memory_runs_out(failures: int, twin: Any, logged: Any) -> None:

@@ -90,6 +90,7 @@ def receiving(conn: FrameSocket, method: str) -> Callable[..., Any]:
     return getattr(conn, method)  # type: ignore[no-any-return]
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("timeout", [None, TIMEOUT])
 @pytest.mark.parametrize("method", ["recv", "recv_many", "iteration", "recv_into"])
 @pytest.mark.parametrize("name", CODECS)

@@ -784,6 +784,7 @@ def test_close_in_a_signal_handler_sends_no_byte_to_another_socket() -> None:
             other.close()
 
 
+@pytest.mark.untraced
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers here")
 def test_send_that_is_interrupted_releases_its_lock(engine: ModuleType) -> None:
     if engine.__name__.endswith("_py"):

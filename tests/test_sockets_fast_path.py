@@ -505,6 +505,7 @@ def test_batch_gives_each_message_once_and_keeps_none(io: ModuleType) -> None:
         io.Batch([b"one"]).headers()
 
 
+@pytest.mark.untraced
 def test_batch_gives_each_message_to_one_thread(io: ModuleType) -> None:
     batch = io.Batch([bytes([i & 255, i >> 8]) for i in range(20_000)])
     taken: list[list[bytes]] = [[] for _ in range(4)]

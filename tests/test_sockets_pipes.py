@@ -605,6 +605,7 @@ def test_recv_loses_nothing_to_an_interruption_at_any_moment(
     assert moment > 5
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("timeout", [None, TIMEOUT])
 def test_send_tears_no_frame_at_an_interruption_at_any_moment(

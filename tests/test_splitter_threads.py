@@ -52,6 +52,7 @@ def in_threads(count: int, work: Callable[[int], None]) -> None:
         raise failures[0]
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("kind", ["uint", "digits", "tagged"])
 def test_feed_of_whole_frames_from_many_threads(engine: ModuleType, kind: str) -> None:
     codec = {
@@ -106,6 +107,7 @@ def test_feed_of_any_bytes_from_many_threads_loses_none(engine: ModuleType) -> N
     assert splitter.stream_offset == 2 * sum(got)
 
 
+@pytest.mark.untraced
 def test_splitter_survives_every_call_from_every_thread(engine: ModuleType) -> None:
     for name in ("trailer", "netstring", "lsp", "tagged", "specials", "varint"):
         codec = CODECS[name]

@@ -10,6 +10,7 @@ import pytest
 
 import framecodec._inbox
 import framecodec._objects
+import framecodec._splitting
 import framecodec.asyncio
 import framecodec.asyncio.object_delivery
 import framecodec.asyncio.objects
@@ -35,7 +36,7 @@ def codecs_use(engine: ModuleType) -> Iterator[None]:
             patch.setattr(framecodec.codec, name, getattr(engine, name))
         for name in ("Encoder", "ObjectEncoder", "Splitter"):
             patch.setattr(framecodec._objects, name, getattr(engine, name))
-        for module in (framecodec._inbox, framecodec.asyncio.datagrams):
+        for module in (framecodec._inbox, framecodec._splitting, framecodec.asyncio.datagrams):
             patch.setattr(module, "Splitter", engine.Splitter)
         if engine.__name__ == ENGINES["python"]:
             sockets = framecodec.sockets

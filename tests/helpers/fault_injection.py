@@ -228,11 +228,12 @@ def interrupted_after_opcode(moment: int) -> Iterator[list[int]]:
                 raise Interruption
         return look
 
+    before = sys.gettrace()  # coverage's
     sys.settrace(begin)
     try:
         yield passed
     finally:
-        sys.settrace(None)
+        sys.settrace(before)
 
 
 needs_signals_to_threads = pytest.mark.skipif(

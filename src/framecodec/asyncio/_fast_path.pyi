@@ -1,15 +1,23 @@
 # The docstrings are those of the twin, _fast_path_py.
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, NoReturn, Self, final
 
+from .._states import TransportState
+
 __all__ = [
+    "MESSAGE_COST",
     "CompletedAwaitable",
     "MessageIterator",
     "ObjectIterator",
     "ObjectSender",
     "ReadyIterator",
+    "ReceivePath",
     "SendBatch",
+    "SendPath",
+    "Waiter",
 ]
+
+MESSAGE_COST: int
 
 @final
 class CompletedAwaitable:
@@ -24,6 +32,7 @@ class CompletedAwaitable:
 @final
 class MessageIterator:
     head: list[Any]
+    protocol: Any
     def __new__(cls, stream: Any, on_drained: Callable[[], None]) -> Self: ...
     def __aiter__(self) -> MessageIterator: ...
     def __anext__(self) -> Any: ...
@@ -80,3 +89,63 @@ class SendBatch:
     def send_and_wait(self, message: object, /) -> Any: ...
     def clear(self) -> None: ...
     def __reduce__(self) -> NoReturn: ...
+
+@final
+class Waiter:
+    _asyncio_future_blocking: bool
+    def __new__(cls, loop: Any, current_task: Callable[[], object]) -> Self: ...
+    def run(self) -> bool: ...
+    def set_result(self, result: None, /) -> None: ...
+    def cancel(self, msg: object = None) -> bool: ...
+    def result(self) -> None: ...
+    def exception(self) -> None: ...
+    def done(self) -> bool: ...
+    def cancelled(self) -> bool: ...
+    def get_loop(self) -> Any: ...
+    def add_done_callback(self, callback: Callable[[Any], object], context: Any = None) -> None: ...
+    def remove_done_callback(self, callback: Callable[[Any], object]) -> int: ...
+    def __await__(self) -> Generator[Any]: ...
+    def __reduce__(self) -> NoReturn: ...
+
+class SendPath:
+    _encode_many: Callable[[list[Any]], bytes]
+    _get_protocol: Callable[[], object] | None
+    _is_closing: Callable[[], object]
+    _late: list[bytes]
+    _outbox: Any
+    _protocol: Any
+    batch: SendBatch
+    busy: bool
+    fast_size: int
+    flush_scheduled: bool
+    raw_transport: Any
+    state: TransportState
+    def flush(self) -> None: ...
+    def write_batch(self) -> None: ...
+
+class ReceivePath:
+    _delivering: bool
+    _head_headers: list[bytes] | None
+    _head_size: int
+    _held: int
+    _inbox: Any
+    _objects: Any
+    _one_at_a_time: bool
+    _peer_timer: Any
+    _queues: bool
+    _read_size: int
+    _reading_paused: bool
+    _receiving: bool
+    _receiving_failed: bool
+    _sending: Any
+    _switched: tuple[list[Any], bytes] | None
+    _taken: int
+    _waiter: Waiter | None
+    batches: Any
+    messages: MessageIterator
+    def get_buffer(self, sizehint: int) -> memoryview: ...
+    def buffer_updated(self, nbytes: int) -> None: ...
+    def begin_waiting(self) -> Waiter: ...
+    def stop_waiting(self) -> None: ...
+    def take_batch(self) -> None: ...
+    def release_head(self) -> None: ...

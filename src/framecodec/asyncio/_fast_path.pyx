@@ -15,20 +15,41 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from framecodec._module_state cimport remember_module_state
 
 from framecodec import _error_texts
+from framecodec._states import TransportState
 
 __all__ = [
+    "MESSAGE_COST",
     "CompletedAwaitable",
     "MessageIterator",
     "ObjectIterator",
     "ObjectSender",
     "ReadyIterator",
+    "ReceivePath",
     "SendBatch",
+    "SendPath",
+    "Waiter",
 ]
+
+# The sizes are explained in the twin.
+cdef enum:
+    _MESSAGE_COST = 48
+    _HIGH_WATER = 256 * 1024
+    _FIRST_READ_SIZE = 4 * 1024
+    _READ_SIZE = 128 * 1024
+    _JOIN_SIZE = 16 * 1024
+
+MESSAGE_COST = _MESSAGE_COST
+OPEN, CLOSING, CLOSED = TransportState.OPEN, TransportState.CLOSING, TransportState.CLOSED
+
+cdef extern from "Python.h":
+    int PyContext_Enter(object context) except -1
+    int PyContext_Exit(object context) except -1
 
 cdef extern from *:
     """
     static PyObject *(*framecodec_take)(PyObject *messages);
     static PyObject *(*framecodec_take_object)(PyObject *objects);
+    static PyObject *(*framecodec_take_next)(PyObject *next, int *waits);
 
     static PySendResult framecodec_send_done(PyObject *self, PyObject *value, PyObject **result)
     {
@@ -52,6 +73,14 @@ cdef extern from *:
         return *result == NULL ? PYGEN_ERROR : PYGEN_RETURN;
     }
 
+    static PySendResult framecodec_send_next(PyObject *self, PyObject *value, PyObject **result)
+    {
+        int waits = 0;
+        (void)value;
+        *result = framecodec_take_next(self, &waits);
+        return *result == NULL ? PYGEN_ERROR : waits ? PYGEN_NEXT : PYGEN_RETURN;
+    }
+
     #define framecodec_complete(type, send) \
         (((PyTypeObject *)(type))->tp_as_async->am_send = (send))
     """
@@ -59,9 +88,11 @@ cdef extern from *:
     sendfunc _send_done "framecodec_send_done"
     sendfunc _send_message "framecodec_send_message"
     sendfunc _send_object "framecodec_send_object"
+    sendfunc _send_next "framecodec_send_next"
     void _complete "framecodec_complete" (object type, sendfunc send)
     object (*_take_message "framecodec_take")(object messages)
     object (*_take_object "framecodec_take_object")(object objects)
+    object (*_take_next "framecodec_take_next")(object next_message, int* waits)
 
 
 @cython.final
@@ -111,6 +142,7 @@ cdef class MessageIterator:
     """
 
     cdef public list head
+    cdef public object protocol
     cdef object _stream
     cdef object _on_drained
 
@@ -124,7 +156,11 @@ cdef class MessageIterator:
 
     def __anext__(self):
         # The iterator is its own awaitable: it takes the message when it is awaited.
-        return self if self.head else self._stream.__anext__()
+        if self.head:
+            return self
+        if self.protocol is not None:
+            return NextMessage.__new__(NextMessage, self)
+        return self._stream.__anext__()
 
     def __await__(self):
         return self
@@ -178,6 +214,88 @@ cdef object stop_with_next(MessageIterator self):
 _take_message = take
 _complete(CompletedAwaitable, _send_done)
 _complete(MessageIterator, _send_message)
+
+
+@cython.final
+cdef class NextMessage:
+    """What ``async for`` awaits where no message is ready: `FrameStream.__anext__`, compiled."""
+
+    cdef MessageIterator _messages
+    cdef ReceivePath _protocol
+    cdef Waiter _waiter  # while the task waits
+
+    def __cinit__(self, MessageIterator messages not None):
+        self._messages = messages
+        self._protocol = messages.protocol
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if not await_message(self):
+            return self._waiter
+        stop = StopIteration(self._messages.head[-1])  # before it is taken: memory may run out
+        self._messages.head.pop()
+        raise stop
+
+    # ``create_task`` takes it for a coroutine.
+
+    def send(self, value):
+        """Continue, as a coroutine does."""
+        return self.__next__()
+
+    def throw(self, *error):
+        """Raise the exception: the task was cancelled. Take no message."""
+        self.close()
+        raise exception_of(error)
+
+    def close(self):
+        """End the wait, as a coroutine that is closed does."""
+        if self._waiter is not None:
+            self._waiter = None
+            self._protocol.stop_waiting()
+
+    def __reduce__(self):
+        raise _error_texts.not_copied(self)
+
+
+cdef bint await_message(NextMessage self) except -1:
+    """Return whether a message is ready, and False when the task must wait for the waiter."""
+    cdef ReceivePath protocol = self._protocol
+    if self._waiter is not None:
+        self.close()
+        protocol.take_batch()
+    while not prepare_take(self._messages):
+        if protocol._waiter is not None:
+            raise _error_texts.another_recv_waits()
+        if protocol._inbox.unframed is not None:
+            protocol.reframe()
+        if not protocol.batches:
+            if protocol._inbox.failure is not None or protocol._send_path.state >= CLOSED:
+                # Its own coroutine raises: who sees the traceback finds the stream in it.
+                self._messages._stream.__anext__().send(None)
+            self._waiter = protocol.begin_waiting()
+            if not self._waiter._done:
+                self._waiter._asyncio_future_blocking = True
+                return False
+            self.close()
+        protocol.take_batch()
+    return True
+
+
+cdef object take_next(object next_message, int* waits):
+    cdef NextMessage self = <NextMessage>next_message
+    if await_message(self):
+        return self._messages.head.pop()
+    waits[0] = 1
+    return self._waiter
+
+
+_take_next = take_next
+_complete(NextMessage, _send_next)
 
 
 @cython.final
@@ -342,6 +460,404 @@ cdef class SendBatch:
 
     def __reduce__(self):
         raise _error_texts.not_copied(self)
+
+
+@cython.final
+cdef class Waiter:
+    """What a task waits for that receives: a future that can run the task at once.
+
+    See `framecodec.asyncio._fast_path_py.Waiter`, its twin.
+    """
+
+    cdef public bint _asyncio_future_blocking
+    cdef object _loop
+    cdef object _current_task
+    cdef object _callback
+    cdef object _context
+    cdef object _cancelled_by
+    cdef bint _done
+
+    def __cinit__(self, loop, current_task):
+        self._loop = loop
+        self._current_task = current_task
+
+    def run(self):
+        """End the wait, and run the task that waits. Return False if it can only run later."""
+        callback, context = self._callback, self._context
+        if self._done or callback is None or context is None or not self._is_between_tasks():
+            self.set_result(None)
+            return False
+        try:
+            PyContext_Enter(context)
+        except RuntimeError:  # something that the task has called runs in it
+            self.set_result(None)
+            return False
+        self._done = True
+        self._callback = self._context = None
+        try:
+            callback(self)
+        except BaseException as error:  # it ends the program
+            self._loop.call_soon(raise_error, error)
+        finally:
+            PyContext_Exit(context)
+        return True
+
+    cdef bint _is_between_tasks(self) except -1:
+        try:
+            return self._current_task() is None
+        except RuntimeError:  # no loop runs
+            return False
+
+    def set_result(self, result, /):
+        """End the wait; the task runs in the next iteration of the loop."""
+        if not self._done:
+            self._schedule()
+
+    def cancel(self, msg=None):
+        """Cancel the wait. Return whether it had not ended."""
+        if self._done:
+            return False
+        self._cancelled_by = (msg,)
+        self._schedule()
+        return True
+
+    cdef int _schedule(self) except -1:
+        if self._callback is not None:
+            self._loop.call_soon(self._callback, self, context=self._context)
+        self._done = True
+        self._callback = self._context = None
+
+    def result(self):
+        """Return None, or raise the error of a wait that was cancelled."""
+        if self._cancelled_by is not None or not self._done:
+            future = self._loop.create_future()
+            if self._cancelled_by is not None:
+                future.cancel(*self._cancelled_by)
+            future.result()  # raises asyncio's own error
+
+    def exception(self):
+        """Return None, or raise as `result`."""
+        self.result()
+
+    def done(self):
+        """Return whether the wait has ended."""
+        return self._done
+
+    def cancelled(self):
+        """Return whether the wait was cancelled."""
+        return self._cancelled_by is not None
+
+    def get_loop(self):
+        """Return the loop of the task that waits."""
+        return self._loop
+
+    def add_done_callback(self, callback, context=None):
+        """Call a function at the end of the wait: one that wakes the only task that waits."""
+        if self._done:
+            self._loop.call_soon(callback, self, context=context)
+        elif self._callback is not None:
+            raise _error_texts.another_recv_waits()
+        else:
+            self._callback, self._context = callback, context
+
+    def remove_done_callback(self, callback):
+        """Call the function no more. Return how many were removed."""
+        if self._callback is None or self._callback != callback:
+            return 0
+        self._callback = self._context = None
+        return 1
+
+    def __await__(self):
+        return WaiterIterator.__new__(WaiterIterator, self)
+
+    def __reduce__(self):
+        raise _error_texts.not_copied(self)
+
+
+@cython.final
+cdef class WaiterIterator:
+    """One ``await`` of a waiter."""
+
+    cdef Waiter _waiter
+    cdef bint _started
+
+    def __cinit__(self, Waiter waiter not None):
+        self._waiter = waiter
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self._started or self._waiter._done:
+            self._waiter.result()
+            raise StopIteration
+        self._started = self._waiter._asyncio_future_blocking = True
+        return self._waiter
+
+    def send(self, value):
+        """Continue, as a generator does."""
+        return self.__next__()
+
+    def throw(self, *error):
+        """Raise the exception: the task was cancelled."""
+        raise exception_of(error)
+
+    def close(self):
+        """Do nothing, as a generator that has ended does."""
+
+    def __reduce__(self):
+        raise _error_texts.not_copied(self)
+
+
+def raise_error(error):
+    """Raise an error, as a callback of the loop."""
+    raise error
+
+
+@cython.auto_pickle(False)
+cdef class SendPath:
+    """The part of a send side that each message passes.
+
+    See `framecodec.asyncio._fast_path_py.SendPath`, its twin.
+    """
+
+    cdef public object batch
+    cdef public object raw_transport
+    cdef public object state
+    cdef public object _encode_many
+    cdef public object _get_protocol
+    cdef public object _is_closing
+    cdef public object _late
+    cdef public object _outbox
+    cdef public object _protocol
+    cdef public Py_ssize_t fast_size
+    cdef public bint busy
+    cdef public bint flush_scheduled
+
+    def flush(self):
+        """Write what this iteration of the loop has gathered."""
+        self.flush_scheduled = False
+        self.batch.fast_size = 0
+        self.write_batch()
+
+    def write_batch(self):
+        """Write the batch, or append it to the outbox and write that, as far as possible."""
+        if self.busy:  # the call that is in progress writes everything
+            return
+        batch = self.batch
+        if batch.messages:
+            if batch.paused or self._outbox.size:
+                self._move_batch()
+            else:
+                if self._get_protocol is not None and self._get_protocol() is not self._protocol:
+                    batch.clear()  # it was for another transport
+                    raise self._handed_over()
+                self.busy = True
+                batch.fast_size = 0
+                try:
+                    data = self._encode_many(batch.messages)
+                    batch.clear()
+                    self.raw_transport.write(data if len(data) < _JOIN_SIZE else memoryview(data))
+                    if self._is_closing() is True and not self.closed_here:
+                        batch.paused = True  # as in _feed_transport()
+                    if self._late or self.flush_scheduled:
+                        self._finish_work()
+                    self.busy = False
+                except BaseException as error:
+                    self.fail(error)
+                    raise
+                if self.state is OPEN and not self._outbox.size:
+                    return
+        self.flush_outbox()
+
+    cdef bint _begin_gathering(self) except -1:
+        """Let small messages wait in the batch until `_end_gathering`. Return its argument."""
+        cdef bint flush_scheduled = self.flush_scheduled
+        if self.state is OPEN:
+            self.flush_scheduled = True
+            self.batch.fast_size = self.fast_size
+        return flush_scheduled
+
+    cdef int _end_gathering(self, bint flush_scheduled) except -1:
+        if not flush_scheduled:
+            if self.state >= CLOSED:
+                self.batch.fast_size = 0
+            else:
+                self.flush()
+
+
+@cython.auto_pickle(False)
+cdef class ReceivePath:
+    """The part of a protocol that each read and each message pass.
+
+    See `framecodec.asyncio._fast_path_py.ReceivePath`, its twin.
+    """
+
+    cdef public object batches
+    cdef public object messages
+    cdef public object _head_headers
+    cdef public object _inbox
+    cdef public object _objects
+    cdef public object _peer_timer
+    cdef public object _switched
+    cdef public object _waiter
+    cdef public long long _head_size
+    cdef public long long _held
+    cdef public long long _taken
+    cdef public Py_ssize_t _read_size
+    cdef public bint _delivering
+    cdef public bint _one_at_a_time
+    cdef public bint _queues
+    cdef public bint _reading_paused
+    cdef public bint _receiving
+    cdef public bint _receiving_failed
+    cdef SendPath _send_path
+
+    @property
+    def _sending(self):
+        return self._send_path
+
+    @_sending.setter
+    def _sending(self, sending):
+        self._send_path = sending
+
+    def get_buffer(self, sizehint):
+        """Return memory for the transport to read into.
+
+        Args:
+            sizehint: Ignored: asyncio gives -1, uvloop 64 KiB, TLS the size of encrypted bytes.
+        """
+        try:
+            return self._inbox.splitter.get_room(self._read_size)
+        except BaseException:
+            if self._inbox.splitter.error is None:
+                raise
+            return memoryview(bytearray(_FIRST_READ_SIZE))  # the transport reads until it closes
+
+    def buffer_updated(self, nbytes):
+        """Parse bytes that the transport has read, and deliver the messages that they complete.
+
+        Args:
+            nbytes: Bytes that were read into the memory that `get_buffer` returned.
+        """
+        if nbytes >= self._read_size:
+            self._read_size = _READ_SIZE
+        if self._receiving_failed:
+            return
+        if self._receiving:
+            raise _error_texts.reentered()
+        if self._one_at_a_time:
+            self._read(self._inbox.splitter.buffer_updated, nbytes)
+            return
+        splitter = self._inbox.splitter
+        self._receiving = True
+        try:
+            messages = splitter.buffer_updated(nbytes)
+            if messages:
+                self._give(messages)
+        except BaseException as error:
+            if not self._receiving:  # raised by messages_received()
+                raise
+            self._receiving = False
+            messages = None
+            self._fail_receiving(error)
+            return
+        self._receiving = False
+        if self._switched is not None:
+            self._read_switched()
+        elif splitter.error is not None:
+            if self._send_path.state < CLOSED:  # not by set_protocol()
+                self._fail_receiving(splitter.error)
+        elif self._peer_timer is not None:
+            self._peer_timer.note_arrival()
+        if self._waiter is not None and self.batches:
+            self._run_receiver()
+
+    def _deliver(self, list messages not None):
+        self._give(messages)
+
+    cdef int _give(self, list messages) except -1:
+        cdef SendPath sending = self._send_path
+        cdef bint flush_scheduled
+        if self._queues:
+            self._enqueue(messages)
+            return 0
+        flush_scheduled = sending._begin_gathering()
+        self._delivering = True
+        try:
+            if self._objects is not None:
+                self._deliver_objects(messages)
+            else:
+                self._receiving = False  # no call from here to the user's own function
+                self.messages_received(messages)
+        finally:
+            self._delivering = False
+            sending._end_gathering(flush_scheduled)
+
+    cdef int _enqueue(self, list messages) except -1:
+        cdef long long taken, size
+        messages.reverse()
+        splitter = self._inbox.splitter
+        taken = splitter.stream_offset if self._objects is None else self._end_of_frames()
+        size = taken - self._taken + _MESSAGE_COST * PyList_GET_SIZE(messages)
+        self.batches.append((messages, size, splitter.headers))
+        self._taken = taken
+        self._held += size
+        if self._held > _HIGH_WATER and not self._reading_paused:
+            self._reading_paused = True
+            self._send_path.raw_transport.pause_reading()
+        if not self._receiving:
+            self._wake()
+
+    cdef int _run_receiver(self) except -1:
+        """Run the task that waits to receive. What it sends leaves when its step is over."""
+        cdef SendPath sending = self._send_path
+        cdef bint flush_scheduled, has_run = False
+        if self._waiter.done():
+            return 0
+        flush_scheduled = sending._begin_gathering()
+        try:
+            has_run = self._waiter.run()
+        finally:
+            if has_run or flush_scheduled or sending.state >= CLOSED:
+                sending._end_gathering(flush_scheduled)
+            else:
+                sending.flush_scheduled = False
+                sending.batch.fast_size = 0
+                if sending.state < CLOSING:
+                    sending.flush_soon()  # runs after the task's next step
+
+    # --- for a recv -------------------------------------------------------------------------------
+
+    def begin_waiting(self):
+        """Return what a recv waits for; no message is ready, and receiving has not failed."""
+        if self._reading_paused:  # an error in release_head() may have left it so
+            self._resume_when_low()
+        waiter = Waiter.__new__(Waiter, self._running_loop(), self._current_task)
+        if self._peer_timer is not None:
+            self._peer_timer.start_waiting()
+        self._waiter = waiter
+        return waiter
+
+    def stop_waiting(self):
+        """End the wait of a recv, also one that was cancelled or that did not start."""
+        self._waiter = None
+        if self._peer_timer is not None:
+            self._peer_timer.stop_waiting(bool(self.batches))
+
+    def take_batch(self):
+        """Move the next batch to `messages.head`, if that is empty."""
+        if self.batches and not self.messages.head:
+            self.messages.head, size, self._head_headers = self.batches[0]
+            self._head_size = size
+            del self.batches[0]
+
+    def release_head(self):
+        """Count the last message of `messages.head` as taken."""
+        self._held -= self._head_size
+        self._head_size = 0
+        if self._reading_paused:
+            self._resume_when_low()
 
 
 remember_module_state()

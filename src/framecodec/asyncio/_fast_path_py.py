@@ -14,17 +14,22 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, NoReturn, final
 
 from .. import _error_texts
+from .._event_loop_py import MESSAGE_COST, ReceivePath, SendPath, Waiter
 
 if TYPE_CHECKING:
     from typing import Self
 
 __all__ = [
+    "MESSAGE_COST",
     "CompletedAwaitable",
     "MessageIterator",
     "ObjectIterator",
     "ObjectSender",
     "ReadyIterator",
+    "ReceivePath",
     "SendBatch",
+    "SendPath",
+    "Waiter",
 ]
 
 _NOTHING: Iterator[None] = iter(())
@@ -74,8 +79,10 @@ class MessageIterator:
         on_drained: Called just before the last ready message is taken.
     """
 
-    __slots__ = ("_on_drained", "_stream", "head")
+    __slots__ = ("_on_drained", "_stream", "head", "protocol")
 
+    protocol: Any
+    """The protocol of the stream, or None. The compiled twin waits without the stream then."""
     _stream: Any
     _on_drained: Callable[[], None]
     head: list[Any]
@@ -86,6 +93,7 @@ class MessageIterator:
         self._stream = stream
         self._on_drained = on_drained
         self.head = []
+        self.protocol = None
         return self
 
     def __aiter__(self) -> MessageIterator:

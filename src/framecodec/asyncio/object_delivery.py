@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, overload
 
 from .. import errors
@@ -25,25 +25,19 @@ __all__ = ["ObjectDelivery"]
 _CLOSING = TransportState.CLOSING
 
 
-class ObjectDelivery(OfMessages[MessageT]):
+class ObjectDelivery(fast_path.ReceivePath, OfMessages[MessageT]):
     """The part of `FrameProtocol` that makes objects of messages, and messages of objects."""
 
     if not TYPE_CHECKING:
-        __slots__ = ("_objects", "_send")
+        __slots__ = ("_send",)
 
     if TYPE_CHECKING:
         codec: Codec[Any]
         _inbox: Inbox
         _objects: ObjectFunctions | None  # None for messages that are bytes
-        _receiving: bool
-        _receiving_failed: bool
         _send: Any
         _sending: SendSide
-        _switched: tuple[list[Any], bytes] | None
-
-        messages_received: Callable[[list[Any]], None]
         send: Any
-        _end_receiving: Callable[[BaseException], None]
 
     def message_invalid(self, error: errors.InvalidMessageError) -> None:
         """Handle a message that a codec with objects refuses; the default closes the connection.

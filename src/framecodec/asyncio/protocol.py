@@ -130,18 +130,9 @@ class FrameProtocol(ObjectDelivery[MessageT], asyncio.BufferedProtocol):
 
     __slots__ = (
         "__weakref__",
-        "_delivering",
         "_handler_error",
-        "_inbox",
         "_observer",
-        "_one_at_a_time",
-        "_peer_timer",
-        "_read_size",
         "_received",
-        "_receiving",
-        "_receiving_failed",
-        "_sending",
-        "_switched",
         "codec",
     )
 
@@ -334,7 +325,7 @@ class FrameProtocol(ObjectDelivery[MessageT], asyncio.BufferedProtocol):
         self._use_codec(codec)
         self._switched = messages, unread
         if not is_nested:
-            self._read(_no_messages, 0)
+            self._read_switched()
 
     # --- the connection's life --------------------------------------------------------------------
 
@@ -413,55 +404,8 @@ class FrameProtocol(ObjectDelivery[MessageT], asyncio.BufferedProtocol):
         if self._peer_timer is not None:
             self._peer_timer.set_reading(True)
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """Return memory for the transport to read into.
-
-        Args:
-            sizehint: Ignored: asyncio gives -1, uvloop 64 KiB, TLS the size of encrypted bytes.
-        """
-        try:
-            return self._inbox.splitter.get_room(self._read_size)
-        except BaseException:
-            if self._inbox.splitter.error is None:
-                raise
-            return memoryview(bytearray(_FIRST_READ_SIZE))  # the transport reads until it closes
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Parse bytes that the transport has read, and deliver the messages that they complete.
-
-        Args:
-            nbytes: Bytes that were read into the memory that `get_buffer` returned.
-        """
-        if nbytes >= self._read_size:
-            self._read_size = _READ_SIZE
-        if self._receiving_failed:
-            return
-        if self._receiving:
-            raise _error_texts.reentered()
-        if self._one_at_a_time:
-            self._read(self._inbox.splitter.buffer_updated, nbytes)
-            return
-        splitter = self._inbox.splitter
-        self._receiving = True
-        try:
-            messages = splitter.buffer_updated(nbytes)
-            if messages:
-                self._deliver(messages)
-        except BaseException as error:
-            if not self._receiving:  # raised by messages_received()
-                raise
-            self._receiving = False
-            messages = []
-            _fail_receiving(self, error)
-            return
-        self._receiving = False
-        if self._switched is not None:
-            self._read(_no_messages, 0)
-        elif splitter.error is not None:
-            if self._sending.state < _CLOSED:  # not by set_protocol()
-                _fail_receiving(self, splitter.error)
-        elif self._peer_timer is not None:
-            self._peer_timer.note_arrival()
+    def _read_switched(self) -> None:
+        self._read(_no_messages, 0)
 
     def _read(self, parse: Callable[[Any], list[Any]], data: Any) -> None:
         """Parse bytes and deliver the messages, also those after a switch, or one at a time."""
@@ -506,25 +450,8 @@ class FrameProtocol(ObjectDelivery[MessageT], asyncio.BufferedProtocol):
         if data and not self._receiving_failed:
             self._read(self._inbox.splitter.feed, data)
 
-    def _deliver(self, messages: list[Any]) -> None:
-        sending = self._sending
-        flush_scheduled = sending.flush_scheduled
-        if sending.state is _OPEN:
-            sending.flush_scheduled = True
-            sending.batch.fast_size = sending.fast_size
-        self._delivering = True
-        try:
-            if self._objects is not None:
-                return self._deliver_objects(messages)
-            self._receiving = False  # no call from here to the user's own function
-            self.messages_received(messages)
-        finally:
-            self._delivering = False
-            if not flush_scheduled:
-                if sending.state >= _CLOSED:
-                    sending.batch.fast_size = 0
-                else:
-                    sending.flush()
+    def _fail_receiving(self, error: BaseException) -> None:
+        _fail_receiving(self, error)
 
     def _end_receiving(self, error: BaseException) -> None:
         """Close the connection when the accepted messages are sent."""

@@ -61,7 +61,7 @@ SENDS = (_OPEN, _ENDING, _CLOSING)
 """The states in which the accepted messages are sent; in all others they were dropped."""
 
 
-class SendSide:
+class SendSide(fast_path.SendPath):
     """The unsent messages of one connection, its transport and its state.
 
     Args:
@@ -70,24 +70,12 @@ class SendSide:
     """
 
     __slots__ = (
-        "_encode_many",
-        "_get_protocol",
-        "_is_closing",
-        "_late",
-        "_outbox",
-        "_protocol",
         "_resuming",
         "_vectored",
-        "batch",
-        "busy",
         "codec",
         "dropped",
         "error",
-        "fast_size",
-        "flush_scheduled",
         "is_encrypted",
-        "raw_transport",
-        "state",
         "transport",
     )
 
@@ -244,41 +232,12 @@ class SendSide:
         if self.state is _OPEN:
             self.batch.fast_size = self.fast_size
 
-    def flush(self) -> None:
-        """Write what this iteration of the loop has gathered."""
-        self.flush_scheduled = False
-        self.batch.fast_size = 0
-        self.write_batch()
-
-    def write_batch(self) -> None:
-        """Write the batch, or append it to the outbox and write that, as far as possible."""
-        if self.busy:  # the call that is in progress writes everything
-            return
-        batch, outbox = self.batch, self._outbox
-        if batch.messages:
-            if batch.paused or outbox.size:
-                self._move_batch()
-            else:
-                if self._get_protocol is not None and self._get_protocol() is not self._protocol:
-                    batch.clear()  # it was for another transport
-                    raise _handed_over()
-                self.busy, batch.fast_size = True, 0
-                try:
-                    data = self._encode_many(batch.messages)
-                    batch.clear()
-                    write = self.raw_transport.write
-                    write(data if len(data) < _JOIN_SIZE else memoryview(data))
-                    if self._is_closing() is True and not self.closed_here:
-                        batch.paused = True  # as in _feed_transport()
-                    if self._late or self.flush_scheduled:
-                        self._finish_work()
-                    self.busy = False
-                except BaseException as error:
-                    self.fail(error)
-                    raise
-                if self.state is _OPEN and not outbox.size:
-                    return
-        self.flush_outbox()
+    def _handed_over(self) -> RuntimeError:
+        # After loop.start_tls() the old transport would send in clear text.
+        return RuntimeError(
+            "the transport has another protocol now; after loop.start_tls(), set "
+            "protocol.transport to the transport that it returned"
+        )
 
     def flush_outbox(self) -> None:
         """Write the outbox as far as the transport accepts it."""
@@ -287,7 +246,7 @@ class SendSide:
         outbox, batch = self._outbox, self.batch
         ready = bool(outbox.size) and not batch.paused
         if ready and self._get_protocol is not None and self._get_protocol() is not self._protocol:
-            raise _handed_over()
+            raise self._handed_over()
         try:
             if ready:
                 self.busy, batch.fast_size = True, 0
@@ -362,7 +321,8 @@ class SendSide:
 
     def unsent_size(self) -> int:
         """Return the bytes that were accepted and that the transport does not have yet."""
-        return self._outbox.size + sum(map(len, chain(self.batch.messages, self._late)))
+        size: int = self._outbox.size
+        return size + sum(map(len, chain(self.batch.messages, self._late)))
 
     def use(self, codec: Codec[Any]) -> None:
         """Encode messages with another codec from now on, after `encode_all`."""
@@ -556,14 +516,6 @@ def write_all(side: SendSide) -> None:
         data = b"".join(outbox.buffers())
         side.raw_transport.write(data)
         outbox.sent(len(data))
-
-
-def _handed_over() -> RuntimeError:
-    # After loop.start_tls() the old transport would send in clear text.
-    return RuntimeError(
-        "the transport has another protocol now; after loop.start_tls(), set protocol.transport "
-        "to the transport that it returned"
-    )
 
 
 def _fast_size(codec: Codec[Any]) -> int:

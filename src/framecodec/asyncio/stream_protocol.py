@@ -25,9 +25,9 @@ from .._states import TransportState
 from ..codec import Codec
 from .back_pressure import ObservedWaitingSendSide, WaitingSendSide
 from .observed import receive_rest
+from .pipe_transport import give_bytes
 from .stream import FrameStream, ObjectStream
 from .unframed import (
-    MESSAGE_COST,
     ReadMessages,
     UnframingProtocol,
     for_recv,
@@ -36,12 +36,11 @@ from .unframed import (
 
 __all__ = ["StreamProtocol"]
 
-# A stream stops reading above the high mark and reads again at the low one. Both count the bytes
-# held for `recv`: the frames, and what a `bytes` object needs besides its content.
-_HIGH_WATER = 256 * 1024
+# A stream that has stopped reading reads again at this mark. It counts as the high one of
+# `_fast_path_py`.
 _LOW_WATER = 64 * 1024
 
-_CLOSING, _CLOSED = TransportState.CLOSING, TransportState.CLOSED
+_OPEN, _CLOSING, _CLOSED = TransportState.OPEN, TransportState.CLOSING, TransportState.CLOSED
 
 
 class StreamProtocol(UnframingProtocol):
@@ -61,9 +60,7 @@ class StreamProtocol(UnframingProtocol):
         "_has_ended",
         "_on_connection",
         "_user_paused",
-        "_waiter",
         "is_server",
-        "messages",
         "stream",
     )
 
@@ -72,6 +69,8 @@ class StreamProtocol(UnframingProtocol):
     _always_receives = False  # a peer's time counts while a recv waits
     _keeps_headers = True
     _sending: WaitingSendSide
+    _running_loop = staticmethod(asyncio.get_running_loop)
+    _current_task = staticmethod(asyncio.current_task)
 
     def __init__(
         self,
@@ -82,30 +81,23 @@ class StreamProtocol(UnframingProtocol):
         self.stream = FrameStream(self)
         """The stream that the user sees."""
         super().__init__(codec, **options)
-        self.batches: deque[ReadMessages] = deque()
-        """The messages of each read, what they count in `_held`, and their headers if the splitter
-        keeps those."""
-        self._head_headers: list[bytes] | None = None  # those of `messages.head`, the oldest first
-        self._head_size = 0  # what `messages.head` counts in `_held`
-        self._held = 0  # bytes held for recv, as _HIGH_WATER counts them
-        self._taken = 0  # stream position up to which messages were counted
-        self._reading_paused = False  # by the stream, and ...
-        self._user_paused = False  # ... by its user
-        self._waiter: asyncio.Future[None] | None = None  # of a recv that waits
+        self._user_paused = False  # reading, by the stream's user
         self._has_ended = False  # the peer sends no more
         self._on_connection = on_connection
         self.is_server = on_connection is not None
         """This side accepted the connection."""
         self.stream._bind(self._sending)
         self.messages = fast_path.MessageIterator(self.stream, self.release_head)
-        """The stream's iterator."""
+        self.messages.protocol = self
+        self._forget_messages(0, 0)
         self.stream._ready = fast_path.ReadyIterator(self.messages)
+        self._queues = True
         if self._objects is not None:
             self._use_codec(codec)
 
     def _use_codec(self, codec: Codec[Any]) -> None:
         super()._use_codec(codec)
-        if hasattr(self, "messages"):  # else __init__ does it later
+        if self._queues:  # else __init__ does it later
             self.stream.__class__ = FrameStream if self._objects is None else ObjectStream
             self.stream._choose_calls(self._objects)
 
@@ -126,25 +118,29 @@ class StreamProtocol(UnframingProtocol):
         self._sending.waiters.wake()  # an `aclose` that lingers
         return True
 
-    def _deliver(self, messages: list[Any]) -> None:
-        messages.reverse()
-        splitter = self._inbox.splitter
-        taken = splitter.stream_offset
-        if self._objects is not None:
-            taken = end_of_frames(splitter, self.codec.layout)
-        size = taken - self._taken + MESSAGE_COST * len(messages)
-        self.batches.append((messages, size, splitter.headers))
-        self._taken = taken
-        self._held += size
-        sending = self._sending
-        if self._held > _HIGH_WATER and not self._reading_paused:
-            self._reading_paused = True
-            sending.raw_transport.pause_reading()
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-            if sending.state < _CLOSING:
-                sending.flush_soon()  # runs after the task's next step, in the same iteration
+    def _end_of_frames(self) -> int:
+        return end_of_frames(self._inbox.splitter, self.codec.layout)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what a transport has read into its own memory.
+
+        It is taken in pieces. No task runs between two of them: it could detach the connection, and
+        the rest would be lost.
+        """
+        waiter, self._waiter = self._waiter, None
+        try:
+            give_bytes(self, data)
+        finally:
+            self._waiter = waiter
+            if waiter is not None:
+                self._wake()
+                if self._sending.state < _CLOSING:
+                    self._sending.flush_soon()  # runs after the task's next step
+
+    def _receive(self, data: bytes) -> None:
+        super()._receive(data)
+        if self.batches:
+            self._wake()
 
     def _wake(self) -> None:
         waiter = self._waiter
@@ -183,7 +179,7 @@ class StreamProtocol(UnframingProtocol):
 
     def _wake_all(self) -> None:
         """Wake all tasks that wait; if waking one of them fails, wake the others too."""
-        waiters = self._sending.futures()
+        waiters: list[Any] = [*self._sending.futures()]
         if self._waiter is not None:
             waiters.append(self._waiter)
         failure: BaseException | None = None
@@ -247,7 +243,7 @@ class StreamProtocol(UnframingProtocol):
         unparsed = 0 if inbox.unframed is None else inbox.unframed.size
         return bool(self.messages.head or self.batches or inbox.splitter.pending or unparsed)
 
-    def start_waiting(self) -> asyncio.Future[None]:
+    def start_waiting(self) -> fast_path.Waiter:
         """Return what a recv waits for, or raise the failure; no message is ready.
 
         The recv calls `check_no_recv_waits` before and `stop_waiting` after it.
@@ -256,28 +252,7 @@ class StreamProtocol(UnframingProtocol):
             self._inbox.raise_failure()
         if self._sending.state >= _CLOSED:
             raise self._sending.closed_error()
-        if self._reading_paused:  # an error in release_head() may have left it so
-            self._resume_when_low()
-        self._waiter = waiter = asyncio.get_running_loop().create_future()
-        if self._peer_timer is not None:
-            self._peer_timer.start_waiting()
-        return waiter
-
-    def stop_waiting(self) -> None:
-        """End the wait of a recv, also one that was cancelled or that did not start."""
-        self._waiter = None
-        if self._peer_timer is not None:
-            self._peer_timer.stop_waiting(bool(self.batches))
-
-    # No call separates the lines that belong together, and none of them allocates: a signal handler
-    # that raises, or a garbage collection that receives, finds each batch in one place.
-
-    def take_batch(self) -> None:
-        """Move the next batch to `messages.head`, if that is empty."""
-        batches = self.batches
-        if batches and not self.messages.head:
-            self.messages.head, self._head_size, self._head_headers = batches[0]
-            del batches[0]
+        return self.begin_waiting()
 
     def take_all(self) -> list[Any]:
         """Return all messages that are there, in order."""
@@ -304,13 +279,6 @@ class StreamProtocol(UnframingProtocol):
             self._held, self._head_size = held, head_size
             raise
         return taken
-
-    def release_head(self) -> None:
-        """Count the last message of `messages.head` as taken."""
-        self._held -= self._head_size
-        self._head_size = 0
-        if self._reading_paused:
-            self._resume_when_low()
 
     def _resume_when_low(self) -> None:
         if self._reading_paused and self._held <= _LOW_WATER and self._inbox.failure is None:

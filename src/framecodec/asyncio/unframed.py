@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .. import _error_texts
 from .._bytes_like import view_bytes
+from .._engine import asyncio_fast_path as fast_path
 from .._states import TransportState
 from .._unframed import UnframedBytes, check_size
 from ..codec import Codec, check_codec
@@ -18,13 +19,11 @@ from .protocol import FrameProtocol
 from .sending import encode_all, write_all
 
 if TYPE_CHECKING:
-    from .._engine import asyncio_fast_path as fast_path
     from .back_pressure import WaitingSendSide
     from .sending import SendSide
     from .stream_protocol import StreamProtocol
 
 __all__ = [
-    "MESSAGE_COST",
     "ReadMessages",
     "UnframingProtocol",
     "detach",
@@ -34,9 +33,6 @@ __all__ = [
     "send_bytes",
     "switch",
 ]
-
-MESSAGE_COST = 48
-"""Bytes that a message counts as held besides its frame: what a `bytes` object needs."""
 
 ReadMessages: TypeAlias = tuple[list[Any], int, list[bytes] | None]
 """The messages of one read, reversed; what they count as held; their headers, the oldest first."""
@@ -57,18 +53,7 @@ def for_recv(error: BaseException) -> Exception:
 class UnframingProtocol(FrameProtocol):
     """The part of a stream's protocol that takes received bytes back."""
 
-    __slots__ = ("_head_headers", "_head_size", "_held", "_reading_paused", "_taken", "batches")
-
-    _head_headers: list[bytes] | None
-    _head_size: int
-    _held: int
-    _reading_paused: bool
-    _taken: int
-    batches: deque[ReadMessages]
-    messages: fast_path.MessageIterator
-
-    def _resume_when_low(self) -> None:
-        raise NotImplementedError
+    __slots__ = ()
 
     @property
     def is_unframed(self) -> bool:
@@ -88,7 +73,9 @@ class UnframingProtocol(FrameProtocol):
 
     def end_of_head(self) -> int:
         """Return where the last message of `messages.head` ends in the stream."""
-        later = sum(batch[1] - MESSAGE_COST * len(batch[0]) for batch in self.batches)
+        later: int = sum(
+            batch[1] - fast_path.MESSAGE_COST * len(batch[0]) for batch in self.batches
+        )
         return self._taken - later
 
     def detach(self) -> bytes:

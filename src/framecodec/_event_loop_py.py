@@ -1,0 +1,490 @@
+"""The way of a read and of a write through an event loop, in Python: a part of the fast path.
+
+It belongs to `asyncio._fast_path_py`, which has its names, and whose compiled twin is one module.
+It is in this folder because the engine is imported without asyncio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, NoReturn, final
+
+from . import _error_texts
+from ._states import TransportState
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["MESSAGE_COST", "ReceivePath", "SendPath", "Waiter"]
+
+MESSAGE_COST = 48
+"""Bytes that a message counts as held besides its frame: what a `bytes` object needs."""
+
+# Above this mark a stream stops reading. It counts the bytes held for `recv`: the frames, and what
+# each message costs.
+_HIGH_WATER = 256 * 1024
+
+# A connection reads into little memory until a read fills it: of 10,000 connections most are idle.
+_FIRST_READ_SIZE = 4 * 1024
+_READ_SIZE = 128 * 1024
+
+# The transport gets a view of a batch from this size on: TLS cuts records off it.
+_JOIN_SIZE = 16 * 1024
+
+_OPEN, _CLOSING, _CLOSED = TransportState.OPEN, TransportState.CLOSING, TransportState.CLOSED
+
+
+@final
+class Waiter:
+    """What a task waits for that receives: a future that can run the task at once.
+
+    `run` is called when the transport has read a message: between tasks. There the waiting task can
+    run without another iteration of the loop, and what it sends can leave in the same one. All else
+    is as in asyncio's own future, of which one task waits for the end.
+
+    Args:
+        loop: The loop of the task.
+        current_task: asyncio's function of that name.
+    """
+
+    __slots__ = (
+        "_asyncio_future_blocking",
+        "_callback",
+        "_cancelled_by",
+        "_context",
+        "_current_task",
+        "_done",
+        "_loop",
+    )
+
+    _asyncio_future_blocking: bool  # asyncio takes what has it for a future
+    _callback: Callable[[Any], object] | None
+    _cancelled_by: tuple[object] | None  # what `cancel` was given
+    _context: Any
+    _current_task: Callable[[], object]
+    _done: bool
+    _loop: Any
+
+    def __new__(cls, loop: Any, current_task: Callable[[], object]) -> Self:
+        self = super().__new__(cls)
+        self._loop = loop
+        self._current_task = current_task
+        self._callback = self._context = self._cancelled_by = None
+        self._asyncio_future_blocking = self._done = False
+        return self
+
+    def run(self) -> bool:
+        """End the wait, and run the task that waits. Return False if it can only run later."""
+        callback, context = self._callback, self._context
+        if self._done or callback is None or context is None or not self._is_between_tasks():
+            self.set_result(None)
+            return False
+        started = False
+
+        def start() -> None:
+            nonlocal started
+            started = self._done = True
+            self._callback = self._context = None
+            callback(self)
+
+        try:
+            context.run(start)
+        except BaseException as error:
+            if not started:
+                self.set_result(None)
+                if not isinstance(error, RuntimeError):  # something runs in the context
+                    raise
+                return False
+            self._loop.call_soon(raise_error, error)  # it ends the program
+        return True
+
+    def _is_between_tasks(self) -> bool:
+        try:
+            return self._current_task() is None
+        except RuntimeError:  # no loop runs
+            return False
+
+    def set_result(self, result: None, /) -> None:
+        """End the wait; the task runs in the next iteration of the loop."""
+        if not self._done:
+            self._schedule()
+
+    def cancel(self, msg: object = None) -> bool:
+        """Cancel the wait. Return whether it had not ended."""
+        if self._done:
+            return False
+        self._cancelled_by = (msg,)
+        self._schedule()
+        return True
+
+    def _schedule(self) -> None:
+        if self._callback is not None:
+            self._loop.call_soon(self._callback, self, context=self._context)
+        self._done = True
+        self._callback = self._context = None
+
+    def result(self) -> None:
+        """Return None, or raise the error of a wait that was cancelled."""
+        if self._cancelled_by is not None or not self._done:
+            future = self._loop.create_future()
+            if self._cancelled_by is not None:
+                future.cancel(*self._cancelled_by)
+            future.result()  # raises asyncio's own error
+
+    def exception(self) -> None:
+        """Return None, or raise as `result`."""
+        self.result()
+
+    def done(self) -> bool:
+        """Return whether the wait has ended."""
+        return self._done
+
+    def cancelled(self) -> bool:
+        """Return whether the wait was cancelled."""
+        return self._cancelled_by is not None
+
+    def get_loop(self) -> Any:
+        """Return the loop of the task that waits."""
+        return self._loop
+
+    def add_done_callback(self, callback: Callable[[Any], object], context: Any = None) -> None:
+        """Call a function at the end of the wait: one that wakes the only task that waits."""
+        if self._done:
+            self._loop.call_soon(callback, self, context=context)
+        elif self._callback is not None:
+            raise _error_texts.another_recv_waits()
+        else:
+            self._callback, self._context = callback, context
+
+    def remove_done_callback(self, callback: Callable[[Any], object]) -> int:
+        """Call the function no more. Return how many were removed."""
+        if self._callback is None or self._callback != callback:
+            return 0
+        self._callback = self._context = None
+        return 1
+
+    def __await__(self) -> Generator[Any]:
+        if not self._done:
+            self._asyncio_future_blocking = True
+            yield self
+        self.result()
+
+    def __reduce__(self) -> NoReturn:
+        raise _error_texts.not_copied(self)
+
+
+def raise_error(error: BaseException) -> NoReturn:
+    """Raise an error, as a callback of the loop."""
+    raise error
+
+
+class SendPath:
+    """The part of a send side that each message passes."""
+
+    __slots__ = (
+        "_encode_many",
+        "_get_protocol",
+        "_is_closing",
+        "_late",
+        "_outbox",
+        "_protocol",
+        "batch",
+        "busy",
+        "fast_size",
+        "flush_scheduled",
+        "raw_transport",
+        "state",
+    )
+
+    _encode_many: Callable[[list[Any]], bytes]
+    _get_protocol: Callable[[], object] | None  # None if it cannot be asked
+    _is_closing: Callable[[], object]  # returns False if it cannot be asked
+    _late: list[bytes]  # encoded frames that were sent while `busy` was set
+    _outbox: Any
+    _protocol: Any
+    batch: Any
+    """Small messages of this iteration of the loop."""
+    busy: bool
+    """The outbox or the transport is in use: no other call may touch them."""
+    fast_size: int
+    """The `fast_size` of the batch while a flush is certain."""
+    flush_scheduled: bool
+    """A flush is certain: small messages may wait in the batch."""
+    raw_transport: Any
+    """The loop's transport; None before there is one."""
+    state: TransportState
+    """What this side still does with the transport."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def closed_here(self) -> bool: ...
+        def fail(self, error: BaseException) -> None: ...
+        def flush_outbox(self) -> None: ...
+        def _finish_work(self) -> None: ...
+        def _handed_over(self) -> RuntimeError: ...
+        def _move_batch(self) -> None: ...
+
+    def flush(self) -> None:
+        """Write what this iteration of the loop has gathered."""
+        self.flush_scheduled = False
+        self.batch.fast_size = 0
+        self.write_batch()
+
+    def write_batch(self) -> None:
+        """Write the batch, or append it to the outbox and write that, as far as possible."""
+        if self.busy:  # the call that is in progress writes everything
+            return
+        batch, outbox = self.batch, self._outbox
+        if batch.messages:
+            if batch.paused or outbox.size:
+                self._move_batch()
+            else:
+                if self._get_protocol is not None and self._get_protocol() is not self._protocol:
+                    batch.clear()  # it was for another transport
+                    raise self._handed_over()
+                self.busy, batch.fast_size = True, 0
+                try:
+                    data = self._encode_many(batch.messages)
+                    batch.clear()
+                    write = self.raw_transport.write
+                    write(data if len(data) < _JOIN_SIZE else memoryview(data))
+                    if self._is_closing() is True and not self.closed_here:
+                        batch.paused = True  # as in _feed_transport()
+                    if self._late or self.flush_scheduled:
+                        self._finish_work()
+                    self.busy = False
+                except BaseException as error:
+                    self.fail(error)
+                    raise
+                if self.state is _OPEN and not outbox.size:
+                    return
+        self.flush_outbox()
+
+    def _begin_gathering(self) -> bool:
+        """Let small messages wait in the batch until `_end_gathering`. Return its argument."""
+        flush_scheduled = self.flush_scheduled
+        if self.state is _OPEN:
+            self.flush_scheduled = True
+            self.batch.fast_size = self.fast_size
+        return flush_scheduled
+
+    def _end_gathering(self, flush_scheduled: bool) -> None:
+        if not flush_scheduled:
+            if self.state >= _CLOSED:
+                self.batch.fast_size = 0
+            else:
+                self.flush()
+
+
+class ReceivePath:
+    """The part of a protocol that each read and each message pass.
+
+    A `FrameProtocol` delivers the messages of a read to its user. The protocol of a `FrameStream`
+    puts them into a queue and runs the task that waits for them.
+    """
+
+    __slots__: tuple[str, ...] = (
+        "_delivering",
+        "_head_headers",
+        "_head_size",
+        "_held",
+        "_inbox",
+        "_objects",
+        "_one_at_a_time",
+        "_peer_timer",
+        "_queues",
+        "_read_size",
+        "_reading_paused",
+        "_receiving",
+        "_receiving_failed",
+        "_sending",
+        "_switched",
+        "_taken",
+        "_waiter",
+        "batches",
+        "messages",
+    )
+
+    _delivering: bool  # messages_received() is being called
+    _inbox: Any
+    _objects: Any  # the functions of a codec with objects; None for messages that are bytes
+    _one_at_a_time: bool
+    _peer_timer: Any
+    _queues: bool  # messages go into a queue
+    _read_size: int
+    _receiving: bool  # bytes were read, and their messages are not delivered yet
+    _receiving_failed: bool  # the bytes that are still read are ignored
+    _sending: Any
+    # After a switch(): the messages to deliver, and the bytes that were unread then.
+    _switched: tuple[list[Any], bytes] | None
+
+    # The queue of a stream.
+    _head_headers: list[bytes] | None  # those of `messages.head`, the oldest first
+    _head_size: int  # what `messages.head` counts in `_held`
+    _held: int  # bytes held for recv, as _HIGH_WATER counts them
+    _reading_paused: bool  # by the stream
+    _taken: int  # stream position up to which messages were counted
+    _waiter: Waiter | None  # of a recv that waits
+    batches: Any
+    """The messages of each read, what they count in `_held`, and their headers if the splitter
+    keeps those."""
+    messages: Any
+    """The stream's iterator."""
+
+    if TYPE_CHECKING:
+        messages_received: Callable[[list[Any]], None]
+        _current_task: Callable[[], object]
+        _running_loop: Callable[[], Any]
+
+        def _deliver_objects(self, messages: list[Any]) -> None: ...
+        def _end_of_frames(self) -> int: ...
+        def _end_receiving(self, error: BaseException) -> None: ...
+        def _fail_receiving(self, error: BaseException) -> None: ...
+        def _read(self, parse: Callable[[Any], list[Any]], data: Any) -> None: ...
+        def _read_switched(self) -> None: ...
+        def _resume_when_low(self) -> None: ...
+        def _wake(self) -> None: ...
+
+    def __new__(cls, *arguments: object, **options: object) -> Self:
+        self = super().__new__(cls)
+        self._waiter = self._switched = None
+        self._queues = self._reading_paused = False
+        return self
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return memory for the transport to read into.
+
+        Args:
+            sizehint: Ignored: asyncio gives -1, uvloop 64 KiB, TLS the size of encrypted bytes.
+        """
+        try:
+            memory: memoryview = self._inbox.splitter.get_room(self._read_size)
+            return memory
+        except BaseException:
+            if self._inbox.splitter.error is None:
+                raise
+            return memoryview(bytearray(_FIRST_READ_SIZE))  # the transport reads until it closes
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Parse bytes that the transport has read, and deliver the messages that they complete.
+
+        Args:
+            nbytes: Bytes that were read into the memory that `get_buffer` returned.
+        """
+        if nbytes >= self._read_size:
+            self._read_size = _READ_SIZE
+        if self._receiving_failed:
+            return
+        if self._receiving:
+            raise _error_texts.reentered()
+        if self._one_at_a_time:
+            self._read(self._inbox.splitter.buffer_updated, nbytes)
+            return
+        splitter = self._inbox.splitter
+        self._receiving = True
+        try:
+            messages = splitter.buffer_updated(nbytes)
+            if messages:
+                self._deliver(messages)
+        except BaseException as error:
+            if not self._receiving:  # raised by messages_received()
+                raise
+            self._receiving = False
+            messages = []
+            self._fail_receiving(error)
+            return
+        self._receiving = False
+        if self._switched is not None:
+            self._read_switched()
+        elif splitter.error is not None:
+            if self._sending.state < _CLOSED:  # not by set_protocol()
+                self._fail_receiving(splitter.error)
+        elif self._peer_timer is not None:
+            self._peer_timer.note_arrival()
+        if self._waiter is not None and self.batches:
+            self._run_receiver()
+
+    def _deliver(self, messages: list[Any]) -> None:
+        if self._queues:
+            self._enqueue(messages)
+            return
+        sending = self._sending
+        flush_scheduled = sending._begin_gathering()
+        self._delivering = True
+        try:
+            if self._objects is not None:
+                self._deliver_objects(messages)
+            else:
+                self._receiving = False  # no call from here to the user's own function
+                self.messages_received(messages)
+        finally:
+            self._delivering = False
+            sending._end_gathering(flush_scheduled)
+
+    def _enqueue(self, messages: list[Any]) -> None:
+        messages.reverse()
+        splitter = self._inbox.splitter
+        taken = splitter.stream_offset if self._objects is None else self._end_of_frames()
+        size = taken - self._taken + MESSAGE_COST * len(messages)
+        self.batches.append((messages, size, splitter.headers))
+        self._taken = taken
+        self._held += size
+        if self._held > _HIGH_WATER and not self._reading_paused:
+            self._reading_paused = True
+            self._sending.raw_transport.pause_reading()
+        if not self._receiving:
+            self._wake()
+
+    def _run_receiver(self) -> None:
+        """Run the task that waits to receive. What it sends leaves when its step is over."""
+        sending, waiter = self._sending, self._waiter
+        if waiter is None or waiter.done():
+            return
+        flush_scheduled = sending._begin_gathering()
+        has_run = False
+        try:
+            has_run = waiter.run()
+        finally:
+            if has_run or flush_scheduled or sending.state >= _CLOSED:
+                sending._end_gathering(flush_scheduled)
+            else:
+                sending.flush_scheduled = False
+                sending.batch.fast_size = 0
+                if sending.state < _CLOSING:
+                    sending.flush_soon()  # runs after the task's next step
+
+    # --- for a recv -------------------------------------------------------------------------------
+
+    def begin_waiting(self) -> Waiter:
+        """Return what a recv waits for; no message is ready, and receiving has not failed."""
+        if self._reading_paused:  # an error in release_head() may have left it so
+            self._resume_when_low()
+        waiter = Waiter(self._running_loop(), self._current_task)
+        if self._peer_timer is not None:
+            self._peer_timer.start_waiting()
+        self._waiter = waiter
+        return waiter
+
+    def stop_waiting(self) -> None:
+        """End the wait of a recv, also one that was cancelled or that did not start."""
+        self._waiter = None
+        if self._peer_timer is not None:
+            self._peer_timer.stop_waiting(bool(self.batches))
+
+    # No call separates the lines that belong together, and none of them allocates: a signal handler
+    # that raises, or a garbage collection that receives, finds each batch in one place.
+
+    def take_batch(self) -> None:
+        """Move the next batch to `messages.head`, if that is empty."""
+        batches = self.batches
+        if batches and not self.messages.head:
+            self.messages.head, self._head_size, self._head_headers = batches[0]
+            del batches[0]
+
+    def release_head(self) -> None:
+        """Count the last message of `messages.head` as taken."""
+        self._held -= self._head_size
+        self._head_size = 0
+        if self._reading_paused:
+            self._resume_when_low()
