@@ -358,13 +358,11 @@ class ReceivePath:
         Args:
             sizehint: Ignored: asyncio gives -1, uvloop 64 KiB, TLS the size of encrypted bytes.
         """
-        try:
-            memory: memoryview = self._inbox.splitter.get_room(self._read_size)
-            return memory
-        except BaseException:
-            if self._inbox.splitter.error is None:
-                raise
+        splitter = self._inbox.splitter
+        if splitter.error is not None:
             return memoryview(bytearray(_FIRST_READ_SIZE))  # the transport reads until it closes
+        memory: memoryview = splitter.get_room(self._read_size)
+        return memory
 
     def buffer_updated(self, nbytes: int) -> None:
         """Parse bytes that the transport has read, and deliver the messages that they complete.

@@ -727,12 +727,12 @@ cdef class ReceivePath:
         Args:
             sizehint: Ignored: asyncio gives -1, uvloop 64 KiB, TLS the size of encrypted bytes.
         """
-        try:
-            return self._inbox.splitter.get_room(self._read_size)
-        except BaseException:
-            if self._inbox.splitter.error is None:
-                raise
+        # Without a try: where memory runs out, an except clause of Cython can get no traceback, and
+        # crashes when it releases it.
+        splitter = self._inbox.splitter
+        if splitter.error is not None:
             return memoryview(bytearray(_FIRST_READ_SIZE))  # the transport reads until it closes
+        return splitter.get_room(self._read_size)
 
     def buffer_updated(self, nbytes):
         """Parse bytes that the transport has read, and deliver the messages that they complete.
