@@ -115,12 +115,26 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def fuzz_guided(session: nox.Session) -> None:
-    """Search for differences between the engines, guided by coverage, for 2 minutes."""
+    """Search for differences between the engines, guided by coverage, for 2 minutes.
+
+    `nox -s fuzz_guided -- --compiled --minutes 60` is guided by the compiled engine, too, which
+    clang builds with AddressSanitizer.
+    """
     enter_copy(session)
-    install_wheel(session, "test")
+    options = session.posargs or ["--minutes", "2", "--seed", "1"]
+    env: dict[str, str] = {}
+    if options[0] == "--compiled":
+        options = options[1:]
+        clang = {"CC": "clang", "LDSHARED": "clang -shared", "FRAMECODEC_FUZZER": "1"}
+        session.install(".[test]", env=REQUIRE | clang)
+        where = "import sysconfig; print(sysconfig.get_path('platlib'))"
+        folder = str(session.run("python", "-c", where, silent=True)).strip()
+        env = {"LD_PRELOAD": f"{folder}/asan_with_fuzzer.so", "PYTHONMALLOC": "malloc"}
+        env |= {"ASAN_OPTIONS": "detect_leaks=0"}
+    else:
+        install_wheel(session, "test")
     session.install("atheris")
-    options = session.posargs or ("--minutes", "2", "--seed", "1")
-    session.run("python", "-m", "tests.fuzz.guided", *options)
+    session.run("python", "-m", "tests.fuzz.guided", *options, env=env)
 
 
 @nox.session

@@ -5,6 +5,7 @@ FRAMECODEC_REQUIRE_EXTENSIONS=1  fail where they cannot be built (CI and release
 neither                          build them; where that fails, install the Python engine alone,
                                  from a wheel that no installer keeps (see WheelBuilder)
 FRAMECODEC_SANITIZE=1            for tests: with AddressSanitizer and UBSan
+FRAMECODEC_FUZZER=1              for tests: with AddressSanitizer and libFuzzer's coverage (clang)
 FRAMECODEC_LINETRACE=1           for tests: with line tracing, for the coverage of the .pyx files
 """
 
@@ -18,9 +19,9 @@ from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
-NO, REQUIRE, SANITIZE, LINETRACE = (
+NO, REQUIRE, SANITIZE, FUZZER, LINETRACE = (
     os.environ.get(f"FRAMECODEC_{switch}", "") not in ("", "0")
-    for switch in ("NO_EXTENSIONS", "REQUIRE_EXTENSIONS", "SANITIZE", "LINETRACE")
+    for switch in ("NO_EXTENSIONS", "REQUIRE_EXTENSIONS", "SANITIZE", "FUZZER", "LINETRACE")
 )
 obstacle = None
 if NO:
@@ -46,8 +47,10 @@ extensions = [
 for extension in extensions:
     if sys.platform != "win32":  # here and not in CFLAGS, which would replace Python's own flags
         checks = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"] if SANITIZE else []
-        extension.extra_compile_args = checks + (["-O1", "-g"] if SANITIZE else ["-O3", "-g0"])
-        extension.extra_link_args = checks
+        coverage = ["-fsanitize=address,fuzzer-no-link"] if FUZZER else []
+        optimized = ["-O1", "-g"] if SANITIZE or FUZZER else ["-O3", "-g0"]
+        extension.extra_compile_args = checks + coverage + optimized
+        extension.extra_link_args = checks  # atheris has the runtime of the coverage
     # Each interpreter of a process loads the modules for itself.
     extension.cython_directives = {"subinterpreters_compatible": "own_gil"}
     extension.define_macros = [("CYTHON_USE_MODULE_STATE", "1"), ("CYTHON_USE_TYPE_SPECS", "1")]

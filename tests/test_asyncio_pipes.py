@@ -564,3 +564,35 @@ def test_connect_write_pipe_takes_a_protocol(loop: str) -> None:
             assert await asyncio.to_thread(source.read) == expected
 
     run(loop, main())
+
+
+class OpensMore(io.FileIO):
+    """A file whose close() opens other descriptors first, as another thread may at any moment."""
+
+    opened: tuple[int, ...] = ()
+
+    def close(self) -> None:
+        if not self.closed:
+            self.opened = os.pipe()
+        super().close()
+
+
+@LOOPS
+def test_the_end_of_a_stream_closes_no_descriptor_of_another_owner(loop: str) -> None:
+    async def main() -> None:
+        reader, far_writer = os.pipe()
+        far_reader, writer = os.pipe()
+        files = OpensMore(reader, "rb"), OpensMore(writer, "wb")
+        async with open_pipes(*files, codec=Codec.uint(1)) as stream:
+            os.write(far_writer, b"\1a")
+            assert await stream.recv() == b"a"
+            await stream.send(b"b")
+        for _ in range(3):  # uvloop closes in the next turns
+            await asyncio.sleep(0.01)
+        assert all(file.closed for file in files)
+        assert os.read(far_reader, 10) == b"\1b"
+        assert os.read(far_reader, 10) == b""
+        for descriptor in (far_writer, far_reader, *files[0].opened, *files[1].opened):
+            os.close(descriptor)  # it is still open
+
+    run(loop, main())

@@ -152,7 +152,6 @@ LAYERS = [
         "asyncio/objects.py": "the calls of `FrameStream` for messages that are objects",
         "asyncio/loop_options.py": "the options that asyncio's own functions take",
         "asyncio/opening.py": "what is awaited or entered to open a connection",
-        "asyncio/tls.py": "the upgrade of a stream to TLS",
         "asyncio/pipe_transport.py": "one transport for the two ends of a connection over pipes",
         "asyncio/transport.py": "the transport that a protocol's user sees",
         "sockets/_fast_path.pyx": "the fast path of a message through a socket, compiled",
@@ -196,6 +195,7 @@ LAYERS = [
     {
         "asyncio/unframed.py": "unframed bytes between the messages of a stream",
         "asyncio/lingering.py": "the lingering close of a stream",
+        "asyncio/tls.py": "the upgrade of a stream to TLS",
     },
     {"asyncio/stream.py": "`FrameStream`: a connection for tasks that wait"},
     {"asyncio/stream_protocol.py": "the protocol of a `FrameStream`: its queue"},

@@ -35,7 +35,7 @@ from ._kept_headers import frames_as_travelled
 from ._layout import plain_codec
 from ._objects import frame_starts
 from ._observer import NOTHING_TOLD, ObservedSplitter, Observer, Told
-from ._peers import name_peer
+from ._peers import name_peer, note_silence
 from ._unframed import PIECE_SIZE, UnframedBytes, pieces_of
 from .splitter import Splitter
 
@@ -177,7 +177,10 @@ class Inbox:
         except errors.FrameError as error:
             self.fail(error)
         else:
-            self.fail(EOFError("the peer closed the connection; the last frame was whole"))
+            end = EOFError("the peer closed the connection; the last frame was whole")
+            if not self.splitter.stream_offset:
+                note_silence(end)
+            self.fail(end)
 
     def fail(self, error: BaseException) -> None:
         """End receiving with an error, after the ready messages. The first one sticks."""

@@ -6,7 +6,7 @@ import os
 import socket
 from typing import Any, TypeVar
 
-__all__ = ["name_address", "name_peer", "peer_name", "peer_of"]
+__all__ = ["name_address", "name_peer", "note_silence", "peer_name", "peer_of"]
 
 _Error = TypeVar("_Error", bound=BaseException)
 
@@ -68,6 +68,14 @@ def name_address(error: _Error, address: str) -> _Error:
         The same error.
     """
     return _append(error, f"(address {address})", address)
+
+
+def note_silence(error: BaseException) -> None:
+    """Add a note to an error: nothing has come from the peer so far, which has a likely cause."""
+    error.add_note(
+        "The peer has sent nothing on this connection. If it should have answered, it may have"
+        " refused what it got: check that both sides use the same codec, and look at its log."
+    )
 
 
 def _append(error: _Error, suffix: str, name: str) -> _Error:

@@ -44,6 +44,7 @@ class Model:
         self.in_padding = False
         self.resyncs = self.discarded = 0  # of the leg
         self.trace: Trace | None = None
+        self.raw_outcome: Outcome | None = None
         self.next = None
         program = self.program
         if program.resync:
@@ -245,8 +246,10 @@ class Model:
         """
         if self.program.resync:
             return []
-        stream = self.program.stream[self.base :]
-        found = expect(self.codec, stream, raw=True, skip=self.program.skip)
+        if self.raw_outcome is None:
+            stream = self.program.stream[self.base :]
+            self.raw_outcome = expect(self.codec, stream, raw=True, skip=self.program.skip)
+        found = self.raw_outcome
         stops: dict[int, int] = {}
         for _, stop, count in found.steps:
             stops.setdefault(count, self.base + stop)

@@ -207,7 +207,7 @@ async def _open(
             if _is_input_too(writer) and _is_pollable(writer):
                 DescriptorWriter(writer, half)
             elif _is_pollable(writer):
-                await loop.connect_write_pipe(lambda: half, writer)
+                await loop.connect_write_pipe(lambda: half, _for_loop(loop, writer))
             else:
                 FileWriter(writer, half)
         if reader is None:
@@ -218,11 +218,35 @@ async def _open(
             protocol._received += buffered + _take_buffered(reader)
             if not _is_pollable(reader):
                 reader = _pumped(reader)
-            await loop.connect_read_pipe(lambda: ReadHalf(whole), reader)
+            await loop.connect_read_pipe(lambda: ReadHalf(whole), _for_loop(loop, reader))
     except BaseException:
         whole.abort()
         raise
     return protocol.stream
+
+
+class _CopiedDescriptor:
+    """A file whose `fileno` is a copy of the descriptor, which the event loop closes itself.
+
+    uvloop closes the descriptor of a pipe, and then the file. By that time the number can be that
+    of another file of the program, which the second close would take away (uvloop issue 763).
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._fd = os.dup(file.fileno())
+
+    def fileno(self) -> int:
+        """Return the copy."""
+        return self._fd
+
+    def close(self) -> None:
+        """Close the file, and not the copy."""
+        self._file.close()
+
+
+def _for_loop(loop: asyncio.AbstractEventLoop, file: Any) -> Any:
+    return _CopiedDescriptor(file) if type(loop).__module__.startswith("uvloop") else file
 
 
 def _take_buffered(reader: Any) -> bytes:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import inspect
 import socket
 import ssl
@@ -332,7 +333,9 @@ class FrameServer(OfMessages[MessageT], asyncio.AbstractServer):
     async def _open(self, sock: socket.socket, peer: str) -> None:
         """Open a connection, with its handshake; its protocol then calls `_start_handler`."""
         try:
-            await self._loop.connect_accepted_socket(self._create_protocol, sock, **self._tls)
+            await self._loop.connect_accepted_socket(
+                functools.partial(self._create_protocol, peer), sock, **self._tls
+            )
         except BaseException as error:
             sock.close()
             if not isinstance(error, Exception):
@@ -340,12 +343,14 @@ class FrameServer(OfMessages[MessageT], asyncio.AbstractServer):
             if not self._ending:
                 log.connection_ended(peer, error)
 
-    def _create_protocol(self) -> StreamProtocol:
-        return StreamProtocol(self._codec, self._start_handler, **self._options)
+    def _create_protocol(self, peer: str = "") -> StreamProtocol:
+        # A client that has left at once has no name any more, but accept() gave it.
+        start = functools.partial(self._start_handler, peer)
+        return StreamProtocol(self._codec, start, **self._options)
 
-    def _start_handler(self, stream: FrameStream[Any]) -> None:
+    def _start_handler(self, peer: str, stream: FrameStream[Any]) -> None:
         """Start the task of a connection that is open."""
-        one = _Served(stream, stream._protocol._inbox.peer or self._name)
+        one = _Served(stream, stream._protocol._inbox.peer or peer or self._name)
         if self._ending:
             one.abort()
             return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, final
 
 from .. import _error_texts, errors
 from .._inbox import Inbox
-from .._peers import name_peer
+from .._peers import name_peer, note_silence
 from .._states import ReceiveState
 from . import _fast_path_py
 from .base import is_unix
@@ -344,7 +344,10 @@ class ReceiveSide:
         """Return the error of a call during which no message became whole."""
         direct, timeout = self.inbox.direct, self.wire.timeout or 0.0
         pending = self.inbox.splitter._pending_frame() if direct is None else direct.pending_frame()
-        return name_peer(_error_texts.no_whole_message(timeout, pending), self.wire.peer)
+        error = _error_texts.no_whole_message(timeout, pending)
+        if not (pending.received or pending.stream_offset):
+            note_silence(error)
+        return name_peer(error, self.wire.peer)
 
     # --- failures ---------------------------------------------------------------------------------
 
