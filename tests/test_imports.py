@@ -161,6 +161,7 @@ LAYERS = [
         "sockets/_fast_path_py.py": "the same in Python",
         "sockets/accept_pause.py": "the pauses of a listener whose `accept` fails",
         "sockets/pipe_ends.py": "the files of a `FramePipe`: descriptors with poll, other objects",
+        "sockets/udp_segments.py": "many UDP datagrams of one size by one system call, on Linux",
         "sockets/base.py": "the part of a socket's interface that all wrappers share",
     },
     {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import gc
 import os
 import pickle
@@ -33,6 +34,7 @@ from framecodec import (
     TruncatedDatagramError,
     formats,
 )
+from framecodec.sockets import datagrams as datagrams_module
 from tests.helpers.sample_codecs import CODECS, sample_messages
 
 TIMEOUT = 20.0  # seconds; of every wait that a passing test does not need
@@ -1012,3 +1014,127 @@ def test_close_wakes_a_thread_that_receives_from_a_seqpacket_socket() -> None:
         near.close()
         thread.join(20)
     assert isinstance(failed[0], ConnectionAbortedError)
+
+
+# --- many datagrams by one call -------------------------------------------------------------------
+
+SEGMENTED = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="the system has no UDP_SEGMENT"
+)
+
+
+@contextlib.contextmanager
+def counted_calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Count the datagrams of each call that sends many."""
+    calls: list[int] = []
+    real = datagrams_module.send_segments
+
+    def send_segments(sock: Any, segments: Any, flags: int, address: Any) -> None:
+        real(sock, segments, flags, address)
+        calls.append(len(segments))
+
+    monkeypatch.setattr(datagrams_module, "send_segments", send_segments)
+    yield calls
+
+
+SIZES_OF_MANY = [
+    [64] * 200,
+    [64] * 63 + [10] + [64] * 3,
+    [1, 2, 3, 2, 2, 1, 1],
+    [100, 100, 0, 100, 0, 0, 100, 100, 50, 50],
+    [1400] * 50,
+    [20_000] * 7,  # larger than the path's packets, or than one call takes
+    [65_507, 65_507, 3],
+    [],
+]
+
+
+@pytest.mark.parametrize("sizes", SIZES_OF_MANY, ids=lambda sizes: f"{len(sizes)} of {sum(sizes)}")
+@pytest.mark.parametrize("udp", ["udp4", "udp6"])
+@pytest.mark.parametrize("connected", [True, False], ids=["connected", "to an address"])
+def test_send_many_sends_each_message_in_its_own_datagram(
+    udp: str, connected: bool, sizes: list[int]
+) -> None:
+    messages: list[Any] = [bytes([n % 256]) * size for n, size in enumerate(sizes)]
+    messages = [memoryview(m) if n % 3 == 0 else m for n, m in enumerate(messages)]
+    with two_sockets(udp) as (one, other):
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 1024 * 1024)
+        other.settimeout(TIMEOUT)
+        sender = DatagramSocket(one)
+        # In parts, which the receiver's buffer holds.
+        for start in range(0, len(messages), 70):
+            part = messages[start : start + 70]
+            if connected:
+                sender.send_many(part)
+            else:
+                sender.send_many_to(part, other.getsockname())
+            for message in part:
+                assert other.recv(70_000) == message
+
+
+@SEGMENTED
+def test_send_many_sends_equal_datagrams_by_few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    with counted_calls(monkeypatch) as calls, two_sockets("udp4") as (one, _):
+        sender = DatagramSocket(one)
+        if not sender._may_segment:
+            pytest.skip("this kernel has no UDP_SEGMENT")
+        sender.send_many([bytes(64)] * 100 + [b"end"])
+        assert calls == [64, 37]
+        sender.send_many([b"a", b"bc", b"", b"", b"d"])
+        assert calls == [64, 37]
+
+
+@SEGMENTED
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO, errno.EMSGSIZE])
+def test_send_many_sends_each_alone_where_the_kernel_takes_no_segments(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    tries = 0
+
+    def refuse(*_: Any) -> None:
+        nonlocal tries
+        tries += 1
+        raise OSError(number, "no segments")
+
+    monkeypatch.setattr(datagrams_module, "send_segments", refuse)
+    with two_sockets("udp4") as (one, other):
+        other.settimeout(TIMEOUT)
+        sender = DatagramSocket(one)
+        sender._may_segment = True
+        for _ in range(2):
+            sender.send_many([b"ab", b"cd"])
+            assert [other.recv(10), other.recv(10)] == [b"ab", b"cd"]
+    assert tries == 1
+
+
+@SEGMENTED
+def test_send_many_counts_what_was_sent_before_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = datagrams_module.send_segments
+    results: list[Any] = [None, ConnectionRefusedError(errno.ECONNREFUSED, "refused")]
+
+    def send(*arguments: Any) -> None:
+        result = results.pop(0)
+        if result is not None:
+            raise result
+        real(*arguments)
+
+    monkeypatch.setattr(datagrams_module, "send_segments", send)
+    with two_sockets("udp4") as (one, _):
+        sender = DatagramSocket(one)
+        if not sender._may_segment:
+            pytest.skip("this kernel has no UDP_SEGMENT")
+        with pytest.raises(ConnectionRefusedError) as caught:
+            sender.send_many([bytes(64)] * 100)
+        assert caught.value.messages_sent == 64  # type: ignore[attr-defined]
+
+
+@SEGMENTED
+def test_send_many_leaves_the_segment_size_of_a_user_alone() -> None:
+    with two_sockets("udp4") as (one, other):
+        try:
+            one.setsockopt(17, 103, 2)  # UDP_SEGMENT
+        except OSError:
+            pytest.skip("this kernel has no UDP_SEGMENT")
+        other.settimeout(TIMEOUT)
+        DatagramSocket(one).send_many([b"abcd", b"efgh"])
+        assert [other.recv(10) for _ in range(4)] == [b"ab", b"cd", b"ef", b"gh"]

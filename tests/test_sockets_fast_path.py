@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
 import pickle
 import select
 import signal
 import socket
+import struct
 import sys
 import threading
 import time
@@ -18,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from framecodec import Codec, Splitter
+from framecodec import Codec, FrameSocket, Splitter
 from framecodec._states import ReceiveState, SendState
 from framecodec.errors import InvalidFrameError, MessageTooLargeError
 from framecodec.sockets._fast_path_py import _SharedTake
@@ -646,3 +648,120 @@ def test_held_signals_are_held_once_and_released_once(io: ModuleType) -> None:
     assert steps == 1
     assert list(held.release) == []
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
+
+
+# --- a time-out that the kernel counts ------------------------------------------------------------
+
+
+def read_timeout(sock: socket.socket) -> float:
+    found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16)
+    seconds, microseconds = struct.unpack("qq", found)
+    return float(seconds + microseconds / 1e6)
+
+
+needs_kernel_timeout = pytest.mark.skipif(
+    not sys.platform.startswith("linux") or struct.calcsize("P") != 8,
+    reason="the kernel's time-out is used on Linux; here its fields have 8 bytes",
+)
+
+
+@needs_kernel_timeout
+@pytest.mark.c_extension
+def test_receive_with_a_time_out_waits_in_one_call_and_keeps_it() -> None:
+    codec = Codec.uint(4)
+    with contextlib.ExitStack() as stack:
+        left, right = map(stack.enter_context, socket.socketpair())
+        conn = FrameSocket(left, codec)
+        conn.settimeout(0.6)
+        assert read_timeout(left) == 0
+        right.send(codec.encode(b"ready"))
+        assert conn.recv() == b"ready"
+        assert read_timeout(left) == 0  # it did not wait
+        for wait in range(2):  # the first one sets the option, ...
+            start = time.monotonic()
+            with pytest.raises(TimeoutError):
+                conn.recv()
+            assert time.monotonic() - start >= 0.6, wait
+            assert read_timeout(left) == pytest.approx(0.6)
+        frame = codec.encode(b"cut off")
+        right.send(frame[:5])
+        with pytest.raises(TimeoutError, match="5 of 11 bytes"):
+            conn.recv()
+        right.send(frame[5:])
+        assert conn.recv() == b"cut off"
+        conn.settimeout(20)
+        assert read_timeout(left) == 0
+        waiting = threading.Timer(0.05, lambda: right.send(frame))
+        waiting.start()
+        assert conn.recv() == b"cut off"
+        waiting.join()
+        assert read_timeout(left) == 20
+        conn.settimeout(None)
+        assert read_timeout(left) == 0
+
+
+@needs_kernel_timeout
+@pytest.mark.c_extension
+def test_detach_restores_the_time_out_of_the_kernel() -> None:
+    codec = Codec.uint(4)
+    with contextlib.ExitStack() as stack:
+        left, right = map(stack.enter_context, socket.socketpair())
+        conn = FrameSocket(left, codec)
+        conn.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            conn.recv()
+        assert read_timeout(left) == 0.5
+        right.send(b"\0\0")
+        sock, unread = conn.detach()
+        assert (read_timeout(sock), unread, sock.gettimeout()) == (0, b"", 0.5)
+
+
+@needs_kernel_timeout
+@pytest.mark.c_extension
+def test_time_out_that_the_user_has_set_in_the_kernel_stays() -> None:
+    with contextlib.ExitStack() as stack:
+        left, _ = map(stack.enter_context, socket.socketpair())
+        left.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("qq", 7, 0))
+        conn = FrameSocket(left, Codec.uint(4))
+        conn.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            conn.recv()
+        conn.settimeout(None)
+        assert read_timeout(left) == 7
+
+
+@needs_kernel_timeout
+@pytest.mark.c_extension
+@pytest.mark.parametrize("how", ["close", "shutdown"])
+def test_receive_that_waits_in_the_kernel_is_woken(how: str) -> None:
+    with contextlib.ExitStack() as stack:
+        left, right = map(stack.enter_context, socket.socketpair())
+        conn = FrameSocket(left, Codec.uint(4))
+        conn.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            conn.recv()
+        conn.settimeout(20)
+        right.send(b"\0\0\0\1x\0")
+        assert conn.recv() == b"x"
+        ended: list[type[BaseException]] = []
+
+        def receive() -> None:
+            try:
+                conn.recv()
+            except OSError as error:
+                ended.append(type(error))
+            except EOFError as error:
+                ended.append(type(error))
+
+        thread = threading.Thread(target=receive)
+        thread.start()
+        time.sleep(0.1)
+        start = time.monotonic()
+        if how == "close":
+            conn.close()
+        else:
+            right.close()
+        thread.join(10)
+        assert not thread.is_alive()
+        assert time.monotonic() - start < 5
+        assert len(ended) == 1

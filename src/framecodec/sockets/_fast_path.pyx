@@ -49,6 +49,9 @@ cdef extern from *:
     #define framecodec_send(fd, first, first_size, rest, rest_size, flags) \\
         (errno = EAGAIN, (Py_ssize_t)-1)
     #define framecodec_wait(fd, milliseconds) 1
+    #define MSG_DONTWAIT 0
+    #define framecodec_get_read_timeout(fd, seconds) (-1)
+    #define framecodec_set_read_timeout(fd, seconds) (-1)
     typedef int framecodec_signals;
     #define framecodec_hold(before) (*(before) = 0)
     #define framecodec_let_go(before) ((void)(before))
@@ -73,6 +76,28 @@ cdef extern from *:
         struct pollfd wanted = {.fd = fd, .events = POLLIN};
         return poll(&wanted, 1, milliseconds);
     }
+    /* The longest time of one receive that waits, in seconds; 0: no limit. */
+    #ifdef __linux__
+    #include <sys/time.h>
+    static int framecodec_get_read_timeout(int fd, double *seconds)
+    {
+        struct timeval found;
+        socklen_t size = sizeof found;
+        if (getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &found, &size))
+            return -1;
+        *seconds = (double)found.tv_sec + 1e-6 * (double)found.tv_usec;
+        return 0;
+    }
+    static int framecodec_set_read_timeout(int fd, double seconds)
+    {
+        struct timeval wanted = {.tv_sec = (time_t)seconds};
+        wanted.tv_usec = (suseconds_t)(1e6 * (seconds - (double)wanted.tv_sec));
+        return setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wanted, sizeof wanted);
+    }
+    #else
+    #define framecodec_get_read_timeout(fd, seconds) (-1)
+    #define framecodec_set_read_timeout(fd, seconds) (-1)
+    #endif
     /* On Linux both set the mask of the calling thread. The symbol of pthread_sigmask is as new as
        glibc 2.32 where the module is built with that: a wheel would need it too. */
     #ifdef __linux__
@@ -110,6 +135,9 @@ cdef extern from *:
         int flags,
     ) nogil
     int _wait_for_bytes "framecodec_wait" (int fd, int milliseconds) nogil
+    int MSG_DONTWAIT
+    int _get_read_timeout "framecodec_get_read_timeout" (int fd, double* seconds)
+    int _set_read_timeout "framecodec_set_read_timeout" (int fd, double seconds)
     ctypedef struct _Signals "framecodec_signals":
         pass
     void _hold_signals "framecodec_hold" (_Signals* before) noexcept
@@ -130,10 +158,13 @@ cdef extern from *:
     #define FRAMECODEC_LONGEST_WAIT 1e9
     #define FRAMECODEC_LONGEST_POLL 2e6
     #define FRAMECODEC_LONGEST_TURN 0.01
+    #define FRAMECODEC_SHORTEST_KERNEL_TIMEOUT 0.5
     """
     const double LONGEST_WAIT "FRAMECODEC_LONGEST_WAIT"  # seconds, ...
     const double LONGEST_POLL "FRAMECODEC_LONGEST_POLL"  # ... and as milliseconds in an int
     const double LONGEST_TURN "FRAMECODEC_LONGEST_TURN"  # seconds; as in _fast_path_py
+    # Seconds. The kernel counts the time-out of a receive in steps of up to 10 milliseconds.
+    const double SHORTEST_KERNEL_TIMEOUT "FRAMECODEC_SHORTEST_KERNEL_TIMEOUT"
 
 
 @cython.final
@@ -429,6 +460,7 @@ cdef class Receiver:
     cdef object _size
     cdef int _flags
     cdef double _timeout  # seconds; 0: do not wait where a receive would block; below 0: no limit
+    cdef double _kernel_timeout  # seconds that the socket was told to wait in a receive; 0: none
     cdef _States _states
 
     def __cinit__(self, sock, Lock lock not None):
@@ -466,6 +498,9 @@ cdef class Receiver:
         self._size = size
         self._flags = flags
         self._timeout = 0.0 if timeout != timeout else timeout
+        if self._kernel_timeout and self._kernel_timeout != self._timeout:
+            self._kernel_timeout = 0.0
+            _set_read_timeout(self._fileno(), 0.0)  # fails if the socket is closed
 
     def __iter__(self):
         return self
@@ -504,6 +539,9 @@ cdef class Receiver:
         cdef bint unstored = False
         cdef double now, deadline = 0.0
         cdef list messages
+        if self._kernel_timeout:  # the first receive waits, so that no poll() is needed
+            deadline = monotonic() + self._timeout
+            flags &= ~MSG_DONTWAIT
         if self.state is not self._states.ready:
             return 0  # this signal handler interrupted a call that receives
         self.state = self._states.receiving
@@ -514,6 +552,7 @@ cdef class Receiver:
                 fd = self._fileno()
                 with nogil:
                     count = _recv(fd, buffer.buf, buffer.len, flags)
+                flags = self._flags
                 if count > 0:
                     memory = None
                     unstored = True  # until the messages are in the batch
@@ -543,6 +582,8 @@ cdef class Receiver:
                         return 0
                     if not deadline:
                         deadline = monotonic() + self._timeout
+                    if not self._kernel_timeout:
+                        self._use_kernel_timeout(fd)
                     self._wait(deadline)
                 elif errno == EINTR:
                     PyErr_CheckSignals()
@@ -554,6 +595,18 @@ cdef class Receiver:
                     self.state = self._states.received_lost
                 else:
                     self.state = self._states.ready
+
+    cdef void _use_kernel_timeout(self, int fd) noexcept:
+        """Let the next receives wait in the kernel, unless the user has set a time there."""
+        cdef double users = 0.0
+        if (
+            self._flags & MSG_DONTWAIT
+            and SHORTEST_KERNEL_TIMEOUT <= self._timeout <= LONGEST_POLL
+            and _get_read_timeout(fd, &users) == 0
+            and users == 0.0
+            and _set_read_timeout(fd, self._timeout) == 0
+        ):
+            self._kernel_timeout = self._timeout
 
     cdef int _wait(self, double deadline) except -1:
         cdef double remaining

@@ -147,6 +147,7 @@ class FrameSocket(BlockingCalls[MessageT], SocketWrapper):
             sending.check_detach()
             receiving.check_detach()
             unread = receiving.detach()
+            self._receiver.use(None, 0, 0, 0.0)  # which restores the socket's own options
             self._end(SocketState.DETACHED)
             timeout = self._timeout
             # socket.settimeout() rejects larger values.

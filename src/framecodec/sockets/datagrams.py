@@ -21,7 +21,7 @@ import errno
 import os
 import socket
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, final, overload
@@ -29,25 +29,29 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, final, overload
 from .. import _error_texts, errors
 from .._bytes_like import view_bytes
 from .._datagrams import largest_payload, not_connected, pack_frames, split_datagram
+from .._engine import sockets_fast_path
 from .._files import Refusal
 from .._message_types import MessageT, OfMessages, SpecialT
 from .._states import SocketState
 from ..codec import Codec, check_codec
-from ._fast_path_py import Batch
 from .base import SocketWrapper, check_timeout, locked_to_close, mark_started
+from .udp_segments import NOT_SEGMENTED, can_segment, count_segments, send_segments
 from .waiting import READ, WRITE, wait
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from ._fast_path_py import Batch
+
 __all__ = ["DatagramSocket"]
 
 _Socket: TypeAlias = socket.socket  # for classes that have an attribute `socket`
 
-# The flag that makes one call non-blocking; 0 where the system has none (Windows).
-_DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
+# The flag that makes one call non-blocking; 0 where the system has none (Windows). As plain
+# numbers: to combine two `socket.MsgFlag` takes longer than the system call.
+_DONTWAIT = int(getattr(socket, "MSG_DONTWAIT", 0))
 
-_TRUNC: int = getattr(socket, "MSG_TRUNC", 0)
+_TRUNC = int(getattr(socket, "MSG_TRUNC", 0))
 _HAS_RECVMSG = hasattr(socket.socket, "recvmsg_into")
 _WSAEMSGSIZE = 10040  # by which Windows, without recvmsg, reports that a datagram was cut short
 
@@ -58,15 +62,148 @@ _PAUSE = 0.001  # seconds
 
 # The part of one datagram that is not delivered yet: messages, their sender, and the error that
 # follows them.
-_Datagram: TypeAlias = tuple[Batch, Any, Batch]
+_Datagram: TypeAlias = "tuple[Batch, Any, Batch]"
 
-_NOTHING = Batch([])
+_NOTHING: Batch = sockets_fast_path.Batch([])
 
 # Errors of a send without an address on a socket that is not connected: UDP, Unix.
 _UNCONNECTED = (errno.EDESTADDRREQ, errno.ENOTCONN)
 
 
-class DatagramSocket(OfMessages[MessageT], SocketWrapper):
+class _DatagramSending(SocketWrapper):
+    """The sending half of a `DatagramSocket`, without its public methods."""
+
+    __slots__ = ("_may_segment",)
+
+    _codec: Codec[Any] | None
+    _flags: int
+    _is_seqpacket: bool
+    _largest: int | None
+    _waits: bool
+
+    def _encode(self, message: Any) -> Any:
+        data: Any = message if type(message) is bytes else None
+        if self._codec is not None:
+            data = self._codec.encode(message)
+        elif data is None:
+            data = view_bytes(message)
+        if self._is_seqpacket and not data:
+            raise ValueError(
+                "an empty message cannot be sent over SOCK_SEQPACKET: the peer would take it for "
+                "the end; use a codec, or a socket of another type"
+            )
+        if self._largest is not None and len(data) > self._largest:
+            raise _error_texts.datagram_too_large(len(data), self._largest, message)
+        return data
+
+    def _pack(self, messages: Iterable[object]) -> tuple[Sequence[Any], list[int] | None]:
+        """Return datagrams, and the number of messages in each; None: one in each."""
+        # A copy, because encoding may run code of the user that changes a list.
+        copy: tuple[Any, ...] = tuple(messages)
+        if self._codec is None and not self._is_seqpacket and {*map(type, copy)} == {bytes}:
+            largest = self._largest
+            if largest is None or max(len(message) for message in copy) <= largest:
+                return copy, None
+        frames = [self._encode(message) for message in copy]
+        if self._codec is None:
+            return frames, None
+        packed = pack_frames(frames, self._largest or self._unix_size())
+        return [data for data, _ in packed], [count for _, count in packed]
+
+    def _unix_size(self) -> int:
+        """Return how many bytes fit into a Unix datagram, by a careful guess."""
+        return self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 4
+
+    def _send_one(self, data: Any, address: Any, sent: int = 0) -> None:
+        try:
+            self._try_to_send(data, address)
+        except OSError as error:
+            if not self._waits or not isinstance(error, BlockingIOError):
+                self._fail_to_send(error, len(data), sent)
+            self._wait_to_send(data, address, self._deadline(), sent)
+
+    def _send_all(self, datagrams: Sequence[Any], counts: list[int] | None, address: Any) -> None:
+        deadline = self._deadline()
+        sent = index = 0
+        while index < len(datagrams):
+            stop = index + 1
+            if self._may_segment:
+                together = count_segments(datagrams, index)
+                if together > 1 and self._send_segments(
+                    datagrams[index : index + together], address, sent
+                ):
+                    stop = index + together
+            if stop == index + 1:
+                self._send_at(datagrams[index], address, deadline, sent)
+            sent += stop - index if counts is None else sum(counts[index:stop])
+            index = stop
+
+    def _send_at(self, data: Any, address: Any, deadline: float | None, sent: int) -> None:
+        try:
+            self._try_to_send(data, address)
+        except OSError as error:
+            if not self._waits or not isinstance(error, BlockingIOError):
+                self._fail_to_send(error, len(data), sent)
+            self._wait_to_send(data, address, deadline, sent)
+
+    def _send_segments(self, segments: Sequence[Any], address: Any, sent: int) -> bool:
+        """Send datagrams by one system call; return whether it took them, which is all or none."""
+        self._check_open()
+        try:
+            send_segments(self._sock, segments, self._flags, _plain(address))
+        except BlockingIOError:
+            return False  # maybe it takes one
+        except OSError as error:
+            if error.errno in NOT_SEGMENTED:
+                self._may_segment = False
+                return False
+            self._fail_to_send(error, len(segments[0]), sent)
+        return True
+
+    def _try_to_send(self, data: Any, address: Any) -> None:
+        self._check_open()
+        if address is None:
+            self._sock.send(data, self._flags)
+        else:
+            self._sock.sendto(data, self._flags, _plain(address))
+
+    def _wait_to_send(self, data: Any, address: Any, deadline: float | None, sent: int) -> None:
+        in_time = True
+        while True:
+            try:
+                if not (in_time and wait(self._sock, WRITE, deadline)):
+                    raise _error_texts.timed_out(
+                        "the datagram could not be sent", self._timeout or 0.0
+                    )
+                self._try_to_send(data, address)
+                return
+            except BlockingIOError:
+                # Our send buffer has space but the receiver's is full. No system call waits for
+                # that: sleep and retry.
+                sleep(_PAUSE)
+                in_time = deadline is None or monotonic() < deadline
+            except (OSError, ValueError) as error:  # ValueError: it was closed in another thread
+                self._fail_to_send(error, len(data), sent)
+
+    def _fail_to_send(self, error: Exception, size: int, sent: int) -> NoReturn:
+        if self.closed:
+            error = _error_texts.connection_closed()
+        elif isinstance(error, OSError) and error.errno == errno.EMSGSIZE:
+            error = _error_texts.datagram_refused(size)
+        elif isinstance(error, OSError) and error.errno in _UNCONNECTED:
+            error = not_connected(error.errno)
+        mark_started(error, False)  # as on a FrameSocket
+        error.messages_sent = sent  # type: ignore[attr-defined]
+        try:
+            raise error from None
+        finally:
+            del error  # which holds this frame: a cycle
+
+    def _deadline(self) -> float | None:
+        return monotonic() + self._timeout if self._timeout else None
+
+
+class DatagramSocket(OfMessages[MessageT], _DatagramSending):
     """Whole messages over datagrams, UDP or Unix, whose boundaries are the datagrams' own.
 
     A connected socket of the type SOCK_SEQPACKET is used in the same way, but its peer can end it:
@@ -105,6 +242,7 @@ class DatagramSocket(OfMessages[MessageT], SocketWrapper):
         "_lock",
         "_read_ended",
         "_received",
+        "_view",
         "_waits",
     )
 
@@ -121,6 +259,8 @@ class DatagramSocket(OfMessages[MessageT], SocketWrapper):
         self._largest = largest_payload(sock)
         self._is_seqpacket = sock.type != socket.SOCK_DGRAM
         self._buffer = bytearray(max_size)
+        self._view = memoryview(self._buffer)
+        self._may_segment = can_segment(sock)
         self._received: Any = None  # what the kernel reported of the datagram in the buffer
         self._current: _Datagram = (_NOTHING, None, _NOTHING)
         self._lock = threading.RLock()  # of calls that receive
@@ -168,7 +308,7 @@ class DatagramSocket(OfMessages[MessageT], SocketWrapper):
                 anything is sent. If a system call fails, the error's attribute ``messages_sent`` is
                 the number of messages that were sent.
         """
-        self._send_all(self._pack(messages), None)
+        self._send_all(*self._pack(messages), None)
 
     @overload
     def send_to(
@@ -196,93 +336,7 @@ class DatagramSocket(OfMessages[MessageT], SocketWrapper):
         Raises:
             FrameError, TypeError, BufferError, OSError: As `send_many`.
         """
-        self._send_all(self._pack(messages), address)
-
-    def _encode(self, message: Any) -> Any:
-        data: Any = message if type(message) is bytes else None
-        if self._codec is not None:
-            data = self._codec.encode(message)
-        elif data is None:
-            data = view_bytes(message)
-        if self._is_seqpacket and not data:
-            raise ValueError(
-                "an empty message cannot be sent over SOCK_SEQPACKET: the peer would take it for "
-                "the end; use a codec, or a socket of another type"
-            )
-        if self._largest is not None and len(data) > self._largest:
-            raise _error_texts.datagram_too_large(len(data), self._largest, message)
-        return data
-
-    def _pack(self, messages: Iterable[object]) -> list[tuple[Any, int]]:
-        """Return datagrams, and the number of messages in each."""
-        # A copy, because encoding may run code of the user that changes a list.
-        frames = [self._encode(message) for message in tuple(messages)]
-        if self._codec is None:
-            return [(data, 1) for data in frames]
-        return pack_frames(frames, self._largest or self._unix_size())
-
-    def _unix_size(self) -> int:
-        """Return how many bytes fit into a Unix datagram, by a careful guess."""
-        return self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 4
-
-    def _send_one(self, data: Any, address: Any, sent: int = 0) -> None:
-        try:
-            self._try_to_send(data, address)
-        except OSError as error:
-            if not self._waits or not isinstance(error, BlockingIOError):
-                self._fail_to_send(error, len(data), sent)
-            self._wait_to_send(data, address, self._deadline(), sent)
-
-    def _send_all(self, datagrams: list[tuple[Any, int]], address: Any) -> None:
-        deadline = self._deadline()
-        sent = 0
-        for data, count in datagrams:
-            try:
-                self._try_to_send(data, address)
-            except OSError as error:
-                if not self._waits or not isinstance(error, BlockingIOError):
-                    self._fail_to_send(error, len(data), sent)
-                self._wait_to_send(data, address, deadline, sent)
-            sent += count
-
-    def _try_to_send(self, data: Any, address: Any) -> None:
-        self._check_open()
-        if address is None:
-            self._sock.send(data, self._flags)
-        else:
-            self._sock.sendto(data, self._flags, _plain(address))
-
-    def _wait_to_send(self, data: Any, address: Any, deadline: float | None, sent: int) -> None:
-        in_time = True
-        while True:
-            try:
-                if not (in_time and wait(self._sock, WRITE, deadline)):
-                    raise _error_texts.timed_out(
-                        "the datagram could not be sent", self._timeout or 0.0
-                    )
-                self._try_to_send(data, address)
-                return
-            except BlockingIOError:
-                # Our send buffer has space but the receiver's is full. No system call waits for
-                # that: sleep and retry.
-                sleep(_PAUSE)
-                in_time = deadline is None or monotonic() < deadline
-            except (OSError, ValueError) as error:  # ValueError: it was closed in another thread
-                self._fail_to_send(error, len(data), sent)
-
-    def _fail_to_send(self, error: Exception, size: int, sent: int) -> NoReturn:
-        if self.closed:
-            error = _error_texts.connection_closed()
-        elif isinstance(error, OSError) and error.errno == errno.EMSGSIZE:
-            error = _error_texts.datagram_refused(size)
-        elif isinstance(error, OSError) and error.errno in _UNCONNECTED:
-            error = not_connected(error.errno)
-        mark_started(error, False)  # as on a FrameSocket
-        error.messages_sent = sent  # type: ignore[attr-defined]
-        try:
-            raise error from None
-        finally:
-            del error  # which holds this frame: a cycle
+        self._send_all(*self._pack(messages), address)
 
     # --- receiving --------------------------------------------------------------------------------
 
@@ -394,9 +448,6 @@ class DatagramSocket(OfMessages[MessageT], SocketWrapper):
             if not wait(self._sock, READ, deadline):
                 raise _error_texts.timed_out("no message", self._timeout or 0.0)
 
-    def _deadline(self) -> float | None:
-        return monotonic() + self._timeout if self._timeout else None
-
     def _read_buffer(self) -> _Datagram:
         """Return the content of the received datagram."""
         self._check_open()  # it was woken up, and received nothing
@@ -412,13 +463,13 @@ class DatagramSocket(OfMessages[MessageT], SocketWrapper):
             messages: list[Any] = []
             failures = (_error_texts.datagram_truncated(limit, size if size > limit else None),)
         else:
-            data = bytes(memoryview(self._buffer)[:size])
+            data = self._view[:size].tobytes()
             if self._codec is None:
-                return Batch([data]), address, _NOTHING
+                return sockets_fast_path.Batch([data]), address, _NOTHING
             messages, failures = split_datagram(data, self._codec)
         for error in failures:
             error.address = address
-        return Batch(messages), address, Batch([*failures])
+        return sockets_fast_path.Batch(messages), address, sockets_fast_path.Batch([*failures])
 
     @property
     def pending_messages(self) -> int:
