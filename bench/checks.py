@@ -62,7 +62,8 @@ def main() -> None:
             for work, figures in zip(("split", "encode"), measure(name, size), strict=True):
                 ours, other = figures["with the check"], figures["by hand"]
                 print(
-                    f"| `{name}` | {size} | {work} | {ours:.0f} | {other:.0f} | {ours / other:.2f} |"
+                    f"| `{name}` | {size} | {work} "
+                    f"| {ours:.0f} | {other:.0f} | {ours / other:.2f} |"
                 )
 
 
