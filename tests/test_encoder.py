@@ -14,7 +14,7 @@ from typing import Any
 import numpy
 import pytest
 
-from framecodec import Codec, FrameError, InvalidFrameError, MessageTooLargeError, formats
+from framecodec import Check, Codec, FrameError, InvalidFrameError, MessageTooLargeError, formats
 from tests.helpers.sample_codecs import CODECS, Mark, build_tagged, parse_tagged, sample_messages
 
 FRAMES_BY_HAND = [
@@ -158,6 +158,35 @@ def test_batches_of_messages_of_all_sizes_and_first_bytes_are_their_frames(
             assert encoder.encode_many([each]) == frame
             assert encoder.encode_many([each] * 3) == frame * 3
     assert encoder.encode_many(plain) == b"".join(frames)
+
+
+@pytest.mark.parametrize("position", ["end", "front"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        lambda check: Codec.cobs(check=check),
+        lambda check: Codec.delimiter(b"\r\n", magic=b"$", skip_empty=True, check=check),
+        lambda check: Codec.delimiter(
+            b"\xc0", escape={b"\xc0": b"\xdb\xdc", b"\xdb": b"\xdb\xdd"}, check=check
+        ),
+    ],
+)
+def test_a_check_before_an_end_mark_is_written_alike_by_encode_encode_many_and_frame_parts(
+    engine: ModuleType, kind: Callable[[Check], Codec], position: Any
+) -> None:
+    encoder = engine.Encoder(kind(Check("crc32", 4, position=position)))
+    rng = random.Random(2)
+    for size in (0, 1, 20, 249, 250, 254, 600, 2000):
+        for message in (rng.randbytes(size), bytes(size), b"\xc0" * size):
+            try:
+                frame = b"".join(encoder.frame_parts(message))
+            except FrameError as error:
+                for encode in (encoder.encode, lambda each: encoder.encode_many([b"a", each])):
+                    with pytest.raises(type(error)):
+                        encode(message)
+            else:
+                assert encoder.encode(message) == frame
+                assert encoder.encode_many([message, message]) == 2 * frame
 
 
 @pytest.mark.parametrize("kind", BYTES_LIKE)

@@ -20,7 +20,7 @@ from libc.string cimport memset
 
 from ._block_scan cimport try_header_block
 from ._byte_search cimport copy_and_look, count_byte
-from ._checksums cimport prepare_checksums, update_state
+from ._checksums cimport checksum_of, prepare_checksums, store_check, update_state
 from ._frame_writer cimport write_marked
 from ._marks cimport (
     Marks,
@@ -37,6 +37,7 @@ from ._numbers cimport (
     BCD,
     BER,
     CHOICE,
+    COVERS_FRAME,
     CUSTOM,
     DIGITS,
     FIXED,
@@ -297,6 +298,25 @@ cdef Py_ssize_t _write_all_quiet(
     return p - frames
 
 
+cdef Py_ssize_t _write_content(
+    const Shape* shape,
+    bint check_in_front,
+    uint8_t* content,
+    const uint8_t* message,
+    Py_ssize_t size,
+) noexcept:
+    """Write a message and its check, which an end mark follows, without escapes."""
+    cdef Py_ssize_t check_size = shape.inner_check_size
+    cdef Py_ssize_t start_size = shape.magic_size if shape.check.covers == COVERS_FRAME else 0
+    copy(content + (check_size if check_in_front else 0), message, size)
+    store_check(
+        shape,
+        content + (0 if check_in_front else size),
+        checksum_of(shape, shape.magic, start_size, message, size),
+    )
+    return size + check_size
+
+
 cdef list _marked_parts(layout, const Marks* marks, data):
     """Return the parts of the frame of a message of an allowed size."""
     cdef Py_buffer view
@@ -448,6 +468,9 @@ cdef class Encoder:
     cdef bint _is_quick  # a message can be ordinary
     cdef bint _is_changed  # a message can be other bytes in its frame: escapes, byte stuffing
     cdef bint _may_be_quiet  # it is found at a glance that it is not
+    cdef bint _checks_content  # a check by a function that has a name is before the end mark
+    cdef bint _check_in_front  # of the content
+    cdef Py_ssize_t _most_check_bytes
     cdef bint _may_choose  # a choice whose messages have no names
     cdef list _alternatives  # the encoders of a choice
 
@@ -475,6 +498,12 @@ cdef class Encoder:
             self._may_be_quiet = self._is_changed and (
                 self._marks.stuffed or self._marks.has_few_odd
             )
+        if self._marks != NULL and self._shape.has_check and self._shape.check.named:
+            self._checks_content = True
+            self._check_in_front = layout.check.position == "front"
+            # The most that the check adds: as many escapes as it has bytes, or one block more.
+            longest = max([len(sequence) for _, sequence in layout.escape], default=1)
+            self._most_check_bytes = (longest + 1) * layout.inner_check_size + 1
         self._is_quick = (
             self._shape.is_quick
             or self._may_choose
@@ -522,6 +551,10 @@ cdef class Encoder:
                     if size:
                         return _shortened(frames, size)
                     _drop(frames)
+            if self._checks_content:
+                frame = self._encode_checked([message], 1, self._shape.message_max)
+                if frame is not None:
+                    return frame
         return b"".join(self.frame_parts(message))
 
     def encode_many(self, messages, /):
@@ -556,6 +589,8 @@ cdef class Encoder:
         if self._plain:
             size = self._measure_plain(batch, count, largest)
         else:
+            if self._checks_content:
+                return self._encode_checked(batch, count, largest)
             if self._may_be_quiet:
                 quiet = self._encode_quiet(batch, count, largest)
                 if quiet is not None:
@@ -589,6 +624,46 @@ cdef class Encoder:
             _drop(frames)
             return None
         return _shortened(frames, size)
+
+    cdef bytes _encode_checked(self, list batch, Py_ssize_t count, Py_ssize_t largest):
+        """Do the same where a check, by a function that has a name, is in the content."""
+        cdef const Shape* shape = self._shape
+        cdef Py_ssize_t check_size = shape.inner_check_size
+        cdef Py_ssize_t total = 0
+        cdef Py_ssize_t longest = 0
+        cdef Py_ssize_t i, size, frame_size
+        cdef PyObject* message
+        cdef PyObject* frames
+        cdef uint8_t* p
+        cdef uint8_t* content
+        cdef bytes space
+        for i in range(count):
+            message = PyList_GET_ITEM(batch, i)
+            if not _is_bytes(message):
+                return None
+            size = _bytes_size(message)
+            if size > largest or (not size and self._marks.skip_empty):
+                return None
+            longest = max(longest, size)
+            size = self._most_bytes(bytes_at(message), size) + self._most_check_bytes
+            if total > LARGEST_SIZE - size:
+                return None
+            total += size
+        space = PyBytes_FromStringAndSize(NULL, longest + check_size)
+        content = <uint8_t*>PyBytes_AS_STRING(space)
+        frames = _new_bytes(NULL, total)
+        p = _writable(frames)
+        for i in range(count):
+            message = PyList_GET_ITEM(batch, i)
+            size = _write_content(
+                shape, self._check_in_front, content, bytes_at(message), _bytes_size(message)
+            )
+            frame_size = write_marked(shape, self._marks, p, content, size)
+            if not frame_size:
+                _drop(frames)
+                return None
+            p += frame_size
+        return _shortened(frames, p - _writable(frames))
 
     cdef Py_ssize_t _measure_plain(
         self, list batch, Py_ssize_t count, Py_ssize_t largest
