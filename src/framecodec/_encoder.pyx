@@ -475,6 +475,7 @@ cdef class Encoder:
     cdef list _alternatives  # the encoders of a choice
 
     def __cinit__(self, codec):
+        cdef Py_ssize_t longest = 1
         self._layout = layout = layout_of(codec)
         self._numbers = numbers_of(layout)
         self._shape = shape_in(self._numbers)
@@ -502,7 +503,8 @@ cdef class Encoder:
             self._checks_content = True
             self._check_in_front = layout.check.position == "front"
             # The most that the check adds: as many escapes as it has bytes, or one block more.
-            longest = max([len(sequence) for _, sequence in layout.escape], default=1)
+            for _, sequence in layout.escape:
+                longest = max(longest, <Py_ssize_t>len(sequence))
             self._most_check_bytes = (longest + 1) * layout.inner_check_size + 1
         self._is_quick = (
             self._shape.is_quick

@@ -370,7 +370,8 @@ class ReceivePath:
         Args:
             nbytes: Bytes that were read into the memory that `get_buffer` returned.
         """
-        if nbytes >= self._read_size:
+        is_full = nbytes >= self._read_size
+        if is_full:
             self._read_size = _READ_SIZE
         if self._receiving_failed:
             return
@@ -401,7 +402,10 @@ class ReceivePath:
         elif self._peer_timer is not None:
             self._peer_timer.note_arrival()
         if self._waiter is not None and self.batches:
-            self._run_receiver()
+            if is_full:  # uvloop reads on before other tasks run: what is held must stop it
+                self._wake()
+            else:
+                self._run_receiver()
 
     def _deliver(self, messages: list[Any]) -> None:
         if self._queues:

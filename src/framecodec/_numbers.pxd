@@ -392,8 +392,9 @@ cdef inline list gates_of(choice):
     """Return the position and the allowed bytes of each gate: at one position if there is such."""
     gates = []
     needs = []
-    for each, places in zip(choice.layouts, choice.places):
-        need = dict(places)
+    for i in range(len(choice.layouts)):  # no zip() and min(): they would not be interpreters' own
+        each = choice.layouts[i]
+        need = dict(choice.places[i])
         for offset, constant in () if each.joined else each.constants:
             for position, byte in enumerate(constant, each.message_position(offset)):
                 need[position] = frozenset({byte}) & need.get(position, frozenset({byte}))
@@ -404,7 +405,7 @@ cdef inline list gates_of(choice):
         if kinds > most:
             best, most = position, kinds
     for need in needs:
-        position = best if most or not need else min(need)
+        position = best if most or not need else sorted(need)[0]
         gates.append((position, need.get(position, frozenset())))
     return gates
 

@@ -8,6 +8,7 @@ of the frame: each piece may be longer than needed, and the next one overwrites 
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.object cimport PyObject_GenericSetAttr
 from libc.stdint cimport int16_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -128,7 +129,7 @@ cdef inline bytes quick_heads_of(layout):
     if layout.choice is not None:
         head = <QuickHead*>PyBytes_AS_STRING(heads)
         fill_early_choices(head, shape_in(numbers_of(layout)), layout)
-    object.__setattr__(layout, "head_numbers", heads)
+    PyObject_GenericSetAttr(layout, "head_numbers", heads)
     return heads
 
 
@@ -152,11 +153,14 @@ cdef inline int fill_head(QuickHead* head, const Shape* shape, layout) except -1
     high = low + span
     if shape.kind == UINT:
         keys = [wide.key for wide in layout.wider]
-        high = min(high, layout.plain_max, mask or layout.plain_max, *[key - 1 for key in keys])
+        # Not min(): Cython keeps that function for all interpreters.
+        high = sorted(
+            [high, layout.plain_max, mask or layout.plain_max, *[key - 1 for key in keys]]
+        )[0]
     first, last = low * unit + layout.adjustment, high * unit + layout.adjustment
     if joined is not None and not joined.first_size:
         # The content of one fragment is the message. What else its head has is always the same.
-        if shape.kind != UINT or any(joined.blank[: shape.message_lead]):
+        if shape.kind != UINT or joined.blank[: shape.message_lead].strip(b"\0"):
             return 0
         after = joined.blank[shape.message_lead :]
         last = min(last - len(after), joined.fragment_size)
