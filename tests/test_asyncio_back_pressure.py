@@ -474,8 +474,8 @@ def test_stream_leaves_the_loop_to_other_tasks_during_a_flood(loop: str) -> None
         thread.join(10)
         counting.cancel()
         assert received == total * 16384
-        # 256 KiB above which it stops reading, and one read; and one that is not full, whose messages
-        # the task gets inside the read. A message counts 64 + 48 bytes.
+        # 256 KiB above which it stops reading, and one read; and one that is not full, whose
+        # messages the task gets inside the read. A message counts 64 + 48 bytes.
         assert most * (64 + 48) <= 256 * KIB + 2 * (128 * KIB) // 64 * (64 + 48)
         await stream.aclose()
 
