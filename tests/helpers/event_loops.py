@@ -20,6 +20,12 @@ TIMEOUT = 60.0  # seconds after which a test has failed; none that passes needs 
 
 U4 = Codec.uint(4)
 
+# The first loop of uvloop keeps two descriptors for ever: they must not count as a test's.
+if importlib.util.find_spec("uvloop") is not None:
+    import uvloop
+
+    uvloop.new_event_loop().close()
+
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 """TLS contexts of a server and of a client."""
 
@@ -48,8 +54,6 @@ def run(loop: str, coroutine: Coroutine[Any, Any, Any]) -> Any:
 
     factory = None
     if loop == "uvloop":
-        import uvloop
-
         factory = uvloop.new_event_loop
     runner = asyncio.Runner(loop_factory=factory)
     unclosed: list[warnings.WarningMessage] = []
