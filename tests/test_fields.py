@@ -170,6 +170,8 @@ LENGTHS: list[tuple[Codec[Any], bytes, int]] = [
     (Codec.text(max_message_size=None), b"%d:" % MOST, MOST),
     (Codec.text(base=16, max_message_size=None), b"f" * 16 + b":", MOST),
     (Codec.text(max_message_size=None, leading_zeros=True), b"007:", 7),
+    (Codec.text(max_message_size=None, trailing_blanks=True), b"7 \t :", 7),
+    (Codec.text(max_message_size=None, trailing_blanks=True, max_digits=3), b"7  :", 7),
     (Codec.text(max_message_size=None), b"10:", 10),
     (Codec.text(max_message_size=None, max_digits=3), b"100:", 100),
     (Codec.varint(max_width=10, max_message_size=None), b"\xff" * 9 + b"\x01", MOST),
@@ -220,6 +222,33 @@ def test_feed_reads_wider_lengths_in_their_own_byte_order(engine: ModuleType, by
     for start in range(0, len(stream), by):
         messages += splitter.feed(stream[start : start + by])
     assert messages == [message, larger, b""]
+
+
+@pytest.mark.parametrize("by", [1, 100], ids=["byte by byte", "whole"])
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (b"12 ", "has more than 2 digits"),
+        (b"1  ", "has more than 2 digits"),
+        (b" 1:", "is not a base 10 number"),
+        (b"1 1:", "is not a base 10 number"),
+        (b":", "has no digits"),
+    ],
+)
+def test_feed_refuses_blanks_that_are_too_many_or_elsewhere(
+    engine: ModuleType, wrong: bytes, reason: str, by: int
+) -> None:
+    splitter = engine.Splitter(Codec.text(max_digits=2, trailing_blanks=True))
+    stream = b"1 :a" + wrong + b"mm"
+    messages, error = [], None
+    try:
+        for start in range(0, len(stream), by):
+            messages += splitter.feed(stream[start : start + by])
+    except InvalidFrameError as raised:
+        error = raised
+    assert messages == [b"a"]
+    assert reason in str(error or splitter.error)
+    assert (error or splitter.error).stream_offset == 4
 
 
 def test_feed_refuses_more_digits_than_allowed_also_of_a_whole_frame(engine: ModuleType) -> None:

@@ -60,6 +60,7 @@ NOTATIONS: dict[str, Codec] = {
         188, magic=b"G", constants={3: b"\x10"}, align=4
     ),
     "text,leading_zeros=yes,max_digits=6": Codec.text(leading_zeros=True, max_digits=6),
+    "text,trailing_blanks=yes": Codec.text(trailing_blanks=True),
     "u32be,mask=0x7fffffff": Codec.uint(4, length_mask=0x7FFFFFFF),
     "u8,offset=1,mask=0x7f,wider=126:u16be;127:u64be": Codec.uint(
         1, length_offset=1, length_mask=0x7F, wider={126: "u16be", 127: "u64be"}

@@ -153,6 +153,8 @@ def test_length_includes_frame_needs_a_field_of_fixed_width(kind: str) -> None:
         (lambda: Codec.fixed(4, length_offset=2), ValueError, "length_offset has no meaning"),
         (lambda: Codec.fixed(4, length_unit=2), ValueError, "length_unit has no meaning"),
         (lambda: Codec.digits(33, base="bcd"), ValueError, "width must be from 1 to 32"),
+        (lambda: Codec.text(trailing_blanks=1), TypeError, "trailing_blanks must be a bool"),
+        (lambda: Codec.text(b" ", trailing_blanks=True), ValueError, "begins with a blank"),
         (lambda: Codec.text(leading_zeros=1), TypeError, "leading_zeros must be a bool"),
         (lambda: Codec.text(max_digits=0), ValueError, "max_digits must be from 1"),
         (lambda: Codec.text(max_digits=1, min_message_size=10), ValueError, "no message fits"),

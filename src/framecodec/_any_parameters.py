@@ -26,6 +26,7 @@ class AnyParameters(CommonParameters, total=False):
     escape: Mapping[bytes, bytes] | None
     skip_empty: bool
     leading_zeros: bool
+    trailing_blanks: bool
     max_digits: int
     name: str
     names: Iterable[str]

@@ -105,7 +105,8 @@ def _read_text(layout: Layout, data: bytes, pos: int) -> tuple[int, int] | None:
     stop = data.find(end, pos, pos + layout.max_digits + len(end))
     if stop < 0 or (data[pos] == 0x30 and stop > pos + 1 and not layout.leading_zeros):
         return None
-    value = _to_int(data[pos:stop], layout.base)
+    digits = data[pos:stop]
+    value = _to_int(digits.rstrip(b" \t") if layout.trailing_blanks else digits, layout.base)
     return None if value is None else (value, stop + len(end))
 
 
@@ -259,6 +260,14 @@ def _parse_text(layout: Layout, header: bytearray, stream_offset: int) -> tuple[
         return None
     if pos == first_pos and header[pos] == layout.end[0]:
         raise _error_texts.no_digits(pos, stream_offset, bytes(header[: pos + 1]))
+    if layout.trailing_blanks and pos > first_pos:
+        while header[pos] in b" \t":
+            if pos - first_pos == layout.max_digits:
+                seen = bytes(header[: pos + 1])
+                raise _error_texts.too_many_digits(layout.max_digits, stream_offset, seen)
+            pos += 1
+            if pos == len(header):
+                return None
     right = common_size(header[pos:], layout.end)
     if right == len(layout.end):
         return pos + right, -value if negative else value

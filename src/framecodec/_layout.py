@@ -144,7 +144,8 @@ class Layout:
     base: int = 10  # DIGITS, TEXT: 10 or 16
     end: bytes = b""  # TEXT: the end mark
     leading_zeros: bool = False  # TEXT: leading zeros are read
-    max_digits: int = 20  # TEXT: the most digits
+    trailing_blanks: bool = False  # TEXT: blanks are read after the digits
+    max_digits: int = 20  # TEXT: the most digits and blanks
     name: str = ""  # HEADERS: the name of the header that holds the length
     names: tuple[str, ...] = ()  # HEADERS: other names of it, which are read
     line_end: bytes = b""  # HEADERS: what ends a line
@@ -371,7 +372,8 @@ class Layout:
             return False
         if self.kind == DELIMITER:
             return len(self.marks) == 1 and self._escapes_are_exact()
-        return self.base == 10 and not self.leading_zeros and self.wider_strict
+        is_read_as_written = not (self.leading_zeros or self.trailing_blanks)
+        return self.base == 10 and is_read_as_written and self.wider_strict
 
     def _escapes_are_exact(self) -> bool:
         """Return whether a byte that is escaped never travels as itself inside a message."""

@@ -143,6 +143,7 @@ cdef struct Shape:
     bint has_ends  # a check, wherever it is, or a trailer
     CheckShape check
     bint leading_zeros
+    bint trailing_blanks
     int max_digits
     # HEADERS
     Py_ssize_t max_header
@@ -237,6 +238,7 @@ cdef inline int fill_shape(Shape* shape, layout) except -1:
     shape.plain_max = layout.size if layout.kind == FIXED else layout.plain_max
     shape.wider_strict = layout.wider_strict
     shape.leading_zeros = layout.leading_zeros
+    shape.trailing_blanks = layout.trailing_blanks
     shape.max_digits = layout.max_digits
     shape.max_header = layout.max_header
     shape.line_end_size = len(layout.line_end)

@@ -379,6 +379,7 @@ def _size_layout(parameters: dict[str, Any]) -> Layout:
 def _text_layout(parameters: dict[str, Any]) -> Layout:
     base = _check_base(parameters)
     leading_zeros = check_bool(parameters, "leading_zeros")
+    trailing_blanks = check_bool(parameters, "trailing_blanks")
     max_digits = check_int(parameters, "max_digits", 1, _LARGEST_DIGITS)
     _check_unused(parameters, "text", _NEED_BINARY_LENGTH)
     end: bytes = parameters["end"]
@@ -390,6 +391,11 @@ def _text_layout(parameters: dict[str, Any]) -> Layout:
             f"end={end!r} begins with a character that a base {base} length can contain; "
             "use another end mark"
         )
+    if trailing_blanks and end[:1] in b" \t":
+        raise ValueError(
+            f"trailing_blanks=True: end={end!r} begins with a blank, which would be read as one of "
+            "those before it; use another end mark"
+        )
     largest = min(base**max_digits - 1, MAX_VALUE)
     return Layout(
         **_common_layout(parameters),
@@ -397,6 +403,7 @@ def _text_layout(parameters: dict[str, Any]) -> Layout:
         base=base,
         end=end,
         leading_zeros=leading_zeros,
+        trailing_blanks=trailing_blanks,
         max_digits=max_digits,
         plain_max=largest,
         field_max=largest,
@@ -514,7 +521,7 @@ _KINDS: dict[str, tuple[tuple[str, ...], Callable[[dict[str, Any]], Layout]]] = 
     "varint": (("max_width",), _varint_layout),
     "ber": (("max_width",), _ber_layout),
     "fixed": (("size",), _size_layout),
-    "text": (("end", "base", "leading_zeros", "max_digits"), _text_layout),
+    "text": (("end", "base", "leading_zeros", "trailing_blanks", "max_digits"), _text_layout),
     "headers": (
         ("name", "names", "line_end", "lenient", "start_line", "keep", "max_header"),
         _headers_layout,

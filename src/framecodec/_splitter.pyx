@@ -2124,7 +2124,12 @@ cdef class Splitter:
                     break
                 found = found * shape.base + digit
                 i += 1
-            if i == pos or size - i < shape.end_size:
+            if i == pos:
+                return -1
+            if shape.trailing_blanks:
+                while i < stop and (p[i] == c' ' or p[i] == c'\t'):
+                    i += 1
+            if size - i < shape.end_size:
                 return -1
             if p[pos] == c'0' and i > pos + 1 and not shape.leading_zeros:
                 return -1
@@ -2758,6 +2763,15 @@ cdef class Splitter:
             return None
         if pos == first_pos and self._header[pos] == self._layout.end[0]:
             raise _error_texts.no_digits(pos, self._stream_offset, self._header_first(pos + 1))
+        if self._shape.trailing_blanks and pos > first_pos:
+            while self._header[pos] == c' ' or self._header[pos] == c'\t':
+                if pos - first_pos == self._shape.max_digits:
+                    raise _error_texts.too_many_digits(
+                        self._shape.max_digits, self._stream_offset, self._header_first(pos + 1)
+                    )
+                pos += 1
+                if pos == size:
+                    return None
         right = common_size(
             self._header + pos,
             size - pos,

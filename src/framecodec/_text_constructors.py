@@ -44,6 +44,7 @@ class TextConstructors:
         *,
         base: Literal[10, 16] = 10,
         leading_zeros: bool = False,
+        trailing_blanks: bool = False,
         max_digits: int = 20,
         specials: Mapping[int, SpecialT] | None = None,
         **common: Unpack[CommonParameters],
@@ -54,12 +55,15 @@ class TextConstructors:
             end: The end mark, 1 to 16 bytes.
             base: 10 or 16. Hexadecimal digits are written in lower case and read in both cases.
             leading_zeros: Read lengths with leading zeros, which are invalid otherwise.
-            max_digits: The most digits, leading zeros included, 1 to 64.
+            trailing_blanks: Read spaces and tabs between the digits and the end mark, which are
+                invalid otherwise.
+            max_digits: The most digits, leading zeros and trailing blanks included, 1 to 64.
             specials: See `Codec`.
             **common: See `Codec`. `length_includes` must be ``"rest"``. A special value may be
                 negative: ``{-1: None}`` reads and writes ``-1``.
         """
-        own = {"end": end, "base": base, "leading_zeros": leading_zeros, "max_digits": max_digits}
+        own: dict[str, Any] = {"end": end, "base": base, "leading_zeros": leading_zeros}
+        own |= {"trailing_blanks": trailing_blanks, "max_digits": max_digits}
         return cls._make("text", own, common, specials)
 
     @classmethod

@@ -60,7 +60,8 @@ def parse_codec(text: str) -> Codec:
     ``varint``               `Codec.varint`; key ``max_width``
     ``ber4``                 `Codec.ber`, with its ``max_width``
     ``fixed16``              `Codec.fixed`
-    ``text``                 `Codec.text`; keys ``end``, ``base``, ``leading_zeros`` (yes or no),
+    ``text``                 `Codec.text`; keys ``end``, ``base``, ``leading_zeros`` and
+                             ``trailing_blanks`` (yes or no),
                              ``max_digits``
     ``headers``              `Codec.headers`; keys ``name``, ``names`` (with ``;`` between them),
                              ``line_end``, ``lenient``, ``start_line``, ``keep`` (yes or no),
@@ -509,6 +510,7 @@ _KEYS: dict[str, tuple[str, Callable[[str], Any], Callable[[Any], str | None]]] 
     "skip_empty": ("skip_empty", _read_bool, lambda value: "yes" if value else "no"),
     "base": ("base", _read_int, str),
     "leading_zeros": ("leading_zeros", _read_bool, _write_bool),
+    "trailing_blanks": ("trailing_blanks", _read_bool, _write_bool),
     "max_digits": ("max_digits", _read_int, str),
     "name": ("name", _unquote_text, _quote_text),
     "names": ("names", _read_names, _write_names),
@@ -546,7 +548,15 @@ _ALLOWED_KEYS = {
     "digits": (*_FIXED_WIDTH_KEYS, *_MORE_KEYS),
     "varint": ("max_width", *_VARYING_KEYS, *_MORE_KEYS),
     "ber": (*_VARYING_KEYS, *_MORE_KEYS),
-    "text": ("end", "base", *_VARYING_KEYS, "leading_zeros", "max_digits", *_MORE_KEYS),
+    "text": (
+        "end",
+        "base",
+        *_VARYING_KEYS,
+        "leading_zeros",
+        "trailing_blanks",
+        "max_digits",
+        *_MORE_KEYS,
+    ),
     "headers": (
         *("name", "names", "line_end", "lenient", "start_line", "keep"),
         *("max_header", "adjustment", "magic", "trailer", "specials", "max"),

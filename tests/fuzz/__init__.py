@@ -109,6 +109,7 @@ def random_parameters(kind: str, rng: random.Random) -> dict[str, Any]:
         "ber": {"max_width": rng.randint(1, 8)},
         "text": {
             "leading_zeros": rng.random() < 0.3,
+            "trailing_blanks": rng.random() < 0.2,
             "max_digits": rng.choice((20, 20, 1, 3, 25)),
             "end": rng.choice(
                 (b":", b"\r\n", b" ", b"\0", b"::", b"x0", b"\xff", rng.randbytes(3))

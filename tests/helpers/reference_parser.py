@@ -146,8 +146,12 @@ def read_text(
         after = number[len(sign) :].lstrip(alphabet(base))
         digits = number[len(sign) : len(number) - len(after)]
         value = int(digits or b"0", base)
+        blanks = b""
+        if digits and has["trailing_blanks"]:
+            blanks = after[: len(after) - len(after.lstrip(b" \t"))]
+            after = after[len(blanks) :]
         zero_leads = digits[:1] == b"0" and ((len(digits) > 1 and not has["leading_zeros"]) or sign)
-        zero_leads = zero_leads or len(digits) > has["max_digits"]
+        zero_leads = zero_leads or len(digits + blanks) > has["max_digits"]
         if value >= 2**64 or zero_leads or (after and not digits) or not end.startswith(after):
             raise Bad(stop)
         if after == end:

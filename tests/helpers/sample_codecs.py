@@ -224,6 +224,7 @@ CODECS: dict[str, Codec] = {
     "fixed, constant": Codec.fixed(2, constants={1: b"\n"}),
     "text, leading zeros": Codec.text(leading_zeros=True, max_message_size=200),
     "text, few digits": Codec.text(max_digits=2, trailer=b","),
+    "text, trailing blanks": Codec.text(b"\r\n", base=16, trailing_blanks=True, trailer=b"\r\n"),
     "text, zeros, digits": Codec.text(
         b"; ", base=16, leading_zeros=True, max_digits=4, specials={-1: None}
     ),

@@ -149,6 +149,7 @@ def descriptions(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
         )
         has["base"] = draw(st.sampled_from([10, 16]))
         has["leading_zeros"] = draw(st.booleans())
+        has["trailing_blanks"] = has["end"] != b" " and draw(st.booleans())
         has["max_digits"] = draw(st.sampled_from([20, 20, 1, 3, 30]))
     else:
         has["name"] = draw(st.sampled_from(["L", "Content-Length", "x-Size"]))

@@ -119,7 +119,7 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "http-chunk",
-        Codec.text(b"\r\n", base=16, leading_zeros=True, trailer=b"\r\n"),
+        Codec.text(b"\r\n", base=16, leading_zeros=True, trailing_blanks=True, trailer=b"\r\n"),
         "chunks without extensions; an empty one is the end, without trailer fields",
         "RFC 9112, section 7.1",
     ),
