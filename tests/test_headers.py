@@ -120,6 +120,21 @@ def test_keep_counts_block_and_body_for_the_limits() -> None:
     assert splitter.skipped == 1
 
 
+@pytest.mark.parametrize("in_choice", [False, True])
+@pytest.mark.parametrize("body", [b"", b"abc"])
+def test_feed_counts_a_kept_block_for_the_limit(
+    engine: ModuleType, in_choice: bool, body: bytes
+) -> None:
+    message = b"INVITE sip:a@b SIP/2.0\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    for limit, fits in ((len(message), True), (len(message) - 1, False), (len(body), False)):
+        codec = Codec.headers(start_line=True, keep=True, max_message_size=limit)
+        if in_choice:
+            codec = Codec.choice({b"I": codec}, max_message_size=limit)
+        splitter = engine.Splitter(codec, on_oversize="skip")
+        assert splitter.feed(message * 3) == [message] * 3 * fits
+        assert splitter.skipped == 3 * (not fits)
+
+
 def test_keep_with_magic_and_trailer_owns_only_those() -> None:
     codec = Codec.headers("L", keep=True, magic=b">>", trailer=b"<", align=4)
     message = b"a: b\r\nL: 2\r\n\r\nxy"

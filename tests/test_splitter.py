@@ -30,6 +30,7 @@ from tests.helpers.reference_parser import check, expect
 from tests.helpers.sample_codecs import CODECS, sample_messages, streams
 
 LONG_FRAMES = {
+    "choice, a line after a magic",
     "adjustment far up",
     "digits20",
     "packed, large",

@@ -2174,7 +2174,12 @@ cdef class Splitter:
             value[0] = shape.plain_max
             return pos
         if shape.kind == HEADERS:
-            return try_header_block(shape, p, size, value)
+            stop = try_header_block(shape, p, size, value)
+            if shape.keep and stop >= 0:  # the limit is that of the block and the rest
+                i = stop - shape.magic_size
+                if i > shape.message_max or value[0] > <uint64_t>(shape.message_max - i):
+                    return -1
+            return stop
         return -1
 
     cdef inline Py_ssize_t _try_extended_header(

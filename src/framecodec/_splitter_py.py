@@ -130,6 +130,7 @@ class Splitter(OfMessages[MessageT], ReadMemory):
                     error.with_traceback(None)  # as below
                     del self, data, view
                 raise
+        messages: list[MessageT] = []  # first: there may be no memory for it later
         size = len(data)
         pending = self._pending + size
         if pending < self._gather_end and not self._busy:
@@ -137,12 +138,11 @@ class Splitter(OfMessages[MessageT], ReadMemory):
             if size < PIECE_SIZE:
                 self._piece += data
                 self._pending = pending
-                return []
+                return messages
             if not self._piece:
                 self._pieces += (data,)
                 self._pending = pending
-                return []
-        messages: list[MessageT] = []
+                return messages
         taken = False
         try:
             try:

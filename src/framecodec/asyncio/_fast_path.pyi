@@ -2,6 +2,8 @@
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, NoReturn, Self, final
 
+from typing_extensions import disjoint_base
+
 from .._states import TransportState
 
 __all__ = [
@@ -107,6 +109,7 @@ class Waiter:
     def __await__(self) -> Generator[Any]: ...
     def __reduce__(self) -> NoReturn: ...
 
+@disjoint_base
 class SendPath:
     _encode_many: Callable[[list[Any]], bytes]
     _get_protocol: Callable[[], object] | None
@@ -123,6 +126,7 @@ class SendPath:
     def flush(self) -> None: ...
     def write_batch(self) -> None: ...
 
+@disjoint_base
 class ReceivePath:
     _delivering: bool
     _head_headers: list[bytes] | None

@@ -159,9 +159,8 @@ def _shape(codec: Codec[Any]) -> tuple[str, int]:
             f"possible are {', '.join([*_LENGTHS, *_CUTS, 'choice'])}"
         )
     parameters = codec.parameters
-    for parameter in ("names", "lenient", "keep", "start_line"):
-        if parameters.get(parameter):
-            raise CommandError(f"no dissector for a codec with {parameter}")
+    if parameters.get("lenient"):
+        raise CommandError("no dissector for a codec with lenient")
     if parameters.get("line_end") == b"\n":
         raise CommandError("no dissector for a codec with line_end=LF")
     magic, trailer = parameters.get("magic") or b"", parameters.get("trailer") or b""
@@ -296,8 +295,11 @@ def _text(codec: Codec[Any]) -> tuple[str, int]:
 
 
 def _headers(codec: Codec[Any]) -> tuple[str, int]:
-    name = codec.parameters["name"].lower().encode()
+    names = [codec.parameters["name"], *codec.parameters["names"]]
+    is_named = " or ".join(f"key == {_lua_string(name.lower().encode())}" for name in names)
     longest = codec.parameters["max_header"]
+    # A kept block without the header has an empty body.
+    without = "0, last" if codec.parameters["keep"] else "false, 0"
     return (
         f"local text = tvb(offset, math.min(tvb:len() - offset, {longest})):raw()\n"
         '    local stop, last = text:find("\\r\\n\\r\\n", 1, true)\n'
@@ -305,9 +307,10 @@ def _headers(codec: Codec[Any]) -> tuple[str, int]:
         "    if not stop then return false, 0 end\n"
         '    local line = "([^:\\r\\n]+):[ \\t]*([0-9]+)[ \\t]*\\r\\n"\n'
         "    for key, value in text:sub(1, last):gmatch(line) do\n"
-        f"        if key:lower() == {_lua_string(name)} then return tonumber(value), last end\n"
+        "        key = key:lower()\n"
+        f"        if {is_named} then return tonumber(value), last end\n"
         "    end\n"
-        "    return false, 0",
+        f"    return {without}",
         4,
     )
 
