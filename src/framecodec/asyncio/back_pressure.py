@@ -36,7 +36,7 @@ class WaitingSendSide(SendSide):
     def __init__(self, protocol: FrameProtocol[Any], codec: Codec[Any]) -> None:
         super().__init__(protocol, codec)
         self._queue = SendQueue()  # sends that wait until the transport accepts more
-        self.transfers: set[asyncio.Task[None]] = set()
+        self.transfers: list[asyncio.Task[None]] = []
         """The files that are being sent."""
         self.waiters = Waiters()
         """Other tasks that wait, for space or for the end."""

@@ -334,8 +334,8 @@ async def _send_file(sending: WaitingSendSide, file: Any, size: int | None) -> N
         outgoing.own()
         task = asyncio.get_running_loop().create_task(_transfer(sending, outgoing, send))
         started = True
-        sending.transfers.add(task)
-        task.add_done_callback(sending.transfers.discard)
+        sending.transfers.append(task)
+        task.add_done_callback(sending.transfers.remove)
         await asyncio.shield(task)
     except (asyncio.CancelledError, OSError) as error:
         error.message_started = started  # type: ignore[union-attr]

@@ -104,7 +104,7 @@ class Waiters:
     __slots__ = ("_futures",)
 
     def __init__(self) -> None:
-        self._futures: set[asyncio.Future[None]] = set()
+        self._futures: list[asyncio.Future[None]] = []  # a set takes four times the memory
 
     def __iter__(self) -> Iterator[asyncio.Future[None]]:
         return iter(self._futures)
@@ -112,11 +112,11 @@ class Waiters:
     async def wait(self) -> None:
         """Wait for the next `wake`."""
         future = _create_future()
-        self._futures.add(future)
+        self._futures.append(future)
         try:
             await future
         finally:
-            self._futures.discard(future)
+            self._futures.remove(future)
 
     def wake(self) -> None:
         """Wake the tasks that wait now."""
