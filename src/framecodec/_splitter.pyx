@@ -1479,7 +1479,8 @@ cdef class Splitter:
         if self._held_pos + needed > self._held_capacity:
             # Half as much again, so that held bytes are not copied for every small chunk.
             self._move_held(0, needed + self._held_size // 2)
-        memcpy(self._held + self._held_pos + self._held_size, data, size)
+        if size:  # else there may be no memory at `data`
+            memcpy(self._held + self._held_pos + self._held_size, data, size)
         self._held_size = needed
         return 0
 
