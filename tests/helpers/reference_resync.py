@@ -132,4 +132,8 @@ def expect_resync(
         trace.bad.append((outcome.error, bad))
         searching, pos, search = True, bad, bad + 1
         if skip and not outcome.unread and outcome.decided is not None:  # its bytes are gone
-            search = bad - outcome.stream_offset + outcome.decided - 1
+            decided = bad - outcome.stream_offset + outcome.decided
+            search = decided - 1
+            header = outcome.attributes.get("header") or b""
+            if codec.kind == "joined" and header and data[:decided].endswith(header):
+                search = max(bad + 1, decided - len(header))  # the fragment's header is held
