@@ -211,6 +211,19 @@ def test_a_skipped_frame_with_a_wrong_trailer_is_discarded(engine: ModuleType) -
     assert (found[-1], resyncs > 0, skipped) == (b"b", True, 0)
 
 
+@pytest.mark.parametrize("pieces", [[b"a0"], [b"a", b"0"], [b"", b"a", b"0"]], ids=len)
+def test_a_bad_frame_that_is_only_a_mark_which_was_cut(
+    engine: ModuleType, pieces: list[bytes]
+) -> None:
+    splitter = engine.Splitter(Codec.delimiter(b"a0", min_message_size=2), on_invalid="resync")
+    assert [message for piece in pieces for message in splitter.feed(piece)] == []
+    assert (splitter.stream_offset, splitter.pending) == (2, 0)
+    assert (splitter.resyncs, splitter.discarded) == (1, 2)
+    assert splitter.feed(b"xxa0") == []  # up to this mark nothing is a frame
+    assert splitter.feed(b"yya0") == [b"yy"]
+
+
+
 def test_the_end_of_the_stream(engine: ModuleType) -> None:
     splitter = engine.Splitter(CHECKED, on_invalid="resync")
     assert splitter.feed(b"garbage M") == []

@@ -294,9 +294,10 @@ class KeepingReader(FrameReader):
                 del held[: taken - self._pending + 1]
             else:
                 self._skipping = False
-                frame = self._unfinished()[1 : self._pending]
+                frame = self._unfinished()[: self._pending]
                 surplus = self._surplus_bytes[taken:] if taken < 0 else b""
                 held = bytearray(frame + surplus) + self._held[max(0, taken) :]
+                del held[:1]
             self._held = held
             self._forget_frame(bytearray(), bytearray(), [])
             self._surplus_bytes = b""

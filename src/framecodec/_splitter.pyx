@@ -1456,7 +1456,10 @@ cdef class Splitter:
                     self._hold_first(self._header_bytes())
             else:
                 self._skipping = False
-                self._hold_first(self._unfinished()[1 : self._pending])
+                if self._pending:
+                    self._hold_first(self._unfinished()[1 : self._pending])
+                else:  # it begins with the first byte of a token that the last chunk cut off
+                    self._drop_held(1)
         self._surplus_bytes = b""
         self._forget()
         self._parsed = -1
