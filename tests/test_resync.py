@@ -223,7 +223,6 @@ def test_a_bad_frame_that_is_only_a_mark_which_was_cut(
     assert splitter.feed(b"yya0") == [b"yy"]
 
 
-
 def test_the_end_of_the_stream(engine: ModuleType) -> None:
     splitter = engine.Splitter(CHECKED, on_invalid="resync")
     assert splitter.feed(b"garbage M") == []
