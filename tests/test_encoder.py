@@ -736,3 +736,14 @@ def test_encode_returns_bytes_of_each_kind_of_message(engine: ModuleType, codec:
         for made in (encoder.encode(form(b"ab")), encoder.encode_many([form(b"ab")])):
             assert type(made) is bytes
             assert made == frame
+
+
+@pytest.mark.parametrize("far", [2**55, 2**56, 2**60, 2**62 - 1])
+def test_a_length_of_as_many_bytes_as_ber_has(engine: ModuleType, far: int) -> None:
+    codec = Codec.ber(max_width=8, length_adjustment=-far)
+    field = (far + 3).to_bytes(8, "big").lstrip(b"\0")
+    frame = bytes([0x80 + len(field)]) + field + b"abc"
+    encoder = engine.Encoder(codec)
+    assert encoder.encode(b"abc") == frame
+    assert encoder.encode_many([b"abc"] * 2) == frame * 2
+    assert codec.decode(frame) == b"abc"

@@ -105,7 +105,7 @@ cdef inline Py_ssize_t write_field(
     if shape.kind == BER:
         if value > 0x7F:
             size = 2
-            while value >> 8 * (size - 1):
+            while size < 9 and value >> 8 * (size - 1):  # a shift by 64 is undefined
                 size += 1
         store_ber(p, value, size)
         return size
