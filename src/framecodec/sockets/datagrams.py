@@ -114,13 +114,15 @@ class _DatagramSending(SocketWrapper):
         """Return how many bytes fit into a Unix datagram, by a careful guess."""
         return self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 4
 
-    def _send_one(self, data: Any, address: Any, sent: int = 0) -> None:
+    def _send_one(
+        self, data: Any, address: Any, deadline: float | None = None, sent: int = 0
+    ) -> None:
         try:
             self._try_to_send(data, address)
         except OSError as error:
             if not self._waits or not isinstance(error, BlockingIOError):
                 self._fail_to_send(error, len(data), sent)
-            self._wait_to_send(data, address, self._deadline(), sent)
+            self._wait_to_send(data, address, deadline or self._deadline(), sent)
 
     def _send_all(self, datagrams: Sequence[Any], counts: list[int] | None, address: Any) -> None:
         deadline = self._deadline()
@@ -134,17 +136,9 @@ class _DatagramSending(SocketWrapper):
                 ):
                     stop = index + together
             if stop == index + 1:
-                self._send_at(datagrams[index], address, deadline, sent)
+                self._send_one(datagrams[index], address, deadline, sent)
             sent += stop - index if counts is None else sum(counts[index:stop])
             index = stop
-
-    def _send_at(self, data: Any, address: Any, deadline: float | None, sent: int) -> None:
-        try:
-            self._try_to_send(data, address)
-        except OSError as error:
-            if not self._waits or not isinstance(error, BlockingIOError):
-                self._fail_to_send(error, len(data), sent)
-            self._wait_to_send(data, address, deadline, sent)
 
     def _send_segments(self, segments: Sequence[Any], address: Any, sent: int) -> bool:
         """Send datagrams by one system call; return whether it took them, which is all or none."""
