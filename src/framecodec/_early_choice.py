@@ -14,6 +14,9 @@ from ._layout import BER, FIXED, Layout
 __all__ = ["EarlyChoice", "early_choices"]
 
 
+_NOWHERE = -2  # the position of no byte: -1 means one that is not in the message
+
+
 class EarlyChoice(NamedTuple):
     """How it is found whether the frames of an alternative choose it."""
 
@@ -49,9 +52,10 @@ def early_choices(
             smallest, largest = _sizes(choice.layouts[other])
             if smallest <= most and least <= largest and sure:
                 sure -= every if allowed[other] is None else allowed[other] or frozenset()
-        walks = {_walk(choice.nodes, each, known, byte) for byte in sure}
+        chosen = {_walk(choice.nodes, each, known, byte)[1] for byte in sure}
+        start, _ = _walk(choice.nodes, each, _NOWHERE, 0)
         positions = tuple(_position(each, node.offset) for node in choice.nodes)
-        found.append(EarlyChoice(sure, walks == {number}, _start(choice.nodes, each), positions))
+        found.append(EarlyChoice(sure, chosen == {number}, start, positions))
     return found
 
 
@@ -91,25 +95,12 @@ def _byte(layout: Layout, offset: int, known: int, byte: int) -> int | None:
     return value
 
 
-def _walk(nodes: Sequence[Any], layout: Layout, known: int, byte: int) -> int | None:
-    """Return the alternative that a frame chooses, or None if other bytes decide, too."""
+def _walk(nodes: Sequence[Any], layout: Layout, known: int, byte: int) -> tuple[int, int | None]:
+    """Return the last node that is asked, and what it chooses; None if its byte can vary."""
     number = 0
     while True:
         value = _byte(layout, nodes[number].offset, known, byte)
-        if value is None:
-            return None
-        found: int = nodes[number].nexts[value]
-        if found >= 0 or found == NOTHING:
-            return found
-        number = -1 - found
-
-
-def _start(nodes: Sequence[Any], layout: Layout) -> int:
-    """Return the first node whose byte is not the same in all frames."""
-    number = 0
-    while True:
-        value = _byte(layout, nodes[number].offset, -2, 0)
-        found = NOTHING if value is None else nodes[number].nexts[value]
-        if found >= 0 or found == NOTHING:
-            return number
+        found: int | None = None if value is None else nodes[number].nexts[value]
+        if found is None or found >= 0 or found == NOTHING:
+            return number, found
         number = -1 - found

@@ -163,18 +163,11 @@ cdef inline int fill_head(QuickHead* head, const Shape* shape, layout) except -1
         if shape.kind != UINT or joined.blank[: shape.message_lead].strip(b"\0"):
             return 0
         after = joined.blank[shape.message_lead :]
-        last = min(last - len(after), joined.fragment_size)
-        first -= len(after)
-        if joined.full >= 0:
-            last = min(last, joined.full - 1)
+        first, last = first - len(after), last - len(after)
         if len(after) > MOST_BEFORE or shape.lead_size:
             return 0
         head.after_size = len(after)
         memcpy(head.after, <const char*>after, len(after))
-        if shape.last_mask:
-            head.own_offsets[0] = shape.last_offset
-            head.own_values[0] = shape.last_value
-            head.own_count = 1
         head.not_counted = layout.adjustment - len(after)
     else:
         head.carried = shape.message_lead
@@ -187,15 +180,15 @@ cdef inline int fill_head(QuickHead* head, const Shape* shape, layout) except -1
         head.own_count = shape.own_count
         if not fill_compared(head, layout):
             return 0
-        if joined is not None:  # a message of one fragment is an ordinary one but for one bit
-            first = max(first, joined.first_size)
-            last = min(last, joined.first_size + joined.fragment_size)
-            if joined.full >= 0:
-                last = min(last, joined.first_size + joined.full - 1)
-            if shape.last_mask:
-                head.own_offsets[0] = shape.last_offset
-                head.own_values[0] = shape.last_value
-                head.own_count = 1
+    if joined is not None:  # a message of one fragment is an ordinary one but for one bit
+        first = max(first, joined.first_size)
+        last = min(last, joined.first_size + joined.fragment_size)
+        if joined.full >= 0:
+            last = min(last, joined.first_size + joined.full - 1)
+        if shape.last_mask:
+            head.own_offsets[0] = shape.last_offset
+            head.own_values[0] = shape.last_value
+            head.own_count = 1
     memcpy(head.before, shape.magic, shape.magic_size)
     head.before_size = shape.magic_size
     head.lead_size = shape.lead_size
