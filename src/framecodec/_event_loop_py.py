@@ -15,7 +15,14 @@ from ._states import TransportState
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["MESSAGE_COST", "ReceivePath", "SendPath", "Waiter"]
+__all__ = [
+    "FIRST_READ_SIZE",
+    "MESSAGE_COST",
+    "READ_SIZE",
+    "ReceivePath",
+    "SendPath",
+    "Waiter",
+]
 
 MESSAGE_COST = 48
 """Bytes that a message counts as held besides its frame: what a `bytes` object needs."""
@@ -24,9 +31,10 @@ MESSAGE_COST = 48
 # each message costs.
 _HIGH_WATER = 256 * 1024
 
-# A connection reads into little memory until a read fills it: of 10,000 connections most are idle.
-_FIRST_READ_SIZE = 4 * 1024
-_READ_SIZE = 128 * 1024
+FIRST_READ_SIZE = 4 * 1024
+"""Bytes that a connection reads at first, where connections share no memory: most are idle."""
+READ_SIZE = 128 * 1024
+"""Bytes that it reads as soon as a read has filled the first size."""
 
 # The transport gets a view of a batch from this size on: TLS cuts records off it.
 _JOIN_SIZE = 16 * 1024
@@ -360,7 +368,7 @@ class ReceivePath:
         """
         splitter = self._inbox.splitter
         if splitter.error is not None:
-            return memoryview(bytearray(_FIRST_READ_SIZE))  # the transport reads until it closes
+            return memoryview(bytearray(FIRST_READ_SIZE))  # the transport reads until it closes
         memory: memoryview = splitter.get_room(self._read_size)
         return memory
 
@@ -372,7 +380,7 @@ class ReceivePath:
         """
         is_full = nbytes >= self._read_size
         if is_full:
-            self._read_size = _READ_SIZE
+            self._read_size = READ_SIZE
         if self._receiving_failed:
             return
         if self._receiving:

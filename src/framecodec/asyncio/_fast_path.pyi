@@ -7,7 +7,9 @@ from typing_extensions import disjoint_base
 from .._states import TransportState
 
 __all__ = [
+    "FIRST_READ_SIZE",
     "MESSAGE_COST",
+    "READ_SIZE",
     "CompletedAwaitable",
     "MessageIterator",
     "ObjectIterator",
@@ -19,7 +21,9 @@ __all__ = [
     "Waiter",
 ]
 
+FIRST_READ_SIZE: int
 MESSAGE_COST: int
+READ_SIZE: int
 
 @final
 class CompletedAwaitable:

@@ -18,11 +18,13 @@ from framecodec import _error_texts
 from framecodec._states import TransportState
 
 __all__ = [
+    "FIRST_READ_SIZE",
     "MESSAGE_COST",
     "CompletedAwaitable",
     "MessageIterator",
     "ObjectIterator",
     "ObjectSender",
+    "READ_SIZE",
     "ReadyIterator",
     "ReceivePath",
     "SendBatch",
@@ -38,6 +40,7 @@ cdef enum:
     _READ_SIZE = 128 * 1024
     _JOIN_SIZE = 16 * 1024
 
+FIRST_READ_SIZE, READ_SIZE = _FIRST_READ_SIZE, _READ_SIZE
 MESSAGE_COST = _MESSAGE_COST
 OPEN, CLOSING, CLOSED = TransportState.OPEN, TransportState.CLOSING, TransportState.CLOSED
 

@@ -14,13 +14,22 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, NoReturn, final
 
 from .. import _error_texts
-from .._event_loop_py import MESSAGE_COST, ReceivePath, SendPath, Waiter
+from .._event_loop_py import (
+    FIRST_READ_SIZE,
+    MESSAGE_COST,
+    READ_SIZE,
+    ReceivePath,
+    SendPath,
+    Waiter,
+)
 
 if TYPE_CHECKING:
     from typing import Self
 
 __all__ = [
+    "FIRST_READ_SIZE",
     "MESSAGE_COST",
+    "READ_SIZE",
     "CompletedAwaitable",
     "MessageIterator",
     "ObjectIterator",

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from .. import _error_texts, errors
+from .._engine import asyncio_fast_path as fast_path
 from .._inbox import Inbox
 from .._message_types import MessageT, SpecialT
 from .._observer import Observer
@@ -42,11 +43,6 @@ __all__ = ["FrameProtocol"]
 _logger = logging.getLogger(__package__)
 
 _OPEN, _CLOSING, _CLOSED = TransportState.OPEN, TransportState.CLOSING, TransportState.CLOSED
-
-# Where connections share no memory, one reads into little until a read fills it: of 10,000
-# connections most are idle.
-_FIRST_READ_SIZE = 4 * 1024
-_READ_SIZE = 128 * 1024
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -182,7 +178,7 @@ class FrameProtocol(ObjectDelivery[MessageT], asyncio.BufferedProtocol):
         self._sending = side(self, codec)
         if self._observer is not None:
             inbox.observe(conn_of(self), self._observer)
-        self._read_size = _FIRST_READ_SIZE
+        self._read_size = fast_path.FIRST_READ_SIZE
         self._receiving = False  # bytes were read, and their messages are not delivered yet
         self._delivering = False  # messages_received() is being called
         self._receiving_failed = False  # the bytes that are still read are ignored
@@ -338,7 +334,7 @@ class FrameProtocol(ObjectDelivery[MessageT], asyncio.BufferedProtocol):
         spare = spare_buffer()
         if spare is not None:
             self._inbox.share_buffer(spare)
-            self._read_size = _READ_SIZE  # which costs a connection that waits nothing
+            self._read_size = fast_path.READ_SIZE  # which costs a connection that waits nothing
         self._sending.begin(transport)
         if self._peer_timer is not None:
             self._peer_timer.start()
