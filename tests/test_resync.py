@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import random
-import re
 from types import ModuleType
 from typing import Any
 
@@ -18,69 +17,30 @@ from framecodec import (
     FrameSocket,
     IncompleteFrameError,
     InvalidFrameError,
-    MessageTooLargeError,
 )
 from tests.helpers.chunking import cuts, hand_overs
 from tests.helpers.fault_injection import TIMEOUT, stream_pair
-from tests.helpers.reference_parser import common_start, expect, magics
+from tests.helpers.reference_resync import expect_resync, is_marked
 from tests.helpers.sample_codecs import CODECS, sample_messages, streams
 
 CHECKED = Codec.uint(1, magic=b"MG", check=Check("crc32", 4))
 
 
-def mark_of(codec: Codec) -> re.Pattern[bytes] | None:
-    magic = common_start(magics(codec))
-    if magic:
-        return re.compile(re.escape(magic))
-    if codec.kind == "headers":
-        return re.compile(re.escape(codec.parameters["name"].encode()) + b":", re.IGNORECASE)
-    return None
+MARKED = [name for name, codec in CODECS.items() if codec.kind != "joined" and is_marked(codec)]
 
 
-def next_start(codec: Codec, data: bytes, pos: int) -> tuple[int, bytes] | None:
-    """Where a frame can begin next, and the end mark before it."""
-    mark = mark_of(codec)
-    if mark is not None:
-        found = mark.search(data, pos)
-        return None if found is None else (found.start(), b"")
-    has = codec.parameters
-    marks = sorted((has.get("end", b"\0"), *has.get("more_ends", ())), key=len)
-    escapes = (has.get("escape") or {}).values()
-    while pos < len(data):
-        for token in marks:
-            if data.startswith(token, pos):
-                return pos + len(token), token
-        pos += next((len(token) for token in escapes if data.startswith(token, pos)), 1)
-    return None
-
-
-MARKED = [
-    name for name, codec in CODECS.items() if mark_of(codec) or codec.kind in ("delimiter", "cobs")
-]
-
-
-def expect_resync(codec: Codec, data: bytes, *, raw: bool = False) -> dict[str, Any]:
-    """What a splitter makes of a stream, by the reference parser, which sees all of it."""
-    found: dict[str, Any] = {"messages": [], "resyncs": 0, "discarded": 0, "last": None}
-    pos, ended, after = 0, None, b""
-    while True:
-        outcome = expect(codec, data[pos:], raw=raw, after=after)
-        found["messages"] += outcome.messages
-        bad = pos + outcome.stream_offset
-        if outcome.error is None or not issubclass(
-            outcome.error, InvalidFrameError | MessageTooLargeError
-        ):
-            ended = outcome.error
-            break
-        found["resyncs"] += 1
-        found["last"] = outcome.error, bad
-        start = next_start(codec, data, bad + 1)
-        pos, after = start or (len(data), b"")
-        found["discarded"] += pos - bad
-        if start is None:
-            bad = pos
-            break
-    return found | {"offset": bad, "ended": ended}
+def expected_outcome(codec: Codec, data: bytes, *, raw: bool = False) -> dict[str, Any]:
+    """What a splitter makes of a stream that ends, by the reference, which sees all of it."""
+    trace = expect_resync(codec, data, raw=raw)
+    left = len(trace.unread) if trace.searching else 0  # discarded at the end
+    return {
+        "messages": trace.messages,
+        "resyncs": trace.last.resyncs,
+        "discarded": trace.last.discarded + left,
+        "last": trace.bad[-1] if trace.bad else None,
+        "offset": trace.last.offset + left,
+        "ended": None if trace.searching else trace.error,
+    }
 
 
 def outcome_of(
@@ -123,14 +83,14 @@ def test_resync_does_not_depend_on_the_chunks(engine: ModuleType, name: str) -> 
     for number, stream in enumerate(streams(codec, size=40, count=8, seed=5)):
         good = [codec.encode(message) for message in sample_messages(codec)[:3]]
         data = stream + rng.choice([b"", b"garbage", stream]) + rng.choice([b"", *good])
-        expected = expect_resync(codec, data)
+        expected = expected_outcome(codec, data)
         for pieces in cuts(data, count=4, seed=number):
             assert outcome_of(engine, codec, pieces, rng.choice(ways)) == expected
         pieces = [data[i : i + 1] for i in range(len(data))]
         assert outcome_of(engine, codec, pieces) == expected
         assert outcome_of(engine, codec, [data], one_at_a_time=True) == expected
         assert outcome_of(engine, codec, pieces, one_at_a_time=True) == expected
-        raw = expect_resync(codec, data, raw=True)
+        raw = expected_outcome(codec, data, raw=True)
         assert outcome_of(engine, codec, pieces, raw=True) == raw
         assert outcome_of(engine, codec, [data], raw=True) == raw
 
