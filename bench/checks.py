@@ -7,27 +7,15 @@ is encode_many(). The figures are ns a message, each the least of several runs t
 
 from __future__ import annotations
 
-import time
 import zlib
-from collections.abc import Callable
-from typing import Any
 
 from framecodec import Check, Codec
+
+from .harness import least
 
 SIZES = (16, 64, 1024, 65536)
 TOTAL = 256 * 1024
 RUNS = 40
-
-
-def least(works: dict[str, Callable[[], Any]], count: int) -> dict[str, float]:
-    """Return the ns a message of the fastest run of each work."""
-    best = dict.fromkeys(works, float("inf"))
-    for _ in range(RUNS):
-        for name, work in works.items():
-            started = time.perf_counter_ns()
-            work()
-            best[name] = min(best[name], (time.perf_counter_ns() - started) / count)
-    return best
 
 
 def by_hand(messages: list[bytes]) -> None:
@@ -51,7 +39,7 @@ def measure(name: str, size: int) -> tuple[dict[str, float], dict[str, float]]:
         "with the check": lambda: checked.encode_many(messages),
         "by hand": lambda: (by_hand(messages), plain.encode_many(messages)),
     }
-    return least(works, len(messages)), least(encoding, len(messages))
+    return least(works, len(messages), RUNS), least(encoding, len(messages), RUNS)
 
 
 def main() -> None:

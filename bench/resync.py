@@ -8,11 +8,11 @@ was sent, the least of several runs that take turns.
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Callable
 from typing import Any
 
 from framecodec import Check, Codec
+
+from .harness import least
 
 CODECS = {
     "magic": Codec.uint(4, magic=b"\xf9\xbe\xb4\xd9", max_message_size=65536),
@@ -39,16 +39,6 @@ def run(codec: Codec, chunk: bytes, on_invalid: Any) -> int:
     return len(codec.splitter(on_invalid=on_invalid).feed(chunk))
 
 
-def measure(works: dict[str, Callable[[], int]]) -> dict[str, float]:
-    best = dict.fromkeys(works, float("inf"))
-    for _ in range(RUNS):
-        for name, work in works.items():
-            started = time.perf_counter_ns()
-            work()
-            best[name] = min(best[name], (time.perf_counter_ns() - started) / COUNT)
-    return best
-
-
 def main() -> None:
     print(
         "| codec | stopped at a bad frame, ns | resync, ns | resync, 20 bytes damaged, ns | got |"
@@ -64,7 +54,7 @@ def main() -> None:
             "resync": lambda c=codec, s=stream: run(c, s, "resync"),
             "damaged": lambda c=codec, s=bad: run(c, s, "resync"),
         }
-        figures = measure(works)
+        figures = least(works, COUNT, RUNS)
         print(
             f"| {name} | {figures['raise']:.0f} | {figures['resync']:.0f} "
             f"| {figures['damaged']:.0f} | {works['damaged']()} of {COUNT} |"
