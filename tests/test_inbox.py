@@ -425,3 +425,21 @@ def test_check_unframe_refuses_while_an_oversized_frame_is_discarded() -> None:
     )
     owner.receive(b"o l")
     inbox.check_unframe()
+
+
+def test_seconds_left_are_never_more_than_the_limit() -> None:
+    inbox = Inbox(Codec.uint(1), message_timeout=0.1)
+    inbox.splitter.feed(b"\5")
+    rounded = 0
+    for number in range(1000):
+        now = 70_000 + number * 0.137  # where the sum with 0.1 is rounded up
+        inbox.resume(now)
+        inbox.note_arrival(now)
+        assert inbox.seconds_left(now) == 0.1
+        deadline = inbox.deadline()
+        assert deadline is not None
+        rounded += deadline - now > 0.1
+        inbox.pause(now)
+        inbox._message_offset = -1
+    assert rounded == 1000
+    assert inbox.seconds_left(now) is None

@@ -282,6 +282,15 @@ class Inbox:
             return None
         return self._started_at + self._limit - self._counted
 
+    def seconds_left(self, now: float) -> float | None:
+        """Return the seconds until `deadline`, at most the whole limit; 0.0 when it is over.
+
+        The difference of two points in time would be rounded, to more than the limit at times.
+        """
+        if self._limit is None or self.deadline() is None:
+            return None
+        return max(0.0, self._limit - self._counted - (now - self._started_at))
+
     def is_overdue(self, now: float) -> bool:
         """Return whether the peer's time is over. It is not cut off before `check_limits`."""
         deadline = self.deadline()

@@ -134,8 +134,7 @@ class BlockingCalls(OfMessages[MessageT]):
             return None
         now = monotonic()
         inbox.resume(now)
-        deadline = inbox.deadline()
-        return None if deadline is None else max(0.0, deadline - now)
+        return inbox.seconds_left(now)
 
     # --- sending ----------------------------------------------------------------------------------
 
