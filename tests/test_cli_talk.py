@@ -13,7 +13,7 @@ import pytest
 
 import framecodec
 from framecodec import Codec
-from tests.helpers.command import run, run_process, started
+from tests.helpers.command import run, run_process, started, started_command
 
 pytest.importorskip("rich", reason="the extra cli is not installed")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals, Unix sockets")
@@ -53,6 +53,26 @@ def test_ctrl_c_ends_without_a_traceback(command: str) -> None:
             process.type(b"\x03")
             assert process.wait() == 130
             assert b"Traceback" not in process.output
+
+
+@pytest.mark.parametrize("command", ["connect", "proxy"])
+def test_ctrl_c_that_does_not_end_a_wait_ends_the_command(command: str) -> None:
+    """As one that comes just before the wait: another thread receives the signal."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        arguments = [address] if command == "connect" else ["--listen", ANY, "--to", address]
+        script = (
+            "import signal, sys, threading\n"
+            "from framecodec.cli import main\n"
+            "def interrupt(): signal.pthread_kill(threading.get_ident(), signal.SIGINT)\n"
+            "timer = threading.Timer(1, interrupt)\n"
+            "timer.daemon = True\n"
+            "timer.start()\n"
+            f"sys.exit(main({[command, *arguments]!r}))"
+        )
+        process = stack.enter_context(started_command([sys.executable, "-c", script]))
+        assert process.wait() == 130
 
 
 def test_the_frames_are_those_of_the_library() -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHUNK_SIZE",
+    "SIGNALS_WAIT",
     "CommandError",
     "add_codec",
     "add_command",
@@ -38,6 +39,10 @@ __all__ = [
 ]
 
 CHUNK_SIZE = 64 * 1024  # bytes of one read; as many are held at a time
+SIGNALS_WAIT = 0.2
+"""Seconds of one wait of the main thread. A signal that comes just before a wait does not end it
+(on Windows, none does): its handler runs after the wait, so that a long one would lose Ctrl-C."""
+
 _LONG_FILE = 16 * 1024 * 1024  # bytes from which on a file's progress is shown
 
 Address = tuple[str, int] | str

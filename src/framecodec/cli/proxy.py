@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .. import FrameError
 from . import captures
 from .common import (
+    SIGNALS_WAIT,
     CommandError,
     add_codec,
     add_command,
@@ -96,7 +97,7 @@ def _proxy(arguments: argparse.Namespace) -> int:
             f"framecodec: listening on {address_name(proxy.address)}", file=sys.stderr, flush=True
         )
         closed = log.output_closed if log is not None else threading.Event()
-        while not closed.wait(0.5 if sys.platform == "win32" else 3600):
+        while not closed.wait(SIGNALS_WAIT):
             pass
     raise BrokenPipeError
 

@@ -24,6 +24,7 @@ from typing import Any, Protocol
 
 from .. import Codec, DatagramSocket, FrameError, FramePipe, FrameSocket, listen
 from .common import (
+    SIGNALS_WAIT,
     CommandError,
     add_codec,
     add_command,
@@ -167,9 +168,9 @@ class _Events:
 
     def take(self) -> _Event:
         """Return the next event; raise KeyboardInterrupt after Ctrl-C."""
-        while True:  # with a time-out, because Windows delivers Ctrl-C only between waits
+        while True:
             with contextlib.suppress(queue.Empty):
-                event = self._queue.get(timeout=0.2 if os.name == "nt" else 3600)
+                event = self._queue.get(timeout=SIGNALS_WAIT)
                 if event[0] == "interrupt":
                     raise KeyboardInterrupt
                 return event
