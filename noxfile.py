@@ -96,7 +96,14 @@ def interop(session: nox.Session) -> None:
         session.skip("Debian packages cannot be installed here")
     report = Path("interop.xml").absolute()
     # In one process: the tests of a server share it.
-    names = ("interop", "interop_pipes", "haproxy", "cli_wireshark", "cli_interop")
+    names = (
+        "interop",
+        "interop_pipes",
+        "interop_syslog",
+        "haproxy",
+        "cli_wireshark",
+        "cli_interop",
+    )
     files = [f"tests/test_{name}.py" for name in names]
     pytest(session, "-n", "0", f"--junitxml={report}", *files)
     if any(suite.get("skipped") != "0" for suite in ET.parse(report).iter("testsuite")):
@@ -143,6 +150,15 @@ def soak(session: nox.Session) -> None:
     enter_copy(session)
     install_wheel(session, "test")
     session.run("python", "-m", "tests.soak", *(session.posargs or ("--seconds", "60")))
+
+
+@nox.session
+def soak_hostile(session: nox.Session) -> None:
+    """Attack each kind of server on each engine; `-- --connections 20000 --minutes 60` is long."""
+    enter_copy(session)
+    install_wheel(session, "test")
+    arguments = session.posargs or ("--connections", "300")
+    session.run("python", "-m", "tests.soak.hostile", *arguments)
 
 
 @nox.session
