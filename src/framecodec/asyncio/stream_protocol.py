@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable
 from itertools import chain
@@ -43,6 +44,17 @@ _LOW_WATER = 64 * 1024
 _OPEN, _CLOSING, _CLOSED = TransportState.OPEN, TransportState.CLOSING, TransportState.CLOSED
 
 
+if sys.version_info >= (3, 12):
+    _current_task = asyncio.current_task
+else:  # that of Python 3.11 is slow: it is asked before each task that a read wakes
+
+    def _current_task(
+        tasks: dict[Any, Any] = asyncio.tasks._current_tasks,  # type: ignore[attr-defined]
+        running_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.get_running_loop,
+    ) -> asyncio.Task[Any] | None:
+        return tasks.get(running_loop())
+
+
 class StreamProtocol(UnframingProtocol):
     """The protocol of a `FrameStream`: a queue of messages, and the task that receives them.
 
@@ -61,6 +73,7 @@ class StreamProtocol(UnframingProtocol):
         "_on_connection",
         "_user_paused",
         "is_server",
+        "ready",
         "stream",
     )
 
@@ -70,7 +83,7 @@ class StreamProtocol(UnframingProtocol):
     _keeps_headers = True
     _sending: WaitingSendSide
     _running_loop = staticmethod(asyncio.get_running_loop)
-    _current_task = staticmethod(asyncio.current_task)
+    _current_task = staticmethod(_current_task)
 
     def __init__(
         self,
@@ -78,26 +91,26 @@ class StreamProtocol(UnframingProtocol):
         on_connection: Callable[[FrameStream], None] | None = None,
         **options: Any,
     ) -> None:
-        self.stream = FrameStream(self)
-        """The stream that the user sees."""
         super().__init__(codec, **options)
+        # CPython finds the methods of an object faster if its class was never changed.
+        objects = self._objects is not None
+        self.stream: FrameStream[Any] = ObjectStream(self) if objects else FrameStream(self)
+        """The stream that the user sees."""
         self._user_paused = False  # reading, by the stream's user
         self._has_ended = False  # the peer sends no more
         self._on_connection = on_connection
         self.is_server = on_connection is not None
         """This side accepted the connection."""
-        self.stream._bind(self._sending)
         self.messages = fast_path.MessageIterator(self.stream, self.release_head)
         self.messages.protocol = self
+        self.ready = fast_path.ReadyIterator(self.messages)
         self._forget_messages(0, 0)
-        self.stream._ready = fast_path.ReadyIterator(self.messages)
+        self.stream._bind(self._sending, self._objects)
         self._queues = True
-        if self._objects is not None:
-            self._use_codec(codec)
 
     def _use_codec(self, codec: Codec[Any]) -> None:
         super()._use_codec(codec)
-        if self._queues:  # else __init__ does it later
+        if self._queues:  # __init__ has made the stream
             self.stream.__class__ = FrameStream if self._objects is None else ObjectStream
             self.stream._choose_calls(self._objects)
 
