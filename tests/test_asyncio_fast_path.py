@@ -10,7 +10,7 @@ import importlib
 import pickle
 import threading
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -223,18 +223,24 @@ def test_send_batch_leaves_messages_of_another_thread_to_its_owner(
 # --- odd use --------------------------------------------------------------------------------------
 
 
+def refuse(message: Any, cause: BaseException) -> NoReturn:
+    raise LookupError(message) from cause
+
+
 def made(fast_path: ModuleType) -> dict[str, Any]:
     messages = fast_path.MessageIterator(Stream(), lambda: None)
     return {
         "CompletedAwaitable": fast_path.CompletedAwaitable(),
         "MessageIterator": messages,
         "ReadyIterator": fast_path.ReadyIterator(messages),
+        "ReadyObjects": fast_path.ReadyObjects(fast_path.ObjectIterator(messages, bytes, refuse)),
         "SendBatch": fast_path.SendBatch(Owner(), 100),
     }
 
 
 @pytest.mark.parametrize(
-    "name", ["CompletedAwaitable", "MessageIterator", "ReadyIterator", "SendBatch"]
+    "name",
+    ["CompletedAwaitable", "MessageIterator", "ReadyIterator", "ReadyObjects", "SendBatch"],
 )
 def test_classes_refuse_to_be_copied(fast_path: ModuleType, name: str) -> None:
     part = made(fast_path)[name]
@@ -243,7 +249,7 @@ def test_classes_refuse_to_be_copied(fast_path: ModuleType, name: str) -> None:
             duplicate(part)
 
 
-@pytest.mark.parametrize("name", ["MessageIterator", "ReadyIterator", "SendBatch"])
+@pytest.mark.parametrize("name", ["MessageIterator", "ReadyIterator", "ReadyObjects", "SendBatch"])
 def test_classes_are_made_whole_or_not_at_all(fast_path: ModuleType, name: str) -> None:
     kind = getattr(fast_path, name)
     with pytest.raises(TypeError):
@@ -253,6 +259,8 @@ def test_classes_are_made_whole_or_not_at_all(fast_path: ModuleType, name: str) 
     for wrong in (None, 1, object()):
         with pytest.raises(TypeError):
             fast_path.ReadyIterator(wrong)
+        with pytest.raises(TypeError):
+            fast_path.ReadyObjects(wrong)
     with pytest.raises(TypeError):
         fast_path.SendBatch(Owner(), "much")
     batch = batch_of(fast_path, Owner())
@@ -304,6 +312,22 @@ def test_ready_iterator_reports_the_last_message_before_it_takes_it(fast_path: M
     assert asyncio.run(take()) == b"d"
     assert messages.head == []
     assert calls == [1, 1, 1, 1]
+
+
+def test_ready_objects_take_a_message_that_is_refused(fast_path: ModuleType) -> None:
+    calls: list[int] = []
+    messages = fast_path.MessageIterator(Stream(), lambda: calls.append(len(messages.head)))
+    ready = fast_path.ReadyObjects(fast_path.ObjectIterator(messages, int, refuse))
+    assert list(ready) == []
+    messages.head = [b"3", b"x", b"1"]
+    assert next(ready) == 1
+    with pytest.raises(LookupError) as caught:
+        next(ready)
+    assert caught.value.args == (b"x",)
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert list(ready) == [3]
+    assert messages.head == []
+    assert calls == [1]
 
 
 def test_ready_iterator_allows_its_callback_to_take_the_last_message(fast_path: ModuleType) -> None:

@@ -1,10 +1,11 @@
 """Choose the engine, compiled or Python, once for all modules but the loop of `serve_messages`.
 
 The compiled engine is four modules, which need no GIL. (That loop exists on Linux alone, for a
-Python with the GIL, and ``serving.messages`` chooses it.) The engine is used as a whole or not at all, so that
-`framecodec.ACCELERATED` is true of every part. Where it is not used, `FALLBACK_REASON` says why.
-Where the reason is a fault (a broken file, a missing one of the four), one `RuntimeWarning` says it
-too. Each interpreter of a process chooses for itself, and can load the modules for itself.
+Python with the GIL, and ``serving.messages`` chooses it.) The engine is used as a whole or not at
+all, so that `framecodec.ACCELERATED` is true of every part. Where it is not used, `FALLBACK_REASON`
+says why. Where the reason is a fault (a broken file, a missing one of the four), one
+`RuntimeWarning` says it too. Each interpreter of a process chooses for itself, and can load the
+modules for itself.
 
 A type checker sees the Python modules; the stubs of the compiled ones declare the same interface.
 """

@@ -26,10 +26,11 @@ What is different here
     The state is consistent whenever Python code may run: in errors, in the user's parse(), nowhere
     else.
 
-    Where threads share a splitter without the GIL, each call runs in a critical section of it, which
-    is to one object what the GIL is to all: another thread comes in where this one waits or runs
-    Python code that waits, and finds `_busy` set. With the GIL the sections are nothing. A method
-    calls no other method of its object that has a section: it would be left and entered again.
+    Where threads share a splitter without the GIL, each call runs in a critical section of it,
+    which is to one object what the GIL is to all: another thread comes in where this one waits,
+    and finds `_busy` set if Python code waits inside a call. With the GIL the sections are nothing.
+    A method calls no other method of its object that has a section: it would be left and entered
+    again.
 """
 
 cimport cython

@@ -26,6 +26,7 @@ __all__ = [
     "ObjectSender",
     "READ_SIZE",
     "ReadyIterator",
+    "ReadyObjects",
     "ReceivePath",
     "SendBatch",
     "SendPath",
@@ -351,7 +352,10 @@ cdef class ObjectIterator:
 
 cdef object take_object(object objects):
     cdef ObjectIterator self = <ObjectIterator>objects
-    message = take(self._messages)
+    return object_of(self, take(self._messages))
+
+
+cdef object object_of(ObjectIterator self, message):
     try:
         return self._loads(message)
     except BaseException as cause:
@@ -403,6 +407,31 @@ cdef class ReadyIterator:
         if not prepare_take(self._messages):
             raise StopIteration
         return self._messages.head.pop()
+
+    def __reduce__(self):
+        raise _error_texts.not_copied(self)
+
+
+@cython.final
+cdef class ReadyObjects:
+    """The ready objects of a stream; each step takes one.
+
+    See `framecodec.asyncio._fast_path_py.ReadyObjects`, its twin.
+    """
+
+    cdef ObjectIterator _objects
+
+    def __cinit__(self, ObjectIterator objects not None):
+        self._objects = objects
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef MessageIterator messages = self._objects._messages
+        if not prepare_take(messages):
+            raise StopIteration
+        return object_of(self._objects, messages.head.pop())
 
     def __reduce__(self):
         raise _error_texts.not_copied(self)

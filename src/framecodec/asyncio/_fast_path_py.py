@@ -35,6 +35,7 @@ __all__ = [
     "ObjectIterator",
     "ObjectSender",
     "ReadyIterator",
+    "ReadyObjects",
     "ReceivePath",
     "SendBatch",
     "SendPath",
@@ -235,6 +236,47 @@ class ReadyIterator:
             message = head[-1]
             del head[-1]
             return message
+        raise StopIteration
+
+    def __reduce__(self) -> NoReturn:
+        raise _error_texts.not_copied(self)
+
+
+@final
+class ReadyObjects:
+    """The ready objects of a stream; each step takes one, as `ReadyIterator` does.
+
+    Args:
+        objects: The stream's iterator, which knows the messages and the functions.
+    """
+
+    __slots__ = ("_objects",)
+
+    _objects: ObjectIterator
+
+    def __new__(cls, objects: ObjectIterator) -> Self:
+        if not isinstance(objects, ObjectIterator):
+            raise TypeError(f"objects must be an ObjectIterator, not {objects!r}")
+        self = super().__new__(cls)
+        self._objects = objects
+        return self
+
+    def __iter__(self) -> ReadyObjects:
+        return self
+
+    def __next__(self) -> Any:
+        objects = self._objects
+        messages = objects._messages
+        if len(messages.head) == 1:
+            messages._on_drained()
+        head = messages.head
+        if head:  # as in MessageIterator.__anext__
+            message = head[-1]
+            del head[-1]
+            try:
+                return objects._loads(message)
+            except BaseException as cause:
+                objects._refuse(message, cause)
         raise StopIteration
 
     def __reduce__(self) -> NoReturn:

@@ -235,7 +235,7 @@ def _take_ready(protocol: StreamProtocol, capacity: int | None) -> IncomingMessa
     """Take a message that is whole and ready."""
     inbox = protocol._inbox
     message = IncomingMessage.whole(protocol.messages.head[-1], inbox.codec.layout, capacity)
-    for _ in protocol.stream._ready:
+    for _ in protocol.ready:
         inbox.direct = message
         break
     return message

@@ -32,7 +32,7 @@ class ObjectCalls:
         _loads: Callable[[Any], Any]
         _objects: Any
         _protocol: StreamProtocol
-        _ready: Iterator[Any]
+        _ready: Iterator[Any]  # of the objects that need no wait
         # The stream positions of the last messages of a batch, and where it ends: so that many
         # refused messages of one batch do not each cost a look at all messages after them.
         _starts: tuple[int, list[int]]
@@ -44,6 +44,7 @@ class ObjectCalls:
         self._dumps, self._loads = functions.dumps, functions.loads
         protocol = self._protocol
         self._objects = fast_path.ObjectIterator(protocol.messages, self._loads, self._refuse)
+        self._ready = fast_path.ReadyObjects(self._objects)
         self._starts = -1, []
         send = protocol._sending.batch.send_and_wait
         self.send = fast_path.ObjectSender(self._dumps, send).send
@@ -60,24 +61,6 @@ class ObjectCalls:
         )
         return sent
 
-    async def recv(self) -> Any:
-        """Return the next message. Do not suspend while one is ready.
-
-        Raises:
-            InvalidMessageError: The codec refuses the message; the next call continues.
-            EOFError, FrameError, OSError, RuntimeError: As for messages that are bytes.
-        """
-        for message in self._ready:
-            try:
-                return self._loads(message)
-            except BaseException as cause:
-                self._refuse(message, cause)
-        message = await super().recv()  # type: ignore[misc]
-        try:
-            return self._loads(message)
-        except BaseException as cause:
-            self._refuse(message, cause)
-
     async def recv_many(self) -> list[Any]:
         """Return all messages that are ready; wait for the first one.
 
@@ -85,6 +68,7 @@ class ObjectCalls:
             At least one message, in order; those before one that the codec refuses.
 
         Raises:
+            InvalidMessageError: The codec refuses the first message; the next call continues.
             EOFError, FrameError, OSError, RuntimeError: As `recv`.
         """
         protocol, loads = self._protocol, self._loads
@@ -110,7 +94,7 @@ class ObjectCalls:
                 raise  # nothing was taken
             for _ in objects or (None,):  # after other messages, the next call raises it again
                 protocol.take_batch()
-                for message in self._ready:
+                for message in protocol.ready:
                     if not objects:
                         self._refuse(message, cause)
                     break

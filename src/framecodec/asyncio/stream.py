@@ -55,12 +55,13 @@ class FrameStream(OfMessages[MessageT], StreamFiles):
     def __init__(self, protocol: StreamProtocol) -> None:
         self._protocol = protocol
 
-    def _bind(self, sending: WaitingSendSide) -> None:
+    def _bind(self, sending: WaitingSendSide, functions: ObjectFunctions | None) -> None:
         self._sending = sending
-        self._choose_calls(None)
+        self._choose_calls(functions)
 
     def _choose_calls(self, functions: ObjectFunctions | None) -> None:
         self.send = self._sending.batch.send_and_wait  # type: ignore[method-assign]
+        self._ready = self._protocol.ready
 
     def __reduce__(self) -> NoReturn:
         raise _error_texts.not_copied(self)
@@ -187,6 +188,7 @@ class FrameStream(OfMessages[MessageT], StreamFiles):
         Raises:
             EOFError: The peer closed the connection between two messages.
             IncompleteFrameError: The peer closed it inside a frame.
+            InvalidMessageError: A codec with objects refuses the message; the next call continues.
             FrameError: A frame is invalid, or the peer exceeded a time limit of the stream. The
                 error is raised after the messages before it, and again by every later call.
             OSError: The connection is lost.

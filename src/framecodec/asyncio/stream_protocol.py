@@ -61,6 +61,7 @@ class StreamProtocol(UnframingProtocol):
         "_on_connection",
         "_user_paused",
         "is_server",
+        "ready",
         "stream",
     )
 
@@ -78,26 +79,26 @@ class StreamProtocol(UnframingProtocol):
         on_connection: Callable[[FrameStream], None] | None = None,
         **options: Any,
     ) -> None:
-        self.stream = FrameStream(self)
-        """The stream that the user sees."""
         super().__init__(codec, **options)
+        # CPython finds the methods of an object faster if its class was never changed.
+        objects = self._objects is not None
+        self.stream: FrameStream[Any] = ObjectStream(self) if objects else FrameStream(self)
+        """The stream that the user sees."""
         self._user_paused = False  # reading, by the stream's user
         self._has_ended = False  # the peer sends no more
         self._on_connection = on_connection
         self.is_server = on_connection is not None
         """This side accepted the connection."""
-        self.stream._bind(self._sending)
         self.messages = fast_path.MessageIterator(self.stream, self.release_head)
         self.messages.protocol = self
+        self.ready = fast_path.ReadyIterator(self.messages)
         self._forget_messages(0, 0)
-        self.stream._ready = fast_path.ReadyIterator(self.messages)
+        self.stream._bind(self._sending, self._objects)
         self._queues = True
-        if self._objects is not None:
-            self._use_codec(codec)
 
     def _use_codec(self, codec: Codec[Any]) -> None:
         super()._use_codec(codec)
-        if self._queues:  # else __init__ does it later
+        if self._queues:  # __init__ has made the stream
             self.stream.__class__ = FrameStream if self._objects is None else ObjectStream
             self.stream._choose_calls(self._objects)
 

@@ -63,8 +63,8 @@ def _choose_loop() -> ModuleType:
     # all greenlets; the twin waits with what gevent has patched.
     gevent_monkey = sys.modules.get("gevent.monkey")
     is_patched = gevent_monkey is not None and gevent_monkey.is_module_patched("threading")
-    exists = sys.platform == "linux" and "t" not in sys.abiflags
-    if is_patched or not (ACCELERATED and exists):
+    is_built = sys.platform == "linux" and "t" not in sys.abiflags
+    if is_patched or not (ACCELERATED and is_built):
         return _messages_loop_py
     name = f"{__package__}._messages_loop"
     try:

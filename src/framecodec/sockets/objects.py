@@ -197,7 +197,8 @@ class UnobservedObjectCalls(ObjectCalls):
 
     def send(self, message: Any, /) -> None:
         """Send one message, as `ObjectCalls.send`."""
-        message = self._sending.dumps(message)
+        dumps = self._sending.dumps  # by its attribute a call would cost as much again
+        message = dumps(message)
         try:
             taken = self._sender.send(message)
         except (OSError, MemoryError) as error:
