@@ -51,6 +51,8 @@ for extension in extensions:
         checks = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"] if SANITIZE else []
         coverage = ["-fsanitize=address,fuzzer-no-link"] if FUZZER else []
         optimized = ["-O1", "-g"] if SANITIZE or FUZZER else ["-O3", "-g0"]
+        if LINETRACE:  # the calls of the tracer take the time; unoptimized code is built sooner
+            optimized = ["-O0", "-g0"]
         extension.extra_compile_args = checks + coverage + optimized
         extension.extra_link_args = checks  # atheris has the runtime of the coverage
     # Each interpreter of a process loads the modules for itself, and no import switches the GIL on.

@@ -156,6 +156,9 @@ cdef extern from "Python.h":
     ctypedef struct PyByteArrayObject:
         Py_ssize_t ob_exports  # the views of it
 
+    ctypedef struct PyMemoryViewObject:
+        Py_ssize_t exports  # the views of it
+
 cdef enum:
     IN_HEADER
     IN_REST
@@ -736,10 +739,12 @@ cdef class Splitter:
             self._given = NOT_GIVEN
         if self._memory_view is not None:
             view, self._memory_view = self._memory_view, None
-            try:
-                view.release()
-            except BufferError:  # there is a view of the view
-                pass
+            # uvloop has a view of the view until its call is over. An error would say so, slowly.
+            if (<PyMemoryViewObject*>view).exports == 0:
+                try:
+                    view.release()
+                except BufferError:  # there is a view of the view
+                    pass
         return 0
 
     @cython.critical_section
