@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from framecodec import (
+    Check,
     Codec,
     IncompleteFrameError,
     InvalidFrameError,
@@ -215,6 +216,40 @@ def test_choice_after_the_header_gives_the_bytes_back(engine: ModuleType) -> Non
         ({1: Codec.uint(1)}, {"trailer": b"x"}, "trailer has no meaning"),
         ({1: Codec.uint(1, min_message_size=9)}, {"max_message_size": 5}, "max_message_size=5"),
         ({"a": (1, Codec.uint(1)), "b": (1, Codec.uint(1))}, {"tagged": True}, "overlap"),
+        (
+            {"a": (None, Codec.uint(1)), "b": (None, Codec.uint(2))},
+            {"tagged": True},
+            "two of them are for all other values",
+        ),
+        ({1: Codec.delimiter(b"\n")}, {"keep": False}, "excludes an alternative of delimiter"),
+        ({1: Codec.uint(1, magic=b"\1")}, {"keep": False}, "excludes a constant at offset 0"),
+        (
+            {1: Codec.uint(1, length_offset=1, check=Check("crc32", 4))},
+            {"keep": False},
+            "excludes an alternative with a check",
+        ),
+        (
+            {1: Codec.uint(1, constants={1: b"\1"})},
+            {"keep": False, "offset": 1},
+            "excludes a constant at offset 1",
+        ),
+        ({1: Codec.uint(1, trailer=b"\1")}, {"keep": False, "offset": 1}, "at a fixed place"),
+        (
+            {1: Codec.choice({1: Codec.uint(1, length_offset=1)}, keep=False)},
+            {"keep": False},
+            "two choices own the same bits of the byte at offset 0",
+        ),
+        (
+            dict.fromkeys(
+                [bytes([n]) for n in range(17)],
+                Codec.choice(
+                    dict.fromkeys([bytes([n]) for n in range(255)], Codec.uint(1, length_offset=2)),
+                    offset=1,
+                ),
+            ),
+            {},
+            "at most|4096 alternatives, not 4335",
+        ),
     ],
 )
 def test_contradictory_alternatives_are_refused(
@@ -239,6 +274,33 @@ def test_contradictory_alternatives_are_refused(
 def test_wrong_types_are_refused(alternatives: Any, how: dict[str, Any]) -> None:
     with pytest.raises(TypeError):
         Codec.choice(alternatives, **how)
+
+
+def test_nested_choices_that_own_bits_are_at_most_four() -> None:
+    codec = Codec.uint(1, length_offset=1)
+    for bit in range(4):
+        codec = Codec.choice({0: codec}, mask=1 << bit, keep=False)
+    with pytest.raises(ValueError, match="at most 4 nested choices can have keep=False"):
+        Codec.choice({0: codec}, mask=0x10, keep=False)
+
+
+def test_values_that_choose_can_be_in_any_buffer() -> None:
+    one, other = Codec.uint(1, length_offset=1), Codec.uint(2, length_offset=1)
+    tagged = {"a": (bytearray(b"\1\3"), one), "b": (memoryview(b"\2"), other)}
+    codec = Codec.choice(tagged, tagged=True)
+    assert codec == Codec.choice({"a": (b"\1\3", one), "b": (b"\2", other)}, tagged=True)
+    assert codec.decode(b"\3\1x") == ("a", b"\3x")
+
+
+@pytest.mark.parametrize("make", [bytes, bytearray, memoryview])
+def test_encode_of_a_choice_takes_any_buffer(engine_in_use: ModuleType, make: Any) -> None:
+    one, other = Codec.uint(1, length_offset=1), Codec.uint(2, length_offset=1)
+    codec = Codec.choice({1: one, 2: other})
+    assert codec.encode(make(b"\2abc")) == b"\2\0\3abc"
+    with pytest.raises(InvalidFrameError, match="would choose no alternative"):
+        codec.encode(make(b"\3abc"))
+    with pytest.raises(TypeError, match="bytes-like object"):
+        codec.encode(3)  # type: ignore[arg-type]
 
 
 def test_choice_is_a_value() -> None:

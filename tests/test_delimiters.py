@@ -416,6 +416,7 @@ def test_a_codec_with_escapes_can_be_replaced_and_pickled() -> None:
         ((b"\\n",), {"escape": {b"\\": b"\\n"}}, "cannot be told from"),
         ((b"\n",), {"escape": {b"\n": b"\\", b"\\": b"\\\\"}}, "2 to 16 bytes"),
         ((b"\n",), {"escape": {b"ab": b"\\a"}}, "must be one byte"),
+        ((b"\n",), {"magic": bytes(1025)}, "at most 1024 bytes each, not 1025 and 0"),
     ],
 )
 def test_a_contradictory_description_is_refused(
@@ -432,6 +433,15 @@ def test_a_contradictory_description_is_refused(
 def test_arguments_of_another_type_are_refused(arguments: Any, options: Any) -> None:
     with pytest.raises(TypeError):
         Codec.delimiter(*arguments, **options)
+
+
+def test_replace_takes_more_ends_as_a_tuple_only() -> None:
+    with pytest.raises(TypeError, match=r"more_ends must be a tuple of bytes, not b'\\r\\n'"):
+        Codec.delimiter().replace(more_ends=b"\r\n")
+
+
+def test_an_empty_mapping_of_escapes_is_none() -> None:
+    assert Codec.delimiter(escape={}) == Codec.delimiter()
 
 
 def test_cobs_takes_only_what_has_a_meaning() -> None:

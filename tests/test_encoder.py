@@ -716,6 +716,43 @@ def test_encoder_refuses_anything_but_a_codec(engine: ModuleType) -> None:
             engine.Encoder(value)
 
 
+@pytest.mark.parametrize(
+    "codec",
+    [
+        *(Codec.text(b"\r\n", base=base, trailer=b",") for base in (10, 16)),
+        *(Codec.digits(width, base=base) for base in (10, 16) for width in (1, 2, 3, 4, 5)),
+        *(Codec.digits(4, base=base, length_offset=2) for base in (10, 16)),
+        *(
+            Codec.varint(max_width=width, magic=magic)
+            for magic in (b"", b"<begin>")
+            for width in (1, 3)
+        ),
+        Codec.varint(max_width=3, length_offset=2),
+        Codec.ber(max_width=3, length_offset=1),
+        *(Codec.uint(width, byteorder="little", trailer=b"<end>") for width in (1, 2, 3)),
+        *(Codec.uint(width, length_includes="frame", magic=b"ab") for width in (1, 2, 3)),
+        Codec.uint(1, wider={254: "u16be", 255: "u32be"}),
+    ],
+    ids=str,
+)
+def test_batches_have_lengths_of_all_sizes_of_the_field(engine: ModuleType, codec: Codec) -> None:
+    encoder = engine.Encoder(codec)
+    messages = []
+    for limit in (2, 9, 10, 16, 99, 100, 127, 128, 254, 256, 999, 1000, 4096, 9999, 16383, 65535):
+        for size in range(max(0, limit - 8), limit + 9):
+            try:
+                codec.encode(bytes(size))
+            except FrameError:
+                continue
+            messages.append(bytes([size % 251]) * size)
+    frames = [b"".join(encoder.frame_parts(message)) for message in messages]
+    assert encoder.encode_many(messages) == b"".join(frames)
+    assert [encoder.encode(message) for message in messages] == frames
+    for message, frame in zip(messages, frames, strict=True):
+        assert encoder.encode_many([message]) == frame
+    assert codec.splitter().feed(b"".join(frames)) == messages
+
+
 @pytest.mark.parametrize("base", [10, 16])
 def test_lengths_of_all_digits_are_written(engine: ModuleType, base: int) -> None:
     for length in (base**15 - 1, base**15, 2**62 - 1):

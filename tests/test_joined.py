@@ -271,6 +271,7 @@ def test_a_joined_codec_is_a_value() -> None:
         ({"last": (0, 0x80, 0x80), "fragment_size": 0}, "fragment_size must be from 1"),
         ({"last": (0, 0x80, 0x80), "magic": b"a"}, "magic has no meaning"),
         ({"last": (0, 0x80, 0x80), "keep_first": 1}, "keep_first must be a bool"),
+        ({"last": (5, 1, 1), "strip": 3, "counter": 5}, "counter=5 and last have the same byte"),
     ],
 )
 def test_contradictory_parameters_are_named(parameters: dict[str, Any], text: str) -> None:
@@ -296,6 +297,23 @@ def test_fragments_that_cannot_be_joined(fragments: Codec, text: str) -> None:
         Codec.joined(fragments, full=5, strip=1)
     with pytest.raises(ValueError, match="cannot be an alternative of a choice"):
         Codec.choice({None: RPC})
+
+
+def test_keep_first_needs_bytes_that_are_stripped() -> None:
+    with pytest.raises(ValueError, match="keep_first=True has no meaning with strip=0"):
+        Codec.joined(Codec.uint(2), full=5, strip=0, keep_first=True)
+
+
+def test_the_byte_that_marks_the_last_fragment_cannot_be_a_constant() -> None:
+    fragments = Codec.uint(2, constants={2: b"\1"})
+    with pytest.raises(ValueError, match="last: the byte at offset 2 is a constant"):
+        Codec.joined(fragments, last=(2, 1, 1), strip=1)
+
+
+def test_a_full_fragment_must_have_a_length() -> None:
+    fragments = Codec.uint(2, length_unit=4)
+    with pytest.raises(ValueError, match=r"a content of 6 bytes: .* units of 4"):
+        Codec.joined(fragments, full=6)
 
 
 def test_fragments_must_be_a_codec() -> None:

@@ -221,6 +221,13 @@ def test_format_codec_falls_back_to_the_repr(codec: Codec) -> None:
         ("u8,specials=1:%FF", "is not UTF-8"),
         ("u8,specials=1:__import__('os')", "is not a Python literal"),
         ("headers,name=a%20b", "is not a header name"),
+        ("headers,lenient=maybe", "'maybe' is neither yes nor no"),
+        ("u8,min=none", "'min=none': none is not a size"),
+        ("u8,wider=255:u16be,wider_than_needed=yes", "'yes' is neither invalid nor accept"),
+        ("u16be,mask=0xFFG", "'0xFFG' is not a decimal number"),
+        ("u16be,check=crc33", "'crc33' is not one of crc32, crc32c"),
+        ("u16be,check=crc32;middle", "'middle' is not message, rest, .*, before:BYTES or digits"),
+        ("u16be,check=crc32;frame;rest", "covers is given twice"),
     ],
 )
 def test_parse_codec_refuses_bad_notation_and_names_what_is_allowed(text: str, says: str) -> None:
@@ -235,6 +242,11 @@ def test_parse_codec_ignores_spaces_between_parts() -> None:
     spaced = " u16le , offset = 2, includes= frame ,max = 64 MiB "
     assert parse_codec(spaced) == parse_codec("u16le,offset=2,includes=frame,max=64MiB")
     assert parse_codec("u8,specials= 0: None") == parse_codec("u8,specials=0:None")
+
+
+def test_parse_codec_reads_a_mask_in_both_bases() -> None:
+    masked = Codec.uint(2, length_mask=0x3FFF)
+    assert parse_codec("u16be,mask=16383") == parse_codec("u16be,mask=0x3fff") == masked
 
 
 def test_parse_codec_refuses_bytes() -> None:

@@ -145,6 +145,11 @@ def test_length_includes_frame_needs_a_field_of_fixed_width(kind: str) -> None:
         (lambda: Codec.varint(max_width=11), ValueError, "max_width must be from 1 to 10"),
         (lambda: Codec.ber(max_width=0), ValueError, "max_width must be from 1 to 8"),
         (lambda: Codec.ber(max_width=9), ValueError, "max_width must be from 1 to 8"),
+        (
+            lambda: Codec.uint(1, wider=dict.fromkeys(range(247, 256), "u16be")),
+            ValueError,
+            "wider can have 8 items, not 9",
+        ),
         (lambda: Codec.fixed(0), ValueError, "size must be from 1"),
         (lambda: Codec.fixed("4"), TypeError, "size must be an int"),
         (lambda: Codec.fixed(4, max_message_size=3), ValueError, "size=4 .*max_message_size=3"),

@@ -111,6 +111,109 @@ def test_a_choice_names_what_it_found_in_an_impossible_message(
         formats[name].encode(message)
 
 
+INVALID_STREAMS = [
+    ("cassandra-v5", b"\x00\x00\x04" + bytes(5), "the padding bits of the header are not 0"),
+    ("dnp3", b"\x05\x64\x04" + bytes(7), "the length must be at least 5, not 4"),
+    ("dnp3", bytes.fromhex("056405c001000004e922"), "the CRC of a block is e921, not e922"),
+    ("esphome", b"\x00\x80\x00", "a varint is not in its shortest form"),
+    ("esphome", b"\x00" + b"\x80" * 5, "a varint does not end within 5 bytes"),
+    ("resp", b"*-1\n", "a line ends with LF, and the CR before it is missing"),
+    ("resp", b"+O\rK\r\n", "a line contains a CR"),
+    ("resp", b"*01\r\n", "the number of values must be .* without leading zeros, not b'01'"),
+    ("resp", b"*2\r\n$1\r\nab\r\n", r"b'b.*' follows a string instead of CR LF"),
+    ("resp", b"$1\r\nab\r\n", r"b'b.*' follows the body instead of b'\\r\\n'"),
+    ("nats", b"POST a\r\n", "b'POST' is not a verb of NATS"),
+    ("nats", b"PUB a\r\n", "b'PUB' with 1 words"),
+    ("nats", b"\r\n", "b'' is not a verb of NATS"),
+    ("memcached-text", b"?\r\n", r"b'\?' is neither a command nor an answer"),
+    ("stomp", b"\rSEND", "a CR between two frames without an LF"),
+    ("stomp", b"send\n\n\0", "b's.*' is not a command of STOMP"),
+    ("stomp", b"SEND1", "b'SEND1' is not a command of STOMP"),
+    ("stomp", b"SEND\ncontent-length:1\n\nab", "b'b' follows the body instead of"),
+    ("http1", b"(", r"b'\(' begins no start line"),
+    ("http1", b"GET /\r\n", "b'GET /' is not a start line of HTTP/1.1"),
+    ("http1", b"GET / HTTP/1.1\r\nno colon\r\n", "b'no colon' is not a 'Name: value' header"),
+    (
+        "http1",
+        b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        "two content-length headers",
+    ),
+    (
+        "http1",
+        b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        "Content-Length must be a decimal number, not b'-1'",
+    ),
+    ("http1", b"HTTP/1.1 200 OK\r\n\r\n", "the response has no Content-Length: its body ends"),
+    (
+        "http1",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n",
+        "both Transfer-Encoding and Content-Length",
+    ),
+    (
+        "http1",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked, gzip\r\n\r\n",
+        "a Transfer-Encoding that does not end with chunked",
+    ),
+    (
+        "http1",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
+        "b'x' is not the size of a chunk",
+    ),
+    (
+        "http1",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n",
+        "b'b.*' follows a chunk instead of CR LF",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "stream", "reason"), INVALID_STREAMS)
+def test_splitter_names_what_it_found_in_an_invalid_stream(
+    name: str, stream: bytes, reason: str
+) -> None:
+    codec = formats[name]
+    with pytest.raises(InvalidFrameError, match=reason):
+        codec.splitter().feed(stream)
+    chunks = (stream[pos : pos + 1] for pos in range(len(stream)))
+    with pytest.raises(InvalidFrameError, match=reason):
+        list(map(codec.splitter().feed, chunks))
+
+
+VALID_STREAMS = [
+    ("dnp3", formats.dnp3.encode(bytes(5) + bytes(range(40)))),
+    ("resp", b"*3\r\n$-1\r\n%1\r\n+a\r\n:1\r\n|1\r\n+b\r\n_\r\n$0\r\n\r\n"),
+    ("resp", b"$5\r\nhello\r\n"),
+    ("nats", b"PING\r\n"),
+    ("nats", b"MSG a 1 5\r\nhello\r\n"),
+    ("memcached-text", b"set a 0 0 5\r\nhello\r\n"),
+    ("stomp", b"SEND\r\ncontent-length:3\r\n\r\na\0b\0"),
+    ("stomp", b"SEND\n\nhello\0"),
+    ("stomp", b"\r\n"),
+    ("stomp", b"\n"),
+    ("http1", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ("http1", b"HTTP/1.1 204 No Content\r\n\r\n"),
+    ("http1", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab"),
+    (
+        "http1",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"
+        b"2;a=b\r\nab\r\n10\r\n0123456789abcdef\r\n0\r\nTrailer: 1\r\n\r\n",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "frame"), VALID_STREAMS)
+def test_splitter_delivers_a_frame_that_arrives_byte_by_byte_with_its_last_byte(
+    name: str, frame: bytes
+) -> None:
+    codec = formats[name]
+    splitter = codec.splitter()
+    for pos in range(len(frame) - 1):
+        assert splitter.feed(frame[pos : pos + 1]) == []
+    (message,) = splitter.feed(frame[-1:])
+    assert codec.encode(message) == frame
+    assert splitter.feed(frame * 2) == [message] * 2
+
+
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=3), st.integers(0, 3))
 def test_resp_gives_nested_values_whole(strings: list[bytes], depth: int) -> None:
     value = b"".join(b"$%d\r\n%b\r\n" % (len(string), string) for string in strings)

@@ -65,6 +65,21 @@ from ._quick_heads cimport (
     write_chosen,
     write_quick,
 )
+from ._sized_heads cimport (
+    NOT_SIZED,
+    OtherWriter,
+    PyList_GET_ITEM,
+    SIZED_BIG,
+    SIZED_DECIMAL,
+    SIZED_DECIMAL_TEXT,
+    SIZED_HEX,
+    SIZED_HEX_TEXT,
+    SIZED_LITTLE,
+    SIZED_VARINT,
+    SPARE,
+    bytes_size as _bytes_size,
+    write_sized,
+)
 
 from . import _error_texts, _mark_texts
 from ._bytes_like import view_bytes
@@ -82,10 +97,7 @@ prepare_checksums()
 
 
 cdef extern from "Python.h":
-    # Items of a list of messages are borrowed, which saves two counts a message.
-    PyObject* PyList_GET_ITEM(list, Py_ssize_t) noexcept
     bint _is_bytes "PyBytes_CheckExact" (PyObject*) noexcept
-    Py_ssize_t _bytes_size "PyBytes_GET_SIZE" (PyObject*) noexcept
 
 
 cdef int _raise_what_is_set() except -1:
@@ -378,6 +390,116 @@ cdef Py_ssize_t _write_all(
     return p - frames
 
 
+cdef Py_ssize_t _write_all_big(
+    const Shape* shape,
+    const Marks* marks,
+    const QuickHead* heads,
+    uint8_t* frames,
+    Py_ssize_t space,
+    list batch,
+    Py_ssize_t count,
+) noexcept:
+    cdef OtherWriter other = heads.write_other
+    return write_sized(shape, &heads.sized, other, frames, batch, count, SIZED_BIG)
+
+
+cdef Py_ssize_t _write_all_little(
+    const Shape* shape,
+    const Marks* marks,
+    const QuickHead* heads,
+    uint8_t* frames,
+    Py_ssize_t space,
+    list batch,
+    Py_ssize_t count,
+) noexcept:
+    cdef OtherWriter other = heads.write_other
+    return write_sized(shape, &heads.sized, other, frames, batch, count, SIZED_LITTLE)
+
+
+cdef Py_ssize_t _write_all_varint(
+    const Shape* shape,
+    const Marks* marks,
+    const QuickHead* heads,
+    uint8_t* frames,
+    Py_ssize_t space,
+    list batch,
+    Py_ssize_t count,
+) noexcept:
+    cdef OtherWriter other = heads.write_other
+    return write_sized(shape, &heads.sized, other, frames, batch, count, SIZED_VARINT)
+
+
+cdef Py_ssize_t _write_all_decimal(
+    const Shape* shape,
+    const Marks* marks,
+    const QuickHead* heads,
+    uint8_t* frames,
+    Py_ssize_t space,
+    list batch,
+    Py_ssize_t count,
+) noexcept:
+    cdef OtherWriter other = heads.write_other
+    return write_sized(shape, &heads.sized, other, frames, batch, count, SIZED_DECIMAL)
+
+
+cdef Py_ssize_t _write_all_hex(
+    const Shape* shape,
+    const Marks* marks,
+    const QuickHead* heads,
+    uint8_t* frames,
+    Py_ssize_t space,
+    list batch,
+    Py_ssize_t count,
+) noexcept:
+    cdef OtherWriter other = heads.write_other
+    return write_sized(shape, &heads.sized, other, frames, batch, count, SIZED_HEX)
+
+
+cdef Py_ssize_t _write_all_decimal_text(
+    const Shape* shape,
+    const Marks* marks,
+    const QuickHead* heads,
+    uint8_t* frames,
+    Py_ssize_t space,
+    list batch,
+    Py_ssize_t count,
+) noexcept:
+    cdef OtherWriter other = heads.write_other
+    return write_sized(shape, &heads.sized, other, frames, batch, count, SIZED_DECIMAL_TEXT)
+
+
+cdef Py_ssize_t _write_all_hex_text(
+    const Shape* shape,
+    const Marks* marks,
+    const QuickHead* heads,
+    uint8_t* frames,
+    Py_ssize_t space,
+    list batch,
+    Py_ssize_t count,
+) noexcept:
+    cdef OtherWriter other = heads.write_other
+    return write_sized(shape, &heads.sized, other, frames, batch, count, SIZED_HEX_TEXT)
+
+
+cdef _batch_writer _sized_writer(int how) noexcept:
+    """Return the loop for a kind of length field, or NULL."""
+    if how == SIZED_BIG:
+        return _write_all_big
+    if how == SIZED_LITTLE:
+        return _write_all_little
+    if how == SIZED_VARINT:
+        return _write_all_varint
+    if how == SIZED_DECIMAL:
+        return _write_all_decimal
+    if how == SIZED_HEX:
+        return _write_all_hex
+    if how == SIZED_DECIMAL_TEXT:
+        return _write_all_decimal_text
+    if how == SIZED_HEX_TEXT:
+        return _write_all_hex_text
+    return NULL
+
+
 cdef Py_ssize_t _write_all_chosen(
     const Shape* shape,
     const Marks* marks,
@@ -465,6 +587,7 @@ cdef class Encoder:
     cdef bint _bytes_are_special  # some special object is bytes-like
     cdef bint _plain  # UINT, no special, and nothing else in the frame but the rest
     cdef _batch_writer _write_batch  # of all shapes but plain ones
+    cdef Py_ssize_t _spare  # memory that it needs after the frames
     cdef bint _is_quick  # a message can be ordinary
     cdef bint _is_changed  # a message can be other bytes in its frame: escapes, byte stuffing
     cdef bint _may_be_quiet  # it is found at a glance that it is not
@@ -491,6 +614,9 @@ cdef class Encoder:
             self._alternatives = [Encoder(Described(each)) for each in layout.choice.layouts]
             self._may_choose = not self._shape.tagged
         self._write_batch = _write_all
+        if self._heads.sized.how != NOT_SIZED:
+            self._write_batch = _sized_writer(self._heads.sized.how)
+            self._spare = SPARE
         if self._may_choose:
             self._write_batch = _write_all_chosen
         elif self._marks != NULL:
@@ -600,7 +726,7 @@ cdef class Encoder:
             size = self._measure(batch, count, largest, self._is_changed)
         if size < 0:
             return None
-        frames = _new_bytes(NULL, size)
+        frames = _new_bytes(NULL, size + self._spare)
         if self._plain:
             self._write_plain(_writable(frames), batch, count)
         else:

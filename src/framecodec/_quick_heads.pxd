@@ -8,7 +8,6 @@ of the frame: each piece may be longer than needed, and the next one overwrites 
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.object cimport PyObject_GenericSetAttr
 from libc.stdint cimport int16_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -27,10 +26,24 @@ from ._numbers cimport (
     VARINT,
     choose,
     copy,
+    kept,
     numbers_of,
     padding_of,
     shape_in,
     store_varint,
+)
+from ._sized_heads cimport (
+    SIZED_BIG,
+    SIZED_LITTLE,
+    SIZED_VARINT,
+    SizedHead,
+    fill_sized,
+    four_decimals,
+    four_hex,
+    store_short_decimal,
+    store_short_varint,
+    store_word,
+    store_word_backwards,
 )
 
 cdef enum:
@@ -66,6 +79,8 @@ cdef struct QuickHead:
     int unit_shift
     bint little
     int unused_bits  # of a length field of 8 bytes
+    bint is_simple  # nothing but what write_quick() does first
+    int field  # how the length field is written there, as in _sized_heads.pxd
     bint has_more  # than what write_quick() writes for all
     # The frame: before, lead, length field, after, the rest of the message, trailer.
     uint8_t before[24]  # MOST_BEFORE
@@ -100,6 +115,7 @@ cdef struct QuickHead:
     bint is_certain
     int start_node  # where the tree first asks for a byte that can vary
     int16_t positions[16]  # of each node's byte in the message; -1: look at the frame
+    SizedHead sized
 
 
 cdef inline const QuickHead* heads_in(bytes numbers) noexcept:
@@ -108,7 +124,8 @@ cdef inline const QuickHead* heads_in(bytes numbers) noexcept:
 
 cdef inline bytes quick_heads_of(layout):
     """Return the `QuickHead` of a layout, or those of the alternatives of a choice."""
-    cdef bytes heads = layout.head_numbers
+    cdef dict structures = layout.structures
+    cdef bytes heads = structures.get("heads")
     cdef QuickHead* head
     cdef const Shape* shape
     if heads is not None:
@@ -125,12 +142,13 @@ cdef inline bytes quick_heads_of(layout):
         shape = shape_in(numbers_of(each))
         if layout.choice is None or (shape.is_quick and not shape.has_specials):
             fill_head(head, shape, each)
+        if layout.choice is None and not layout.joined:
+            fill_sized(&head.sized, shape, each)
         head += 1
     if layout.choice is not None:
         head = <QuickHead*>PyBytes_AS_STRING(heads)
         fill_early_choices(head, shape_in(numbers_of(layout)), layout)
-    PyObject_GenericSetAttr(layout, "head_numbers", heads)
-    return heads
+    return kept(layout, "heads", heads)
 
 
 cdef inline int fill_head(QuickHead* head, const Shape* shape, layout) except -1:
@@ -157,6 +175,10 @@ cdef inline int fill_head(QuickHead* head, const Shape* shape, layout) except -1
         high = sorted(
             [high, layout.plain_max, mask or layout.plain_max, *[key - 1 for key in keys]]
         )[0]
+    if shape.kind == VARINT:
+        high = sorted([high, 0x3FFF])[0]
+    elif shape.kind == BER:
+        high = sorted([high, 0x7F])[0]
     first, last = low * unit + layout.adjustment, high * unit + layout.adjustment
     if joined is not None and not joined.first_size:
         # The content of one fragment is the message. What else its head has is always the same.
@@ -196,6 +218,7 @@ cdef inline int fill_head(QuickHead* head, const Shape* shape, layout) except -1
     head.little = shape.little
     head.unused_bits = 64 - 8 * shape.width if shape.kind == UINT else 0
     head.unit_rest = unit - 1
+    unit_is_one = unit == 1
     while unit > 1:
         unit >>= 1
         head.unit_shift += 1
@@ -221,6 +244,16 @@ cdef inline int fill_head(QuickHead* head, const Shape* shape, layout) except -1
         or head.after_size
         or head.kept_size
         or head.own_count
+    )
+    head.field = SIZED_LITTLE if head.little else SIZED_BIG
+    if shape.kind == VARINT or shape.kind == BER:
+        head.field = SIZED_VARINT
+    head.is_simple = (
+        (head.is_binary or head.field == SIZED_VARINT)
+        and not (head.has_more or head.has_kept or head.own_bits)
+        and unit_is_one
+        and head.word_count <= 1
+        and not shape.trailer_size
     )
     if not (head.has_more or head.is_binary):
         head.write_more = write_varying
@@ -323,29 +356,6 @@ cdef inline uint64_t word_at(const uint8_t* p) noexcept nogil:
     return word
 
 
-cdef inline void store_big(uint8_t* p, uint64_t value) noexcept nogil:
-    """Store 8 bytes; gcc makes one byte swap and one store of it."""
-    p[0] = value >> 56 & 0xFF
-    p[1] = value >> 48 & 0xFF
-    p[2] = value >> 40 & 0xFF
-    p[3] = value >> 32 & 0xFF
-    p[4] = value >> 24 & 0xFF
-    p[5] = value >> 16 & 0xFF
-    p[6] = value >> 8 & 0xFF
-    p[7] = value & 0xFF
-
-
-cdef inline void store_little(uint8_t* p, uint64_t value) noexcept nogil:
-    p[7] = value >> 56 & 0xFF
-    p[6] = value >> 48 & 0xFF
-    p[5] = value >> 40 & 0xFF
-    p[4] = value >> 32 & 0xFF
-    p[3] = value >> 24 & 0xFF
-    p[2] = value >> 16 & 0xFF
-    p[1] = value >> 8 & 0xFF
-    p[0] = value & 0xFF
-
-
 cdef inline Py_ssize_t write_quick(
     const QuickHead* head,
     const Shape* shape,
@@ -355,9 +365,27 @@ cdef inline Py_ssize_t write_quick(
 ) noexcept nogil:
     """Do what `write_frame` does, for a message whose size is in the head's range."""
     cdef uint64_t value = <uint64_t>(size - head.not_counted)
-    cdef uint64_t odd = value & head.unit_rest
+    cdef uint64_t odd
     cdef uint8_t* field = frame + head.field_at
+    cdef uint8_t* rest = frame + head.rest_at
     cdef int i
+    if head.is_simple:  # most are
+        if (word_at(message) ^ word_at(head.wanted)) & word_at(head.compared):
+            return 0
+        memcpy(frame, head.before, 8)
+        memcpy(frame + head.before_size, message, 8)
+        if head.field == SIZED_BIG:
+            store_word_backwards(field, value << head.unused_bits)
+        elif head.field == SIZED_LITTLE:
+            store_word(field, value)
+        else:
+            i = store_short_varint(field, value)
+            rest += i
+            copy(rest, message + head.carried, size - head.carried)
+            return size + head.owned + i
+        copy(rest, message + head.carried, size - head.carried)
+        return size + head.owned
+    odd = value & head.unit_rest
     odd |= (word_at(message) ^ word_at(head.wanted)) & word_at(head.compared)
     if head.word_count > 1:
         for i in range(1, head.word_count):
@@ -373,9 +401,9 @@ cdef inline Py_ssize_t write_quick(
     memcpy(frame, head.before, 8)
     memcpy(frame + head.before_size, message, 8)
     if head.little:
-        store_little(field, value)
+        store_word(field, value)
     else:
-        store_big(field, value << head.unused_bits)
+        store_word_backwards(field, value << head.unused_bits)
     if head.has_more:
         return head.write_more(head, shape, frame, message, size, value)
     copy(frame + head.rest_at, message + head.carried, size - head.carried)
@@ -385,45 +413,13 @@ cdef inline Py_ssize_t write_quick(
     return size
 
 
-cdef inline Py_ssize_t store_short_decimal(uint8_t* p, unsigned int value) noexcept nogil:
-    """Store a number of at most three digits and return its size."""
-    if value < 10:
-        p[0] = c'0' + <uint8_t>value
-        return 1
-    if value < 100:
-        p[0] = c'0' + <uint8_t>(value // 10)
-        p[1] = c'0' + <uint8_t>(value % 10)
-        return 2
-    p[0] = c'0' + <uint8_t>(value // 100)
-    p[1] = c'0' + <uint8_t>(value // 10 % 10)
-    p[2] = c'0' + <uint8_t>(value % 10)
-    return 3
-
-
-cdef inline void store_four_digits(uint8_t* p, unsigned int value, int base) noexcept nogil:
-    if base == 10:
-        p[0] = c'0' + <uint8_t>(value // 1000)
-        p[1] = c'0' + <uint8_t>(value // 100 % 10)
-        p[2] = c'0' + <uint8_t>(value // 10 % 10)
-        p[3] = c'0' + <uint8_t>(value % 10)
-    else:
-        p[0] = hex_digit(value >> 12)
-        p[1] = hex_digit(value >> 8 & 15)
-        p[2] = hex_digit(value >> 4 & 15)
-        p[3] = hex_digit(value & 15)
-
-
-cdef inline uint8_t hex_digit(unsigned int digit) noexcept nogil:
-    return <uint8_t>((c'0' if digit < 10 else c'a' - 10) + digit)
-
-
 cdef inline Py_ssize_t write_varying_field(
     const Shape* shape, uint8_t* field, const uint8_t* message, uint64_t value
 ) noexcept nogil:
     """Write a length field of digits, or one whose size varies, and return its size."""
     cdef Py_ssize_t size
-    if shape.kind == TEXT and shape.base == 10 and value < 1000:
-        size = store_short_decimal(field, <unsigned int>value)
+    if shape.kind == TEXT and shape.base == 10 and value < 10000:
+        size = store_short_decimal(field, value)
         field += size
         field[0] = shape.end[0]
         if shape.end_size > 1:
@@ -435,7 +431,7 @@ cdef inline Py_ssize_t write_varying_field(
         field[0] = <uint8_t>value
         return 1
     if shape.kind == DIGITS and shape.width == 4:
-        store_four_digits(field, <unsigned int>value, shape.base)
+        store_word(field, four_decimals(value) if shape.base == 10 else four_hex(value))
         return 4
     return write_field(shape, field, message, value)
 

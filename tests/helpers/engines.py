@@ -12,14 +12,11 @@ import framecodec._inbox
 import framecodec._objects
 import framecodec._splitting
 import framecodec.asyncio
-import framecodec.asyncio.object_delivery
-import framecodec.asyncio.objects
 import framecodec.codec
 import framecodec.sockets
 import framecodec.sockets.connection
 import framecodec.sockets.pipes
 import framecodec.sockets.wire
-from framecodec.asyncio import _fast_path_py as asyncio_fast_path_py
 from framecodec.sockets import _fast_path_py as sockets_fast_path_py
 
 __all__ = ["ENGINES", "codecs_use"]
@@ -30,7 +27,7 @@ ENGINES = {"python": "framecodec._splitter_py", "compiled": "framecodec._splitte
 @contextlib.contextmanager
 def codecs_use(engine: ModuleType) -> Iterator[None]:
     """Every `Codec`, socket and stream that is made inside uses this engine, and is to be used
-    inside only."""
+    inside only. The fast path of an event loop stays as it is: its classes work with each other."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("Encoder", "Splitter", "scan"):
             patch.setattr(framecodec.codec, name, getattr(engine, name))
@@ -42,7 +39,4 @@ def codecs_use(engine: ModuleType) -> Iterator[None]:
             sockets = framecodec.sockets
             for module in (sockets.connection, sockets.pipes, sockets.wire):
                 patch.setattr(module, "_fast_path", sockets_fast_path_py)
-            parts = (framecodec.asyncio.objects, framecodec.asyncio.object_delivery)
-            for module in (framecodec.asyncio.sending, framecodec.asyncio.stream_protocol, *parts):
-                patch.setattr(module, "fast_path", asyncio_fast_path_py)
         yield

@@ -258,9 +258,13 @@ cdef class NextMessage:
 
     def close(self):
         """End the wait, as a coroutine that is closed does."""
+        self._close()
+
+    cdef int _close(self) except -1:
         if self._waiter is not None:
             self._waiter = None
-            self._protocol.stop_waiting()
+            self._protocol._stop_waiting()
+        return 0
 
     def __reduce__(self):
         raise _error_texts.not_copied(self)
@@ -270,8 +274,8 @@ cdef bint await_message(NextMessage self) except -1:
     """Return whether a message is ready, and False when the task must wait for the waiter."""
     cdef ReceivePath protocol = self._protocol
     if self._waiter is not None:
-        self.close()
-        protocol.take_batch()
+        self._close()
+        protocol._take_batch()
     while not prepare_take(self._messages):
         if protocol._waiter is not None:
             raise _error_texts.another_recv_waits()
@@ -281,12 +285,12 @@ cdef bint await_message(NextMessage self) except -1:
             if protocol._inbox.failure is not None or protocol._send_path.state >= CLOSED:
                 # Its own coroutine raises: who sees the traceback finds the stream in it.
                 self._messages._stream.__anext__().send(None)
-            self._waiter = protocol.begin_waiting()
+            self._waiter = protocol._begin_waiting()
             if not self._waiter._done:
                 self._waiter._asyncio_future_blocking = True
                 return False
-            self.close()
-        protocol.take_batch()
+            self._close()
+        protocol._take_batch()
     return True
 
 
@@ -515,6 +519,9 @@ cdef class Waiter:
 
     def run(self):
         """End the wait, and run the task that waits. Return False if it can only run later."""
+        return self._run()
+
+    cdef bint _run(self) except -1:
         callback, context = self._callback, self._context
         if self._done or callback is None or context is None or not self._is_between_tasks():
             self.set_result(None)
@@ -653,7 +660,7 @@ cdef class SendPath:
     See `framecodec.asyncio._fast_path_py.SendPath`, its twin.
     """
 
-    cdef public object batch
+    cdef public SendBatch batch
     cdef public object raw_transport
     cdef public object state
     cdef public object _encode_many
@@ -668,14 +675,21 @@ cdef class SendPath:
 
     def flush(self):
         """Write what this iteration of the loop has gathered."""
-        self.flush_scheduled = False
-        self.batch.fast_size = 0
-        self.write_batch()
+        self._flush()
 
     def write_batch(self):
         """Write the batch, or append it to the outbox and write that, as far as possible."""
+        self._write_batch()
+
+    cdef int _flush(self) except -1:
+        self.flush_scheduled = False
+        self.batch.fast_size = 0
+        return self._write_batch()
+
+    cdef int _write_batch(self) except -1:
+        cdef SendBatch batch
         if self.busy:  # the call that is in progress writes everything
-            return
+            return 0
         batch = self.batch
         if batch.messages:
             if batch.paused or self._outbox.size:
@@ -699,8 +713,9 @@ cdef class SendPath:
                     self.fail(error)
                     raise
                 if self.state is OPEN and not self._outbox.size:
-                    return
+                    return 0
         self.flush_outbox()
+        return 0
 
     cdef bint _begin_gathering(self) except -1:
         """Let small messages wait in the batch until `_end_gathering`. Return its argument."""
@@ -715,7 +730,7 @@ cdef class SendPath:
             if self.state >= CLOSED:
                 self.batch.fast_size = 0
             else:
-                self.flush()
+                self._flush()
 
 
 @cython.auto_pickle(False)
@@ -726,17 +741,17 @@ cdef class ReceivePath:
     """
 
     cdef public object batches
-    cdef public object messages
+    cdef public MessageIterator messages
     cdef public object _head_headers
     cdef public object _inbox
     cdef public object _objects
     cdef public object _peer_timer
+    cdef public object _read_size
     cdef public object _switched
-    cdef public object _waiter
+    cdef public Waiter _waiter
     cdef public long long _head_size
     cdef public long long _held
     cdef public long long _taken
-    cdef public Py_ssize_t _read_size
     cdef public bint _delivering
     cdef public bint _one_at_a_time
     cdef public bint _queues
@@ -774,7 +789,7 @@ cdef class ReceivePath:
         """
         is_full = nbytes >= self._read_size
         if is_full:
-            self._read_size = _READ_SIZE
+            self._read_size = READ_SIZE
         if self._receiving_failed:
             return
         if self._receiving:
@@ -849,11 +864,11 @@ cdef class ReceivePath:
         """Run the task that waits to receive. What it sends leaves when its step is over."""
         cdef SendPath sending = self._send_path
         cdef bint flush_scheduled, has_run = False
-        if self._waiter.done():
+        if self._waiter._done:
             return 0
         flush_scheduled = sending._begin_gathering()
         try:
-            has_run = self._waiter.run()
+            has_run = self._waiter._run()
         finally:
             if has_run or flush_scheduled or sending.state >= CLOSED:
                 sending._end_gathering(flush_scheduled)
@@ -867,6 +882,10 @@ cdef class ReceivePath:
 
     def begin_waiting(self):
         """Return what a recv waits for; no message is ready, and receiving has not failed."""
+        return self._begin_waiting()
+
+    cdef Waiter _begin_waiting(self):
+        cdef Waiter waiter
         if self._reading_paused:  # an error in release_head() may have left it so
             self._resume_when_low()
         waiter = Waiter.__new__(Waiter, self._running_loop(), self._current_task)
@@ -877,16 +896,24 @@ cdef class ReceivePath:
 
     def stop_waiting(self):
         """End the wait of a recv, also one that was cancelled or that did not start."""
+        self._stop_waiting()
+
+    cdef int _stop_waiting(self) except -1:
         self._waiter = None
         if self._peer_timer is not None:
             self._peer_timer.stop_waiting(bool(self.batches))
+        return 0
 
     def take_batch(self):
         """Move the next batch to `messages.head`, if that is empty."""
+        self._take_batch()
+
+    cdef int _take_batch(self) except -1:
         if self.batches and not self.messages.head:
             self.messages.head, size, self._head_headers = self.batches[0]
             self._head_size = size
             del self.batches[0]
+        return 0
 
     def release_head(self):
         """Count the last message of `messages.head` as taken."""

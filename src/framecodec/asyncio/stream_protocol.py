@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable
 from itertools import chain
@@ -43,6 +44,17 @@ _LOW_WATER = 64 * 1024
 _OPEN, _CLOSING, _CLOSED = TransportState.OPEN, TransportState.CLOSING, TransportState.CLOSED
 
 
+if sys.version_info >= (3, 12):
+    _current_task = asyncio.current_task
+else:  # that of Python 3.11 is slow: it is asked before each task that a read wakes
+
+    def _current_task(
+        tasks: dict[Any, Any] = asyncio.tasks._current_tasks,  # type: ignore[attr-defined]
+        running_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.get_running_loop,
+    ) -> asyncio.Task[Any] | None:
+        return tasks.get(running_loop())
+
+
 class StreamProtocol(UnframingProtocol):
     """The protocol of a `FrameStream`: a queue of messages, and the task that receives them.
 
@@ -71,7 +83,7 @@ class StreamProtocol(UnframingProtocol):
     _keeps_headers = True
     _sending: WaitingSendSide
     _running_loop = staticmethod(asyncio.get_running_loop)
-    _current_task = staticmethod(asyncio.current_task)
+    _current_task = staticmethod(_current_task)
 
     def __init__(
         self,

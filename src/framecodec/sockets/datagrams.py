@@ -431,7 +431,7 @@ class DatagramSocket(OfMessages[MessageT], _DatagramSending):
             except OSError as error:
                 if self.closed:
                     raise _error_texts.connection_closed() from None
-                if error.errno == _WSAEMSGSIZE:
+                if error.errno == _WSAEMSGSIZE:  # Windows
                     raise _error_texts.datagram_truncated(len(self._buffer), None) from None
                 if not isinstance(error, BlockingIOError):
                     raise

@@ -41,7 +41,7 @@ if hasattr(select, "poll"):
         milliseconds = None if seconds is None else math.ceil(min(seconds, _LONGEST_POLL) * 1000)
         return bool(poll.poll(milliseconds))
 
-else:
+else:  # Windows
 
     def _poll(sock: socket.socket, event: int, seconds: float | None) -> bool:
         if event == READ:

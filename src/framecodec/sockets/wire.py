@@ -91,7 +91,7 @@ if ssl is not None:
         ssl.SSLWantReadError,
         ssl.SSLWantWriteError,
     )
-else:
+else:  # a Python without OpenSSL
     _TLS_WANTS_READ = _TLS_WANTS_WRITE = _TLS_EOF = ()
     _WOULD_BLOCK = (BlockingIOError, InterruptedError)
 
