@@ -226,29 +226,18 @@ FREE_THREADED = free_threaded_python()
 
 @nox.session(python=FREE_THREADED or False)
 def free_threaded(session: nox.Session) -> None:
-    """Run the tests on a Python without the GIL, if there is one: with the Python engine."""
+    """Run the tests on a Python without the GIL, if there is one."""
     if FREE_THREADED is None:
         session.skip("no Python without the GIL: bash .ci/free_threaded_python builds one")
     enter_copy(session)
     install_wheel(session)
     project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
-    left_out: list[str] = []
     for requirement in project["optional-dependencies"]["test"]:
         try:
             session.install("--only-binary", ":all:", requirement)
         except CommandFailed:
             session.log(f"no wheel of {requirement} for this Python")
-            if requirement.startswith("trustme"):
-                left_out = [f"--ignore={file}" for file in files_that_need_trustme()]
-    pytest(session, "-m", "not slow", "--no-c-extensions", *left_out, engine="python")
-
-
-def files_that_need_trustme() -> list[Path]:
-    """Return the test files that import trustme, or run programs of pages that do."""
-    imports = re.compile(r"^import trustme|^from tests\.\S*loops import", re.MULTILINE)
-    files = sorted(Path("tests").glob("test_*.py"))
-    programs = Path("tests/test_docs.py")
-    return [f for f in files if f == programs or imports.search(f.read_text(encoding="utf-8"))]
+    pytest(session, "-m", "not slow")
 
 
 @nox.session

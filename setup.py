@@ -13,6 +13,7 @@ import importlib.util
 import os
 import re
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -34,7 +35,8 @@ if obstacle and REQUIRE:
     sys.exit(f"FRAMECODEC_REQUIRE_EXTENSIONS is set, but no compiled engine is built: {obstacle}.")
 
 names = ["_encoder", "_splitter", "sockets._fast_path", "asyncio._fast_path"]
-if sys.platform == "linux":  # it waits with epoll; elsewhere its twin in Python is used
+# It waits with epoll, and relies on the GIL; elsewhere its twin in Python is used.
+if sys.platform == "linux" and not sysconfig.get_config_var("Py_GIL_DISABLED"):
     names.append("serving._messages_loop")
 extensions = [
     Extension(
@@ -53,8 +55,11 @@ for extension in extensions:
             optimized = ["-O0", "-g0"]
         extension.extra_compile_args = checks + coverage + optimized
         extension.extra_link_args = checks  # atheris has the runtime of the coverage
-    # Each interpreter of a process loads the modules for itself.
-    extension.cython_directives = {"subinterpreters_compatible": "own_gil"}
+    # Each interpreter of a process loads the modules for itself, and no import switches the GIL on.
+    extension.cython_directives = {
+        "subinterpreters_compatible": "own_gil",
+        "freethreading_compatible": True,
+    }
     extension.define_macros = [("CYTHON_USE_MODULE_STATE", "1"), ("CYTHON_USE_TYPE_SPECS", "1")]
     if LINETRACE:
         extension.cython_directives["linetrace"] = True

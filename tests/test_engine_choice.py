@@ -25,7 +25,7 @@ from framecodec import _engine
 PACKAGE = Path(framecodec.__file__).parent
 NAMES = ["_encoder", "_splitter", "sockets._fast_path", "asyncio._fast_path"]
 FREE_THREADED_BUILD = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
-WITH_GIL = ("-X", "gil=1") if FREE_THREADED_BUILD else ()
+HAS_LOOP = sys.platform == "linux" and not FREE_THREADED_BUILD
 
 SHOW_ENGINE = """
 import sys
@@ -121,7 +121,7 @@ def check_python_engine(found: list[str], warnings: list[str], reason: str) -> N
 
 @pytest.mark.c_extension
 def test_engine_is_the_compiled_one_in_all_modules_without_a_reason(package: Path) -> None:
-    found, warnings = choice(package, *WITH_GIL, "-W", "error")
+    found, warnings = choice(package, "-W", "error")
     assert found == ["True", "compiled", "None"]
     assert warnings == []
 
@@ -159,7 +159,7 @@ def test_no_extensions_variable_chooses_the_python_engine_without_loading_the_mo
 @pytest.mark.parametrize("name", NAMES)
 def test_import_of_a_damaged_module_warns_once_and_names_it(package: Path, name: str) -> None:
     compiled_file(package, name).write_bytes(b"\x7fELF no library")
-    found, warnings = choice(package, *WITH_GIL)
+    found, warnings = choice(package)
     check_python_engine(found, warnings, f"framecodec.{name} cannot be loaded (ImportError: ")
 
 
@@ -167,7 +167,7 @@ def test_import_of_a_damaged_module_warns_once_and_names_it(package: Path, name:
 @pytest.mark.parametrize("name", NAMES)
 def test_import_with_one_module_missing_warns_once_and_names_it(package: Path, name: str) -> None:
     compiled_file(package, name).unlink()
-    found, warnings = choice(package, *WITH_GIL)
+    found, warnings = choice(package)
     check_python_engine(found, warnings, f"these are not installed: framecodec.{name}")
 
 
@@ -189,7 +189,7 @@ def test_import_of_a_module_that_raises_warns_once_with_the_error(
     remove_compiled(package)
     for other in NAMES:
         stand_in(package, other, f"raise {raised}" if other == name else "")
-    found, warnings = choice(package, *WITH_GIL)
+    found, warnings = choice(package)
     kind, text = raised.partition("(")[0], raised.split("'")[1]
     check_python_engine(found, warnings, f"framecodec.{name} cannot be loaded ({kind}: {text})")
 
@@ -199,7 +199,7 @@ def test_import_is_ended_by_an_interruption(package: Path, raised: str) -> None:
     remove_compiled(package)
     for name in NAMES:
         stand_in(package, name, f"raise {raised}" if name == "sockets._fast_path" else "")
-    done = run(package, SHOW_ENGINE, *WITH_GIL)
+    done = run(package, SHOW_ENGINE)
     assert done.returncode != 0
     assert done.stderr.splitlines()[-1] == raised
 
@@ -208,7 +208,7 @@ def test_import_with_warnings_as_errors_raises_the_fault_and_its_cause(package: 
     remove_compiled(package)
     for name in NAMES:
         stand_in(package, name, "raise ImportError('undefined symbol')")
-    done = run(package, SHOW_ENGINE, *WITH_GIL, "-W", "error")
+    done = run(package, SHOW_ENGINE, "-W", "error")
     assert done.returncode == 1
     assert "ImportError: undefined symbol" in done.stderr
     assert done.stderr.splitlines()[-1].startswith("RuntimeWarning: framecodec uses its Python")
@@ -219,7 +219,7 @@ def test_import_warning_can_be_ignored_by_its_module(package: Path) -> None:
     for name in NAMES:
         stand_in(package, name, "raise ImportError('undefined symbol')")
     ignore = "ignore::RuntimeWarning:framecodec._engine"
-    found, warnings = choice(package, *WITH_GIL, "-W", "error", "-W", ignore)
+    found, warnings = choice(package, "-W", "error", "-W", ignore)
     assert found[:2] == ["False", "Python"]
     assert warnings == []
 
@@ -267,8 +267,7 @@ interpreters_of_cpython = pytest.mark.skipif(
 
 def run_interpreters(package: Path, code: str) -> subprocess.CompletedProcess[str]:
     """Run code that makes sub-interpreters: the first writes the byte code that all import."""
-    options = (*WITH_GIL, "-W", "error")
-    return run(package, INTERPRETERS + code, *options, PYTHONDONTWRITEBYTECODE="")
+    return run(package, INTERPRETERS + code, "-W", "error", PYTHONDONTWRITEBYTECODE="")
 
 
 def crashes_at_the_exit(main_first: bool) -> bool:
@@ -284,7 +283,7 @@ def test_import_in_a_sub_interpreter_has_the_same_engine(package: Path, main_fir
         pytest.skip("Python 3.12 crashes at its exit")
     code = f"run(interpreters.create(), {SHOW_ENGINE!r})\n"
     code = "import framecodec\n" + code if main_first else code
-    expected, _ = choice(package, *WITH_GIL)
+    expected, _ = choice(package)
     done = run_interpreters(package, code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().split("|") == expected
@@ -380,45 +379,15 @@ def test_compiled_module_has_no_object_that_interpreters_would_share(name: str) 
 
 # --- without the GIL ------------------------------------------------------------------------------
 
-SWITCHED_OFF = "import sys; sys._is_gil_enabled = lambda: False\n"
-SWITCHED_ON = "import sys; sys._is_gil_enabled = lambda: True\n"
 
-
-def test_import_without_the_gil_loads_no_module_that_needs_it(package: Path) -> None:
-    remove_compiled(package)
-    for name in NAMES:
-        stand_in(package, name, "raise SystemError('loaded')")
-    found, warnings = choice(package, "-W", "error", before=SWITCHED_OFF)
-    assert found[:2] == ["False", "Python"]
-    assert "without the GIL" in found[2]
-    assert "-X gil=1" in found[2]
-    assert warnings == []
-
-
-def test_import_after_the_gil_was_switched_on_uses_the_compiled_engine(package: Path) -> None:
-    remove_compiled(package)
-    for name in NAMES:
-        stand_in(package, name)
-    found, warnings = choice(package, "-W", "error", before=SWITCHED_ON)
-    assert (found[0], found[-1]) == ("True", "None")
-    assert warnings == []
-
-
-def test_fallback_reason_without_gil_and_modules_is_the_missing_modules(
-    package: Path,
-) -> None:
-    remove_compiled(package)
-    found, _ = choice(package, "-W", "error", before=SWITCHED_OFF)
-    assert found == ["False", "Python", "the compiled modules are not installed"]
-
-
+@pytest.mark.c_extension
 @pytest.mark.skipif(not FREE_THREADED_BUILD, reason="a free-threaded build of Python")
 @pytest.mark.parametrize("options", [(), ("-X", "gil=0")])
 def test_import_leaves_the_gil_off(package: Path, options: tuple[str, ...]) -> None:
     code = SHOW_ENGINE + "\nprint(sys._is_gil_enabled())"
     done = run(package, code, "-W", "error", *options)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "False"
+    assert done.stdout.splitlines() == ["True|compiled|None", "False"]
 
 
 # --- types ----------------------------------------------------------------------------------------
@@ -471,20 +440,29 @@ print(messages._loop_module.__name__)
 
 
 @pytest.mark.c_extension
-@pytest.mark.skipif(sys.platform != "linux", reason="the compiled loop needs epoll")
+@pytest.mark.skipif(not HAS_LOOP, reason="the compiled loop needs epoll and the GIL")
 def test_the_compiled_loop_is_used_on_linux(package: Path) -> None:
-    done = run(package, SHOW_LOOP, *WITH_GIL, "-W", "error")
+    done = run(package, SHOW_LOOP, "-W", "error")
     assert done.stdout == "framecodec.serving._messages_loop\n", done.stderr
 
 
 @pytest.mark.c_extension
-@pytest.mark.skipif(sys.platform != "linux", reason="the compiled loop needs epoll")
+@pytest.mark.skipif(not HAS_LOOP, reason="the compiled loop needs epoll and the GIL")
 def test_a_missing_compiled_loop_is_replaced_with_one_warning(package: Path) -> None:
     compiled_file(package, "serving._messages_loop").unlink()
-    done = run(package, SHOW_LOOP, *WITH_GIL)
+    done = run(package, SHOW_LOOP)
     assert done.stdout == "framecodec.serving._messages_loop_py\n", done.stderr
     (warning,) = [line for line in done.stderr.splitlines() if "Warning:" in line]
     assert "serve_messages() is slower" in warning
+
+
+@pytest.mark.skipif(not FREE_THREADED_BUILD, reason="a free-threaded build of Python")
+@pytest.mark.parametrize("options", [(), ("-X", "gil=1")])
+def test_a_free_threaded_python_uses_the_python_loop(
+    package: Path, options: tuple[str, ...]
+) -> None:
+    done = run(package, SHOW_LOOP, *options, "-W", "error")
+    assert done.stdout == "framecodec.serving._messages_loop_py\n", done.stderr
 
 
 def test_the_python_engine_uses_the_python_loop(package: Path) -> None:

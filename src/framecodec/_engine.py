@@ -1,10 +1,11 @@
 """Choose the engine, compiled or Python, once for all modules but the loop of `serve_messages`.
 
-The compiled engine is four modules. (That loop exists on Linux alone, and ``serving.messages``
-chooses it.) The engine is used as a whole or not at all, so that
-`framecodec.ACCELERATED` is true of every part. Where it is not used, `FALLBACK_REASON` says why.
-Where the reason is a fault (a broken file, a missing one of the four), one `RuntimeWarning` says it
-too. Each interpreter of a process chooses for itself, and can load the modules for itself.
+The compiled engine is four modules, which need no GIL. (That loop exists on Linux alone, for a
+Python with the GIL, and ``serving.messages`` chooses it.) The engine is used as a whole or not at
+all, so that `framecodec.ACCELERATED` is true of every part. Where it is not used, `FALLBACK_REASON`
+says why. Where the reason is a fault (a broken file, a missing one of the four), one
+`RuntimeWarning` says it too. Each interpreter of a process chooses for itself, and can load the
+modules for itself.
 
 A type checker sees the Python modules; the stubs of the compiled ones declare the same interface.
 """
@@ -31,10 +32,6 @@ __all__ = [
 
 _NAMES = ("_encoder", "_splitter", "sockets._fast_path", "asyncio._fast_path")
 
-# Whether the compiled modules declare that they need no GIL (Py_mod_gil). Where one does not,
-# loading it switches the GIL on for the whole program.
-_FREE_THREADED = False
-
 
 class _Unusable(Exception):
     """A compiled engine that is installed and cannot be used."""
@@ -51,12 +48,6 @@ def _reason_against() -> str | None:
     missing = [name for name in _NAMES if _find(name) is None]
     if len(missing) == len(_NAMES):
         return "the compiled modules are not installed"
-    # On a free-threaded build, the GIL may be on: by -X gil=1, or for another module's sake.
-    if not _FREE_THREADED and not getattr(sys, "_is_gil_enabled", lambda: True)():
-        return (
-            "Python runs without the GIL, and the compiled modules need it;"
-            " start Python with -X gil=1 to use them"
-        )
     if missing:
         names = ", ".join(f"{__package__}.{name}" for name in missing)
         raise _Unusable(f"of its {len(_NAMES)} modules, these are not installed: {names}")

@@ -214,14 +214,12 @@ class Layout:
     has_marks: bool = field(init=False)  # end marks end its frames, or those of an alternative
     # ... and some messages are not in their frames as they are.
     has_changed_content: bool = field(init=False)
-    # The same as a C structure (_numbers.pxd), made when the compiled engine first needs it.
-    numbers: bytes | None = field(init=False, default=None, repr=False)
-    # How the encoder begins frames (_quick_heads.pxd), made when an encoder first needs it.
-    head_numbers: bytes | None = field(init=False, default=None, repr=False)
-    # DELIMITER: the marks as an engine searches them (_marks.pxd, _marks_py.py), made as late.
-    mark_numbers: bytes | None = field(init=False, default=None, repr=False)
+    # The same as C structures, by their names, made when the compiled engine first needs them:
+    # "shape" and "choice" (_numbers.pxd), "marks" (_marks.pxd), "heads" (_quick_heads.pxd). What is
+    # in it stays: structures point into each other.
+    structures: dict[str, bytes] = field(init=False, default_factory=dict, repr=False)
+    # DELIMITER: the marks as the Python engine searches them (_marks_py.py), made as late.
     mark_search: Any = field(init=False, default=None, repr=False)
-    choice_numbers: bytes | None = field(init=False, default=None, repr=False)  # of a CHOICE
 
     def __post_init__(self) -> None:
         lead_size = 0 if self.kind == CUSTOM else self.field_offset - len(self.magic)

@@ -6,12 +6,11 @@
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.object cimport PyObject_GenericSetAttr
 from libc.stdint cimport uint8_t
 from libc.string cimport memchr, memcmp, memset
 
 from ._byte_search cimport find_any, find_byte
-from ._numbers cimport COBS, common_size, copy
+from ._numbers cimport COBS, common_size, copy, kept
 
 cdef enum:
     # As many as a codec can have: see _mark_parameters.py.
@@ -88,14 +87,15 @@ cdef inline bytes mark_numbers_of(layout):
     Of a choice it is an array of pointers to those of the alternatives, NULL for one without marks.
     It must not outlive the layout.
     """
-    cdef bytes numbers = layout.mark_numbers
+    cdef dict structures = layout.structures
+    cdef bytes numbers = structures.get("marks")
     if numbers is None and layout.has_marks:
         if layout.choice is not None:
             numbers = chosen_mark_numbers(layout.choice.layouts)
         else:
             numbers = PyBytes_FromStringAndSize(NULL, sizeof(Marks))
             fill_marks(<Marks*>PyBytes_AS_STRING(numbers), layout)
-        PyObject_GenericSetAttr(layout, "mark_numbers", numbers)
+        numbers = kept(layout, "marks", numbers)
     return numbers
 
 
@@ -103,13 +103,15 @@ cdef inline bytes chosen_mark_numbers(tuple layouts):
     cdef bytes numbers = PyBytes_FromStringAndSize(NULL, len(layouts) * sizeof(void*))
     cdef const void** chosen = <const void**>PyBytes_AS_STRING(numbers)
     cdef bytes own
+    cdef dict structures
     for layout in layouts:
         chosen[0] = NULL
-        own = layout.mark_numbers
+        structures = layout.structures
+        own = structures.get("marks")
         if own is None and layout.marks:
             own = PyBytes_FromStringAndSize(NULL, sizeof(Marks))
             fill_marks(<Marks*>PyBytes_AS_STRING(own), layout)
-            PyObject_GenericSetAttr(layout, "mark_numbers", own)
+            own = kept(layout, "marks", own)
         if own is not None:
             chosen[0] = PyBytes_AS_STRING(own)
         chosen += 1

@@ -6,7 +6,7 @@ Every function is inline, so that the compiler optimises it inside its caller.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.object cimport PyObject, PyObject_GenericSetAttr
+from cpython.object cimport PyObject
 from libc.stdint cimport int16_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
@@ -191,16 +191,27 @@ cdef inline const uint8_t* _address(bytes constant) noexcept:
     return <const uint8_t*>PyBytes_AS_STRING(constant)
 
 
+cdef inline bytes kept(layout, str name, bytes made):
+    """Keep a C structure that was made of a layout, and return it.
+
+    Two threads may make it at the same time. Both get the one that was kept first: other structures
+    point to it.
+    """
+    cdef dict structures = layout.structures
+    return structures.setdefault(name, made)
+
+
 cdef inline bytes numbers_of(layout):
     """Return a layout's `Shape` as a bytes object, which is made once for each layout.
 
     It must not outlive the layout.
     """
-    cdef bytes numbers = layout.numbers
+    cdef dict structures = layout.structures
+    cdef bytes numbers = structures.get("shape")
     if numbers is None:
         numbers = PyBytes_FromStringAndSize(NULL, sizeof(Shape))
         fill_shape(<Shape*>PyBytes_AS_STRING(numbers), layout)
-        PyObject_GenericSetAttr(layout, "numbers", numbers)
+        numbers = kept(layout, "shape", numbers)
     return numbers
 
 
@@ -368,10 +379,6 @@ cdef inline int fill_choice(Shape* shape, layout) except -1:
         PyBytes_AS_STRING(memory) + nodes_size + gates_size
     )
     cdef int byte
-    shape.nodes = node
-    shape.alternatives = alternative
-    shape.gates = gate
-    shape.alternative_count = <int>count
     shape.tagged = bool([tag for tag in layout.choice.tags if tag])
     for offset, _, nexts, _ in layout.choice.nodes:
         node.offset = offset
@@ -386,7 +393,11 @@ cdef inline int fill_choice(Shape* shape, layout) except -1:
         for byte in range(256):
             gate.allowed[byte] = byte in values
         gate += 1
-    PyObject_GenericSetAttr(layout, "choice_numbers", memory)
+    memory = kept(layout, "choice", memory)
+    shape.nodes = <ChoiceNode*>PyBytes_AS_STRING(memory)
+    shape.gates = <Gate*>(PyBytes_AS_STRING(memory) + nodes_size)
+    shape.alternatives = <const Shape**>(PyBytes_AS_STRING(memory) + nodes_size + gates_size)
+    shape.alternative_count = <int>count
     return 0
 
 

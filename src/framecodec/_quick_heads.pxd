@@ -8,7 +8,6 @@ of the frame: each piece may be longer than needed, and the next one overwrites 
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.object cimport PyObject_GenericSetAttr
 from libc.stdint cimport int16_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -27,6 +26,7 @@ from ._numbers cimport (
     VARINT,
     choose,
     copy,
+    kept,
     numbers_of,
     padding_of,
     shape_in,
@@ -124,7 +124,8 @@ cdef inline const QuickHead* heads_in(bytes numbers) noexcept:
 
 cdef inline bytes quick_heads_of(layout):
     """Return the `QuickHead` of a layout, or those of the alternatives of a choice."""
-    cdef bytes heads = layout.head_numbers
+    cdef dict structures = layout.structures
+    cdef bytes heads = structures.get("heads")
     cdef QuickHead* head
     cdef const Shape* shape
     if heads is not None:
@@ -147,8 +148,7 @@ cdef inline bytes quick_heads_of(layout):
     if layout.choice is not None:
         head = <QuickHead*>PyBytes_AS_STRING(heads)
         fill_early_choices(head, shape_in(numbers_of(layout)), layout)
-    PyObject_GenericSetAttr(layout, "head_numbers", heads)
-    return heads
+    return kept(layout, "heads", heads)
 
 
 cdef inline int fill_head(QuickHead* head, const Shape* shape, layout) except -1:

@@ -25,6 +25,12 @@ What is different here
 
     The state is consistent whenever Python code may run: in errors, in the user's parse(), nowhere
     else.
+
+    Where threads share a splitter without the GIL, each call runs in a critical section of it,
+    which is to one object what the GIL is to all: another thread comes in where this one waits,
+    and finds `_busy` set if Python code waits inside a call. With the GIL the sections are nothing.
+    A method calls no other method of its object that has a section: it would be left and entered
+    again.
 """
 
 cimport cython
@@ -559,6 +565,7 @@ cdef class Splitter:
 
     # --- bytes in ---------------------------------------------------------------------------------
 
+    @cython.critical_section
     def feed(self, data, /):
         """Take the next bytes of the stream.
 
@@ -614,6 +621,7 @@ cdef class Splitter:
             PyBuffer_Release(&view)
         return 0
 
+    @cython.critical_section
     def get_buffer(self, sizehint=-1, /):
         """Return memory to read the next bytes of the stream into.
 
@@ -668,6 +676,7 @@ cdef class Splitter:
             self._busy = False
         return view
 
+    @cython.critical_section
     def _share_buffer(self, list spare not None, /):
         """Share the buffer that `get_room` gives with other splitters, which read by turns.
 
@@ -691,6 +700,7 @@ cdef class Splitter:
         self._buffer_size = 0
         return 0
 
+    @cython.critical_section
     def get_room(self, sizehint=-1, /):
         """Return memory as `get_buffer` does, for a caller that releases it at once.
 
@@ -737,6 +747,7 @@ cdef class Splitter:
                     pass
         return 0
 
+    @cython.critical_section
     def buffer_updated(self, count, /):
         """Take the bytes that were read into the buffer from `get_buffer`.
 
@@ -797,6 +808,7 @@ cdef class Splitter:
             self._busy = False
         return 0
 
+    @cython.critical_section
     def feed_eof(self):
         """End the stream.
 
@@ -821,7 +833,7 @@ cdef class Splitter:
             return
         self._busy = True  # another thread, or a garbage collection, may come in here
         try:
-            error = _error_texts.incomplete_frame(self._pending_frame())
+            error = _error_texts.incomplete_frame(self._describe_pending())
             self._fail(error, NULL, 0, 0)
         finally:
             self._busy = False
@@ -852,6 +864,7 @@ cdef class Splitter:
             raise _error_texts.parse_changed_its_answer(self._stream_offset)
         return False
 
+    @cython.critical_section
     def switch(self, codec, /):
         """Read the stream with another codec, from the byte after the last delivered message on.
 
@@ -876,7 +889,7 @@ cdef class Splitter:
             before = self._undelivered.travelled(self._unfinished())
         try:
             self._wants_headers = wants_headers or objects is not None
-            messages = self._switch(codec, before)
+            messages = self._switch_to(codec, before)
         except BaseException:
             self._wants_headers = wants_headers
             raise
@@ -889,6 +902,7 @@ cdef class Splitter:
             raise self._error.with_traceback(None)
         return messages
 
+    @cython.critical_section
     def _switch(self, codec, bytes before not None):
         """Switch as `switch` does, but keep an error for the next call.
 
@@ -896,6 +910,9 @@ cdef class Splitter:
             codec: As for `switch`.
             before: Bytes before the unread ones that are read again.
         """
+        return self._switch_to(codec, before)
+
+    cdef list _switch_to(self, codec, bytes before):
         cdef list messages = []
         cdef list headers = []
         cdef bint in_padding
@@ -944,10 +961,12 @@ cdef class Splitter:
                 raise
         return messages
 
+    @cython.critical_section
     def _unread(self):
         """Return the bytes that `detach` would return."""
         return self._unfinished()
 
+    @cython.critical_section
     def detach(self):
         """End the splitter and return its unread bytes, for another protocol.
 
@@ -984,12 +1003,18 @@ cdef class Splitter:
         raise _error_texts.not_copied(self)
 
     def __repr__(self):
-        return describe_splitter(self, self._codec, self._detached)
+        with cython.critical_section(self):
+            codec, detached = self._codec, self._detached
+        return describe_splitter(self, codec, detached)
 
     # --- its state --------------------------------------------------------------------------------
 
+    @cython.critical_section
     def _pending_frame(self):
         """Describe the pending frame, for the text of an error about what is missing of it."""
+        return self._describe_pending()
+
+    cdef object _describe_pending(self):
         cdef Py_ssize_t lead_size
         where, needed = "header", None
         header = sample = self._header_bytes()
@@ -1030,11 +1055,13 @@ cdef class Splitter:
         )
 
     @property
+    @cython.critical_section
     def pending(self):
         """Bytes that arrived and are in no message yet (after an error: from the bad frame on)."""
         return self._pending + self._held_size
 
     @property
+    @cython.critical_section
     def bytes_needed(self):
         """Bytes that finish the pending frame: a lower bound, at least 1.
 
@@ -1047,50 +1074,61 @@ cdef class Splitter:
             if self._raw:  # a raw frame has the padding, a message comes before it
                 missing += self._layout.padding(self._pending + missing)
             return max(1, missing)  # 0 while a message is delivered
-        return max(1, self._shape.header_size - len(self.pending_header))
+        return max(1, self._shape.header_size - len(self._seen_header()))
 
     @property
+    @cython.critical_section
     def stream_offset(self):
         """Position in the stream, in bytes, of the pending frame's first byte."""
         return self._stream_offset
 
     @property
+    @cython.critical_section
     def pending_header(self):
         """The pending frame's header, as far as it arrived.
 
         After an error: up to the byte that decided.
         """
+        return self._seen_header()
+
+    cdef object _seen_header(self):
         error = self._error
         if isinstance(error, errors.FrameError) and not self._detached:
             return error.header  # the splitter may have gathered more, depending on the chunks
         return self._header_bytes()
 
     @property
+    @cython.critical_section
     def error(self):
         """The error that ended the stream, or that the next call raises for a message; or None."""
         return self._error if self._undelivered is None else self._undelivered.error
 
     @property
+    @cython.critical_section
     def skipped(self):
         """How many oversized frames were discarded."""
         return self._skipped_count
 
     @property
+    @cython.critical_section
     def resyncs(self):
         """How many bad frames were discarded under ``on_invalid="resync"``."""
         return self._resync_count
 
     @property
+    @cython.critical_section
     def discarded(self):
         """How many bytes were discarded with them, up to the next frames."""
         return self._discarded
 
     @property
+    @cython.critical_section
     def last_invalid(self):
         """The error of the last bad frame, or None."""
         return self._last_invalid
 
     @property
+    @cython.critical_section
     def headers(self):
         """The headers of the messages that the last call returned, if the splitter keeps them.
 
@@ -1098,6 +1136,9 @@ cdef class Splitter:
         travelled before each message's rest, in the same order. `frame_as_travelled` rebuilds a
         frame from it. None for other codecs, whose messages have one frame, and with ``raw=True``.
         """
+        return self._last_headers()
+
+    cdef object _last_headers(self):
         return [] if self._headers is not None and self._headers_are_old else self._headers
 
     # --- messages that are objects: `_object_messages_py` -----------------------------------------
@@ -1137,7 +1178,7 @@ cdef class Splitter:
 
     cdef list _load_held(self, held, list messages):
         if messages:
-            held.add(self, messages, self.headers)
+            held.add(self, messages, self._last_headers())
         try:
             objects = held.take()
         finally:
@@ -1149,7 +1190,7 @@ cdef class Splitter:
 
     cdef int _keep_refused(self, cause, list messages, Py_ssize_t index) except -1:
         """Hold the messages from a refused one on; raise if no message comes before it."""
-        headers = self.headers
+        headers = self._last_headers()
         try:
             held = self._objects.hold(self._layout)
             held.add(
@@ -1277,7 +1318,7 @@ cdef class Splitter:
                 self._surplus_bytes = b""
                 is_held = True
             if self._ended and self._pending and not messages:
-                raise _error_texts.incomplete_frame(self._pending_frame())
+                raise _error_texts.incomplete_frame(self._describe_pending())
         except BaseException as error:
             if isinstance(error, errors.FrameError):
                 _error_texts.add_likely_cause(error, self._layout)
@@ -1346,7 +1387,7 @@ cdef class Splitter:
             if self._ended and self._searching:
                 self._end_search()
             if self._ended and self._pending and not messages:
-                raise _error_texts.incomplete_frame(self._pending_frame())
+                raise _error_texts.incomplete_frame(self._describe_pending())
         except BaseException as error:
             if isinstance(error, errors.FrameError):
                 _error_texts.add_likely_cause(error, self._layout)
@@ -3944,6 +3985,8 @@ cdef class Spans:
     def __cinit__(self, view):
         self._view = view
         self._positions = NULL
+        self._shape[1] = 2
+        self._strides[0], self._strides[1] = 2 * sizeof(int64_t), sizeof(int64_t)
 
     def __dealloc__(self):
         PyMem_Free(self._positions)
@@ -3998,8 +4041,6 @@ cdef class Spans:
             raise BufferError("spans are read-only")
         if self._growing:
             raise _error_texts.spans_growing()
-        self._shape[0], self._shape[1] = self._count, 2
-        self._strides[0], self._strides[1] = 2 * sizeof(int64_t), sizeof(int64_t)
         buffer.buf = self._positions
         if not self._count:  # an address all the same
             buffer.buf = self._shape
@@ -4059,6 +4100,7 @@ def scan(codec, data, *, raw=False):
     finally:
         PyBuffer_Release(&buffer)
     spans._consumed = splitter._stream_offset
+    spans._shape[0] = spans._count
     spans._growing = False
     return spans
 

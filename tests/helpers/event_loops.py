@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
-import trustme
 
 from framecodec import Codec
 from framecodec.asyncio import FrameStream, open_connection, start_server
@@ -80,7 +79,7 @@ def close(closable: Any) -> list[warnings.WarningMessage]:
 
 def tls_contexts() -> Contexts:
     """A server's, with a certificate for localhost, and that of a client who trusts it."""
-    authority = trustme.CA()
+    authority = pytest.importorskip("trustme").CA()
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("localhost").configure_cert(server)
     client = ssl.create_default_context()

@@ -52,8 +52,7 @@ def test_the_engine_is_the_one_that_the_wheel_holds() -> None:
     wheel = DISTRIBUTION.read_text("WHEEL")
     assert wheel is not None
     pure = "Root-Is-Purelib: true" in wheel
-    without_gil = not getattr(sys, "_is_gil_enabled", lambda: True)()
-    if pure or without_gil:
+    if pure:
         assert not framecodec.ACCELERATED
         assert splitter.FALLBACK_REASON
     else:
@@ -82,12 +81,9 @@ def test_every_module_can_be_imported_without_an_extra() -> None:
         if not module.name.endswith("__main__")
     ]
     assert len(names) > 50
-    has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
-    left_out = set() if has_gil else {"_encoder", "_splitter"}
     for name in names:
-        # The compiled modules of Linux alone, and those that need the GIL, have their own tests.
-        last = name.rpartition(".")[2]
-        if last not in left_out and not last.startswith(("_messages_loop", "_fast_path")):
+        # The compiled modules of Linux alone have their own tests.
+        if not name.rpartition(".")[2].startswith(("_messages_loop", "_fast_path")):
             try:
                 importlib.import_module(name)
             except ImportError as error:  # or one that says which extra to install

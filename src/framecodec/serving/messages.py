@@ -58,11 +58,13 @@ Handle: TypeAlias = (
 
 def _choose_loop() -> ModuleType:
     """Return the compiled loop where the compiled engine is in use, else its twin."""
-    # The compiled loop waits with epoll, which only Linux has. In a program that gevent has
-    # patched, this wait would stop all greenlets; the twin waits with what gevent has patched.
+    # The compiled loop waits with epoll, which only Linux has, and relies on the GIL, which a
+    # free-threaded Python may not have. In a program that gevent has patched, its wait would stop
+    # all greenlets; the twin waits with what gevent has patched.
     gevent_monkey = sys.modules.get("gevent.monkey")
     is_patched = gevent_monkey is not None and gevent_monkey.is_module_patched("threading")
-    if is_patched or not (ACCELERATED and sys.platform == "linux"):
+    is_built = sys.platform == "linux" and "t" not in sys.abiflags
+    if is_patched or not (ACCELERATED and is_built):
         return _messages_loop_py
     name = f"{__package__}._messages_loop"
     try:

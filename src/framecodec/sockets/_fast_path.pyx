@@ -5,6 +5,10 @@
 See `_fast_path_py`, its twin. This one saves the calls of Python's methods around the system call,
 and a `memoryview` and numbers for each of them. No signal handler runs between the system call and
 the end of a method.
+
+Where threads share an object without the GIL, each method runs in a critical section of the object,
+which is to one object what the GIL is to all: it is left while the thread waits. With the GIL the
+sections are nothing.
 """
 
 cimport cython
@@ -155,6 +159,20 @@ cdef extern from "Python.h":
 
 cdef extern from *:
     """
+    /* The owner of a lock is read by threads that do not hold it. No thread's number is 0. */
+    #if defined(_MSC_VER) && !defined(__clang__)
+    #define framecodec_load(owner) (*(const volatile unsigned long *)(owner))
+    #define framecodec_store(owner, thread) (*(volatile unsigned long *)(owner) = (thread))
+    #else
+    #define framecodec_load(owner) __atomic_load_n((owner), __ATOMIC_RELAXED)
+    #define framecodec_store(owner, thread) __atomic_store_n((owner), (thread), __ATOMIC_RELAXED)
+    #endif
+    """
+    unsigned long _load "framecodec_load" (const unsigned long* owner) noexcept nogil
+    void _store "framecodec_store" (unsigned long* owner, unsigned long thread) noexcept nogil
+
+cdef extern from *:
+    """
     #define FRAMECODEC_LONGEST_WAIT 1e9
     #define FRAMECODEC_LONGEST_POLL 2e6
     #define FRAMECODEC_LONGEST_TURN 0.01
@@ -206,7 +224,7 @@ cdef class Lock:
     """
 
     cdef PyThread_type_lock _lock
-    cdef unsigned long _owner
+    cdef unsigned long _owner  # 0: none
     cdef Py_ssize_t _count  # how often its owner holds it
 
     def __cinit__(self):
@@ -237,7 +255,7 @@ cdef class Lock:
         Raises:
             RuntimeError: The calling thread does not hold it.
         """
-        if not self._count or self._owner != PyThread_get_thread_ident():
+        if _load(&self._owner) != <unsigned long>PyThread_get_thread_ident():
             raise RuntimeError("cannot release un-acquired lock")
         self._release()
 
@@ -251,10 +269,10 @@ cdef class Lock:
 
     cdef inline bint _try_acquire(self) noexcept:
         cdef unsigned long caller = PyThread_get_thread_ident()
-        if not self._count or self._owner != caller:
+        if _load(&self._owner) != caller:
             if not PyThread_acquire_lock(self._lock, 0):
                 return False
-            self._owner = caller
+            _store(&self._owner, caller)
         self._count += 1
         return True
 
@@ -268,7 +286,7 @@ cdef class Lock:
             with nogil:
                 status = PyThread_acquire_lock_timed(self._lock, remaining, True)
             if status == PY_LOCK_ACQUIRED:
-                self._owner = PyThread_get_thread_ident()
+                _store(&self._owner, PyThread_get_thread_ident())
                 self._count = 1
                 return True
             if status != PY_LOCK_INTR:
@@ -278,6 +296,7 @@ cdef class Lock:
     cdef inline void _release(self) noexcept:
         self._count -= 1
         if not self._count:
+            _store(&self._owner, 0)
             PyThread_release_lock(self._lock)
 
 
@@ -377,11 +396,13 @@ cdef class Batch:
     def __iter__(self):
         return self
 
+    @cython.critical_section
     def __next__(self):
         if not self._count:
             raise StopIteration
         return self._take()
 
+    @cython.critical_section
     def __len__(self):
         return self._count
 
@@ -391,6 +412,7 @@ cdef class Batch:
         return self
 
     @property
+    @cython.critical_section
     def first(self):
         """The next message, which stays."""
         if not self._count:
@@ -402,11 +424,12 @@ cdef class Batch:
         """An iterator with one step, which takes all messages out and gives their list."""
         return (<object>_map)(Batch.take_rest, (self,))
 
+    @cython.critical_section
     def take_rest(self):
         """Return the messages and drop them; after `take_all` no handler can come between."""
         cdef list messages
         if self._pos or not self._count:
-            messages = self.rest()
+            messages = self._remaining()
         else:
             messages = self._messages
         self._messages = None
@@ -414,12 +437,17 @@ cdef class Batch:
         self._pos = self._count = 0
         return messages
 
+    @cython.critical_section
     def rest(self):
         """Return a list of the messages, which stay."""
+        return self._remaining()
+
+    cdef list _remaining(self):
         if self._messages is None:
             return []
         return self._messages[self._pos : self._pos + self._count]
 
+    @cython.critical_section
     def headers(self):
         """Return the headers of these messages, which stay.
 
@@ -429,6 +457,7 @@ cdef class Batch:
         return self._headers[self._pos : self._pos + self._count]
 
     @property
+    @cython.critical_section
     def last_header(self):
         """The header of the message that was taken last; None without headers."""
         return self._headers[self._pos - 1] if self._headers is not None and self._pos else None
@@ -474,14 +503,17 @@ cdef class Receiver:
         raise _error_texts.not_copied(self)
 
     @property
+    @cython.critical_section
     def ready(self):
         """The batch that is being delivered."""
         return self._ready
 
     @ready.setter
+    @cython.critical_section
     def ready(self, Batch batch not None):
         self._ready = batch
 
+    @cython.critical_section
     def use(self, splitter, Py_ssize_t size, int flags, double timeout):
         """Choose how to receive.
 
@@ -505,18 +537,29 @@ cdef class Receiver:
     def __iter__(self):
         return self
 
+    @cython.critical_section
     def __next__(self):
-        if self._ready._count:
-            return self._ready._take()
+        cdef Batch ready = self._ready
+        with cython.critical_section(ready):
+            if ready._count:
+                return ready._take()
         self._fetch()
-        if self._ready._count:
-            return self._ready._take()
+        ready = self._ready
+        with cython.critical_section(ready):
+            if ready._count:
+                return ready._take()
         raise StopIteration
 
+    @cython.critical_section
     def fetch(self):
         """Receive if no message is ready."""
-        if not self._ready._count:
+        if not self._is_ready():
             self._fetch()
+
+    cdef inline bint _is_ready(self):
+        cdef Batch ready = self._ready
+        with cython.critical_section(ready):
+            return ready._count != 0
 
     cdef int _fetch(self) except -1:
         if (
@@ -525,7 +568,7 @@ cdef class Receiver:
             and self._lock._try_acquire()
         ):
             try:
-                if not self._ready._count:  # else another thread has received
+                if not self._is_ready():  # else another thread has received
                     self._receive()
             finally:
                 self._lock._release()
@@ -660,15 +703,18 @@ cdef class Sender:
     def __reduce__(self):
         raise _error_texts.not_copied(self)
 
+    @cython.critical_section
     def switch(self, codec, /):
         """Encode with another codec from now on."""
         self._encode, self._frame_parts = codec.encode, codec.frame_parts
 
+    @cython.critical_section
     def use(self, flags):
         """Store the flags for send() and sendmsg(); None switches the fast path off."""
         self._flags = 0 if flags is None else flags
         self._enabled = flags is not None
 
+    @cython.critical_section
     def send(self, message, /):
         """Return whether the message was taken: sent, or begun and its end stored in `unsent`."""
         if not self._enabled or self.state is not self._states.idle:
