@@ -16,8 +16,8 @@ from tests.soak.clients import CODEC, LARGEST
 from tests.soak.kinds import Limits, Served
 from tests.soak.run import soak
 
-# Bytes that a connection may hold without a byte of its client. A thread has 128 KiB to receive into,
-# and receives the first 64 KiB of a message without a copy.
+# Bytes that a connection may hold without a byte of its client. A thread has 128 KiB to receive
+# into, and receives the first 64 KiB of a message without a copy.
 HELD = dict.fromkeys(hostile.KINDS, 24 << 10) | dict.fromkeys(["serve", "socketserver"], 224 << 10)
 # What a client has sent of the pending frame, or of the ones whose replies it does not read.
 PENDING = {"silent": 0, "almost": LARGEST, "flooding": 3 * LARGEST}
