@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
-from framecodec import Codec, IncompleteFrameError, _keeping_reader_py, _plain_reader_py
+from framecodec import (
+    Codec,
+    IncompleteFrameError,
+    MessageTooLargeError,
+    _keeping_reader_py,
+    _marked_reader_py,
+    _plain_reader_py,
+)
 from framecodec import _splitter_py as python_engine
 
 KIB = 1024
@@ -19,6 +26,8 @@ CODECS = {
     "adjustment": Codec.uint(4, length_includes="frame", max_message_size=KIB * KIB),
     "trailer": Codec.uint(2, trailer=b"\r\n"),
     "lines": Codec.delimiter(),
+    "two bytes": Codec.delimiter(b"\r\n"),
+    "two marks": Codec.delimiter(b"\n", b"\r\n"),
 }
 # Chunks that drip, pieces that are gathered and pieces that are kept, around every limit.
 SIZES = [1, 3, 7, 100, 255, 256, 1023, 1024, 1460, 16_383, 16_384, 65_535, 65_536, 70_000, 200_000]
@@ -177,3 +186,46 @@ def test_interrupted_feed_in_python_keeps_no_lock() -> None:
         if left >= 0:
             break
     assert interruptions > 5
+
+
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize("name", ["lines", "two marks"])
+def test_ordinary_lines_that_chunks_cut_never_take_the_slow_path(
+    name: str, raw: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow_path(*arguments: object) -> int:
+        raise AssertionError(f"the slow path was taken: {arguments!r}")
+
+    monkeypatch.setattr(_marked_reader_py, "_read_content", slow_path)
+    codec = CODECS[name]
+    messages = [bytes([65 + i % 26]) * size for i, size in enumerate([0, 1, 40, 3000, 90_000, 7])]
+    stream = codec.encode_many(messages)
+    for chunk_size in (1, 7, 1460, 70_000):
+        splitter = python_engine.Splitter(codec, raw=raw)
+        got: list[Any] = []
+        for pos in range(0, len(stream), chunk_size):
+            got += splitter.feed(stream[pos : pos + chunk_size])
+        assert got == ([codec.encode(message) for message in messages] if raw else messages)
+        assert (splitter.pending, splitter.stream_offset) == (0, len(stream))
+
+
+@pytest.mark.parametrize("chunk_size", [1, 3, 50, 51, 52, 200])
+def test_line_above_the_limit_is_refused_where_chunks_cut_it(
+    engine: ModuleType, chunk_size: int
+) -> None:
+    codec = Codec.delimiter(b"\n", b"\r\n", max_message_size=50)
+    stream = b"a" * 50 + b"\r\n" + b"b" * 50 + b"\n" + b"c" * 51 + b"\n" + b"d\n"
+    chunks = [stream[pos : pos + chunk_size] for pos in range(0, len(stream), chunk_size)]
+    splitter = engine.Splitter(codec)
+    got: list[Any] = []
+    for chunk in chunks:
+        try:
+            got += splitter.feed(chunk)
+        except MessageTooLargeError:
+            break
+    assert got == [b"a" * 50, b"b" * 50]
+    assert isinstance(splitter.error, MessageTooLargeError)
+    assert splitter.error.stream_offset == 103
+    skipping = engine.Splitter(codec, on_oversize="skip")
+    got = [message for chunk in chunks for message in skipping.feed(chunk)]
+    assert (got, skipping.skipped) == ([b"a" * 50, b"b" * 50, b"d"], 1)

@@ -123,7 +123,6 @@ class KeepingReader(FrameReader):
         if (
             IS_WHOLE_BETWEEN_CALLS
             and not self._skipping
-            and not self._layout.marks
             and self._headers is None
             and not self._one_at_a_time
             and not self._resync

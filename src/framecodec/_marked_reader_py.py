@@ -75,6 +75,8 @@ def consume_marked(
     With `one`, it stops after the first message; in a choice after the pending frame.
     """
     search, checked = mark_search_of(reader._layout), reader._layout.check is not None
+    can_split = search is not None and search.split_at and not reader._magic and not checked
+    can_split = can_split and reader._spans is None and reader._choice is None and not one
     while pos < len(data) and not (one and messages) and reader._layout.marks:
         if reader._tail:
             pos = _join_tail(reader, data, pos, messages)
@@ -82,11 +84,14 @@ def consume_marked(
         if reader._after and search is not None:
             pos = _ignore_remainder(reader, search, data, pos)
             continue
-        if not reader._pending and not one and reader._choice is None:
+        if can_split and search is not None and not reader._skipping:
+            if reader._phase != IN_PADDING:  # of a frame before a switch
+                pos = _split_frames(reader, search, data, pos, messages)
+            if pos == len(data):
+                continue
+        elif not reader._pending and not one and reader._choice is None:
             if search is None:
                 pos = _read_stuffed_frames(reader, data, pos, messages)
-            elif search.split_at and not reader._magic and reader._spans is None and not checked:
-                pos = _split_frames(reader, search, data, pos, messages)
             else:
                 pos = _read_marked_frames(reader, search, data, pos, messages)
             if pos == len(data) or reader._after:
@@ -131,35 +136,84 @@ def untake_tail(reader: Any, held: bytearray) -> None:
 def _split_frames(
     reader: FrameReader, search: MarkSearch, data: bytes, pos: int, messages: list[Any]
 ) -> int:
-    """Take frames of marks that `bytes.split` finds, without a magic; return where it stops."""
+    """Take frames of marks that `bytes.split` finds, without a magic; return where it stops.
+
+    It continues the pending frame, and keeps the first bytes of one that the chunk cuts off. The
+    compiled engine leaves both to its slow path, which is as fast.
+    """
     layout, mark = reader._layout, search.split_at
     most, least = layout.max_message_size, layout.min_message_size
     while pos < len(data):
         block = data if not pos and len(data) <= _STEP else data[pos : pos + _STEP]
         found = block.split(mark)
-        stop = pos + len(block) - len(found.pop())
-        if not found:
-            break
-        ends = [mark] * len(found)
-        for ending in search.endings:
-            if block.find(ending[:1]) < 0 or block.find(ending + mark) < 0:  # one byte is faster
-                continue
-            size, longer = len(ending), ending + mark
-            for index, content in enumerate(found):
-                if ends[index] is mark and content.endswith(ending):
-                    found[index], ends[index] = content[:-size], longer
-        if len(block) > most or least:
-            sizes = [len(content) for content in found if content or not layout.skip_empty]
-            if sizes and (max(sizes) > most or min(sizes) < least):
+        rest = found.pop()
+        if found:
+            before, empty = reader._pending, None
+            if before:
+                found[0] = b"".join([*reader._pieces, reader._piece, found[0]])
+                pieces: list[bytes] = []
+                empty = bytearray(), pieces
+            ends = [mark] * len(found)
+            if search.endings:
+                _move_endings(search, block, found, ends)
+            if (before + len(block) > most or least) and _has_wrong_size(layout, found):
+                if before:
+                    break
                 return _read_marked_frames(reader, search, data, pos, messages)
-        if layout.skip_empty and not all(found):
-            ends = [end for content, end in zip(found, ends, strict=True) if content]
-            found = [*filter(None, found)]
-        if reader._raw:
-            found = [content + end for content, end in zip(found, ends, strict=True)]
-        _commit(reader, messages, found, ends, reader._stream_offset + stop - pos, b"")
-        pos = stop
+            if layout.skip_empty and not all(found):
+                ends = [end for content, end in zip(found, ends, strict=True) if content]
+                found = [*filter(None, found)]
+            if reader._raw:
+                found = [content + end for content, end in zip(found, ends, strict=True)]
+            stop = len(block) - len(rest)
+            offset = reader._stream_offset + before + stop
+            _commit(reader, messages, found, ends, offset, b"", empty)
+            pos += stop
+        if rest:
+            if not _keep_rest(reader, search, rest):
+                break
+            pos += len(rest)
     return pos
+
+
+def _has_wrong_size(layout: Layout, found: list[bytes]) -> bool:
+    sizes = [len(content) for content in found if content or not layout.skip_empty]
+    most, least = layout.max_message_size, layout.min_message_size
+    return bool(sizes) and (max(sizes) > most or min(sizes) < least)
+
+
+def _move_endings(search: MarkSearch, block: bytes, found: list[bytes], ends: list[bytes]) -> None:
+    """Move what longer marks begin with from the ends of these contents to their marks."""
+    mark = search.split_at
+    for ending in search.endings:
+        if block.find(ending[:1]) < 0 or block.find(ending + mark) < 0:  # one byte is faster
+            continue
+        size, longer = len(ending), ending + mark
+        for index, content in enumerate(found):
+            if ends[index] is mark and content.endswith(ending):
+                found[index], ends[index] = content[:-size], longer
+
+
+def _keep_rest(reader: FrameReader, search: MarkSearch, rest: bytes) -> bool:
+    """Keep the bytes after the last mark; return whether the slow path is not needed for them.
+
+    It is needed for a size that is not allowed, and where they end in a token that is cut off.
+    """
+    content_size, pending = reader._content_size + len(rest), reader._pending + len(rest)
+    if content_size > reader._layout.max_message_size or rest.endswith(search.begun):
+        return False
+    if len(rest) < _PIECE_SIZE and len(reader._piece) < _STEP:
+        # No call from here on, so that no byte is counted without being kept or the reverse.
+        reader._piece += rest
+    else:
+        pieces, gathered = (bytes(reader._piece), rest), bytearray()
+        # No call from here on.
+        reader._pieces += pieces
+        reader._piece = gathered
+    reader._phase = IN_REST
+    reader._content_size = content_size
+    reader._pending = pending
+    return True
 
 
 def _read_marked_frames(
@@ -232,14 +286,22 @@ def _commit(
     ends: list[bytes],
     stream_offset: int,
     after: bytes,
+    empty: tuple[bytearray, list[bytes]] | None = None,
 ) -> None:
-    """Deliver messages. It makes no call: it cannot be interrupted in between."""
+    """Deliver messages. It makes no call: it cannot be interrupted in between.
+
+    Where they include the pending frame, `empty` takes the place of its pieces.
+    """
     if reader._headers is not None:
         headers = reader._headers
         headers += ends
     messages += found
     reader._stream_offset = stream_offset
     reader._after = after
+    if empty is not None:
+        reader._piece, reader._pieces = empty
+        reader._phase = IN_HEADER
+        reader._pending = reader._content_size = 0
 
 
 def _skip_remainder(search: MarkSearch, data: bytes, pos: int, mark: bytes) -> tuple[int, bytes]:

@@ -26,6 +26,7 @@ class MarkSearch:
         "_sequences",
         "_to_escape",
         "_token",
+        "begun",
         "endings",
         "escape_byte",
         "extensions",
@@ -43,6 +44,8 @@ class MarkSearch:
         self.marks = frozenset(marks)
         self.tokens = (*marks, *sequences)
         self.longest = max(map(len, self.tokens))
+        # What a token begins with, where the chunk's end cuts it off.
+        self.begun = tuple({token[:size] for token in self.tokens for size in range(1, len(token))})
         self.escape_byte = sequences[0][:1] if sequences else b""
         self.unescaped = {sequence: bytes([byte]) for byte, sequence in layout.escape}
         # What longer marks have after a mark that they begin with, shortest first.

@@ -406,7 +406,7 @@ class Splitter(OfMessages[MessageT], ReadMemory):
                     for pos in range(0, len(data), SLICE_SIZE):
                         self._gather_end = 0
                         self._consume(bytes(data[pos : pos + SLICE_SIZE]), messages)
-                if self._phase == IN_REST and not self._gather_end:
+                if self._phase == IN_REST and not self._gather_end and not self._layout.marks:
                     self._set_gather_end()
             except errors.FrameError as bad_frame:
                 _error_texts.add_likely_cause(bad_frame, self._layout)
