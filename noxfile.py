@@ -224,6 +224,29 @@ def free_threaded(session: nox.Session) -> None:
     pytest(session, "-m", "not slow")
 
 
+@nox.session(python=FREE_THREADED or False)
+def sanitize_threads(session: nox.Session) -> None:
+    """Let threads share objects under ThreadSanitizer, without the GIL (Linux)."""
+    builder = ["bash", str(ROOT / ".ci" / "free_threaded_python"), "--thread-sanitizer"]
+    if FREE_THREADED is None or sys.platform != "linux":
+        session.skip("no Python without the GIL: bash .ci/free_threaded_python builds one")
+    found = subprocess.run([*builder, "--if-built"], capture_output=True, text=True)
+    if found.returncode:
+        session.skip("no such Python: bash .ci/free_threaded_python --thread-sanitizer builds one")
+    enter_copy(session)
+    # Built by the same Python without the sanitizer, which is many times as fast.
+    session.install(".", "pytest", env=REQUIRE | {"FRAMECODEC_SANITIZE_THREADS": "1"})
+    installed = session.run(
+        "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", silent=True
+    )
+    suppressions = Path(".ci/thread_sanitizer_suppressions.txt").absolute()
+    options = f"exitcode=66 history_size=3 suppressions={suppressions}"
+    env = {"TSAN_OPTIONS": options, "PYTHONPATH": str(installed).strip()}
+    arguments = session.posargs or ["--seconds", "3"]
+    command = [found.stdout.strip(), "-m", "tests.stress_threads", *arguments]
+    within_limit(session, *command, env=env)
+
+
 @nox.session
 def coverage(session: nox.Session) -> None:
     """Fail where the tests run less of the Python code or of the compiled modules than they did."""
