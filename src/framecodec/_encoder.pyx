@@ -190,8 +190,11 @@ cdef uint8_t* _copy_all(
 
     NULL if a size is not ordinary. `is_odd` becomes true if a message's last byte is an odd one.
     """
-    cdef Piece magic = piece_of(shape.magic, shape.magic_size)
-    cdef Piece end = piece_of(marks.marks[marks.written].data, marks.marks[marks.written].size)
+    cdef const uint8_t* magic = shape.magic
+    cdef Py_ssize_t magic_size = shape.magic_size
+    cdef const uint8_t* end = marks.marks[marks.written].data
+    cdef Py_ssize_t end_size = marks.marks[marks.written].size
+    cdef uint8_t end_byte = end[0]
     cdef uint64_t low = max(shape.quick_low, <uint64_t>marks.skip_empty)
     cdef uint64_t span = shape.quick_span - (low - shape.quick_low)
     cdef bint found_odd = False
@@ -202,11 +205,16 @@ cdef uint8_t* _copy_all(
         size = _bytes_size(PyList_GET_ITEM(batch, i))
         if <uint64_t>size - low > span:
             return NULL
-        p = write_piece(p, &magic)
+        if magic_size:
+            copy(p, magic, magic_size)
+            p += magic_size
         copy(p, message, size)
         p += size
         found_odd |= marks.odd_ends[p[-1]] if size else 0
-        p = write_piece(p, &end)
+        p[0] = end_byte
+        if end_size > 1:
+            copy(p, end, end_size)
+        p += end_size
     is_odd[0] = found_odd
     return p
 
@@ -630,8 +638,7 @@ cdef class Encoder:
         elif self._marks != NULL:
             self._is_changed = self._marks.stuffed or self._marks.escape_count
             self._write_batch = _write_all_changed if self._is_changed else _write_all_ended
-            if self._marks.stuffed:
-                self._write_batch = _write_all_stuffed
+            self._write_batch = _write_all_stuffed if self._marks.stuffed else self._write_batch
             self._may_be_quiet = self._marks.escape_count and self._marks.has_few_odd
             self._spare = SPARE
         if self._marks != NULL and self._shape.has_check and self._shape.check.named:
