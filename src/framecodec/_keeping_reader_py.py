@@ -287,7 +287,9 @@ class KeepingReader(FrameReader):
                 gone = self._pending - len(self._header)
                 held = self._header + self._held[taken:]
             elif self._skipping and self._phase != IN_HEADER:
-                gone, held = self._pending, self._held[taken:]
+                gone = self._pending
+                surplus = self._surplus_bytes[taken:] if taken < 0 else b""
+                held = bytearray(surplus) + self._held[max(0, taken) :]
             elif taken >= self._pending:  # it began in the held bytes
                 held = self._held
                 del held[: taken - self._pending + 1]
