@@ -62,7 +62,7 @@ class UnframingProtocol(FrameProtocol):
 
     def _undelivered(self) -> tuple[list[Any], list[bytes] | None]:
         """Return the messages that no recv has returned, and their headers."""
-        messages = self.messages.head[::-1]
+        messages = self._message_iterator.head[::-1]
         headers: list[bytes] | None = None
         if self._inbox.splitter.headers is not None:
             kept = self._head_headers or []
@@ -100,7 +100,7 @@ class UnframingProtocol(FrameProtocol):
         return unframed
 
     def _forget_messages(self, taken: int, held: int) -> None:
-        self.messages.head, self.batches = [], deque()
+        self._message_iterator.head, self.batches = [], deque()
         self._head_size, self._head_headers = 0, None
         self._taken, self._held = taken, held
         if self._inbox.failure is None:
