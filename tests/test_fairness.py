@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 from collections.abc import AsyncIterator
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -89,8 +90,11 @@ def test_serve_messages_takes_one_read_from_each_client_a_turn() -> None:
         polite.send(b"ping")
         released.set()
         assert polite.recv() == b"ping"
+        limit = monotonic() + PATIENCE
+        while len(calls) <= FLOODS and monotonic() < limit:
+            sleep(0.001)
     assert before[0] <= FLOODS
-    assert len(calls) > FLOODS
+    assert len(calls) > FLOODS  # there was more in the kernel
     assert max(calls) <= READ
 
 

@@ -863,12 +863,13 @@ cdef class ReceivePath:
     cdef int _run_receiver(self) except -1:
         """Run the task that waits to receive. What it sends leaves when its step is over."""
         cdef SendPath sending = self._send_path
+        cdef Waiter waiter = self._recv_waiter  # what it calls may end the wait, and drop it
         cdef bint flush_scheduled, has_run = False
-        if self._recv_waiter._done:
+        if waiter._done:
             return 0
         flush_scheduled = sending._begin_gathering()
         try:
-            has_run = self._recv_waiter._run()
+            has_run = waiter._run()
         finally:
             if has_run or flush_scheduled or sending.state >= CLOSED:
                 sending._end_gathering(flush_scheduled)
