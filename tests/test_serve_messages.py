@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 import weakref
@@ -48,11 +49,11 @@ TWINS = [
 @pytest.fixture(params=TWINS, autouse=True)
 def twin(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The module of the loop."""
-    module = (
-        _messages_loop_py
-        if request.param == "python"
-        else importlib.import_module("framecodec.serving._messages_loop")
-    )
+    module: Any = _messages_loop_py
+    if request.param != "python":
+        if sysconfig.get_config_var("Py_GIL_DISABLED"):
+            pytest.skip("a free-threaded Python uses the Python loop")
+        module = importlib.import_module("framecodec.serving._messages_loop")
     monkeypatch.setattr(messages_module, "_loop_module", module)
     return module
 
