@@ -77,6 +77,7 @@ from ._sized_heads cimport (
     SIZED_LITTLE,
     SIZED_VARINT,
     SPARE,
+    SizedHead,
     bytes_size as _bytes_size,
     piece_of,
     write_piece,
@@ -406,7 +407,7 @@ cdef Py_ssize_t _write_all(
     return p - frames
 
 
-cdef Py_ssize_t _write_all_big(
+cdef Py_ssize_t _write_all_sized(
     const Shape* shape,
     const Marks* marks,
     const QuickHead* heads,
@@ -415,105 +416,23 @@ cdef Py_ssize_t _write_all_big(
     list batch,
     Py_ssize_t count,
 ) noexcept:
+    """Write messages whose heads depend on their sizes alone: one loop for each kind of length."""
+    cdef const SizedHead* sized = &heads.sized
     cdef OtherWriter other = heads.write_other
-    return write_sized(shape, &heads.sized, other, frames, batch, count, SIZED_BIG)
-
-
-cdef Py_ssize_t _write_all_little(
-    const Shape* shape,
-    const Marks* marks,
-    const QuickHead* heads,
-    uint8_t* frames,
-    Py_ssize_t space,
-    list batch,
-    Py_ssize_t count,
-) noexcept:
-    cdef OtherWriter other = heads.write_other
-    return write_sized(shape, &heads.sized, other, frames, batch, count, SIZED_LITTLE)
-
-
-cdef Py_ssize_t _write_all_varint(
-    const Shape* shape,
-    const Marks* marks,
-    const QuickHead* heads,
-    uint8_t* frames,
-    Py_ssize_t space,
-    list batch,
-    Py_ssize_t count,
-) noexcept:
-    cdef OtherWriter other = heads.write_other
-    return write_sized(shape, &heads.sized, other, frames, batch, count, SIZED_VARINT)
-
-
-cdef Py_ssize_t _write_all_decimal(
-    const Shape* shape,
-    const Marks* marks,
-    const QuickHead* heads,
-    uint8_t* frames,
-    Py_ssize_t space,
-    list batch,
-    Py_ssize_t count,
-) noexcept:
-    cdef OtherWriter other = heads.write_other
-    return write_sized(shape, &heads.sized, other, frames, batch, count, SIZED_DECIMAL)
-
-
-cdef Py_ssize_t _write_all_hex(
-    const Shape* shape,
-    const Marks* marks,
-    const QuickHead* heads,
-    uint8_t* frames,
-    Py_ssize_t space,
-    list batch,
-    Py_ssize_t count,
-) noexcept:
-    cdef OtherWriter other = heads.write_other
-    return write_sized(shape, &heads.sized, other, frames, batch, count, SIZED_HEX)
-
-
-cdef Py_ssize_t _write_all_decimal_text(
-    const Shape* shape,
-    const Marks* marks,
-    const QuickHead* heads,
-    uint8_t* frames,
-    Py_ssize_t space,
-    list batch,
-    Py_ssize_t count,
-) noexcept:
-    cdef OtherWriter other = heads.write_other
-    return write_sized(shape, &heads.sized, other, frames, batch, count, SIZED_DECIMAL_TEXT)
-
-
-cdef Py_ssize_t _write_all_hex_text(
-    const Shape* shape,
-    const Marks* marks,
-    const QuickHead* heads,
-    uint8_t* frames,
-    Py_ssize_t space,
-    list batch,
-    Py_ssize_t count,
-) noexcept:
-    cdef OtherWriter other = heads.write_other
-    return write_sized(shape, &heads.sized, other, frames, batch, count, SIZED_HEX_TEXT)
-
-
-cdef _batch_writer _sized_writer(int how) noexcept:
-    """Return the loop for a kind of length field, or NULL."""
+    cdef int how = sized.how
     if how == SIZED_BIG:
-        return _write_all_big
+        return write_sized(shape, sized, other, frames, batch, count, SIZED_BIG)
     if how == SIZED_LITTLE:
-        return _write_all_little
+        return write_sized(shape, sized, other, frames, batch, count, SIZED_LITTLE)
     if how == SIZED_VARINT:
-        return _write_all_varint
+        return write_sized(shape, sized, other, frames, batch, count, SIZED_VARINT)
     if how == SIZED_DECIMAL:
-        return _write_all_decimal
+        return write_sized(shape, sized, other, frames, batch, count, SIZED_DECIMAL)
     if how == SIZED_HEX:
-        return _write_all_hex
+        return write_sized(shape, sized, other, frames, batch, count, SIZED_HEX)
     if how == SIZED_DECIMAL_TEXT:
-        return _write_all_decimal_text
-    if how == SIZED_HEX_TEXT:
-        return _write_all_hex_text
-    return NULL
+        return write_sized(shape, sized, other, frames, batch, count, SIZED_DECIMAL_TEXT)
+    return write_sized(shape, sized, other, frames, batch, count, SIZED_HEX_TEXT)
 
 
 cdef Py_ssize_t _write_all_chosen(
@@ -631,7 +550,7 @@ cdef class Encoder:
             self._may_choose = not self._shape.tagged
         self._write_batch = _write_all
         if self._heads.sized.how != NOT_SIZED:
-            self._write_batch = _sized_writer(self._heads.sized.how)
+            self._write_batch = _write_all_sized
             self._spare = SPARE
         if self._may_choose:
             self._write_batch = _write_all_chosen

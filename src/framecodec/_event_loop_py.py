@@ -328,8 +328,8 @@ class ReceivePath:
     _switched: tuple[list[Any], bytes] | None
 
     # The queue of a stream.
-    _head_headers: list[bytes] | None  # those of `messages.head`, the oldest first
-    _head_size: int  # what `messages.head` counts in `_held`
+    _head_headers: list[bytes] | None  # those of `_message_iterator.head`, the oldest first
+    _head_size: int  # what `_message_iterator.head` counts in `_held`
     _held: int  # bytes held for recv, as _HIGH_WATER counts them
     _reading_paused: bool  # by the stream
     _taken: int  # stream position up to which messages were counted
@@ -486,14 +486,14 @@ class ReceivePath:
     # that raises, or a garbage collection that receives, finds each batch in one place.
 
     def take_batch(self) -> None:
-        """Move the next batch to `messages.head`, if that is empty."""
+        """Move the next batch to `_message_iterator.head`, if that is empty."""
         batches = self.batches
         if batches and not self._message_iterator.head:
             self._message_iterator.head, self._head_size, self._head_headers = batches[0]
             del batches[0]
 
     def release_head(self) -> None:
-        """Count the last message of `messages.head` as taken."""
+        """Count the last message of `_message_iterator.head` as taken."""
         self._held -= self._head_size
         self._head_size = 0
         if self._reading_paused:

@@ -906,7 +906,7 @@ cdef class ReceivePath:
         return 0
 
     def take_batch(self):
-        """Move the next batch to `messages.head`, if that is empty."""
+        """Move the next batch to `_message_iterator.head`, if that is empty."""
         self._take_batch()
 
     cdef int _take_batch(self) except -1:
@@ -917,7 +917,7 @@ cdef class ReceivePath:
         return 0
 
     def release_head(self):
-        """Count the last message of `messages.head` as taken."""
+        """Count the last message of `_message_iterator.head` as taken."""
         self._held -= self._head_size
         self._head_size = 0
         if self._reading_paused:

@@ -58,7 +58,7 @@ else:  # that of Python 3.11 is slow: it is asked before each task that a read w
 class StreamProtocol(UnframingProtocol):
     """The protocol of a `FrameStream`: a queue of messages, and the task that receives them.
 
-    `recv` takes from ``messages.head``, a reversed list: the oldest message is at the end.
+    `recv` takes from ``_message_iterator.head``, a reversed list: the oldest message is at the end.
     `batches` are the later batches, the oldest first, each reversed in the same way. Their sizes
     are counted by the batch, not by the message.
 

@@ -72,7 +72,7 @@ class UnframingProtocol(FrameProtocol):
         return messages, headers
 
     def end_of_head(self) -> int:
-        """Return where the last message of `messages.head` ends in the stream."""
+        """Return where the last message of `_message_iterator.head` ends in the stream."""
         later: int = sum(
             batch[1] - fast_path.MESSAGE_COST * len(batch[0]) for batch in self.batches
         )
