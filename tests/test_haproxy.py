@@ -44,7 +44,7 @@ frontend messages
     default_backend workers
 
 backend workers
-    server workers 127.0.0.1:{worker_port}
+    server workers 127.0.0.1:{server_port} {option}
 """
 
 
@@ -59,7 +59,8 @@ def deployed(tmp_path: Path) -> Iterator[Deployed]:
     configuration = tmp_path / "haproxy.cfg"
 
     def command(port: int) -> list[str]:
-        configuration.write_text(CONFIGURATION.format(port=port, worker_port=worker_port))
+        text = CONFIGURATION.format(port=port, server_port=worker_port, option="")
+        configuration.write_text(text)
         return [haproxy, "-q", "-db", "-f", str(configuration)]
 
     with running(ROOT / "examples" / "workers_server.py", "0", str(WORKERS)) as server:
@@ -141,21 +142,6 @@ def test_the_configuration_in_the_documentation_is_one(tmp_path: Path) -> None:
 
 # --- the PROXY protocol ---------------------------------------------------------------------------
 
-PROXY_CONFIGURATION = """
-defaults
-    mode tcp
-    timeout connect 10s
-    timeout client 60s
-    timeout server 60s
-
-frontend messages
-    bind 127.0.0.1:{port}
-    default_backend workers
-
-backend workers
-    server worker 127.0.0.1:{server_port} {option}
-"""
-
 
 def proxy_head(version: int, source: tuple[str, int], destination: tuple[str, int]) -> bytes:
     """Return the message of the PROXY protocol: its line, or command, family and addresses."""
@@ -182,9 +168,7 @@ def test_a_server_reads_the_clients_address_and_switches(
     with framecodec.serve(handler, ("127.0.0.1", 0), formats.proxy_protocol) as server:
 
         def command(port: int) -> list[str]:
-            text = PROXY_CONFIGURATION.format(
-                port=port, server_port=server.address[1], option=option
-            )
+            text = CONFIGURATION.format(port=port, server_port=server.address[1], option=option)
             configuration.write_text(text)
             return [haproxy, "-q", "-db", "-f", str(configuration)]
 
