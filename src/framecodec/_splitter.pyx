@@ -1227,12 +1227,17 @@ cdef class Splitter:
             or self._error is not None
             or self._given >= GIVEN_BY_GET_ROOM
         ):
-            self._check_usable()
-            self._busy = True
-            try:
-                self._withdraw_memory()
-            finally:
-                self._busy = False
+            self._make_ready()
+        return 0
+
+    cdef int _make_ready(self) except -1:
+        """Raise what `_check_ready` has found, or withdraw the memory."""
+        self._check_usable()
+        self._busy = True
+        try:
+            self._withdraw_memory()
+        finally:
+            self._busy = False
         return 0
 
     cdef inline int _take(

@@ -16,6 +16,7 @@ __all__ = [
     "ObjectSender",
     "ReadyIterator",
     "ReadyObjects",
+    "ReadyTasks",
     "ReceivePath",
     "SendBatch",
     "SendPath",
@@ -121,6 +122,13 @@ class Waiter:
     def __await__(self) -> Generator[Any]: ...
     def __reduce__(self) -> NoReturn: ...
 
+@final
+class ReadyTasks:
+    def __new__(cls) -> Self: ...
+    def put_off(self, path: ReceivePath) -> bool: ...
+    def run(self) -> None: ...
+    def __reduce__(self) -> NoReturn: ...
+
 @disjoint_base
 class SendPath:
     _encode_many: Callable[[list[Any]], bytes]
@@ -149,6 +157,7 @@ class ReceivePath:
     _one_at_a_time: bool
     _peer_timer: Any
     _queues: bool
+    _ready_tasks: ReadyTasks | None
     _read_size: int
     _reading_paused: bool
     _receiving: bool

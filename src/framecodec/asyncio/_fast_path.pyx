@@ -27,6 +27,7 @@ __all__ = [
     "READ_SIZE",
     "ReadyIterator",
     "ReadyObjects",
+    "ReadyTasks",
     "ReceivePath",
     "SendBatch",
     "SendPath",
@@ -40,6 +41,8 @@ cdef enum:
     _FIRST_READ_SIZE = 4 * 1024
     _READ_SIZE = 128 * 1024
     _JOIN_SIZE = 16 * 1024
+    _MOST_TASKS = 16
+    _TRY_AGAIN = 16
 
 FIRST_READ_SIZE, READ_SIZE = _FIRST_READ_SIZE, _READ_SIZE
 MESSAGE_COST = _MESSAGE_COST
@@ -749,6 +752,7 @@ cdef class ReceivePath:
     cdef public object _read_size
     cdef public object _switched
     cdef public Waiter _recv_waiter
+    cdef public ReadyTasks _ready_tasks
     cdef public long long _head_size
     cdef public long long _held
     cdef public long long _taken
@@ -758,6 +762,10 @@ cdef class ReceivePath:
     cdef public bint _reading_paused
     cdef public bint _receiving
     cdef public bint _receiving_failed
+    cdef bint _flush_was_scheduled
+    cdef bint _has_run
+    cdef bint _is_put_off
+    cdef bint _runs
     cdef SendPath _send_path
 
     @property
@@ -821,8 +829,9 @@ cdef class ReceivePath:
         if self._recv_waiter is not None and self.batches:
             if is_full:  # uvloop reads on before other tasks run: what is held must stop it
                 self._wake()
-            else:
-                self._run_receiver()
+            elif self._ready_tasks is None or not self._ready_tasks._put_off(self):
+                self._begin_receiver()
+                self._end_receiver()
 
     def _deliver(self, list messages not None):
         self._give(messages)
@@ -860,24 +869,33 @@ cdef class ReceivePath:
         if not self._receiving:
             self._wake()
 
-    cdef int _run_receiver(self) except -1:
-        """Run the task that waits to receive. What it sends leaves when its step is over."""
-        cdef SendPath sending = self._send_path
+    cdef int _begin_receiver(self) except -1:
+        """Run the task that waits to receive. `_end_receiver` writes what it sends."""
         cdef Waiter waiter = self._recv_waiter  # what it calls may end the wait, and drop it
-        cdef bint flush_scheduled, has_run = False
-        if waiter._done:
+        if self._runs or waiter is None or waiter._done or not self.batches:
             return 0
-        flush_scheduled = sending._begin_gathering()
+        self._flush_was_scheduled = self._send_path._begin_gathering()
+        self._has_run, self._runs = False, True
         try:
-            has_run = waiter._run()
-        finally:
-            if has_run or flush_scheduled or sending.state >= CLOSED:
-                sending._end_gathering(flush_scheduled)
-            else:
-                sending.flush_scheduled = False
-                sending.batch.fast_size = 0
-                if sending.state < CLOSING:
-                    sending.flush_soon()  # runs after the task's next step
+            self._has_run = waiter._run()
+        except BaseException:
+            self._end_receiver()
+            raise
+        return 0
+
+    cdef int _end_receiver(self) except -1:
+        cdef SendPath sending = self._send_path
+        if not self._runs:
+            return 0
+        self._runs = False
+        if self._has_run or self._flush_was_scheduled or sending.state >= CLOSED:
+            sending._end_gathering(self._flush_was_scheduled)
+        else:
+            sending.flush_scheduled = False
+            sending.batch.fast_size = 0
+            if sending.state < CLOSING:
+                sending.flush_soon()  # runs after the task's next step
+        return 0
 
     # --- for a recv -------------------------------------------------------------------------------
 
@@ -922,6 +940,73 @@ cdef class ReceivePath:
         self._head_size = 0
         if self._reading_paused:
             self._resume_when_low()
+
+
+@cython.final
+cdef class ReadyTasks:
+    """The tasks for which messages were read in one iteration of an event loop.
+
+    See `framecodec.asyncio._fast_path_py.ReadyTasks`, its twin.
+    """
+
+    cdef list _paths
+    cdef int _count_alone
+    cdef bint _together
+
+    def __cinit__(self):
+        self._paths = []
+
+    def put_off(self, ReceivePath path not None):
+        """Let a task wait until all connections were read. Return whether it does."""
+        return self._put_off(path)
+
+    cdef bint _put_off(self, ReceivePath path) except -1:
+        if not self._together:
+            self._count_alone += 1
+            if self._count_alone < _TRY_AGAIN:
+                return False
+        if not self._paths or path._is_put_off:
+            path._recv_waiter._loop.call_soon(self.run)
+        self._paths.append(path)
+        path._is_put_off = True
+        return True
+
+    def run(self):
+        """Run the tasks, then write what they have sent."""
+        cdef list paths = self._paths
+        cdef Py_ssize_t size = PyList_GET_SIZE(paths), start = 0
+        cdef object failure = None
+        self._together = size > 1
+        self._count_alone = 0
+        self._paths = []
+        while start < size:
+            failure = run_some(paths, start, min(start + _MOST_TASKS, size), failure)
+            start += _MOST_TASKS
+        if failure is not None:
+            raise failure
+
+    def __reduce__(self):
+        raise _error_texts.not_copied(self)
+
+
+cdef object run_some(list paths, Py_ssize_t start, Py_ssize_t stop, failure):
+    """Run some of the tasks, all of them even if one fails; return the failure."""
+    cdef ReceivePath path
+    cdef Py_ssize_t position
+    for position in range(start, stop):
+        path = <ReceivePath>paths[position]
+        path._is_put_off = False
+        try:
+            path._begin_receiver()
+        except BaseException as error:
+            failure = error
+    for position in range(start, stop):
+        path = <ReceivePath>paths[position]
+        try:
+            path._end_receiver()
+        except BaseException as error:
+            failure = error
+    return failure
 
 
 remember_module_state()
