@@ -358,3 +358,31 @@ def test_constant_bits_are_no_flags() -> None:
 def test_the_command_names_a_format_to_dump_with() -> None:
     result = run("guess", stdin=b"".join(varied("ndjson", FRAMES, 0)))
     assert result.output.endswith(b"framecodec dump --codec ndjson FILE\n")
+
+
+def test_the_command_writes_a_table_for_each_direction_of_a_capture() -> None:
+    stream = Codec.uint(2).encode_many(b"message %d" % number for number in range(40))
+    data = pcap(conversation([stream], []))
+    output = run("guess", stdin=data).output.decode()
+    assert "tcp 0, 10.0.0.1:50000 > 10.0.0.2:80" in output
+    assert "See the frames: framecodec dump --codec" in output
+    empty = run("guess", stdin=pcap([]))
+    assert (empty.status, empty.output) == (1, b"none: the capture has no TCP connection\n")
+    result = run("guess", "--limit", "0", stdin=b"")
+    assert (result.status, "'0' is not a number from 1 to 999" in result.errors) == (2, True)
+
+
+def test_the_command_names_the_first_frame_after_a_greeting() -> None:
+    stream = Codec.uint(2).encode_many(b"message %d" % number for number in range(40))
+    greeting = b"220 welcome here\r\n"
+    output = run("guess", stdin=greeting + stream).output.decode()
+    assert f"The first frame begins at byte {len(greeting)}, after a greeting." in output
+    assert f"--skip {len(greeting)} FILE" in output
+
+
+def test_the_command_follows_no_stream_after_a_gap() -> None:
+    messages = [b"message %d" % number for number in range(40)]
+    packets = conversation([Codec.uint(2).encode(message) for message in messages], [])
+    del packets[30]
+    output = run("guess", stdin=pcap(packets)).output.decode()
+    assert "at the beginning of the file" in output

@@ -342,8 +342,6 @@ def check_constants(
     layout: Layout, header: bytearray, header_size: int, stream_offset: int
 ) -> bytes:
     """Check the constants in the rest; return its gathered bytes, up to the last constant."""
-    if not layout.prefix_size:
-        return b""
     for pos, constant in layout.constants:
         if pos >= header_size:
             _check_constant(header, pos, constant, stream_offset)
