@@ -20,6 +20,7 @@ MESSAGES = [b"a", b"bc" * 200, b"", b"d" * 20_000, b"e" * 3, b"f" * 70_000, b"g"
 CODECS = {
     "plain": Codec.uint(4),
     "magic, lead and trailer": Codec.uint(2, magic=b"M", length_offset=2, trailer=b"END"),
+    "padding": Codec.uint(4, align=8),
     "specials": Codec.uint(4, signed=True, specials={-1: None}),
     "text": Codec.text(trailer=b","),
     "headers": Codec.headers(),
@@ -101,9 +102,15 @@ def test_splitter_interrupted_anywhere_loses_and_doubles_nothing(name: str, raw:
         messages = list(MESSAGES)
     frames = [codec.encode(message) for message in messages]
     stream = b"".join(frames)
-    starts = {0}
-    for frame in frames:
-        starts.add(max(starts) + len(frame))
+    starts, stop = {0}, 0
+    padding = 0  # bytes of a frame after which its message is delivered
+    if codec.layout.align > 1:
+        padding = codec.layout.align - 1
+    for frame, message in zip(frames, messages, strict=True):
+        if padding:
+            starts.add(stop + 4 + len(message))
+        stop += len(frame)
+        starts.add(stop)
     cuts = [(0, len(stream)), (3, len(stream)), (3, 10), (500, 15_000), (30_000, len(stream))]
     seen = 0
     for first, last in cuts:
@@ -132,7 +139,7 @@ def test_splitter_interrupted_anywhere_loses_and_doubles_nothing(name: str, raw:
             assert last - len(unfinished) in starts
             if not raised:  # the messages before the error were delivered
                 delivered = sum(map(len, frames[: len(before) + len(got)]))
-                assert delivered == last - len(unfinished)
+                assert 0 <= delivered - (last - len(unfinished)) <= padding
         else:
             pytest.fail("the call never came to its end")
     assert seen > 50
