@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,7 @@ import pytest
 
 import framecodec
 from framecodec import Check, Codec, Guess, formats, guess, parse_codec
+from framecodec import _guess as guess_module
 from framecodec._layout import FIXED
 from tests.helpers.command import run, run_process, started
 from tests.helpers.format_captures import repeated, varied
@@ -386,3 +388,29 @@ def test_the_command_follows_no_stream_after_a_gap() -> None:
     del packets[30]
     output = run("guess", stdin=pcap(packets)).output.decode()
     assert "at the beginning of the file" in output
+
+
+def test_equal_codecs_have_one_key() -> None:
+    def key(codec: Codec) -> tuple[object, ...]:
+        return guess_module._key(codec)
+
+    assert key(Codec.uint(2, magic=b"M", length_offset=1)) == key(Codec.uint(2, magic=b"M"))
+    assert key(Codec.uint(4, "native")) == key(Codec.uint(4, sys.byteorder))
+    assert key(Codec.struct("<H")) == key(Codec.uint(2, "little", max_message_size=5))
+    assert key(Codec.uint(2)) != key(Codec.uint(2, "little"))
+
+
+def test_codecs_that_contradict_themselves_are_left_out() -> None:
+    from framecodec._guess.checks import _checked
+    from framecodec._guess.shapes import Shape
+
+    shape = Shape("uint", (("width", 2), ("byteorder", "big")), 0, 0, 1, 2)
+    assert _checked(shape, b"", Check("crc32", 4)) is not None
+    assert _checked(shape, b"\1" * 2000, Check("crc32", 4)) is None
+
+
+def test_frames_that_are_very_large_are_guessed_without_checks() -> None:
+    messages = [bytes(range(256)) * 300 + bytes([number]) for number in range(6)]
+    data = Codec.uint(4).encode_many(messages)
+    found = guess(data)
+    assert rank(found, data, Codec.uint(4)) == 0
