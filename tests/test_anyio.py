@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -450,7 +451,7 @@ def test_a_peer_that_sends_faster_than_it_is_received_from_has_to_wait(
 class Slow:
     """A byte stream whose `send` waits until a test lets it end; it cannot end one direction."""
 
-    extra_attributes: dict[Any, Any] = {}
+    extra_attributes: Any = MappingProxyType({})
 
     def __init__(self) -> None:
         self.may_end = anyio.Event()

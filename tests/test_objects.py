@@ -905,3 +905,73 @@ def test_read_of_objects_can_be_closed_before_its_end(tmp_path: Any) -> None:
     assert next(messages) == 1
     messages.close()
     assert list(messages) == []
+
+
+class Failing:
+    """A function for messages for which memory is short once, or more often."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+
+    def __call__(self, data: bytes) -> Any:
+        if data == b"large" and self.failures:
+            self.failures -= 1
+            raise MemoryError
+        return data.decode()
+
+
+@LOOPS
+def test_a_stream_that_is_short_of_memory_loses_no_object(loop: str) -> None:
+    async def main() -> None:
+        a, b = socket.socketpair()
+        codec = PLAIN.with_objects(str.encode, Failing(2))
+        with b:
+            async with framecodec.asyncio.open_connection(sock=a, codec=codec) as stream:
+                b.sendall(b"raw" + PLAIN.encode_many([b"large", b"small"]))
+                assert await stream.recv_bytes(3) == b"raw"
+                with pytest.raises(MemoryError):
+                    await stream.recv_many()
+                with pytest.raises(MemoryError):
+                    await stream.recv()
+                assert await stream.recv() == "large"
+                assert await stream.recv_many() == ["small"]
+
+    run(loop, main())
+
+
+def test_a_protocol_that_is_short_of_memory_fails() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        complaints: list[Any] = []
+        loop.set_exception_handler(lambda _, told: complaints.append(told))
+        ended = loop.create_future()
+        a, b = socket.socketpair()
+        codec = PLAIN.with_objects(str.encode, Failing(1))
+        with b:
+            await loop.create_connection(lambda: Tolerant(codec, ended), sock=a)
+            b.sendall(PLAIN.encode(b"large"))
+            await asyncio.wait_for(ended, TIMEOUT)
+        assert isinstance(complaints[0]["exception"], MemoryError)
+
+    asyncio.run(main())
+
+
+def test_a_protocol_switches_between_objects_and_a_refused_message() -> None:
+    class Switching(Recorder):
+        def messages_received(self, messages: list[Any]) -> None:
+            self.outcome += messages
+            if messages == [1]:
+                self.switch(PLAIN)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        a, b = socket.socketpair()
+        _, protocol = await loop.create_connection(lambda: Switching(JSON, ended), sock=a)
+        with b:
+            b.sendall(PLAIN.encode_many([b"1", BAD, b"2"]))
+            b.shutdown(socket.SHUT_WR)
+            await asyncio.wait_for(ended, TIMEOUT)
+        assert protocol.outcome == [1, BAD, b"2", None]
+
+    asyncio.run(main())
