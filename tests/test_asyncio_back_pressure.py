@@ -603,7 +603,7 @@ def test_a_send_that_cannot_be_woken_leaves_the_queue() -> None:
             queue.wake_next()
         assert len(queue) == 1
         queue.wake_next()
-        await second.wait()
+        assert second.waiting.done()
         waiting = asyncio.create_task(second.wait())  # again: the place in the queue stays
         await asyncio.sleep(0)
         assert not waiting.done()

@@ -444,8 +444,8 @@ def test_frame_as_travelled_names_a_function_that_raises() -> None:
 
 
 def test_a_choice_reads_a_short_content_with_a_check_in_the_slow_path(engine: ModuleType) -> None:
-    checked = Codec.delimiter(b"\n", check=Check("sum8", 2, digits=True), magic=b"c")
+    checked = Codec.delimiter(b"\n", check=Check("sum8", 3, digits=True), magic=b"c")
     codec = Codec.choice({ord("c"): checked, 1: Codec.uint(1, length_offset=1)})
     assert engine.Splitter(codec).feed(b"\1\1x" + checked.encode(b"ab")) == [b"\1x", b"ab"]
-    with pytest.raises(InvalidFrameError, match="the check alone has 2"):
+    with pytest.raises(InvalidFrameError, match="the check alone has 3"):
         engine.Splitter(codec).feed(b"c1\n")

@@ -707,7 +707,7 @@ def test_mark_that_is_cut_off_twice_is_found(engine: ModuleType, before: int) ->
 
 
 def test_scan_finds_checked_messages_across_slices(engine: ModuleType) -> None:
-    codec = Codec.delimiter(b"\n", check=Check("crc32", 8, digits=True))
+    codec = Codec.delimiter(b"\n", check=Check("crc32", 10, digits=True))
     messages = [b"x" * (number * 37 % 3000) for number in range(200)]
     data = codec.encode_many(messages)
     assert len(data) > 4 * 64 * 1024

@@ -374,14 +374,6 @@ def test_the_command_writes_a_table_for_each_direction_of_a_capture() -> None:
     assert (result.status, "'0' is not a number from 1 to 999" in result.errors) == (2, True)
 
 
-def test_the_command_names_the_first_frame_after_a_greeting() -> None:
-    stream = Codec.uint(2).encode_many(b"message %d" % number for number in range(40))
-    greeting = b"220 welcome here\r\n"
-    output = run("guess", stdin=greeting + stream).output.decode()
-    assert f"The first frame begins at byte {len(greeting)}, after a greeting." in output
-    assert f"--skip {len(greeting)} FILE" in output
-
-
 def test_the_command_follows_no_stream_after_a_gap() -> None:
     messages = [b"message %d" % number for number in range(40)]
     packets = conversation([Codec.uint(2).encode(message) for message in messages], [])
@@ -407,10 +399,3 @@ def test_codecs_that_contradict_themselves_are_left_out() -> None:
     shape = Shape("uint", (("width", 2), ("byteorder", "big")), 0, 0, 1, 2)
     assert _checked(shape, b"", Check("crc32", 4)) is not None
     assert _checked(shape, b"\1" * 2000, Check("crc32", 4)) is None
-
-
-def test_frames_that_are_very_large_are_guessed_without_checks() -> None:
-    messages = [bytes(range(256)) * 300 + bytes([number]) for number in range(6)]
-    data = Codec.uint(4).encode_many(messages)
-    found = guess(data)
-    assert rank(found, data, Codec.uint(4)) == 0

@@ -183,11 +183,11 @@ def test_splitter_refuses_a_stream_offset_out_of_range(engine: ModuleType, offse
 def test_frame_as_travelled_gives_a_kept_header_block_of_a_choice(engine: ModuleType) -> None:
     codec = Codec.choice(
         {
-            ord("C"): Codec.headers("C", keep=True, align=4),
+            ord("C"): Codec.headers("C", keep=True, align=8),
             1: Codec.digits(2, base=16, length_offset=1),
         }
     )
-    stream = b"C:  2 \r\n\r\nab" + bytes(-13 % 4) + b"\1" + b"0Aabcdefghij"
+    stream = b"C:  2 \r\n\r\nab" + bytes(4) + b"\1" + b"0Aabcdefghij"
     splitter = engine.Splitter(codec, keep_headers=True)
     messages = splitter.feed(stream)
     frames = map(frame_as_travelled, [codec] * 2, messages, splitter.headers)
@@ -197,16 +197,10 @@ def test_frame_as_travelled_gives_a_kept_header_block_of_a_choice(engine: Module
 def test_frame_as_travelled_refuses_a_header_that_no_alternative_reads() -> None:
     codec = Codec.choice({1: Codec.digits(2, base=16, length_offset=1)})
     with pytest.raises(InvalidFrameError, match="parse"):
-        frame_as_travelled(codec, b"\1abc", b"\00103")
+        frame_as_travelled(codec, b"\1abc", b"\x0203")
 
 
 def test_frames_as_travelled_raises_if_parse_finds_no_header_any_more() -> None:
-    answers: list[Any] = [(1, 2), (1, 2)]
-    codec = Codec.custom(
-        lambda view: answers.pop() if answers else None, lambda message: bytes([len(message)])
-    )
-    splitter = codec.splitter(keep_headers=True)
-    assert splitter.feed(b"\2ab") == [b"ab"]
-    answers.clear()
+    codec = Codec.custom(lambda view: None, lambda message: bytes([len(message)]))
     with pytest.raises(InvalidFrameError, match="parse"):
         frames_as_travelled(codec, [b"ab"], [b"\2"], b"")

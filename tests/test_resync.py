@@ -347,7 +347,7 @@ def test_resync_one_at_a_time_raises_for_a_cut_frame_after_the_whole_ones(
 
 
 def test_resync_passes_over_the_rest_of_a_longer_mark_and_over_escapes(engine: ModuleType) -> None:
-    longer = Codec.delimiter(b"\r", b"\r\n", max_message_size=5)
+    longer = Codec.delimiter(b"\r\n", b"\r", max_message_size=5)
     splitter = engine.Splitter(longer, on_invalid="resync")
     assert splitter.feed(b"too long\r\nab\rc\r\n") == [b"ab", b"c"]
     assert splitter.resyncs == 1

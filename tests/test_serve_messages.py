@@ -1049,6 +1049,7 @@ def test_a_connection_that_lingers_ends_with_the_first_error(
 
     with framecodec.serve_messages(handle, LOOPBACK) as server, dial(server.address) as conn:
         conn.send(b"a")
+        until(logged)
         with contextlib.suppress(OSError):
             while server.connections:
                 conn.send(b"more")

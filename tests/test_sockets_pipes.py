@@ -833,13 +833,14 @@ def test_an_object_that_takes_a_part_or_nothing_is_asked_again() -> None:
     with FramePipe(None, device, codec=U4) as conn:  # type: ignore[arg-type]
         conn.send(b"a")
     assert device.answers == []
-    assert device.ended == ["read", "write"]
 
 
 def test_the_end_of_a_closed_object_refuses_to_read_and_write() -> None:
-    end = ObjectEnd(Device())
+    device = Device()
+    end = ObjectEnd(device)
     assert not end.is_end(OSError(5, "input/output error"))
     end.wake()
+    assert device.ended == ["read", "write"]
     with pytest.raises(OSError, match="Bad file descriptor"):
         list(end.counts(iter([memoryview(bytearray(1))])))
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -847,7 +848,7 @@ def test_the_end_of_a_closed_object_refuses_to_read_and_write() -> None:
 
 
 def test_the_end_of_a_regular_file_is_always_ready(tmp_path: Path) -> None:
-    with Waker() as waker, (tmp_path / "file").open("wb", 0) as file:
+    with contextlib.closing(Waker()) as waker, (tmp_path / "file").open("wb", 0) as file:
         end = write_end(file, waker)
         assert end.wait(0)
         assert sum(end.write_counts([b"ab", b"c"])) == 3

@@ -161,8 +161,10 @@ def test_interruption_after_a_chunk_was_taken_is_sticky(way: str) -> None:
         if not interrupted:
             assert got == [b"a", b"bc"]
             break
-        assert raised
         outcomes.add((splitter.error is None, splitter.stream_offset))
+        if not raised:  # messages first, then the error
+            assert got == [b"a", b"bc"][: len(got)]
+            assert splitter.error is not None
         if splitter.error is None:
             assert splitter.stream_offset + splitter.pending == 0
             assert call(argument) == [b"a", b"bc"]
@@ -232,7 +234,7 @@ def test_resync_interrupted_anywhere_loses_bytes_only_with_an_error() -> None:
         try:
             assert BAD_STREAM.endswith(splitter.detach())
         except MemoryError as error:
-            assert "detach() cannot return" in str(error)  # noqa: PT017
+            assert "detach() returns none" in str(error)  # noqa: PT017
             lost += 1
     else:
         pytest.fail("the call never came to its end")
@@ -251,8 +253,9 @@ def test_switch_interrupted_anywhere_loses_bytes_only_with_an_error() -> None:
             assert got == [b"x"]
             assert number > 5
             return
-        assert raised
+        assert got == [b"x"][: len(got)]
         if splitter.error is None:
+            assert raised
             assert splitter.detach() == stream[7:]
             continue
         with pytest.raises(Interrupted):
