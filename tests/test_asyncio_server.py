@@ -888,6 +888,9 @@ def test_what_happens_after_the_handler_is_logged_as_its_failure(
         raise LookupError("no end")
 
     async def main() -> None:
+        complaints: list[Any] = []
+        running = asyncio.get_running_loop()
+        running.set_exception_handler(lambda _, told: complaints.append(told["message"]))
         monkeypatch.setattr(FrameStream, "__aexit__", fail)
         async with await start_server(echo, "127.0.0.1", 0) as server:
             stream = await dial(server)
@@ -896,6 +899,7 @@ def test_what_happens_after_the_handler_is_logged_as_its_failure(
             monkeypatch.undo()
             stream.transport.close()
             await asyncio.sleep(0.01)
+        assert complaints == ["a connection's handler failed"]
 
     run(loop, main())
     assert "ERROR" in logged()[0]
