@@ -108,6 +108,29 @@ async def flood(rng: random.Random, reader: Reader, writer: Writer) -> None:
     reset_now(writer)
 
 
+async def flood_empty(rng: random.Random, reader: Reader, writer: Writer) -> None:
+    """Send empty messages without an end, read the replies, and go."""
+    batch = CODEC.encode_many([b""] * 10_000)
+    counting = asyncio.ensure_future(count_empty(reader))
+    try:
+        with contextlib.suppress(asyncio.TimeoutError):
+            async with asyncio.timeout(rng.choice((0.1, 0.5, 1.0))):
+                while not counting.done():
+                    writer.write(batch)
+                    await writer.drain()
+        if counting.done():
+            counting.result()
+    finally:
+        counting.cancel()
+    reset_now(writer)
+
+
+async def count_empty(reader: Reader) -> None:
+    while replies := await reader.read(65536):
+        if replies.count(0) != len(replies):
+            raise AssertionError(f"a reply to an empty message is not empty: {replies[:100]!r}")
+
+
 async def babble(rng: random.Random, reader: Reader, writer: Writer) -> None:
     """Send random bytes."""
     writer.write(rng.randbytes(rng.randint(1, 3000)))
@@ -132,6 +155,7 @@ WAYS: list[Callable[[random.Random, Reader, Writer], Awaitable[None]]] = [
     end_early,
     half_close,
     flood,
+    flood_empty,
     babble,
     be_silent,
     leave_at_once,
