@@ -135,8 +135,11 @@ cdef struct Shape:
     uint8_t kept[8]  # their positions in the field ...
     uint8_t kept_bits[8]  # ... and their bits outside the mask
     int wide_count
+    uint64_t least_key  # of all wide fields; larger than any value if there are none
     bint wider_strict
     WideField wide[8]  # MOST_WIDE_FIELDS
+    # UINT, and nothing in the frame but the lead, the field, perhaps with kept bytes, and the rest.
+    bint is_bare
     int constant_count
     Constant constants[16]  # MOST_CONSTANTS
     bint has_check
@@ -268,7 +271,9 @@ cdef inline int fill_shape(Shape* shape, layout) except -1:
             shape.kept[shape.kept_size] = pos
             shape.kept_bits[shape.kept_size] = 0xFF ^ <int>mask[pos]
             shape.kept_size += 1
+    shape.least_key = <uint64_t>0xFFFFFFFFFFFFFFFF
     for wide in layout.wider:
+        shape.least_key = sorted([shape.least_key, wide.key])[0]
         shape.wide[shape.wide_count] = WideField(wide.key, wide.least, wide.width, wide.little)
         shape.wide_count += 1
     for offset, constant in layout.constants:
@@ -287,6 +292,15 @@ cdef inline int fill_shape(Shape* shape, layout) except -1:
             own.offset, layout.message_position(own.offset), own.mask, own.value
         )
         shape.own_count += 1
+    shape.is_bare = shape.kind == UINT and not (
+        shape.magic_size
+        or shape.has_ends
+        or shape.constant_count
+        or shape.own_count
+        or shape.unit > 1
+        or shape.align > 1
+        or layout.joined
+    )
     if layout.choice is not None:
         fill_choice(shape, layout)
     if layout.joined is not None:

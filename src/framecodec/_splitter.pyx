@@ -63,6 +63,7 @@ from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy, memset
 
+from ._bare_frames cimport bare_message_of, bare_rest_size
 from ._block_scan cimport try_header_block
 from ._checksums cimport COVERS_FRAME, checksum_of, is_check, prepare_checksums
 from ._marks cimport (
@@ -1885,6 +1886,7 @@ cdef class Splitter:
         cdef bint raw = self._raw
         cdef tuple tags = self._choice_layout.choice.tags
         cdef bint is_tagged = root.tagged and not raw
+        cdef bint is_usual = not (raw or keep_headers or is_tagged or spans is not None)
         cdef const Constant* constant
         cdef int64_t start = self._stream_offset
         try:
@@ -1892,7 +1894,16 @@ cdef class Splitter:
                 found = choose(root, p, end - p)
                 if found < 0:
                     break
-                self._shape = shape = root.alternatives[found]
+                shape = root.alternatives[found]
+                if shape.is_bare and is_usual:
+                    rest_size = bare_rest_size(shape, p, end)
+                    if rest_size >= 0:
+                        rest = p + shape.field_offset + shape.width
+                        message = bare_message_of(shape, p, rest, rest_size)
+                        messages.append(message)
+                        p = rest + rest_size
+                        continue
+                self._shape = shape
                 if shape.kind == UINT:
                     header_size = shape.field_offset + shape.width
                     if end - p < header_size:
