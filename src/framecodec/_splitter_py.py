@@ -114,7 +114,8 @@ class Splitter(OfMessages[MessageT], ReadMemory):
         Raises:
             InvalidMessageError: A codec with objects refuses a message. The bytes are taken, and
                 ``feed(b"")`` returns the messages after it.
-            FrameError: The stream is broken. Every later call raises the same error.
+            FrameError: The stream is broken. Every later call raises the same error, in another
+                thread a copy of it.
             TypeError, BufferError: `data` is not a contiguous bytes-like object; nothing was taken.
             ValueError: The splitter is detached.
         """
@@ -122,10 +123,14 @@ class Splitter(OfMessages[MessageT], ReadMemory):
             return self._take_objects(self.feed, data)
         if type(data) is not bytes:
             # Released even where an error keeps this call's frame alive.
+            delivered: list[MessageT] | None = None
             try:
                 with view_bytes(data) as view:
-                    return self._feed(view)
+                    delivered = self._feed(view)
+                return delivered
             except BaseException as error:
+                if delivered is not None:  # a signal handler, while the view was released
+                    self._keep_interruption(error)
                 if error is self._error:
                     error.with_traceback(None)  # as below
                     del self, data, view
@@ -414,6 +419,7 @@ class Splitter(OfMessages[MessageT], ReadMemory):
         except BaseException as error:
             # Whatever it is, an interruption in parse() too: messages first, then the error.
             self._take_failed(error, data, pos, taken_before)
+            self._failed_in = threading.get_ident()
             if not messages:
                 raise
             error.with_traceback(None)  # it would keep the chunk and the messages alive
@@ -432,6 +438,7 @@ def _end_stream(splitter: Splitter[Any]) -> None:
         return
     error = _error_texts.incomplete_frame(splitter._pending_frame())
     splitter._fail(error, b"", 0)
+    splitter._failed_in = threading.get_ident()
     if splitter._undelivered is None:
         raise error
 
