@@ -138,7 +138,8 @@ cdef struct Shape:
     uint64_t least_key  # of all wide fields; larger than any value if there are none
     bint wider_strict
     WideField wide[8]  # MOST_WIDE_FIELDS
-    # UINT, and nothing in the frame but the lead, the field, perhaps with kept bytes, and the rest.
+    # UINT, and nothing in the frame but the lead, the field, perhaps with kept bytes, and the rest;
+    # CHOICE: all alternatives are that, and have no names.
     bint is_bare
     int constant_count
     Constant constants[16]  # MOST_CONSTANTS
@@ -394,6 +395,7 @@ cdef inline int fill_choice(Shape* shape, layout) except -1:
     )
     cdef int byte
     shape.tagged = bool([tag for tag in layout.choice.tags if tag])
+    shape.is_bare = not shape.tagged
     for offset, _, nexts, _ in layout.choice.nodes:
         node.offset = offset
         for byte in range(256):
@@ -401,6 +403,7 @@ cdef inline int fill_choice(Shape* shape, layout) except -1:
         node += 1
     for each in layout.choice.layouts:
         alternative[0] = shape_in(numbers_of(each))
+        shape.is_bare = shape.is_bare and alternative[0].is_bare
         alternative += 1
     for position, values in gates_of(layout.choice):
         gate.position = position
