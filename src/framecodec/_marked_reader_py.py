@@ -139,7 +139,7 @@ def _split_frames(
     """Take frames of marks that `bytes.split` finds, without a magic; return where it stops.
 
     It continues the pending frame, and keeps the first bytes of one that the chunk cuts off. The
-    compiled engine leaves both to its slow path, which is as fast.
+    compiled engine leaves both to its slow path.
     """
     layout, mark = reader._layout, search.split_at
     most, least = layout.max_message_size, layout.min_message_size
