@@ -96,7 +96,14 @@ def interop(session: nox.Session) -> None:
         session.skip("Debian packages cannot be installed here")
     report = Path("interop.xml").absolute()
     # In one process: the tests of a server share it.
-    names = ("interop", "interop_pipes", "haproxy", "cli_wireshark", "cli_interop")
+    names = (
+        "interop",
+        "interop_pipes",
+        "interop_syslog",
+        "haproxy",
+        "cli_wireshark",
+        "cli_interop",
+    )
     files = [f"tests/test_{name}.py" for name in names]
     pytest(session, "-n", "0", f"--junitxml={report}", *files)
     if any(suite.get("skipped") != "0" for suite in ET.parse(report).iter("testsuite")):
@@ -143,6 +150,15 @@ def soak(session: nox.Session) -> None:
     enter_copy(session)
     install_wheel(session, "test")
     session.run("python", "-m", "tests.soak", *(session.posargs or ("--seconds", "60")))
+
+
+@nox.session
+def soak_hostile(session: nox.Session) -> None:
+    """Attack each kind of server on each engine; `-- --connections 20000 --minutes 60` is long."""
+    enter_copy(session)
+    install_wheel(session, "test")
+    arguments = session.posargs or ("--connections", "300")
+    session.run("python", "-m", "tests.soak.hostile", *arguments)
 
 
 @nox.session
@@ -222,6 +238,29 @@ def free_threaded(session: nox.Session) -> None:
         except CommandFailed:
             session.log(f"no wheel of {requirement} for this Python")
     pytest(session, "-m", "not slow")
+
+
+@nox.session(python=FREE_THREADED or False)
+def sanitize_threads(session: nox.Session) -> None:
+    """Let threads share objects under ThreadSanitizer, without the GIL (Linux)."""
+    builder = ["bash", str(ROOT / ".ci" / "free_threaded_python"), "--thread-sanitizer"]
+    if FREE_THREADED is None or sys.platform != "linux":
+        session.skip("no Python without the GIL: bash .ci/free_threaded_python builds one")
+    found = subprocess.run([*builder, "--if-built"], capture_output=True, text=True)
+    if found.returncode:
+        session.skip("no such Python: bash .ci/free_threaded_python --thread-sanitizer builds one")
+    enter_copy(session)
+    # Built by the same Python without the sanitizer, which is many times as fast.
+    session.install(".", "pytest", env=REQUIRE | {"FRAMECODEC_SANITIZE_THREADS": "1"})
+    installed = session.run(
+        "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", silent=True
+    )
+    suppressions = Path(".ci/thread_sanitizer_suppressions.txt").absolute()
+    options = f"exitcode=66 history_size=3 suppressions={suppressions}"
+    env = {"TSAN_OPTIONS": options, "PYTHONPATH": str(installed).strip()}
+    arguments = session.posargs or ["--seconds", "3"]
+    command = [found.stdout.strip(), "-m", "tests.stress_threads", *arguments]
+    within_limit(session, *command, env=env)
 
 
 @nox.session

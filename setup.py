@@ -5,6 +5,7 @@ FRAMECODEC_REQUIRE_EXTENSIONS=1  fail where they cannot be built (CI and release
 neither                          build them; where that fails, install the Python engine alone,
                                  from a wheel that no installer keeps (see WheelBuilder)
 FRAMECODEC_SANITIZE=1            for tests: with AddressSanitizer and UBSan
+FRAMECODEC_SANITIZE_THREADS=1    for tests: with ThreadSanitizer
 FRAMECODEC_FUZZER=1              for tests: with AddressSanitizer and libFuzzer's coverage (clang)
 FRAMECODEC_LINETRACE=1           for tests: with line tracing, for the coverage of the .pyx files
 """
@@ -24,6 +25,7 @@ NO, REQUIRE, SANITIZE, FUZZER, LINETRACE = (
     os.environ.get(f"FRAMECODEC_{switch}", "") not in ("", "0")
     for switch in ("NO_EXTENSIONS", "REQUIRE_EXTENSIONS", "SANITIZE", "FUZZER", "LINETRACE")
 )
+SANITIZE_THREADS = os.environ.get("FRAMECODEC_SANITIZE_THREADS", "") not in ("", "0")
 obstacle = None
 if NO:
     obstacle = "FRAMECODEC_NO_EXTENSIONS is set"
@@ -49,8 +51,10 @@ extensions = [
 for extension in extensions:
     if sys.platform != "win32":  # here and not in CFLAGS, which would replace Python's own flags
         checks = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"] if SANITIZE else []
+        if SANITIZE_THREADS:
+            checks = ["-fsanitize=thread"]
         coverage = ["-fsanitize=address,fuzzer-no-link"] if FUZZER else []
-        optimized = ["-O1", "-g"] if SANITIZE or FUZZER else ["-O3", "-g0"]
+        optimized = ["-O1", "-g"] if checks or FUZZER else ["-O3", "-g0"]
         if LINETRACE:  # the calls of the tracer take the time; unoptimized code is built sooner
             optimized = ["-O0", "-g0"]
         extension.extra_compile_args = checks + coverage + optimized

@@ -415,3 +415,32 @@ def test_the_arguments_are_checked() -> None:
         FrameStream(FaultyStream(b"", 1, None), "u16")
     assert framecodec.anyio.FrameStream is FrameStream
     assert "open" in repr(FrameStream(FaultyStream(b"", 1, None), CODEC))
+
+
+@backends
+@pytest.mark.parametrize("kind", ["tcp", "tls"])
+def test_a_peer_that_sends_faster_than_it_is_received_from_has_to_wait(
+    backend: str, kind: str
+) -> None:
+    total = 96 << 20  # bytes; far more than the kernel's buffers take
+    message = bytes(60_000)
+    sent = 0
+
+    async def flood(stream: Any) -> None:
+        nonlocal sent
+        while sent < total:
+            await stream.send(CODEC.encode(message))
+            sent += len(message)
+
+    async def test() -> None:
+        async with byte_streams(kind) as (here, there), anyio.create_task_group() as group:
+            stream = FrameStream(there, CODEC)
+            group.start_soon(flood, here)
+            for _ in range(20):
+                for _ in range(100):  # a slow handler; the event loop turns
+                    await anyio.lowlevel.checkpoint()
+                assert await stream.receive() == message
+            assert sent < total // 2
+            group.cancel_scope.cancel()
+
+    run(backend, test)

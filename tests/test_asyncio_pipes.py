@@ -596,3 +596,22 @@ def test_the_end_of_a_stream_closes_no_descriptor_of_another_owner(loop: str) ->
             os.close(descriptor)  # it is still open
 
     run(loop, main())
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device here is always full")
+@LOOPS
+def test_a_full_disk_ends_sending_with_the_error_of_the_kernel(loop: str) -> None:
+    async def main() -> None:
+        reader, far_writer = os.pipe()
+        full = io.FileIO("/dev/full", "w")
+        async with open_pipes(os.fdopen(reader, "rb", 0), full, codec=U4) as stream:
+            await stream.send(b"lost")
+            await asyncio.sleep(0.01)
+            with pytest.raises(OSError, match="No space left on device"):
+                await stream.send(b"refused")
+            os.write(far_writer, U4.encode(b"answer"))
+            assert await stream.recv() == b"answer"
+        assert full.closed
+        os.close(far_writer)
+
+    run(loop, main())

@@ -90,6 +90,33 @@ def test_protocol_gets_its_callbacks_in_order_with_all_messages_of_a_read(
     run(loop, main())
 
 
+class OwnNames(Recorder):
+    """A protocol with attributes of a user, named as such protocols often do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages = self._messages = self.batches = self.queue = ["mine"]
+        self._waiter = self.waiter = asyncio.get_running_loop().create_future()
+        self._buffer = self.buffer = self._lock = self._closed = self._loop = self._peer = object()
+
+
+@LOOPS
+def test_users_may_take_common_names_for_attributes_of_a_protocol(loop: str) -> None:
+    async def talk() -> None:
+        protocol, peer = await connected(OwnNames)
+        with peer:
+            await write(peer, U2.encode(b"a") + U2.encode(b"b"))
+            while not protocol.told[1:]:
+                await asyncio.sleep(0.01)
+            protocol.send(b"c")
+            assert await read(peer, 3) == U2.encode(b"c")
+            protocol.transport.close()
+            await protocol.lost
+        assert protocol.told[:2] == ["made", [b"a", b"b"]]
+
+    run(loop, talk())
+
+
 @LOOPS
 def test_connection_lost_says_that_the_peer_closed_inside_a_frame(
     loop: str, engine_in_use: Any

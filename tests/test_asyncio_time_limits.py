@@ -277,6 +277,29 @@ def test_recv_ends_a_peer_that_sends_all_the_time_and_too_slowly(loop: str) -> N
     run(loop, main())
 
 
+@LOOPS
+def test_recv_ends_a_peer_that_sends_a_byte_in_each_iteration(loop: str, clock: Clock) -> None:
+    async def main() -> None:
+        stream, peer = await wrapped(message_timeout=LONG)
+        with peer:
+            peer.sendall((1_000_000).to_bytes(4, "big"))
+            receiving = asyncio.create_task(stream.recv())
+            await pending(stream._protocol, 4)
+            clock.pass_limit()
+            fire(stream._protocol)
+            for _ in range(1000):
+                peer.send(b"x")
+                await iterations(2)  # one to receive it
+                if receiving.done():
+                    break
+            assert receiving.done()
+            with pytest.raises(MessageTimeoutError):
+                await receiving
+        await stream.aclose()
+
+    run(loop, main())
+
+
 # --- FrameProtocol --------------------------------------------------------------------------------
 
 

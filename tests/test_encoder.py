@@ -753,6 +753,30 @@ def test_batches_have_lengths_of_all_sizes_of_the_field(engine: ModuleType, code
     assert codec.splitter().feed(b"".join(frames)) == messages
 
 
+@pytest.mark.parametrize("magic", [b"", b"ab", b"magic of 18 bytes!"])
+def test_batches_have_zeros_and_escapes_at_every_position(engine: ModuleType, magic: bytes) -> None:
+    slip = {b"\xc0": b"\xdb\xdc", b"\xdb": b"\xdb\xdd"}
+    codecs = [Codec.cobs(magic=magic), Codec.delimiter(b"\xc0", escape=slip, magic=magic)]
+    sizes = [*range(20), 31, 32, 33, 47, 48, 49, 63, 64, 65, 79, 80, 81, 97, 253, 254, 255]
+    rng = random.Random(3)
+    messages = [bytes(size) for size in sizes] + [b"a" * size for size in sizes]
+    for size in sizes:
+        for position in {0, 15, 16, 31, 32, size // 2, size - 17, size - 16, size - 1}:
+            if 0 <= position < size:
+                for odd in (b"\0", b"\xc0", b"\xdb"):
+                    messages.append((b"a" * position + odd).ljust(size, b"b"))
+        messages.append(bytes(rng.choices(b"\0\0a\xc0\xdb", k=size)))
+    for codec in codecs:
+        encoder = engine.Encoder(codec)
+        frames = [b"".join(encoder.frame_parts(message)) for message in messages]
+        assert codec.splitter().feed(b"".join(frames)) == messages
+        assert encoder.encode_many(messages) == b"".join(frames)
+        for message, frame in zip(messages, frames, strict=True):
+            assert encoder.encode(message) == frame
+            assert encoder.encode_many([message]) == frame
+            assert encoder.encode_many([b"b" * 16, message]) == encoder.encode(b"b" * 16) + frame
+
+
 @pytest.mark.parametrize("base", [10, 16])
 def test_lengths_of_all_digits_are_written(engine: ModuleType, base: int) -> None:
     for length in (base**15 - 1, base**15, 2**62 - 1):

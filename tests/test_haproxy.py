@@ -1,5 +1,7 @@
 """A server as it is deployed: HAProxy in TCP mode, and worker processes that share a port.
 
+HAProxy also tells a server its client's address, by both versions of the PROXY protocol.
+
 HAProxy is Debian's package of that name; ``tests/interop/install.sh`` installs it. Where it is not
 installed, the tests are skipped.
 """
@@ -8,15 +10,19 @@ from __future__ import annotations
 
 import hashlib
 import random
+import socket
+import struct
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 import framecodec
+from framecodec import Codec
+from framecodec.catalogue import formats
 from tests.helpers.subprocesses import ROOT, finish, printed_port, running
 from tests.interop import processes
 
@@ -38,7 +44,7 @@ frontend messages
     default_backend workers
 
 backend workers
-    server workers 127.0.0.1:{worker_port}
+    server workers 127.0.0.1:{server_port} {option}
 """
 
 
@@ -53,7 +59,8 @@ def deployed(tmp_path: Path) -> Iterator[Deployed]:
     configuration = tmp_path / "haproxy.cfg"
 
     def command(port: int) -> list[str]:
-        configuration.write_text(CONFIGURATION.format(port=port, worker_port=worker_port))
+        text = CONFIGURATION.format(port=port, server_port=worker_port, option="")
+        configuration.write_text(text)
         return [haproxy, "-q", "-db", "-f", str(configuration)]
 
     with running(ROOT / "examples" / "workers_server.py", "0", str(WORKERS)) as server:
@@ -131,3 +138,45 @@ def test_the_configuration_in_the_documentation_is_one(tmp_path: Path) -> None:
     )
     assert checked.returncode == 0, checked.stderr
     assert b"WARNING" not in checked.stderr + checked.stdout
+
+
+# --- the PROXY protocol ---------------------------------------------------------------------------
+
+
+def proxy_head(version: int, source: tuple[str, int], destination: tuple[str, int]) -> bytes:
+    """Return the message of the PROXY protocol: its line, or command, family and addresses."""
+    if version == 1:
+        return f"TCP4 {source[0]} {destination[0]} {source[1]} {destination[1]}".encode()
+    hosts = socket.inet_aton(source[0]) + socket.inet_aton(destination[0])
+    return b"\x21\x11" + hosts + struct.pack("!HH", source[1], destination[1])
+
+
+@pytest.mark.parametrize(("version", "option"), [(1, "send-proxy"), (2, "send-proxy-v2")])
+def test_a_server_reads_the_clients_address_and_switches(
+    tmp_path: Path, version: int, option: str
+) -> None:
+    haproxy = processes.find("haproxy")
+    configuration = tmp_path / "haproxy.cfg"
+
+    def handler(conn: framecodec.FrameSocket[Any]) -> None:
+        head = conn.recv()
+        conn.switch(Codec.uint(4))
+        conn.send(head)
+        for message in conn:
+            conn.send(message[::-1])
+
+    with framecodec.serve(handler, ("127.0.0.1", 0), formats.proxy_protocol) as server:
+
+        def command(port: int) -> list[str]:
+            text = CONFIGURATION.format(port=port, server_port=server.address[1], option=option)
+            configuration.write_text(text)
+            return [haproxy, "-q", "-db", "-f", str(configuration)]
+
+        with processes.serving(command) as port:
+            address = ("127.0.0.1", port)
+            with framecodec.connect(address, timeout=TIMEOUT) as client:
+                source = client.socket.getsockname()
+                client.send_many([b"first", b"x" * 100_000])
+                assert client.recv() == proxy_head(version, source, address)
+                assert client.recv() == b"tsrif"
+                assert client.recv() == b"x" * 100_000

@@ -171,6 +171,21 @@ def test_a_skipped_frame_with_a_wrong_trailer_is_discarded(engine: ModuleType) -
     assert (found[-1], resyncs > 0, skipped) == (b"b", True, 0)
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_an_unknown_escape_of_a_skipped_frame_may_begin_the_next_one(
+    engine: ModuleType, size: int
+) -> None:
+    codec = CODECS["escape, doubled"]
+    stream = b"\1\0" + b"u" * 50 + codec.encode(b"one") + codec.encode(b"two")
+    splitter = engine.Splitter(codec, on_oversize="skip", on_invalid="resync")
+    messages: list[bytes] = []
+    for start in range(0, len(stream), size):
+        messages += splitter.feed(stream[start : start + size])
+    assert messages == [b"one", b"two"]
+    assert (splitter.resyncs, splitter.discarded) == (1, 52)
+    assert (splitter.stream_offset, splitter.pending) == (len(stream), 0)
+
+
 @pytest.mark.parametrize("pieces", [[b"a0"], [b"a", b"0"], [b"", b"a", b"0"]], ids=len)
 def test_a_bad_frame_that_is_only_a_mark_which_was_cut(
     engine: ModuleType, pieces: list[bytes]

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import errno
 import gc
-import importlib
 import signal
 import socket
 import subprocess
@@ -31,28 +30,21 @@ from framecodec.serving import _messages_loop_py
 from framecodec.serving import messages as messages_module
 from tests.helpers.cpython_internals import needs_cpython_3_11
 from tests.helpers.fault_injection import reset
-from tests.helpers.servers import LOOPBACK, PATIENCE, AsyncHandler, dial, until
-
-TWINS = [
-    "python",
-    pytest.param(
-        "compiled",
-        marks=[
-            pytest.mark.c_extension,
-            pytest.mark.skipif(sys.platform != "linux", reason="the compiled loop needs epoll"),
-        ],
-    ),
-]
+from tests.helpers.servers import (
+    LOOPBACK,
+    MESSAGE_LOOPS,
+    PATIENCE,
+    AsyncHandler,
+    dial,
+    messages_loop,
+    until,
+)
 
 
-@pytest.fixture(params=TWINS, autouse=True)
+@pytest.fixture(params=MESSAGE_LOOPS, autouse=True)
 def twin(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The module of the loop."""
-    module = (
-        _messages_loop_py
-        if request.param == "python"
-        else importlib.import_module("framecodec.serving._messages_loop")
-    )
+    module = messages_loop(request.param)
     monkeypatch.setattr(messages_module, "_loop_module", module)
     return module
 

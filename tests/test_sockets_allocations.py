@@ -15,7 +15,7 @@ import pytest
 
 from framecodec import Codec, DatagramSocket, FrameSocket
 from tests.helpers.cpython_internals import needs_cpython_3_11
-from tests.helpers.fault_injection import TIMEOUT, stream_pair
+from tests.helpers.fault_injection import TIMEOUT, stream_pair, without_tracer
 
 testcapi = pytest.importorskip("_testcapi", reason="CPython's own tests are not installed")
 
@@ -60,8 +60,12 @@ def without_memory(number: int) -> Iterator[list[BaseException]]:
     raised: list[BaseException] = []
     gc.disable()  # what other tests left is not to be freed without memory
     try:
-        testcapi.set_nomemory(number, number + 1)
-        yield raised
+        with without_tracer():
+            testcapi.set_nomemory(number, number + 1)
+            try:
+                yield raised
+            finally:
+                testcapi.remove_mem_hooks()
     except Exception as error:
         testcapi.remove_mem_hooks()
         raised.append(error)

@@ -23,6 +23,7 @@ import pytest
 from framecodec import Codec, FrameError
 from tests.helpers.cpython_internals import needs_cpython_3_11
 from tests.helpers.engines import ENGINES
+from tests.helpers.fault_injection import without_tracer
 
 KIB = 1024
 FRAME = Codec.uint(4).encode(bytes(range(256)) * 2000)  # 512,000 bytes of payload
@@ -40,11 +41,12 @@ def failing(no_collection_callbacks: None) -> Iterator[Callable[[int, int], Any]
 
     @contextlib.contextmanager
     def allocations(number: int, count: int) -> Iterator[None]:
-        testcapi.set_nomemory(number, number + count)
-        try:
-            yield
-        finally:
-            testcapi.remove_mem_hooks()
+        with without_tracer():
+            testcapi.set_nomemory(number, number + count)
+            try:
+                yield
+            finally:
+                testcapi.remove_mem_hooks()
 
     yield allocations
     testcapi.remove_mem_hooks()

@@ -67,26 +67,116 @@ cdef extern from *:
         return NULL;
     }
 
-    /* Copies, and returns whether one of the bytes was there; at least 16 bytes. */
-    static inline int framecodec_copy_and_look(
-        uint8_t *to, const uint8_t *p, Py_ssize_t size, const uint8_t *bytes)
+    #define FRAMECODEC_LOAD(p) _mm_loadu_si128((const __m128i *)(p))
+    #define FRAMECODEC_STORE(to, data) _mm_storeu_si128((__m128i *)(to), data)
+
+    /* Of two bytes, or of three. */
+    #define FRAMECODEC_LOOK(data) \\
+        (three ? _mm_or_si128(_mm_cmpeq_epi8(data, c), FRAMECODEC_LOOK_FOR_TWO(data)) \\
+               : FRAMECODEC_LOOK_FOR_TWO(data))
+    #define FRAMECODEC_LOOK_FOR_TWO(data) \\
+        _mm_or_si128(_mm_cmpeq_epi8(data, a), _mm_cmpeq_epi8(data, b))
+
+    /* The pieces overlap in the middle, as in copy() of _numbers.pxd. */
+    static inline int framecodec_copy_and_look_for(
+        uint8_t *to, const uint8_t *p, Py_ssize_t size, const uint8_t *bytes, const int three)
     {
         const __m128i a = _mm_set1_epi8((char)bytes[0]);
         const __m128i b = _mm_set1_epi8((char)bytes[1]);
         const __m128i c = _mm_set1_epi8((char)bytes[2]);
-        const uint8_t *last = p + size - 16;
-        __m128i found = _mm_setzero_si128(), data;
-        for (; p < last; p += 16, to += 16) {
-            data = _mm_loadu_si128((const __m128i *)p);
-            _mm_storeu_si128((__m128i *)to, data);
-            found = _mm_or_si128(found, _mm_or_si128(_mm_or_si128(
-                _mm_cmpeq_epi8(data, a), _mm_cmpeq_epi8(data, b)), _mm_cmpeq_epi8(data, c)));
+        __m128i found = _mm_setzero_si128(), data, next;
+        for (; size > 64; p += 16, to += 16, size -= 16) {
+            data = FRAMECODEC_LOAD(p);
+            FRAMECODEC_STORE(to, data);
+            found = _mm_or_si128(found, FRAMECODEC_LOOK(data));
         }
-        data = _mm_loadu_si128((const __m128i *)last);
-        _mm_storeu_si128((__m128i *)(to + (last - p)), data);
-        found = _mm_or_si128(found, _mm_or_si128(_mm_or_si128(
-            _mm_cmpeq_epi8(data, a), _mm_cmpeq_epi8(data, b)), _mm_cmpeq_epi8(data, c)));
+        if (size > 32) {
+            data = FRAMECODEC_LOAD(p + 16);
+            next = FRAMECODEC_LOAD(p + size - 32);
+            FRAMECODEC_STORE(to + 16, data);
+            FRAMECODEC_STORE(to + size - 32, next);
+            found = _mm_or_si128(
+                found, _mm_or_si128(FRAMECODEC_LOOK(data), FRAMECODEC_LOOK(next)));
+        }
+        data = FRAMECODEC_LOAD(p);
+        next = FRAMECODEC_LOAD(p + size - 16);
+        FRAMECODEC_STORE(to, data);
+        FRAMECODEC_STORE(to + size - 16, next);
+        found = _mm_or_si128(found, _mm_or_si128(FRAMECODEC_LOOK(data), FRAMECODEC_LOOK(next)));
         return _mm_movemask_epi8(found);
+    }
+
+    /* Copies, and returns whether one of the bytes was there; at least 16 bytes. */
+    static inline int framecodec_copy_and_look(
+        uint8_t *to, const uint8_t *p, Py_ssize_t size, const uint8_t *bytes)
+    {
+        if (bytes[1] == bytes[2])
+            return framecodec_copy_and_look_for(to, p, size, bytes, 0);
+        return framecodec_copy_and_look_for(to, p, size, bytes, 1);
+    }
+
+    /* The zeros among 16 bytes, one bit each. */
+    #define FRAMECODEC_ZEROS(data) \\
+        (uint64_t)_mm_movemask_epi8(_mm_cmpeq_epi8(data, _mm_setzero_si128()))
+
+    /* Each zero becomes the distance to the next one; the last of them is returned. */
+    static inline uint8_t *framecodec_link(uint8_t *to, uint64_t zeros, uint8_t *code)
+    {
+        for (; zeros; zeros &= zeros - 1) {
+            uint8_t *zero = to + __builtin_ctzll(zeros);
+            *code = (uint8_t)(zero - code);
+            code = zero;
+        }
+        return code;
+    }
+
+    static inline void framecodec_stuff_block(uint8_t *to, const uint8_t *p, Py_ssize_t size)
+    {
+        uint8_t *code = to++;
+        uint64_t zeros;
+        __m128i first, last, second, third;
+        if (size < 16) {
+            for (; size; size--, to++, p++)
+                if (!(*to = *p)) {
+                    *code = (uint8_t)(to - code);
+                    code = to;
+                }
+            *code = (uint8_t)(to - code);
+            return;
+        }
+        while (size > 64) { /* at least 16 remain */
+            const Py_ssize_t part = size > 80 ? 64 : 32;
+            first = FRAMECODEC_LOAD(p);
+            second = FRAMECODEC_LOAD(p + 16);
+            FRAMECODEC_STORE(to, first);
+            FRAMECODEC_STORE(to + 16, second);
+            zeros = FRAMECODEC_ZEROS(first) | FRAMECODEC_ZEROS(second) << 16;
+            if (part == 64) {
+                third = FRAMECODEC_LOAD(p + 32);
+                last = FRAMECODEC_LOAD(p + 48);
+                FRAMECODEC_STORE(to + 32, third);
+                FRAMECODEC_STORE(to + 48, last);
+                zeros |= FRAMECODEC_ZEROS(third) << 32 | FRAMECODEC_ZEROS(last) << 48;
+            }
+            code = framecodec_link(to, zeros, code);
+            p += part;
+            to += part;
+            size -= part;
+        }
+        first = FRAMECODEC_LOAD(p);
+        last = FRAMECODEC_LOAD(p + size - 16);
+        zeros = FRAMECODEC_ZEROS(first) | FRAMECODEC_ZEROS(last) << (size - 16);
+        if (size > 32) {
+            second = FRAMECODEC_LOAD(p + 16);
+            third = FRAMECODEC_LOAD(p + size - 32);
+            zeros |= FRAMECODEC_ZEROS(second) << 16 | FRAMECODEC_ZEROS(third) << (size - 32);
+            FRAMECODEC_STORE(to + 16, second);
+            FRAMECODEC_STORE(to + size - 32, third);
+        }
+        FRAMECODEC_STORE(to, first);
+        FRAMECODEC_STORE(to + size - 16, last);
+        code = framecodec_link(to, zeros, code);
+        *code = (uint8_t)(to + size - code);
     }
 
     static Py_ssize_t framecodec_count_byte(const uint8_t *p, const uint8_t *end, uint8_t byte)
@@ -135,6 +225,17 @@ cdef extern from *:
         return framecodec_find_any(p, p + size, bytes) != NULL;
     }
 
+    static inline void framecodec_stuff_block(uint8_t *to, const uint8_t *p, Py_ssize_t size)
+    {
+        uint8_t *code = to++;
+        for (; size; size--, to++, p++)
+            if (!(*to = *p)) {
+                *code = (uint8_t)(to - code);
+                code = to;
+            }
+        *code = (uint8_t)(to - code);
+    }
+
     static Py_ssize_t framecodec_count_byte(const uint8_t *p, const uint8_t *end, uint8_t byte)
     {
         Py_ssize_t count = 0;
@@ -156,6 +257,10 @@ cdef extern from *:
     # Copy at least 16 bytes, and return whether one of three was among them.
     bint copy_and_look "framecodec_copy_and_look" (
         uint8_t* to, const uint8_t* p, Py_ssize_t size, const uint8_t* three
+    ) noexcept nogil
+    # Write a message of at most 253 bytes with byte stuffing: 1 byte more.
+    void stuff_block "framecodec_stuff_block" (
+        uint8_t* to, const uint8_t* p, Py_ssize_t size
     ) noexcept nogil
     Py_ssize_t count_byte "framecodec_count_byte" (
         const uint8_t* p, const uint8_t* end, uint8_t byte

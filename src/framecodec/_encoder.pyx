@@ -16,10 +16,9 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SI
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memset
 
 from ._block_scan cimport try_header_block
-from ._byte_search cimport copy_and_look, count_byte
+from ._byte_search cimport copy_and_look, count_byte, stuff_block
 from ._checksums cimport checksum_of, prepare_checksums, store_check, update_state
 from ._frame_writer cimport write_marked
 from ._marks cimport (
@@ -68,6 +67,7 @@ from ._quick_heads cimport (
 from ._sized_heads cimport (
     NOT_SIZED,
     OtherWriter,
+    Piece,
     PyList_GET_ITEM,
     SIZED_BIG,
     SIZED_DECIMAL,
@@ -77,7 +77,10 @@ from ._sized_heads cimport (
     SIZED_LITTLE,
     SIZED_VARINT,
     SPARE,
+    SizedHead,
     bytes_size as _bytes_size,
+    piece_of,
+    write_piece,
     write_sized,
 )
 
@@ -263,6 +266,36 @@ cdef Py_ssize_t _write_all_changed(
     return p - frames
 
 
+cdef Py_ssize_t _write_all_stuffed(
+    const Shape* shape,
+    const Marks* marks,
+    const QuickHead* heads,
+    uint8_t* frames,
+    Py_ssize_t space,
+    list batch,
+    Py_ssize_t count,
+) noexcept:
+    """Write messages with byte stuffing."""
+    cdef uint8_t* p = frames
+    cdef const uint8_t* message
+    cdef Py_ssize_t i, size, frame_size
+    for i in range(count):
+        message = bytes_at(PyList_GET_ITEM(batch, i))
+        size = _bytes_size(PyList_GET_ITEM(batch, i))
+        if size < 254 and not shape.magic_size and (
+            <uint64_t>size - shape.quick_low <= shape.quick_span
+        ):
+            stuff_block(p, message, size)
+            p += size + 2
+            p[-1] = 0
+            continue
+        frame_size = write_marked(shape, marks, p, message, size)
+        if not frame_size:
+            return -1
+        p += frame_size
+    return p - frames
+
+
 cdef Py_ssize_t _write_all_quiet(
     const Shape* shape,
     const Marks* marks,
@@ -272,41 +305,25 @@ cdef Py_ssize_t _write_all_quiet(
     list batch,
     Py_ssize_t count,
 ) noexcept:
-    """Write messages that no escape or zero changes; -1 at the first other one."""
-    cdef const uint8_t* magic = shape.magic
-    cdef Py_ssize_t magic_size = shape.magic_size
-    cdef const uint8_t* end = marks.marks[marks.written].data
-    cdef Py_ssize_t end_size = marks.marks[marks.written].size
-    cdef Py_ssize_t most = 253 if marks.stuffed else LARGEST_SIZE
-    cdef bint stuffed = marks.stuffed
-    cdef uint8_t zeros[3]
-    cdef const uint8_t* odd = marks.odd
+    """Write messages that no escape changes; -1 at the first other one."""
+    cdef Piece magic = piece_of(shape.magic, shape.magic_size)
+    cdef Piece end = piece_of(marks.marks[marks.written].data, marks.marks[marks.written].size)
+    cdef uint64_t low = max(shape.quick_low, <uint64_t>16)
+    cdef uint64_t span = shape.quick_span - (low - shape.quick_low)
     cdef uint8_t* p = frames
     cdef const uint8_t* message
     cdef Py_ssize_t i, size
-    if stuffed:
-        memset(zeros, 0, 3)
-        odd = zeros
+    if low - shape.quick_low > shape.quick_span:
+        return -1
     for i in range(count):
         message = bytes_at(PyList_GET_ITEM(batch, i))
         size = _bytes_size(PyList_GET_ITEM(batch, i))
-        if <uint64_t>size - shape.quick_low > shape.quick_span or not 16 <= size <= most:
+        if <uint64_t>size - low > span:
             return -1
-        if magic_size:
-            copy(p, magic, magic_size)
-            p += magic_size
-        if stuffed:
-            p[0] = <uint8_t>(size + 1)
-            p += 1
-        if copy_and_look(p, message, size, odd):
+        p = write_piece(p, &magic)
+        if copy_and_look(p, message, size, marks.odd):
             return -1
-        p += size
-        if not stuffed and marks.odd_ends[p[-1]]:
-            return -1
-        p[0] = end[0]
-        if end_size > 1:
-            copy(p, end, end_size)
-        p += end_size
+        p = write_piece(p + size, &end)
     return p - frames
 
 
@@ -390,7 +407,7 @@ cdef Py_ssize_t _write_all(
     return p - frames
 
 
-cdef Py_ssize_t _write_all_big(
+cdef Py_ssize_t _write_all_sized(
     const Shape* shape,
     const Marks* marks,
     const QuickHead* heads,
@@ -399,105 +416,23 @@ cdef Py_ssize_t _write_all_big(
     list batch,
     Py_ssize_t count,
 ) noexcept:
+    """Write messages whose heads depend on their sizes alone: one loop for each kind of length."""
+    cdef const SizedHead* sized = &heads.sized
     cdef OtherWriter other = heads.write_other
-    return write_sized(shape, &heads.sized, other, frames, batch, count, SIZED_BIG)
-
-
-cdef Py_ssize_t _write_all_little(
-    const Shape* shape,
-    const Marks* marks,
-    const QuickHead* heads,
-    uint8_t* frames,
-    Py_ssize_t space,
-    list batch,
-    Py_ssize_t count,
-) noexcept:
-    cdef OtherWriter other = heads.write_other
-    return write_sized(shape, &heads.sized, other, frames, batch, count, SIZED_LITTLE)
-
-
-cdef Py_ssize_t _write_all_varint(
-    const Shape* shape,
-    const Marks* marks,
-    const QuickHead* heads,
-    uint8_t* frames,
-    Py_ssize_t space,
-    list batch,
-    Py_ssize_t count,
-) noexcept:
-    cdef OtherWriter other = heads.write_other
-    return write_sized(shape, &heads.sized, other, frames, batch, count, SIZED_VARINT)
-
-
-cdef Py_ssize_t _write_all_decimal(
-    const Shape* shape,
-    const Marks* marks,
-    const QuickHead* heads,
-    uint8_t* frames,
-    Py_ssize_t space,
-    list batch,
-    Py_ssize_t count,
-) noexcept:
-    cdef OtherWriter other = heads.write_other
-    return write_sized(shape, &heads.sized, other, frames, batch, count, SIZED_DECIMAL)
-
-
-cdef Py_ssize_t _write_all_hex(
-    const Shape* shape,
-    const Marks* marks,
-    const QuickHead* heads,
-    uint8_t* frames,
-    Py_ssize_t space,
-    list batch,
-    Py_ssize_t count,
-) noexcept:
-    cdef OtherWriter other = heads.write_other
-    return write_sized(shape, &heads.sized, other, frames, batch, count, SIZED_HEX)
-
-
-cdef Py_ssize_t _write_all_decimal_text(
-    const Shape* shape,
-    const Marks* marks,
-    const QuickHead* heads,
-    uint8_t* frames,
-    Py_ssize_t space,
-    list batch,
-    Py_ssize_t count,
-) noexcept:
-    cdef OtherWriter other = heads.write_other
-    return write_sized(shape, &heads.sized, other, frames, batch, count, SIZED_DECIMAL_TEXT)
-
-
-cdef Py_ssize_t _write_all_hex_text(
-    const Shape* shape,
-    const Marks* marks,
-    const QuickHead* heads,
-    uint8_t* frames,
-    Py_ssize_t space,
-    list batch,
-    Py_ssize_t count,
-) noexcept:
-    cdef OtherWriter other = heads.write_other
-    return write_sized(shape, &heads.sized, other, frames, batch, count, SIZED_HEX_TEXT)
-
-
-cdef _batch_writer _sized_writer(int how) noexcept:
-    """Return the loop for a kind of length field, or NULL."""
+    cdef int how = sized.how
     if how == SIZED_BIG:
-        return _write_all_big
+        return write_sized(shape, sized, other, frames, batch, count, SIZED_BIG)
     if how == SIZED_LITTLE:
-        return _write_all_little
+        return write_sized(shape, sized, other, frames, batch, count, SIZED_LITTLE)
     if how == SIZED_VARINT:
-        return _write_all_varint
+        return write_sized(shape, sized, other, frames, batch, count, SIZED_VARINT)
     if how == SIZED_DECIMAL:
-        return _write_all_decimal
+        return write_sized(shape, sized, other, frames, batch, count, SIZED_DECIMAL)
     if how == SIZED_HEX:
-        return _write_all_hex
+        return write_sized(shape, sized, other, frames, batch, count, SIZED_HEX)
     if how == SIZED_DECIMAL_TEXT:
-        return _write_all_decimal_text
-    if how == SIZED_HEX_TEXT:
-        return _write_all_hex_text
-    return NULL
+        return write_sized(shape, sized, other, frames, batch, count, SIZED_DECIMAL_TEXT)
+    return write_sized(shape, sized, other, frames, batch, count, SIZED_HEX_TEXT)
 
 
 cdef Py_ssize_t _write_all_chosen(
@@ -615,16 +550,16 @@ cdef class Encoder:
             self._may_choose = not self._shape.tagged
         self._write_batch = _write_all
         if self._heads.sized.how != NOT_SIZED:
-            self._write_batch = _sized_writer(self._heads.sized.how)
+            self._write_batch = _write_all_sized
             self._spare = SPARE
         if self._may_choose:
             self._write_batch = _write_all_chosen
         elif self._marks != NULL:
             self._is_changed = self._marks.stuffed or self._marks.escape_count
             self._write_batch = _write_all_changed if self._is_changed else _write_all_ended
-            self._may_be_quiet = self._is_changed and (
-                self._marks.stuffed or self._marks.has_few_odd
-            )
+            self._write_batch = _write_all_stuffed if self._marks.stuffed else self._write_batch
+            self._may_be_quiet = self._marks.escape_count and self._marks.has_few_odd
+            self._spare = SPARE
         if self._marks != NULL and self._shape.has_check and self._shape.check.named:
             self._checks_content = True
             self._check_in_front = layout.check.position == "front"
@@ -744,7 +679,7 @@ cdef class Encoder:
         cdef PyObject* frames
         if size < 0:
             return None
-        frames = _new_bytes(NULL, size)
+        frames = _new_bytes(NULL, size + self._spare)
         size = _write_all_quiet(
             self._shape, self._marks, self._heads, _writable(frames), size, batch, count
         )

@@ -298,6 +298,7 @@ class ReceivePath:
         "_head_size",
         "_held",
         "_inbox",
+        "_message_iterator",
         "_objects",
         "_one_at_a_time",
         "_peer_timer",
@@ -306,12 +307,11 @@ class ReceivePath:
         "_reading_paused",
         "_receiving",
         "_receiving_failed",
+        "_recv_waiter",
         "_sending",
         "_switched",
         "_taken",
-        "_waiter",
         "batches",
-        "messages",
     )
 
     _delivering: bool  # messages_received() is being called
@@ -328,16 +328,16 @@ class ReceivePath:
     _switched: tuple[list[Any], bytes] | None
 
     # The queue of a stream.
-    _head_headers: list[bytes] | None  # those of `messages.head`, the oldest first
-    _head_size: int  # what `messages.head` counts in `_held`
+    _head_headers: list[bytes] | None  # those of `_message_iterator.head`, the oldest first
+    _head_size: int  # what `_message_iterator.head` counts in `_held`
     _held: int  # bytes held for recv, as _HIGH_WATER counts them
     _reading_paused: bool  # by the stream
     _taken: int  # stream position up to which messages were counted
-    _waiter: Waiter | None  # of a recv that waits
+    _recv_waiter: Waiter | None  # of a recv that waits
     batches: Any
     """The messages of each read, what they count in `_held`, and their headers if the splitter
     keeps those."""
-    messages: Any
+    _message_iterator: Any
     """The stream's iterator."""
 
     if TYPE_CHECKING:
@@ -356,7 +356,7 @@ class ReceivePath:
 
     def __new__(cls, *arguments: object, **options: object) -> Self:
         self = super().__new__(cls)
-        self._waiter = self._switched = None
+        self._recv_waiter = self._switched = None
         self._queues = self._reading_paused = False
         return self
 
@@ -409,7 +409,7 @@ class ReceivePath:
                 self._fail_receiving(splitter.error)
         elif self._peer_timer is not None:
             self._peer_timer.note_arrival()
-        if self._waiter is not None and self.batches:
+        if self._recv_waiter is not None and self.batches:
             if is_full:  # uvloop reads on before other tasks run: what is held must stop it
                 self._wake()
             else:
@@ -448,7 +448,7 @@ class ReceivePath:
 
     def _run_receiver(self) -> None:
         """Run the task that waits to receive. What it sends leaves when its step is over."""
-        sending, waiter = self._sending, self._waiter
+        sending, waiter = self._sending, self._recv_waiter
         if waiter is None or waiter.done():
             return
         flush_scheduled = sending._begin_gathering()
@@ -473,12 +473,12 @@ class ReceivePath:
         waiter = Waiter(self._running_loop(), self._current_task)
         if self._peer_timer is not None:
             self._peer_timer.start_waiting()
-        self._waiter = waiter
+        self._recv_waiter = waiter
         return waiter
 
     def stop_waiting(self) -> None:
         """End the wait of a recv, also one that was cancelled or that did not start."""
-        self._waiter = None
+        self._recv_waiter = None
         if self._peer_timer is not None:
             self._peer_timer.stop_waiting(bool(self.batches))
 
@@ -486,14 +486,14 @@ class ReceivePath:
     # that raises, or a garbage collection that receives, finds each batch in one place.
 
     def take_batch(self) -> None:
-        """Move the next batch to `messages.head`, if that is empty."""
+        """Move the next batch to `_message_iterator.head`, if that is empty."""
         batches = self.batches
-        if batches and not self.messages.head:
-            self.messages.head, self._head_size, self._head_headers = batches[0]
+        if batches and not self._message_iterator.head:
+            self._message_iterator.head, self._head_size, self._head_headers = batches[0]
             del batches[0]
 
     def release_head(self) -> None:
-        """Count the last message of `messages.head` as taken."""
+        """Count the last message of `_message_iterator.head` as taken."""
         self._held -= self._head_size
         self._head_size = 0
         if self._reading_paused:

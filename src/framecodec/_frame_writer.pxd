@@ -10,7 +10,7 @@ the size of the frame, or 0 to leave the message to `Encoder.frame_parts`. They 
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcmp, memset
 
-from ._byte_search cimport find_byte
+from ._byte_search cimport stuff_block
 from ._checksums cimport write_ends
 from ._marks cimport Marks, comes_back, escape, is_quiet, stuff
 from ._numbers cimport (
@@ -210,9 +210,8 @@ cdef inline Py_ssize_t write_marked(
         copy(p, shape.magic, shape.magic_size)
         p += shape.magic_size
     if marks.stuffed:
-        if size < 254 and find_byte(message, message + size, 0) == NULL:
-            p[0] = <uint8_t>(size + 1)
-            copy(p + 1, message, size)
+        if size < 254:
+            stuff_block(p, message, size)
             p += size + 1
         else:
             p = stuff(message, size, p)

@@ -287,15 +287,13 @@ class KeepingReader(FrameReader):
                 gone = self._pending - len(self._header)
                 held = self._header + self._held[taken:]
             elif self._skipping and self._phase != IN_HEADER:
-                gone, held = self._pending, self._held[taken:]
+                gone, held = self._pending, self._held_from(taken)
             elif taken >= self._pending:  # it began in the held bytes
                 held = self._held
                 del held[: taken - self._pending + 1]
             else:
                 self._skipping = False
-                frame = self._unfinished()[: self._pending]
-                surplus = self._surplus_bytes[taken:] if taken < 0 else b""
-                held = bytearray(frame + surplus) + self._held[max(0, taken) :]
+                held = bytearray(self._unfinished()[: self._pending]) + self._held_from(taken)
                 del held[:1]
             self._held = held
             self._forget_frame(bytearray(), bytearray(), [])
@@ -309,6 +307,11 @@ class KeepingReader(FrameReader):
         except BaseException as interruption:
             self._error, self._lost = interruption, True
             raise
+
+    def _held_from(self, taken: int) -> bytearray:
+        """Return the held bytes after these, from the bytes before them on if it is negative."""
+        surplus = self._surplus_bytes[taken:] if taken < 0 else b""
+        return bytearray(surplus) + self._held[max(0, taken) :]
 
     def _forget_frame(self, header: bytearray, piece: bytearray, pieces: list[bytes]) -> None:
         """Drop the bytes of the pending frame; the arguments are empty and new."""

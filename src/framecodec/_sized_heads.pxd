@@ -109,6 +109,30 @@ cdef inline int fill_sized(SizedHead* head, const Shape* shape, layout) except -
     return 0
 
 
+cdef struct Piece:
+    # Bytes that all frames of a codec have, the first eight of them as a word.
+    uint64_t word
+    const uint8_t* data
+    Py_ssize_t size
+
+
+cdef inline Piece piece_of(const uint8_t* data, Py_ssize_t size) noexcept nogil:
+    cdef Piece piece
+    piece.word = 0
+    memcpy(&piece.word, data, min(size, 8))
+    piece.data = data
+    piece.size = size
+    return piece
+
+
+cdef inline uint8_t* write_piece(uint8_t* p, const Piece* piece) noexcept nogil:
+    """Write a piece, at least 8 bytes, and return where it ends."""
+    memcpy(p, &piece.word, 8)
+    if piece.size > 8:
+        copy(p + 8, piece.data + 8, piece.size - 8)
+    return p + piece.size
+
+
 # --- a length as a word ---------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ TLS, processes, files. It works with both of AnyIO's event loops.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -36,6 +37,21 @@ if TYPE_CHECKING:
 __all__ = ["FrameStream"]
 
 _READ_SIZE = 64 * 1024
+
+
+def _stop_reading_ahead(stream: Any) -> None:
+    """Let a connection of asyncio be read only while a task waits for its bytes.
+
+    AnyIO 4 reads a connection that a listener has accepted into a queue, without limit, until that
+    queue is empty for the first time. A peer that sends faster than its messages are
+    handled would fill the memory. AnyIO resumes the transport when a task has to wait.
+    """
+    while hasattr(stream, "transport_stream"):  # TLS
+        stream = stream.transport_stream
+    pause = getattr(getattr(stream, "_transport", None), "pause_reading", None)
+    if pause is not None:
+        with contextlib.suppress(RuntimeError):  # it is closing
+            pause()
 
 
 class FrameStream(abc.ObjectStream[MessageT]):
@@ -67,6 +83,7 @@ class FrameStream(abc.ObjectStream[MessageT]):
         check_codec(codec)
         if not (hasattr(stream, "receive") or hasattr(stream, "send")):
             raise TypeError(f"stream must be a byte stream of AnyIO, not {type(stream).__name__!r}")
+        _stop_reading_ahead(stream)
         self._stream = stream
         self._codec = codec
         self._splitter = codec.splitter(on_oversize=on_oversize)

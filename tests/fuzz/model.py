@@ -98,7 +98,9 @@ class Model:
 
     def advance(self) -> list[Any] | type[BaseException]:
         if self.next is not None and self.taken >= self.next[1]:
-            self.begin(*self.next)
+            following = self.next
+            self.close_leg()
+            self.begin(*following)
         self.first = self.count
         if self.next is not None:  # these bytes are padding
             messages: list[Any] = []

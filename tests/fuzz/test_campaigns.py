@@ -88,6 +88,7 @@ def test_collections_inside_calls_call_in(engine: ModuleType) -> None:
 
 aligned = Codec.uint(1, align=4, check=Check("sum8", 1))
 aligned_frame = aligned.encode(b"abcde")  # 7 bytes and one of padding
+aligned_magic = Codec.uint(1, magic=b"M", align=8)  # a frame of 5 bytes and 3 of padding
 late = Codec.custom(Parser(look_ahead=3), Builder(), max_header=4)
 
 FOUND: dict[str, Program] = {
@@ -169,6 +170,12 @@ FOUND: dict[str, Program] = {
         aligned,
         aligned_frame + CODECS["varint, specials"].encode(b"abc") * 2,
         [("until", 7), ("switch", "varint, specials")],
+    ),
+    "switch before padding, after a search for a mark": Program(
+        aligned_magic,
+        b"?" + aligned_magic.encode(b"abc") * 2,
+        [("until", 6), ("switch", ""), ("rest", "feed", 0)],
+        resync=True,
     ),
     "switch before padding, to frames of unknown size": Program(
         Codec.fixed(1, align=8), b"\0" * 8, [("until", 1), ("switch", "cobs")]

@@ -47,6 +47,7 @@ __all__ = [
     "needs_signals_to_threads",
     "reset",
     "stream_pair",
+    "without_tracer",
 ]
 
 PACKAGE = str(Path(framecodec.__file__).parent) + os.sep
@@ -232,6 +233,20 @@ def interrupted_after_opcode(moment: int) -> Iterator[list[int]]:
     sys.settrace(begin)
     try:
         yield passed
+    finally:
+        sys.settrace(before)
+
+
+@contextlib.contextmanager
+def without_tracer() -> Iterator[None]:
+    """Run the block without a trace function.
+
+    After a failed allocation, coverage's tracer counts no line of this process any more.
+    """
+    before = sys.gettrace()
+    sys.settrace(None)
+    try:
+        yield
     finally:
         sys.settrace(before)
 

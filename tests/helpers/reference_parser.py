@@ -49,6 +49,8 @@ class Outcome:
     steps: list[tuple[int, int, int]] = field(default_factory=list, compare=False)
     # After how many bytes of the stream the error is certain; None where only the end decides.
     decided: int | None = field(default=None, compare=False)
+    # Of a skipped frame that is bad: where the token begins that made it so; no byte of it is gone.
+    bad_token: int | None = field(default=None, compare=False)
 
 
 class Bad(Exception):
@@ -778,6 +780,7 @@ def expect_marked(
                 outcome.error = InvalidFrameError
                 outcome.attributes = {"header": header[: bad.args[0]]}
                 outcome.decided = outcome.stream_offset + bad.args[0]
+                outcome.bad_token = outcome.stream_offset + content.pos
         except Differs as differs:
             decided, computed, wrong = differs.args
             outcome.error = ChecksumError

@@ -52,7 +52,8 @@ def next_start(codec: Codec, data: bytes, pos: int) -> tuple[int, bytes, bool]:
         for token in marks:
             if data.startswith(token, pos):
                 return pos + len(token), token, True
-        if any(token.startswith(data[pos:]) for token in (*marks, *escapes)):
+        rest = data[pos:]
+        if any(token != rest and token.startswith(rest) for token in (*marks, *escapes)):
             return pos, b"", False
         pos += next((len(token) for token in escapes if data.startswith(token, pos)), 1)
     return len(data), b"", False
@@ -134,6 +135,8 @@ def expect_resync(
         if skip and not outcome.unread and outcome.decided is not None:  # its bytes are gone
             decided = bad - outcome.stream_offset + outcome.decided
             search = decided - 1
+            if outcome.bad_token is not None:
+                search = max(bad + 1, bad - outcome.stream_offset + outcome.bad_token)
             header = outcome.attributes.get("header") or b""
             if codec.kind == "joined" and header and data[:decided].endswith(header):
                 search = max(bad + 1, decided - len(header))  # the fragment's header is held

@@ -2,17 +2,53 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+import sysconfig
 import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 import framecodec
 from framecodec import FrameSocket
+from framecodec.serving import _messages_loop_py
 
-__all__ = ["LOOPBACK", "PATIENCE", "AsyncHandler", "dial", "until"]
+__all__ = [
+    "LOOPBACK",
+    "MESSAGE_LOOPS",
+    "PATIENCE",
+    "AsyncHandler",
+    "dial",
+    "messages_loop",
+    "until",
+]
 
 LOOPBACK = ("127.0.0.1", 0)
 PATIENCE = 20.0  # seconds; only a test that fails waits that long
+
+
+# Parameters of a fixture.
+MESSAGE_LOOPS = [
+    "python",
+    pytest.param(
+        "compiled",
+        marks=[
+            pytest.mark.c_extension,
+            pytest.mark.skipif(sys.platform != "linux", reason="the compiled loop needs epoll"),
+        ],
+    ),
+]
+
+
+def messages_loop(name: str) -> Any:
+    """Return a module of the loop of `serve_messages` by its name in `MESSAGE_LOOPS`."""
+    if name == "python":
+        return _messages_loop_py
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        pytest.skip("a free-threaded Python uses the Python loop")
+    return importlib.import_module("framecodec.serving._messages_loop")
 
 
 def until(condition: Callable[[], Any]) -> None:

@@ -1,48 +1,54 @@
-"""Hostile clients against each kind of server; honest clients between them must not notice.
+"""Hostile clients against each kind of server; correct clients between them must not notice.
 
-    python -m tests.soak.hostile --connections 20000     for each kind of server
-    python -m tests.soak.hostile --kind asyncio
+    python -m tests.soak.hostile --connections 20000                each server on each engine
+    python -m tests.soak.hostile --connections 20000 --minutes 60   and again until the time is up
+    python -m tests.soak.hostile --kind asyncio --engine python --seed 7
+    python -m tests.soak.hostile --held                             the memory of one connection
 
-The clients run in a process of their own. Each does one thing: it declares 4 GiB, sends a byte now
-and then, resets the connection in the middle of a frame, ends its side there, floods without
-reading, sends random bytes, or says nothing. The server must end each connection that does not end
-itself. Afterwards threads, descriptors and memory must be what they were.
+The clients run in a process of their own. Each hostile one does one thing: it declares too much,
+sends a byte now and then, sends all but the last byte, resets the connection in the middle of a
+frame, ends its side there or after whole frames, floods without reading, sends random bytes, says
+nothing, or leaves at once. The server must end each connection that does not end itself. The
+replies to correct clients are compared with what they sent. Afterwards threads, tasks, descriptors
+and memory must be what they were after the first tenth.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
+import ctypes
 import gc
 import json
 import logging
 import os
-import random
-import socket
-import struct
+import re
 import subprocess
 import sys
 import threading
 import time
 import tracemalloc
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import framecodec
-import framecodec.asyncio
-from framecodec import Codec
+from tests.soak.clients import HOLDS, WAYS, held
+from tests.soak.kinds import KINDS, LIMITS, LONG_LIMITS, Limits
 
-__all__ = ["KINDS", "Found", "attack", "soak"]
+__all__ = ["KINDS", "WAYS", "Found", "measure_held", "soak"]
 
 ROOT = Path(__file__).resolve().parents[2]
-CODEC = Codec.uint(4, max_message_size=64 * 1024)
-LIMITS: dict[str, Any] = {"message_timeout": 1.0, "idle_timeout": 2.0, "max_connections": 500}
-PATIENCE = 30.0  # seconds until a connection that the server has not ended is a failure
-AT_ONCE = 200
+ROUND = 2000  # connections of one process of clients
+SETTLED = 15.0  # seconds that a server may take to end the last connections
+MEMORY = 1 << 20  # bytes that Python may have allocated more
+RESIDENT = 32 << 10  # KiB that the process may have more: the C library keeps freed memory
+# Of glibc: with them, what the process has after 300 threads differs by 50 MB from time to time.
+FEW_CACHES = {"MALLOC_ARENA_MAX": "1", "GLIBC_TUNABLES": "glibc.pthread.stack_cache_size=0"}
+HELD_AT_ONCE = 50  # connections, whose memory is measured
+ENGINES: dict[str, dict[str, str]] = {"compiled": {}, "python": {"FRAMECODEC_NO_EXTENSIONS": "1"}}
 
 
 @dataclass
@@ -52,264 +58,196 @@ class Found:
     kind: str
     ended: Counter[str] = field(default_factory=Counter)  # connections, by what their client did
     left: Counter[str] = field(default_factory=Counter)  # those that the server did not end
-    honest: int = 0  # answers of honest clients
-    slowest: float = 0.0  # seconds, of one of those
+    answers: int = 0  # of correct clients, compared with what they sent
+    slowest: float = 0.0  # seconds, of one round of requests and answers
+    slowest_new: float = 0.0  # on a connection that is made for it
+    failures: list[str] = field(default_factory=list)
     connections: int = 0  # that the server still has
     threads: int = 0  # more than before
+    tasks: int = 0
     descriptors: int = 0
     memory: int = 0  # bytes that Python allocated, more than after the first tenth
-    resident: int = 0  # KiB of the process, more than then; the C library keeps what is freed
+    resident: int = 0  # KiB of the process, more than then
+    seconds: float = 0.0
 
     @property
     def failed(self) -> bool:
         """Whether something is left that must not be."""
-        kept = self.left or self.connections or self.threads or self.descriptors
-        return bool(kept) or self.memory > 1 << 20 or not self.honest
+        kept = self.left or self.connections or self.threads or self.tasks or self.descriptors
+        grown = self.memory > MEMORY or self.resident > RESIDENT
+        return bool(kept or self.failures) or grown or not self.answers
 
     def __str__(self) -> str:
-        ended = f"{self.ended.total()} hostile connections {dict(sorted(self.ended.items()))}"
         return (
-            f"{self.kind}: {ended}, not ended {dict(self.left)}; {self.honest} honest answers, "
-            f"the slowest after {self.slowest * 1000:.0f} ms; left: connections "
-            f"{self.connections}, threads {self.threads}, descriptors {self.descriptors}, "
-            f"memory {self.memory} bytes, resident {self.resident} KiB"
-        )
+            f"{self.kind}: {self.ended.total()} hostile connections in {self.seconds:.0f} s, not "
+            f"ended {dict(self.left)}; {self.answers} correct answers, the slowest after "
+            f"{self.slowest * 1000:.0f} ms, on a new connection "
+            f"{self.slowest_new * 1000:.0f} ms; left: connections {self.connections}, threads "
+            f"{self.threads}, tasks {self.tasks}, descriptors {self.descriptors}, memory "
+            f"{self.memory} bytes, resident {self.resident} KiB"
+        ) + "".join(f"\n    {failure}" for failure in self.failures[:25])
 
 
-# --- the clients ----------------------------------------------------------------------------------
+def soak(
+    kind: str, connections: int, seed: int = 0, seconds: float = 0.0, limits: Limits = LIMITS
+) -> Found:
+    """Attack a server of this kind; return what came of it.
 
-Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
-
-
-async def lie(rng: random.Random, reader: Reader, writer: Writer) -> None:
-    """Declare 4 GiB."""
-    writer.write(b"\xff\xff\xff\xff" + rng.randbytes(20))
-    await until_the_end(reader)
-
-
-async def drip(rng: random.Random, reader: Reader, writer: Writer) -> None:
-    """Send a frame a byte at a time."""
-    writer.write(b"\0\0\x10\0")
-    ended = asyncio.ensure_future(until_the_end(reader))
-    try:
-        while not ended.done():
-            writer.write(b"x")
-            await asyncio.wait([ended], timeout=0.1)
-        await ended
-    finally:
-        ended.cancel()
-
-
-async def reset(rng: random.Random, reader: Reader, writer: Writer) -> None:
-    """Reset the connection in the middle of a frame."""
-    writer.write(CODEC.encode(b"hello") + b"\0\0\0\x05he")
-    await writer.drain()
-    sock = writer.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
-
-
-async def end_early(rng: random.Random, reader: Reader, writer: Writer) -> None:
-    """End one side in the middle of a frame, and wait for the other."""
-    writer.write(b"\0\0\0\x05he")
-    writer.write_eof()
-    await until_the_end(reader)
-
-
-async def flood(rng: random.Random, reader: Reader, writer: Writer) -> None:
-    """Send as much as the server takes, read nothing, and go."""
-    batch = CODEC.encode_many([b"x" * 1000] * 60)
-    with contextlib.suppress(asyncio.TimeoutError):
-        async with asyncio.timeout(0.3):
-            while True:
-                writer.write(batch)
-                await writer.drain()
-    writer.transport.abort()
-
-
-async def babble(rng: random.Random, reader: Reader, writer: Writer) -> None:
-    """Send random bytes."""
-    writer.write(rng.randbytes(rng.randint(1, 3000)))
-    await until_the_end(reader)
-
-
-async def be_silent(rng: random.Random, reader: Reader, writer: Writer) -> None:
-    """Send nothing."""
-    await until_the_end(reader)
-
-
-WAYS: list[Callable[[random.Random, Reader, Writer], Awaitable[None]]] = [
-    lie,
-    drip,
-    reset,
-    end_early,
-    flood,
-    babble,
-    be_silent,
-]
-
-
-async def until_the_end(reader: Reader) -> None:
-    while await reader.read(65536):
-        pass
-
-
-async def attack(port: int, connections: int, seed: int) -> tuple[Counter[str], Counter[str]]:
-    """Make hostile connections; return how many ended, and how many the server left open."""
-    ended: Counter[str] = Counter()
-    left: Counter[str] = Counter()
-    places = asyncio.Semaphore(AT_ONCE)
-
-    async def one(number: int) -> None:
-        way = WAYS[number % len(WAYS)]
-        rng = random.Random(f"{seed} {number}")
-        async with places:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            try:
-                async with asyncio.timeout(PATIENCE):
-                    await way(rng, reader, writer)
-                ended[way.__name__] += 1
-            except TimeoutError:
-                left[way.__name__] += 1
-            except ConnectionError:  # the server's end, too
-                ended[way.__name__] += 1
-            finally:
-                writer.transport.abort()
-
-    async with asyncio.TaskGroup() as group:
-        for number in range(connections):
-            group.create_task(one(number))
-    return ended, left
-
-
-# --- the servers ----------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def served_by_threads() -> Iterator[tuple[int, Callable[[], int]]]:
-    def handler(conn: Any) -> None:
-        conn.settimeout(1)  # also for a client that does not read
-        for message in conn:
-            conn.send(message)
-
-    with framecodec.serve(handler, ("127.0.0.1", 0), CODEC, **LIMITS) as server:
-        yield server.address[1], lambda: len(server.connections)
-
-
-@contextlib.contextmanager
-def served_by_one_thread() -> Iterator[tuple[int, Callable[[], int]]]:
-    def handle(conn: Any, messages: list[bytes]) -> list[bytes]:
-        return messages
-
-    with framecodec.serve_messages(handle, ("127.0.0.1", 0), CODEC, **LIMITS) as server:
-        yield server.address[1], lambda: len(server.connections)
-
-
-@contextlib.contextmanager
-def served_by_asyncio() -> Iterator[tuple[int, Callable[[], int]]]:
-    ready = threading.Event()
-    found: dict[str, Any] = {}
-
-    async def handler(stream: Any) -> None:
-        async for message in stream:
-            await stream.send(message)
-
-    async def main() -> None:
-        found["loop"], found["end"] = asyncio.get_running_loop(), asyncio.Event()
-        async with framecodec.asyncio.start_server(
-            handler, "127.0.0.1", 0, codec=CODEC, **LIMITS
-        ) as server:
-            found["server"] = server
-            ready.set()
-            await found["end"].wait()
-
-    thread = threading.Thread(target=asyncio.run, args=(main(),))
-    thread.start()
-    try:
-        assert ready.wait(20)
-        server = found["server"]
-        yield server.sockets[0].getsockname()[1], lambda: len(server.connections)
-    finally:
-        found["loop"].call_soon_threadsafe(found["end"].set)
-        thread.join(20)
-
-
-KINDS: dict[str, Callable[[], contextlib.AbstractContextManager[tuple[int, Callable[[], int]]]]] = {
-    "serve": served_by_threads,
-    "serve_messages": served_by_one_thread,
-    "asyncio": served_by_asyncio,
-}
-
-
-def soak(kind: str, connections: int, seed: int = 0) -> Found:
-    """Attack a server of this kind; return what came of it."""
+    Args:
+        kind: A name of `KINDS`.
+        connections: The least number of hostile connections.
+        seed: Determines what each client does.
+        seconds: While this time is not up, there are more of them, with other seeds.
+        limits: Those of the server.
+    """
     found = Found(kind)
-    logging.getLogger("framecodec").setLevel(logging.CRITICAL)
-    if not (tracing := tracemalloc.is_tracing()):
-        tracemalloc.start()
+    began = time.monotonic()
     threads, descriptors = threading.active_count(), _descriptors()
-    try:
-        with KINDS[kind]() as (port, count), honest_client(port, found):
-            attack_from_a_process(port, connections // 10, seed + 1)
-            gc.collect()
-            before, resident = tracemalloc.get_traced_memory()[0], _resident()
-            found.ended, found.left = attack_from_a_process(port, connections, seed)
-            deadline = time.monotonic() + 10
-            while count() > 1 and time.monotonic() < deadline:  # the honest one stays
-                time.sleep(0.05)
-            found.connections = count() - 1
-            gc.collect()
-            found.memory = max(0, tracemalloc.get_traced_memory()[0] - before)
-            found.resident = max(0, _resident() - resident)
-    finally:
-        if not tracing:
-            tracemalloc.stop()
-        logging.getLogger("framecodec").setLevel(logging.NOTSET)
+    with last_warnings() as warnings, tracing(), KINDS[kind](limits) as served:
+        with _talking(served.port, seed - 1, Found(kind)):
+            _attack(served.port, max(len(WAYS), connections // 10), seed - 1, Found(kind))
+        _wait_until(lambda: not served.connections())
+        tasks = served.tasks()
+        before, resident_before = traced(), _resident()
+        with _talking(served.port, seed, found):
+            remaining = connections
+            while remaining > 0 or time.monotonic() - began < seconds:
+                _attack(served.port, min(connections, ROUND), seed, found)
+                remaining -= ROUND
+                seed += 1
+                if found.left or found.failures:
+                    break
+        _wait_until(lambda: not served.connections() and served.tasks() <= tasks)
+        found.connections = served.connections()
+        found.tasks = max(0, served.tasks() - tasks)
+        ports = set(re.findall(r", ([0-9]+)\)", " ".join(found.failures)))
+        found.failures += [text for text in warnings if ports & {*re.findall("[0-9]+", text)}]
+        warnings.clear()
+        found.memory = max(0, traced() - before)
+        found.resident = max(0, _resident() - resident_before)
+    _wait_until(lambda: threading.active_count() <= threads)
     found.threads = threading.active_count() - threads
     found.descriptors = _descriptors() - descriptors
+    found.seconds = time.monotonic() - began
     return found
 
 
-def attack_from_a_process(port: int, connections: int, seed: int) -> tuple[Any, Any]:
-    command = [sys.executable, "-m", "tests.soak.hostile", "--attack", str(port)]
-    command += ["--connections", str(connections), "--seed", str(seed)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    ended, left = json.loads(done.stdout)
-    return Counter(ended), Counter(left)
+def measure_held(kind: str, way: str, connections: int, measure: Callable[[], int]) -> int:
+    """Return how much `measure` grows for each connection, while they are open at the same time.
+
+    Args:
+        kind: A name of `KINDS`.
+        way: A name of `HOLDS`: what the clients send before they wait.
+        connections: The number of connections.
+        measure: Returns a number of bytes, `traced` or `resident`.
+    """
+    limits = Limits(message=300.0, idle=300.0, call=300.0)
+    traces = tracing() if measure is traced else contextlib.nullcontext()
+    with last_warnings(), traces, KINDS[kind](limits) as served:
+        with held(served.port, way, 2):  # what is made once
+            pass
+        _wait_until(lambda: not served.connections())
+        before = measure()
+        with held(served.port, way, connections):
+            _wait_until(lambda: served.connections() == connections)
+            assert served.connections() == connections
+            _wait_until_steady(measure)
+            return (measure() - before) // connections
 
 
 @contextlib.contextmanager
-def honest_client(port: int, found: Found) -> Iterator[None]:
-    """Have a client that sends messages one by one and measures how long the answers take."""
-    stop = threading.Event()
-
-    def talk() -> None:
-        with framecodec.connect(("127.0.0.1", port), CODEC, timeout=PATIENCE) as conn:
-            while not stop.wait(0.01):
-                began = time.monotonic()
-                conn.send(b"honest %d" % found.honest)
-                assert conn.recv() == b"honest %d" % found.honest
-                found.honest += 1
-                found.slowest = max(found.slowest, time.monotonic() - began)
-
-    failures: list[BaseException] = []
-
-    def run() -> None:
+def _talking(port: int, seed: int, found: Found) -> Iterator[None]:
+    """Have correct clients meanwhile."""
+    command = [sys.executable, "-m", "tests.soak.clients", "talk", str(port), "--seed", str(seed)]
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as clients:
         try:
-            talk()
-        except BaseException as error:
-            failures.append(error)
+            yield
+        finally:
+            output, errors = clients.communicate("", timeout=120)
+        _add(found, clients.returncode, output, errors)
 
-    thread = threading.Thread(target=run)
-    thread.start()
+
+def _attack(port: int, connections: int, seed: int, found: Found) -> None:
+    command = [sys.executable, "-m", "tests.soak.clients", "attack", str(port)]
+    command += ["--connections", str(connections), "--seed", str(seed)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    _add(found, done.returncode, done.stdout, done.stderr)
+
+
+def _add(found: Found, status: int, output: str, errors: str) -> None:
+    """Add the report of a process of clients."""
+    if status:
+        found.failures.append(errors)
+        return
+    report = json.loads(output)
+    found.ended += Counter(report["ended"])
+    found.left += Counter(report["left"])
+    found.failures += report["failures"]
+    found.answers += report["answers"]
+    found.slowest = max(found.slowest, report["slowest"])
+    found.slowest_new = max(found.slowest_new, report["slowest_new"])
+
+
+# --- measuring ------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def last_warnings() -> Iterator[deque[str]]:
+    """Print no warnings, one for each hostile connection; keep the last ones."""
+    texts: deque[str] = deque(maxlen=5000)
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            texts.append(f"{record.levelname}: {record.getMessage()}"[:200])
+
+    logger, handler = logging.getLogger("framecodec"), Keep()
+    propagates, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield texts
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagates
+
+
+@contextlib.contextmanager
+def tracing() -> Iterator[None]:
+    traced = tracemalloc.is_tracing()
+    if not traced:
+        tracemalloc.start()
     try:
         yield
     finally:
-        stop.set()
-        thread.join(PATIENCE + 5)
-    if failures:
-        raise failures[0]
+        if not traced:
+            tracemalloc.stop()
+
+
+def _wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SETTLED
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _wait_until_steady(measure: Callable[[], int]) -> None:
+    """Wait until the memory has not changed much for a while."""
+    sizes: list[int] = []
+    for _ in range(100):
+        time.sleep(0.1)
+        sizes.append(measure())
+        if len(sizes) > 5 and max(sizes[-5:]) - min(sizes[-5:]) < 100_000:
+            return
+
+
+def traced() -> int:
+    """Return the bytes that Python has allocated now."""
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0]
+
+
+def resident() -> int:
+    """Return the resident bytes of the process."""
+    return _resident() * 1024
 
 
 def _descriptors() -> int:
@@ -321,6 +259,8 @@ def _descriptors() -> int:
 
 def _resident() -> int:
     """Return the memory that the process has now, in KiB; 0 where the system does not say."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
     with contextlib.suppress(OSError), open("/proc/self/status", encoding="ascii") as status:
         for line in status:
             if line.startswith("VmRSS:"):
@@ -328,23 +268,56 @@ def _resident() -> int:
     return 0
 
 
+# --- the command ----------------------------------------------------------------------------------
+
+
 def main() -> int:
     """Run the command line; return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak.hostile")
-    parser.add_argument("--connections", type=int, default=1000, help="for each kind of server")
-    parser.add_argument("--kind", choices=KINDS, action="append", help="only this one")
+    parser.add_argument(
+        "--connections", type=int, default=1000, help="at least, for each server and engine"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=0.0, help="for all; each server is attacked for its share"
+    )
+    parser.add_argument("--kind", choices=KINDS, action="append", help="only this server")
+    parser.add_argument("--engine", choices=ENGINES, action="append", help="only this engine")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--attack", type=int, metavar="PORT", help="be the clients of this server")
+    parser.add_argument("--held", action="store_true", help="measure the memory of a connection")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.attack:
-        print(json.dumps(asyncio.run(attack(options.attack, options.connections, options.seed))))
-        return 0
+    kinds: list[str] = options.kind or [*KINDS]
+    engines: list[str] = options.engine or [*ENGINES]
+    if options.one:
+        return _run_one(kinds[0], options)
+    end = time.monotonic() + options.minutes * 60
+    runs = [(engine, kind) for kind in kinds for engine in engines]
     status = 0
-    for kind in options.kind or KINDS:
-        found = soak(kind, options.connections, options.seed)
-        print(found, flush=True)
-        status |= found.failed
+    for number, (engine, kind) in enumerate(runs):
+        seconds = max(0.0, end - time.monotonic()) / (len(runs) - number)
+        arguments = ["--one", "--kind", kind, "--minutes", str(seconds / 60)]
+        arguments += ["--connections", str(options.connections), "--seed", str(options.seed)]
+        arguments += ["--held"] if options.held else []
+        command = [sys.executable, "-m", "tests.soak.hostile", *arguments]
+        # A process for each: its memory is that of one server on one engine.
+        environment = os.environ | FEW_CACHES | ENGINES[engine]
+        done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
+        status |= done.returncode != 0
     return status
+
+
+def _run_one(kind: str, options: Any) -> int:
+    engine = "compiled" if framecodec.ACCELERATED else "python"
+    if options.held:
+        for way in HOLDS:
+            kept = measure_held(kind, way, HELD_AT_ONCE, traced)
+            grown = measure_held(kind, way, HELD_AT_ONCE, resident)
+            print(f"{engine} {kind}, {way}: {kept} bytes allocated, {grown} resident", flush=True)
+        return 0
+    limits = LONG_LIMITS if options.minutes else LIMITS
+    found = soak(kind, options.connections, options.seed, options.minutes * 60, limits)
+    print(f"{engine} {found}", flush=True)
+    return found.failed
 
 
 if __name__ == "__main__":

@@ -156,9 +156,9 @@ class ReceivePath:
     _sending: Any
     _switched: tuple[list[Any], bytes] | None
     _taken: int
-    _waiter: Waiter | None
+    _recv_waiter: Waiter | None
     batches: Any
-    messages: MessageIterator
+    _message_iterator: MessageIterator
     def get_buffer(self, sizehint: int) -> memoryview: ...
     def buffer_updated(self, nbytes: int) -> None: ...
     def begin_waiting(self) -> Waiter: ...

@@ -277,7 +277,7 @@ cdef bint await_message(NextMessage self) except -1:
         self._close()
         protocol._take_batch()
     while not prepare_take(self._messages):
-        if protocol._waiter is not None:
+        if protocol._recv_waiter is not None:
             raise _error_texts.another_recv_waits()
         if protocol._inbox.unframed is not None:
             protocol.reframe()
@@ -741,14 +741,14 @@ cdef class ReceivePath:
     """
 
     cdef public object batches
-    cdef public MessageIterator messages
+    cdef public MessageIterator _message_iterator
     cdef public object _head_headers
     cdef public object _inbox
     cdef public object _objects
     cdef public object _peer_timer
     cdef public object _read_size
     cdef public object _switched
-    cdef public Waiter _waiter
+    cdef public Waiter _recv_waiter
     cdef public long long _head_size
     cdef public long long _held
     cdef public long long _taken
@@ -818,7 +818,7 @@ cdef class ReceivePath:
                 self._fail_receiving(splitter.error)
         elif self._peer_timer is not None:
             self._peer_timer.note_arrival()
-        if self._waiter is not None and self.batches:
+        if self._recv_waiter is not None and self.batches:
             if is_full:  # uvloop reads on before other tasks run: what is held must stop it
                 self._wake()
             else:
@@ -863,12 +863,13 @@ cdef class ReceivePath:
     cdef int _run_receiver(self) except -1:
         """Run the task that waits to receive. What it sends leaves when its step is over."""
         cdef SendPath sending = self._send_path
+        cdef Waiter waiter = self._recv_waiter  # what it calls may end the wait, and drop it
         cdef bint flush_scheduled, has_run = False
-        if self._waiter._done:
+        if waiter._done:
             return 0
         flush_scheduled = sending._begin_gathering()
         try:
-            has_run = self._waiter._run()
+            has_run = waiter._run()
         finally:
             if has_run or flush_scheduled or sending.state >= CLOSED:
                 sending._end_gathering(flush_scheduled)
@@ -891,7 +892,7 @@ cdef class ReceivePath:
         waiter = Waiter.__new__(Waiter, self._running_loop(), self._current_task)
         if self._peer_timer is not None:
             self._peer_timer.start_waiting()
-        self._waiter = waiter
+        self._recv_waiter = waiter
         return waiter
 
     def stop_waiting(self):
@@ -899,24 +900,24 @@ cdef class ReceivePath:
         self._stop_waiting()
 
     cdef int _stop_waiting(self) except -1:
-        self._waiter = None
+        self._recv_waiter = None
         if self._peer_timer is not None:
             self._peer_timer.stop_waiting(bool(self.batches))
         return 0
 
     def take_batch(self):
-        """Move the next batch to `messages.head`, if that is empty."""
+        """Move the next batch to `_message_iterator.head`, if that is empty."""
         self._take_batch()
 
     cdef int _take_batch(self) except -1:
-        if self.batches and not self.messages.head:
-            self.messages.head, size, self._head_headers = self.batches[0]
+        if self.batches and not self._message_iterator.head:
+            self._message_iterator.head, size, self._head_headers = self.batches[0]
             self._head_size = size
             del self.batches[0]
         return 0
 
     def release_head(self):
-        """Count the last message of `messages.head` as taken."""
+        """Count the last message of `_message_iterator.head` as taken."""
         self._held -= self._head_size
         self._head_size = 0
         if self._reading_paused:

@@ -250,15 +250,16 @@ class ReadyObjects:
         objects: The stream's iterator, which knows the messages and the functions.
     """
 
-    __slots__ = ("_objects",)
+    __slots__ = ("_objects", "_ready")
 
     _objects: ObjectIterator
+    _ready: ReadyIterator
 
     def __new__(cls, objects: ObjectIterator) -> Self:
         if not isinstance(objects, ObjectIterator):
             raise TypeError(f"objects must be an ObjectIterator, not {objects!r}")
         self = super().__new__(cls)
-        self._objects = objects
+        self._objects, self._ready = objects, ReadyIterator(objects._messages)
         return self
 
     def __iter__(self) -> ReadyObjects:
@@ -266,13 +267,7 @@ class ReadyObjects:
 
     def __next__(self) -> Any:
         objects = self._objects
-        messages = objects._messages
-        if len(messages.head) == 1:
-            messages._on_drained()
-        head = messages.head
-        if head:  # as in MessageIterator.__anext__
-            message = head[-1]
-            del head[-1]
+        for message in self._ready:
             try:
                 return objects._loads(message)
             except BaseException as cause:

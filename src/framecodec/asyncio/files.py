@@ -211,7 +211,7 @@ async def _begin(protocol: StreamProtocol, capacity: int | None = None) -> Incom
         if inbox.unframed is not None:
             protocol.reframe()
         protocol.take_batch()
-        if protocol.messages.head:
+        if protocol._message_iterator.head:
             return _take_ready(protocol, capacity)
         splitter = inbox.splitter
         header = splitter.pending_header
@@ -234,7 +234,9 @@ def _can_divert(protocol: StreamProtocol) -> bool:
 def _take_ready(protocol: StreamProtocol, capacity: int | None) -> IncomingMessage:
     """Take a message that is whole and ready."""
     inbox = protocol._inbox
-    message = IncomingMessage.whole(protocol.messages.head[-1], inbox.codec.layout, capacity)
+    message = IncomingMessage.whole(
+        protocol._message_iterator.head[-1], inbox.codec.layout, capacity
+    )
     for _ in protocol.ready:
         inbox.direct = message
         break

@@ -43,7 +43,9 @@ class ObjectCalls:
         assert functions is not None
         self._dumps, self._loads = functions.dumps, functions.loads
         protocol = self._protocol
-        self._objects = fast_path.ObjectIterator(protocol.messages, self._loads, self._refuse)
+        self._objects = fast_path.ObjectIterator(
+            protocol._message_iterator, self._loads, self._refuse
+        )
         self._ready = fast_path.ReadyObjects(self._objects)
         self._starts = -1, []
         send = protocol._sending.batch.send_and_wait
@@ -72,7 +74,7 @@ class ObjectCalls:
             EOFError, FrameError, OSError, RuntimeError: As `recv`.
         """
         protocol, loads = self._protocol, self._loads
-        while not (protocol.messages.head or protocol.batches):
+        while not (protocol._message_iterator.head or protocol.batches):
             protocol.check_no_recv_waits()
             if protocol.is_unframed:
                 protocol.reframe()
@@ -83,7 +85,7 @@ class ObjectCalls:
                     protocol.stop_waiting()
         objects: list[Any] = []
         messages = [
-            reversed(protocol.messages.head),
+            reversed(protocol._message_iterator.head),
             *(reversed(one[0]) for one in protocol.batches),
         ]
         try:
@@ -105,7 +107,7 @@ class ObjectCalls:
     def _refuse(self, message: Any, cause: BaseException) -> NoReturn:
         """Raise the error about a message that was taken and that `loads` has refused."""
         protocol = self._protocol
-        head, layout = protocol.messages.head, self.codec.layout
+        head, layout = protocol._message_iterator.head, self.codec.layout
         try:
             if not is_refusal(cause):  # it says nothing about the message, which is ready again
                 head.append(message)

@@ -156,7 +156,8 @@ class FrameServer(OfMessages[MessageT], asyncio.AbstractServer):
     @property
     def connections(self) -> frozenset[FrameStream[MessageT]]:
         """The streams whose handlers run at this moment."""
-        return frozenset(one.stream for one in self._served.values() if one.handled)
+        served = [*self._served.values()]  # other threads may ask, also without a GIL
+        return frozenset(one.stream for one in served if one.handled)
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """Return the event loop of the server."""

@@ -92,9 +92,11 @@ class FrameStream(OfMessages[MessageT], StreamFiles):
     def pending_messages(self) -> int:
         """The number of messages that `recv` would return without a wait."""
         protocol = self._protocol
-        if protocol.is_unframed and protocol._waiter is None:
+        if protocol.is_unframed and protocol._recv_waiter is None:
             protocol.reframe()
-        return len(protocol.messages.head) + sum(len(batch[0]) for batch in protocol.batches)
+        return len(protocol._message_iterator.head) + sum(
+            len(batch[0]) for batch in protocol.batches
+        )
 
     @property
     def pending_send(self) -> int:
@@ -198,7 +200,7 @@ class FrameStream(OfMessages[MessageT], StreamFiles):
             return message
         protocol = self._protocol
         while True:
-            if protocol._waiter is not None:
+            if protocol._recv_waiter is not None:
                 protocol.check_no_recv_waits()
             if protocol.is_unframed:
                 protocol.reframe()
@@ -222,7 +224,7 @@ class FrameStream(OfMessages[MessageT], StreamFiles):
         """
         protocol = self._protocol
         while True:
-            if not protocol.messages.head:
+            if not protocol._message_iterator.head:
                 protocol.check_no_recv_waits()
                 if protocol.is_unframed:
                     protocol.reframe()
@@ -300,7 +302,7 @@ class FrameStream(OfMessages[MessageT], StreamFiles):
 
     def __aiter__(self) -> AsyncIterator[MessageT]:
         # It gives ready messages without a coroutine and calls __anext__ for the others.
-        messages: AsyncIterator[Any] = self._protocol.messages
+        messages: AsyncIterator[Any] = self._protocol._message_iterator
         return messages
 
     async def __anext__(self) -> MessageT:

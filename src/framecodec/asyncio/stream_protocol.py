@@ -58,7 +58,7 @@ else:  # that of Python 3.11 is slow: it is asked before each task that a read w
 class StreamProtocol(UnframingProtocol):
     """The protocol of a `FrameStream`: a queue of messages, and the task that receives them.
 
-    `recv` takes from ``messages.head``, a reversed list: the oldest message is at the end.
+    `recv` takes from ``_message_iterator.head``, a reversed list: the oldest message is at the end.
     `batches` are the later batches, the oldest first, each reversed in the same way. Their sizes
     are counted by the batch, not by the message.
 
@@ -91,19 +91,19 @@ class StreamProtocol(UnframingProtocol):
         on_connection: Callable[[FrameStream], None] | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(codec, **options)
         # CPython finds the methods of an object faster if its class was never changed.
-        objects = self._objects is not None
+        objects = getattr(codec, "_objects", None) is not None
         self.stream: FrameStream[Any] = ObjectStream(self) if objects else FrameStream(self)
         """The stream that the user sees."""
+        super().__init__(codec, **options)
         self._user_paused = False  # reading, by the stream's user
         self._has_ended = False  # the peer sends no more
         self._on_connection = on_connection
         self.is_server = on_connection is not None
         """This side accepted the connection."""
-        self.messages = fast_path.MessageIterator(self.stream, self.release_head)
-        self.messages.protocol = self
-        self.ready = fast_path.ReadyIterator(self.messages)
+        self._message_iterator = fast_path.MessageIterator(self.stream, self.release_head)
+        self._message_iterator.protocol = self
+        self.ready = fast_path.ReadyIterator(self._message_iterator)
         self._forget_messages(0, 0)
         self.stream._bind(self._sending, self._objects)
         self._queues = True
@@ -140,11 +140,11 @@ class StreamProtocol(UnframingProtocol):
         It is taken in pieces. No task runs between two of them: it could detach the connection, and
         the rest would be lost.
         """
-        waiter, self._waiter = self._waiter, None
+        waiter, self._recv_waiter = self._recv_waiter, None
         try:
             give_bytes(self, data)
         finally:
-            self._waiter = waiter
+            self._recv_waiter = waiter
             if waiter is not None:
                 self._wake()
                 if self._sending.state < _CLOSING:
@@ -156,7 +156,7 @@ class StreamProtocol(UnframingProtocol):
             self._wake()
 
     def _wake(self) -> None:
-        waiter = self._waiter
+        waiter = self._recv_waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
@@ -193,8 +193,8 @@ class StreamProtocol(UnframingProtocol):
     def _wake_all(self) -> None:
         """Wake all tasks that wait; if waking one of them fails, wake the others too."""
         waiters: list[Any] = [*self._sending.futures()]
-        if self._waiter is not None:
-            waiters.append(self._waiter)
+        if self._recv_waiter is not None:
+            waiters.append(self._recv_waiter)
         failure: BaseException | None = None
         for waiter in waiters:
             try:
@@ -218,7 +218,7 @@ class StreamProtocol(UnframingProtocol):
 
     def check_no_recv_waits(self) -> None:
         """Raise a RuntimeError if a task waits in `recv`."""
-        if self._waiter is not None:
+        if self._recv_waiter is not None:
             raise _error_texts.another_recv_waits()
 
     def stop_receiving(self) -> None:
@@ -254,7 +254,9 @@ class StreamProtocol(UnframingProtocol):
         """Whether bytes were read that `recv` has not returned."""
         inbox = self._inbox
         unparsed = 0 if inbox.unframed is None else inbox.unframed.size
-        return bool(self.messages.head or self.batches or inbox.splitter.pending or unparsed)
+        return bool(
+            self._message_iterator.head or self.batches or inbox.splitter.pending or unparsed
+        )
 
     def start_waiting(self) -> fast_path.Waiter:
         """Return what a recv waits for, or raise the failure; no message is ready.
@@ -269,7 +271,7 @@ class StreamProtocol(UnframingProtocol):
 
     def take_all(self) -> list[Any]:
         """Return all messages that are there, in order."""
-        messages = self.messages
+        messages = self._message_iterator
         no_messages: list[Any] = []
         no_batches: deque[ReadMessages] = deque()
         head, batches, held, head_size = (

@@ -15,6 +15,10 @@ __all__ = ["PeerTimer"]
 # that asks for the next iteration may run before that iteration's input: asyncio runs the waiting
 # callbacks first, uvloop runs timers and callbacks before it polls. TLS may need one more.
 _QUIET_ITERATIONS = 3
+# After this many, everything was read that the kernel held when the time was over: at most 6 MiB
+# (Linux's largest TCP receive buffer), of which an iteration reads 128 KiB. A peer that sends a
+# byte in each iteration is never quiet.
+_ALL_ITERATIONS = 64
 
 
 @final
@@ -36,6 +40,7 @@ class PeerTimer:
         "_fires_at",
         "_handle",
         "_inbox",
+        "_iterations",
         "_quiet_iterations",
         "_reading",
         "_receiving",
@@ -53,7 +58,8 @@ class PeerTimer:
         self._arrived_at = 0.0  # the time at which bytes were received last
         self._handle: asyncio.Handle | None = None  # a timer, or a check in the next iteration
         self._fires_at = 0.0  # the time of the timer; 0 for a check
-        self._quiet_iterations = 0  # since the peer is overdue
+        self._iterations = 0  # since the peer is overdue
+        self._quiet_iterations = 0  # of these, the last ones
 
     def start(self) -> None:
         """Start: there is a connection."""
@@ -115,7 +121,7 @@ class PeerTimer:
             earlier.cancel()
 
     def _on_timer(self) -> None:
-        self._quiet_iterations = 0
+        self._iterations = self._quiet_iterations = 0
         self._check()
 
     def _check(self) -> None:
@@ -127,10 +133,12 @@ class PeerTimer:
         if not inbox.is_overdue(now):
             self._arm(now)
             return
-        inbox.check_limits(now, drained=self._quiet_iterations >= _QUIET_ITERATIONS)
+        is_quiet = self._quiet_iterations >= _QUIET_ITERATIONS
+        inbox.check_limits(now, drained=is_quiet or self._iterations >= _ALL_ITERATIONS)
         if inbox.failure is not None:
             self._end(inbox.failure)
             return
+        self._iterations += 1
         self._quiet_iterations += 1
         self._handle = asyncio.get_running_loop().call_soon(self._check)
         self._fires_at = 0.0

@@ -62,7 +62,7 @@ class UnframingProtocol(FrameProtocol):
 
     def _undelivered(self) -> tuple[list[Any], list[bytes] | None]:
         """Return the messages that no recv has returned, and their headers."""
-        messages = self.messages.head[::-1]
+        messages = self._message_iterator.head[::-1]
         headers: list[bytes] | None = None
         if self._inbox.splitter.headers is not None:
             kept = self._head_headers or []
@@ -72,7 +72,7 @@ class UnframingProtocol(FrameProtocol):
         return messages, headers
 
     def end_of_head(self) -> int:
-        """Return where the last message of `messages.head` ends in the stream."""
+        """Return where the last message of `_message_iterator.head` ends in the stream."""
         later: int = sum(
             batch[1] - fast_path.MESSAGE_COST * len(batch[0]) for batch in self.batches
         )
@@ -100,7 +100,7 @@ class UnframingProtocol(FrameProtocol):
         return unframed
 
     def _forget_messages(self, taken: int, held: int) -> None:
-        self.messages.head, self.batches = [], deque()
+        self._message_iterator.head, self.batches = [], deque()
         self._head_size, self._head_headers = 0, None
         self._taken, self._held = taken, held
         if self._inbox.failure is None:
