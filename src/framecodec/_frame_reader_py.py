@@ -71,6 +71,7 @@ from ._plain_reader_py import (
     PlainReader,
     numbers_for,
 )
+from ._quick_frames_py import read_quick_frames
 from ._spans_py import Spans
 
 __all__ = [
@@ -186,6 +187,8 @@ class FrameReader(PlainReader):
             self._quick_high,
             self._read_field,
             self._unpack,
+            self._quick,
+            self._stops,
             self._headers,
             self._choice,
             self._choice_layout,
@@ -198,8 +201,8 @@ class FrameReader(PlainReader):
         while pos < len(data):
             if self._unpack is not None:
                 pos = self._read_plain_frames(data, pos, messages, self._unpack)
-                if pos == len(data):
-                    break
+            elif self._quick is not None:
+                pos = read_quick_frames(self, data, pos, messages, self._quick)
             elif not self._pending:
                 if self._layout.joined is not None:
                     pos = read_single_fragments(self, data, pos, messages, self._layout)
@@ -207,8 +210,8 @@ class FrameReader(PlainReader):
                     pos = read_chosen_frames(self, data, pos, messages, self._choice)
                 else:
                     pos = self._read_whole_frames(data, pos, messages)
-                if pos == len(data):
-                    break
+            if pos == len(data):
+                break
             pos = self._read_header(data, pos, messages)
             if self._layout.marks:  # a choice has chosen such a frame
                 pos = consume_marked(self, data, messages, pos)
