@@ -19,8 +19,8 @@ How
     phase      what the splitter holds of the pending frame
     =========  =====================================================================
     header     `_header`: its bytes so far, maybe none
-    rest       `_header` whole; `_pieces`, `_piece`: the message so far. Of a plain frame
-               that a chunk cut off, `_header` is empty and they begin with the header
+    rest       `_header` whole; `_pieces`, `_piece`: the message so far. Of an ordinary
+               frame that a chunk cut off, `_header` is empty; they begin with the header
     trailer    `_header` and message whole; `_trailer_pos` bytes of a check and the trailer
     padding    `_header` whole, the message delivered; `_padding`: the padding so far
     =========  =====================================================================
@@ -607,6 +607,8 @@ def header_of(reader: FrameReader) -> bytes:
     header, pieces = bytes(reader._header), reader._pieces
     if not header and pieces and reader._unpack is not None:
         return pieces[0][: reader._header_size]
+    if not header and pieces and reader._quick is not None:
+        return pieces[0][: reader._own_size]
     return header
 
 

@@ -24,7 +24,7 @@ from ._chosen_frames_py import unchoose, with_names
 from ._fields_py import common_size
 from ._layout import COBS, Layout
 from ._marks_py import MarkSearch, mark_search_of, unstuff
-from ._split_frames_py import NOT_WALKED, PIECE_SIZE, SPLIT_SIZE, commit, split_frames
+from ._split_frames_py import NOT_WALKED, PIECE_SIZE, SPLIT_SIZE, split_frames
 
 if TYPE_CHECKING:
     from ._frame_reader_py import FrameReader
@@ -152,7 +152,7 @@ def _read_marked_frames(
     if reader._spans is not None:
         for start, stop in spans:
             reader._spans.add(offset + start, offset + stop)
-    commit(reader, messages, found, ends, reader._stream_offset + pos - first_pos, after)
+    _commit(reader, messages, found, ends, reader._stream_offset + pos - first_pos, after)
     return pos
 
 
@@ -166,6 +166,23 @@ def _right_message(layout: Layout, content: bytes) -> slice | None:
     if layout.skip_empty and layout.kind != COBS and len(content) == layout.inner_check_size:
         return None
     return inside_content(layout, len(content))[0]
+
+
+def _commit(
+    reader: FrameReader,
+    messages: list[Any],
+    found: list[Any],
+    ends: list[bytes],
+    stream_offset: int,
+    after: bytes,
+) -> None:
+    """Deliver messages. It makes no call: it cannot be interrupted in between."""
+    if reader._headers is not None:
+        headers = reader._headers
+        headers += ends
+    messages += found
+    reader._stream_offset = stream_offset
+    reader._after = after
 
 
 def _skip_remainder(search: MarkSearch, data: bytes, pos: int, mark: bytes) -> tuple[int, bytes]:
@@ -214,7 +231,7 @@ def _read_stuffed_frames(reader: FrameReader, data: bytes, pos: int, messages: l
         pos = stop + 1
     for start, stop in spans:
         reader._spans.add(start, stop)  # type: ignore[union-attr]
-    commit(reader, messages, found, frames, reader._stream_offset + pos - first_pos, b"")
+    _commit(reader, messages, found, frames, reader._stream_offset + pos - first_pos, b"")
     return pos
 
 

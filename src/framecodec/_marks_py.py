@@ -45,6 +45,7 @@ class MarkSearch:
         "longest",
         "marks",
         "split_at",
+        "splits_messages",
         "stops",
         "tokens",
         "unescaped",
@@ -87,6 +88,10 @@ class MarkSearch:
         self._byte_after: dict[int, bytes] = {}
         if self.cut_at and all(len(sequence) == 2 for sequence in sequences):
             self._byte_after = {key[1]: byte for key, byte in self.unescaped.items()}
+        # What it separates are the messages, if they have no wrong size.
+        self.splits_messages = bool(self.split_at) and not (
+            self.endings or layout.skip_empty or layout.min_message_size
+        )
         # Without one of these bytes, a chunk has no token.
         self.stops = tuple({token[:1] for token in self.tokens}) if self.cut_at else ()
         # Shortest marks first: a message is delivered at once.

@@ -1,9 +1,9 @@
 """The reader of ordinary frames that begin with a length, in Python, also where chunks cut them.
 
 It reads for a `FrameReader` with a loop of `_quick_loops_py.py`. It ends the pending frame, takes
-those that are whole in the chunk, and keeps the one that the chunk cuts off as the slow path would.
-It makes all calls first and stores everything then: it is interrupted before it has changed
-anything, or not at all.
+those that are whole in the chunk, and keeps the one that the chunk cuts off: its header and the
+first bytes of its rest are one piece, and `_header` is empty. It makes all calls first and stores
+everything then: it is interrupted before it has changed anything, or not at all.
 """
 
 from __future__ import annotations
@@ -38,36 +38,57 @@ def read_quick_frames(
 
     It returns the end of the chunk if there is none.
     """
-    before = 0  # bytes of the pending header that `data` begins with, before the chunk
+    before = 0  # bytes of the pending frame that `data` begins with, before the chunk
     chunk_pos, chunk_size = pos, len(data)
-    if reader._pending:
-        if reader._phase == IN_REST or (reader._phase == IN_TRAILER and not reader._trailer_pos):
+    if reader._pending or reader._phase != IN_HEADER:
+        phase, pending = reader._phase, reader._pending
+        if phase == IN_HEADER:
+            if pending >= _LONG_HEADER:
+                return pos
+            data = b"".join((reader._header, data[pos:] if pos else data))
+            pos, before = 0, pending
+        elif reader._skipping or phase not in (IN_REST, IN_TRAILER) or reader._trailer_pos:
+            return pos
+        elif reader._whole_size - pending > chunk_size - pos:
+            _give_header(reader)
+            return pos
+        elif pending < _SMALL and chunk_size < _SMALL:
+            if pos:
+                data = data[pos:]
+            data = b"".join((reader._header, *reader._pieces, reader._piece, data))
+            pos, before = 0, pending
+        else:
             pos = _end_frame(reader, data, pos, messages)
             if pos in (chunk_pos, chunk_size):
                 return pos
-        elif reader._phase == IN_HEADER and reader._pending < _LONG_HEADER:
-            before = reader._pending
-            data = b"".join((reader._header, data[pos:] if pos else data))
-            pos = 0
-        else:
-            return pos
-    elif reader._phase != IN_HEADER:
-        return pos
     found: list[bytes] = []
     start, size = pos, len(data)
     pos, rest_pos, rest_stop = loop(reader, data, start, found)
     if pos > start:
         offset = reader._stream_offset + pos - start
-        header = bytearray() if before else reader._header
-        # No call from here on.
+        if before:
+            header, piece = reader._header, reader._piece
+            if header:
+                header = bytearray()
+            if piece:
+                piece = bytearray()
+            pieces: list[bytes] = []
+        # No call from here on, so that no message is delivered and also kept.
         messages += found
         reader._stream_offset = offset
         if before:
             reader._header = header
+            reader._piece = piece
+            reader._pieces = pieces
+            reader._phase = IN_HEADER
             reader._pending = reader._line_pos = 0
             reader._parsed = -1
+            reader._found = None
         if pos == size:
             return chunk_size
+    elif before and reader._phase != IN_HEADER:  # its trailer is wrong
+        _give_header(reader)
+        return chunk_pos
     if rest_stop == IN_ORDINARY_HEADER:
         header, pending = bytearray(data[pos:]), size - pos
         # No call from here on.
@@ -76,10 +97,11 @@ def read_quick_frames(
         return chunk_size
     if rest_stop < size:  # odd, or the chunk ends inside the trailer
         return max(chunk_pos, pos if not before else pos - before + chunk_pos)
-    header, rest = bytearray(data[pos:rest_pos]), data[rest_pos:]
-    pieces = [rest] if rest else []
-    pending, rest_end = size - pos, rest_stop - pos
-    own_size, whole_size = rest_pos - pos, rest_end + len(reader._trailer)
+    pieces, header, pending = [data[pos:]], reader._header, size - pos
+    if header:
+        header = bytearray()
+    own_size, rest_end = rest_pos - pos, rest_stop - pos
+    whole_size = rest_end + len(reader._trailer)
     # No call from here on.
     reader._header = header
     reader._pieces = pieces
@@ -94,20 +116,35 @@ def read_quick_frames(
     return chunk_size
 
 
+def _give_header(reader: FrameReader) -> None:
+    """Take the header of the pending frame out of its pieces, as the slow path needs it."""
+    if reader._header or not (reader._own_size and reader._pieces):
+        return
+    first, size = reader._pieces[0], reader._own_size
+    header, pieces = bytearray(first[:size]), [first[size:], *reader._pieces[1:]]
+    # No call in between.
+    reader._header = header
+    reader._pieces = pieces
+
+
 def _end_frame(reader: FrameReader, data: bytes, pos: int, messages: list[Any]) -> int:
-    """Deliver the pending frame if its last bytes are in the chunk; return where it ends.
+    """Deliver the pending frame, whose last bytes begin at `pos`; return where it ends.
 
     `pos` itself if the slow path has to continue the frame.
     """
     trailer = reader._trailer
     rest_stop = pos + reader._rest_end - reader._pending
     stop = rest_stop + len(trailer)
-    if stop > len(data) or reader._skipping or (trailer and data[rest_stop:stop] != trailer):
+    if trailer and data[rest_stop:stop] != trailer:
+        _give_header(reader)
         return pos
     last: Any = data[pos:rest_stop]
     if rest_stop - pos >= _SMALL:
         last = memoryview(data)[pos:rest_stop]
-    message = b"".join([*reader._pieces, reader._piece, last])
+    parts: list[Any] = [*reader._pieces, reader._piece, last]
+    if not reader._header:
+        parts[0] = memoryview(parts[0])[reader._own_size :]
+    message = b"".join(parts)
     offset = reader._stream_offset + reader._whole_size
     header, piece = bytearray(), bytearray()
     pieces: list[bytes] = []

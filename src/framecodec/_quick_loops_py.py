@@ -86,9 +86,14 @@ def _take_varint(
     while pos < size:
         value, rest_pos = data[pos], pos + 1
         if value > 127:
-            value, rest_pos = _read_long_varint(data, pos, width)
-            if not rest_pos:
-                return pos, 0, value
+            second = data[rest_pos] if rest_pos < size else 0
+            if 0 < second < 128 and width > 1:  # two bytes, as most have
+                value += (second << 7) - 128
+                rest_pos += 1
+            else:
+                value, rest_pos = _read_long_varint(data, pos, width)
+                if not rest_pos:
+                    return pos, 0, value
         if value > high or value < low:
             return pos, 0, IS_ODD
         rest_stop = rest_pos + value + adjustment
@@ -104,13 +109,6 @@ def _take_varint(
 
 def _read_long_varint(data: bytes, pos: int, width: int) -> tuple[int, int]:
     """Return the value and where it ends; if it is not whole, what a loop returns, and 0."""
-    low, middle = data[pos], data[pos + 1 : pos + 3]
-    if len(middle) == 2 and width > 2:  # what most have
-        first, second = middle
-        if 0 < first < 128:
-            return low - 128 + (first << 7), pos + 2
-        if first > 127 and 0 < second < 128:
-            return low - 128 + (first - 128 << 7) + (second << 14), pos + 3
     value = shift = 0
     for byte in data[pos : pos + min(width, _MOST_BYTES)]:
         value |= (byte & 127) << shift

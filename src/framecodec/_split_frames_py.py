@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ._layout import COBS, Layout
-from ._marks_py import MarkSearch, mark_search_of, unstuff
+from ._marks_py import MarkSearch, unstuff
 from ._plain_reader_py import IN_HEADER, IN_PADDING, IN_REST, IS_WHOLE_BETWEEN_CALLS, SLICE_SIZE
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ __all__ = [
     "NOT_WALKED",
     "PIECE_SIZE",
     "SPLIT_SIZE",
-    "commit",
     "gather_end_of_marked",
     "split_frames",
 ]
@@ -46,106 +45,99 @@ def split_frames(reader: FrameReader, data: bytes, pos: int, messages: list[Any]
     """
     if reader._tail or reader._after or reader._skipping or reader._phase == IN_PADDING:
         return pos
-    layout = reader._layout
-    if layout.kind == COBS:
-        return _split_stuffed(reader, layout, data, pos, messages)
-    search = mark_search_of(layout)
-    assert search is not None
-    mark, escape_byte = search.cut_at, search.escape_byte
-    most, least = layout.max_message_size, layout.min_message_size
-    size = len(data)
+    layout, size = reader._layout, len(data)
+    search = layout.mark_search
+    if search is None:
+        if reader._pending and reader._block_left != NOT_WALKED:
+            return pos  # the slow path has begun with it
+        mark, escape_byte, begun = b"\0", b"", ()
+    else:
+        mark, escape_byte, begun = search.cut_at, search.escape_byte, search.begun
+    most, as_they_are = layout.max_message_size, search is not None and search.splits_messages
+    as_they_are = as_they_are and not reader._raw and reader._headers is None
     while pos < size:
         block = data if not pos and size <= SPLIT_SIZE else data[pos : pos + SPLIT_SIZE]
-        contents = _split(block, mark)
-        rest = contents.pop()
-        if contents:
-            before, empty = reader._pending, None
-            if before:
-                contents[0] = b"".join([*reader._pieces, reader._piece, contents[0]])
-                pieces: list[bytes] = []
-                empty = bytearray(), pieces
-            found, ends = contents, contents
-            if escape_byte:
-                unescaped = _unescape(search, contents)
-                if unescaped is None:
-                    return pos
-                found = unescaped
-                if reader._headers is not None:
-                    ends = [content + mark for content in contents]
-            else:
-                ends = [mark] * len(contents)
-                if search.endings:
-                    _move_endings(search, block, contents, ends)
-            if (before + len(block) > most or least) and _has_wrong_size(layout, found):
+        found = _split(block, mark)
+        rest, before = found.pop(), reader._pending
+        stop = len(block) - len(rest)
+        if not found:
+            if not _keep(reader, search, rest):
                 return pos
-            if reader._raw:
-                tail = [mark] * len(contents) if escape_byte else ends
-                found = [
-                    content + end
-                    for content, end in zip(contents, tail, strict=True)
-                    if content or not layout.skip_empty
-                ]
-            elif layout.skip_empty and not all(found):
-                ends = [end for content, end in zip(found, ends, strict=True) if content]
-                found = [*filter(None, found)]
-            stop = len(block) - len(rest)
-            offset = reader._stream_offset + before + stop
-            commit(reader, messages, found, ends, offset, b"", empty)
-            pos += stop
+            pos += len(rest)
+            continue
+        if before:
+            found[0] = b"".join([*reader._pieces, reader._piece, found[0]])
+        ends = found
+        if not as_they_are:
+            made = _make(reader, layout, block, found)
+            if made is None:
+                return pos
+            found, ends = made
+        elif before + stop > most and _has_wrong_size(layout, found):
+            return pos
+        content_size = pending = len(rest)
         if rest:
-            content_size = reader._content_size + len(rest)
             if escape_byte and escape_byte in rest:
-                content_size = reader._content_size + search.size_of_ordinary(rest)
-                if content_size < reader._content_size:
-                    return pos
-            if content_size > most or (search.begun and rest.endswith(search.begun)):
-                return pos
-            _keep(reader, rest, content_size, most)
-            pos += len(rest)
+                content_size = search.size_of_ordinary(rest)
+            if not 0 <= content_size <= most or (begun and rest.endswith(begun)):
+                content_size = pending = 0  # it is odd
+        offset = reader._stream_offset + before + stop
+        pieces = [rest] if pending else []
+        piece = reader._piece
+        if piece:
+            piece = bytearray()
+        # No call from here on, so that no message is delivered and also kept.
+        if reader._headers is not None:
+            headers = reader._headers
+            headers += ends
+        messages += found
+        reader._stream_offset = offset
+        reader._piece = piece
+        reader._pieces = pieces
+        reader._phase = IN_REST if pending else IN_HEADER
+        reader._pending = pending
+        reader._content_size = content_size
+        reader._block_left = NOT_WALKED if pending and search is None else 0
+        pos += stop + pending
+        if pending:
+            if IS_WHOLE_BETWEEN_CALLS and reader._headers is None:
+                reader._gather_end = SLICE_SIZE if most > SLICE_SIZE else most + 1
+        elif rest:
+            return pos
     return pos
 
 
-def _split_stuffed(
-    reader: FrameReader, layout: Layout, data: bytes, pos: int, messages: list[Any]
-) -> int:
-    """Do the same for byte stuffing."""
-    most, least = layout.max_message_size, layout.min_message_size
-    size = len(data)
-    if reader._pending and reader._block_left != NOT_WALKED:
-        return pos  # the slow path has begun with it
-    while pos < size:
-        block = data if not pos and size <= SPLIT_SIZE else data[pos : pos + SPLIT_SIZE]
-        contents = _split(block, b"\0")
-        rest = contents.pop()
-        if contents:
-            before, empty = reader._pending, None
-            if before:
-                contents[0] = b"".join([*reader._pieces, reader._piece, contents[0]])
-                pieces: list[bytes] = []
-                empty = bytearray(), pieces
-            if not all(contents):
-                contents = [*filter(None, contents)]
-            found = [unstuff(content) for content in contents]
-            if None in found:
-                return pos
-            if before + len(block) > most or least:
-                sizes = [len(message) for message in found if message is not None]
-                if sizes and (max(sizes) > most or min(sizes) < least):
-                    return pos
-            ends: list[bytes] = []
-            if reader._raw or reader._headers is not None:
-                ends = [content + b"\0" for content in contents]
-            stop = len(block) - len(rest)
-            offset = reader._stream_offset + before + stop
-            commit(reader, messages, ends if reader._raw else found, ends, offset, b"", empty)
-            pos += stop
-        if rest:
-            if reader._pending + len(rest) > most:
-                return pos
-            _keep(reader, rest, reader._pending + len(rest), most)  # at most so many bytes
-            reader._block_left = NOT_WALKED
-            pos += len(rest)
-    return pos
+def _make(
+    reader: FrameReader, layout: Layout, block: bytes, contents: list[bytes]
+) -> tuple[list[Any], list[bytes]] | None:
+    """Return the messages of these contents, and what is kept of how they travelled.
+
+    None if one is odd: its size is not allowed, or an escape or a block is wrong.
+    """
+    search = layout.mark_search
+    mark = b"\0" if search is None else search.cut_at
+    found: list[Any] | None = contents
+    ends = [mark] * len(contents)
+    if search is None:
+        if not all(contents):
+            contents = [*filter(None, contents)]
+        found = [unstuff(content) for content in contents]
+    elif search.escape_byte:
+        found = _unescape(search, contents)
+    elif search.endings:
+        _move_endings(search, block, contents, ends)
+    if found is None or None in found or _has_wrong_size(layout, found):
+        return None
+    if layout.skip_empty and search is not None and not all(contents):
+        ends = [end for content, end in zip(contents, ends, strict=True) if content]
+        found = [*filter(None, found)]
+        contents = [*filter(None, contents)]
+    if reader._raw or search is None or search.escape_byte:
+        if reader._raw or reader._headers is not None:
+            ends = [content + end for content, end in zip(contents, ends, strict=False)]
+        if reader._raw:
+            found = ends
+    return found, ends
 
 
 def _split(block: bytes, mark: bytes) -> list[bytes]:
@@ -179,9 +171,11 @@ def _unescape(search: MarkSearch, contents: list[bytes]) -> list[bytes] | None:
 
 
 def _has_wrong_size(layout: Layout, found: list[bytes]) -> bool:
-    sizes = [len(content) for content in found if content or not layout.skip_empty]
-    most, least = layout.max_message_size, layout.min_message_size
-    return bool(sizes) and (max(sizes) > most or min(sizes) < least)
+    ignores = layout.skip_empty and layout.kind != COBS
+    sizes = [len(message) for message in found if message or not ignores]
+    return bool(sizes) and (
+        max(sizes) > layout.max_message_size or min(sizes) < layout.min_message_size
+    )
 
 
 def _move_endings(search: MarkSearch, block: bytes, found: list[bytes], ends: list[bytes]) -> None:
@@ -196,9 +190,23 @@ def _move_endings(search: MarkSearch, block: bytes, found: list[bytes], ends: li
                 found[index], ends[index] = content[:-size], longer
 
 
-def _keep(reader: FrameReader, rest: bytes, content_size: int, most: int) -> None:
-    """Keep the bytes after the last mark. Where possible, let `feed` itself take what follows."""
-    pending = reader._pending + len(rest)
+def _keep(reader: FrameReader, search: MarkSearch | None, rest: bytes) -> bool:
+    """Keep bytes without a mark; return whether nothing in them is odd.
+
+    A size that is not allowed is, an escape that is unknown, and a token that is cut off.
+    """
+    pending, most = reader._pending + len(rest), reader._layout.max_message_size
+    content_size = pending  # COBS: at most
+    if search is not None:
+        size = len(rest)
+        if search.escape_byte and search.escape_byte in rest:
+            size = search.size_of_ordinary(rest)
+        content_size = reader._content_size + size
+        if size < 0 or (search.begun and rest.endswith(search.begun)):
+            return False
+    if content_size > most:
+        return False
+    block_left = NOT_WALKED if search is None else 0
     if len(rest) < PIECE_SIZE and len(reader._piece) < SPLIT_SIZE:
         # No call from here on, so that no byte is counted without being kept or the reverse.
         reader._piece += rest
@@ -209,9 +217,17 @@ def _keep(reader: FrameReader, rest: bytes, content_size: int, most: int) -> Non
         reader._piece = gathered
     reader._phase = IN_REST
     reader._content_size = content_size
+    reader._block_left = block_left
     reader._pending = pending
+    _let_gather(reader, most)
+    return True
+
+
+def _let_gather(reader: FrameReader, most: int) -> None:
+    """Let `feed` itself take the chunks that have no mark, where that is possible."""
     if IS_WHOLE_BETWEEN_CALLS and reader._headers is None:
-        end = pending + most - content_size + 1
+        pending = reader._pending
+        end = pending + most - reader._content_size + 1
         merged_at = (pending // SLICE_SIZE + 1) * SLICE_SIZE
         reader._gather_end = end if end < merged_at else merged_at
 
@@ -224,28 +240,3 @@ def gather_end_of_marked(reader: FrameReader) -> int:
     if reader._layout.kind == COBS:
         return most + 1 if reader._block_left == NOT_WALKED else 0
     return reader._pending + most - reader._content_size + 1
-
-
-def commit(
-    reader: FrameReader,
-    messages: list[Any],
-    found: list[Any],
-    ends: list[bytes],
-    stream_offset: int,
-    after: bytes,
-    empty: tuple[bytearray, list[bytes]] | None = None,
-) -> None:
-    """Deliver messages. It makes no call: it cannot be interrupted in between.
-
-    Where they include the pending frame, `empty` takes the place of its pieces.
-    """
-    if reader._headers is not None:
-        headers = reader._headers
-        headers += ends
-    messages += found
-    reader._stream_offset = stream_offset
-    reader._after = after
-    if empty is not None:
-        reader._piece, reader._pieces = empty
-        reader._phase = IN_HEADER
-        reader._pending = reader._content_size = reader._block_left = 0
