@@ -36,7 +36,7 @@ def read_quick_frames(
 ) -> int:
     """Take frames from `pos` on; return where the first one begins, or is continued, that is odd.
 
-    It returns the end of the chunk if there is none.
+    It returns the end of the chunk if no frame is odd.
     """
     before = 0  # bytes of the pending frame that `data` begins with, before the chunk
     chunk_pos, chunk_size = pos, len(data)

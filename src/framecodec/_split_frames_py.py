@@ -31,7 +31,7 @@ SPLIT_SIZE = 64 * 1024
 PIECE_SIZE = 16 * 1024
 """Smaller pieces of a message are gathered, as in _frame_reader_py.py."""
 
-# If so many contents end before this position, the marks are not rare.
+# If that many contents end before this position, the marks are not rare.
 _FEW, _DENSE = 4, 800
 
 NOT_WALKED = -1
@@ -41,7 +41,7 @@ NOT_WALKED = -1
 def split_frames(reader: FrameReader, data: bytes, pos: int, messages: list[Any]) -> int:
     """Take frames from `pos` on; return where the first one begins, or is continued, that is odd.
 
-    It returns the end of the data if there is none.
+    It returns the end of the data if no frame is odd.
     """
     if reader._tail or reader._after or reader._skipping or reader._phase == IN_PADDING:
         return pos
