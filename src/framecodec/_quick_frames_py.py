@@ -47,7 +47,7 @@ def read_quick_frames(
                 return pos
             data = b"".join((reader._header, data[pos:] if pos else data))
             pos, before = 0, pending
-        elif reader._skipping or phase not in (IN_REST, IN_TRAILER) or reader._trailer_pos:
+        elif reader._skipping or phase > IN_TRAILER or reader._trailer_pos:
             return pos
         elif reader._whole_size - pending > chunk_size - pos:
             _give_header(reader)
@@ -55,7 +55,10 @@ def read_quick_frames(
         elif pending < _SMALL and chunk_size < _SMALL:
             if pos:
                 data = data[pos:]
-            data = b"".join((reader._header, *reader._pieces, reader._piece, data))
+            if reader._header or reader._piece:
+                data = b"".join((reader._header, *reader._pieces, reader._piece, data))
+            else:
+                data = b"".join((*reader._pieces, data))
             pos, before = 0, pending
         else:
             pos = _end_frame(reader, data, pos, messages)

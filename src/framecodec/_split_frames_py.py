@@ -69,7 +69,8 @@ def split_frames(reader: FrameReader, data: bytes, pos: int, messages: list[Any]
             found[0] = b"".join([*reader._pieces, reader._piece, found[0]])
         ends = found
         if not as_they_are:
-            made = _make(reader, layout, block, found)
+            may_be_wrong = before + stop > most or layout.min_message_size > 0
+            made = _make(reader, layout, block, found, may_be_wrong)
             if made is None:
                 return pos
             found, ends = made
@@ -108,11 +109,12 @@ def split_frames(reader: FrameReader, data: bytes, pos: int, messages: list[Any]
 
 
 def _make(
-    reader: FrameReader, layout: Layout, block: bytes, contents: list[bytes]
+    reader: FrameReader, layout: Layout, block: bytes, contents: list[bytes], may_be_wrong: bool
 ) -> tuple[list[Any], list[bytes]] | None:
     """Return the messages of these contents, and what is kept of how they travelled.
 
-    None if one is odd: its size is not allowed, or an escape or a block is wrong.
+    None if one is odd: an escape or a block is wrong, or a size is not allowed, which is possible
+    if it `may_be_wrong`.
     """
     search = layout.mark_search
     mark = b"\0" if search is None else search.cut_at
@@ -122,11 +124,13 @@ def _make(
         if not all(contents):
             contents = [*filter(None, contents)]
         found = [unstuff(content) for content in contents]
+        if None in found:
+            return None
     elif search.escape_byte:
         found = _unescape(search, contents)
     elif search.endings:
         _move_endings(search, block, contents, ends)
-    if found is None or None in found or _has_wrong_size(layout, found):
+    if found is None or (may_be_wrong and _has_wrong_size(layout, found)):
         return None
     if layout.skip_empty and search is not None and not all(contents):
         ends = [end for content, end in zip(contents, ends, strict=True) if content]
