@@ -214,14 +214,20 @@ def free_threaded_python() -> str | None:
         path = shutil.which(name)
         if path and subprocess.run([path, "-c", ""], capture_output=True).returncode == 0:
             return path
+    return built_python()
+
+
+def built_python(*options: str) -> str | None:
+    """Return the Python without the GIL that .ci/free_threaded_python has built."""
     builder = ROOT / ".ci" / "free_threaded_python"
     if sys.platform == "linux" and builder.exists():
-        command = ["bash", str(builder), "--if-built"]
+        command = ["bash", str(builder), "--if-built", *options]
         return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
     return None
 
 
 FREE_THREADED = free_threaded_python()
+BUILT_FREE_THREADED = built_python()  # of the version that has one with ThreadSanitizer, too
 
 
 @nox.session(python=FREE_THREADED or False)
@@ -240,14 +246,13 @@ def free_threaded(session: nox.Session) -> None:
     pytest(session, "-m", "not slow")
 
 
-@nox.session(python=FREE_THREADED or False)
+@nox.session(python=BUILT_FREE_THREADED or False)
 def sanitize_threads(session: nox.Session) -> None:
     """Let threads share objects under ThreadSanitizer, without the GIL (Linux)."""
-    builder = ["bash", str(ROOT / ".ci" / "free_threaded_python"), "--thread-sanitizer"]
-    if FREE_THREADED is None or sys.platform != "linux":
+    if BUILT_FREE_THREADED is None:
         session.skip("no Python without the GIL: bash .ci/free_threaded_python builds one")
-    found = subprocess.run([*builder, "--if-built"], capture_output=True, text=True)
-    if found.returncode:
+    python = built_python("--thread-sanitizer")
+    if python is None:
         session.skip("no such Python: bash .ci/free_threaded_python --thread-sanitizer builds one")
     enter_copy(session)
     # Built by the same Python without the sanitizer, which is many times as fast.
@@ -259,7 +264,7 @@ def sanitize_threads(session: nox.Session) -> None:
     options = f"exitcode=66 history_size=3 suppressions={suppressions}"
     env = {"TSAN_OPTIONS": options, "PYTHONPATH": str(installed).strip()}
     arguments = session.posargs or ["--seconds", "3"]
-    command = [found.stdout.strip(), "-m", "tests.stress_threads", *arguments]
+    command = [python, "-m", "tests.stress_threads", *arguments]
     within_limit(session, *command, env=env)
 
 

@@ -27,6 +27,7 @@ LAYERS = [
     {
         "_bytes_like.py": "the memory of a bytes-like object",
         "_message_types.py": "the types of messages, for type checkers",
+        "_repeated_errors.py": "errors that several threads may raise at one time",
         "_check.py": "`Check`: the checksum of a frame, as a codec's parameter",
         "_checksums_py.py": "the checksums that have a name, in Python",
     },

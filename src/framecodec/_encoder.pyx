@@ -63,6 +63,7 @@ from ._quick_heads cimport (
     quick_heads_of,
     write_chosen,
     write_quick,
+    write_run,
 )
 from ._sized_heads cimport (
     NOT_SIZED,
@@ -108,7 +109,7 @@ cdef int _raise_what_is_set() except -1:
 
 
 cdef enum:
-    SHORT_FRAME = 1024  # frames up to this size are written on the stack first
+    SHORT_FRAME = 1024  # frames up to this size are written on the stack first; more than SPARE
 
 
 cdef extern from *:
@@ -392,19 +393,40 @@ cdef Py_ssize_t _write_all(
 ) noexcept:
     """Write messages of all other kinds but choices."""
     cdef uint8_t* p = frames
-    cdef Py_ssize_t i, size, frame_size
+    cdef Py_ssize_t i = 0
+    cdef Py_ssize_t frame_size
     cdef PyObject* message
-    for i in range(count):
+    while i < count:
+        if is_in_range(heads, _bytes_size(PyList_GET_ITEM(batch, i))):
+            i = _write_run(heads, shape, NULL, 0, &p, batch, i, count)
+            if i == count:
+                break
         message = PyList_GET_ITEM(batch, i)
-        size = _bytes_size(message)
-        if is_in_range(heads, size):
-            frame_size = write_quick(heads, shape, p, bytes_at(message), size)
-        else:
-            frame_size = heads.write_other(shape, p, bytes_at(message), size)
+        frame_size = heads.write_other(shape, p, bytes_at(message), _bytes_size(message))
         if not frame_size:
             return -1
         p += frame_size
+        i += 1
     return p - frames
+
+
+cdef Py_ssize_t _write_run(
+    const QuickHead* head,
+    const Shape* shape,
+    const uint8_t* sure,
+    Py_ssize_t known,
+    uint8_t** end,
+    list batch,
+    Py_ssize_t first,
+    Py_ssize_t count,
+) noexcept:
+    """Do what `write_run` does, by a loop for each of the commonest kinds of length."""
+    cdef int how = head.pieces.how
+    if how == SIZED_BIG:
+        return write_run(head, shape, sure, known, end, batch, first, count, SIZED_BIG)
+    if how == SIZED_LITTLE:
+        return write_run(head, shape, sure, known, end, batch, first, count, SIZED_LITTLE)
+    return write_run(head, shape, sure, known, end, batch, first, count, how)
 
 
 cdef Py_ssize_t _write_all_sized(
@@ -449,22 +471,39 @@ cdef Py_ssize_t _write_all_chosen(
     cdef int number = 0
     cdef const QuickHead* head = heads
     cdef const uint8_t* message
-    cdef Py_ssize_t i, size, frame_size
-    for i in range(count):
+    cdef Py_ssize_t i = 0
+    cdef Py_ssize_t size, frame_size
+    while i < count:
         message = bytes_at(PyList_GET_ITEM(batch, i))
         size = _bytes_size(PyList_GET_ITEM(batch, i))
         if is_in_range(head, size) and head.sure[message[shape.first_position]]:
-            frame_size = write_quick(head, shape.alternatives[number], p, message, size)
-            if frame_size and (
-                head.is_certain or choose_early(head, shape, p, message) == number
-            ):
-                p += frame_size
-                continue
+            if head.is_certain:
+                i = _write_run(
+                    head,
+                    shape.alternatives[number],
+                    head.sure,
+                    shape.first_position,
+                    &p,
+                    batch,
+                    i,
+                    count,
+                )
+                if i == count:
+                    break
+                message = bytes_at(PyList_GET_ITEM(batch, i))
+                size = _bytes_size(PyList_GET_ITEM(batch, i))
+            else:
+                frame_size = write_quick(head, shape.alternatives[number], p, message, size)
+                if frame_size and choose_early(head, shape, p, message) == number:
+                    p += frame_size
+                    i += 1
+                    continue
         frame_size = heads.write_any(heads, shape, p, message, size, &number)
         if not frame_size:
             return -1
         head = heads + number
         p += frame_size
+        i += 1
     return p - frames
 
 
@@ -549,9 +588,9 @@ cdef class Encoder:
             self._alternatives = [Encoder(Described(each)) for each in layout.choice.layouts]
             self._may_choose = not self._shape.tagged
         self._write_batch = _write_all
+        self._spare = 0 if self._plain else SPARE
         if self._heads.sized.how != NOT_SIZED:
             self._write_batch = _write_all_sized
-            self._spare = SPARE
         if self._may_choose:
             self._write_batch = _write_all_chosen
         elif self._marks != NULL:
@@ -559,7 +598,6 @@ cdef class Encoder:
             self._write_batch = _write_all_changed if self._is_changed else _write_all_ended
             self._write_batch = _write_all_stuffed if self._marks.stuffed else self._write_batch
             self._may_be_quiet = self._marks.escape_count and self._marks.has_few_odd
-            self._spare = SPARE
         if self._marks != NULL and self._shape.has_check and self._shape.check.named:
             self._checks_content = True
             self._check_in_front = layout.check.position == "front"
@@ -571,6 +609,7 @@ cdef class Encoder:
             self._shape.is_quick
             or self._may_choose
             or self._shape.joined
+            or (self._shape.keep and not layout.bytes_are_special)
             or (self._marks != NULL and not self._shape.has_check)
         )
 
@@ -592,7 +631,7 @@ cdef class Encoder:
         cdef uint8_t* p
         cdef bytes frame
         cdef PyObject* frames
-        cdef uint8_t short[SHORT_FRAME]
+        cdef uint8_t short[SHORT_FRAME + SPARE]
         if PyBytes_CheckExact(message):
             size = PyBytes_GET_SIZE(message)
             if self._plain and size <= self._shape.message_max:

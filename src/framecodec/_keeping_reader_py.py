@@ -46,6 +46,7 @@ class KeepingReader(FrameReader):
         "_discarded",
         "_ended",
         "_error",
+        "_failed_in",
         "_held",
         "_held_offset",
         "_last_invalid",
@@ -70,6 +71,7 @@ class KeepingReader(FrameReader):
         self._held_offset = 0  # during a call: their position in the stream
         self._ended = False  # feed_eof() found undelivered messages
         self._error: BaseException | None = None  # the sticky error
+        self._failed_in = 0  # the thread that met it; 0 if that is not certain
         self._not_taken = b""  # after an error: what followed the byte that decided
         self._lost = False  # after an error: the bytes for detach() are not certain
         self._resync = False  # a bad frame is no error
@@ -362,6 +364,7 @@ class KeepingReader(FrameReader):
             self._use_layout(numbers)
             self._stream_offset = offset
             self._error = None
+            self._failed_in = 0
             self._not_taken = self._surplus_bytes = b""
             self._lost = self._ended = False
             self._held = held

@@ -17,7 +17,7 @@ from libc.string cimport memcpy
 from ._numbers cimport DIGITS, Shape, TEXT, UINT, VARINT, bytes_at, copy
 
 cdef enum:
-    SPARE = 8
+    SPARE = 32  # as much as pieces can pass the end of a frame, those of `_quick_heads.pxd`, too
 
 # The kinds of length field.
 cdef enum:
@@ -29,6 +29,9 @@ cdef enum:
     SIZED_HEX
     SIZED_DECIMAL_TEXT  # at most 4 digits
     SIZED_HEX_TEXT
+    # In `_quick_heads.pxd` alone:
+    SIZED_NONE
+    SIZED_OTHER
 
 
 cdef extern from "Python.h":
@@ -200,23 +203,23 @@ cdef inline Py_ssize_t store_short_hex(uint8_t* p, uint64_t value) noexcept nogi
 
 
 cdef inline Py_ssize_t store_sized(
-    uint8_t* p, const SizedHead* head, int how, uint64_t value
+    uint8_t* p, int how, uint64_t value, int unused_bits, Py_ssize_t field_size
 ) noexcept nogil:
-    """Store a length and return the size of its field."""
+    """Store a length and return the size of its field; 8 bytes are written."""
     if how == SIZED_BIG:
-        store_word_backwards(p, value << head.unused_bits)
-        return head.field_size
+        store_word_backwards(p, value << unused_bits)
+        return field_size
     if how == SIZED_LITTLE:
         store_word(p, value)
-        return head.field_size
+        return field_size
     if how == SIZED_VARINT:
         return store_short_varint(p, value)
     if how == SIZED_DECIMAL:
-        store_word(p, four_decimals(value) >> head.unused_bits)
-        return head.field_size
+        store_word(p, four_decimals(value) >> unused_bits)
+        return field_size
     if how == SIZED_HEX:
-        store_word(p, four_hex(value) >> head.unused_bits)
-        return head.field_size
+        store_word(p, four_hex(value) >> unused_bits)
+        return field_size
     if how == SIZED_DECIMAL_TEXT:
         return store_short_decimal(p, value)
     return store_short_hex(p, value)
@@ -255,7 +258,7 @@ cdef inline Py_ssize_t write_sized(
             continue
         memcpy(p, &head.before, 8)
         p += head.before_size
-        p += store_sized(p, &head, how, value)
+        p += store_sized(p, how, value, head.unused_bits, head.field_size)
         if how == SIZED_DECIMAL_TEXT or how == SIZED_HEX_TEXT:
             memcpy(p, &head.end, 8)
             p += head.end_size

@@ -59,6 +59,7 @@ from cpython.long cimport PyLong_CheckExact
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.memoryview cimport PyMemoryView_FromObject, PyMemoryView_GET_BASE
 from cpython.object cimport PyObject
+from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy, memset
@@ -145,6 +146,7 @@ from ._fragments import (
 from ._encoder import Encoder, ObjectEncoder, update_checksum  # no-cython-lint: a whole engine
 from ._header_block import read_lines
 from ._layout import Described, describe_splitter, layout_of
+from ._repeated_errors import for_this_thread
 from ._resync import check_marks, check_on_invalid, find_end_mark, find_mark
 from ._likely_causes import SAMPLE_SIZE
 
@@ -461,6 +463,7 @@ cdef class Splitter:
     cdef Py_ssize_t _given_size
     cdef object _memory_view  # what get_room() gave: MESSAGE_MEMORY, or a shared buffer
     cdef object _error  # the sticky error
+    cdef unsigned long _failed_in  # the thread that met it
     cdef bytes _not_taken  # after an error: what followed the byte that decided
     # CUSTOM: bytes of earlier chunks that parse() saw and that follow the header; they are read
     # before the chunk, which they end at.
@@ -580,7 +583,8 @@ cdef class Splitter:
         Raises:
             InvalidMessageError: A codec with objects refuses a message. The bytes are taken, and
                 ``feed(b"")`` returns the messages after it.
-            FrameError: The stream is broken. Every later call raises the same error.
+            FrameError: The stream is broken. Every later call raises the same error, in another
+                thread a copy of it.
             TypeError, BufferError: `data` is not a contiguous bytes-like object; nothing was taken.
             ValueError: The splitter is detached.
         """
@@ -1185,7 +1189,7 @@ cdef class Splitter:
             if not held:
                 self._undelivered = None
         if not objects and self._error is not None:
-            raise self._error.with_traceback(None)
+            raise for_this_thread(self._error, self._failed_in)
         return objects
 
     cdef int _keep_refused(self, cause, list messages, Py_ssize_t index) except -1:
@@ -1201,6 +1205,7 @@ cdef class Splitter:
             held.refuse(cause)
         except BaseException as error:  # the messages are lost
             self._error = error
+            self._failed_in = PyThread_get_thread_ident()
             raise
         self._undelivered = held
         del messages[index:]
@@ -1216,7 +1221,7 @@ cdef class Splitter:
         if self._detached:
             raise _error_texts.detached()
         if self._error is not None:
-            raise self._error.with_traceback(None)
+            raise for_this_thread(self._error, self._failed_in)
         return 0
 
     cdef inline int _check_ready(self) except -1:
@@ -1396,6 +1401,7 @@ cdef class Splitter:
                 self._fail(error, self._held + self._held_pos, 0, self._held_size)
             except MemoryError:
                 self._error = error
+                self._failed_in = PyThread_get_thread_ident()
                 self._lost = True
             self._drop_held(self._held_size)
             if not messages:
@@ -3866,6 +3872,7 @@ cdef class Splitter:
         `_surplus_bytes` that were not.
         """
         self._error = error
+        self._failed_in = PyThread_get_thread_ident()
         self._pending += size - taken
         self._rest_left = 0  # no chunk is taken any more
         if self._keeps_bytes():

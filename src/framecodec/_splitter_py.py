@@ -116,7 +116,8 @@ class Splitter(OfMessages[MessageT], ReadMemory):
         Raises:
             InvalidMessageError: A codec with objects refuses a message. The bytes are taken, and
                 ``feed(b"")`` returns the messages after it.
-            FrameError: The stream is broken. Every later call raises the same error.
+            FrameError: The stream is broken. Every later call raises the same error, in another
+                thread a copy of it.
             TypeError, BufferError: `data` is not a contiguous bytes-like object; nothing was taken.
             ValueError: The splitter is detached.
         """
@@ -433,6 +434,7 @@ class Splitter(OfMessages[MessageT], ReadMemory):
         except BaseException as error:
             # Whatever it is, an interruption in parse() too: messages first, then the error.
             self._take_failed(error, data, pos, taken_before)
+            self._failed_in = threading.get_ident()
             if not messages:
                 raise
             error.with_traceback(None)  # it would keep the chunk and the messages alive
@@ -451,6 +453,7 @@ def _end_stream(splitter: Splitter[Any]) -> None:
         return
     error = _error_texts.incomplete_frame(splitter._pending_frame())
     splitter._fail(error, b"", 0)
+    splitter._failed_in = threading.get_ident()
     if splitter._undelivered is None:
         raise error
 
