@@ -31,8 +31,9 @@ SPLIT_SIZE = 64 * 1024
 PIECE_SIZE = 16 * 1024
 """Smaller pieces of a message are gathered, as in _frame_reader_py.py."""
 
-# If that many contents end before this position, the marks are not rare.
-_FEW, _DENSE = 4, 800
+# If the first content ends before this position, or that many before that one, the marks are not
+# rare.
+_NEAR, _FEW, _DENSE = 200, 4, 800
 
 NOT_WALKED = -1
 """Instead of the bytes that are missing of a block: the kept blocks were not counted yet."""
@@ -146,9 +147,12 @@ def _make(
 
 def _split(block: bytes, mark: bytes) -> list[bytes]:
     """Do what `bytes.split` does, which looks at each byte: where marks are rare, find them."""
+    find, size = block.find, len(mark)
+    stop = find(mark) if size == 1 else 0  # it finds longer marks itself
+    if 0 <= stop < _NEAR:
+        return block.split(mark)
     contents: list[bytes] = []
-    append, find, size = contents.append, block.find, len(mark)
-    pos, stop = 0, find(mark)
+    append, pos = contents.append, 0
     while stop >= 0:
         append(block[pos:stop])
         pos = stop + size
