@@ -1085,3 +1085,19 @@ def test_an_error_of_one_connection_does_not_end_the_loop(
             conn.send(b"a")
             assert conn.recv() == b"a"
     assert len(logged()) >= 3
+
+
+def test_a_loop_without_memory_is_logged_and_leaves_nothing_open(logged: Any) -> None:
+    with framecodec.serve_messages(echo, LOOPBACK) as server, dial(server.address) as conn:
+        until(lambda: server.connections)
+        server._hooks.no_memory(MemoryError("no turn"))
+        assert "has too little memory" in logged()[0]
+        ours, theirs = socket.socketpair()
+        with theirs:
+            server._hooks._sockets[object()] = ours
+            sockets, server._hooks._sockets = server._hooks._sockets, {1: ours}
+            server._hooks.close_all()
+            assert theirs.recv(1) == b""
+            sockets.popitem()
+            server._hooks._sockets = sockets
+        assert conn is not None
