@@ -270,7 +270,10 @@ def sanitize_threads(session: nox.Session) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Fail where the tests run less of the Python code or of the compiled modules than they did."""
+    """Fail where the tests run less of the Python code or of the compiled modules than they did.
+
+    Of the slow tests it runs those of the commands and of `framecodec.testing`.
+    """
     enter_copy(session)
     install_group(session, "dev")
     # Editable, and run from the copy: Cython's plugin needs the .pyx and .c files of the build.
@@ -279,8 +282,12 @@ def coverage(session: nox.Session) -> None:
     options = ["-q", "-n", "2", "--timeout", "600", "-o", "faulthandler_timeout=500"]
     # From this folder also in the processes that tests start elsewhere.
     here = {"COVERAGE_FILE": str(Path.cwd() / ".coverage")}
-    command = ["coverage", "run", "-m", "pytest", *options, *session.posargs]
-    session.run(*command, env=traced | here)
+    command = ["coverage", "run", "-m", "pytest", *options]
+    session.run(*command, "-m", "not slow", *session.posargs, env=traced | here)
+    if not session.posargs:
+        # The commands in a terminal, and the checks of `framecodec.testing`, are tested slowly.
+        slow = [*Path("tests").glob("test_cli_*.py"), *Path("tests").glob("test_testing_*.py")]
+        session.run(*command, "-m", "slow", *map(str, sorted(slow)), env=traced | here)
     session.run("python", ".ci/check_coverage.py", env=here)
 
 

@@ -319,3 +319,12 @@ def test_a_full_fragment_must_have_a_length() -> None:
 def test_fragments_must_be_a_codec() -> None:
     with pytest.raises(TypeError, match=r"must be a framecodec\.Codec"):
         Codec.joined("u32be", full=5)  # type: ignore[arg-type]
+
+
+def test_fragments_with_packed_digits_have_a_smallest_size(engine: ModuleType) -> None:
+    packed = Codec.joined(Codec.digits(1, base="bcd"), full=12)
+    assert engine.Encoder(packed).encode(b"abcdefghijklmn") == b"\x12abcdefghijkl\x02mn"
+    assert engine.Splitter(packed).feed(b"\x12abcdefghijkl\x02mn") == [b"abcdefghijklmn"]
+    least = Codec.joined(Codec.uint(1, min_message_size=2), full=4)
+    with pytest.raises(InvalidFrameError, match="too small"):
+        engine.Encoder(least).encode(b"a")

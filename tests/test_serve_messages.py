@@ -952,3 +952,136 @@ def test_the_loop_waits_without_using_the_processor() -> None:
             before = time.process_time()
             time.sleep(0.3)
             assert time.process_time() - before < 0.15
+
+
+# --- system calls that fail, in the Python loop ---------------------------------------------------
+
+
+class Flaky:
+    """A socket whose calls give what a test has planned first."""
+
+    def __init__(self, sock: Any, **plans: list[Any]) -> None:
+        self._sock = sock
+        self._plans = plans
+
+    def __getattr__(self, name: str) -> Any:
+        plan = self._plans.get(name)
+        method = getattr(self._sock, name)
+        if not plan:
+            return method
+
+        def call(*arguments: Any) -> Any:
+            step = plan.pop(0)
+            if isinstance(step, BaseException):
+                raise step
+            if name == "send":
+                return method(memoryview(arguments[0])[:step])
+            return method(*arguments)
+
+        return call
+
+
+@pytest.fixture
+def python_loop(twin: Any) -> None:
+    if twin is not _messages_loop_py:
+        pytest.skip("the compiled loop calls the kernel itself")
+
+
+@pytest.mark.usefixtures("python_loop")
+@pytest.mark.parametrize(
+    "plan",
+    [
+        [BlockingIOError(errno.EAGAIN, "would block")],
+        [3, BlockingIOError(errno.EAGAIN, "would block"), 2, 1],
+        [InterruptedError(errno.EINTR, "interrupted"), 1],
+    ],
+)
+def test_replies_that_the_kernel_takes_in_parts_arrive_whole(plan: list[Any]) -> None:
+    plan = plan.copy()
+
+    def handle(conn: Any, messages: list[bytes]) -> list[bytes]:
+        if plan:
+            conn._sock = Flaky(conn._sock, send=plan)
+        return messages
+
+    with framecodec.serve_messages(handle, LOOPBACK) as server, dial(server.address) as conn:
+        for message in (b"first", b"second"):
+            conn.send(message)
+            assert conn.recv() == message
+    assert plan == []
+
+
+@pytest.mark.usefixtures("python_loop")
+@pytest.mark.parametrize("plan", [[BrokenPipeError()], [1, ConnectionResetError()]])
+def test_a_client_that_leaves_before_its_reply_is_its_own_fault(
+    plan: list[Any], logged: Any
+) -> None:
+    plan = plan.copy()
+
+    def handle(conn: Any, messages: list[bytes]) -> list[bytes]:
+        conn._sock = Flaky(conn._sock, send=plan)
+        return messages
+
+    with framecodec.serve_messages(handle, LOOPBACK) as server, dial(server.address) as conn:
+        conn.send(b"a")
+        with pytest.raises((EOFError, ConnectionError)):
+            conn.recv()
+        until(lambda: not server.connections)
+    assert plan == []
+
+
+@pytest.mark.usefixtures("python_loop")
+@pytest.mark.parametrize(
+    "plans",
+    [
+        {"shutdown": [OSError(errno.ENOTCONN, "not connected")]},
+        {"recv_into": [BlockingIOError(), OSError(errno.ECONNRESET, "reset")]},
+    ],
+)
+def test_a_connection_that_lingers_ends_with_the_first_error(
+    plans: dict[str, list[Any]], logged: Any
+) -> None:
+    plans = {name: plan.copy() for name, plan in plans.items()}
+
+    def handle(conn: Any, messages: list[bytes]) -> list[bytes]:
+        conn._sock = Flaky(conn._sock, **plans)
+        raise LookupError("no reply")
+
+    with framecodec.serve_messages(handle, LOOPBACK) as server, dial(server.address) as conn:
+        conn.send(b"a")
+        until(logged)
+        with contextlib.suppress(OSError):
+            while server.connections:
+                conn.send(b"more")
+                time.sleep(0.001)
+        until(lambda: not server.connections)
+    assert not any(plans.values())
+    assert "LookupError" in logged()[0] or "handler" in logged()[0]
+
+
+@pytest.mark.usefixtures("python_loop")
+def test_an_error_of_one_connection_does_not_end_the_loop(
+    monkeypatch: pytest.MonkeyPatch, logged: Any
+) -> None:
+    class Interrupted(BaseException):
+        pass
+
+    def fail(*_: Any) -> None:
+        raise Interrupted
+
+    loop_class = _messages_loop_py.MessageLoop
+    with framecodec.serve_messages(echo, LOOPBACK, idle_timeout=0.05) as server:
+        for step in ("_receive", "_on_deadline", "_look_at"):
+            with monkeypatch.context() as patch, dial(server.address) as conn:
+                until(lambda: server.connections)
+                patch.setattr(loop_class, step, fail)
+                if step == "_look_at":
+                    for one in server.connections:
+                        one.close()
+                elif step == "_receive":
+                    conn.send(b"a")
+                until(lambda: not server.connections)
+        with dial(server.address) as conn:
+            conn.send(b"a")
+            assert conn.recv() == b"a"
+    assert len(logged()) >= 3

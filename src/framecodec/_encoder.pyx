@@ -935,8 +935,8 @@ cdef class Encoder:
         layout = self._layout
         if size < self._shape.message_lead:
             raise _error_texts.shorter_than_lead(size, self._shape.message_lead)
-        if self._shape.kind == FIXED and size != layout.size + self._shape.message_lead:
-            raise _error_texts.message_of_other_size(size, layout.size + self._shape.message_lead)
+        if self._shape.kind == FIXED and size != layout.size:  # it has no lead
+            raise _error_texts.message_of_other_size(size, layout.size)
         self._check_size(size)
         if size < layout.min_message_size:
             raise _error_texts.message_too_small(size, layout.min_message_size)

@@ -140,10 +140,9 @@ class MarkSearch:
 
     # --- writing ----------------------------------------------------------------------------------
 
-    def escape(self, message: Any) -> bytes | None:
-        """Return a message with its escapes; None for the message itself."""
-        if self._to_escape is None:
-            return None
+    def escape(self, message: Any) -> bytes:
+        """Return a message with its escapes, of which the layout has some."""
+        assert self._to_escape is not None
         sequence_of = self._sequence_of
         return self._to_escape.sub(lambda found: sequence_of[bytes(found[0])], message)
 

@@ -123,10 +123,14 @@ class Splitter(OfMessages[MessageT], ReadMemory):
             return self._take_objects(self.feed, data)
         if type(data) is not bytes:
             # Released even where an error keeps this call's frame alive.
+            delivered: list[MessageT] | None = None
             try:
                 with view_bytes(data) as view:
-                    return self._feed(view)
+                    delivered = self._feed(view)
+                return delivered
             except BaseException as error:
+                if delivered is not None:  # a signal handler, while the view was released
+                    self._keep_interruption(error)
                 if error is self._error:
                     error.with_traceback(None)  # as below
                     del self, data, view
