@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import socket
 from collections.abc import Awaitable, Callable
@@ -334,5 +335,37 @@ def test_take_messages_loses_nothing_to_an_interruption(
                     protocol.take_messages()
             assert protocol.held == held
             assert await stream.recv() == b"one"
+
+    run(loop, main())
+
+
+@LOOPS
+def test_iteration_raises_what_does_not_end_the_socket(loop: str) -> None:
+    async def main() -> None:
+        async with await open_datagram_endpoint(("127.0.0.1", 0)) as stream:
+            stream._protocol.error_received(ConnectionAbortedError("by a firewall"))
+            with pytest.raises(ConnectionAbortedError, match="by a firewall"):
+                async for _ in stream:
+                    pass
+            stream._protocol.error = OSError("the network is gone")
+            assert "the network is gone" in str(stream._protocol.ended())
+            stream._protocol.error = None
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_cancelled_aclose_aborts(loop: str) -> None:
+    async def main() -> None:
+        stream = await open_datagram_endpoint(("127.0.0.1", 0))
+        protocol = stream._protocol
+        closing = asyncio.create_task(stream.aclose())
+        await asyncio.sleep(0)
+        if not protocol.lost:
+            closing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await closing
+        while not protocol.lost:
+            await asyncio.sleep(0.001)
 
     run(loop, main())

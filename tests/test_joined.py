@@ -328,3 +328,25 @@ def test_fragments_with_packed_digits_have_a_smallest_size(engine: ModuleType) -
     least = Codec.joined(Codec.uint(1, min_message_size=2), full=4)
     with pytest.raises(InvalidFrameError, match="too small"):
         engine.Encoder(least).encode(b"a")
+
+
+@pytest.mark.parametrize(
+    ("codec", "good", "bad", "reason"),
+    [
+        (Codec.joined(Codec.uint(1, trailer=b"!"), full=4), b"\2ab!", b"\2ab?", "trailer"),
+        (
+            Codec.joined(Codec.uint(1, constants={1: b"c"}), full=4, strip=1),
+            b"\3cab",
+            b"\3xab",
+            "bytes 1 to 1 of a frame",
+        ),
+    ],
+)
+def test_a_wrong_fragment_is_an_error_after_the_messages_before_it(
+    engine: ModuleType, codec: Codec, good: bytes, bad: bytes, reason: str
+) -> None:
+    splitter = engine.Splitter(codec)
+    assert splitter.feed(good + bad + good) == [b"ab"]
+    with pytest.raises(InvalidFrameError, match=reason):
+        splitter.feed(b"")
+    assert splitter.detach() == bad + good

@@ -204,3 +204,15 @@ def test_frames_as_travelled_raises_if_parse_finds_no_header_any_more() -> None:
     codec = Codec.custom(lambda view: None, lambda message: bytes([len(message)]))
     with pytest.raises(InvalidFrameError, match="parse"):
         frames_as_travelled(codec, [b"ab"], [b"\2"], b"")
+
+
+def test_frame_as_travelled_gives_the_mark_of_a_line_that_arrives_byte_by_byte(
+    engine: ModuleType,
+) -> None:
+    codec = Codec.delimiter(b"\n", b"\r\n")
+    splitter = engine.Splitter(codec, keep_headers=True)
+    frames: list[bytes] = []
+    for byte in b"ab\r\nc\n\r\n":
+        messages = splitter.feed(bytes([byte]))
+        frames += map(frame_as_travelled, [codec] * len(messages), messages, splitter.headers)
+    assert frames == [b"ab\r\n", b"c\n", b"\r\n"]

@@ -1060,8 +1060,9 @@ def test_a_connection_that_lingers_ends_with_the_first_error(
 
 
 @pytest.mark.usefixtures("python_loop")
+@pytest.mark.parametrize("step", ["_receive", "_on_deadline", "_look_at"])
 def test_an_error_of_one_connection_does_not_end_the_loop(
-    monkeypatch: pytest.MonkeyPatch, logged: Any
+    step: str, monkeypatch: pytest.MonkeyPatch, logged: Any
 ) -> None:
     class Interrupted(BaseException):
         pass
@@ -1069,19 +1070,35 @@ def test_an_error_of_one_connection_does_not_end_the_loop(
     def fail(*_: Any) -> None:
         raise Interrupted
 
-    loop_class = _messages_loop_py.MessageLoop
-    with framecodec.serve_messages(echo, LOOPBACK, idle_timeout=0.05) as server:
-        for step in ("_receive", "_on_deadline", "_look_at"):
-            with monkeypatch.context() as patch, dial(server.address) as conn:
+    idle = 0.05 if step == "_on_deadline" else None
+    with framecodec.serve_messages(echo, LOOPBACK, idle_timeout=idle) as server:
+        with monkeypatch.context() as patch, dial(server.address) as conn:
+            patch.setattr(_messages_loop_py.MessageLoop, step, fail)
+            if step == "_look_at":
                 until(lambda: server.connections)
-                patch.setattr(loop_class, step, fail)
-                if step == "_look_at":
-                    for one in server.connections:
-                        one.close()
-                elif step == "_receive":
-                    conn.send(b"a")
-                until(lambda: not server.connections)
-        with dial(server.address) as conn:
-            conn.send(b"a")
-            assert conn.recv() == b"a"
-    assert len(logged()) >= 3
+                for one in server.connections:
+                    one.close()
+            elif step == "_receive":
+                conn.send(b"a")
+            until(logged)
+            until(lambda: not server.connections)
+        if idle is None:
+            with dial(server.address) as conn:
+                conn.send(b"a")
+                assert conn.recv() == b"a"
+
+
+def test_a_loop_without_memory_is_logged_and_leaves_nothing_open(logged: Any) -> None:
+    with framecodec.serve_messages(echo, LOOPBACK) as server, dial(server.address) as conn:
+        until(lambda: server.connections)
+        server._hooks.no_memory(MemoryError("no turn"))
+        assert "has too little memory" in logged()[0]
+        ours, theirs = socket.socketpair()
+        with theirs:
+            server._hooks._sockets[object()] = ours
+            sockets, server._hooks._sockets = server._hooks._sockets, {1: ours}
+            server._hooks.close_all()
+            assert theirs.recv(1) == b""
+            sockets.popitem()
+            server._hooks._sockets = sockets
+        assert conn is not None

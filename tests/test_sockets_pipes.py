@@ -29,7 +29,7 @@ from framecodec import (
     InvalidFrameError,
     MessageTimeoutError,
 )
-from framecodec.sockets.pipe_ends import ObjectEnd, Waker, write_end
+from framecodec.sockets.pipe_ends import ObjectEnd, Waker, take_buffered, write_end
 from tests.helpers.fault_injection import (
     TALLY,
     TIMEOUT,
@@ -881,3 +881,7 @@ def test_shutdown_ends_the_writer_or_both() -> None:
         assert left.closed
         with pytest.raises(EOFError):
             right.recv()
+
+
+def test_take_buffered_takes_nothing_of_a_file_without_a_buffer() -> None:
+    assert take_buffered(io.BytesIO(b"abc"), -1) == b""
