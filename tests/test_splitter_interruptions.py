@@ -24,6 +24,9 @@ CODECS = {
     "specials": Codec.uint(4, signed=True, specials={-1: None}),
     "text": Codec.text(trailer=b","),
     "headers": Codec.headers(),
+    "varint": Codec.varint(),
+    "lines": Codec.delimiter(b"\n", b"\r\n"),
+    "slip": Codec.delimiter(b"\xc0", escape={b"\xc0": b"\xdb\xdc", b"\xdb": b"\xdb\xdd"}),
     "custom": Codec.custom(
         lambda view: None if len(view) < 9 else (4, int.from_bytes(view[:4], "big")),
         lambda message: len(message).to_bytes(4, "big"),
@@ -54,6 +57,7 @@ PARTS = (
     *("_keeping_reader_py.py", "_frame_reader_py.py", "_plain_reader_py.py"),
     *("_fields_py.py", "_header_block.py", "_check_bytes.py"),
     *("_chosen_frames_py.py", "_joined_reader_py.py", "_marked_reader_py.py", "_marks_py.py"),
+    *("_quick_frames_py.py", "_quick_loops_py.py", "_split_frames_py.py"),
 )
 
 

@@ -58,12 +58,15 @@ from ._numbers cimport (
 from ._quick_heads cimport (
     QuickHead,
     choose_early,
+    LONG_RUN,
+    NO_RUN,
     heads_in,
     is_in_range,
     quick_heads_of,
     write_chosen,
+    write_long_run,
     write_quick,
-    write_run,
+    write_short_run,
 )
 from ._sized_heads cimport (
     NOT_SIZED,
@@ -76,6 +79,7 @@ from ._sized_heads cimport (
     SIZED_HEX,
     SIZED_HEX_TEXT,
     SIZED_LITTLE,
+    SIZED_NONE,
     SIZED_VARINT,
     SPARE,
     SizedHead,
@@ -393,26 +397,29 @@ cdef Py_ssize_t _write_all(
 ) noexcept:
     """Write messages of all other kinds but choices."""
     cdef uint8_t* p = frames
+    cdef const uint8_t* message
     cdef Py_ssize_t i = 0
-    cdef Py_ssize_t frame_size
-    cdef PyObject* message
+    cdef Py_ssize_t size, frame_size
+    cdef bint is_quick
     while i < count:
-        if is_in_range(heads, _bytes_size(PyList_GET_ITEM(batch, i))):
-            i = _write_run(heads, shape, NULL, 0, &p, batch, i, count)
-            if i == count:
-                break
-        message = PyList_GET_ITEM(batch, i)
-        frame_size = heads.write_other(shape, p, bytes_at(message), _bytes_size(message))
+        message = bytes_at(PyList_GET_ITEM(batch, i))
+        size = _bytes_size(PyList_GET_ITEM(batch, i))
+        is_quick = is_in_range(heads, size)
+        if is_quick:
+            frame_size = write_quick(heads, shape, p, message, size)
+        else:
+            frame_size = heads.write_other(shape, p, message, size)
         if not frame_size:
             return -1
         p += frame_size
         i += 1
+        if is_quick and heads.run != NO_RUN and i < count:
+            i = _write_run(heads, heads.sure, 0, &p, batch, i, count)
     return p - frames
 
 
 cdef Py_ssize_t _write_run(
     const QuickHead* head,
-    const Shape* shape,
     const uint8_t* sure,
     Py_ssize_t known,
     uint8_t** end,
@@ -420,13 +427,25 @@ cdef Py_ssize_t _write_run(
     Py_ssize_t first,
     Py_ssize_t count,
 ) noexcept:
-    """Do what `write_run` does, by a loop for each of the commonest kinds of length."""
+    """Write frames by a loop for each of the commonest kinds of length; see `write_short_run`."""
     cdef int how = head.pieces.how
+    if head.run == LONG_RUN:
+        if how == SIZED_BIG:
+            return write_long_run(head, sure, known, end, batch, first, count, SIZED_BIG)
+        if how == SIZED_LITTLE:
+            return write_long_run(head, sure, known, end, batch, first, count, SIZED_LITTLE)
+        return write_long_run(head, sure, known, end, batch, first, count, how)
     if how == SIZED_BIG:
-        return write_run(head, shape, sure, known, end, batch, first, count, SIZED_BIG)
+        return write_short_run(head, sure, known, end, batch, first, count, SIZED_BIG)
     if how == SIZED_LITTLE:
-        return write_run(head, shape, sure, known, end, batch, first, count, SIZED_LITTLE)
-    return write_run(head, shape, sure, known, end, batch, first, count, how)
+        return write_short_run(head, sure, known, end, batch, first, count, SIZED_LITTLE)
+    if how == SIZED_NONE:
+        return write_short_run(head, sure, known, end, batch, first, count, SIZED_NONE)
+    if how == SIZED_VARINT:
+        return write_short_run(head, sure, known, end, batch, first, count, SIZED_VARINT)
+    if how == SIZED_DECIMAL_TEXT:
+        return write_short_run(head, sure, known, end, batch, first, count, SIZED_DECIMAL_TEXT)
+    return write_short_run(head, sure, known, end, batch, first, count, how)
 
 
 cdef Py_ssize_t _write_all_sized(
@@ -472,36 +491,27 @@ cdef Py_ssize_t _write_all_chosen(
     cdef const QuickHead* head = heads
     cdef const uint8_t* message
     cdef Py_ssize_t i = 0
-    cdef Py_ssize_t size, frame_size
+    cdef Py_ssize_t first, size, frame_size
     while i < count:
         message = bytes_at(PyList_GET_ITEM(batch, i))
         size = _bytes_size(PyList_GET_ITEM(batch, i))
+        frame_size = 0
         if is_in_range(head, size) and head.sure[message[shape.first_position]]:
-            if head.is_certain:
-                i = _write_run(
-                    head,
-                    shape.alternatives[number],
-                    head.sure,
-                    shape.first_position,
-                    &p,
-                    batch,
-                    i,
-                    count,
-                )
-                if i == count:
-                    break
-                message = bytes_at(PyList_GET_ITEM(batch, i))
-                size = _bytes_size(PyList_GET_ITEM(batch, i))
-            else:
-                frame_size = write_quick(head, shape.alternatives[number], p, message, size)
-                if frame_size and choose_early(head, shape, p, message) == number:
-                    p += frame_size
-                    i += 1
+            if head.is_certain and head.run != NO_RUN:
+                first = i
+                i = _write_run(head, head.sure, shape.first_position, &p, batch, i, count)
+                if i > first:
                     continue
-        frame_size = heads.write_any(heads, shape, p, message, size, &number)
+            frame_size = write_quick(head, shape.alternatives[number], p, message, size)
+            if frame_size and not head.is_certain and (
+                choose_early(head, shape, p, message) != number
+            ):
+                frame_size = 0
         if not frame_size:
-            return -1
-        head = heads + number
+            frame_size = heads.write_any(heads, shape, p, message, size, &number)
+            if not frame_size:
+                return -1
+            head = heads + number
         p += frame_size
         i += 1
     return p - frames

@@ -31,6 +31,7 @@ from ._marked_reader_py import STEP, consume_marked, untake_tail
 from ._marks_py import mark_search_of
 from ._plain_reader_py import IS_WHOLE_BETWEEN_CALLS, numbers_for
 from ._resync import check_marks, find_end_mark, find_mark
+from ._split_frames_py import gather_end_of_marked
 
 __all__ = ["KeepingReader"]
 
@@ -130,7 +131,8 @@ class KeepingReader(FrameReader):
             and not self._resync
         ):
             merged_at = (self._pending // SLICE_SIZE + 1) * SLICE_SIZE
-            self._gather_end = min(self._rest_end, merged_at)
+            end = gather_end_of_marked(self) if self._layout.marks else self._rest_end
+            self._gather_end = min(end, merged_at)
 
     # --- what was discarded, what travelled -------------------------------------------------------
 
@@ -227,6 +229,7 @@ class KeepingReader(FrameReader):
         """Take a chunk; after a bad frame discard the bytes before the next mark."""
         if len(data):
             self._ended = False
+        self._stops = ()  # a whole piece would be split for each bad frame
         if self._one_at_a_time and self._tail:  # it is read again
             untake_tail(self, bytearray(self._tail) + self._held)
         self._held_offset = self._stream_offset + self._pending

@@ -58,7 +58,14 @@ cdef enum:
     MOST_BEFORE = 24  # as much as a codec can own before the lead, or after the length field
     MOST_LEAD = 64
     MOST_WINDOWS = 4
+    LONG_PIECE = 16
     MOST_NODES = 16  # of a tree whose bytes are looked for in the message; as in _early_choice.py
+
+# Whether there is a loop for the frames of a head.
+cdef enum:
+    NO_RUN
+    SHORT_RUN
+    LONG_RUN  # with a longer lead or magic, windows and padding
 
 
 # Of messages of other sizes. Called by its address: loops keep the registers for themselves.
@@ -107,6 +114,8 @@ cdef struct Pieces:
     Py_ssize_t end_size
     Py_ssize_t carried  # bytes of the message before its rest
     Py_ssize_t trailer_size
+    uint64_t trailer  # its first 8 bytes
+    uint64_t over  # what `align` is more than 1
     bint has_more  # what `Rarities` say
 
 
@@ -129,6 +138,7 @@ cdef struct QuickHead:
     Pieces pieces
     Rarities rarities
     Window windows[4]  # MOST_WINDOWS
+    int run
     bint is_whole  # all messages of the layout are written here
     bint can_write_other  # any other message is written by `write_other`, or `marks`, or not at all
     FrameWriter write_other
@@ -176,6 +186,8 @@ cdef inline bytes quick_heads_of(layout):
         if layout.choice is None or (shape.is_quick and not shape.has_specials):
             fill_head(head, shape, each, must)
         musts.append(must)
+        if layout.choice is None:
+            memset(head.sure, True, sizeof(head.sure))
         if layout.choice is None and not layout.joined:
             fill_sized(&head.sized, shape, each)
         head += 1
@@ -281,6 +293,8 @@ cdef inline int fill_head(QuickHead* head, const Shape* shape, layout, dict must
     pieces.before_size = shape.magic_size
     pieces.lead_size = shape.lead_size
     pieces.trailer_size = shape.trailer_size
+    memcpy(&pieces.trailer, shape.trailer, min(shape.trailer_size, PIECE))
+    pieces.over = shape.align - 1 if shape.align > 1 else 0
     pieces.size_compared = unit - 1
     while unit > 1:
         unit >>= 1
@@ -305,7 +319,26 @@ cdef inline int fill_head(QuickHead* head, const Shape* shape, layout, dict must
         head.least = first
         head.span = last - first
     head.is_whole = shape.kind == FIXED and first == last
+    set_run(head)
     return 0
+
+
+cdef inline void set_run(QuickHead* head) noexcept:
+    """Find out whether there is a loop for the frames of a head."""
+    cdef const Pieces* pieces = &head.pieces
+    cdef const Rarities* rarities = &head.rarities
+    head.run = NO_RUN
+    if pieces.how == SIZED_OTHER or pieces.trailer_size > PIECE:
+        return
+    if not pieces.has_more and not pieces.window_count:
+        head.run = SHORT_RUN
+    elif (
+        pieces.lead_size <= PIECE + LONG_PIECE
+        and pieces.over < PIECE
+        and not (pieces.end_size or pieces.unit_shift)
+        and not (rarities.after_size or rarities.kept_size or rarities.own_count)
+    ):
+        head.run = LONG_RUN
 
 
 cdef inline void place_own_bits(
@@ -422,6 +455,7 @@ cdef inline int fill_early_choices(
                 heads.pieces.size_wanted = <uint64_t>value << heads.pieces.unit_shift
                 heads.least = least
                 heads.span = choice.most - least
+                set_run(heads)
             else:
                 heads.least = LARGEST_SIZE + 1
                 heads.span = 0
@@ -545,9 +579,19 @@ cdef inline Py_ssize_t write_quick(
     return write_pieces(head, &head.pieces, shape, frame, message, size, head.pieces.how)
 
 
-cdef inline Py_ssize_t write_run(
+# The loops have copies of `Pieces`, which the stores to the frames cannot change. They write the
+# frames of messages, `bytes` all of them, up to one that must be written otherwise, and return its
+# number.
+#
+#     head: Of all of them.
+#     sure: For each byte whether a message may have it at the position `known`.
+#     end: The place of the first frame; it becomes the end of the last one.
+#     batch: The messages `first` up to `count`.
+#     how: That of `head`, constant where this is called.
+
+
+cdef inline Py_ssize_t write_short_run(
     const QuickHead* head,
-    const Shape* shape,
     const uint8_t* sure,
     Py_ssize_t known,
     uint8_t** end,
@@ -556,34 +600,112 @@ cdef inline Py_ssize_t write_run(
     Py_ssize_t count,
     int how,
 ) noexcept:
-    """Write the frames of messages up to one that must be written otherwise; return its number.
-
-    Args:
-        head: Of all of them.
-        shape: Its shape.
-        sure: NULL, or for each byte whether a message may have it at the position `known`.
-        known: The position.
-        end: The place of the first frame; it becomes their end.
-        batch: The messages, `bytes` all of them.
-        first: The number of the first one.
-        count: The number of the last one, and 1.
-        how: That of `head`, constant where this is called.
-    """
-    cdef Pieces pieces = head.pieces  # a copy that the stores to the frames cannot change
-    cdef Py_ssize_t least = head.least
-    cdef uint64_t span = head.span
+    """Do what `write_pieces` does, where `run` is SHORT_RUN and messages have at least 8 bytes."""
+    cdef Pieces pieces = head.pieces
+    cdef Py_ssize_t least = max(head.least, PIECE)
+    cdef uint64_t span = head.span - (least - head.least)
     cdef uint8_t* p = end[0]
     cdef const uint8_t* message
-    cdef Py_ssize_t size, frame_size
+    cdef Py_ssize_t size
+    cdef uint64_t value, word
+    if <uint64_t>(least - head.least) > head.span:
+        return first
     while first < count:
         message = bytes_at(PyList_GET_ITEM(batch, first))
         size = bytes_size(PyList_GET_ITEM(batch, first))
-        if <uint64_t>(size - least) > span or (sure != NULL and not sure[message[known]]):
+        if <uint64_t>(size - least) > span or not sure[message[known]]:
             break
-        frame_size = write_pieces(head, &pieces, shape, p, message, size, how)
-        if not frame_size:
+        value = <uint64_t>(size - pieces.not_counted)
+        word = word_at(message)
+        if (word ^ pieces.wanted) & pieces.compared | (
+            (value ^ pieces.size_wanted) & pieces.size_compared
+        ):
             break
-        p += frame_size
+        value >>= pieces.unit_shift
+        if how == SIZED_BIG or how == SIZED_LITTLE:
+            value |= pieces.own_bits
+            if pieces.has_kept:
+                value |= <uint64_t>message[pieces.lead_size] << pieces.kept_shift
+        memcpy(p, &pieces.before, 8)
+        p += pieces.before_size
+        if how != SIZED_DECIMAL_TEXT or pieces.lead_size:
+            word |= pieces.own_lead
+            memcpy(p, &word, 8)
+            p += pieces.lead_size
+        if how != SIZED_NONE:
+            p += store_sized(p, how, value, pieces.unused_bits, pieces.field_size)
+        if how == SIZED_DECIMAL_TEXT or how == SIZED_HEX_TEXT:
+            memcpy(p, &pieces.end, 8)
+            p += pieces.end_size
+        size -= pieces.carried
+        copy(p, message + pieces.carried, size)
+        p += size
+        memcpy(p, &pieces.trailer, 8)
+        p += pieces.trailer_size
+        first += 1
+    end[0] = p
+    return first
+
+
+cdef inline Py_ssize_t write_long_run(
+    const QuickHead* head,
+    const uint8_t* sure,
+    Py_ssize_t known,
+    uint8_t** end,
+    list batch,
+    Py_ssize_t first,
+    Py_ssize_t count,
+    int how,
+) noexcept:
+    """Do the same where `run` is LONG_RUN and messages have at least 24 bytes."""
+    cdef Pieces pieces = head.pieces
+    cdef Py_ssize_t least = max(head.least, PIECE + LONG_PIECE)
+    cdef uint64_t span = head.span - (least - head.least)
+    cdef const uint8_t* before = head.rarities.before
+    cdef uint8_t* p = end[0]
+    cdef uint8_t* frame
+    cdef const uint8_t* message
+    cdef Py_ssize_t size
+    cdef uint64_t value, word, odd
+    cdef int i
+    if <uint64_t>(least - head.least) > head.span:
+        return first
+    while first < count:
+        message = bytes_at(PyList_GET_ITEM(batch, first))
+        size = bytes_size(PyList_GET_ITEM(batch, first))
+        if <uint64_t>(size - least) > span or not sure[message[known]]:
+            break
+        value = <uint64_t>(size - pieces.not_counted)
+        word = word_at(message)
+        odd = (word ^ pieces.wanted) & pieces.compared
+        odd |= (value ^ pieces.size_wanted) & pieces.size_compared
+        for i in range(pieces.window_count):
+            odd |= (word_at(message + pieces.windows[i].at) ^ pieces.windows[i].wanted) & (
+                pieces.windows[i].compared
+            )
+        if odd:
+            break
+        value |= pieces.own_bits
+        if pieces.has_kept:
+            value |= <uint64_t>message[pieces.lead_size] << pieces.kept_shift
+        word |= pieces.own_lead
+        frame = p
+        memcpy(p, before, 8)
+        memcpy(p + 8, before + 8, 16)
+        p += pieces.before_size
+        memcpy(p, &word, 8)
+        memcpy(p + 8, message + 8, 16)
+        p += pieces.lead_size
+        if how != SIZED_NONE:
+            p += store_sized(p, how, value, pieces.unused_bits, pieces.field_size)
+        size -= pieces.carried
+        copy(p, message + pieces.carried, size)
+        p += size
+        memcpy(p, &pieces.trailer, 8)
+        p += pieces.trailer_size
+        if pieces.over:
+            memset(p, 0, 8)
+            p += -(p - frame) & pieces.over
         first += 1
     end[0] = p
     return first

@@ -64,6 +64,7 @@ from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy, memset
 
+from ._bare_frames cimport bare_message_of, bare_rest_size
 from ._block_scan cimport try_header_block
 from ._checksums cimport COVERS_FRAME, checksum_of, is_check, prepare_checksums
 from ._marks cimport (
@@ -304,6 +305,8 @@ cdef inline int _consume(
                 if self._chosen_marks != NULL:
                     p += self._read_mixed_frames(p, end, messages)
                 elif self._root != NULL:
+                    if self._root.is_bare:
+                        p += self._read_bare_frames(p, end, messages)
                     p += self._read_chosen_frames(p, end, messages)
                 elif self._shape.joined:
                     p += self._read_single_fragments(p, end, messages)
@@ -1974,6 +1977,39 @@ cdef class Splitter:
             return p - data
         finally:
             self._shape = root
+            self._stream_offset += p - data
+
+    cdef Py_ssize_t _read_bare_frames(
+        self, const uint8_t* data, const uint8_t* end, list messages
+    ) except -1:
+        """Take ordinary frames of a choice all of whose alternatives are bare."""
+        cdef const uint8_t* p = data  # of the frame
+        cdef const uint8_t* rest
+        cdef const Shape* root = self._root
+        cdef const Shape* shape = NULL
+        cdef Py_ssize_t rest_size
+        cdef int found
+        cdef int last = -1
+        if self._raw or self._keep_headers or self._spans is not None:
+            return 0
+        try:
+            while True:
+                found = choose(root, p, end - p)
+                if found < 0:
+                    break
+                # Not read where it is the same: the place of the next frame need not wait for what
+                # this one chooses.
+                if found != last:
+                    last = found
+                    shape = root.alternatives[found]
+                rest_size = bare_rest_size(shape, p, end)
+                if rest_size < 0:
+                    break
+                rest = p + shape.field_offset + shape.width
+                messages.append(bare_message_of(shape, p, rest, rest_size))
+                p = rest + rest_size
+            return p - data
+        finally:
             self._stream_offset += p - data
 
     cdef Py_ssize_t _read_mixed_frames(

@@ -27,9 +27,11 @@ from ._frame_reader_py import (
 )
 from ._layout import COBS, Described, describe_splitter, layout_of
 from ._message_types import MessageT, OfMessages
+from ._quick_frames_py import read_quick_frames
 from ._read_memory_py import GIVEN_BY_GET_ROOM, NOT_GIVEN, ReadMemory
 from ._resync import check_on_invalid
 from ._spans_py import Spans
+from ._split_frames_py import split_frames
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -140,11 +142,24 @@ class Splitter(OfMessages[MessageT], ReadMemory):
         pending = self._pending + size
         if pending < self._gather_end and not self._busy:
             # No call from here on, so that no byte is counted without being kept or the reverse.
-            if size < PIECE_SIZE:
+            stops = self._stops
+            if stops:
+                for stop in stops:
+                    if stop in data:
+                        break
+                else:
+                    # Other code may have run in the loop, but not from here on.
+                    pending = self._pending + size
+                    if pending < self._gather_end and not self._busy and stops is self._stops:
+                        self._piece += data
+                        self._pending = pending
+                        self._content_size += size
+                        return messages
+            elif size < PIECE_SIZE:
                 self._piece += data
                 self._pending = pending
                 return messages
-            if not self._piece:
+            elif not self._piece:
                 self._pieces += (data,)
                 self._pending = pending
                 return messages
@@ -405,13 +420,17 @@ class Splitter(OfMessages[MessageT], ReadMemory):
                     start = 0
                     if self._unpack is not None:
                         start = self._read_plain_frames(data, 0, messages, self._unpack)
+                    elif self._quick is not None:
+                        start = read_quick_frames(self, data, 0, messages, self._quick)
+                    elif self._stops:
+                        start = split_frames(self, data, 0, messages)
                     if start < len(data):
                         self._consume(data, messages, start)
                 else:
                     for pos in range(0, len(data), SLICE_SIZE):
                         self._gather_end = 0
                         self._consume(bytes(data[pos : pos + SLICE_SIZE]), messages)
-                if self._phase == IN_REST and not self._gather_end and not self._layout.marks:
+                if self._phase == IN_REST and not self._gather_end:
                     self._set_gather_end()
             except errors.FrameError as bad_frame:
                 _error_texts.add_likely_cause(bad_frame, self._layout)
@@ -478,7 +497,8 @@ def scan(codec: Codec[Any], data: Buffer, *, raw: bool = False) -> Spans:
     splitter = Splitter(codec, raw=raw)
     splitter._spans = spans = Spans(view)
     spans._growing = True
-    splitter._unpack = None
+    splitter._unpack = splitter._quick = None
+    splitter._stops = ()
     splitter._objects = None
     splitter._busy = True  # a user's parse() that finds it cannot feed it
     try:
