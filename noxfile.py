@@ -214,14 +214,20 @@ def free_threaded_python() -> str | None:
         path = shutil.which(name)
         if path and subprocess.run([path, "-c", ""], capture_output=True).returncode == 0:
             return path
+    return built_python()
+
+
+def built_python(*options: str) -> str | None:
+    """Return the Python without the GIL that .ci/free_threaded_python has built."""
     builder = ROOT / ".ci" / "free_threaded_python"
     if sys.platform == "linux" and builder.exists():
-        command = ["bash", str(builder), "--if-built"]
+        command = ["bash", str(builder), "--if-built", *options]
         return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
     return None
 
 
 FREE_THREADED = free_threaded_python()
+BUILT_FREE_THREADED = built_python()  # of the version that has one with ThreadSanitizer, too
 
 
 @nox.session(python=FREE_THREADED or False)
@@ -240,14 +246,13 @@ def free_threaded(session: nox.Session) -> None:
     pytest(session, "-m", "not slow")
 
 
-@nox.session(python=FREE_THREADED or False)
+@nox.session(python=BUILT_FREE_THREADED or False)
 def sanitize_threads(session: nox.Session) -> None:
     """Let threads share objects under ThreadSanitizer, without the GIL (Linux)."""
-    builder = ["bash", str(ROOT / ".ci" / "free_threaded_python"), "--thread-sanitizer"]
-    if FREE_THREADED is None or sys.platform != "linux":
+    if BUILT_FREE_THREADED is None:
         session.skip("no Python without the GIL: bash .ci/free_threaded_python builds one")
-    found = subprocess.run([*builder, "--if-built"], capture_output=True, text=True)
-    if found.returncode:
+    python = built_python("--thread-sanitizer")
+    if python is None:
         session.skip("no such Python: bash .ci/free_threaded_python --thread-sanitizer builds one")
     enter_copy(session)
     # Built by the same Python without the sanitizer, which is many times as fast.
@@ -259,13 +264,17 @@ def sanitize_threads(session: nox.Session) -> None:
     options = f"exitcode=66 history_size=3 suppressions={suppressions}"
     env = {"TSAN_OPTIONS": options, "PYTHONPATH": str(installed).strip()}
     arguments = session.posargs or ["--seconds", "3"]
-    command = [found.stdout.strip(), "-m", "tests.stress_threads", *arguments]
+    command = [python, "-m", "tests.stress_threads", *arguments]
     within_limit(session, *command, env=env)
 
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Fail where the tests run less of the Python code or of the compiled modules than they did."""
+    """Fail where the tests run less of the Python code or of the compiled modules than they did.
+
+    Of the slow tests it runs those of the commands and of `framecodec.testing`; on the Python
+    engine alone those of event loops.
+    """
     enter_copy(session)
     install_group(session, "dev")
     # Editable, and run from the copy: Cython's plugin needs the .pyx and .c files of the build.
@@ -274,8 +283,16 @@ def coverage(session: nox.Session) -> None:
     options = ["-q", "-n", "2", "--timeout", "600", "-o", "faulthandler_timeout=500"]
     # From this folder also in the processes that tests start elsewhere.
     here = {"COVERAGE_FILE": str(Path.cwd() / ".coverage")}
-    command = ["coverage", "run", "-m", "pytest", *options, *session.posargs]
-    session.run(*command, env=traced | here)
+    command = ["coverage", "run", "-m", "pytest", *options]
+    session.run(*command, "-m", "not slow", *session.posargs, env=traced | here)
+    if not session.posargs:
+        # The commands in a terminal, and the checks of `framecodec.testing`, are tested slowly.
+        slow = [*Path("tests").glob("test_cli_*.py"), *Path("tests").glob("test_testing_*.py")]
+        session.run(*command, "-m", "slow", *map(str, sorted(slow)), env=traced | here)
+        # The Python twins of compiled modules that are chosen at import.
+        names = ("asyncio_fast_path", "asyncio_protocol", "asyncio_stream", "event_loops")
+        twins = [f"tests/test_{name}.py" for name in names]
+        session.run(*command, "-m", "not slow", *twins, env=traced | here | PYTHON_ENGINE)
     session.run("python", ".ci/check_coverage.py", env=here)
 
 

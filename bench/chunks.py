@@ -2,9 +2,10 @@
 
 The Python engine splits a stream in chunks of 1460 bytes (TCP segments), 7 bytes and 64 KiB,
 against a loop by hand for the same shape: the bytes of an unfinished message are gathered, nothing
-is searched or parsed twice, and each message is cut out once. The figures are ns a message, each
-the least of several runs that take turns. ``python -m bench.chunks delimiter cobs`` measures these
-shapes alone.
+is searched or parsed twice, and each message is cut out once. As a careful user's, it refuses
+lengths that are malformed or over-long, messages above a limit, and unknown escapes. The figures
+are ns a message, each the least of several runs that take turns.
+``python -m bench.chunks delimiter cobs`` measures these shapes alone.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from framecodec._splitter_py import Splitter
 
 from . import sources
 from .contenders import Feed, Messages
-from .contenders.tuned_python import TunedPython
+from .contenders.tuned_python import LIMIT, TunedPython
 from .harness import least
 
 SIZES = (16, 64, 1024, 65536)
 CHUNKS = (1460, 7, 65536)
-TOTAL = 512 * 1024
-TOTAL_OF_TINY_CHUNKS = 96 * 1024
-RUNS = 25
+# A run is so short that other processes do not interrupt most runs.
+TOTAL = 64 * 1024
+TOTAL_OF_TINY_CHUNKS = 8 * 1024
+RUNS = 150
+MAX_HEADER = 8192
 
 Parse = Callable[[bytes, Messages], tuple[int, int]]
 
@@ -60,7 +63,10 @@ def parse_digits(data: bytes, messages: Messages) -> tuple[int, int]:
     pos, size, append = 0, len(data), messages.append
     while pos + 5 <= size:
         start = pos + 5
-        stop = start + int(data[pos:start])
+        digits = data[pos:start]
+        if not digits.isdigit():
+            raise ValueError("a length is not five digits")
+        stop = start + int(digits)
         if stop > size:
             return pos, stop - pos
         append(data[start:stop])
@@ -79,9 +85,15 @@ def parse_varint(data: bytes, messages: Messages) -> tuple[int, int]:
                 value |= (byte & 127) << shift
                 shift += 7
                 if byte < 128:
+                    if not byte:
+                        raise ValueError("a length has more bytes than it needs")
                     break
+                if shift == 70:
+                    raise ValueError("a length has more than ten bytes")
             else:
                 return pos, 0
+        if value > LIMIT:
+            raise ValueError(f"a message of {value} bytes is above the limit")
         stop = start + value
         if stop > size:
             return pos, stop - pos
@@ -94,29 +106,47 @@ def parse_netstring(data: bytes, messages: Messages) -> tuple[int, int]:
     pos, size, append, find = 0, len(data), messages.append, data.find
     while (colon := find(b":", pos, pos + 9)) >= 0:
         start = colon + 1
-        stop = start + int(data[pos:colon])
+        digits = data[pos:colon]
+        if not digits.isdigit() or (digits[0] == 48 and len(digits) > 1):
+            raise ValueError("a length is not a number in the shortest form")
+        value = int(digits)
+        if value > LIMIT:
+            raise ValueError(f"a message of {value} bytes is above the limit")
+        stop = start + value
         if stop >= size:
             return pos, stop + 1 - pos
         if data[stop] != 44:
             raise ValueError("no comma ends the message")
         append(data[start:stop])
         pos = stop + 1
+    if pos < size and not (size - pos < 9 and data[pos:].isdigit()):
+        raise ValueError("no colon ends the length")
     return pos, 0
 
 
 def parse_headers(data: bytes, messages: Messages) -> tuple[int, int]:
     pos, size, append, find = 0, len(data), messages.append, data.find
-    while (stop := find(b"\r\n\r\n", pos)) >= 0:
+    while (stop := find(b"\r\n\r\n", pos, pos + MAX_HEADER)) >= 0:
+        content_size = -1
         for line in data[pos:stop].split(b"\r\n"):
-            name, _, value = line.partition(b":")
+            name, colon, value = line.partition(b":")
+            if not colon:
+                raise ValueError("a header line has no colon")
             if name.lower() == b"content-length":
+                value = value.strip(b" \t")
+                if content_size >= 0 or not value.isdigit():
+                    raise ValueError("there is a second length, or it is not a number")
                 content_size = int(value)
+        if not 0 <= content_size <= LIMIT:
+            raise ValueError("the length is missing or above the limit")
         start = stop + 4
         stop = start + content_size
         if stop > size:
             return pos, stop - pos
         append(data[start:stop])
         pos = stop
+    if size - pos >= MAX_HEADER:
+        raise ValueError("the header block does not end")
     return pos, 0
 
 
@@ -135,6 +165,8 @@ class ByMark:
             rest += data
             stop = rest.find(mark, searched)
             if stop < 0:
+                if len(rest) > LIMIT:
+                    raise ValueError("no mark ends the message within the limit")
                 return []
             data = bytes(rest)
         else:
@@ -158,7 +190,10 @@ def without_return(line: bytes) -> bytes:
 def unescape(content: bytes) -> bytes:
     if b"\xdb" not in content:
         return content
-    return content.replace(b"\xdb\xdc", b"\xc0").replace(b"\xdb\xdd", b"\xdb")
+    message = content.replace(b"\xdb\xdc", b"\xc0").replace(b"\xdb\xdd", b"\xdb")
+    if len(content) - len(message) != content.count(b"\xdb"):
+        raise ValueError("an escape is unknown")
+    return message
 
 
 def unstuff(content: bytes) -> bytes:
@@ -170,6 +205,8 @@ def unstuff(content: bytes) -> bytes:
         if code < 255 and stop < size:
             message.append(0)
         pos = stop
+    if pos != size:
+        raise ValueError("a block is cut off")
     return bytes(message)
 
 
@@ -199,7 +236,7 @@ def feed_all(feed: Feed, chunks: list[bytes]) -> int:
 def measure(shape: str, size: int, chunk_size: int) -> dict[str, float]:
     """Return ns a message of both."""
     codec, by_hand = SHAPES[shape]
-    total = TOTAL_OF_TINY_CHUNKS if chunk_size < 64 else TOTAL
+    total = max(TOTAL_OF_TINY_CHUNKS if chunk_size < 64 else TOTAL, 4 * size)
     made = sources.messages(size, total, 0)
     messages = [m.translate(None, b"\r\n").ljust(size, b".") for m in made]
     chunks = sources.cut(codec.encode_many(messages), chunk_size)

@@ -11,14 +11,19 @@ twice or is another, where a call raises what it must not, or where a thread doe
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
 import sys
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import framecodec
-from framecodec import Codec, FrameSocket
+from framecodec import Codec, FrameSocket, InvalidFrameError
+from framecodec.asyncio import FrameStream, open_connection, start_server
 from tests.helpers.fault_injection import TIMEOUT, stream_pair
 
 THREADS = 4
@@ -184,7 +189,119 @@ def separate() -> int:
     return THREADS * 300
 
 
-SCENARIOS = {each.__name__: each for each in (receivers, senders, splitter, encoder, separate)}
+def broken() -> int:
+    """Several threads get the error of one splitter, and of one connection."""
+    codec = Codec.uint(2, magic=b"M")
+    shared = codec.splitter()
+    with (
+        stream_pair() as (left, right),
+        FrameSocket(right, codec) as conn,
+    ):
+        conn.settimeout(TIMEOUT)
+        left.sendall(b"not a frame")
+
+        def fail(call: Callable[[], object]) -> None:
+            try:
+                call()
+            except InvalidFrameError as error:
+                if error.header[:1] != b"n" or error.stream_offset != 0:
+                    raise Wrong("another error") from None
+                traceback.format_exception(error)
+            else:
+                raise Wrong("no error")
+
+        def call() -> None:
+            for _ in range(100):
+                with contextlib.suppress(RuntimeError):  # another thread is inside
+                    fail(lambda: shared.feed(b"not a frame"))
+                fail(conn.recv)
+
+        together(*[call] * THREADS)
+    return THREADS * 200
+
+
+def wrong_loop() -> int:
+    """Threads use a stream of an event loop that runs in another thread, which is an error.
+
+    Most of their calls are refused. A message that was ready may go to one of them, with the Python
+    engine to two threads at a time; nothing crashes, and no other bytes appear.
+    """
+    refusals = (RuntimeError, EOFError, ConnectionError, IndexError)
+    messages = [b"%d" % number for number in range(400)]
+    found: list[bytes] = []
+    ready, ended = threading.Event(), threading.Event()
+    shared: dict[str, Any] = {}
+
+    async def echo(stream: FrameStream) -> None:
+        async for message in stream:
+            await stream.send(message)
+
+    async def converse() -> None:
+        async with (
+            await start_server(echo, ("127.0.0.1", 0), codec=Codec.uint(2)) as server,
+            open_connection(server.address, codec=Codec.uint(2)) as stream,
+        ):
+            shared.update(stream=stream, server=server)
+            ready.set()
+            for number, message in enumerate(messages):
+                await stream.send(message)
+                if number % 10 == 9:
+                    await receive(stream, number + 1)
+
+    async def receive(stream: FrameStream, count: int) -> None:
+        while len(found) < count:  # a message may be received by a thread that must not
+            with contextlib.suppress(TimeoutError, IndexError):
+                found.append(await asyncio.wait_for(stream.recv(), 0.5))
+
+    def run_loop() -> None:
+        try:
+            asyncio.run(asyncio.wait_for(converse(), TIMEOUT))
+        finally:
+            ready.set()
+            ended.set()
+
+    def misuse() -> None:
+        ready.wait(TIMEOUT)
+        stream, server = shared["stream"], shared["server"]
+
+        # Coroutines are run by hand: asyncio of Python 3.13 mixes loops of threads without the GIL.
+        def drive(coroutine: Any) -> Any:
+            try:
+                coroutine.send(None)
+            except StopIteration as end:
+                return end.value
+            coroutine.close()
+            raise Wrong("a call of another thread that waits")
+
+        def send() -> None:
+            drive(stream.send(b"wrong"))
+            raise Wrong("a send of another thread")
+
+        calls: tuple[Callable[[], Any], ...] = (
+            lambda: found.append(drive(stream.recv())),
+            lambda: found.append(drive(anext(aiter(stream)))),
+            lambda: found.extend(drive(stream.recv_many())),
+            send,
+            lambda: drive(stream.drain()),
+            lambda: drive(stream.aclose()),
+            lambda: repr((stream, stream.pending_messages, stream.pending_send)),
+        )
+        while not ended.is_set():
+            for call in calls:
+                with contextlib.suppress(*refusals):
+                    call()
+            if len(server.connections) > 1:
+                raise Wrong("a connection too many")
+
+    together(run_loop, *[misuse] * (THREADS - 1))
+    compare(found if framecodec.ACCELERATED else list(set(found) | set(messages)), messages)
+    return len(found)
+
+
+SCENARIOS = {
+    each.__name__: each
+    for each in (receivers, senders, splitter, encoder, separate, broken, wrong_loop)
+}
 
 
 def stress(scenario: Callable[[], int], seconds: float) -> tuple[int, int, Counter[str]]:

@@ -172,6 +172,7 @@ def test_name_peer_appends_once_and_survives_pickling() -> None:
         assert str(pickle.loads(pickle.dumps(error))) == str(error)
         assert str(name_peer(error, "")) == f"{text} (peer h:1)"
     assert str(name_address(EOFError("no h:1"), "h:1")) == "no h:1"
+    assert name_address(ValueError("two", "parts"), "h:1").args == ("two", "parts")
     assert str(name_peer(BlockingIOError(errno.EAGAIN, "later"), "h:1")).endswith("later")
 
 

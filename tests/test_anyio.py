@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -444,3 +446,72 @@ def test_a_peer_that_sends_faster_than_it_is_received_from_has_to_wait(
             group.cancel_scope.cancel()
 
     run(backend, test)
+
+
+class Slow:
+    """A byte stream whose `send` waits until a test lets it end; it cannot end one direction."""
+
+    extra_attributes: Any = MappingProxyType({})
+
+    def __init__(self) -> None:
+        self.may_end = anyio.Event()
+        self.sent: list[bytes] = []
+
+    async def send(self, data: bytes) -> None:
+        self.sent.append(data)
+        await self.may_end.wait()
+
+    async def aclose(self) -> None:
+        self.may_end.set()
+
+
+@backends
+def test_send_eof_comes_after_what_a_cancelled_send_has_left(backend: str) -> None:
+    async def main() -> None:
+        slow = Slow()
+        stream = FrameStream(slow, Codec.uint(1))
+        assert stream.codec == Codec.uint(1)
+        assert stream.extra_attributes is slow.extra_attributes
+        with anyio.move_on_after(0.01):
+            await stream.send(b"a")
+        assert slow.sent == [b"\1a"]
+        ended: list[str] = []
+
+        async def end() -> None:
+            with pytest.raises(NotImplementedError, match="cannot end one direction alone"):
+                await stream.send_eof()
+            ended.append("refused")
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(end)
+            await anyio.sleep(0.01)
+            assert ended == []
+            slow.may_end.set()
+        assert ended == ["refused"]
+        await stream.aclose()
+        with pytest.raises(anyio.ClosedResourceError):
+            await stream.send_eof()
+        with pytest.raises(anyio.ClosedResourceError):
+            await stream.send(b"b")
+
+    run(backend, main)
+
+
+def test_a_loop_that_ends_while_a_send_waits_leaves_a_broken_stream() -> None:
+    streams: list[FrameStream] = []
+
+    async def main() -> None:
+        stream = FrameStream(Slow(), Codec.uint(1))
+        streams.append(stream)
+        with anyio.move_on_after(0.01):
+            await stream.send(b"a")
+
+    anyio.run(main, backend="asyncio")  # cancels the task that writes
+    assert isinstance(streams[0]._send_failure, anyio.BrokenResourceError)
+
+
+def test_import_without_anyio_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "anyio", None)
+    monkeypatch.delitem(sys.modules, "framecodec.anyio")
+    with pytest.raises(ImportError, match=r'pip install "framecodec\[anyio\]"'):
+        importlib.import_module("framecodec.anyio")

@@ -586,3 +586,28 @@ def test_pause_reading_lasts_until_the_user_resumes(loop: str) -> None:
         theirs.close()
 
     run(loop, main())
+
+
+def test_a_send_that_cannot_be_woken_leaves_the_queue() -> None:
+    class Broken(asyncio.Future):  # type: ignore[type-arg]
+        def set_result(self, result: Any) -> None:
+            raise KeyboardInterrupt
+
+    async def main() -> None:
+        queue = waiters.SendQueue()
+        first, second = waiters.QueuedSend(1), waiters.QueuedSend(1)
+        first.waiting = Broken()
+        queue.enter(first)
+        queue.enter(second)
+        with pytest.raises(KeyboardInterrupt):
+            queue.wake_next()
+        assert len(queue) == 1
+        queue.wake_next()
+        assert second.waiting.done()
+        waiting = asyncio.create_task(second.wait())  # again: the place in the queue stays
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        queue.wake_next()
+        await waiting
+
+    asyncio.run(main())

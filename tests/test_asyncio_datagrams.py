@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import socket
 from collections.abc import Awaitable, Callable
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from framecodec import Codec, IncompleteFrameError, InvalidFrameError, MessageTooLargeError
-from framecodec.asyncio import DatagramStream, open_datagram_endpoint
+from framecodec.asyncio import DatagramStream, datagrams, open_datagram_endpoint
 from tests.helpers.event_loops import LOOPS, run
 
 U2 = Codec.uint(2)
@@ -282,3 +283,89 @@ def test_stream_and_protocol_are_not_copied(loop: str) -> None:
                 copy.copy(part)
 
     with_pair(loop, test)
+
+
+@LOOPS
+def test_stream_of_datagrams_is_iterated_until_it_is_closed(loop: str, engine_in_use: Any) -> None:
+    codec = Codec.uint(1)
+
+    async def main() -> None:
+        async with await open_datagram_endpoint(("127.0.0.1", 0), codec=codec) as stream:
+            assert stream.codec is codec
+            address = stream.transport.get_extra_info("sockname")
+            await stream.send_to(b"one", address)
+            found = []
+            async for message in stream:
+                found.append(message)
+                stream.transport.close()
+            assert found == [b"one"]
+            with pytest.raises(ConnectionAbortedError):
+                await stream.recv()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_an_endpoint_that_cannot_be_opened_leaves_no_socket(loop: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        with pytest.raises((TypeError, ValueError)):
+            await open_datagram_endpoint(str(tmp_path / "socket"), no_such_option=1)
+        with pytest.raises(OSError, match=r"."):
+            await open_datagram_endpoint(str(tmp_path / "missing" / "socket"))
+
+    run(loop, main())  # a ResourceWarning of an open socket would fail
+
+
+@LOOPS
+def test_take_messages_loses_nothing_to_an_interruption(
+    loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with await open_datagram_endpoint(("127.0.0.1", 0)) as stream:
+            protocol = stream._protocol
+            protocol.datagram_received(b"one", ("127.0.0.1", 1))
+            held = protocol.held
+            with monkeypatch.context() as patch:
+
+                def interrupt(queue: Any) -> Any:
+                    raise KeyboardInterrupt
+
+                patch.setattr(datagrams, "_split", interrupt)
+                with pytest.raises(KeyboardInterrupt):
+                    protocol.take_messages()
+            assert protocol.held == held
+            assert await stream.recv() == b"one"
+
+    run(loop, main())
+
+
+@LOOPS
+def test_iteration_raises_what_does_not_end_the_socket(loop: str) -> None:
+    async def main() -> None:
+        async with await open_datagram_endpoint(("127.0.0.1", 0)) as stream:
+            stream._protocol.error_received(ConnectionAbortedError("by a firewall"))
+            with pytest.raises(ConnectionAbortedError, match="by a firewall"):
+                async for _ in stream:
+                    pass
+            stream._protocol.error = OSError("the network is gone")
+            assert "the network is gone" in str(stream._protocol.ended())
+            stream._protocol.error = None
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_cancelled_aclose_aborts(loop: str) -> None:
+    async def main() -> None:
+        stream = await open_datagram_endpoint(("127.0.0.1", 0))
+        protocol = stream._protocol
+        closing = asyncio.create_task(stream.aclose())
+        await asyncio.sleep(0)
+        if not protocol.lost:
+            closing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await closing
+        while not protocol.lost:
+            await asyncio.sleep(0.001)
+
+    run(loop, main())

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from framecodec import Codec, IncompleteFrameError, InvalidFrameError
+from framecodec import Check, Codec, FrameError, IncompleteFrameError, InvalidFrameError
 from framecodec.asyncio import FrameProtocol, FrameStream, open_connection, start_server
 from tests.helpers.event_loops import LOOPS, run, tls_contexts
 
@@ -613,5 +613,175 @@ def test_send_refuses_another_thread_before_it_accepts_anything(
         protocol.transport.close()
         assert await asyncio.get_running_loop().sock_recv(peer, 1) == b""
         peer.close()
+
+    run(loop, main())
+
+
+# --- calls from inside a call that encodes or writes ----------------------------------------------
+
+
+def acting_codec(actions: list[Callable[[], object]]) -> Codec:
+    """Return a codec whose function for writing does the next action first."""
+
+    def build(message: memoryview) -> bytes:
+        if actions:
+            actions.pop(0)()
+        return bytes([len(message)])
+
+    return Codec.custom(lambda view: (1, view[0]), build)
+
+
+INSIDE: dict[str, tuple[Callable[[Any], object], bytes]] = {
+    "send": (lambda protocol: protocol.send(b"in"), b"\3out\2in\4last"),
+    "send_many": (lambda protocol: protocol.send_many([b"a", b"b"]), b"\3out\1a\1b\4last"),
+    "transport.write": (lambda protocol: protocol.transport.write(b"raw"), b"\3outraw\4last"),
+    "close": (lambda protocol: protocol.transport.close(), b"\3out"),
+    "write_eof": (lambda protocol: protocol.transport.write_eof(), b"\3out"),
+}
+
+
+@LOOPS
+@pytest.mark.parametrize("name", INSIDE)
+def test_calls_from_the_function_that_encodes_follow_its_message(loop: str, name: str) -> None:
+    inside, expected = INSIDE[name]
+
+    async def main() -> None:
+        actions: list[Callable[[], object]] = []
+        protocol, peer = await connected(lambda: Recorder(acting_codec(actions)))
+        with peer:
+            actions.append(lambda: inside(protocol))
+            protocol.send(b"out")
+            with contextlib.suppress(RuntimeError, ConnectionError):
+                protocol.send(b"last")
+            assert await read(peer, len(expected)) == expected
+            if name in ("close", "write_eof"):
+                assert await asyncio.get_running_loop().sock_recv(peer, 10) == b""
+            protocol.transport.write_eof()
+            protocol.transport.write_eof()  # changes nothing
+            protocol.transport.close()
+
+    run(loop, main())
+
+
+@LOOPS
+@pytest.mark.parametrize("name", ["close", "write_eof"])
+def test_the_end_that_a_failed_function_has_asked_for_still_comes(loop: str, name: str) -> None:
+    async def main() -> None:
+        actions: list[Callable[[], object]] = []
+        protocol, peer = await connected(lambda: Recorder(acting_codec(actions)))
+
+        def fail() -> None:
+            getattr(protocol.transport, name)()
+            raise LookupError("no such message")
+
+        with peer:
+            protocol.send(b"out")
+            actions.append(fail)
+            with pytest.raises((LookupError, FrameError)):
+                protocol.send(b"never")
+            assert await read(peer, 4) == b"\3out"
+            assert await asyncio.get_running_loop().sock_recv(peer, 10) == b""
+            protocol.transport.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_switch_from_the_function_that_encodes_is_refused(loop: str) -> None:
+    async def main() -> None:
+        actions: list[Callable[[], object]] = []
+        protocol, peer = await connected(lambda: Recorder(acting_codec(actions)))
+
+        def switch() -> None:
+            with pytest.raises(RuntimeError, match="has not returned yet"):
+                protocol.switch(U2)
+
+        with peer:
+            actions.append(switch)
+            protocol.send(b"out")
+            assert await read(peer, 4) == b"\3out"
+            protocol.transport.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_check_of_a_function_is_computed_at_once(loop: str) -> None:
+    def check(data: Any) -> int:
+        if bytes(data) == b"bad":
+            raise LookupError("no such check")
+        return len(bytes(data))
+
+    async def main() -> None:
+        codec = Codec.uint(1, check=Check(check, 1))
+        protocol, peer = await connected(lambda: Recorder(codec))
+        with peer:
+            with pytest.raises(InvalidFrameError, match="no such check"):
+                protocol.send(b"bad")
+            protocol.send(b"good")
+            assert await read(peer, 6) == b"\4good\4"
+            protocol.transport.close()
+
+    run(loop, main())
+
+
+class BreakingTransport(asyncio.Transport):
+    """A transport whose writes fail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aborted = False
+
+    def write(self, data: Any) -> None:
+        raise LookupError("no such transport")
+
+    def writelines(self, list_of_data: Any) -> None:
+        self.write(b"")
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def test_a_transport_that_fails_ends_the_connection() -> None:
+    async def main() -> None:
+        for size in (10, 1_000_000):
+            protocol, transport = Recorder(), BreakingTransport()
+            protocol.connection_made = lambda transport: None  # type: ignore[method-assign]
+            FrameProtocol.connection_made(protocol, transport)
+            message = bytes(min(size, 60_000))
+            complaints: list[Any] = []
+            asyncio.get_running_loop().set_exception_handler(
+                lambda _, told, complaints=complaints: complaints.append(told["exception"])
+            )
+            with contextlib.suppress(LookupError):
+                for _ in range(size // len(message)):
+                    protocol.send(message)
+            await asyncio.sleep(0)
+            assert transport.aborted
+            with pytest.raises(ConnectionError, match="sending failed: LookupError"):
+                protocol.send(b"x")
+
+    asyncio.run(main())
+
+
+@LOOPS
+def test_the_transport_gives_the_methods_of_the_loops_own(loop: str) -> None:
+    async def main() -> None:
+        protocol, peer = await connected()
+        transport = protocol.transport
+        with peer:
+            transport.set_write_buffer_limits(1000, 10)
+            assert transport.get_write_buffer_limits() == (10, 1000)
+            assert transport.can_write_eof()
+            assert transport.get_protocol() is protocol
+            assert transport.get_extra_info("no such name", 5) == 5
+            with pytest.raises(AttributeError):
+                transport.no_such_method  # noqa: B018
+            with pytest.raises(AttributeError):
+                transport._private  # noqa: B018
+            transport.writelines([b"a", b"b"])
+            assert await read(peer, 2) == b"ab"
+            transport.close()
+            await protocol.lost
 
     run(loop, main())

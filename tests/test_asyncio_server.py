@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import errno
 import functools
 import os
@@ -782,3 +783,173 @@ def test_no_descriptor_is_left(loop: str, fd_count: Callable[[], int]) -> None:
     for _ in range(3):
         run(loop, main())
     assert fd_count() == before
+
+
+# --- what is rare ---------------------------------------------------------------------------------
+
+
+@LOOPS
+def test_repr_names_the_address_and_the_state(loop: str) -> None:
+    async def main() -> None:
+        server = await start_server(echo, "127.0.0.1", 0, start_serving=False)
+        name = f"127.0.0.1:{server.address[1]}"
+        assert repr(server) == f"<FrameServer open on {name}, 0 connections>"
+        await server.start_serving()
+        assert repr(server) == f"<FrameServer listening on {name}, 0 connections>"
+        with pytest.raises(TypeError, match="copied"):
+            copy.copy(server)
+        await server.aclose()
+        assert repr(server) == f"<FrameServer closed on {name}, 0 connections>"
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_server_that_cannot_start_leaves_nothing_open(
+    loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(server_module._Acceptor, "start", fail)
+
+    async def main() -> None:
+        with pytest.raises(OSError, match="too many open files"):
+            await start_server(echo, "127.0.0.1", 0)
+
+    run(loop, main())  # a socket that is left open warns
+
+
+@LOOPS
+def test_a_loop_that_cannot_wait_for_sockets_accepts_itself(
+    loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr(server_module._Acceptor, "resume", refuse)
+
+    async def main() -> None:
+        with pytest.raises(NotImplementedError, match="max_connections needs an event loop with"):
+            await start_server(echo, "127.0.0.1", 0, max_connections=1)
+        async with await start_server(echo, "127.0.0.1", 0) as server:
+            async with await dial(server) as stream:
+                await stream.send(b"a")
+                assert await stream.recv() == b"a"
+            monkeypatch.undo()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_connection_that_opens_while_the_server_ends_is_aborted(loop: str) -> None:
+    async def main() -> None:
+        async with await start_server(echo, "127.0.0.1", 0) as server:
+            server._ending = True
+            async with await dial(server) as stream:
+                with pytest.raises((EOFError, ConnectionError)):
+                    await stream.recv()
+            assert not server.connections
+            server._ending = False
+
+    run(loop, main())
+
+
+@LOOPS
+def test_broadcast_uses_the_codec_that_a_handler_has_chosen(loop: str) -> None:
+    async def main() -> None:
+        switched = asyncio.Event()
+
+        async def switch(stream: FrameStream) -> None:
+            stream.switch(Codec.uint(1))
+            switched.set()
+            with contextlib.suppress(EOFError):
+                await stream.recv()
+
+        async with (
+            await start_server(switch, "127.0.0.1", 0) as server,
+            await dial(server, codec=Codec.uint(1)) as stream,
+        ):
+            await switched.wait()
+            assert server.broadcast(b"hello") == 1
+            assert await stream.recv() == b"hello"
+            (served,) = server.connections
+            served.transport.close()
+            assert server.broadcast(b"too late") == 0
+
+    run(loop, main())
+
+
+@LOOPS
+def test_what_happens_after_the_handler_is_logged_as_its_failure(
+    loop: str, monkeypatch: pytest.MonkeyPatch, logged: Any
+) -> None:
+    async def fail(*_: Any) -> None:
+        raise LookupError("no end")
+
+    async def main() -> None:
+        complaints: list[Any] = []
+        running = asyncio.get_running_loop()
+        running.set_exception_handler(lambda _, told: complaints.append(told["message"]))
+        monkeypatch.setattr(FrameStream, "__aexit__", fail)
+        async with await start_server(echo, "127.0.0.1", 0) as server:
+            stream = await dial(server)
+            stream.write_eof()
+            await until(logged)
+            monkeypatch.undo()
+            stream.transport.close()
+            await asyncio.sleep(0.01)
+        assert complaints == ["a connection's handler failed"]
+
+    run(loop, main())
+    assert "ERROR" in logged()[0]
+
+
+@LOOPS
+def test_a_listening_socket_that_fails_stops_accepting(
+    loop: str, monkeypatch: pytest.MonkeyPatch, logged: Any
+) -> None:
+    async def main() -> None:
+        async with await start_server(echo, "127.0.0.1", 0) as server:
+            acceptor = server._acceptor
+            assert acceptor is not None
+            acceptor._pause_after(OSError(errno.EMFILE, "too many open files"))
+            assert acceptor._timer is not None  # which close() cancels
+            acceptor._end_pause()
+            assert acceptor._reading
+            acceptor._pause_after(OSError(errno.EBADF, "bad file descriptor"))
+            assert not acceptor._started
+            acceptor.resume()
+            assert not acceptor._reading
+            acceptor._started = True
+            acceptor._pause_after(OSError(errno.EMFILE, "too many open files"))
+
+    run(loop, main())
+    assert sum("stopped listening" in line for line in logged()) == 1
+
+
+@LOOPS
+def test_an_opening_can_be_driven_like_a_coroutine(loop: str) -> None:
+    async def main() -> None:
+        opening = open_connection("127.0.0.1", 1)
+        with pytest.raises(KeyError):
+            opening.throw(KeyError("no place"))
+        opening = open_connection("127.0.0.1", 1)
+        opening.close()
+        with pytest.raises(RuntimeError, match="already"):
+            await opening
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_codec_can_take_the_place_of_the_port_beside_a_socket(loop: str) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            async with open_connection(None, Codec.uint(1), sock=ours) as stream:
+                await stream.send(b"a")
+                theirs.setblocking(False)
+                assert await asyncio.get_running_loop().sock_recv(theirs, 10) == b"\1a"
+
+    run(loop, main())

@@ -24,8 +24,10 @@ from framecodec import (
     MessageTimeoutError,
     MessageTooLargeError,
 )
-from framecodec.asyncio import FrameStream
+from framecodec._states import TransportState
+from framecodec.asyncio import FrameStream, open_connection
 from framecodec.asyncio.stream_protocol import StreamProtocol
+from framecodec.asyncio.transport import ProtocolTransport
 from tests.helpers.event_loops import (
     LOOPS,
     Contexts,
@@ -712,3 +714,54 @@ def test_a_task_that_detaches_gets_all_that_a_pipes_transport_has_read(loop: str
         assert unread == [rest]
 
     run(loop, main())
+
+
+# --- what is rare ---------------------------------------------------------------------------------
+
+
+@LOOPS
+def test_messages_after_unframed_bytes_are_iterated(loop: str) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            async with open_connection(sock=ours, codec=Codec.uint(1)) as stream:
+                theirs.sendall(b"raw\1a")
+                assert await stream.recv_bytes(3) == b"raw"
+                async for message in stream:
+                    assert message == b"a"
+                    break
+                await FrameStream.send(stream, b"by the class")
+                theirs.setblocking(False)
+                received = await asyncio.get_running_loop().sock_recv(theirs, 100)
+                assert received == b"\x0cby the class"
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_cancelled_aclose_drops_what_is_unsent(loop: str) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            stream = await open_connection(sock=ours, codec=Codec.uint(4))
+            sending = asyncio.create_task(stream.send(bytes(10_000_000)))
+            closing = asyncio.create_task(stream.aclose())
+            await asyncio.sleep(0.01)
+            assert not closing.done()
+            closing.cancel()
+            for task in (closing, sending):
+                with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+                    await task
+            while stream._sending.state < TransportState.CLOSED:
+                await asyncio.sleep(0.001)
+
+    run(loop, main())
+
+
+def test_extra_info_of_a_transport_that_has_lost_its_socket_is_the_default() -> None:
+    class Raw:
+        def get_extra_info(self, name: str, default: Any) -> Any:
+            raise AttributeError(name)  # as uvloop's, for a Unix socket that is closed
+
+    transport = ProtocolTransport(None, None, Raw())  # type: ignore[arg-type]
+    assert transport.get_extra_info("peername", 5) == 5

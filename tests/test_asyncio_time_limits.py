@@ -15,6 +15,7 @@ import pytest
 
 import framecodec
 from framecodec import Codec, IdleTimeoutError, MessageTimeoutError
+from framecodec._inbox import Inbox
 from framecodec.asyncio import FrameProtocol, FrameStream, time_limits
 from tests.helpers.event_loops import LOOPS, run, tls_contexts, wrapped
 
@@ -418,3 +419,18 @@ def test_recv_reports_a_clean_end_as_on_a_blocking_socket(loop: str) -> None:
     with framecodec.FrameSocket(ours) as conn, pytest.raises(EOFError) as caught:
         conn.recv()
     assert run(loop, main()) == str(caught.value)
+
+
+def test_a_timer_without_a_connection_counts_no_time(clock: Clock) -> None:
+    ended: list[BaseException] = []
+    inbox = Inbox(U4, idle_timeout=LONG)
+    timer = time_limits.PeerTimer(inbox, ended.append, receiving=True)
+    timer.stop_waiting(has_message=False)
+    timer.set_reading(False)
+    timer.note_arrival()
+    timer.set_reading(True)
+    timer.stop()
+    clock.pass_limit()
+    assert not inbox.is_overdue(clock.now())
+    timer._check()  # the connection has ended before its timer fires
+    assert ended == []

@@ -21,6 +21,7 @@ from framecodec import (
     InvalidFrameError,
 )
 from framecodec._check import CHECKSUMS
+from framecodec._kept_headers import frame_as_travelled
 from tests.helpers.chunking import cuts
 from tests.helpers.sample_codecs import CODECS, crc_of_crc, sample_messages
 
@@ -414,3 +415,37 @@ def test_the_names_are_exported() -> None:
     assert framecodec.Check is Check
     assert framecodec.ChecksumError is ChecksumError
     assert {"Check", "ChecksumError"} <= set(framecodec.__all__)
+
+
+def test_a_function_that_raises_for_marked_content_makes_its_frame_invalid(
+    engine: ModuleType,
+) -> None:
+    failing: list[Exception] = []
+
+    def function(data: Any) -> int:
+        if failing:
+            raise failing[0]
+        return len(bytes(data))
+
+    codec = Codec.delimiter(b"\n", check=Check(function, 2, digits=True))
+    assert engine.Splitter(codec).feed(b"abc03\n") == [b"abc"]
+    failing.append(LookupError("no such check"))
+    with pytest.raises(InvalidFrameError, match="no such check"):
+        engine.Splitter(codec).feed(b"abc03\n")
+
+
+def test_frame_as_travelled_names_a_function_that_raises() -> None:
+    def function(data: Any) -> int:
+        raise LookupError("no such check")
+
+    codec = Codec.digits(2, base=16, check=Check(function, 2))
+    with pytest.raises(InvalidFrameError, match="no such check"):
+        frame_as_travelled(codec, b"abc", b"03")
+
+
+def test_a_choice_reads_a_short_content_with_a_check_in_the_slow_path(engine: ModuleType) -> None:
+    checked = Codec.delimiter(b"\n", check=Check("sum8", 3, digits=True), magic=b"c")
+    codec = Codec.choice({ord("c"): checked, 1: Codec.uint(1, length_offset=1)})
+    assert engine.Splitter(codec).feed(b"\1\1x" + checked.encode(b"ab")) == [b"\1x", b"ab"]
+    with pytest.raises(InvalidFrameError, match="the check alone has 3"):
+        engine.Splitter(codec).feed(b"c1\n")

@@ -71,6 +71,16 @@ def test_bench_draws_in_a_terminal(echo: str, columns: int, color: bool) -> None
     assert max(map(len, lines)) <= columns
 
 
+def test_bench_writes_a_table_and_a_picture(echo: str) -> None:
+    result = run("bench", "--seconds", "0.1", echo)
+    assert (result.status, result.errors) == (0, "")
+    lines = result.output.decode().splitlines()
+    assert lines[0].endswith(" s, all verified")
+    assert lines[1].endswith(" MB/s in each direction")
+    assert any("99.9 %" in line and "max" in line for line in lines)
+    assert any("up to the 99th percentile" in line for line in lines)
+
+
 def serve_once(answer: bytes) -> tuple[threading.Thread, str]:
     server = socket.create_server(("127.0.0.1", 0))
 
@@ -103,6 +113,7 @@ def test_bench_without_a_server_is_one_line() -> None:
     result = run("bench", "127.0.0.1:1")
     assert (result.status, result.output, result.errors.count("\n")) == (1, b"", 1)
     assert run("bench", "--seconds", "0", "127.0.0.1:1").status == 2
+    assert run("bench", "--seconds", "soon", "127.0.0.1:1").status == 2
     assert run("bench", "--size", "-1", "127.0.0.1:1").status == 2
 
 

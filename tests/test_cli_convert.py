@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from framecodec import formats
+from framecodec import cli, formats
 from tests.helpers.command import environment, run, run_process, started
 
 pytest.importorskip("rich", reason="the extra cli is not installed")
@@ -165,3 +165,29 @@ sys.stderr.write(f"{status} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
             assert status == b"0"
             peaks[count] = int(peak)
         assert peaks[60_000] - peaks[1000] < 10_000, command  # KiB; the stream has 60 MB
+
+
+def test_encode_refuses_a_line_without_an_end_before_all_of_it_has_arrived() -> None:
+    result = run("encode", "--codec", "u8", stdin=b"x" * 1_000_000)
+    assert (result.status, result.output) == (1, b"")
+    assert result.errors.startswith("framecodec: line 1: message too large: ")
+
+
+@pytest.mark.parametrize("name", ["stdin", "stdout"])
+def test_a_standard_stream_that_is_closed_is_one_line(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, name, None)
+    assert cli.main(["encode", "--codec", "u8"]) == 1
+    what = "input" if name == "stdin" else "output"
+    assert f"there is no standard {what}" in capsys.readouterr().err
+
+
+def test_special_messages_of_any_kind_are_shown_and_read_back() -> None:
+    stream = formats["pkt-line"].encode_many(
+        [b"a", *(formats["pkt-line"].parameters["specials"] or {}).values()]
+    )
+    lines = run("decode", "--codec", "pkt-line", "--json", stdin=stream).output
+    assert b'"special"' in lines
+    assert run("encode", "--codec", "pkt-line", "--json", stdin=lines).output == stream
+    assert run("decode", "--codec", "pkt-line", stdin=stream).output.count(b"\n") >= 2

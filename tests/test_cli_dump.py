@@ -7,6 +7,7 @@ import os
 import random
 import re
 import socket
+import struct
 import sys
 import threading
 from pathlib import Path
@@ -450,3 +451,110 @@ def test_a_bar_shows_the_progress_in_a_long_file_while_a_person_watches(
     with started_command(command, terminal=80 if watched else None) as process:
         assert process.wait() == 0
     assert (b"decode" in process.output) == watched
+
+
+@pytest.mark.parametrize(
+    "codec",
+    [
+        Codec.choice(
+            {
+                "others": (None, Codec.uint(2, length_offset=1)),
+                "one": (1, Codec.uint(1, length_offset=1)),
+            },
+            tagged=True,
+        ),
+        Codec.joined(Codec.uint(1), full=4),
+        Codec.uint(2, "native", length_offset=1),
+        Codec.digits(2, base="bcd", length_offset=1),
+        Codec.headers("Size", length_adjustment=-1),
+        Codec.delimiter(b"\n", check=Check("crc32", 10, digits=True)),
+        Codec.delimiter(b"\n", check=Check("crc32", 10, digits=True, position="front")),
+        Codec.custom(
+            lambda view: (1, view[0] & 15, bytes([view[0] & 0xF0])),
+            lambda message: (bytes([message[0] & 0xF0 | len(message) - 1]), 1),
+            trailer=b"!",
+        ),
+        Codec.custom(lambda view: (1, view[0]), lambda message: bytes([len(message)])),
+    ],
+)
+def test_the_parts_of_rare_shapes_are_all_bytes_in_their_order(codec: Codec) -> None:
+    for lead in (b"\1", b"\x20"):
+        message: Any = lead + b"bcdefgh"
+        if codec.parameters.get("tagged"):
+            message = ("one" if lead == b"\1" else "others", message)
+        frame = codec.encode(message)
+        parts = dissect(codec, frame, codec.decode(frame))
+        assert [part.start for part in parts] == [0, *(part.stop for part in parts[:-1])]
+        assert parts[-1].stop == len(frame)
+        declared = [part.declared for part in parts if part.declared is not None]
+        assert bool(declared) == (codec.kind in ("choice", "joined", "uint", "digits", "headers"))
+
+
+def test_a_choice_that_reads_no_frame_has_no_alternative() -> None:
+    codec = Codec.choice({1: Codec.uint(1, length_offset=1)})
+    assert [part.name for part in dissect(codec, b"\2\1a", b"\2a")] == ["header", "rest"]
+
+
+def test_a_header_block_without_its_length_declares_none() -> None:
+    codec = Codec.headers("Size", keep=True)
+    block = b"Other: 1\r\n\r\n"
+    assert codec.decode(block) == block
+    assert [part.declared for part in dissect(codec, block, block)] == [None]
+
+
+def test_dump_reads_capture_of_simple_packets_and_fragments_of_ipv6() -> None:
+    packets = conversation([b"\1a"], [], ("::1", 5), ("::2", 80))
+
+    def simple(body: bytes) -> bytes:
+        size = struct.pack("<I", len(body) + 16 + -len(body) % 4)
+        return (
+            struct.pack("<I", 3)
+            + size
+            + struct.pack("<I", len(body))
+            + body
+            + bytes(-len(body) % 4)
+            + size
+        )
+
+    capture = pcapng([]) + b"".join(map(simple, packets))
+    found = objects(run("dump", "--codec", "u8", "--json", stdin=capture))
+    assert [row["message"] for row in found] == [b"a".hex()]
+
+    def extended(packet: bytes, kind: int, header: bytes) -> bytes:
+        """Return an IPv6 packet with one more header before TCP."""
+        size = int.from_bytes(packet[4:6]) + len(header)
+        return packet[:4] + size.to_bytes(2) + bytes([kind]) + packet[7:40] + header + packet[40:]
+
+    hop_by_hop = [extended(packet, 0, bytes([6, 0]) + bytes(6)) for packet in packets]
+    found = objects(run("dump", "--codec", "u8", "--json", stdin=pcap(hop_by_hop)))
+    assert [row["message"] for row in found] == [b"a".hex()]
+    authenticated = [extended(packet, 51, bytes([6, 1]) + bytes(10)) for packet in packets]
+    found = objects(run("dump", "--codec", "u8", "--json", stdin=pcap(authenticated)))
+    assert [row["message"] for row in found] == [b"a".hex()]
+    fragments = [extended(packet, 44, bytes([6, 0, 0, 9]) + bytes(4)) for packet in packets]
+    assert objects(run("dump", "--codec", "u8", "--json", stdin=pcap(fragments))) == []
+
+
+def test_connections_that_begin_anew_while_old_ones_are_open() -> None:
+    first = conversation([b"\1a"], [])[:3]  # without its end
+    again = conversation([b"\1b"], [], start=70_000)
+    late = tcp(SERVER, CLIENT, 140_002, b"\1c")  # after both ends
+    found = objects(
+        run("dump", "--codec", "u8", "--json", stdin=pcap([*first, *again, late, b"x"]))
+    )
+    assert [row["message"] for row in found] == [b"a".hex(), b"b".hex()]
+
+
+def test_dump_shows_empty_frames_and_skips_what_is_far_from_a_bad_place() -> None:
+    result = run("dump", "--codec", "fixed,size=0", stdin=b"")
+    assert result.status in (0, 2)
+    bad = b"0400" + b"x" * 399 + b"y"
+    text = run("dump", "--codec", "digits4,trailer=%0A", stdin=bad + b"!").output.decode()
+    assert "  ...\n" in text
+    assert "(^^) is bad from byte 404 (!!)" in text
+
+
+def test_dump_refuses_a_number_that_is_none() -> None:
+    result = run("dump", "--codec", "u8", "--skip", "some", stdin=b"")
+    assert (result.status, result.output) == (2, b"")
+    assert "'some' is not a number, 0 or more" in result.errors

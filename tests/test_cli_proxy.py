@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import socket
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 import framecodec
 from framecodec import Codec
+from framecodec.cli import proxy
+from framecodec.testing.proxy import Direction
 from tests.helpers.command import run, started
 
 pytest.importorskip("rich", reason="the extra cli is not installed")
@@ -99,8 +103,25 @@ def test_bad_usage_is_one_line() -> None:
         ["--listen", ANY, "--to", ANY, "--sizes", "7-1"],
         ["--listen", ANY, "--to", ANY, "--sizes", "0-1"],
         ["--listen", ANY, "--to", ANY, "--delay", "-1"],
+        ["--listen", ANY, "--to", ANY, "--delay", "long"],
+        ["--listen", ANY, "--to", "unix:"],
     ):
         result = run("proxy", *arguments)
         assert (result.status, result.output, result.errors.count("\n")) == (2, b"", 1)
     result = run("proxy", "--listen", "192.0.2.1:1", "--to", ANY)
     assert (result.status, result.output, result.errors.count("\n")) == (1, b"", 1)
+
+
+def test_the_end_of_the_reader_of_the_log_ends_the_proxy(upstream: str) -> None:
+    arguments = argparse.Namespace(codec=Codec.digits(4), to=("127.0.0.1", 1), json=True)
+    log = proxy._Log(arguments)
+    direction = Direction(1, "client", ("127.0.0.1", 2))
+
+    def broken(*_: Any) -> None:
+        raise BrokenPipeError
+
+    log._report.frame = broken  # type: ignore[method-assign]
+    log.observe(direction, b"0002o")
+    assert not log.output_closed.is_set()
+    log.observe(direction, b"k")
+    assert log.output_closed.is_set()

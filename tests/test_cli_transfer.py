@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -279,6 +280,7 @@ def test_what_cannot_be_sent_is_one_line(folders: tuple[Path, Path]) -> None:
     for arguments in (
         ["send", str(source / "missing"), "127.0.0.1:1"],
         ["send", str(source), "127.0.0.1:1"],  # no receiver
+        ["send", "/dev/null", "127.0.0.1:1"],
         ["receive", ANY, str(target / "missing")],
         ["receive", "192.0.2.1:1", str(target)],
     ):
@@ -332,3 +334,175 @@ def test_the_name_of_a_finished_file_is_never_taken_over(folders: tuple[Path, Pa
     with pytest.raises(transfer._TransferError, match="exists by now"):
         transfer._move_to_new_name(part, final, "final")
     assert contents(target) == {"part": b"new", "final": b"made meanwhile"}
+
+
+# --- the sender, and receivers that do what a test says -------------------------------------------
+
+
+@contextlib.contextmanager
+def scripted(*answers: Any) -> Iterator[tuple[str, list[bytes]]]:
+    """Serve one sender: an answer after each message, None to answer nothing.
+
+    Yields:
+        The address, and what was received.
+    """
+    received: list[bytes] = []
+    with framecodec.listen(("127.0.0.1", 0), transfer._CODEC) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(EOFError, OSError), listener.accept() as conn:
+                conn.settimeout(20)
+                received.append(conn.recv())
+                for given in answers:
+                    received.append(conn.recv())
+                    if callable(given):
+                        given()
+                    elif given is not None:
+                        tell(conn, **given)
+                while True:
+                    received.append(conn.recv())
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{listener.getsockname()[1]}", received
+        finally:
+            thread.join(20)
+            assert not thread.is_alive()
+
+
+NEW = {"have": 0, "sha256": hashlib.sha256().hexdigest()}
+
+
+def test_send_skips_a_file_that_exists_there_and_names_one_that_differs(
+    folders: tuple[Path, Path],
+) -> None:
+    file = folders[0] / "file"
+    file.write_bytes(b"abc")
+    digest = hashlib.sha256(b"abc").hexdigest()
+    with scripted({"exists": 3, "sha256": digest}) as (address, received):
+        assert run("send", str(file), address) == (0, b"", "")
+    assert received[-2:] == [b'J{"skip": true}', b'J{"bye": true}']
+    with scripted({"exists": 4, "sha256": ""}) as (address, received):
+        result = run("send", str(file), address)
+    text = "file exists there with other contents, and is kept"
+    assert (result.status, result.errors) == (1, f"framecodec: {text}\n")
+    assert json.loads(received[-1][1:]) == {"error": text}
+
+
+@pytest.mark.parametrize(
+    ("answers", "complaint"),
+    [
+        ([{"error": "the disk is full"}], "the receiver refuses: the disk is full"),
+        ([NEW, None, None, {"what": 1}], "the receiver did not confirm the file"),
+        ([{"have": -1}], "the other end sent have=-1, which is not a size"),
+    ],
+)
+def test_send_names_what_the_receiver_says(
+    answers: list[Any], complaint: str, folders: tuple[Path, Path]
+) -> None:
+    file = folders[0] / "file"
+    file.write_bytes(b"abc")
+    with scripted(*answers) as (address, _):
+        result = run("send", str(file), address)
+    assert (result.status, result.errors) == (1, f"framecodec: {complaint}\n")
+
+
+def test_send_names_a_file_that_becomes_shorter(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = folders[0] / "file"
+    file.write_bytes(b"x" * 3 * transfer._BLOCK)
+    with scripted({**NEW, "have": 1}) as (address, received):  # of another file: all is sent
+
+        def shorten(name: str, size: int, have: int) -> Any:
+            assert have == 0
+            os.truncate(file, transfer._BLOCK)
+            return lambda count: None
+
+        @contextlib.contextmanager
+        def bars() -> Iterator[Any]:
+            yield shorten
+
+        monkeypatch.setattr(transfer, "_bars", bars)
+        result = run("send", str(file), address)
+    assert "file became shorter while it was sent" in result.errors
+    assert b"became shorter" in received[-1]
+
+
+def test_send_to_a_receiver_that_leaves_says_how_to_continue(folders: tuple[Path, Path]) -> None:
+    (folders[0] / "file").write_bytes(b"abc")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            conn, _ = server.accept()
+            with FrameSocket(conn, transfer._CODEC) as receiver:
+                receiver.recv()
+                receiver.recv()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        result = run("send", str(folders[0] / "file"), address)
+        thread.join(20)
+    assert result.status == 1
+    assert f"the transfer to {address} broke: " in result.errors
+    assert "run the command again to continue it" in result.errors
+
+
+def test_the_reason_of_a_receiver_that_has_left_is_read() -> None:
+    here, there = (FrameSocket(end, transfer._CODEC) for end in socket.socketpair())
+    with here:
+        tell(there, error="the disk is full")
+        there.close()
+        assert transfer._receiver_error(here) == "the disk is full"
+        assert transfer._receiver_error(here) is None
+    assert transfer._receiver_error(here) is None
+
+
+def test_receive_takes_files_and_names_what_it_refuses(folders: tuple[Path, Path]) -> None:
+    _, target = folders
+    (target / "folder").mkdir()
+    (target / "same").write_bytes(b"abc")
+    (target / f"link{PART}").symlink_to(target / "elsewhere")
+    digest = hashlib.sha256(b"abc").hexdigest()
+    with receiving(target) as (conn, raised):
+        tell(conn, name="same", size=3)
+        assert answer(conn) == {"exists": 3, "sha256": digest}
+        tell(conn, skip=True)
+        tell(conn, bye=True)
+    assert raised == []
+    for name, wrong, reason in (
+        ("same", {"skip": False}, "same exists; --overwrite replaces it"),
+        ("folder", None, "folder exists and is a folder"),
+        ("link", None, f"link{PART} is a symbolic link"),
+        ("loop/x", None, "loop/x"),
+    ):
+        with receiving(target) as (conn, raised):
+            tell(conn, name=name, size=4)
+            if name == "loop/x":
+                conn.recv()
+                tell(conn, error="enough")
+            elif wrong is not None:
+                answer(conn)
+                tell(conn, **wrong)
+            if name != "loop/x":
+                assert answer(conn)["error"] == reason
+        assert reason in str(raised[0]) or "the sender gave up: enough" in str(raised[0])
+
+
+def test_a_finished_file_is_renamed_where_there_are_no_links(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(95, "operation not supported")
+
+    _, target = folders
+    part, final = target / "part", target / "final"
+    part.write_bytes(b"new")
+    monkeypatch.setattr(os, "link", refuse)
+    transfer._move_to_new_name(part, final, "final")
+    assert contents(target) == {"final": b"new"}
+    part.write_bytes(b"newer")
+    with pytest.raises(transfer._TransferError, match="final exists by now; the file is part"):
+        transfer._move_to_new_name(part, final, "final")

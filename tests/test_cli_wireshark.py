@@ -207,3 +207,61 @@ def test_a_codec_of_functions_is_refused_in_one_line() -> None:
     assert (result.status, result.output, result.errors.count("\n")) == (1, b"", 1)
     assert "custom" in result.errors
     assert run("wireshark", "--codec", "u8", "--port", "70000").status == 2
+
+
+@pytest.mark.parametrize(
+    ("notation", "lines"),
+    [
+        ("u16le,offset=2,includes=frame", ["offset = 2", "return value * 1 end", "offset + 1, 1"]),
+        ("u32be,mask=0x3ffffffc", ["value = value % 1073741824 - value % 4"]),
+        ("i16be", ["if value >= 32768 then value = value - 65536 end"]),
+        ("u8,wider=254:u16le;255:u32be", ["if value == 254 then", "return value, 5"]),
+        ("struct:<H", ["value * 256 + tvb(offset + 1, 1)", "return value, 2"]),
+        ("digits4", ["tonumber(tvb(offset, 4):string(), 10)"]),
+        ("hex4", ["tonumber(tvb(offset, 4):string(), 16)"]),
+        ("bcd2", ["tonumber(tostring(tvb(offset, 2):bytes()), 10)"]),
+        ("varint", ["for width = 1, 5 do", "value + byte % 128 * factor"]),
+        ("text,end=%3A", ['text:find("\\058", 1, true)', "text:sub(1, stop - 1), 10)"]),
+        ("headers", ['key == "\\099\\111', "return false, 0"]),
+        ("ber", ["if count < 128 then return count, 1 end"]),
+        ("fixed7", ["return 7, 0"]),
+        ("delimiter", ['ipairs({ "\\010" })', "frames up to an end mark"]),
+    ],
+)
+def test_dissector_reads_the_length_of_each_kind(notation: str, lines: list[str]) -> None:
+    program = dissector(parse_codec(notation), "mine", [1, 2])
+    for line in lines:
+        assert line in program
+    assert 'DissectorTable.get("tcp.port"):add(2, proto)' in program
+
+
+def test_dissector_chooses_among_alternatives() -> None:
+    codec = Codec.choice(
+        {
+            1: Codec.uint(1, length_offset=1),
+            b"\2\3": Codec.uint(2, length_offset=1),
+            b"\5\7": Codec.uint(4, length_offset=1),
+        }
+    )
+    program = dissector(codec)
+    assert "if tvb:len() < start + 1 then return nil end" in program
+    assert "if byte == 1 then return shapes[1] end" in program
+    assert "if byte >= 2 and byte <= 3 then return shapes[2] end" in program
+    assert '("\\005\\007"):find(string.char(byte), 1, true) then return shapes[3] end' in program
+    joined = Codec.joined(Codec.uint(2), full=5)
+    assert "length-prefixed frames" in dissector(joined)
+    assert "shapes[1] = {" in dissector(joined)
+
+
+@pytest.mark.parametrize(
+    ("codec", "reason"),
+    [
+        (Codec.headers(lenient=True), "no dissector for a codec with lenient"),
+        (Codec.headers(line_end=b"\n"), "no dissector for a codec with line_end=LF"),
+        (Codec.uint(2, length_mask=0x1F05), "no dissector for a codec with length_mask=0x1f05"),
+    ],
+)
+def test_dissector_names_the_parameter_that_it_lacks(codec: Codec, reason: str) -> None:
+    with pytest.raises(CommandError) as caught:
+        dissector(codec)
+    assert str(caught.value) == reason

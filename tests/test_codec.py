@@ -315,3 +315,23 @@ def test_the_types_of_replace_know_every_parameter() -> None:
 
     known = {*AnyParameters.__optional_keys__}
     assert known == {name for codec in CODECS.values() for name in codec.parameters}
+
+
+def test_methods_of_the_class_write_the_same_as_those_of_the_codec() -> None:
+    """An instance has faster methods of the same names; a subclass and `map` use these."""
+    codec = Codec.uint(1)
+    assert Codec.encode(codec, b"ab") == codec.encode(b"ab") == b"\2ab"
+    assert Codec.encode_many(codec, [b"a", b""]) == codec.encode_many([b"a", b""]) == b"\1a\0"
+    assert Codec.frame_parts(codec, b"ab") == codec.frame_parts(b"ab") == [b"\2", b"ab"]
+
+
+def test_decode_names_what_padding_or_fragments_lack_or_have_more() -> None:
+    padded = Codec.uint(1, align=4)
+    assert padded.decode(b"\1a\0\0") == b"a"
+    with pytest.raises(IncompleteFrameError):
+        padded.decode(b"\1a\0")
+    joined = Codec.joined(Codec.uint(1), full=2)
+    assert joined.decode(b"\2ab\1c") == b"abc"
+    with pytest.raises(InvalidFrameError, match="1 byte") as caught:
+        joined.decode(b"\2ab\1cX")
+    assert caught.value.header == b"\2"

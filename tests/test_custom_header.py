@@ -344,3 +344,21 @@ def test_bytes_needed_after_an_error_is_the_same_for_every_chunking(engine: Modu
             _, error = feed_until_error(splitter, [form(piece) for piece in pieces])
             seen.add((splitter.bytes_needed, splitter.pending_header, error.header))
     assert seen == {(19, b"n", b"n")}
+
+
+def test_parse_that_refuses_what_it_takes_later_is_named(engine: ModuleType) -> None:
+    refused = [False]
+
+    def parse(view: memoryview) -> tuple[int, int]:
+        if refused.pop():
+            refused.append(False)
+            raise ValueError("not now")
+        refused.append(False)
+        return 1, view[0]
+
+    codec = Codec.custom(parse, lambda message: bytes([len(message)]))
+    splitter = engine.Splitter(codec, one_at_a_time=True)
+    assert splitter.feed(b"\1a\1b") == [b"a"]
+    refused[:] = [True]
+    with pytest.raises(InvalidFrameError, match="parse"):
+        splitter.feed_eof()

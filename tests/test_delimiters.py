@@ -685,3 +685,31 @@ def test_tools_draw_and_dissect_frames_that_an_end_mark_ends() -> None:
         assert [part.stop for part in dissect(codec, frame, message)] == stops
     for codec in (LINES, SLIP, Codec.cobs()):
         assert "dissector" in dissector(codec)
+
+
+def test_a_message_of_a_check_alone_is_ignored_like_an_empty_one(engine: ModuleType) -> None:
+    codec = Codec.delimiter(b"\n", skip_empty=True, check=Check("crc8", 1))
+    stream = b"\0\n" + codec.encode(b"a") + b"\0\n\n" + codec.encode(b"b")
+    for pieces in ([stream], [stream[:1], stream[1:]], [bytes([byte]) for byte in stream]):
+        splitter = engine.Splitter(codec)
+        assert [message for piece in pieces for message in splitter.feed(piece)] == [b"a", b"b"]
+
+
+@pytest.mark.parametrize("before", range(24, 40))
+def test_mark_that_is_cut_off_twice_is_found(engine: ModuleType, before: int) -> None:
+    """The tail of a chunk is read again with a few bytes of the next, which can end in a mark."""
+    codec = Codec.delimiter(b"\r\n")
+    for second in (b"x" * before + b"\r\nlast\r\n", b"\n" + b"y" * before + b"\r\n\r\nz\r\n\r"):
+        splitter = engine.Splitter(codec)
+        messages = splitter.feed(b"a\r") + splitter.feed(second + bytes(100))
+        assert messages == (b"a\r" + second).split(b"\r\n")[:-1]
+        assert splitter.pending == 100 + second.endswith(b"\r")
+
+
+def test_scan_finds_checked_messages_across_slices(engine: ModuleType) -> None:
+    codec = Codec.delimiter(b"\n", check=Check("crc32", 10, digits=True))
+    messages = [b"x" * (number * 37 % 3000) for number in range(200)]
+    data = codec.encode_many(messages)
+    assert len(data) > 4 * 64 * 1024
+    assert [bytes(span) for span in engine.scan(codec, data)] == messages
+    assert b"".join(engine.scan(codec, data, raw=True)) == data

@@ -468,3 +468,9 @@ def test_a_free_threaded_python_uses_the_python_loop(
 def test_the_python_engine_uses_the_python_loop(package: Path) -> None:
     done = run(package, SHOW_LOOP, "-W", "error", FRAMECODEC_NO_EXTENSIONS="1")
     assert done.stdout == "framecodec.serving._messages_loop_py\n", done.stderr
+
+
+def test_a_module_that_does_not_exist_is_named() -> None:
+    with pytest.raises(ModuleNotFoundError, match=r"No module named 'framecodec\._nothing'"):
+        _engine._import("_nothing")
+    assert "framecodec._nothing" not in sys.modules

@@ -79,6 +79,18 @@ class SometimesNothing(io.RawIOBase):
         return len(part)
 
 
+class OnlyReadSometimes(OnlyRead):
+    """A non-blocking file without readinto()."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.calls = 0
+
+    def read(self, size: int) -> Any:
+        self.calls += 1
+        return None if self.calls % 2 else super().read(size)
+
+
 class SerialPort:
     """A port that waits for as many bytes as are asked for; its time-out gives no bytes."""
 
@@ -110,6 +122,7 @@ SOURCES: dict[str, Callable[[bytes, Path], Any]] = {
     "BytesIO": lambda data, _: io.BytesIO(data),
     "gzip": lambda data, _: gzip.GzipFile(fileobj=io.BytesIO(gzip.compress(data))),
     "only read": lambda data, _: OnlyRead(data),
+    "only read, nothing at times": lambda data, _: OnlyReadSometimes(data),
     "nothing at times": lambda data, _: SometimesNothing(data),
     "serial port": lambda data, _: SerialPort(data),
     "list of chunks": lambda data, _: [data[:3], b"", memoryview(data)[3:]],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,7 @@ import pytest
 
 import framecodec
 from framecodec import Check, Codec, Guess, formats, guess, parse_codec
+from framecodec import _guess as guess_module
 from framecodec._layout import FIXED
 from tests.helpers.command import run, run_process, started
 from tests.helpers.format_captures import repeated, varied
@@ -358,3 +360,42 @@ def test_constant_bits_are_no_flags() -> None:
 def test_the_command_names_a_format_to_dump_with() -> None:
     result = run("guess", stdin=b"".join(varied("ndjson", FRAMES, 0)))
     assert result.output.endswith(b"framecodec dump --codec ndjson FILE\n")
+
+
+def test_the_command_writes_a_table_for_each_direction_of_a_capture() -> None:
+    stream = Codec.uint(2).encode_many(b"message %d" % number for number in range(40))
+    data = pcap(conversation([stream], []))
+    output = run("guess", stdin=data).output.decode()
+    assert "tcp 0, 10.0.0.1:50000 > 10.0.0.2:80" in output
+    assert "See the frames: framecodec dump --codec" in output
+    empty = run("guess", stdin=pcap([]))
+    assert (empty.status, empty.output) == (1, b"none: the capture has no TCP connection\n")
+    result = run("guess", "--limit", "0", stdin=b"")
+    assert (result.status, "'0' is not a number from 1 to 999" in result.errors) == (2, True)
+
+
+def test_the_command_follows_no_stream_after_a_gap() -> None:
+    messages = [b"message %d" % number for number in range(40)]
+    packets = conversation([Codec.uint(2).encode(message) for message in messages], [])
+    del packets[30]
+    output = run("guess", stdin=pcap(packets)).output.decode()
+    assert "at the beginning of the file" in output
+
+
+def test_equal_codecs_have_one_key() -> None:
+    def key(codec: Codec) -> tuple[object, ...]:
+        return guess_module._key(codec)
+
+    assert key(Codec.uint(2, magic=b"M", length_offset=1)) == key(Codec.uint(2, magic=b"M"))
+    assert key(Codec.uint(4, "native")) == key(Codec.uint(4, sys.byteorder))
+    assert key(Codec.struct("<H")) == key(Codec.uint(2, "little", max_message_size=5))
+    assert key(Codec.uint(2)) != key(Codec.uint(2, "little"))
+
+
+def test_codecs_that_contradict_themselves_are_left_out() -> None:
+    from framecodec._guess.checks import _checked
+    from framecodec._guess.shapes import Shape
+
+    shape = Shape("uint", (("width", 2), ("byteorder", "big")), 0, 0, 1, 2)
+    assert _checked(shape, b"", Check("crc32", 4)) is not None
+    assert _checked(shape, b"\1" * 2000, Check("crc32", 4)) is None

@@ -27,6 +27,7 @@ LAYERS = [
     {
         "_bytes_like.py": "the memory of a bytes-like object",
         "_message_types.py": "the types of messages, for type checkers",
+        "_repeated_errors.py": "errors that several threads may raise at one time",
         "_check.py": "`Check`: the checksum of a frame, as a codec's parameter",
         "_checksums_py.py": "the checksums that have a name, in Python",
     },
@@ -94,10 +95,15 @@ LAYERS = [
         "_fragments.py": "the fragments of a message, for both splitters",
         "_chosen_frames_py.py": "the frames of a choice, in Python",
     },
+    {"_quick_loops_py.py": "the loops over ordinary frames that begin with a length, in Python"},
+    {"_plain_reader_py.py": "the reader of the commonest frames, in Python"},
+    {
+        "_quick_frames_py.py": "ordinary frames of other lengths, whole or cut, in Python",
+        "_split_frames_py.py": "the same of frames that an end mark ends",
+    },
     {
         "_marked_reader_py.py": "the reader of frames that an end mark ends, in Python",
     },
-    {"_plain_reader_py.py": "the reader of the commonest frames, in Python"},
     {
         "_checked_reader_py.py": "the checks of frames, in Python",
         "_joined_reader_py.py": "frames that are joined to messages, in Python",
@@ -250,6 +256,9 @@ EXCEPTIONS = {
     ("_checked_reader_py", "_frame_reader_py"),  # for annotations only
     ("_chosen_frames_py", "_frame_reader_py"),
     ("_joined_reader_py", "_frame_reader_py"),
+    ("_quick_frames_py", "_frame_reader_py"),
+    ("_quick_loops_py", "_frame_reader_py"),
+    ("_split_frames_py", "_frame_reader_py"),
     ("codec", "notation"),  # str(codec) is the notation, which uses codecs
     # The engine is chosen once for all modules, by their names.
     ("_engine", "asyncio._fast_path_py"),
@@ -360,6 +369,7 @@ _SPLITTER_PARTS = (
     *("frame_reader", "chosen_frames"),
     *("plain_reader", "checked_reader", "joined_reader"),
     *("fields", "spans", "marked_reader", "marks"),
+    *("quick_frames", "quick_loops", "split_frames"),
 )
 
 

@@ -11,6 +11,7 @@ import pytest
 from framecodec import Codec
 from framecodec._error_texts import PendingFrame
 from framecodec._inbox import Inbox, check_seconds
+from framecodec._observer import Observer
 from framecodec.errors import (
     IdleTimeoutError,
     IncompleteFrameError,
@@ -443,3 +444,21 @@ def test_seconds_left_are_never_more_than_the_limit() -> None:
         inbox._message_offset = -1
     assert rounded == 1000
     assert inbox.seconds_left(now) is None
+
+
+def test_new_splitter_tells_the_observer_of_frames() -> None:
+    class Counter:
+        def __init__(self) -> None:
+            self.frames: list[tuple[object, int]] = []
+
+        def frame_received(self, conn: object, size: int) -> None:
+            self.frames.append((conn, size))
+
+    inbox, counter, conn = Inbox(CODEC), Counter(), object()
+    observer = Observer.of(counter)
+    assert observer is not None
+    inbox.observe(conn, observer)
+    splitter = inbox.new_splitter(7)
+    assert splitter.stream_offset == 7
+    assert splitter.feed(b"\0\2ab\0") == [b"ab"]
+    assert counter.frames == [(conn, 4)]

@@ -319,3 +319,34 @@ def test_a_full_fragment_must_have_a_length() -> None:
 def test_fragments_must_be_a_codec() -> None:
     with pytest.raises(TypeError, match=r"must be a framecodec\.Codec"):
         Codec.joined("u32be", full=5)  # type: ignore[arg-type]
+
+
+def test_fragments_with_packed_digits_have_a_smallest_size(engine: ModuleType) -> None:
+    packed = Codec.joined(Codec.digits(1, base="bcd"), full=12)
+    assert engine.Encoder(packed).encode(b"abcdefghijklmn") == b"\x12abcdefghijkl\x02mn"
+    assert engine.Splitter(packed).feed(b"\x12abcdefghijkl\x02mn") == [b"abcdefghijklmn"]
+    least = Codec.joined(Codec.uint(1, min_message_size=2), full=4)
+    with pytest.raises(InvalidFrameError, match="too small"):
+        engine.Encoder(least).encode(b"a")
+
+
+@pytest.mark.parametrize(
+    ("codec", "good", "bad", "reason"),
+    [
+        (Codec.joined(Codec.uint(1, trailer=b"!"), full=4), b"\2ab!", b"\2ab?", "trailer"),
+        (
+            Codec.joined(Codec.uint(1, constants={1: b"c"}), full=4, strip=1),
+            b"\3cab",
+            b"\3xab",
+            "bytes 1 to 1 of a frame",
+        ),
+    ],
+)
+def test_a_wrong_fragment_is_an_error_after_the_messages_before_it(
+    engine: ModuleType, codec: Codec, good: bytes, bad: bytes, reason: str
+) -> None:
+    splitter = engine.Splitter(codec)
+    assert splitter.feed(good + bad + good) == [b"ab"]
+    with pytest.raises(InvalidFrameError, match=reason):
+        splitter.feed(b"")
+    assert splitter.detach() == bad + good

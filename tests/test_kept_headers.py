@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from framecodec import Codec, FrameError, InvalidFrameError
-from framecodec._kept_headers import frame_as_travelled
+from framecodec._kept_headers import frame_as_travelled, frames_as_travelled
 from framecodec._layout import layout_of
 from tests.helpers.chunking import by_buffer, cuts
 from tests.helpers.sample_codecs import CODECS, sample_messages
@@ -178,3 +178,41 @@ def test_splitter_refuses_a_stream_offset_out_of_range(engine: ModuleType, offse
         engine.Splitter(Codec.uint(4), stream_offset=offset)
     with pytest.raises(TypeError):
         engine.Splitter(Codec.uint(4), stream_offset="0")
+
+
+def test_frame_as_travelled_gives_a_kept_header_block_of_a_choice(engine: ModuleType) -> None:
+    codec = Codec.choice(
+        {
+            ord("C"): Codec.headers("C", keep=True, align=8),
+            1: Codec.digits(2, base=16, length_offset=1),
+        }
+    )
+    stream = b"C:  2 \r\n\r\nab" + bytes(4) + b"\1" + b"0Aabcdefghij"
+    splitter = engine.Splitter(codec, keep_headers=True)
+    messages = splitter.feed(stream)
+    frames = map(frame_as_travelled, [codec] * 2, messages, splitter.headers)
+    assert b"".join(frames) == stream
+
+
+def test_frame_as_travelled_refuses_a_header_that_no_alternative_reads() -> None:
+    codec = Codec.choice({1: Codec.digits(2, base=16, length_offset=1)})
+    with pytest.raises(InvalidFrameError, match="parse"):
+        frame_as_travelled(codec, b"\1abc", b"\x0203")
+
+
+def test_frames_as_travelled_raises_if_parse_finds_no_header_any_more() -> None:
+    codec = Codec.custom(lambda view: None, lambda message: bytes([len(message)]))
+    with pytest.raises(InvalidFrameError, match="parse"):
+        frames_as_travelled(codec, [b"ab"], [b"\2"], b"")
+
+
+def test_frame_as_travelled_gives_the_mark_of_a_line_that_arrives_byte_by_byte(
+    engine: ModuleType,
+) -> None:
+    codec = Codec.delimiter(b"\n", b"\r\n")
+    splitter = engine.Splitter(codec, keep_headers=True)
+    frames: list[bytes] = []
+    for byte in b"ab\r\nc\n\r\n":
+        messages = splitter.feed(bytes([byte]))
+        frames += map(frame_as_travelled, [codec] * len(messages), messages, splitter.headers)
+    assert frames == [b"ab\r\n", b"c\n", b"\r\n"]

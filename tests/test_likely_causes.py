@@ -456,3 +456,9 @@ def test_likely_cause_ends_and_returns_a_clause_for_any_bytes(
 def test_likely_cause_ends_where_another_reading_gives_frames_without_bytes() -> None:
     codec = Codec.uint(2, length_adjustment=-7)
     assert likely_cause(b"05:" * 20, codec.layout, 60) == ""
+
+
+def test_likely_cause_without_a_codec_looks_for_other_protocols_only() -> None:
+    assert "HTTP" in likely_cause(b"GET / HTTP/1.1\r\n", None)
+    assert likely_cause(b"\0\0\0\5hello", None) == ""
+    assert likely_cause(b"", None) == ""

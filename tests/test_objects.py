@@ -9,6 +9,7 @@ import json
 import pickle
 import random
 import socket
+import sys
 import zlib
 from collections.abc import Callable
 from types import ModuleType
@@ -26,12 +27,14 @@ from framecodec import (
     InvalidFrameError,
     InvalidMessageError,
     MessageTooLargeError,
+    _objects,
     connect,
     formats,
     parse_codec,
     serve,
     serve_messages,
 )
+from framecodec._objects import refused
 from framecodec.asyncio import FrameProtocol
 from framecodec.socketserver import DatagramReply
 from tests.helpers.chunking import compositions
@@ -477,6 +480,52 @@ def test_an_interruption_of_loads_loses_no_message() -> None:
     assert received == [1, 2, 3]
 
 
+@pytest.mark.parametrize("interrupting", [False, True], ids=["refused", "interrupted"])
+def test_an_iteration_and_calls_beside_it_get_each_message_once(interrupting: bool) -> None:
+    failures = iter([KeyboardInterrupt() if interrupting else ValueError()])
+
+    def fail_once_at_3(data: bytes) -> Any:
+        if data == b"3":
+            for failure in failures:
+                raise failure
+        return json.loads(data)
+
+    a, b = socket.socketpair()
+    codec = PLAIN.with_objects(dumps, fail_once_at_3)
+    with FrameSocket(a, JSON) as sender, FrameSocket(b, codec) as conn:
+        conn.settimeout(TIMEOUT)
+        sender.send_many([1, 2, 3, 4])
+        sender.close()
+        messages = iter(conn)
+        received = [next(messages)]
+        if interrupting:
+            received.append(conn.recv())
+            with pytest.raises(KeyboardInterrupt):
+                conn.recv()
+        else:
+            received += conn.recv_many()
+        received += messages
+    assert received == [1, 2, 3, 4]
+
+
+def test_a_refused_message_before_a_begun_frame_of_another_alternative(engine: ModuleType) -> None:
+    plain = Codec.choice({0: Codec.fixed(2), 1: Codec.digits(2, length_offset=1)})
+    splitter = engine.Splitter(plain.with_objects(bytes, json.loads))
+    for data, offset in ((b"\0x\x0102", 0), (b"ab\0", 2), (b"y", 7)):
+        with pytest.raises(InvalidMessageError) as caught:
+            splitter.feed(data)
+        assert caught.value.stream_offset == offset
+    assert splitter.feed(b"") == []
+
+
+@pytest.mark.parametrize("plain", [formats["slip"], Codec.delimiter(b"\n", magic=b"K")], ids=str)
+def test_the_header_of_a_refused_line_is_its_magic(engine: ModuleType, plain: Codec) -> None:
+    splitter = engine.Splitter(plain.as_json())
+    with pytest.raises(InvalidMessageError) as caught:
+        splitter.feed(plain.encode(b"{bad"))
+    assert caught.value.header == plain.parameters["magic"]
+
+
 def test_what_dumps_raises_sends_nothing() -> None:
     a, b = socket.socketpair()
     with FrameSocket(a, JSON) as sender, FrameSocket(b, JSON) as receiver:
@@ -831,3 +880,144 @@ def test_an_observer_sees_the_frames_of_objects() -> None:
         conn.send([1, 2])
         conn.send_many([None])
     assert sizes.seen == [5, 6, -7, -6]
+
+
+# --- what is rare ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "module"),
+    [(lambda: PLAIN.as_msgpack(), "msgpack"), (lambda: PLAIN.as_struct(int), "msgspec")],
+)
+def test_a_missing_library_is_named_with_its_extra(
+    make: Callable[[], Codec], module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=rf'needs {module}: pip install "framecodec\['):
+        make()
+
+
+def test_a_long_reason_is_cut(engine: ModuleType) -> None:
+    def refuse(data: bytes) -> Any:
+        raise ValueError("x" * 300)
+
+    with pytest.raises(InvalidMessageError) as caught:
+        engine.Splitter(PLAIN.with_objects(bytes, refuse)).feed(PLAIN.encode(b"a"))
+    assert f"ValueError: {'x' * 200}... (the frame" in str(caught.value)
+
+
+def test_a_lack_of_memory_in_loads_is_no_refusal(engine: ModuleType) -> None:
+    def fail(data: bytes) -> Any:
+        if data == b"bad":
+            raise MemoryError
+        return data
+
+    codec = PLAIN.with_objects(bytes, fail)
+    with pytest.raises(MemoryError):
+        codec.decode(PLAIN.encode(b"bad"))
+    with pytest.raises(MemoryError):
+        codec.split(PLAIN.encode_many([b"good", b"bad"]))
+    splitter = engine.Splitter(codec)
+    assert splitter.feed(PLAIN.encode_many([b"good", b"bad"])) == [b"good"]
+    with pytest.raises(MemoryError):
+        splitter.feed(b"")
+
+
+def test_a_refused_message_that_has_no_frame_has_no_header() -> None:
+    """Another codec reads it than the one that would write it."""
+    layout = Codec.uint(1, max_message_size=3).layout
+    error = refused(ValueError("no"), b"too long", 0, None, layout)
+    assert (error.header, error.size) == (b"", 8)
+
+
+def test_messages_are_lost_only_with_an_error(
+    engine: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    splitter = engine.Splitter(JSON)
+    monkeypatch.setattr(_objects, "frame_starts", fail)
+    stream, _ = stream_of(PLAIN, BAD, 2)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            splitter.feed(stream)
+
+
+def test_read_of_objects_can_be_closed_before_its_end(tmp_path: Any) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(JSON.encode_many([1, 2]))
+    messages: Any = JSON.read(path)
+    assert next(messages) == 1
+    messages.close()
+    assert list(messages) == []
+
+
+class Failing:
+    """A function for messages for which memory is short once, or more often."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+
+    def __call__(self, data: bytes) -> Any:
+        if data == b"large" and self.failures:
+            self.failures -= 1
+            raise MemoryError
+        return data.decode()
+
+
+@LOOPS
+def test_a_stream_that_is_short_of_memory_loses_no_object(loop: str) -> None:
+    async def main() -> None:
+        a, b = socket.socketpair()
+        codec = PLAIN.with_objects(str.encode, Failing(2))
+        with b:
+            async with framecodec.asyncio.open_connection(sock=a, codec=codec) as stream:
+                b.sendall(b"raw" + PLAIN.encode_many([b"large", b"small"]))
+                assert await stream.recv_bytes(3) == b"raw"
+                with pytest.raises(MemoryError):
+                    await stream.recv_many()
+                with pytest.raises(MemoryError):
+                    await stream.recv()
+                assert await stream.recv() == "large"
+                assert await stream.recv_many() == ["small"]
+
+    run(loop, main())
+
+
+def test_a_protocol_that_is_short_of_memory_fails() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        complaints: list[Any] = []
+        loop.set_exception_handler(lambda _, told: complaints.append(told))
+        ended = loop.create_future()
+        a, b = socket.socketpair()
+        codec = PLAIN.with_objects(str.encode, Failing(1))
+        with b:
+            await loop.create_connection(lambda: Tolerant(codec, ended), sock=a)
+            b.sendall(PLAIN.encode(b"large"))
+            await asyncio.wait_for(ended, TIMEOUT)
+        assert isinstance(complaints[0]["exception"], MemoryError)
+
+    asyncio.run(main())
+
+
+def test_a_protocol_switches_between_objects_and_a_refused_message() -> None:
+    class Switching(Recorder):
+        def messages_received(self, messages: list[Any]) -> None:
+            self.outcome += messages
+            if messages == [1]:
+                self.switch(PLAIN)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        a, b = socket.socketpair()
+        _, protocol = await loop.create_connection(lambda: Switching(JSON, ended), sock=a)
+        with b:
+            b.sendall(PLAIN.encode_many([b"1", BAD, b"2"]))
+            b.shutdown(socket.SHUT_WR)
+            await asyncio.wait_for(ended, TIMEOUT)
+        assert protocol.outcome == [1, BAD, b"2", None]
+
+    asyncio.run(main())

@@ -179,3 +179,12 @@ def test_outbox_loses_nothing_with_random_messages_and_cuts() -> None:
         assert outbox.size == len(put) - len(left)
     left += drain(outbox, [10_000])
     assert left == put
+
+
+def test_put_unframed_takes_empty_buffers() -> None:
+    outbox = Outbox(Codec.uint(1))
+    outbox.put_unframed(bytearray())
+    outbox.put_unframed(b"")
+    assert (outbox.size, outbox.buffers()) == (0, [])
+    outbox.put_unframed(bytearray(b"ab"))
+    assert outbox.buffers() == [b"ab"]

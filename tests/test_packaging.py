@@ -78,6 +78,25 @@ def test_every_action_is_pinned_to_a_commit_and_names_its_release(path: Path) ->
         assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action), action
 
 
+def test_workflows_run_sessions_that_exist_and_those_without_the_gil() -> None:
+    noxfile = ast.parse((ROOT / "noxfile.py").read_text(encoding="utf-8"))
+    functions = [node for node in noxfile.body if isinstance(node, ast.FunctionDef)]
+    sessions = {
+        function.name
+        for function in functions
+        for decorator in function.decorator_list
+        if ast.unparse(decorator).startswith("nox.session")
+    }
+    text = "\n".join(path.read_text(encoding="utf-8") for path in WORKFLOWS)
+    named = set(re.findall(r'/?nox"? -s "?([a-z]\w*)', text))
+    listed = re.search(r"\n        session:\n((?: {10}- .*\n)+)", text)
+    assert listed is not None
+    named |= set(re.findall(r"- (\w+)", listed[1]))
+    assert len(named) > 12
+    assert named <= sessions
+    assert {"free_threaded", "sanitize_threads", "sanitize", "coverage"} <= named
+
+
 def test_only_the_job_that_publishes_may_ask_for_a_token() -> None:
     text = (ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8")
     before, publish = text.split("\n  publish:\n")

@@ -17,6 +17,7 @@ from framecodec import (
     FrameSocket,
     IncompleteFrameError,
     InvalidFrameError,
+    _splitter_py,
 )
 from tests.helpers.chunking import cuts, hand_overs
 from tests.helpers.fault_injection import TIMEOUT, stream_pair
@@ -323,3 +324,74 @@ def test_frame_socket_takes_on_invalid(engine_in_use: ModuleType) -> None:
             target = io.BytesIO()
             assert conn.recv_file(target) == 5
             assert target.getvalue() == b"three"
+
+
+def test_resync_one_at_a_time_reads_a_mark_again_that_a_chunk_cut(engine: ModuleType) -> None:
+    codec = Codec.delimiter(b"\r\n")
+    splitter = engine.Splitter(codec, on_invalid="resync", one_at_a_time=True)
+    assert splitter.feed(b"a\r") == []
+    assert splitter.feed(b"\nb\r") == [b"a"]
+    assert splitter.feed(b"\n") == [b"b"]
+    assert splitter.feed(b"") == []
+
+
+def test_resync_one_at_a_time_raises_for_a_cut_frame_after_the_whole_ones(
+    engine: ModuleType,
+) -> None:
+    codec = Codec.uint(1, magic=b"M")
+    splitter = engine.Splitter(codec, on_invalid="resync", one_at_a_time=True)
+    assert splitter.feed(b"M\1aM\1bM\2c") == [b"a"]
+    splitter.feed_eof()
+    assert splitter.feed(b"") == [b"b"]
+    with pytest.raises(IncompleteFrameError):
+        splitter.feed(b"")
+
+
+def test_resync_passes_over_the_rest_of_a_longer_mark_and_over_escapes(engine: ModuleType) -> None:
+    longer = Codec.delimiter(b"\r\n", b"\r", max_message_size=5)
+    splitter = engine.Splitter(longer, on_invalid="resync")
+    assert splitter.feed(b"too long\r\nab\rc\r\n") == [b"ab", b"c"]
+    assert splitter.resyncs == 1
+    escaped = Codec.delimiter(b"\n", escape={b"\n": b"+n", b"+": b"++"}, max_message_size=5)
+    splitter = engine.Splitter(escaped, on_invalid="resync")
+    assert splitter.feed(b"too long ++ +n \nab+nc\n") == [b"ab\nc"]
+    assert splitter.resyncs == 1
+
+
+def test_resync_after_a_bad_fragment_of_a_skipped_message(engine: ModuleType) -> None:
+    codec = Codec.joined(Codec.uint(1, magic=b"M"), full=4, max_message_size=6)
+    splitter = engine.Splitter(codec, on_invalid="resync", on_oversize="skip")
+    stream = b"M\4abcdM\4efghM\4ijklXM\1z"
+    for pieces in ([stream], [bytes([byte]) for byte in stream]):
+        splitter = engine.Splitter(codec, on_invalid="resync", on_oversize="skip")
+        messages = [message for piece in pieces for message in splitter.feed(piece)]
+        assert messages == [b"z"]
+        assert splitter.stream_offset == len(stream)
+        assert splitter.resyncs == 1
+
+
+def test_switch_of_a_splitter_with_resync_needs_a_mark(engine: ModuleType) -> None:
+    splitter = engine.Splitter(Codec.uint(1, magic=b"M"), on_invalid="resync")
+    with pytest.raises(ValueError, match="mark"):
+        splitter.switch(Codec.uint(1))
+    assert splitter.switch(Codec.delimiter(b"\n", max_message_size=3)) == []
+    assert splitter.feed(b"abcd\ne\n") == [b"e"]
+
+
+class Full(bytearray):
+    """Bytes to which nothing can be added, because memory is short."""
+
+    def __iadd__(self, more: Any) -> Any:  # type: ignore[override,misc]
+        raise MemoryError
+
+
+@pytest.mark.parametrize("options", [{"on_invalid": "resync"}, {"one_at_a_time": True}], ids=str)
+def test_detach_returns_a_chunk_for_which_the_python_engine_had_no_memory(options: Any) -> None:
+    splitter = _splitter_py.Splitter(Codec.uint(1, magic=b"M"), stream_offset=1000, **options)
+    assert splitter.feed(b"M\1aM\3b") == [b"a"]
+    splitter._held = Full(splitter._held)
+    for _ in range(2):
+        with pytest.raises(MemoryError):
+            splitter.feed(b"cdM")
+    unread = splitter.stream_offset, splitter.pending, splitter.detach()
+    assert unread == (1003, 6, b"M\3bcdM")

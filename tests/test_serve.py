@@ -685,3 +685,185 @@ def test_serve_messages_waits_in_python_where_gevent_has_patched_threading() -> 
         [sys.executable, "-c", PATCHED], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == "b'hello' framecodec.serving._messages_loop_py\n"
+
+
+# --- what is rare ---------------------------------------------------------------------------------
+
+
+def test_repr_names_the_address_and_the_state() -> None:
+    with framecodec.serve(echo, LOOPBACK) as server:
+        host, port = server.address
+        assert repr(server) == f"<Server {host}:{port}, 0 connections>"
+    assert repr(server) == f"<Server {host}:{port}, closed>"
+
+
+def test_a_server_whose_thread_cannot_start_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch, fd_count: Callable[[], int]
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    before = fd_count()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            framecodec.serve(echo, LOOPBACK)
+    assert fd_count() == before
+
+
+def test_another_process_that_was_faster_is_no_fault(logged: Any) -> None:
+    with framecodec.serve(echo, LOOPBACK) as server:
+        assert server._accept() is False
+    assert logged() == []
+
+
+def test_a_listening_socket_that_fails_ends_the_server(
+    monkeypatch: pytest.MonkeyPatch, logged: Any
+) -> None:
+    def fail(server: Any) -> bool:
+        raise OSError(errno.EBADF, "bad file descriptor")
+
+    monkeypatch.setattr(threads.Server, "_accept", fail)
+    with framecodec.serve(echo, LOOPBACK) as server:
+        with contextlib.suppress(OSError), dial(server.address):
+            pass
+        assert server._ended.wait(PATIENCE)
+    assert "stopped listening" in logged()[0]
+
+
+def test_a_connection_that_comes_while_the_server_closes_receives_nothing() -> None:
+    with framecodec.serve(echo, LOOPBACK) as server:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            theirs.sendall(b"\0\0\0\1a")
+            server._closing = True
+            conn = server._open(threads._Served(ours, "a client"))
+            with conn, pytest.raises(EOFError):
+                conn.recv()
+            server._closing = False
+
+
+def test_a_failure_outside_of_the_handler_is_logged(
+    monkeypatch: pytest.MonkeyPatch, logged: Any
+) -> None:
+    class Interrupted(BaseException):
+        pass
+
+    def fail(*_: Any) -> None:
+        raise Interrupted
+
+    with framecodec.serve(echo, LOOPBACK) as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(threads.Server, "_handle", fail)
+            with dial(server.address) as conn, pytest.raises((EOFError, ConnectionError)):
+                conn.recv()
+            until(logged)
+        with dial(server.address) as conn:
+            conn.send(b"a")
+            assert conn.recv() == b"a"
+    assert len(logged()) == 1
+
+
+def test_SystemExit_of_a_handler_ends_its_connection_quietly(logged: Any) -> None:
+    def leave(conn: FrameSocket) -> None:
+        conn.recv()
+        sys.exit(1)
+
+    with framecodec.serve(leave, LOOPBACK) as server:
+        with dial(server.address) as conn:
+            conn.send(b"a")
+            with pytest.raises(EOFError):
+                conn.recv()
+    assert logged() == []
+
+
+def test_broadcast_uses_the_codec_that_a_handler_has_chosen() -> None:
+    switched = threading.Event()
+
+    def switch(conn: FrameSocket) -> None:
+        conn.switch(Codec.uint(1))
+        switched.set()
+        conn.recv()
+
+    with framecodec.serve(switch, LOOPBACK) as server:
+        with dial(server.address, codec=Codec.uint(1)) as conn:
+            assert switched.wait(PATIENCE)
+            assert server.broadcast(b"hello") == 1
+            assert conn.recv() == b"hello"
+
+
+def test_broadcast_passes_over_connections_that_have_ended(
+    monkeypatch: pytest.MonkeyPatch, logged: Any
+) -> None:
+    class Gone:
+        """A connection that ends while a broadcast looks at it."""
+
+        looks = 0
+
+        @property
+        def conn(self) -> Any:
+            self.looks += 1
+            return object() if self.looks == 1 else None
+
+    with framecodec.serve(echo, LOOPBACK) as server:
+        gone: Any = Gone()
+        server._served.add(gone)
+        assert server.broadcast(b"a") == 0
+        server._served.discard(gone)
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            served = threads._Served(ours, "a client")
+            served.conn = FrameSocket(ours)
+            served.abort()
+            assert served.broadcast(b"a") is False
+    assert logged() == []
+
+
+def test_a_failure_of_the_sending_thread_ends_the_connection(
+    monkeypatch: pytest.MonkeyPatch, logged: Any
+) -> None:
+    def fail(*_: Any) -> None:
+        raise LookupError("no frames")
+
+    monkeypatch.setattr(threads, "_send_frames", fail)
+    with framecodec.serve(echo, LOOPBACK) as server, dial(server.address) as conn:
+        until(lambda: server.connections)
+        assert server.broadcast(b"a") == 1
+        with pytest.raises((EOFError, ConnectionError)):
+            conn.recv()
+        until(logged)
+    assert "LookupError" in logged()[0] or "handler" in logged()[0]
+
+
+def test_broadcasts_that_do_not_leave_end_with_their_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(threads, "_LAST_BROADCASTS", 0.01)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        served = threads._Served(ours, "a client")
+        served.conn = FrameSocket(ours)
+        while served.broadcast(bytes(100_000)):
+            if served._size > 500_000:
+                break
+        served.finish_broadcasts()
+        assert served.aborted
+        assert served._sender is not None
+        served._sender.join(PATIENCE)
+        assert not served._sender.is_alive()
+
+
+def test_frames_are_not_sent_on_a_connection_that_its_handler_has_closed() -> None:
+    class Closed:
+        closed = True
+
+        class _sending:
+            class outbox:
+                put_bytes = None
+
+            @staticmethod
+            def send_all(*_: Any) -> None:
+                raise TimeoutError
+
+    with pytest.raises(ConnectionAbortedError, match="closed"):
+        threads._send_frames(Closed(), b"")  # type: ignore[arg-type]

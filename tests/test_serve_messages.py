@@ -944,6 +944,26 @@ def test_a_server_survives_when_memory_runs_out(failures: int, twin: Any, logged
             until(lambda: not server.connections)
 
 
+def test_silent_clients_are_ended_after_a_turn_without_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failures = [MemoryError(), MemoryError()]
+
+    def fail_twice(hooks: Any, conn: Any, error: BaseException) -> None:
+        if failures:
+            raise failures.pop()
+
+    # The look at the deadlines ends with the first client.
+    monkeypatch.setattr(messages_module._Hooks, "fault", fail_twice)
+    monkeypatch.setattr(messages_module._Hooks, "failed", fail_twice)
+    with framecodec.serve_messages(echo, LOOPBACK, idle_timeout=0.1) as server:
+        with dial(server.address) as one, dial(server.address) as two:
+            for conn in (one, two):
+                with pytest.raises(EOFError):
+                    conn.recv()
+    assert not failures
+
+
 def test_the_loop_waits_without_using_the_processor() -> None:
     with framecodec.serve_messages(echo, LOOPBACK, idle_timeout=60) as server:
         with dial(server.address) as conn:
@@ -952,3 +972,153 @@ def test_the_loop_waits_without_using_the_processor() -> None:
             before = time.process_time()
             time.sleep(0.3)
             assert time.process_time() - before < 0.15
+
+
+# --- system calls that fail, in the Python loop ---------------------------------------------------
+
+
+class Flaky:
+    """A socket whose calls give what a test has planned first."""
+
+    def __init__(self, sock: Any, **plans: list[Any]) -> None:
+        self._sock = sock
+        self._plans = plans
+
+    def __getattr__(self, name: str) -> Any:
+        plan = self._plans.get(name)
+        method = getattr(self._sock, name)
+        if not plan:
+            return method
+
+        def call(*arguments: Any) -> Any:
+            step = plan.pop(0)
+            if isinstance(step, BaseException):
+                raise step
+            if name == "send":
+                return method(memoryview(arguments[0])[:step])
+            return method(*arguments)
+
+        return call
+
+
+@pytest.fixture
+def python_loop(twin: Any) -> None:
+    if twin is not _messages_loop_py:
+        pytest.skip("the compiled loop calls the kernel itself")
+
+
+@pytest.mark.usefixtures("python_loop")
+@pytest.mark.parametrize(
+    "plan",
+    [
+        [BlockingIOError(errno.EAGAIN, "would block")],
+        [3, BlockingIOError(errno.EAGAIN, "would block"), 2, 1],
+        [InterruptedError(errno.EINTR, "interrupted"), 1],
+    ],
+)
+def test_replies_that_the_kernel_takes_in_parts_arrive_whole(plan: list[Any]) -> None:
+    plan = plan.copy()
+
+    def handle(conn: Any, messages: list[bytes]) -> list[bytes]:
+        if plan:
+            conn._sock = Flaky(conn._sock, send=plan)
+        return messages
+
+    with framecodec.serve_messages(handle, LOOPBACK) as server, dial(server.address) as conn:
+        for message in (b"first", b"second"):
+            conn.send(message)
+            assert conn.recv() == message
+    assert plan == []
+
+
+@pytest.mark.usefixtures("python_loop")
+@pytest.mark.parametrize("plan", [[BrokenPipeError()], [1, ConnectionResetError()]])
+def test_a_client_that_leaves_before_its_reply_is_its_own_fault(
+    plan: list[Any], logged: Any
+) -> None:
+    plan = plan.copy()
+
+    def handle(conn: Any, messages: list[bytes]) -> list[bytes]:
+        conn._sock = Flaky(conn._sock, send=plan)
+        return messages
+
+    with framecodec.serve_messages(handle, LOOPBACK) as server, dial(server.address) as conn:
+        conn.send(b"a")
+        with pytest.raises((EOFError, ConnectionError)):
+            conn.recv()
+        until(lambda: not server.connections)
+    assert plan == []
+
+
+@pytest.mark.usefixtures("python_loop")
+@pytest.mark.parametrize(
+    "plans",
+    [
+        {"shutdown": [OSError(errno.ENOTCONN, "not connected")]},
+        {"recv_into": [BlockingIOError(), OSError(errno.ECONNRESET, "reset")]},
+    ],
+)
+def test_a_connection_that_lingers_ends_with_the_first_error(
+    plans: dict[str, list[Any]], logged: Any
+) -> None:
+    plans = {name: plan.copy() for name, plan in plans.items()}
+
+    def handle(conn: Any, messages: list[bytes]) -> list[bytes]:
+        conn._sock = Flaky(conn._sock, **plans)
+        raise LookupError("no reply")
+
+    with framecodec.serve_messages(handle, LOOPBACK) as server, dial(server.address) as conn:
+        conn.send(b"a")
+        until(logged)
+        with contextlib.suppress(OSError):
+            while server.connections:
+                conn.send(b"more")
+                time.sleep(0.001)
+        until(lambda: not server.connections)
+    assert not any(plans.values())
+    assert "LookupError" in logged()[0] or "handler" in logged()[0]
+
+
+@pytest.mark.usefixtures("python_loop")
+@pytest.mark.parametrize("step", ["_receive", "_on_deadline", "_look_at"])
+def test_an_error_of_one_connection_does_not_end_the_loop(
+    step: str, monkeypatch: pytest.MonkeyPatch, logged: Any
+) -> None:
+    class Interrupted(BaseException):
+        pass
+
+    def fail(*_: Any) -> None:
+        raise Interrupted
+
+    idle = 0.05 if step == "_on_deadline" else None
+    with framecodec.serve_messages(echo, LOOPBACK, idle_timeout=idle) as server:
+        with monkeypatch.context() as patch, dial(server.address) as conn:
+            patch.setattr(_messages_loop_py.MessageLoop, step, fail)
+            if step == "_look_at":
+                until(lambda: server.connections)
+                for one in server.connections:
+                    one.close()
+            elif step == "_receive":
+                conn.send(b"a")
+            until(logged)
+            until(lambda: not server.connections)
+        if idle is None:
+            with dial(server.address) as conn:
+                conn.send(b"a")
+                assert conn.recv() == b"a"
+
+
+def test_a_loop_without_memory_is_logged_and_leaves_nothing_open(logged: Any) -> None:
+    with framecodec.serve_messages(echo, LOOPBACK) as server, dial(server.address) as conn:
+        until(lambda: server.connections)
+        server._hooks.no_memory(MemoryError("no turn"))
+        assert "has too little memory" in logged()[0]
+        ours, theirs = socket.socketpair()
+        with theirs:
+            server._hooks._sockets[object()] = ours
+            sockets, server._hooks._sockets = server._hooks._sockets, {1: ours}
+            server._hooks.close_all()
+            assert theirs.recv(1) == b""
+            sockets.popitem()
+            server._hooks._sockets = sockets
+        assert conn is not None

@@ -11,6 +11,7 @@ import selectors
 import signal
 import socket
 import stat
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ from framecodec import (
     formats,
     listen,
 )
+from framecodec.sockets import listener as listener_module
 from framecodec.sockets.calls import BlockingCalls
 from tests.helpers.fault_injection import KINDS, TIMEOUT, stream_pair
 from tests.helpers.sample_codecs import CODECS, sample_messages
@@ -434,6 +436,17 @@ def test_detach_returns_whole_frames_after_a_broken_one() -> None:
         assert conn.recv() == b"one"
         with pytest.raises(InvalidFrameError):
             conn.recv()
+        assert conn.detach()[1] == b"EHLO there"
+
+
+@pytest.mark.parametrize("method", ["recv", "recv_many"])
+def test_detach_returns_a_broken_frame_that_came_alone(method: str) -> None:
+    with stream_pair() as (peer, sock):
+        conn = FrameSocket(sock, Codec.digits(2))
+        peer.sendall(b"EHLO there")
+        for _ in range(2):
+            with pytest.raises(InvalidFrameError):
+                getattr(conn, method)()
         assert conn.detach()[1] == b"EHLO there"
 
 
@@ -886,3 +899,41 @@ def test_a_connection_of_the_package_iterates_without_a_python_call_a_message() 
     left.close()
     with FrameSocket(right, observer=object()) as conn:
         assert type(conn).__iter__ is BlockingCalls.__iter__
+
+
+# --- what is rare ---------------------------------------------------------------------------------
+
+
+def test_repr_of_a_listener_names_its_address() -> None:
+    with framecodec.listen(("127.0.0.1", 0), Codec.uint(1)) as listener:
+        assert repr(listener) == f"<Listener {listener.address!r}, {Codec.uint(1)!r}>"
+    assert repr(listener) == f"<Listener closed, {Codec.uint(1)!r}>"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="abstract names are Linux's")
+def test_a_listener_removes_only_its_own_file(folder: Path) -> None:
+    name = f"\0framecodec test {folder}"
+    with framecodec.listen(name) as listener, framecodec.connect(name) as conn:
+        conn.send(b"a")
+        with listener.accept() as accepted:
+            assert accepted.recv() == b"a"
+    path = folder / "socket"
+    with framecodec.listen(str(path)):
+        path.unlink()
+    assert not path.exists()
+
+
+def test_accept_closes_a_connection_whose_options_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(22, "invalid argument")
+
+    with (
+        framecodec.listen(("127.0.0.1", 0)) as listener,
+        framecodec.connect(listener.address, timeout=10) as conn,
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(listener_module, "prepare", fail)
+            with pytest.raises(OSError, match="invalid argument"):
+                listener.accept()
+        with pytest.raises((EOFError, ConnectionError)):
+            conn.recv()

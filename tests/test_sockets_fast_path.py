@@ -286,6 +286,22 @@ def test_receiver_raises_an_error_after_the_messages_before_it(
 
 @pytest.mark.c_extension
 @pytest.mark.skipif(not DONTWAIT, reason="no call can be made non-blocking here")
+def test_receiver_does_not_count_the_bytes_of_a_bad_frame_as_lost(
+    compiled_io: ModuleType, ends: Any
+) -> None:
+    # Another thread may see the state before the call that has failed ends the connection.
+    receiver = compiled_io.Receiver(ends[1], compiled_io.Lock())
+    splitter = Splitter(Codec.digits(2))
+    receiver.use(splitter, 65536, DONTWAIT, 0.0)
+    ends[0].sendall(b"0x")
+    with pytest.raises(InvalidFrameError):
+        next(receiver)
+    assert receiver.state is ReceiveState.READY
+    assert splitter.detach() == b"0x"
+
+
+@pytest.mark.c_extension
+@pytest.mark.skipif(not DONTWAIT, reason="no call can be made non-blocking here")
 def test_receiver_and_sender_raise_os_errors(compiled_io: ModuleType) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         sock = socket.create_connection(server.getsockname(), 10)

@@ -379,3 +379,142 @@ def test_recv_file_has_the_bytes_of_the_length_field_and_the_constants() -> None
             copy = io.BytesIO()
             assert other.recv_file(copy) == len(data)
         assert copy.getvalue() == data
+
+
+# --- what is rare ---------------------------------------------------------------------------------
+
+
+def test_recv_file_refuses_a_special_message_and_leaves_it() -> None:
+    codec = Codec.uint(1, specials={0: None})
+    with two("socketpair", codec) as (one, other):
+        one.send_many([None, b"a"])
+        with pytest.raises(ValueError, match="the next message is None, which has no bytes"):
+            other.recv_file(io.BytesIO())
+        assert other.recv() is None
+        assert other.recv_file(copy := io.BytesIO()) == 1
+        assert copy.getvalue() == b"a"
+
+
+def test_recv_file_shows_a_file_of_both_directions_where_it_ends() -> None:
+    data = os.urandom(100_000)
+    with two("socketpair", Codec.uint(4)) as (one, other), tempfile.TemporaryFile() as file:
+        file.write(b"before")
+        with meanwhile(lambda: one.send(data)):
+            assert other.recv_file(file) == len(data)
+        assert file.tell() == 6 + len(data)
+        file.seek(0)
+        assert file.read() == b"before" + data
+
+
+def test_send_file_needs_all_bytes_of_an_object() -> None:
+    with two("socketpair", Codec.uint(4)) as (one, other):
+        with pytest.raises(ValueError, match="it has 2 bytes from its position on, not 5"):
+            one.send_file(io.BytesIO(b"ab"), 5)
+        one.send(b"next")
+        assert other.recv() == b"next"
+
+
+class Target(io.BytesIO):
+    """A file whose first writes do what a test says."""
+
+    def __init__(self, *plan: Any) -> None:
+        super().__init__()
+        self.plan = list(plan)
+
+    def write(self, data: Any) -> Any:
+        if self.plan:
+            step = self.plan.pop(0)
+            if isinstance(step, BaseException):
+                raise step
+            return step
+        return super().write(data)
+
+
+def test_recv_file_can_be_repeated_after_a_target_failed() -> None:
+    data = os.urandom(200_000)
+    with two("socketpair", Codec.uint(4)) as (one, other):
+        with meanwhile(lambda: one.send_many([data, b"next"])):
+            target = Target(OSError(5, "the disk fails"), None)
+            with pytest.raises(OSError, match="the disk fails"):
+                other.recv_file(target)
+            with pytest.raises(BlockingIOError, match="the file takes no more bytes now"):
+                other.recv_file(target)
+            assert other.recv_file(target) == len(data)
+            assert other.recv() == b"next"
+        assert target.getvalue() == data
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, MemoryError])
+def test_recv_file_counts_no_bytes_that_an_interrupted_target_may_have(
+    raised: type[BaseException],
+) -> None:
+    codec = Codec.uint(4)
+    with stream_pair("socketpair") as (left, right), FrameSocket(left, codec) as conn:
+        right.sendall(codec.encode(bytes(200_000))[:100_000])
+        with pytest.raises(raised):
+            conn.recv_file(Target(raised()))
+        with pytest.raises(OSError, match="received"):
+            conn.recv()
+
+
+class Source(io.BytesIO):
+    """An object to read from, whose second read raises."""
+
+    def __init__(self, data: bytes, error: BaseException) -> None:
+        super().__init__(data)
+        self.error: BaseException | None = error
+        self.reads = 0
+
+    def read(self, size: int | None = -1) -> bytes:  # type: ignore[override]
+        self.reads += 1
+        if self.reads == 3 and self.error is not None:
+            error, self.error = self.error, None
+            raise error
+        return super().read(size)
+
+
+def test_send_file_reads_on_after_an_object_failed() -> None:
+    data = os.urandom(1_000_000)
+    with two("socketpair", Codec.uint(4)) as (one, other):
+        received: list[bytes] = []
+        with meanwhile(lambda: received.append(other.recv())):
+            with pytest.raises(OSError, match="the tape is torn"):
+                one.send_file(Source(data, OSError(5, "the tape is torn")), len(data))
+            one.flush()  # the read is made again
+        assert received == [data]
+
+
+def test_send_file_counts_no_bytes_that_an_interrupted_object_may_have_read() -> None:
+    with stream_pair("socketpair") as (left, right), FrameSocket(left, Codec.uint(4)) as conn:
+        received: list[int] = []
+
+        def drain() -> None:
+            while chunk := right.recv(1 << 16):
+                received.append(len(chunk))
+
+        with meanwhile(drain):
+            with pytest.raises(KeyboardInterrupt):
+                conn.send_file(Source(bytes(1_000_000), KeyboardInterrupt()), 1_000_000)
+            with pytest.raises(OSError, match="sent"):
+                conn.send(b"next")
+            conn.close()
+        assert sum(received) < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("codec", "tail", "error"),
+    [
+        (Codec.uint(4, trailer=b"END"), b"ENX", "trailer"),
+        (Codec.uint(4, check=Check("crc32", 10, digits=True, before=b"c=")), b"cX", "begins with"),
+        (Codec.uint(4, check=Check("crc32", 10, digits=True)), b"123456789x", "digits"),
+    ],
+)
+def test_recv_file_names_what_is_wrong_after_a_large_message(
+    codec: Codec, tail: bytes, error: str
+) -> None:
+    data = bytes(300_000)
+    frame = codec.encode(data)
+    with stream_pair("socketpair") as (left, right), FrameSocket(left, codec) as conn:
+        with meanwhile(lambda: right.sendall(frame[: 4 + len(data)] + tail)):
+            with pytest.raises(InvalidFrameError, match=error):
+                conn.recv_file(io.BytesIO())

@@ -29,6 +29,7 @@ from framecodec import (
     InvalidFrameError,
     MessageTimeoutError,
 )
+from framecodec.sockets.pipe_ends import ObjectEnd, Waker, take_buffered, write_end
 from tests.helpers.fault_injection import (
     TALLY,
     TIMEOUT,
@@ -777,3 +778,110 @@ def test_messages_of_a_pipe_can_be_objects(engine_in_use: Any, observer: object)
         assert [right.recv(), right.recv()] == [[2], None]
         left.shutdown(socket.SHUT_WR)
         assert list(right) == []
+
+
+# --- the ends, called by hand ---------------------------------------------------------------------
+
+
+class Device(io.RawIOBase):
+    """A non-blocking object without a descriptor, whose answers a test chooses."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.ended: list[str] = []
+
+    def _answer(self) -> Any:
+        answer = self.answers.pop(0)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def readinto(self, buffer: Any) -> Any:
+        data = self._answer()
+        if data is None:
+            return None
+        buffer[: len(data)] = data
+        return len(data)
+
+    def write(self, data: Any) -> Any:
+        return self._answer()
+
+    def fileno(self) -> int:
+        raise io.UnsupportedOperation("fileno")
+
+    def cancel_read(self) -> None:
+        self.ended.append("read")
+
+    def cancel_write(self) -> None:
+        self.ended.append("write")
+        raise OSError("the port is closed")
+
+
+def test_an_object_that_has_nothing_now_is_asked_again() -> None:
+    device = Device(None, b"\0\0\0\1", None, b"a", b"")
+    with FramePipe(device, codec=U4) as conn:  # type: ignore[arg-type]
+        assert conn.recv() == b"a"
+        with pytest.raises(EOFError):
+            conn.recv()
+        with pytest.raises(io.UnsupportedOperation):
+            conn.fileno()
+
+
+def test_an_object_that_takes_a_part_or_nothing_is_asked_again() -> None:
+    partly = BlockingIOError(11, "partly", 2)
+    device = Device(None, BlockingIOError(11, "not now", 0), partly, 1, 2)
+    with FramePipe(None, device, codec=U4) as conn:  # type: ignore[arg-type]
+        conn.send(b"a")
+    assert device.answers == []
+
+
+def test_the_end_of_a_closed_object_refuses_to_read_and_write() -> None:
+    device = Device()
+    end = ObjectEnd(device)
+    assert not end.is_end(OSError(5, "input/output error"))
+    end.wake()
+    assert device.ended == ["read", "write"]
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        list(end.counts(iter([memoryview(bytearray(1))])))
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        end.write_counts([b"x"])
+
+
+def test_the_end_of_a_regular_file_is_always_ready(tmp_path: Path) -> None:
+    with contextlib.closing(Waker()) as waker, (tmp_path / "file").open("wb", 0) as file:
+        end = write_end(file, waker)
+        assert end.wait(0)
+        assert sum(end.write_counts([b"ab", b"c"])) == 3
+        waker.wake()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            end.write_counts([b"d"])
+    assert (tmp_path / "file").read_bytes() == b"abc"
+
+
+def test_close_closes_each_file_and_raises_the_first_error() -> None:
+    class Failing(io.BytesIO):
+        def close(self) -> None:
+            super().close()
+            raise OSError(5, "the disk is gone")
+
+    reader, writer = Failing(), Failing()
+    conn = FramePipe(reader, writer, U4)
+    with pytest.raises(OSError, match="the disk is gone"):
+        conn.close()
+    assert (reader.closed, writer.closed, conn.closed) == (True, True, True)
+
+
+def test_shutdown_ends_the_writer_or_both() -> None:
+    with pipe_pair() as (left, right):
+        with pytest.raises(OSError, match="a reader cannot be ended alone"):
+            left.shutdown(socket.SHUT_RD)
+        with pytest.raises(ValueError, match="how must be SHUT_WR or SHUT_RDWR, not 7"):
+            left.shutdown(7)
+        left.shutdown(socket.SHUT_RDWR)
+        assert left.closed
+        with pytest.raises(EOFError):
+            right.recv()
+
+
+def test_take_buffered_takes_nothing_of_a_file_without_a_buffer() -> None:
+    assert take_buffered(io.BytesIO(b"abc"), -1) == b""

@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 from framecodec import Codec, FrameSocket
+from framecodec._states import ReceiveState, SendState
 from tests.helpers.fault_injection import KINDS, TIMEOUT, stream_pair
 
 pytestmark = pytest.mark.usefixtures("engine_in_use")
@@ -120,6 +123,52 @@ def test_close_wakes_a_send_that_waits(timeout: float | None) -> None:
         (error,) = run(send, close)
         assert isinstance(error, OSError)
         assert not isinstance(error, TimeoutError)
+
+
+CALLS: dict[str, Callable[[FrameSocket], Any]] = {
+    "recv": FrameSocket.recv,
+    "recv_many": FrameSocket.recv_many,
+    "iteration": list,
+    "recv_bytes": lambda conn: conn.recv_bytes(9),
+    "recv_into": lambda conn: conn.recv_into(bytearray(9)),
+    "recv_file": lambda conn: conn.recv_file(io.BytesIO()),
+    "recv_parts": lambda conn: list(conn.recv_parts()),
+    "send": lambda conn: conn.send(bytes(8 << 20)),
+    "send_many": lambda conn: conn.send_many([bytes(8 << 20)]),
+    "send_bytes": lambda conn: conn.send_bytes(bytes(8 << 20)),
+}
+
+
+@pytest.mark.parametrize("sent", [b"", b"\0\0\0\t123"], ids=["nothing", "half a frame"])
+@pytest.mark.parametrize("timeout", [None, TIMEOUT])
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_that_close_wakes_reports_the_close(
+    name: str, timeout: float | None, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The state of a direction is stored by each of its calls. A call of another thread may do so
+    # just after `close` has stored its own; `close` then wakes the call that waits.
+    wake = FrameSocket._shutdown
+
+    def store_and_wake(conn: FrameSocket, how: int = socket.SHUT_RDWR) -> None:
+        conn._receiver.state = ReceiveState.READY
+        conn._sender.state = SendState.IDLE
+        wake(conn, how)
+
+    monkeypatch.setattr(FrameSocket, "_shutdown", store_and_wake)
+    with stream_pair() as (peer, sock), FrameSocket(sock) as conn:
+        conn.settimeout(timeout)
+        peer.sendall(sent)
+        lock = (conn._sending if "send" in name else conn._receiving).lock
+
+        def close() -> None:
+            while lock.acquire(blocking=False):
+                lock.release()
+                time.sleep(0.001)
+            time.sleep(0.01)
+            conn.close()
+
+        (error,) = run(lambda: CALLS[name](conn), close)
+        assert type(error) is ConnectionAbortedError
 
 
 def test_close_wakes_both_directions_at_once() -> None:

@@ -709,3 +709,34 @@ def test_handler_works_in_forking_servers() -> None:
         assert str(server.pid).encode() not in processes
         server.send_signal(signal.SIGTERM)
         assert finish(server) == ""
+
+
+# --- what is rare ---------------------------------------------------------------------------------
+
+
+def test_DatagramReply_raises_the_error_of_a_datagram_after_its_messages() -> None:
+    codec = Codec.uint(1)
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        address = ("127.0.0.1", 1)
+        reply = framecodec.socketserver.DatagramReply(b"\1a\1b\5c", sock, address, codec)
+        assert reply.recv() == b"a"
+        assert reply.recv_many() == [b"b"]
+        with pytest.raises(framecodec.FrameError) as caught:
+            reply.recv()
+        assert caught.value.address == address
+        with pytest.raises(EOFError):
+            reply.recv_many()
+
+
+def test_a_server_without_a_socket_has_not_stopped() -> None:
+    from framecodec.socketserver import _has_stopped
+
+    assert _has_stopped(object()) is False
+    with socket.socket() as sock:
+
+        class Server:
+            socket = sock
+
+        assert _has_stopped(Server()) is False
+    assert _has_stopped(Server()) is True

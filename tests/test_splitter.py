@@ -1034,3 +1034,40 @@ def test_repr_inside_a_call_and_of_objects(engine_in_use: ModuleType) -> None:
     assert shown == [f"<Splitter {codec!r}, 0 bytes pending at stream offset 2>"]
     splitter.feed(b"\x01b\x01\xff")
     assert "the next call raises InvalidMessageError" in repr(splitter)
+
+
+def test_second_call_of_init_changes_nothing(engine: ModuleType) -> None:
+    splitter = engine.Splitter(Codec.uint(2))
+    assert splitter.feed(b"\0\2a") == []
+    splitter.__init__(Codec.uint(8), raw=True)  # type: ignore[misc]
+    assert splitter.feed(b"b") == [b"ab"]
+
+
+def test_feed_takes_a_buffer_that_cast_does_not_take(engine: ModuleType) -> None:
+    nothing = numpy.zeros((0, 3), "u1")
+    with pytest.raises(TypeError, match="zeros in shape"):
+        memoryview(nothing).cast("B")
+    assert engine.Splitter(Codec.uint(1)).feed(nothing) == []
+    assert engine.Encoder(Codec.uint(1)).encode(nothing) == b"\0"
+
+
+def test_growing_spans_give_no_array() -> None:
+    import gc
+
+    from framecodec import _splitter_py
+
+    found: list[str] = []
+    gc.collect()
+    others = {id(one) for one in gc.get_objects() if type(one) is _splitter_py.Spans}
+
+    def parse(view: memoryview) -> tuple[int, int]:
+        for one in gc.get_objects():
+            if type(one) is _splitter_py.Spans and id(one) not in others:
+                with pytest.raises(BufferError) as caught:
+                    numpy.asarray(one)
+                found.append(str(caught.value))
+        return 1, view[0]
+
+    codec = Codec.custom(parse, lambda message: bytes([len(message)]))
+    assert list(map(bytes, _splitter_py.scan(codec, b"\1a"))) == [b"a"]
+    assert found

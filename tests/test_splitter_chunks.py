@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import sys
 import threading
+from contextlib import suppress
+from itertools import repeat
 from types import ModuleType
 from typing import Any
 
@@ -13,12 +15,17 @@ import pytest
 from framecodec import (
     Codec,
     IncompleteFrameError,
+    InvalidFrameError,
     MessageTooLargeError,
+    _frame_reader_py,
     _keeping_reader_py,
     _marked_reader_py,
     _plain_reader_py,
+    _quick_frames_py,
+    _split_frames_py,
 )
 from framecodec import _splitter_py as python_engine
+from framecodec._layout import DIGITS
 
 KIB = 1024
 CODECS = {
@@ -28,21 +35,47 @@ CODECS = {
     "lines": Codec.delimiter(),
     "two bytes": Codec.delimiter(b"\r\n"),
     "two marks": Codec.delimiter(b"\n", b"\r\n"),
+    "three bytes": Codec.uint(3, length_includes="frame"),
+    "digits": Codec.digits(5),
+    "hexadecimal": Codec.digits(5, base=16, trailer=b"\n"),
+    "varint": Codec.varint(),
+    "netstring": Codec.text(trailer=b","),
+    "leading zeros": Codec.text(end=b"\r\n", leading_zeros=True),
+    "headers": Codec.headers(),
+    "fixed": Codec.fixed(7),
+    "slip": Codec.delimiter(b"\xc0", escape={b"\xc0": b"\xdb\xdc", b"\xdb": b"\xdb\xdd"}),
+    "many escapes": Codec.delimiter(
+        b"~", escape={bytes([byte]): bytes([125, byte ^ 32]) for byte in b"~}ABCD"}
+    ),
+    "cobs": Codec.cobs(),
 }
 # Chunks that drip, pieces that are gathered and pieces that are kept, around every limit.
 SIZES = [1, 3, 7, 100, 255, 256, 1023, 1024, 1460, 16_383, 16_384, 65_535, 65_536, 70_000, 200_000]
 
 
 def messages_for(codec: Codec, rng: random.Random) -> list[bytes]:
-    most = 60_000 if codec.layout.field_width == 2 or codec.layout.marks else 300_000
-    sizes = [0, 1, 16, 64, KIB, 5000, 20_000, most]
-    return [bytes([65 + i % 26]) * rng.choice(sizes) for i in range(20)]
+    layout = codec.layout
+    if layout.size:
+        return [rng.randbytes(layout.size) for _ in range(5000)]
+    small = layout.field_width == 2 or layout.marks or layout.kind == DIGITS
+    sizes = [0, 1, 16, 64, KIB, 5000, 20_000, 60_000 if small else 300_000]
+    messages = [bytes([65 + i % 26]) * rng.choice(sizes) for i in range(20)]
+    if layout.marks and codec.layout.has_changed_content:
+        for i in range(0, 20, 2):
+            messages[i] = rng.randbytes(len(messages[i]))
+    return messages
+
+
+def header_of(codec: Codec, frame: bytes, message: bytes) -> bytes:
+    layout = codec.layout
+    return b"" if layout.marks else frame[: len(frame) - len(message) - len(layout.trailer)]
 
 
 @pytest.fixture(params=["whole between calls", "interrupted anywhere"])
 def _interpreter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     is_whole = request.param == "whole between calls"
-    for module in (_plain_reader_py, _keeping_reader_py):
+    modules = (_plain_reader_py, _keeping_reader_py, _quick_frames_py, _split_frames_py)
+    for module in modules:
         monkeypatch.setattr(module, "IS_WHOLE_BETWEEN_CALLS", is_whole)
 
 
@@ -57,6 +90,7 @@ def test_feed_counts_and_keeps_every_byte_for_chunks_of_all_sizes(
         rng = random.Random(seed)
         messages = messages_for(codec, rng)
         frames = [codec.encode(message) for message in messages]
+        headers = [*map(header_of, repeat(codec), frames, messages), b""]
         stream = b"".join(frames)
         splitter = engine.Splitter(codec, raw=raw)
         got: list[Any] = []
@@ -71,8 +105,7 @@ def test_feed_counts_and_keeps_every_byte_for_chunks_of_all_sizes(
             got += new
             assert splitter.stream_offset == delivered
             assert splitter.pending == pos - delivered
-            header_size = codec.layout.header_size
-            assert splitter.pending_header == stream[delivered : min(pos, delivered + header_size)]
+            assert splitter.pending_header == headers[len(got)][: pos - delivered]
             if seed % 3 == 0 and rng.random() < 0.01:
                 assert splitter.feed(b"") == []
         assert got == (frames if raw else messages)
@@ -189,15 +222,19 @@ def test_interrupted_feed_in_python_keeps_no_lock() -> None:
 
 
 @pytest.mark.parametrize("raw", [False, True])
-@pytest.mark.parametrize("name", ["lines", "two marks"])
-def test_ordinary_lines_that_chunks_cut_never_take_the_slow_path(
+@pytest.mark.parametrize("name", ["lines", "two marks", "cobs", "digits", "varint", "netstring"])
+def test_ordinary_frames_that_chunks_cut_never_take_the_slow_path(
     name: str, raw: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def slow_path(*arguments: object) -> int:
         raise AssertionError(f"the slow path was taken: {arguments!r}")
 
-    monkeypatch.setattr(_marked_reader_py, "_read_content", slow_path)
     codec = CODECS[name]
+    if raw and not codec.layout.marks:
+        pytest.skip("whole frames of lengths are read by another path")
+    monkeypatch.setattr(_marked_reader_py, "_read_content", slow_path)
+    monkeypatch.setattr(_marked_reader_py, "_read_stuffed", slow_path)
+    monkeypatch.setattr(_frame_reader_py, "_parse_header", slow_path)
     messages = [bytes([65 + i % 26]) * size for i, size in enumerate([0, 1, 40, 3000, 90_000, 7])]
     stream = codec.encode_many(messages)
     for chunk_size in (1, 7, 1460, 70_000):
@@ -229,3 +266,67 @@ def test_line_above_the_limit_is_refused_where_chunks_cut_it(
     skipping = engine.Splitter(codec, on_oversize="skip")
     got = [message for chunk in chunks for message in skipping.feed(chunk)]
     assert (got, skipping.skipped) == ([b"a" * 50, b"b" * 50, b"d"], 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "right"),
+    [
+        ("digits", b"000x3abc", 4),
+        ("varint", b"\x81\x80\x00", 3),
+        ("varint", b"\xff" * 10, 5),
+        ("netstring", b"003:abc,", 2),
+        ("netstring", b"3:abc;", 6),
+        ("netstring", b"123456789012345678901:", 21),
+        ("headers", b"Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc", 38),
+        ("headers", b"A: b\r\n\r\n", 8),
+        ("headers", b"Content-Length: 3\n\nabc", 18),
+        ("slip", b"ab\xdbcd\xc0", 4),
+        ("slip", b"ab\xdb\xdb\xdc\xc0", 4),
+        ("slip", b"ab\xdb\xc0", 4),
+        ("cobs", b"\x05abc\0", 5),
+    ],
+)
+def test_odd_frame_is_refused_at_its_first_wrong_byte_where_chunks_cut_it(
+    engine: ModuleType, name: str, bad: bytes, right: int
+) -> None:
+    """After `right` of its bytes the error is there, not earlier."""
+    codec = CODECS[name]
+    before = codec.encode(b"first") + codec.encode(b"second")
+    for start in range(1, len(before) + right):
+        splitter = engine.Splitter(codec)
+        got = splitter.feed((before + bad)[:start])
+        for pos in range(start, len(before) + right - 1):
+            got += splitter.feed((before + bad)[pos : pos + 1])
+            assert splitter.error is None
+        with suppress(InvalidFrameError):
+            got += splitter.feed((before + bad)[max(start, len(before) + right - 1) :])
+        assert got == [b"first", b"second"], start
+        assert isinstance(splitter.error, InvalidFrameError)
+        assert splitter.error.stream_offset == len(before)
+        assert splitter.detach() == bad
+
+
+@pytest.mark.parametrize("name", ["cobs", "slip"])
+@pytest.mark.parametrize("chunk_size", [1, 20, 47, 48, 49, 50, 51, 500])
+def test_frame_with_escapes_above_the_limit_is_refused_where_chunks_cut_it(
+    engine: ModuleType, name: str, chunk_size: int
+) -> None:
+    """The limit is that of the message, which has fewer bytes than its frame."""
+    codec = CODECS[name].replace(max_message_size=50)
+    messages = [b"\xdb\0" * 25, b"c" * 50, b"\xc0" * 30, b"", b"d" * 9]
+    too_large = CODECS[name].encode(b"\xdb\0" * 26)
+    stream = codec.encode_many(messages) + too_large + codec.encode(b"last")
+    chunks = [stream[pos : pos + chunk_size] for pos in range(0, len(stream), chunk_size)]
+    splitter = engine.Splitter(codec, on_oversize="skip")
+    got = [message for chunk in chunks for message in splitter.feed(chunk)]
+    assert (got, splitter.skipped) == ([*messages, b"last"], 1)
+    refusing = engine.Splitter(codec)
+    got = []
+    for chunk in chunks:
+        try:
+            got += refusing.feed(chunk)
+        except MessageTooLargeError:
+            break
+    assert got == messages
+    assert refusing.error is not None
+    assert refusing.error.stream_offset == len(codec.encode_many(messages))

@@ -486,3 +486,11 @@ def test_both_engines_switch_alike(
                     ]
                     seen.append([(outcome_of(call), visible(splitter)) for call in calls])
                 assert seen[0] == seen[1]
+
+
+def test_switch_inside_padding_reads_lines_after_it(engine: ModuleType) -> None:
+    splitter = engine.Splitter(Codec.uint(1, align=4))
+    assert splitter.feed(b"\1a\0") == [b"a"]
+    assert splitter.switch(Codec.delimiter()) == []
+    assert splitter.feed(b"\0one\ntwo\nthr") == [b"one", b"two"]
+    assert splitter.feed(b"ee\n") == [b"three"]

@@ -97,10 +97,15 @@ def inside_content(layout: Layout, size: int) -> tuple[slice, slice]:
 
 
 def has_right_content(layout: Layout, content: bytes, update: Update) -> bool:
-    """Return whether a content without its escapes has a check, and the right one."""
+    """Return whether a content without its escapes has a check, and the right one.
+
+    Args:
+        layout: The codec's layout, which has a check.
+        content: The message and its check.
+        update: See above.
+    """
     check = layout.check
-    if check is None:
-        return True
+    assert check is not None
     message, found = inside_content(layout, len(content))
     if len(content) < layout.inner_check_size:
         return False

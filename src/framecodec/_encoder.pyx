@@ -58,11 +58,15 @@ from ._numbers cimport (
 from ._quick_heads cimport (
     QuickHead,
     choose_early,
+    LONG_RUN,
+    NO_RUN,
     heads_in,
     is_in_range,
     quick_heads_of,
     write_chosen,
+    write_long_run,
     write_quick,
+    write_short_run,
 )
 from ._sized_heads cimport (
     NOT_SIZED,
@@ -75,6 +79,7 @@ from ._sized_heads cimport (
     SIZED_HEX,
     SIZED_HEX_TEXT,
     SIZED_LITTLE,
+    SIZED_NONE,
     SIZED_VARINT,
     SPARE,
     SizedHead,
@@ -108,7 +113,7 @@ cdef int _raise_what_is_set() except -1:
 
 
 cdef enum:
-    SHORT_FRAME = 1024  # frames up to this size are written on the stack first
+    SHORT_FRAME = 1024  # frames up to this size are written on the stack first; more than SPARE
 
 
 cdef extern from *:
@@ -392,19 +397,55 @@ cdef Py_ssize_t _write_all(
 ) noexcept:
     """Write messages of all other kinds but choices."""
     cdef uint8_t* p = frames
-    cdef Py_ssize_t i, size, frame_size
-    cdef PyObject* message
-    for i in range(count):
-        message = PyList_GET_ITEM(batch, i)
-        size = _bytes_size(message)
-        if is_in_range(heads, size):
-            frame_size = write_quick(heads, shape, p, bytes_at(message), size)
+    cdef const uint8_t* message
+    cdef Py_ssize_t i = 0
+    cdef Py_ssize_t size, frame_size
+    cdef bint is_quick
+    while i < count:
+        message = bytes_at(PyList_GET_ITEM(batch, i))
+        size = _bytes_size(PyList_GET_ITEM(batch, i))
+        is_quick = is_in_range(heads, size)
+        if is_quick:
+            frame_size = write_quick(heads, shape, p, message, size)
         else:
-            frame_size = heads.write_other(shape, p, bytes_at(message), size)
+            frame_size = heads.write_other(shape, p, message, size)
         if not frame_size:
             return -1
         p += frame_size
+        i += 1
+        if is_quick and heads.run != NO_RUN and i < count:
+            i = _write_run(heads, heads.sure, 0, &p, batch, i, count)
     return p - frames
+
+
+cdef Py_ssize_t _write_run(
+    const QuickHead* head,
+    const uint8_t* sure,
+    Py_ssize_t known,
+    uint8_t** end,
+    list batch,
+    Py_ssize_t first,
+    Py_ssize_t count,
+) noexcept:
+    """Write frames by a loop for each of the commonest kinds of length; see `write_short_run`."""
+    cdef int how = head.pieces.how
+    if head.run == LONG_RUN:
+        if how == SIZED_BIG:
+            return write_long_run(head, sure, known, end, batch, first, count, SIZED_BIG)
+        if how == SIZED_LITTLE:
+            return write_long_run(head, sure, known, end, batch, first, count, SIZED_LITTLE)
+        return write_long_run(head, sure, known, end, batch, first, count, how)
+    if how == SIZED_BIG:
+        return write_short_run(head, sure, known, end, batch, first, count, SIZED_BIG)
+    if how == SIZED_LITTLE:
+        return write_short_run(head, sure, known, end, batch, first, count, SIZED_LITTLE)
+    if how == SIZED_NONE:
+        return write_short_run(head, sure, known, end, batch, first, count, SIZED_NONE)
+    if how == SIZED_VARINT:
+        return write_short_run(head, sure, known, end, batch, first, count, SIZED_VARINT)
+    if how == SIZED_DECIMAL_TEXT:
+        return write_short_run(head, sure, known, end, batch, first, count, SIZED_DECIMAL_TEXT)
+    return write_short_run(head, sure, known, end, batch, first, count, how)
 
 
 cdef Py_ssize_t _write_all_sized(
@@ -449,22 +490,30 @@ cdef Py_ssize_t _write_all_chosen(
     cdef int number = 0
     cdef const QuickHead* head = heads
     cdef const uint8_t* message
-    cdef Py_ssize_t i, size, frame_size
-    for i in range(count):
+    cdef Py_ssize_t i = 0
+    cdef Py_ssize_t first, size, frame_size
+    while i < count:
         message = bytes_at(PyList_GET_ITEM(batch, i))
         size = _bytes_size(PyList_GET_ITEM(batch, i))
+        frame_size = 0
         if is_in_range(head, size) and head.sure[message[shape.first_position]]:
+            if head.is_certain and head.run != NO_RUN:
+                first = i
+                i = _write_run(head, head.sure, shape.first_position, &p, batch, i, count)
+                if i > first:
+                    continue
             frame_size = write_quick(head, shape.alternatives[number], p, message, size)
-            if frame_size and (
-                head.is_certain or choose_early(head, shape, p, message) == number
+            if frame_size and not head.is_certain and (
+                choose_early(head, shape, p, message) != number
             ):
-                p += frame_size
-                continue
-        frame_size = heads.write_any(heads, shape, p, message, size, &number)
+                frame_size = 0
         if not frame_size:
-            return -1
-        head = heads + number
+            frame_size = heads.write_any(heads, shape, p, message, size, &number)
+            if not frame_size:
+                return -1
+            head = heads + number
         p += frame_size
+        i += 1
     return p - frames
 
 
@@ -549,9 +598,9 @@ cdef class Encoder:
             self._alternatives = [Encoder(Described(each)) for each in layout.choice.layouts]
             self._may_choose = not self._shape.tagged
         self._write_batch = _write_all
+        self._spare = 0 if self._plain else SPARE
         if self._heads.sized.how != NOT_SIZED:
             self._write_batch = _write_all_sized
-            self._spare = SPARE
         if self._may_choose:
             self._write_batch = _write_all_chosen
         elif self._marks != NULL:
@@ -559,7 +608,6 @@ cdef class Encoder:
             self._write_batch = _write_all_changed if self._is_changed else _write_all_ended
             self._write_batch = _write_all_stuffed if self._marks.stuffed else self._write_batch
             self._may_be_quiet = self._marks.escape_count and self._marks.has_few_odd
-            self._spare = SPARE
         if self._marks != NULL and self._shape.has_check and self._shape.check.named:
             self._checks_content = True
             self._check_in_front = layout.check.position == "front"
@@ -571,6 +619,7 @@ cdef class Encoder:
             self._shape.is_quick
             or self._may_choose
             or self._shape.joined
+            or (self._shape.keep and not layout.bytes_are_special)
             or (self._marks != NULL and not self._shape.has_check)
         )
 
@@ -592,7 +641,7 @@ cdef class Encoder:
         cdef uint8_t* p
         cdef bytes frame
         cdef PyObject* frames
-        cdef uint8_t short[SHORT_FRAME]
+        cdef uint8_t short[SHORT_FRAME + SPARE]
         if PyBytes_CheckExact(message):
             size = PyBytes_GET_SIZE(message)
             if self._plain and size <= self._shape.message_max:
@@ -896,8 +945,8 @@ cdef class Encoder:
         layout = self._layout
         if size < self._shape.message_lead:
             raise _error_texts.shorter_than_lead(size, self._shape.message_lead)
-        if self._shape.kind == FIXED and size != layout.size + self._shape.message_lead:
-            raise _error_texts.message_of_other_size(size, layout.size + self._shape.message_lead)
+        if self._shape.kind == FIXED and size != layout.size:  # it has no lead
+            raise _error_texts.message_of_other_size(size, layout.size)
         self._check_size(size)
         if size < layout.min_message_size:
             raise _error_texts.message_too_small(size, layout.min_message_size)

@@ -252,8 +252,8 @@ class Encoder:
         layout = self._layout
         if size < layout.message_lead:
             raise _error_texts.shorter_than_lead(size, layout.message_lead)
-        if layout.kind == FIXED and size != layout.size + layout.message_lead:
-            raise _error_texts.message_of_other_size(size, layout.size + layout.message_lead)
+        if layout.kind == FIXED and size != layout.size:  # it has no lead
+            raise _error_texts.message_of_other_size(size, layout.size)
         self._check_size(size)
         if size < layout.min_message_size:
             raise _error_texts.message_too_small(size, layout.min_message_size)

@@ -7,6 +7,7 @@ It is in this folder because the engine is imported without asyncio.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, NoReturn, final
 
 from . import _error_texts
@@ -496,6 +497,7 @@ class ReceivePath:
 
     def begin_waiting(self) -> Waiter:
         """Return what a recv waits for; no message is ready, and receiving has not failed."""
+        self._sending.check_thread()
         if self._reading_paused:  # an error in release_head() may have left it so
             self._resume_when_low()
         waiter = Waiter(self._running_loop(), self._current_task)
@@ -506,6 +508,8 @@ class ReceivePath:
 
     def stop_waiting(self) -> None:
         """End the wait of a recv, also one that was cancelled or that did not start."""
+        if self._sending.batch.thread not in (0, get_ident()):
+            return  # it was refused: the wait is another one's
         self._recv_waiter = None
         if self._peer_timer is not None:
             self._peer_timer.stop_waiting(bool(self.batches))
@@ -515,6 +519,7 @@ class ReceivePath:
 
     def take_batch(self) -> None:
         """Move the next batch to `_message_iterator.head`, if that is empty."""
+        self._sending.check_thread()
         batches = self.batches
         if batches and not self._message_iterator.head:
             self._message_iterator.head, self._head_size, self._head_headers = batches[0]
@@ -522,6 +527,7 @@ class ReceivePath:
 
     def release_head(self) -> None:
         """Count the last message of `_message_iterator.head` as taken."""
+        self._sending.check_thread()
         self._held -= self._head_size
         self._head_size = 0
         if self._reading_paused:

@@ -342,8 +342,6 @@ def check_constants(
     layout: Layout, header: bytearray, header_size: int, stream_offset: int
 ) -> bytes:
     """Check the constants in the rest; return its gathered bytes, up to the last constant."""
-    if not layout.prefix_size:
-        return b""
     for pos, constant in layout.constants:
         if pos >= header_size:
             _check_constant(header, pos, constant, stream_offset)
@@ -414,5 +412,7 @@ def _digit(byte: int, base: int) -> int:
 
 def common_size(data: bytes | bytearray, expected: bytes) -> int:
     """Return how many first bytes are the same."""
-    size = min(len(data), len(expected))
-    return next((pos for pos in range(size) if data[pos] != expected[pos]), size)
+    pos, size = 0, min(len(data), len(expected))
+    while pos < size and data[pos] == expected[pos]:  # a generator could swallow an interruption
+        pos += 1
+    return pos

@@ -19,8 +19,8 @@ How
     phase      what the splitter holds of the pending frame
     =========  =====================================================================
     header     `_header`: its bytes so far, maybe none
-    rest       `_header` whole; `_pieces`, `_piece`: the message so far. Of a plain frame
-               that a chunk cut off, `_header` is empty and they begin with the header
+    rest       `_header` whole; `_pieces`, `_piece`: the message so far. Of an ordinary
+               frame that a chunk cut off, `_header` is empty; they begin with the header
     trailer    `_header` and message whole; `_trailer_pos` bytes of a check and the trailer
     padding    `_header` whole, the message delivered; `_padding`: the padding so far
     =========  =====================================================================
@@ -71,6 +71,7 @@ from ._plain_reader_py import (
     PlainReader,
     numbers_for,
 )
+from ._quick_frames_py import read_quick_frames
 from ._spans_py import Spans
 
 __all__ = [
@@ -186,6 +187,8 @@ class FrameReader(PlainReader):
             self._quick_high,
             self._read_field,
             self._unpack,
+            self._quick,
+            self._stops,
             self._headers,
             self._choice,
             self._choice_layout,
@@ -198,8 +201,8 @@ class FrameReader(PlainReader):
         while pos < len(data):
             if self._unpack is not None:
                 pos = self._read_plain_frames(data, pos, messages, self._unpack)
-                if pos == len(data):
-                    break
+            elif self._quick is not None:
+                pos = read_quick_frames(self, data, pos, messages, self._quick)
             elif not self._pending:
                 if self._layout.joined is not None:
                     pos = read_single_fragments(self, data, pos, messages, self._layout)
@@ -207,8 +210,8 @@ class FrameReader(PlainReader):
                     pos = read_chosen_frames(self, data, pos, messages, self._choice)
                 else:
                     pos = self._read_whole_frames(data, pos, messages)
-                if pos == len(data):
-                    break
+            if pos == len(data):
+                break
             pos = self._read_header(data, pos, messages)
             if self._layout.marks:  # a choice has chosen such a frame
                 pos = consume_marked(self, data, messages, pos)
@@ -604,6 +607,8 @@ def header_of(reader: FrameReader) -> bytes:
     header, pieces = bytes(reader._header), reader._pieces
     if not header and pieces and reader._unpack is not None:
         return pieces[0][: reader._header_size]
+    if not header and pieces and reader._quick is not None:
+        return pieces[0][: reader._own_size]
     return header
 
 

@@ -28,6 +28,7 @@ How
 from __future__ import annotations
 
 import contextlib
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, final
 
 from . import _error_texts, errors
@@ -36,6 +37,7 @@ from ._layout import plain_codec
 from ._objects import frame_starts
 from ._observer import NOTHING_TOLD, ObservedSplitter, Observer, Told
 from ._peers import name_peer, note_silence
+from ._repeated_errors import for_this_thread
 from ._unframed import PIECE_SIZE, UnframedBytes, pieces_of
 from .splitter import Splitter
 
@@ -91,6 +93,7 @@ class Inbox:
 
     __slots__ = (
         "_counted",
+        "_failed_in",
         "_keep_headers",
         "_last_position",
         "_limit",
@@ -139,6 +142,7 @@ class Inbox:
         self.splitter: Splitter = self.new_splitter(0)
         self.failure: BaseException | None = None
         """The reason why receiving ended, or None; set it by `fail`."""
+        self._failed_in = 0  # the thread that called `fail`
         self.direct: DirectMessage | None = None
         """The message that the owner receives without the splitter, or None."""
         self.unframed: UnframedBytes | None = None
@@ -186,6 +190,7 @@ class Inbox:
         """End receiving with an error, after the ready messages. The first one sticks."""
         if self.failure is None:
             name_peer(error, self.peer)
+            self._failed_in = get_ident()
             self.failure = error.with_traceback(None)  # whose frames hold what was received
 
     def observe(self, conn: object, observer: Observer) -> None:
@@ -242,7 +247,8 @@ class Inbox:
         """Raise `failure`, which must be set."""
         assert self.failure is not None
         # The error of the caller's own receive, and not one that a `try` around it handles.
-        raise self.failure.with_traceback(None) from self.failure.__cause__
+        cause = self.failure.__cause__
+        raise for_this_thread(self.failure, self._failed_in) from cause
 
     # --- the peer's time --------------------------------------------------------------------------
 

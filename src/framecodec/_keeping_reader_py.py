@@ -31,6 +31,7 @@ from ._marked_reader_py import STEP, consume_marked, untake_tail
 from ._marks_py import mark_search_of
 from ._plain_reader_py import IS_WHOLE_BETWEEN_CALLS, numbers_for
 from ._resync import check_marks, find_end_mark, find_mark
+from ._split_frames_py import gather_end_of_marked
 
 __all__ = ["KeepingReader"]
 
@@ -45,8 +46,10 @@ class KeepingReader(FrameReader):
         "_discarded",
         "_ended",
         "_error",
+        "_failed_in",
         "_held",
         "_held_offset",
+        "_holds_chunk",
         "_last_invalid",
         "_lost",
         "_not_taken",
@@ -67,8 +70,10 @@ class KeepingReader(FrameReader):
         # One message a call: bytes after the last delivered message that no call has looked at.
         self._held = bytearray()
         self._held_offset = 0  # during a call: their position in the stream
+        self._holds_chunk = False  # during a call: its bytes are among them
         self._ended = False  # feed_eof() found undelivered messages
         self._error: BaseException | None = None  # the sticky error
+        self._failed_in = 0  # the thread that met it; 0 if that is not certain
         self._not_taken = b""  # after an error: what followed the byte that decided
         self._lost = False  # after an error: the bytes for detach() are not certain
         self._resync = False  # a bad frame is no error
@@ -128,7 +133,8 @@ class KeepingReader(FrameReader):
             and not self._resync
         ):
             merged_at = (self._pending // SLICE_SIZE + 1) * SLICE_SIZE
-            self._gather_end = min(self._rest_end, merged_at)
+            end = gather_end_of_marked(self) if self._layout.marks else self._rest_end
+            self._gather_end = min(end, merged_at)
 
     # --- what was discarded, what travelled -------------------------------------------------------
 
@@ -171,6 +177,7 @@ class KeepingReader(FrameReader):
             untake_tail(self, bytearray(tail) + self._held)
         self._held_offset = self._stream_offset + self._pending
         self._held += data
+        self._holds_chunk = True
         if len(data):
             self._ended = False
         self._consume_one(messages)
@@ -225,10 +232,12 @@ class KeepingReader(FrameReader):
         """Take a chunk; after a bad frame discard the bytes before the next mark."""
         if len(data):
             self._ended = False
+        self._stops = ()  # a whole piece would be split for each bad frame
         if self._one_at_a_time and self._tail:  # it is read again
             untake_tail(self, bytearray(self._tail) + self._held)
         self._held_offset = self._stream_offset + self._pending
         self._held += data
+        self._holds_chunk = True
         while self._held and not (self._one_at_a_time and messages):
             if self._searching and not self._search():
                 break
@@ -359,6 +368,7 @@ class KeepingReader(FrameReader):
             self._use_layout(numbers)
             self._stream_offset = offset
             self._error = None
+            self._failed_in = 0
             self._not_taken = self._surplus_bytes = b""
             self._lost = self._ended = False
             self._held = held
@@ -381,7 +391,10 @@ class KeepingReader(FrameReader):
         self._error, self._lost = error, True
         if self._one_at_a_time or self._resync:
             held, no_bytes = self._held, bytearray()
-            self._fail(error, held, self._stream_offset + self._pending - self._held_offset)
+            if self._holds_chunk:
+                self._fail(error, held, self._stream_offset + self._pending - self._held_offset)
+            else:  # there was no memory for it
+                self._fail(error, held + data, 0)
             self._held = no_bytes
         elif not self._counting:
             taken = self._stream_offset + self._pending - taken_before

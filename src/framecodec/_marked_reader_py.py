@@ -24,47 +24,21 @@ from ._chosen_frames_py import unchoose, with_names
 from ._fields_py import common_size
 from ._layout import COBS, Layout
 from ._marks_py import MarkSearch, mark_search_of, unstuff
+from ._split_frames_py import NOT_WALKED, PIECE_SIZE, SPLIT_SIZE, split_frames
 
 if TYPE_CHECKING:
     from ._frame_reader_py import FrameReader
 
-__all__ = ["STEP", "MarkedState", "begin_marked", "consume_marked", "untake_tail"]
+__all__ = ["STEP", "begin_marked", "consume_marked", "untake_tail"]
 
 IN_HEADER, IN_REST, IN_PADDING = 0, 1, 3  # as in _plain_reader_py.py
 
 STEP = 2048
 """With ``one_at_a_time``, this much is read in one step."""
 
-# At most this much of a chunk is split in one step.
-_STEP = 64 * 1024
-
 # Bytes of the next chunk that a token is judged with whose first bytes ended the last chunk: more
 # than any token has.
 _JOINED = 32
-
-# Small pieces of a message are gathered, as in _frame_reader_py.py.
-_PIECE_SIZE = 16 * 1024
-
-
-class MarkedState:
-    """What a reader holds of a pending frame besides what it holds of other frames."""
-
-    __slots__ = (
-        "_after",
-        "_block_begun",
-        "_block_left",
-        "_content_size",
-        "_tail",
-        "_zero_due",
-    )
-
-    def __init__(self) -> None:
-        self._content_size = 0  # bytes of the message so far, without escapes
-        self._tail = b""  # the first bytes of a token that the last chunk cut off
-        self._after = b""  # the last mark, where the rest of a longer one may follow
-        self._block_left = 0  # COBS: bytes of the block that are missing
-        self._block_begun = False  # COBS: there was a block
-        self._zero_due = False  # COBS: a zero is before the next block
 
 
 def consume_marked(
@@ -74,9 +48,7 @@ def consume_marked(
 
     With `one`, it stops after the first message; in a choice after the pending frame.
     """
-    search, checked = mark_search_of(reader._layout), reader._layout.check is not None
-    can_split = search is not None and search.split_at and not reader._magic and not checked
-    can_split = can_split and reader._spans is None and reader._choice is None and not one
+    search, can_split = mark_search_of(reader._layout), bool(reader._stops) and not one
     while pos < len(data) and not (one and messages) and reader._layout.marks:
         if reader._tail:
             pos = _join_tail(reader, data, pos, messages)
@@ -84,12 +56,12 @@ def consume_marked(
         if reader._after and search is not None:
             pos = _ignore_remainder(reader, search, data, pos)
             continue
-        if can_split and search is not None and not reader._skipping:
-            if reader._phase != IN_PADDING:  # of a frame before a switch
-                pos = _split_frames(reader, search, data, pos, messages)
+        if can_split:
+            pos = split_frames(reader, data, pos, messages)
             if pos == len(data):
                 continue
-        elif not reader._pending and not one and reader._choice is None:
+            can_split = False  # what is odd may come often: the chunk is not split for each
+        if not reader._pending and not one and reader._choice is None:
             if search is None:
                 pos = _read_stuffed_frames(reader, data, pos, messages)
             else:
@@ -131,89 +103,6 @@ def untake_tail(reader: Any, held: bytearray) -> None:
 
 
 # --- the fast path: frames that are whole in the chunk --------------------------------------------
-
-
-def _split_frames(
-    reader: FrameReader, search: MarkSearch, data: bytes, pos: int, messages: list[Any]
-) -> int:
-    """Take frames of marks that `bytes.split` finds, without a magic; return where it stops.
-
-    It continues the pending frame, and keeps the first bytes of one that the chunk cuts off. The
-    compiled engine leaves both to its slow path.
-    """
-    layout, mark = reader._layout, search.split_at
-    most, least = layout.max_message_size, layout.min_message_size
-    while pos < len(data):
-        block = data if not pos and len(data) <= _STEP else data[pos : pos + _STEP]
-        found = block.split(mark)
-        rest = found.pop()
-        if found:
-            before, empty = reader._pending, None
-            if before:
-                found[0] = b"".join([*reader._pieces, reader._piece, found[0]])
-                pieces: list[bytes] = []
-                empty = bytearray(), pieces
-            ends = [mark] * len(found)
-            if search.endings:
-                _move_endings(search, block, found, ends)
-            if (before + len(block) > most or least) and _has_wrong_size(layout, found):
-                if before:
-                    break
-                return _read_marked_frames(reader, search, data, pos, messages)
-            if layout.skip_empty and not all(found):
-                ends = [end for content, end in zip(found, ends, strict=True) if content]
-                found = [*filter(None, found)]
-            if reader._raw:
-                found = [content + end for content, end in zip(found, ends, strict=True)]
-            stop = len(block) - len(rest)
-            offset = reader._stream_offset + before + stop
-            _commit(reader, messages, found, ends, offset, b"", empty)
-            pos += stop
-        if rest:
-            if not _keep_rest(reader, search, rest):
-                break
-            pos += len(rest)
-    return pos
-
-
-def _has_wrong_size(layout: Layout, found: list[bytes]) -> bool:
-    sizes = [len(content) for content in found if content or not layout.skip_empty]
-    most, least = layout.max_message_size, layout.min_message_size
-    return bool(sizes) and (max(sizes) > most or min(sizes) < least)
-
-
-def _move_endings(search: MarkSearch, block: bytes, found: list[bytes], ends: list[bytes]) -> None:
-    """Move what longer marks begin with from the ends of these contents to their marks."""
-    mark = search.split_at
-    for ending in search.endings:
-        if block.find(ending[:1]) < 0 or block.find(ending + mark) < 0:  # one byte is faster
-            continue
-        size, longer = len(ending), ending + mark
-        for index, content in enumerate(found):
-            if ends[index] is mark and content.endswith(ending):
-                found[index], ends[index] = content[:-size], longer
-
-
-def _keep_rest(reader: FrameReader, search: MarkSearch, rest: bytes) -> bool:
-    """Keep the bytes after the last mark; return whether the slow path is not needed for them.
-
-    It is needed for a size that is not allowed, and where they end in a token that is cut off.
-    """
-    content_size, pending = reader._content_size + len(rest), reader._pending + len(rest)
-    if content_size > reader._layout.max_message_size or rest.endswith(search.begun):
-        return False
-    if len(rest) < _PIECE_SIZE and len(reader._piece) < _STEP:
-        # No call from here on, so that no byte is counted without being kept or the reverse.
-        reader._piece += rest
-    else:
-        pieces, gathered = (bytes(reader._piece), rest), bytearray()
-        # No call from here on.
-        reader._pieces += pieces
-        reader._piece = gathered
-    reader._phase = IN_REST
-    reader._content_size = content_size
-    reader._pending = pending
-    return True
 
 
 def _read_marked_frames(
@@ -282,26 +171,18 @@ def _right_message(layout: Layout, content: bytes) -> slice | None:
 def _commit(
     reader: FrameReader,
     messages: list[Any],
-    found: list[bytes],
+    found: list[Any],
     ends: list[bytes],
     stream_offset: int,
     after: bytes,
-    empty: tuple[bytearray, list[bytes]] | None = None,
 ) -> None:
-    """Deliver messages. It makes no call: it cannot be interrupted in between.
-
-    Where they include the pending frame, `empty` takes the place of its pieces.
-    """
+    """Deliver messages. It makes no call: it cannot be interrupted in between."""
     if reader._headers is not None:
         headers = reader._headers
         headers += ends
     messages += found
     reader._stream_offset = stream_offset
     reader._after = after
-    if empty is not None:
-        reader._piece, reader._pieces = empty
-        reader._phase = IN_HEADER
-        reader._pending = reader._content_size = 0
 
 
 def _skip_remainder(search: MarkSearch, data: bytes, pos: int, mark: bytes) -> tuple[int, bytes]:
@@ -451,21 +332,20 @@ def _read_content(
 
 def _read_stuffed(reader: FrameReader, data: bytes, pos: int, messages: list[Any]) -> int:
     """Do the same for byte stuffing; `_block_left` bytes of the last block are missing."""
+    if reader._block_left == NOT_WALKED:
+        walked = _walk(b"".join([*reader._pieces, reader._piece]), 0, -1, 0, 0, False)
+        # No call in between.
+        reader._content_size, reader._block_left, reader._zero_due = walked
+        reader._block_begun = True
     found = data.find(b"\0", pos)
     stop = len(data) if found < 0 else found
-    code_pos = pos + reader._block_left
-    content_size = reader._content_size + min(code_pos, stop) - pos
-    zero_due, begun = reader._zero_due, reader._block_begun or stop > pos
-    while code_pos < stop:
-        content_size += zero_due
-        zero_due = data[code_pos] < 255
-        next_pos = code_pos + data[code_pos]
-        content_size += min(next_pos, stop) - code_pos - 1
-        code_pos = next_pos
+    content_size, left, zero_due = _walk(
+        data, pos, stop, reader._block_left, reader._content_size, reader._zero_due
+    )
+    begun = reader._block_begun or stop > pos
     most = reader._layout.max_message_size + reader._layout.inner_check_size
     if content_size > most and not reader._skipping:
         _refuse_or_skip(reader, data[pos:stop])
-    left = code_pos - stop
     _keep(reader, data[pos:stop])
     reader._content_size, reader._block_left = content_size, left
     reader._zero_due, reader._block_begun = zero_due, begun
@@ -475,6 +355,23 @@ def _read_stuffed(reader: FrameReader, data: bytes, pos: int, messages: list[Any
         raise _mark_texts.cut_block(left, reader._stream_offset, *_seen(reader))
     _end_marked(reader, content_size if begun else -1, b"\0", b"\0", b"", messages)
     return stop + 1
+
+
+def _walk(
+    data: bytes, pos: int, stop: int, left: int, content_size: int, zero_due: bool
+) -> tuple[int, int, bool]:
+    """Go from block to block; return what `_content_size`, `_block_left` and `_zero_due` are."""
+    if stop < 0:
+        stop = len(data)
+    code_pos = pos + left
+    content_size += min(code_pos, stop) - pos
+    while code_pos < stop:
+        content_size += zero_due
+        zero_due = data[code_pos] < 255
+        next_pos = code_pos + data[code_pos]
+        content_size += min(next_pos, stop) - code_pos - 1
+        code_pos = next_pos
+    return content_size, code_pos - stop, zero_due
 
 
 def _refuse_or_skip(reader: FrameReader, more: bytes) -> None:
@@ -503,7 +400,7 @@ def _keep(reader: FrameReader, piece: bytes) -> None:
     pending = reader._pending + len(piece)
     wanted = reader._spans is None or reader._layout.check is not None
     if piece and wanted and not reader._skipping:
-        if len(piece) < _PIECE_SIZE and len(reader._piece) < _STEP:
+        if len(piece) < PIECE_SIZE and len(reader._piece) < SPLIT_SIZE:
             reader._piece += piece
         else:
             pieces = (bytes(reader._piece), piece)

@@ -135,8 +135,12 @@ cdef struct Shape:
     uint8_t kept[8]  # their positions in the field ...
     uint8_t kept_bits[8]  # ... and their bits outside the mask
     int wide_count
+    uint64_t least_key  # of all wide fields; larger than any value if there are none
     bint wider_strict
     WideField wide[8]  # MOST_WIDE_FIELDS
+    # UINT, and nothing in the frame but the lead, the field, perhaps with kept bytes, and the rest;
+    # CHOICE: all alternatives are that, and have no names.
+    bint is_bare
     int constant_count
     Constant constants[16]  # MOST_CONSTANTS
     bint has_check
@@ -268,7 +272,9 @@ cdef inline int fill_shape(Shape* shape, layout) except -1:
             shape.kept[shape.kept_size] = pos
             shape.kept_bits[shape.kept_size] = 0xFF ^ <int>mask[pos]
             shape.kept_size += 1
+    shape.least_key = <uint64_t>0xFFFFFFFFFFFFFFFF
     for wide in layout.wider:
+        shape.least_key = sorted([shape.least_key, wide.key])[0]
         shape.wide[shape.wide_count] = WideField(wide.key, wide.least, wide.width, wide.little)
         shape.wide_count += 1
     for offset, constant in layout.constants:
@@ -287,6 +293,15 @@ cdef inline int fill_shape(Shape* shape, layout) except -1:
             own.offset, layout.message_position(own.offset), own.mask, own.value
         )
         shape.own_count += 1
+    shape.is_bare = shape.kind == UINT and not (
+        shape.magic_size
+        or shape.has_ends
+        or shape.constant_count
+        or shape.own_count
+        or shape.unit > 1
+        or shape.align > 1
+        or layout.joined
+    )
     if layout.choice is not None:
         fill_choice(shape, layout)
     if layout.joined is not None:
@@ -380,6 +395,7 @@ cdef inline int fill_choice(Shape* shape, layout) except -1:
     )
     cdef int byte
     shape.tagged = bool([tag for tag in layout.choice.tags if tag])
+    shape.is_bare = not shape.tagged
     for offset, _, nexts, _ in layout.choice.nodes:
         node.offset = offset
         for byte in range(256):
@@ -387,6 +403,7 @@ cdef inline int fill_choice(Shape* shape, layout) except -1:
         node += 1
     for each in layout.choice.layouts:
         alternative[0] = shape_in(numbers_of(each))
+        shape.is_bare = shape.is_bare and alternative[0].is_bare
         alternative += 1
     for position, values in gates_of(layout.choice):
         gate.position = position

@@ -14,6 +14,7 @@ from typing import Any
 
 from . import _error_texts
 from ._keeping_reader_py import KeepingReader
+from ._repeated_errors import for_this_thread
 
 __all__ = ["ObjectMessages"]
 
@@ -96,14 +97,14 @@ class ObjectMessages(KeepingReader):
             if not held:
                 self._undelivered = None
         if not objects and self._error is not None:
-            raise self._error.with_traceback(None)
+            raise for_this_thread(self._error, self._failed_in)
         return objects
 
     def _keep_refused(self, cause: BaseException, messages: list[Any], index: int) -> None:
         """Hold the messages from a refused one on; raise if no message comes before it."""
         headers = self._headers
         try:
-            held = self._objects.hold(self._layout)
+            held = self._objects.hold(self._choice_layout)
             held.add(
                 self,
                 messages[index:],

@@ -175,10 +175,6 @@ class ObservedSplitter:
         """As `Splitter.buffer_updated`."""
         return self._deliver(self._frames.buffer_updated, count)
 
-    def switch(self, codec: Codec[Any], /) -> list[Any]:
-        """As `Splitter.switch`."""
-        return self._switch(codec)
-
     def _switch(self, codec: Codec[Any], before: bytes = b"") -> list[Any]:
         bad_frame = self._frames.stream_offset if self._failed else None
         self._told, self._failed = Told(frozenset(self._last), bad_frame), False

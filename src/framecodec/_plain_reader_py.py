@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from ._choice import Choice
 from ._fields_py import Reader, reader_of, skip_frames, unpacker
 from ._layout import Layout
-from ._marked_reader_py import MarkedState
+from ._marks_py import MarkedState, stops_of
+from ._quick_loops_py import Loop, loop_of
 
 __all__ = [
     "IN_HEADER",
@@ -72,6 +73,8 @@ class Numbers(NamedTuple):
     quick_high: int
     read_field: Reader
     unpack: Unpack | None
+    quick: Loop | None
+    stops: tuple[bytes, ...]
     # For the headers of the messages of the last call, if they are kept.
     headers: list[bytes] | None
     # A choice: `layout` becomes that of the pending frame as soon as its byte is in.
@@ -83,6 +86,7 @@ class Numbers(NamedTuple):
 def numbers_for(layout: Layout, raw: bool, keep_headers: bool) -> Numbers:
     """Return what a reader stores of a layout."""
     low, span = layout.quick_range
+    headers: list[bytes] | None = [] if keep_headers and not layout.canonical else None
     return Numbers(
         layout,
         layout.longest_header,
@@ -94,8 +98,10 @@ def numbers_for(layout: Layout, raw: bool, keep_headers: bool) -> Numbers:
         low,
         low + span,
         reader_of(layout),
-        unpacker(layout) if layout.plain and not raw else None,
-        [] if keep_headers and not layout.canonical else None,
+        None if raw or not layout.plain else unpacker(layout),
+        None if raw or headers is not None else loop_of(layout),
+        stops_of(layout),
+        headers,
         layout.choice,
         layout,
         (),
@@ -118,10 +124,12 @@ class PlainReader(MarkedState):
         "_phase",
         "_piece",
         "_pieces",
+        "_quick",
         "_quick_high",
         "_quick_low",
         "_rest_end",
         "_skipping",
+        "_stops",
         "_stream_offset",
         "_whole_size",
     )
@@ -129,8 +137,10 @@ class PlainReader(MarkedState):
     _layout: Layout
     _adjustment: int
     _header_size: int
+    _quick: Loop | None
     _quick_low: int
     _quick_high: int
+    _stops: tuple[bytes, ...]
     _stream_offset: int
     _counting: bool
 

@@ -2,65 +2,75 @@
 # cython: boundscheck=False, wraparound=False, cdivision=True
 """Write the frames of the commonest messages with almost no branches, for the compiled encoder.
 
-All that a codec owns before the rest of a message is written in pieces of fixed sizes, in the order
-of the frame: each piece may be longer than needed, and the next one overwrites what is too much.
-`_frame_writer.pxd` writes all other messages, and these in the same way.
+A frame is: before, lead, length field, what ends its digits, after, the rest of the message,
+trailer, padding. Each of the pieces up to the rest is written as 8 bytes, and the next one
+overwrites what is too much: so the memory has `SPARE` bytes more, or the frame is longer than
+that. `_frame_writer.pxd` writes all other messages, and these in the same way.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int16_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from ._frame_writer cimport write_field, write_frame
+from ._block_scan cimport try_header_block
+from ._frame_writer cimport write_field, write_frame, write_marked
 from ._joins cimport write_fragment
+from ._marks cimport Marks, mark_numbers_of, marks_in
 from ._numbers cimport (
     BER,
     ChoiceNode,
     DIGITS,
     FIXED,
+    HEADERS,
     LARGEST_SIZE,
     NOTHING,
     Shape,
     TEXT,
     UINT,
     VARINT,
+    bytes_at,
     choose,
     copy,
     kept,
     numbers_of,
     padding_of,
     shape_in,
-    store_varint,
 )
 from ._sized_heads cimport (
+    PyList_GET_ITEM,
     SIZED_BIG,
+    SIZED_DECIMAL,
+    SIZED_DECIMAL_TEXT,
+    SIZED_HEX,
+    SIZED_HEX_TEXT,
     SIZED_LITTLE,
+    SIZED_NONE,
+    SIZED_OTHER,
     SIZED_VARINT,
     SizedHead,
+    bytes_size,
     fill_sized,
-    four_decimals,
-    four_hex,
-    store_short_decimal,
-    store_short_varint,
-    store_word,
-    store_word_backwards,
+    store_sized,
 )
 
 cdef enum:
     PIECE = 8  # the size of a piece
     MOST_BEFORE = 24  # as much as a codec can own before the lead, or after the length field
-    MOST_WORDS = 4  # of 8 bytes, at the start of a message, that can be compared
-    MOST_NODES = 16  # of a tree whose bytes are looked for in the message
+    MOST_LEAD = 64
+    MOST_WINDOWS = 4
+    LONG_PIECE = 16
+    MOST_NODES = 16  # of a tree whose bytes are looked for in the message; as in _early_choice.py
+
+# Whether there is a loop for the frames of a head.
+cdef enum:
+    NO_RUN
+    SHORT_RUN
+    LONG_RUN  # with a longer lead or magic, windows and padding
 
 
 # Of messages of other sizes. Called by its address: loops keep the registers for themselves.
 ctypedef Py_ssize_t (*FrameWriter)(
     const Shape*, uint8_t*, const uint8_t*, Py_ssize_t
-) noexcept nogil
-
-
-ctypedef Py_ssize_t (*MoreWriter)(
-    const void*, const Shape*, uint8_t*, const uint8_t*, Py_ssize_t, uint64_t
 ) noexcept nogil
 
 
@@ -70,45 +80,70 @@ ctypedef Py_ssize_t (*ChosenWriter)(
 ) noexcept nogil
 
 
-cdef struct QuickHead:
-    # Of one layout. Messages of least .. least + span bytes are written here.
-    Py_ssize_t least
-    uint64_t span
-    Py_ssize_t not_counted  # length = (message size - not_counted) / unit
-    uint64_t unit_rest  # the bits of a size that is not a multiple of the unit
+cdef struct Window:
+    # What 8 bytes of a message must have: ((the bytes) ^ wanted) & compared == 0.
+    Py_ssize_t at
+    uint64_t compared
+    uint64_t wanted
+
+
+cdef struct Pieces:
+    # How the frames of a layout are written: the numbers that a loop keeps in registers.
+    Py_ssize_t not_counted  # length = (message size - not_counted) >> unit_shift
     int unit_shift
-    bint little
-    int unused_bits  # of a length field of 8 bytes
-    bint is_simple  # nothing but what write_quick() does first
-    int field  # how the length field is written there, as in _sized_heads.pxd
-    bint has_more  # than what write_quick() writes for all
-    # The frame: before, lead, length field, after, the rest of the message, trailer.
-    uint8_t before[24]  # MOST_BEFORE
+    # What the message must have: the same of (message size - not_counted), of its first 8 bytes,
+    # and of other windows.
+    uint64_t size_compared
+    uint64_t size_wanted
+    uint64_t compared
+    uint64_t wanted
+    int window_count
+    const Window* windows
+    uint64_t before  # its first 8 bytes, as the memory has them
     Py_ssize_t before_size
-    Py_ssize_t field_at
-    Py_ssize_t rest_at
-    Py_ssize_t carried  # bytes of the message before its rest
-    Py_ssize_t owned  # the frame's size - the message's size; without a field that varies
-    bint is_binary  # a field of a fixed size, perhaps 0; else of digits, or a VARINT, or BER
-    # What the message must have: ((its bytes) ^ wanted) & compared == 0.
-    int word_count
-    uint8_t compared[32]
-    uint8_t wanted[32]
-    uint8_t after[24]
-    Py_ssize_t after_size
     Py_ssize_t lead_size
+    uint64_t own_lead  # the codec's bits in the lead, among its first 8 bytes
+    int how  # the length field is written
+    int unused_bits
+    Py_ssize_t field_size  # 0 where it varies
     # Bits of a binary field: the codec's own, and those of a kept byte of the message.
     uint64_t own_bits
     bint has_kept
     int kept_shift
-    # Bits that are set when all is written, of all other kept bytes and own bits.
+    uint64_t end
+    Py_ssize_t end_size
+    Py_ssize_t carried  # bytes of the message before its rest
+    Py_ssize_t trailer_size
+    uint64_t trailer  # its first 8 bytes
+    uint64_t over  # what `align` is more than 1
+    bint has_more  # what `Rarities` say
+
+
+cdef struct Rarities:
+    # What few frames have.
+    uint8_t before[24]  # MOST_BEFORE: all of it
+    uint8_t after[24]
+    Py_ssize_t after_size
+    # Bits that are set when all is written, of other kept bytes and own bits.
     int kept_size
     int own_count
     Py_ssize_t own_offsets[4]
     uint8_t own_values[4]
+
+
+cdef struct QuickHead:
+    # Of one layout. Messages of least .. least + span bytes are written here.
+    Py_ssize_t least
+    uint64_t span
+    Pieces pieces
+    Rarities rarities
+    Window windows[4]  # MOST_WINDOWS
+    int run
+    bint is_whole  # all messages of the layout are written here
+    bint can_write_other  # any other message is written by `write_other`, or `marks`, or not at all
     FrameWriter write_other
-    MoreWriter write_more
     ChosenWriter write_any  # the frame of any alternative
+    const Marks* marks  # of an alternative that an end mark ends, without escapes
     # Of an alternative of a choice: the bytes of the message at the root's first position for which
     # no earlier one can be meant; whether its frame is then certain to choose it.
     uint8_t sure[256]
@@ -133,27 +168,51 @@ cdef inline bytes quick_heads_of(layout):
     layouts = [layout] if layout.choice is None else layout.choice.layouts
     heads = PyBytes_FromStringAndSize(NULL, len(layouts) * sizeof(QuickHead))
     head = <QuickHead*>PyBytes_AS_STRING(heads)
+    musts = []
     for each in layouts:
         memset(head, 0, sizeof(QuickHead))
         head.least = LARGEST_SIZE + 1
         head.write_any = write_chosen
-        head.write_more = write_more
-        head.write_other = write_fragment if layout.joined else write_frame
         shape = shape_in(numbers_of(each))
+        head.write_other = write_fragment if layout.joined else write_frame
+        head.can_write_other = shape.is_quick and not shape.has_specials
+        if shape.kind == HEADERS and shape.keep:
+            head.write_other = write_block
+            head.can_write_other = not (shape.has_check or shape.has_specials)
+        if layout.choice is not None and can_be_marked(each):
+            head.marks = marks_in(mark_numbers_of(each))
+            head.can_write_other = True
+        must: dict = {}
         if layout.choice is None or (shape.is_quick and not shape.has_specials):
-            fill_head(head, shape, each)
+            fill_head(head, shape, each, must)
+        musts.append(must)
+        if layout.choice is None:
+            memset(head.sure, True, sizeof(head.sure))
         if layout.choice is None and not layout.joined:
             fill_sized(&head.sized, shape, each)
         head += 1
     if layout.choice is not None:
         head = <QuickHead*>PyBytes_AS_STRING(heads)
-        fill_early_choices(head, shape_in(numbers_of(layout)), layout)
+        fill_early_choices(head, shape_in(numbers_of(layout)), layout, musts)
     return kept(layout, "heads", heads)
 
 
-cdef inline int fill_head(QuickHead* head, const Shape* shape, layout) except -1:
-    """Fill in a head; it is left as it is if no message of the layout is written here."""
-    cdef Py_ssize_t head_size, needed
+cdef inline bint can_be_marked(layout) except -1:
+    """Return whether the engine writes the frames of an alternative that an end mark ends."""
+    return bool(layout.marks) and not (layout.has_changed_content or layout.inner_check_size)
+
+
+cdef inline int fill_head(QuickHead* head, const Shape* shape, layout, dict must) except -1:
+    """Fill in a head; its range is left as it is if no message of the layout is written here.
+
+    Args:
+        head: All zeros but the range, which is empty.
+        shape: That of the layout.
+        layout: The layout.
+        must: What a message must have is added: by position the bits, and their values.
+    """
+    cdef Pieces* pieces = &head.pieces
+    cdef Rarities* rarities = &head.rarities
     cdef int i
     low, span = layout.quick_range
     unit, mask = layout.unit, layout.mask
@@ -166,19 +225,37 @@ cdef inline int fill_head(QuickHead* head, const Shape* shape, layout) except -1
         or shape.has_check
         or shape.align & (shape.align - 1)
         or shape.magic_size > MOST_BEFORE
+        or shape.lead_size > MOST_LEAD
     ):
         return 0
     high = low + span
+    pieces.how = SIZED_OTHER
     if shape.kind == UINT:
         keys = [wide.key for wide in layout.wider]
         # Not min(): Cython keeps that function for all interpreters.
         high = sorted(
             [high, layout.plain_max, mask or layout.plain_max, *[key - 1 for key in keys]]
         )[0]
-    if shape.kind == VARINT:
+        pieces.how = SIZED_LITTLE if shape.little else SIZED_BIG
+        pieces.unused_bits = 64 - 8 * shape.width
+        pieces.field_size = shape.width
+    elif shape.kind == VARINT:
         high = sorted([high, 0x3FFF])[0]
+        pieces.how = SIZED_VARINT
     elif shape.kind == BER:
         high = sorted([high, 0x7F])[0]
+        pieces.how = SIZED_VARINT
+    elif shape.kind == DIGITS and shape.width <= 4:
+        pieces.how = SIZED_HEX if shape.base == 16 else SIZED_DECIMAL
+        pieces.unused_bits = 32 - 8 * shape.width
+        pieces.field_size = shape.width
+    elif shape.kind == TEXT and shape.end_size <= PIECE:
+        high = sorted([high, shape.base**4 - 1])[0]
+        pieces.how = SIZED_HEX_TEXT if shape.base == 16 else SIZED_DECIMAL_TEXT
+        pieces.end_size = shape.end_size
+        memcpy(&pieces.end, shape.end, shape.end_size)
+    elif shape.kind == FIXED:
+        pieces.how = SIZED_NONE
     first, last = low * unit + layout.adjustment, high * unit + layout.adjustment
     if joined is not None and not joined.first_size:
         # The content of one fragment is the message. What else its head has is always the same.
@@ -188,19 +265,19 @@ cdef inline int fill_head(QuickHead* head, const Shape* shape, layout) except -1
         first, last = first - len(after), last - len(after)
         if len(after) > MOST_BEFORE or shape.lead_size:
             return 0
-        head.after_size = len(after)
-        memcpy(head.after, <const char*>after, len(after))
-        head.not_counted = layout.adjustment - len(after)
+        rarities.after_size = len(after)
+        memcpy(rarities.after, <const char*>after, len(after))
+        pieces.not_counted = layout.adjustment - len(after)
     else:
-        head.carried = shape.message_lead
-        first, last = first + head.carried, last + head.carried
-        head.kept_size = shape.kept_size
-        head.not_counted = shape.message_lead + shape.adjustment
+        pieces.carried = shape.message_lead
+        first, last = first + pieces.carried, last + pieces.carried
+        rarities.kept_size = shape.kept_size
+        pieces.not_counted = shape.message_lead + shape.adjustment
         for i in range(shape.own_count):
-            head.own_offsets[i] = shape.own[i].offset
-            head.own_values[i] = shape.own[i].value
-        head.own_count = shape.own_count
-        if not fill_compared(head, layout):
+            rarities.own_offsets[i] = shape.own[i].offset
+            rarities.own_values[i] = shape.own[i].value
+        rarities.own_count = shape.own_count
+        if not add_needed(must, layout):
             return 0
     if joined is not None:  # a message of one fragment is an ordinary one but for one bit
         first = max(first, joined.first_size)
@@ -208,64 +285,74 @@ cdef inline int fill_head(QuickHead* head, const Shape* shape, layout) except -1
         if joined.full >= 0:
             last = min(last, joined.first_size + joined.full - 1)
         if shape.last_mask:
-            head.own_offsets[0] = shape.last_offset
-            head.own_values[0] = shape.last_value
-            head.own_count = 1
-    memcpy(head.before, shape.magic, shape.magic_size)
-    head.before_size = shape.magic_size
-    head.lead_size = shape.lead_size
-    head.is_binary = shape.kind == UINT or shape.kind == FIXED
-    head.little = shape.little
-    head.unused_bits = 64 - 8 * shape.width if shape.kind == UINT else 0
-    head.unit_rest = unit - 1
-    unit_is_one = unit == 1
+            rarities.own_offsets[0] = shape.last_offset
+            rarities.own_values[0] = shape.last_value
+            rarities.own_count = 1
+    memcpy(rarities.before, shape.magic, shape.magic_size)
+    memcpy(&pieces.before, rarities.before, PIECE)
+    pieces.before_size = shape.magic_size
+    pieces.lead_size = shape.lead_size
+    pieces.trailer_size = shape.trailer_size
+    memcpy(&pieces.trailer, shape.trailer, min(shape.trailer_size, PIECE))
+    pieces.over = shape.align - 1 if shape.align > 1 else 0
+    pieces.size_compared = unit - 1
     while unit > 1:
         unit >>= 1
-        head.unit_shift += 1
-    head.field_at = head.before_size + head.lead_size
-    head_size = head.field_at + head.after_size
-    if shape.kind == UINT:
-        head_size += shape.width
-    head.rest_at = head_size
-    head.owned = head_size - head.carried + shape.trailer_size
-    if head.own_count == 1 and shape.kind == UINT:
-        i = <int>(head.own_offsets[0] - head.field_at)
-        if 0 <= i < shape.width:
-            head.own_bits = <uint64_t>head.own_values[0] << place_in_value(shape, i)
-            head.own_count = 0
-    if head.kept_size == 1 and shape.kind == UINT:
-        head.has_kept = True
-        head.kept_shift = place_in_value(shape, shape.kept[0])
-        head.kept_size = 0
-    head.has_more = (
-        head.before_size > PIECE
-        or head.lead_size > PIECE
+        pieces.unit_shift += 1
+    if rarities.own_count == 1:
+        place_own_bits(pieces, rarities, shape)
+    if rarities.kept_size == 1 and shape.kind == UINT:
+        pieces.has_kept = True
+        pieces.kept_shift = place_in_value(shape, shape.kept[0])
+        rarities.kept_size = 0
+    pieces.has_more = (
+        pieces.before_size > PIECE
+        or pieces.lead_size > PIECE
         or shape.align > 1
-        or head.after_size
-        or head.kept_size
-        or head.own_count
+        or rarities.after_size
+        or rarities.kept_size
+        or rarities.own_count
     )
-    head.field = SIZED_LITTLE if head.little else SIZED_BIG
-    if shape.kind == VARINT or shape.kind == BER:
-        head.field = SIZED_VARINT
-    head.is_simple = (
-        (head.is_binary or head.field == SIZED_VARINT)
-        and not (head.has_more or head.has_kept or head.own_bits)
-        and unit_is_one
-        and head.word_count <= 1
-        and not shape.trailer_size
-    )
-    if not (head.has_more or head.is_binary):
-        head.write_more = write_varying
-    head.has_more |= not head.is_binary
-    # No piece may pass the end of the smallest message or frame.
-    needed = max(head.before_size, head.field_at) + PIECE
-    first = max(first, head.carried + needed - head_size, PIECE, 8 * head.word_count)
     last = min(last, shape.message_max)
+    first = max(first, fill_windows(head, must))
     if first <= last:
         head.least = first
         head.span = last - first
+    head.is_whole = shape.kind == FIXED and first == last
+    set_run(head)
     return 0
+
+
+cdef inline void set_run(QuickHead* head) noexcept:
+    """Find out whether there is a loop for the frames of a head."""
+    cdef const Pieces* pieces = &head.pieces
+    cdef const Rarities* rarities = &head.rarities
+    head.run = NO_RUN
+    if pieces.how == SIZED_OTHER or pieces.trailer_size > PIECE:
+        return
+    if not pieces.has_more and not pieces.window_count:
+        head.run = SHORT_RUN
+    elif (
+        pieces.lead_size <= PIECE + LONG_PIECE
+        and pieces.over < PIECE
+        and not (pieces.end_size or pieces.unit_shift)
+        and not (rarities.after_size or rarities.kept_size or rarities.own_count)
+    ):
+        head.run = LONG_RUN
+
+
+cdef inline void place_own_bits(
+    Pieces* pieces, Rarities* rarities, const Shape* shape
+) noexcept:
+    """Add the only byte with own bits to the pieces, if it is in the lead or in a binary field."""
+    cdef Py_ssize_t at = rarities.own_offsets[0] - shape.field_offset
+    if shape.kind == UINT and 0 <= at < shape.width:
+        pieces.own_bits = <uint64_t>rarities.own_values[0] << place_in_value(shape, <int>at)
+        rarities.own_count = 0
+    at += shape.lead_size
+    if 0 <= at < min(shape.lead_size, PIECE):
+        (<uint8_t*>&pieces.own_lead)[at] = rarities.own_values[0]
+        rarities.own_count = 0
 
 
 cdef inline int place_in_value(const Shape* shape, int pos) noexcept:
@@ -273,46 +360,72 @@ cdef inline int place_in_value(const Shape* shape, int pos) noexcept:
     return 8 * pos if shape.little else 8 * (shape.width - 1 - pos)
 
 
-cdef inline bint fill_compared(QuickHead* head, layout) except -1:
-    """Fill in what a message must have; return False if a part is too far from its start."""
-    must: dict = {}
+cdef inline bint add_needed(dict must, layout) except -1:
+    """Add what a message must have; return False if no message has it."""
+    needed = []
     for offset, constant in layout.constants:
         for at, byte in enumerate(constant, layout.message_position(offset)):
-            must[at] = (0xFF, byte)
+            needed.append((at, 0xFF, byte))
     for own in layout.own_bits:
-        at = layout.message_position(own.offset)
-        mask, byte = must.get(at, (0, 0))
-        if byte & own.mask:
-            return False
-        must[at] = (mask | own.mask, byte)
-    if layout.joined is not None and layout.joined.last_mask:
-        at = layout.message_position(layout.joined.last_offset)
-        mask, byte = must.get(at, (0, 0))
-        if byte & layout.joined.last_mask:
-            return False
-        must[at] = (mask | layout.joined.last_mask, byte)
+        needed.append((layout.message_position(own.offset), own.mask, 0))
+    joined = layout.joined
+    if joined is not None and joined.last_mask:
+        needed.append((layout.message_position(joined.last_offset), joined.last_mask, 0))
     if layout.kept:
         field_mask = layout.mask.to_bytes(layout.field_width, layout.byteorder)
         for at, position in enumerate(layout.kept, layout.lead_size):
-            mask, byte = must.get(at, (0, 0))
-            if byte & field_mask[position]:
-                return False
-            must[at] = (mask | field_mask[position], byte)
-    for at, (mask, byte) in must.items():
-        if at >= 8 * MOST_WORDS:
+            needed.append((at, field_mask[position], 0))
+    for at, bits, value in needed:
+        other_bits, other_value = must.get(at, (0, 0))
+        if (other_value ^ value) & other_bits & bits:
             return False
-        head.compared[at] = mask
-        head.wanted[at] = byte
-        head.word_count = max(head.word_count, at // 8 + 1)
+        must[at] = (other_bits | bits, other_value | value)
     return True
 
 
-cdef inline int fill_early_choices(QuickHead* heads, const Shape* root, layout) except -1:
+cdef inline Py_ssize_t fill_windows(QuickHead* head, dict must) except -1:
+    """Fill in what a message must have; return the size of the smallest one that is compared.
+
+    That is more than any message has if it does not fit in the windows. The first window is the
+    start of the message, which may be shorter; the others are whole.
+    """
+    cdef Pieces* pieces = &head.pieces
+    cdef Window* window = NULL
+    cdef Py_ssize_t least = 0
+    cdef Py_ssize_t at
+    pieces.window_count = 0
+    pieces.compared = pieces.wanted = 0
+    pieces.windows = head.windows
+    for position in sorted(must):
+        bits, value = must[position]
+        at = position
+        if at < PIECE:
+            (<uint8_t*>&pieces.compared)[at] = bits
+            (<uint8_t*>&pieces.wanted)[at] = value
+            least = at + 1
+            continue
+        if window == NULL or at >= window.at + PIECE:
+            if pieces.window_count == MOST_WINDOWS:
+                return LARGEST_SIZE + 1
+            window = &head.windows[pieces.window_count]
+            pieces.window_count += 1
+            memset(window, 0, sizeof(Window))
+            window.at = at
+            least = at + PIECE
+        (<uint8_t*>&window.compared)[at - window.at] = bits
+        (<uint8_t*>&window.wanted)[at - window.at] = value
+    return least
+
+
+cdef inline int fill_early_choices(
+    QuickHead* heads, const Shape* root, layout, list musts
+) except -1:
     """Fill in how it is found what a frame chooses. The import is here as in `fill_check`."""
     from framecodec._early_choice import early_choices
 
     cdef int i
     cdef int number = 0
+    cdef Py_ssize_t least
     bytes_allowed = []
     ranges = []
     for number in range(root.alternative_count):
@@ -322,13 +435,31 @@ cdef inline int fill_early_choices(QuickHead* heads, const Shape* root, layout) 
             else None
         )
         ranges.append((heads[number].least, heads[number].least + <Py_ssize_t>heads[number].span))
-    for choice in early_choices(layout, root.first_position, bytes_allowed, ranges):
+    choices = early_choices(layout, root.first_position, bytes_allowed, ranges)
+    for number in range(root.alternative_count):
+        choice, must = choices[number], musts[number]
         for byte in choice.sure:
             heads.sure[<int>byte] = True
-        heads.is_certain = choice.is_certain
         heads.start_node = choice.start
-        for i, position in enumerate(choice.positions[:MOST_NODES]):
+        for i, position in enumerate(choice.positions):
             heads.positions[i] = position
+        if choice.is_certain:
+            for position, (bits, value) in choice.required.items():
+                other_bits, other_value = must.get(position, (0, 0))
+                must[position] = (other_bits | bits, other_value | value)
+            least = sorted([choice.least, fill_windows(heads, must)])[1]
+            heads.is_certain = least <= choice.most
+            if heads.is_certain:
+                bits, value = choice.length_bits
+                heads.pieces.size_compared |= <uint64_t>bits << heads.pieces.unit_shift
+                heads.pieces.size_wanted = <uint64_t>value << heads.pieces.unit_shift
+                heads.least = least
+                heads.span = choice.most - least
+                set_run(heads)
+            else:
+                heads.least = LARGEST_SIZE + 1
+                heads.span = 0
+                heads.is_whole = False
         heads += 1
     return 0
 
@@ -356,6 +487,87 @@ cdef inline uint64_t word_at(const uint8_t* p) noexcept nogil:
     return word
 
 
+cdef inline uint64_t first_word(const uint8_t* message, Py_ssize_t size) noexcept nogil:
+    """Return the first 8 bytes of a message, zeros where it is shorter."""
+    cdef uint64_t word = 0
+    if size >= 8:
+        memcpy(&word, message, 8)
+    else:
+        copy(<uint8_t*>&word, message, size)
+    return word
+
+
+cdef inline Py_ssize_t write_pieces(
+    const QuickHead* head,
+    const Pieces* pieces,
+    const Shape* shape,
+    uint8_t* frame,
+    const uint8_t* message,
+    Py_ssize_t size,
+    int how,
+) noexcept nogil:
+    """Do what `write_frame` does, for a message whose size is in the head's range.
+
+    `pieces` are those of the head, or a copy that the stores to the frame cannot change; `how` is
+    theirs, and is constant in the loops that are run most.
+    """
+    cdef uint64_t value = <uint64_t>(size - pieces.not_counted)
+    cdef uint64_t word = first_word(message, size)
+    cdef uint64_t odd = (word ^ pieces.wanted) & pieces.compared
+    cdef uint8_t* p = frame
+    cdef int i
+    odd |= (value ^ pieces.size_wanted) & pieces.size_compared
+    for i in range(pieces.window_count):
+        odd |= (word_at(message + pieces.windows[i].at) ^ pieces.windows[i].wanted) & (
+            pieces.windows[i].compared
+        )
+    if odd:
+        return 0
+    # The place of the next frame must not wait for any of this: see the returned size.
+    value = value >> pieces.unit_shift | pieces.own_bits
+    if pieces.has_kept:
+        value |= <uint64_t>message[pieces.lead_size] << pieces.kept_shift
+    word |= pieces.own_lead
+    memcpy(p, &pieces.before, 8)
+    if pieces.has_more:
+        memcpy(p + 8, head.rarities.before + 8, 16)
+    p += pieces.before_size
+    memcpy(p, &word, 8)
+    if pieces.lead_size > PIECE:
+        copy(p + 8, message + 8, pieces.lead_size - 8)
+    p += pieces.lead_size
+    if how == SIZED_OTHER:
+        p += write_field(shape, p, message, value)
+    elif how != SIZED_NONE:
+        p += store_sized(p, how, value, pieces.unused_bits, pieces.field_size)
+    if how == SIZED_DECIMAL_TEXT or how == SIZED_HEX_TEXT:
+        memcpy(p, &pieces.end, 8)
+        p += pieces.end_size
+    if pieces.has_more:
+        for i in range(head.rarities.kept_size):
+            p[shape.kept[i] - shape.width] |= message[pieces.lead_size + i]
+        copy(p, head.rarities.after, head.rarities.after_size)
+        p += head.rarities.after_size
+    copy(p, message + pieces.carried, size - pieces.carried)
+    p += size - pieces.carried
+    if pieces.trailer_size:
+        copy(p, shape.trailer, pieces.trailer_size)
+        p += pieces.trailer_size
+    if pieces.has_more:
+        for i in range(head.rarities.own_count):
+            frame[head.rarities.own_offsets[i]] |= head.rarities.own_values[i]
+        p += pad(shape, p, p - frame)
+    return p - frame
+
+
+cdef inline Py_ssize_t pad(const Shape* shape, uint8_t* end, Py_ssize_t size) noexcept nogil:
+    """Write the padding of a frame and return its size."""
+    cdef Py_ssize_t padding = padding_of(shape, size)
+    if padding:
+        memset(end, 0, padding)
+    return padding
+
+
 cdef inline Py_ssize_t write_quick(
     const QuickHead* head,
     const Shape* shape,
@@ -363,135 +575,157 @@ cdef inline Py_ssize_t write_quick(
     const uint8_t* message,
     Py_ssize_t size,
 ) noexcept nogil:
-    """Do what `write_frame` does, for a message whose size is in the head's range."""
-    cdef uint64_t value = <uint64_t>(size - head.not_counted)
-    cdef uint64_t odd
-    cdef uint8_t* field = frame + head.field_at
-    cdef uint8_t* rest = frame + head.rest_at
-    cdef int i
-    if head.is_simple:  # most are
-        if (word_at(message) ^ word_at(head.wanted)) & word_at(head.compared):
-            return 0
-        memcpy(frame, head.before, 8)
-        memcpy(frame + head.before_size, message, 8)
-        if head.field == SIZED_BIG:
-            store_word_backwards(field, value << head.unused_bits)
-        elif head.field == SIZED_LITTLE:
-            store_word(field, value)
-        else:
-            i = store_short_varint(field, value)
-            rest += i
-            copy(rest, message + head.carried, size - head.carried)
-            return size + head.owned + i
-        copy(rest, message + head.carried, size - head.carried)
-        return size + head.owned
-    odd = value & head.unit_rest
-    odd |= (word_at(message) ^ word_at(head.wanted)) & word_at(head.compared)
-    if head.word_count > 1:
-        for i in range(1, head.word_count):
-            odd |= (word_at(message + 8 * i) ^ word_at(head.wanted + 8 * i)) & word_at(
-                head.compared + 8 * i
-            )
-    if odd:
-        return 0
-    # The place of the next frame must not wait for any of this: see the returned size.
-    value = value >> head.unit_shift | head.own_bits
-    if head.has_kept:
-        value |= <uint64_t>message[head.lead_size] << head.kept_shift
-    memcpy(frame, head.before, 8)
-    memcpy(frame + head.before_size, message, 8)
-    if head.little:
-        store_word(field, value)
-    else:
-        store_word_backwards(field, value << head.unused_bits)
-    if head.has_more:
-        return head.write_more(head, shape, frame, message, size, value)
-    copy(frame + head.rest_at, message + head.carried, size - head.carried)
-    size += head.owned
-    if shape.trailer_size:
-        copy(frame + size - shape.trailer_size, shape.trailer, shape.trailer_size)
-    return size
+    """Write the frame of one message whose size is in the head's range; see `write_pieces`."""
+    return write_pieces(head, &head.pieces, shape, frame, message, size, head.pieces.how)
 
 
-cdef inline Py_ssize_t write_varying_field(
-    const Shape* shape, uint8_t* field, const uint8_t* message, uint64_t value
-) noexcept nogil:
-    """Write a length field of digits, or one whose size varies, and return its size."""
+# The loops have copies of `Pieces`, which the stores to the frames cannot change. They write the
+# frames of messages, `bytes` all of them, up to one that must be written otherwise, and return its
+# number.
+#
+#     head: Of all of them.
+#     sure: For each byte whether a message may have it at the position `known`.
+#     end: The place of the first frame; it becomes the end of the last one.
+#     batch: The messages `first` up to `count`.
+#     how: That of `head`, constant where this is called.
+
+
+cdef inline Py_ssize_t write_short_run(
+    const QuickHead* head,
+    const uint8_t* sure,
+    Py_ssize_t known,
+    uint8_t** end,
+    list batch,
+    Py_ssize_t first,
+    Py_ssize_t count,
+    int how,
+) noexcept:
+    """Do what `write_pieces` does, where `run` is SHORT_RUN and messages have at least 8 bytes."""
+    cdef Pieces pieces = head.pieces
+    cdef Py_ssize_t least = max(head.least, PIECE)
+    cdef uint64_t span = head.span - (least - head.least)
+    cdef uint8_t* p = end[0]
+    cdef const uint8_t* message
     cdef Py_ssize_t size
-    if shape.kind == TEXT and shape.base == 10 and value < 10000:
-        size = store_short_decimal(field, value)
-        field += size
-        field[0] = shape.end[0]
-        if shape.end_size > 1:
-            copy(field, shape.end, shape.end_size)
-        return size + shape.end_size
-    if shape.kind == VARINT:
-        return store_varint(field, value)
-    if shape.kind == BER and value < 0x80:
-        field[0] = <uint8_t>value
-        return 1
-    if shape.kind == DIGITS and shape.width == 4:
-        store_word(field, four_decimals(value) if shape.base == 10 else four_hex(value))
-        return 4
-    return write_field(shape, field, message, value)
+    cdef uint64_t value, word
+    if <uint64_t>(least - head.least) > head.span:
+        return first
+    while first < count:
+        message = bytes_at(PyList_GET_ITEM(batch, first))
+        size = bytes_size(PyList_GET_ITEM(batch, first))
+        if <uint64_t>(size - least) > span or not sure[message[known]]:
+            break
+        value = <uint64_t>(size - pieces.not_counted)
+        word = word_at(message)
+        if (word ^ pieces.wanted) & pieces.compared | (
+            (value ^ pieces.size_wanted) & pieces.size_compared
+        ):
+            break
+        value >>= pieces.unit_shift
+        if how == SIZED_BIG or how == SIZED_LITTLE:
+            value |= pieces.own_bits
+            if pieces.has_kept:
+                value |= <uint64_t>message[pieces.lead_size] << pieces.kept_shift
+        memcpy(p, &pieces.before, 8)
+        p += pieces.before_size
+        if how != SIZED_DECIMAL_TEXT or pieces.lead_size:
+            word |= pieces.own_lead
+            memcpy(p, &word, 8)
+            p += pieces.lead_size
+        if how != SIZED_NONE:
+            p += store_sized(p, how, value, pieces.unused_bits, pieces.field_size)
+        if how == SIZED_DECIMAL_TEXT or how == SIZED_HEX_TEXT:
+            memcpy(p, &pieces.end, 8)
+            p += pieces.end_size
+        size -= pieces.carried
+        copy(p, message + pieces.carried, size)
+        p += size
+        memcpy(p, &pieces.trailer, 8)
+        p += pieces.trailer_size
+        first += 1
+    end[0] = p
+    return first
 
 
-cdef inline Py_ssize_t write_varying(
-    const void* quick_head,
-    const Shape* shape,
-    uint8_t* frame,
-    const uint8_t* message,
-    Py_ssize_t size,
-    uint64_t value,
-) noexcept nogil:
-    """Write the rest of a frame whose length field varies in size, or is in digits."""
-    cdef const QuickHead* head = <const QuickHead*>quick_head
-    cdef Py_ssize_t field_size = write_varying_field(
-        shape, frame + head.field_at, message, value
-    )
-    copy(frame + head.rest_at + field_size, message + head.carried, size - head.carried)
-    size += head.owned + field_size
-    if shape.trailer_size:
-        copy(frame + size - shape.trailer_size, shape.trailer, shape.trailer_size)
-    return size
-
-
-cdef inline Py_ssize_t write_more(
-    const void* quick_head,
-    const Shape* shape,
-    uint8_t* frame,
-    const uint8_t* message,
-    Py_ssize_t size,
-    uint64_t value,
-) noexcept nogil:
-    """Write the rest of a frame that has more than most have."""
-    cdef const QuickHead* head = <const QuickHead*>quick_head
-    cdef uint8_t* field = frame + head.field_at
-    cdef Py_ssize_t field_size = 0  # where it varies
-    cdef Py_ssize_t padding
+cdef inline Py_ssize_t write_long_run(
+    const QuickHead* head,
+    const uint8_t* sure,
+    Py_ssize_t known,
+    uint8_t** end,
+    list batch,
+    Py_ssize_t first,
+    Py_ssize_t count,
+    int how,
+) noexcept:
+    """Do the same where `run` is LONG_RUN and messages have at least 24 bytes."""
+    cdef Pieces pieces = head.pieces
+    cdef Py_ssize_t least = max(head.least, PIECE + LONG_PIECE)
+    cdef uint64_t span = head.span - (least - head.least)
+    cdef const uint8_t* before = head.rarities.before
+    cdef uint8_t* p = end[0]
+    cdef uint8_t* frame
+    cdef const uint8_t* message
+    cdef Py_ssize_t size
+    cdef uint64_t value, word, odd
     cdef int i
-    if head.before_size > PIECE:
-        copy(frame + PIECE, head.before + PIECE, head.before_size - PIECE)
-    if head.lead_size > PIECE:
-        copy(
-            frame + head.before_size + PIECE, message + PIECE, head.lead_size - PIECE
-        )
-    if not head.is_binary:
-        field_size = write_varying_field(shape, field, message, value)
-    if head.after_size:
-        copy(frame + head.rest_at - head.after_size, head.after, head.after_size)
-    for i in range(head.kept_size):
-        field[shape.kept[i]] |= message[head.lead_size + i]
-    copy(frame + head.rest_at + field_size, message + head.carried, size - head.carried)
-    for i in range(head.own_count):
-        frame[head.own_offsets[i]] |= head.own_values[i]
-    size += head.owned + field_size
-    if shape.trailer_size:
-        copy(frame + size - shape.trailer_size, shape.trailer, shape.trailer_size)
-    padding = padding_of(shape, size)
-    if padding:
-        memset(frame + size, 0, padding)
-    return size + padding
+    if <uint64_t>(least - head.least) > head.span:
+        return first
+    while first < count:
+        message = bytes_at(PyList_GET_ITEM(batch, first))
+        size = bytes_size(PyList_GET_ITEM(batch, first))
+        if <uint64_t>(size - least) > span or not sure[message[known]]:
+            break
+        value = <uint64_t>(size - pieces.not_counted)
+        word = word_at(message)
+        odd = (word ^ pieces.wanted) & pieces.compared
+        odd |= (value ^ pieces.size_wanted) & pieces.size_compared
+        for i in range(pieces.window_count):
+            odd |= (word_at(message + pieces.windows[i].at) ^ pieces.windows[i].wanted) & (
+                pieces.windows[i].compared
+            )
+        if odd:
+            break
+        value |= pieces.own_bits
+        if pieces.has_kept:
+            value |= <uint64_t>message[pieces.lead_size] << pieces.kept_shift
+        word |= pieces.own_lead
+        frame = p
+        memcpy(p, before, 8)
+        memcpy(p + 8, before + 8, 16)
+        p += pieces.before_size
+        memcpy(p, &word, 8)
+        memcpy(p + 8, message + 8, 16)
+        p += pieces.lead_size
+        if how != SIZED_NONE:
+            p += store_sized(p, how, value, pieces.unused_bits, pieces.field_size)
+        size -= pieces.carried
+        copy(p, message + pieces.carried, size)
+        p += size
+        memcpy(p, &pieces.trailer, 8)
+        p += pieces.trailer_size
+        if pieces.over:
+            memset(p, 0, 8)
+            p += -(p - frame) & pieces.over
+        first += 1
+    end[0] = p
+    return first
+
+
+cdef inline Py_ssize_t write_block(
+    const Shape* shape, uint8_t* frame, const uint8_t* message, Py_ssize_t size
+) noexcept nogil:
+    """Write a message that is an ordinary header block and its body."""
+    cdef Py_ssize_t header_size
+    cdef uint64_t value = 0
+    if shape.magic_size or shape.has_check or (
+        <uint64_t>size - shape.quick_low > shape.quick_span
+    ):
+        return 0
+    header_size = try_header_block(shape, message, size, &value)
+    if header_size < 0 or <uint64_t>(size - header_size) != value:
+        return 0
+    copy(frame, message, size)
+    return size
 
 
 cdef inline bint is_in_range(const QuickHead* head, Py_ssize_t size) noexcept nogil:
@@ -523,10 +757,15 @@ cdef inline Py_ssize_t write_chosen(
                 if frame_size and choose_early(head, root, frame, message) == i:
                     number[0] = i
                     return frame_size
-            elif not shape.is_quick or shape.has_specials:
+            elif not head.can_write_other:
                 return 0
-            else:
-                frame_size = head.write_other(shape, frame, message, size)
+            elif not head.is_whole:
+                if head.marks != NULL:
+                    frame_size = write_marked(shape, head.marks, frame, message, size)
+                else:
+                    frame_size = head.write_other(shape, frame, message, size)
+                if not frame_size and (head.marks != NULL or shape.keep):
+                    return 0  # the slow path finds out whether it can be written
                 if frame_size and choose(root, frame, frame_size) == i:
                     number[0] = i
                     return frame_size

@@ -9,6 +9,7 @@ from typing import SupportsIndex
 
 from . import _error_texts
 from ._object_messages_py import ObjectMessages
+from ._repeated_errors import for_this_thread
 
 __all__ = ["GIVEN_BY_GET_ROOM", "NOT_GIVEN", "ReadMemory"]
 
@@ -138,4 +139,4 @@ class ReadMemory(ObjectMessages):
         if self._detached:
             raise _error_texts.detached()
         if self._error is not None:
-            raise self._error.with_traceback(None)
+            raise for_this_thread(self._error, self._failed_in)

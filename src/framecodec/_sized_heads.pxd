@@ -11,13 +11,13 @@ small frame.
 """
 
 from cpython.object cimport PyObject
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from ._numbers cimport DIGITS, Shape, TEXT, UINT, VARINT, bytes_at, copy
 
 cdef enum:
-    SPARE = 8
+    SPARE = 32  # as much as pieces can pass the end of a frame, those of `_quick_heads.pxd`, too
 
 # The kinds of length field.
 cdef enum:
@@ -29,6 +29,9 @@ cdef enum:
     SIZED_HEX
     SIZED_DECIMAL_TEXT  # at most 4 digits
     SIZED_HEX_TEXT
+    # In `_quick_heads.pxd` alone:
+    SIZED_NONE
+    SIZED_OTHER
 
 
 cdef extern from "Python.h":
@@ -135,6 +138,48 @@ cdef inline uint8_t* write_piece(uint8_t* p, const Piece* piece) noexcept nogil:
 
 # --- a length as a word ---------------------------------------------------------------------------
 
+cdef extern from *:
+    """
+    #ifndef FRAMECODEC_SHORT_DIGITS
+    #define FRAMECODEC_SHORT_DIGITS
+
+    /* The digits of a number, the first one in the lowest byte; their count in the highest one. */
+    #define FRAMECODEC_DIGIT(n) ((uint32_t)((n) < 10 ? '0' + (n) : 'a' + (n) - 10))
+    #define FRAMECODEC_DIGITS(n, base) \\
+        ((n) < (base) ? FRAMECODEC_DIGIT(n) | 1u << 24 \\
+         : (n) < (base) * (base) \\
+             ? FRAMECODEC_DIGIT((n) / (base)) | FRAMECODEC_DIGIT((n) % (base)) << 8 | 2u << 24 \\
+             : FRAMECODEC_DIGIT((n) / (base) / (base)) \\
+                 | FRAMECODEC_DIGIT((n) / (base) % (base)) << 8 \\
+                 | FRAMECODEC_DIGIT((n) % (base)) << 16 | 3u << 24)
+    #define FRAMECODEC_DIGITS_4(n, base) \\
+        FRAMECODEC_DIGITS(n, base), FRAMECODEC_DIGITS((n) + 1, base), \\
+        FRAMECODEC_DIGITS((n) + 2, base), FRAMECODEC_DIGITS((n) + 3, base)
+    #define FRAMECODEC_DIGITS_20(n, base) \\
+        FRAMECODEC_DIGITS_4(n, base), FRAMECODEC_DIGITS_4((n) + 4, base), \\
+        FRAMECODEC_DIGITS_4((n) + 8, base), FRAMECODEC_DIGITS_4((n) + 12, base), \\
+        FRAMECODEC_DIGITS_4((n) + 16, base)
+    #define FRAMECODEC_DIGITS_100(n, base) \\
+        FRAMECODEC_DIGITS_20(n, base), FRAMECODEC_DIGITS_20((n) + 20, base), \\
+        FRAMECODEC_DIGITS_20((n) + 40, base), FRAMECODEC_DIGITS_20((n) + 60, base), \\
+        FRAMECODEC_DIGITS_20((n) + 80, base)
+    #define FRAMECODEC_DIGITS_1000(base) \\
+        FRAMECODEC_DIGITS_100(0, base), FRAMECODEC_DIGITS_100(100, base), \\
+        FRAMECODEC_DIGITS_100(200, base), FRAMECODEC_DIGITS_100(300, base), \\
+        FRAMECODEC_DIGITS_100(400, base), FRAMECODEC_DIGITS_100(500, base), \\
+        FRAMECODEC_DIGITS_100(600, base), FRAMECODEC_DIGITS_100(700, base), \\
+        FRAMECODEC_DIGITS_100(800, base), FRAMECODEC_DIGITS_100(900, base)
+
+    static const uint32_t framecodec_short_decimals[1000] = {FRAMECODEC_DIGITS_1000(10)};
+    static const uint32_t framecodec_short_hex[1000] = {FRAMECODEC_DIGITS_1000(16)};
+    #endif
+    """
+    const uint32_t short_decimals "framecodec_short_decimals" [1000]
+    const uint32_t short_hex "framecodec_short_hex" [1000]
+
+cdef enum:
+    SHORT_NUMBER = 1000  # smaller ones are in the tables
+
 
 cdef inline uint64_t four_decimals(uint64_t value) noexcept nogil:
     """Return the 4 digits of a number less than 10,000."""
@@ -184,39 +229,41 @@ cdef inline int store_short_varint(uint8_t* p, uint64_t value) noexcept nogil:
 
 cdef inline Py_ssize_t store_short_decimal(uint8_t* p, uint64_t value) noexcept nogil:
     """Store a number less than 10,000 and return its size; 8 bytes are written."""
-    cdef uint64_t absent = (
-        <uint64_t>(value < 1000) + <uint64_t>(value < 100) + <uint64_t>(value < 10)
-    )
-    store_word(p, four_decimals(value) >> 8 * absent)
-    return 4 - <Py_ssize_t>absent
+    if value < SHORT_NUMBER:
+        store_word(p, short_decimals[value])
+        return short_decimals[value] >> 24
+    store_word(p, four_decimals(value))
+    return 4
 
 
 cdef inline Py_ssize_t store_short_hex(uint8_t* p, uint64_t value) noexcept nogil:
-    cdef uint64_t absent = (
-        <uint64_t>(value < 0x1000) + <uint64_t>(value < 0x100) + <uint64_t>(value < 0x10)
-    )
+    """Store a number less than 65,536 and return its size; 8 bytes are written."""
+    cdef uint64_t absent = value < 0x1000
+    if value < SHORT_NUMBER:
+        store_word(p, short_hex[value])
+        return short_hex[value] >> 24
     store_word(p, four_hex(value) >> 8 * absent)
     return 4 - <Py_ssize_t>absent
 
 
 cdef inline Py_ssize_t store_sized(
-    uint8_t* p, const SizedHead* head, int how, uint64_t value
+    uint8_t* p, int how, uint64_t value, int unused_bits, Py_ssize_t field_size
 ) noexcept nogil:
-    """Store a length and return the size of its field."""
+    """Store a length and return the size of its field; 8 bytes are written."""
     if how == SIZED_BIG:
-        store_word_backwards(p, value << head.unused_bits)
-        return head.field_size
+        store_word_backwards(p, value << unused_bits)
+        return field_size
     if how == SIZED_LITTLE:
         store_word(p, value)
-        return head.field_size
+        return field_size
     if how == SIZED_VARINT:
         return store_short_varint(p, value)
     if how == SIZED_DECIMAL:
-        store_word(p, four_decimals(value) >> head.unused_bits)
-        return head.field_size
+        store_word(p, four_decimals(value) >> unused_bits)
+        return field_size
     if how == SIZED_HEX:
-        store_word(p, four_hex(value) >> head.unused_bits)
-        return head.field_size
+        store_word(p, four_hex(value) >> unused_bits)
+        return field_size
     if how == SIZED_DECIMAL_TEXT:
         return store_short_decimal(p, value)
     return store_short_hex(p, value)
@@ -255,7 +302,7 @@ cdef inline Py_ssize_t write_sized(
             continue
         memcpy(p, &head.before, 8)
         p += head.before_size
-        p += store_sized(p, &head, how, value)
+        p += store_sized(p, how, value, head.unused_bits, head.field_size)
         if how == SIZED_DECIMAL_TEXT or how == SIZED_HEX_TEXT:
             memcpy(p, &head.end, 8)
             p += head.end_size

@@ -59,10 +59,12 @@ from cpython.long cimport PyLong_CheckExact
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.memoryview cimport PyMemoryView_FromObject, PyMemoryView_GET_BASE
 from cpython.object cimport PyObject
+from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy, memset
 
+from ._bare_frames cimport bare_message_of, bare_rest_size
 from ._block_scan cimport try_header_block
 from ._checksums cimport COVERS_FRAME, checksum_of, is_check, prepare_checksums
 from ._marks cimport (
@@ -145,6 +147,7 @@ from ._fragments import (
 from ._encoder import Encoder, ObjectEncoder, update_checksum  # no-cython-lint: a whole engine
 from ._header_block import read_lines
 from ._layout import Described, describe_splitter, layout_of
+from ._repeated_errors import for_this_thread
 from ._resync import check_marks, check_on_invalid, find_end_mark, find_mark
 from ._likely_causes import SAMPLE_SIZE
 
@@ -302,6 +305,8 @@ cdef inline int _consume(
                 if self._chosen_marks != NULL:
                     p += self._read_mixed_frames(p, end, messages)
                 elif self._root != NULL:
+                    if self._root.is_bare:
+                        p += self._read_bare_frames(p, end, messages)
                     p += self._read_chosen_frames(p, end, messages)
                 elif self._shape.joined:
                     p += self._read_single_fragments(p, end, messages)
@@ -461,6 +466,7 @@ cdef class Splitter:
     cdef Py_ssize_t _given_size
     cdef object _memory_view  # what get_room() gave: MESSAGE_MEMORY, or a shared buffer
     cdef object _error  # the sticky error
+    cdef unsigned long _failed_in  # the thread that met it
     cdef bytes _not_taken  # after an error: what followed the byte that decided
     # CUSTOM: bytes of earlier chunks that parse() saw and that follow the header; they are read
     # before the chunk, which they end at.
@@ -580,7 +586,8 @@ cdef class Splitter:
         Raises:
             InvalidMessageError: A codec with objects refuses a message. The bytes are taken, and
                 ``feed(b"")`` returns the messages after it.
-            FrameError: The stream is broken. Every later call raises the same error.
+            FrameError: The stream is broken. Every later call raises the same error, in another
+                thread a copy of it.
             TypeError, BufferError: `data` is not a contiguous bytes-like object; nothing was taken.
             ValueError: The splitter is detached.
         """
@@ -1185,14 +1192,14 @@ cdef class Splitter:
             if not held:
                 self._undelivered = None
         if not objects and self._error is not None:
-            raise self._error.with_traceback(None)
+            raise for_this_thread(self._error, self._failed_in)
         return objects
 
     cdef int _keep_refused(self, cause, list messages, Py_ssize_t index) except -1:
         """Hold the messages from a refused one on; raise if no message comes before it."""
         headers = self._last_headers()
         try:
-            held = self._objects.hold(self._layout)
+            held = self._objects.hold(self._choice_layout)
             held.add(
                 self,
                 messages[index:],
@@ -1201,6 +1208,7 @@ cdef class Splitter:
             held.refuse(cause)
         except BaseException as error:  # the messages are lost
             self._error = error
+            self._failed_in = PyThread_get_thread_ident()
             raise
         self._undelivered = held
         del messages[index:]
@@ -1216,7 +1224,7 @@ cdef class Splitter:
         if self._detached:
             raise _error_texts.detached()
         if self._error is not None:
-            raise self._error.with_traceback(None)
+            raise for_this_thread(self._error, self._failed_in)
         return 0
 
     cdef inline int _check_ready(self) except -1:
@@ -1401,6 +1409,7 @@ cdef class Splitter:
                 self._fail(error, self._held + self._held_pos, 0, self._held_size)
             except MemoryError:
                 self._error = error
+                self._failed_in = PyThread_get_thread_ident()
                 self._lost = True
             self._drop_held(self._held_size)
             if not messages:
@@ -1973,6 +1982,39 @@ cdef class Splitter:
             return p - data
         finally:
             self._shape = root
+            self._stream_offset += p - data
+
+    cdef Py_ssize_t _read_bare_frames(
+        self, const uint8_t* data, const uint8_t* end, list messages
+    ) except -1:
+        """Take ordinary frames of a choice all of whose alternatives are bare."""
+        cdef const uint8_t* p = data  # of the frame
+        cdef const uint8_t* rest
+        cdef const Shape* root = self._root
+        cdef const Shape* shape = NULL
+        cdef Py_ssize_t rest_size
+        cdef int found
+        cdef int last = -1
+        if self._raw or self._keep_headers or self._spans is not None:
+            return 0
+        try:
+            while True:
+                found = choose(root, p, end - p)
+                if found < 0:
+                    break
+                # Not read where it is the same: the place of the next frame need not wait for what
+                # this one chooses.
+                if found != last:
+                    last = found
+                    shape = root.alternatives[found]
+                rest_size = bare_rest_size(shape, p, end)
+                if rest_size < 0:
+                    break
+                rest = p + shape.field_offset + shape.width
+                messages.append(bare_message_of(shape, p, rest, rest_size))
+                p = rest + rest_size
+            return p - data
+        finally:
             self._stream_offset += p - data
 
     cdef Py_ssize_t _read_mixed_frames(
@@ -3871,6 +3913,7 @@ cdef class Splitter:
         `_surplus_bytes` that were not.
         """
         self._error = error
+        self._failed_in = PyThread_get_thread_ident()
         self._pending += size - taken
         self._rest_left = 0  # no chunk is taken any more
         if self._keeps_bytes():

@@ -27,9 +27,11 @@ from ._frame_reader_py import (
 )
 from ._layout import COBS, Described, describe_splitter, layout_of
 from ._message_types import MessageT, OfMessages
+from ._quick_frames_py import read_quick_frames
 from ._read_memory_py import GIVEN_BY_GET_ROOM, NOT_GIVEN, ReadMemory
 from ._resync import check_on_invalid
 from ._spans_py import Spans
+from ._split_frames_py import split_frames
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -114,7 +116,8 @@ class Splitter(OfMessages[MessageT], ReadMemory):
         Raises:
             InvalidMessageError: A codec with objects refuses a message. The bytes are taken, and
                 ``feed(b"")`` returns the messages after it.
-            FrameError: The stream is broken. Every later call raises the same error.
+            FrameError: The stream is broken. Every later call raises the same error, in another
+                thread a copy of it.
             TypeError, BufferError: `data` is not a contiguous bytes-like object; nothing was taken.
             ValueError: The splitter is detached.
         """
@@ -122,10 +125,14 @@ class Splitter(OfMessages[MessageT], ReadMemory):
             return self._take_objects(self.feed, data)
         if type(data) is not bytes:
             # Released even where an error keeps this call's frame alive.
+            delivered: list[MessageT] | None = None
             try:
                 with view_bytes(data) as view:
-                    return self._feed(view)
+                    delivered = self._feed(view)
+                return delivered
             except BaseException as error:
+                if delivered is not None:  # a signal handler, while the view was released
+                    self._keep_interruption(error)
                 if error is self._error:
                     error.with_traceback(None)  # as below
                     del self, data, view
@@ -135,11 +142,24 @@ class Splitter(OfMessages[MessageT], ReadMemory):
         pending = self._pending + size
         if pending < self._gather_end and not self._busy:
             # No call from here on, so that no byte is counted without being kept or the reverse.
-            if size < PIECE_SIZE:
+            stops = self._stops
+            if stops:
+                for stop in stops:
+                    if stop in data:
+                        break
+                else:
+                    # Other code may have run in the loop, but not from here on.
+                    pending = self._pending + size
+                    if pending < self._gather_end and not self._busy and stops is self._stops:
+                        self._piece += data
+                        self._pending = pending
+                        self._content_size += size
+                        return messages
+            elif size < PIECE_SIZE:
                 self._piece += data
                 self._pending = pending
                 return messages
-            if not self._piece:
+            elif not self._piece:
                 self._pieces += (data,)
                 self._pending = pending
                 return messages
@@ -383,7 +403,7 @@ class Splitter(OfMessages[MessageT], ReadMemory):
     def _take(self, data: bytes | memoryview, messages: list[Any]) -> None:
         """Take a chunk; keep an error for the next call if there are messages to deliver."""
         pos, taken_before = 0, self._stream_offset + self._pending
-        self._busy = True
+        self._busy, self._holds_chunk = True, False
         self._gather_end = 0
         if self._detached or self._error is not None:  # by a finalizer, since the caller's check
             self._busy = False
@@ -400,13 +420,17 @@ class Splitter(OfMessages[MessageT], ReadMemory):
                     start = 0
                     if self._unpack is not None:
                         start = self._read_plain_frames(data, 0, messages, self._unpack)
+                    elif self._quick is not None:
+                        start = read_quick_frames(self, data, 0, messages, self._quick)
+                    elif self._stops:
+                        start = split_frames(self, data, 0, messages)
                     if start < len(data):
                         self._consume(data, messages, start)
                 else:
                     for pos in range(0, len(data), SLICE_SIZE):
                         self._gather_end = 0
                         self._consume(bytes(data[pos : pos + SLICE_SIZE]), messages)
-                if self._phase == IN_REST and not self._gather_end and not self._layout.marks:
+                if self._phase == IN_REST and not self._gather_end:
                     self._set_gather_end()
             except errors.FrameError as bad_frame:
                 _error_texts.add_likely_cause(bad_frame, self._layout)
@@ -414,6 +438,7 @@ class Splitter(OfMessages[MessageT], ReadMemory):
         except BaseException as error:
             # Whatever it is, an interruption in parse() too: messages first, then the error.
             self._take_failed(error, data, pos, taken_before)
+            self._failed_in = threading.get_ident()
             if not messages:
                 raise
             error.with_traceback(None)  # it would keep the chunk and the messages alive
@@ -432,6 +457,7 @@ def _end_stream(splitter: Splitter[Any]) -> None:
         return
     error = _error_texts.incomplete_frame(splitter._pending_frame())
     splitter._fail(error, b"", 0)
+    splitter._failed_in = threading.get_ident()
     if splitter._undelivered is None:
         raise error
 
@@ -471,7 +497,8 @@ def scan(codec: Codec[Any], data: Buffer, *, raw: bool = False) -> Spans:
     splitter = Splitter(codec, raw=raw)
     splitter._spans = spans = Spans(view)
     spans._growing = True
-    splitter._unpack = None
+    splitter._unpack = splitter._quick = None
+    splitter._stops = ()
     splitter._objects = None
     splitter._busy = True  # a user's parse() that finds it cannot feed it
     try:

@@ -178,8 +178,12 @@ def started_command(
     try:
         yield Process(process, read_end, write_end)
     finally:
-        process.kill()
-        process.wait()
+        process.terminate()  # coverage's handler saves what the process ran
+        try:
+            process.wait(LIFETIME)
+        finally:
+            process.kill()
+            process.wait()
         for end in ends:
             with contextlib.suppress(OSError):
                 os.close(end)

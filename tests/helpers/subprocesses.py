@@ -39,10 +39,19 @@ def running(*arguments: str | Path, typed: bool = False) -> Iterator[subprocess.
             try:
                 yield process
             finally:
-                process.kill()
+                end(process)
     finally:
         watchdog.cancel()
         watchdog.join()
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Ends a process by a signal, and by another one if that does not help."""
+    process.terminate()  # coverage's handler saves what the process ran
+    try:
+        process.wait(2)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def say(process: subprocess.Popen[str], line: str) -> None:

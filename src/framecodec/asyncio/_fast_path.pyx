@@ -5,6 +5,11 @@
 See `_fast_path_py`, its twin. This one also saves coroutines: the awaitables here have the slot
 ``am_send`` of type objects, by which an ``await`` gets its result without an exception or an
 iterator. Cython has no name for that slot, so a few lines of C fill it.
+
+A connection belongs to the thread of its event loop. Calls of other threads that would change it
+raise an error. Without the GIL, those that cannot be refused in time must not touch memory that the
+loop's thread frees: what both use is read and changed in a critical section of its object. With the
+GIL the sections are nothing.
 """
 
 cimport cython
@@ -161,6 +166,7 @@ cdef class MessageIterator:
     def __aiter__(self):
         return self
 
+    @cython.critical_section
     def __anext__(self):
         # The iterator is its own awaitable: it takes the message when it is awaited.
         if self.head:
@@ -197,7 +203,7 @@ cdef class MessageIterator:
 
 cdef int prepare_take(MessageIterator self) except -1:
     """Return whether a message is ready. Report the last one as taken before it is: if that fails,
-    nothing is lost."""
+    nothing is lost. The caller is in a critical section of the iterator."""
     if PyList_GET_SIZE(self.head) == 1:
         self._on_drained()  # other code runs here, and may take the message
     return PyList_GET_SIZE(self.head) > 0
@@ -205,11 +211,13 @@ cdef int prepare_take(MessageIterator self) except -1:
 
 cdef object take(object messages):
     cdef MessageIterator self = <MessageIterator>messages
-    if not prepare_take(self):
-        raise _error_texts.another_recv_waits()
-    return self.head.pop()
+    with cython.critical_section(self):
+        if not prepare_take(self):
+            raise _error_texts.another_recv_waits()
+        return self.head.pop()
 
 
+@cython.critical_section
 cdef object stop_with_next(MessageIterator self):
     if not prepare_take(self):
         raise _error_texts.another_recv_waits()
@@ -244,9 +252,7 @@ cdef class NextMessage:
     def __next__(self):
         if not await_message(self):
             return self._waiter
-        stop = StopIteration(self._messages.head[-1])  # before it is taken: memory may run out
-        self._messages.head.pop()
-        raise stop
+        raise stop_with_head(self._messages)
 
     # ``create_task`` takes it for a coroutine.
 
@@ -263,6 +269,7 @@ cdef class NextMessage:
         """End the wait, as a coroutine that is closed does."""
         self._close()
 
+    @cython.critical_section
     cdef int _close(self) except -1:
         if self._waiter is not None:
             self._waiter = None
@@ -273,13 +280,36 @@ cdef class NextMessage:
         raise _error_texts.not_copied(self)
 
 
+@cython.critical_section
+cdef bint is_ready(MessageIterator self) except -1:
+    return prepare_take(self)
+
+
+@cython.critical_section
+cdef object take_head(MessageIterator self):
+    """Take the message that `is_ready` has found; a call of another thread may have taken it."""
+    if not PyList_GET_SIZE(self.head):
+        raise _error_texts.another_recv_waits()
+    return self.head.pop()
+
+
+@cython.critical_section
+cdef object stop_with_head(MessageIterator self):
+    if not PyList_GET_SIZE(self.head):
+        raise _error_texts.another_recv_waits()
+    stop = StopIteration(self.head[-1])  # before it is taken: memory may run out
+    self.head.pop()
+    return stop
+
+
 cdef bint await_message(NextMessage self) except -1:
     """Return whether a message is ready, and False when the task must wait for the waiter."""
     cdef ReceivePath protocol = self._protocol
+    protocol._check_thread()
     if self._waiter is not None:
         self._close()
         protocol._take_batch()
-    while not prepare_take(self._messages):
+    while not is_ready(self._messages):
         if protocol._recv_waiter is not None:
             raise _error_texts.another_recv_waits()
         if protocol._inbox.unframed is not None:
@@ -300,7 +330,7 @@ cdef bint await_message(NextMessage self) except -1:
 cdef object take_next(object next_message, int* waits):
     cdef NextMessage self = <NextMessage>next_message
     if await_message(self):
-        return self._messages.head.pop()
+        return take_head(self._messages)
     waits[0] = 1
     return self._waiter
 
@@ -329,7 +359,10 @@ cdef class ObjectIterator:
         return self
 
     def __anext__(self):
-        return self if self._messages.head else self._messages._stream.__anext__()
+        with cython.critical_section(self._messages):
+            if self._messages.head:
+                return self
+        return self._messages._stream.__anext__()
 
     def __await__(self):
         return self
@@ -411,9 +444,11 @@ cdef class ReadyIterator:
         return self
 
     def __next__(self):
-        if not prepare_take(self._messages):
-            raise StopIteration
-        return self._messages.head.pop()
+        cdef MessageIterator messages = self._messages
+        with cython.critical_section(messages):
+            if not prepare_take(messages):
+                raise StopIteration
+            return messages.head.pop()
 
     def __reduce__(self):
         raise _error_texts.not_copied(self)
@@ -436,9 +471,11 @@ cdef class ReadyObjects:
 
     def __next__(self):
         cdef MessageIterator messages = self._objects._messages
-        if not prepare_take(messages):
-            raise StopIteration
-        return object_of(self._objects, messages.head.pop())
+        with cython.critical_section(messages):
+            if not prepare_take(messages):
+                raise StopIteration
+            message = messages.head.pop()
+        return object_of(self._objects, message)
 
     def __reduce__(self):
         raise _error_texts.not_copied(self)
@@ -470,14 +507,18 @@ cdef class SendBatch:
 
     def send(self, message, /):
         """Accept one message; this is `FrameProtocol.send`."""
-        if not self._add(message):
+        if not self._is_in_loop() or not self._add(message):
             self._owner.put(message)
 
     def send_and_wait(self, message, /):
         """Accept one message and return an awaitable; this is `FrameStream.send`."""
-        if not self.paused and not self.queued and self._add(message):
+        if self._is_in_loop() and not self.paused and not self.queued and self._add(message):
             return self._completed
         return self._owner.put_and_wait(message)
+
+    cdef inline bint _is_in_loop(self) noexcept:
+        """Return whether this is the thread of the connection's event loop."""
+        return self.thread == <unsigned long>PyThread_get_thread_ident()
 
     cdef inline bint _add(self, message) except -1:
         cdef Py_ssize_t size
@@ -485,8 +526,6 @@ cdef class SendBatch:
             return False
         size = PyBytes_GET_SIZE(message)
         if size >= self.fast_size or size >= self.budget:
-            return False
-        if self.thread != <unsigned long>PyThread_get_thread_ident():
             return False
         self.messages.append(message)
         self.budget -= size + 8
@@ -525,8 +564,9 @@ cdef class Waiter:
         return self._run()
 
     cdef bint _run(self) except -1:
-        callback, context = self._callback, self._context
-        if self._done or callback is None or context is None or not self._is_between_tasks():
+        with cython.critical_section(self):
+            callback, context, done = self._callback, self._context, self._done
+        if done or callback is None or context is None or not self._is_between_tasks():
             self.set_result(None)
             return False
         try:
@@ -534,8 +574,9 @@ cdef class Waiter:
         except RuntimeError:  # something that the task has called runs in it
             self.set_result(None)
             return False
-        self._done = True
-        self._callback = self._context = None
+        with cython.critical_section(self):
+            self._done = True
+            self._callback = self._context = None
         try:
             callback(self)
         except BaseException as error:  # it ends the program
@@ -550,11 +591,13 @@ cdef class Waiter:
         except RuntimeError:  # no loop runs
             return False
 
+    @cython.critical_section
     def set_result(self, result, /):
         """End the wait; the task runs in the next iteration of the loop."""
         if not self._done:
             self._schedule()
 
+    @cython.critical_section
     def cancel(self, msg=None):
         """Cancel the wait. Return whether it had not ended."""
         if self._done:
@@ -569,6 +612,7 @@ cdef class Waiter:
         self._done = True
         self._callback = self._context = None
 
+    @cython.critical_section
     def result(self):
         """Return None, or raise the error of a wait that was cancelled."""
         if self._cancelled_by is not None or not self._done:
@@ -593,6 +637,7 @@ cdef class Waiter:
         """Return the loop of the task that waits."""
         return self._loop
 
+    @cython.critical_section
     def add_done_callback(self, callback, context=None):
         """Call a function at the end of the wait: one that wakes the only task that waits."""
         if self._done:
@@ -602,6 +647,7 @@ cdef class Waiter:
         else:
             self._callback, self._context = callback, context
 
+    @cython.critical_section
     def remove_done_callback(self, callback):
         """Call the function no more. Return how many were removed."""
         if self._callback is None or self._callback != callback:
@@ -769,10 +815,12 @@ cdef class ReceivePath:
     cdef SendPath _send_path
 
     @property
+    @cython.critical_section
     def _sending(self):
         return self._send_path
 
     @_sending.setter
+    @cython.critical_section
     def _sending(self, sending):
         self._send_path = sending
 
@@ -903,8 +951,24 @@ cdef class ReceivePath:
         """Return what a recv waits for; no message is ready, and receiving has not failed."""
         return self._begin_waiting()
 
+    cdef inline bint _is_in_loop(self) noexcept:
+        """Return whether this is the thread of the connection's event loop, if it has one yet."""
+        cdef SendPath sending = self._send_path
+        cdef unsigned long thread
+        if sending is None or sending.batch is None:
+            return True
+        thread = sending.batch.thread
+        return not thread or thread == <unsigned long>PyThread_get_thread_ident()
+
+    cdef inline int _check_thread(self) except -1:
+        if not self._is_in_loop():
+            self._send_path.check_thread()
+        return 0
+
+    @cython.critical_section
     cdef Waiter _begin_waiting(self):
         cdef Waiter waiter
+        self._check_thread()
         if self._reading_paused:  # an error in release_head() may have left it so
             self._resume_when_low()
         waiter = Waiter.__new__(Waiter, self._running_loop(), self._current_task)
@@ -917,7 +981,10 @@ cdef class ReceivePath:
         """End the wait of a recv, also one that was cancelled or that did not start."""
         self._stop_waiting()
 
+    @cython.critical_section
     cdef int _stop_waiting(self) except -1:
+        if not self._is_in_loop():  # it was refused: the wait is another one's
+            return 0
         self._recv_waiter = None
         if self._peer_timer is not None:
             self._peer_timer.stop_waiting(bool(self.batches))
@@ -927,15 +994,22 @@ cdef class ReceivePath:
         """Move the next batch to `_message_iterator.head`, if that is empty."""
         self._take_batch()
 
+    @cython.critical_section
     cdef int _take_batch(self) except -1:
-        if self.batches and not self._message_iterator.head:
-            self._message_iterator.head, size, self._head_headers = self.batches[0]
-            self._head_size = size
-            del self.batches[0]
+        cdef MessageIterator messages = self._message_iterator
+        self._check_thread()
+        if self.batches:
+            with cython.critical_section(messages):
+                if not messages.head:
+                    messages.head, size, self._head_headers = self.batches[0]
+                    self._head_size = size
+                    del self.batches[0]
         return 0
 
+    @cython.critical_section
     def release_head(self):
         """Count the last message of `_message_iterator.head` as taken."""
+        self._check_thread()
         self._held -= self._head_size
         self._head_size = 0
         if self._reading_paused:

@@ -70,6 +70,7 @@ class SendSide(fast_path.SendPath):
     """
 
     __slots__ = (
+        "_loop",
         "_resuming",
         "_vectored",
         "codec",
@@ -93,6 +94,7 @@ class SendSide(fast_path.SendPath):
         self._late: list[bytes] = []  # encoded frames that were sent while `busy` was set
         self.busy = False
         """The outbox or the transport is in use: no other call may touch them."""
+        self._loop: asyncio.AbstractEventLoop | None = None  # of the connection
         self._resuming = False  # the transport accepts more, and the outbox comes first
         self.raw_transport: Any = None
         """The loop's transport; None before there is one."""
@@ -201,10 +203,12 @@ class SendSide(fast_path.SendPath):
     def check_thread(self) -> None:
         """Raise a RuntimeError if the connection's event loop is in another thread."""
         if self.batch.thread not in (0, get_ident()):
-            raise RuntimeError(
-                "this connection belongs to an event loop in another thread; "
-                "use loop.call_soon_threadsafe()"
-            )
+            if self._loop is None or _running_loop() is not self._loop:
+                raise RuntimeError(
+                    "this connection belongs to an event loop in another thread; "
+                    "use loop.call_soon_threadsafe()"
+                )
+            self.batch.thread = get_ident()  # the loop has stopped, and runs in this thread now
 
     def check_open(self) -> None:
         """Raise an error if the connection accepts no more messages from this thread."""
@@ -336,6 +340,7 @@ class SendSide(fast_path.SendPath):
 
     def attach(self, transport: Any) -> None:
         """Use this transport from now on."""
+        self.check_thread()
         if isinstance(transport, ProtocolTransport):
             transport = transport.raw
         transport = PipeTransport.of(self._protocol, transport)
@@ -357,6 +362,7 @@ class SendSide(fast_path.SendPath):
     def begin(self, transport: Any) -> None:
         """Start sending: there is a connection."""
         self.attach(transport)
+        self._loop = _running_loop()
         self.batch.thread = get_ident()
         self.batch.paused = False
         if self.batch.messages or self._outbox.size:
@@ -416,6 +422,7 @@ class SendSide(fast_path.SendPath):
         """Close the transport when it has all messages."""
         if self.state >= _CLOSING:
             return
+        self.check_thread()
         self._protocol._stop_peer_timer()
         if self.busy:
             self.set_closed_here()  # the call that is in progress closes when all is written
@@ -434,6 +441,7 @@ class SendSide(fast_path.SendPath):
 
     def abort(self) -> None:
         """Close the transport at once and drop the unsent messages."""
+        self.check_thread()
         self.stop(_ABORTED)
         try:
             self.drop_unsent()
@@ -444,6 +452,7 @@ class SendSide(fast_path.SendPath):
         """End this direction when the transport has all messages."""
         if self.state is not _OPEN:
             return
+        self.check_thread()
         if self.is_encrypted:
             raise NotImplementedError(
                 "write_eof: TLS cannot end one direction alone; close the connection"
@@ -470,6 +479,14 @@ class SendSide(fast_path.SendPath):
         if exc is not None or self.unsent_size():
             self.dropped = True
         self.drop_unsent()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs in this thread, or None."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def stays_open(side: SendSide, wanted: bool | None) -> bool:

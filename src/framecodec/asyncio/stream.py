@@ -164,6 +164,7 @@ class FrameStream(OfMessages[MessageT], StreamFiles):
         """
         sending = self._sending
         if sending.state < _CLOSED:
+            sending.check_thread()
             sending.write_batch()
         await sending.wait_for_space()
         if sending.state >= _FAILED and sending.state is not _CLOSING:

@@ -17,6 +17,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from itertools import chain
+from threading import get_ident
 from typing import Any
 
 from .. import _error_texts
@@ -273,6 +274,8 @@ class StreamProtocol(UnframingProtocol):
 
     def take_all(self) -> list[Any]:
         """Return all messages that are there, in order."""
+        if self._sending.batch.thread != get_ident():
+            self._sending.check_thread()
         messages = self._message_iterator
         no_messages: list[Any] = []
         no_batches: deque[ReadMessages] = deque()

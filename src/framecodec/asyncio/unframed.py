@@ -89,6 +89,7 @@ class UnframingProtocol(FrameProtocol):
 
     def unframe(self) -> UnframedBytes:
         """Take back the bytes after the received messages; the transport reads on if it may."""
+        self._sending.check_thread()
         inbox = self._inbox
         inbox.check_unframe()
         try:

@@ -40,6 +40,7 @@ from .. import _error_texts
 from .._outbox import GATHER_SIZE
 from .._splitter import Splitter
 from .._states import ReceiveState, SendState
+from ..errors import FrameError
 
 __all__ = ["Batch", "Guard", "HeldSignals", "Lock", "Receiver", "Sender"]
 
@@ -183,6 +184,13 @@ cdef extern from *:
     const double LONGEST_TURN "FRAMECODEC_LONGEST_TURN"  # seconds; as in _fast_path_py
     # Seconds. The kernel counts the time-out of a receive in steps of up to 10 milliseconds.
     const double SHORTEST_KERNEL_TIMEOUT "FRAMECODEC_SHORTEST_KERNEL_TIMEOUT"
+
+
+# What a receive has got that is not stored yet.
+cdef enum:
+    NOTHING
+    BYTES
+    MESSAGES
 
 
 @cython.final
@@ -579,7 +587,7 @@ cdef class Receiver:
         cdef Py_buffer* buffer
         cdef Py_ssize_t count
         cdef int fd, flags = self._flags
-        cdef bint unstored = False
+        cdef int unstored = NOTHING
         cdef double now, deadline = 0.0
         cdef list messages
         if self._kernel_timeout:  # the first receive waits, so that no poll() is needed
@@ -598,14 +606,15 @@ cdef class Receiver:
                 flags = self._flags
                 if count > 0:
                     memory = None
-                    unstored = True  # until the messages are in the batch
+                    unstored = BYTES
                     messages = self._buffer_updated(count)
+                    unstored = MESSAGES  # until they are in the batch
                     if messages:
                         if self._keeper is None:
                             self._ready = Batch.__new__(Batch, messages)
                         else:
                             self._ready = Batch.__new__(Batch, messages, self._keeper.headers)
-                    unstored = False
+                    unstored = NOTHING
                     if messages:
                         return 0
                     # A peer that never pauses must not delay a signal handler or a deadline.
@@ -634,10 +643,14 @@ cdef class Receiver:
                     PyErr_SetFromErrno(OSError)
         finally:
             if self.state is self._states.receiving:
-                if unstored:
+                if unstored == MESSAGES or (unstored == BYTES and not self._is_broken()):
                     self.state = self._states.received_lost
                 else:
                     self.state = self._states.ready
+
+    cdef bint _is_broken(self) except -1:
+        """Return whether the splitter has refused bytes, which it keeps."""
+        return isinstance(self._buffer_updated.__self__.error, FrameError)
 
     cdef void _use_kernel_timeout(self, int fd) noexcept:
         """Let the next receives wait in the kernel, unless the user has set a time there."""

@@ -437,6 +437,7 @@ class BlockingCalls(OfMessages[MessageT]):
 
     def _end(self, state: SocketState) -> None:
         """Let every call raise from now on, also those that wait in another thread."""
+        self._receiving.wire.closed = True
         self._state = state  # type: ignore[misc]  # a slot of the subclasses
         self._receiver.state = ReceiveState.CLOSED
         self._sender.state = SendState.CLOSED

@@ -125,7 +125,7 @@ def _client_context(
         if server_hostname is not None:
             raise ValueError("server_hostname is for TLS; give ssl=, too, or a tls:// URL")
         return None
-    if ssl is None:
+    if ssl is None:  # a Python without OpenSSL
         raise OSError(errno.EPROTONOSUPPORT, "this Python has no ssl module")
     return ssl.create_default_context() if not context or context is True else context
 

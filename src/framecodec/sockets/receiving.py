@@ -29,7 +29,7 @@ _Result = TypeVar("_Result")
 
 _READY, _BUSY = ReceiveState.READY, ReceiveState.BUSY
 _HALF_DELIVERED, _FAILED = ReceiveState.HALF_DELIVERED, ReceiveState.FAILED
-_LOST, _CLOSED = ReceiveState.LOST, ReceiveState.CLOSED
+_LOST = ReceiveState.LOST
 
 # Bytes asked of one receive. More than this gains nothing that could be measured. A Unix socket
 # gives more at a time than TCP does.
@@ -255,6 +255,8 @@ class ReceiveSide:
             except OSError as error:
                 event = self.event_after(error)
             except errors.FrameError as error:
+                if self.inbox.splitter.error is error:
+                    self.intake.parsing = False  # no messages came with it
                 self.end(error)
             except MemoryError:  # perhaps after bytes were received
                 self.receiver.state = _LOST
@@ -307,7 +309,7 @@ class ReceiveSide:
         limit_first = limit is not None and (deadline is None or limit < deadline)
         if self.wire.wait(event, limit if limit_first else deadline):
             return
-        if self.receiver.state is _CLOSED:
+        if self.wire.closed:
             raise self.wire.closed_error()
         if not limit_first:
             raise self.timed_out()
@@ -354,7 +356,7 @@ class ReceiveSide:
     def fail_fast_path(self, error: BaseException) -> NoReturn:
         """Raise what the fast path has raised. All but a time-out ends receiving for good."""
         try:
-            if is_time_out(error) and self.receiver.state is not _CLOSED:
+            if is_time_out(error) and not self.wire.closed:
                 # The fast path's own error has no number; it does not say how much arrived.
                 raise error if getattr(error, "errno", None) else self.timed_out() from None
             self.end(error)
@@ -368,7 +370,7 @@ class ReceiveSide:
             error: What ended it; None is the end of the stream.
         """
         inbox = self.inbox
-        if self.receiver.state is _CLOSED:
+        if self.wire.closed:
             error = None
             raise self.wire.closed_error() from None
         if error is not None:
@@ -394,7 +396,7 @@ class ReceiveSide:
     def refuse(self) -> NoReturn:
         """Raise the reason why no call may receive."""
         state = self.receiver.state
-        if state is _CLOSED:
+        if self.wire.closed:
             raise self.wire.closed_error()
         if self.inbox.failure is not None:
             self.inbox.raise_failure()

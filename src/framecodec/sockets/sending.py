@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, final
 
@@ -10,6 +11,7 @@ from .. import _error_texts
 from .._layout import plain_codec
 from .._outbox import Outbox
 from .._peers import name_peer
+from .._repeated_errors import for_this_thread
 from .._states import SendState
 from . import _fast_path_py
 from .base import mark_started
@@ -38,6 +40,7 @@ class SendSide:
     """
 
     __slots__ = (
+        "_failed_in",
         "codec",
         "dumps",
         "error",
@@ -66,6 +69,7 @@ class SendSide:
         """The file that is sent after the outbox."""
         self.failure: BaseException | None = None
         """Why every later call fails."""
+        self._failed_in = 0  # the thread
         self.error: BaseException | None = None
         """What the last failed call of an observed connection raised."""
 
@@ -75,6 +79,11 @@ class SendSide:
         file, outbox = self.file, self.outbox
         of_file = 0 if file is None else file.unsent + file.trailer_size
         return outbox.size - sum(outbox.sent_counts) + of_file + sum(map(len, self.sender.unsent))
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether this side has closed the connection, or its sending direction."""
+        return self.wire.closed or self.sender.state is _CLOSED
 
     def send_all(self, put: Callable[[Any], None], messages: Any) -> None:
         """Put messages into the outbox and send it."""
@@ -140,14 +149,15 @@ class SendSide:
 
     def _refuse(self) -> NoReturn:
         """Raise the reason why no call may send."""
-        if self.sender.state is _CLOSED:
+        if self.is_closed:
             raise self.wire.closed_error()
         if self.failure is not None:
-            raise self.failure.with_traceback(None)
+            raise for_this_thread(self.failure, self._failed_in)
         self._fail(count_lost(self.wire, "sent"))
 
     def _fail(self, error: BaseException) -> NoReturn:
         """End sending for good."""
+        self._failed_in = get_ident()
         self.failure = error
         self.sender.state = _FAILED
         raise error
@@ -218,7 +228,7 @@ class SendSide:
                 continue
             if not wire.wait(event, deadline):
                 raise timed_out("not all was sent", wire.timeout)
-            if self.sender.state is _CLOSED:
+            if self.is_closed:
                 raise self.wire.closed_error()
 
     def _is_late(self, deadline: float | None) -> bool:
@@ -231,7 +241,7 @@ class SendSide:
             event = self.wire.event_after(error, WRITE)
             if event:
                 return event
-            if self.sender.state is _CLOSED:
+            if self.is_closed:
                 raise self.wire.closed_error() from None
             self.note_reset(error)
             raise error

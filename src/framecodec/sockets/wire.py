@@ -110,6 +110,7 @@ class Wire:
 
     __slots__ = (
         "_tls_lock",
+        "closed",
         "peer",
         "read_flags",
         "read_waits",
@@ -141,6 +142,9 @@ class Wire:
         """Whether a call that would block is followed by a wait."""
         self.torn = False
         """A TLS record was read or written, and how far is unknown."""
+        self.closed = False
+        """`close` or `detach` was called. It stays True: a call of another thread that ends
+        meanwhile may store another state of its direction."""
         self.was_reset = False
         """A send failed because the peer reset the connection. The kernel reports that once."""
 

@@ -1,0 +1,250 @@
+"""Frames whose end mark `bytes.split` finds, in Python: ordinary ones, also where chunks cut them.
+
+It reads for a `FrameReader` whose frames have an end mark and nothing else: no magic and no check.
+It continues the pending frame, and keeps the first bytes of one that the chunk cuts off. The
+compiled engine leaves both to its slow path. What is odd is left to `_marked_reader_py.py`: a size
+that is not allowed, an unknown escape, a token that the chunk cuts off.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._layout import COBS, Layout
+from ._marks_py import MarkSearch, unstuff
+from ._plain_reader_py import IN_HEADER, IN_PADDING, IN_REST, IS_WHOLE_BETWEEN_CALLS, SLICE_SIZE
+
+if TYPE_CHECKING:
+    from ._frame_reader_py import FrameReader
+
+__all__ = [
+    "NOT_WALKED",
+    "PIECE_SIZE",
+    "SPLIT_SIZE",
+    "gather_end_of_marked",
+    "split_frames",
+]
+
+SPLIT_SIZE = 64 * 1024
+"""At most this much of a chunk is split in one step."""
+
+PIECE_SIZE = 16 * 1024
+"""Smaller pieces of a message are gathered, as in _frame_reader_py.py."""
+
+# If the first content ends before this position, or that many before that one, the marks are not
+# rare.
+_NEAR, _FEW, _DENSE = 200, 4, 800
+
+NOT_WALKED = -1
+"""Instead of the bytes that are missing of a block: the kept blocks were not counted yet."""
+
+
+def split_frames(reader: FrameReader, data: bytes, pos: int, messages: list[Any]) -> int:
+    """Take frames from `pos` on; return where the first one begins, or is continued, that is odd.
+
+    It returns the end of the data if no frame is odd.
+    """
+    if reader._tail or reader._after or reader._skipping or reader._phase == IN_PADDING:
+        return pos
+    layout, size = reader._layout, len(data)
+    search = layout.mark_search
+    if search is None:
+        if reader._pending and reader._block_left != NOT_WALKED:
+            return pos  # the slow path has begun with it
+        mark, escape_byte, begun = b"\0", b"", ()
+    else:
+        mark, escape_byte, begun = search.cut_at, search.escape_byte, search.begun
+    most, as_they_are = layout.max_message_size, search is not None and search.splits_messages
+    as_they_are = as_they_are and not reader._raw and reader._headers is None
+    while pos < size:
+        block = data if not pos and size <= SPLIT_SIZE else data[pos : pos + SPLIT_SIZE]
+        found = _split(block, mark)
+        rest, before = found.pop(), reader._pending
+        stop = len(block) - len(rest)
+        if not found:
+            if not _keep(reader, search, rest):
+                return pos
+            pos += len(rest)
+            continue
+        if before:
+            found[0] = b"".join([*reader._pieces, reader._piece, found[0]])
+        ends = found
+        if not as_they_are:
+            may_be_wrong = before + stop > most or layout.min_message_size > 0
+            made = _make(reader, layout, block, found, may_be_wrong)
+            if made is None:
+                return pos
+            found, ends = made
+        elif before + stop > most and _has_wrong_size(layout, found):
+            return pos
+        content_size = pending = len(rest)
+        if rest:
+            if escape_byte and escape_byte in rest:
+                content_size = search.size_of_ordinary(rest)
+            if not 0 <= content_size <= most or (begun and rest.endswith(begun)):
+                content_size = pending = 0  # it is odd
+        offset = reader._stream_offset + before + stop
+        pieces = [rest] if pending else []
+        piece = reader._piece
+        if piece:
+            piece = bytearray()
+        # No call from here on, so that no message is delivered and also kept.
+        if reader._headers is not None:
+            headers = reader._headers
+            headers += ends
+        messages += found
+        reader._stream_offset = offset
+        reader._piece = piece
+        reader._pieces = pieces
+        reader._phase = IN_REST if pending else IN_HEADER
+        reader._pending = pending
+        reader._content_size = content_size
+        reader._block_left = NOT_WALKED if pending and search is None else 0
+        pos += stop + pending
+        if pending:
+            if IS_WHOLE_BETWEEN_CALLS and reader._headers is None:
+                reader._gather_end = SLICE_SIZE if most > SLICE_SIZE else most + 1
+        elif rest:
+            return pos
+    return pos
+
+
+def _make(
+    reader: FrameReader, layout: Layout, block: bytes, contents: list[bytes], may_be_wrong: bool
+) -> tuple[list[Any], list[bytes]] | None:
+    """Return the messages of these contents, and what is kept of how they travelled.
+
+    None if one is odd: an escape or a block is wrong, or a size is not allowed, which is possible
+    if it `may_be_wrong`.
+    """
+    search = layout.mark_search
+    mark = b"\0" if search is None else search.cut_at
+    found: list[Any] | None = contents
+    ends = [mark] * len(contents)
+    if search is None:
+        if not all(contents):
+            contents = [*filter(None, contents)]
+        found = [unstuff(content) for content in contents]
+        if None in found:
+            return None
+    elif search.escape_byte:
+        found = _unescape(search, contents)
+    elif search.endings:
+        _move_endings(search, block, contents, ends)
+    if found is None or (may_be_wrong and _has_wrong_size(layout, found)):
+        return None
+    if layout.skip_empty and search is not None and not all(contents):
+        ends = [end for content, end in zip(contents, ends, strict=True) if content]
+        found = [*filter(None, found)]
+        contents = [*filter(None, contents)]
+    if reader._raw or search is None or search.escape_byte:
+        if reader._raw or reader._headers is not None:
+            ends = [content + end for content, end in zip(contents, ends, strict=False)]
+        if reader._raw:
+            found = ends
+    return found, ends
+
+
+def _split(block: bytes, mark: bytes) -> list[bytes]:
+    """Do what `bytes.split` does, which looks at each byte: where marks are rare, find them."""
+    find, size = block.find, len(mark)
+    stop = find(mark) if size == 1 else 0  # it finds longer marks itself
+    if 0 <= stop < _NEAR:
+        return block.split(mark)
+    contents: list[bytes] = []
+    append, pos = contents.append, 0
+    while stop >= 0:
+        append(block[pos:stop])
+        pos = stop + size
+        if pos < _DENSE and len(contents) == _FEW:
+            contents += block[pos:].split(mark)
+            return contents
+        stop = find(mark, pos)
+    append(block[pos:])
+    return contents
+
+
+def _unescape(search: MarkSearch, contents: list[bytes]) -> list[bytes] | None:
+    """Return the messages of these contents; None if an escape is unknown."""
+    escape_byte, unescape, messages = search.escape_byte, search.unescape_ordinary, []
+    for content in contents:
+        if escape_byte not in content:
+            messages.append(content)
+            continue
+        message = unescape(content)
+        if message is None:
+            return None
+        messages.append(message)
+    return messages
+
+
+def _has_wrong_size(layout: Layout, found: list[bytes]) -> bool:
+    ignores = layout.skip_empty and layout.kind != COBS
+    sizes = [len(message) for message in found if message or not ignores]
+    return bool(sizes) and (
+        max(sizes) > layout.max_message_size or min(sizes) < layout.min_message_size
+    )
+
+
+def _move_endings(search: MarkSearch, block: bytes, found: list[bytes], ends: list[bytes]) -> None:
+    """Move what longer marks begin with from the ends of these contents to their marks."""
+    mark = search.split_at
+    for ending in search.endings:
+        if block.find(ending[:1]) < 0 or block.find(ending + mark) < 0:  # one byte is faster
+            continue
+        size, longer = len(ending), ending + mark
+        for index, content in enumerate(found):
+            if ends[index] is mark and content.endswith(ending):
+                found[index], ends[index] = content[:-size], longer
+
+
+def _keep(reader: FrameReader, search: MarkSearch | None, rest: bytes) -> bool:
+    """Keep bytes without a mark; return whether nothing in them is odd.
+
+    A size that is not allowed is, an escape that is unknown, and a token that is cut off.
+    """
+    pending, most = reader._pending + len(rest), reader._layout.max_message_size
+    content_size = pending  # COBS: at most
+    if search is not None:
+        size = len(rest)
+        if search.escape_byte and search.escape_byte in rest:
+            size = search.size_of_ordinary(rest)
+        content_size = reader._content_size + size
+        if size < 0 or (search.begun and rest.endswith(search.begun)):
+            return False
+    if content_size > most:
+        return False
+    block_left = NOT_WALKED if search is None else 0
+    if len(rest) < PIECE_SIZE and len(reader._piece) < SPLIT_SIZE:
+        # No call from here on, so that no byte is counted without being kept or the reverse.
+        reader._piece += rest
+    else:
+        pieces, gathered = (bytes(reader._piece), rest), bytearray()
+        # No call from here on.
+        reader._pieces += pieces
+        reader._piece = gathered
+    reader._phase = IN_REST
+    reader._content_size = content_size
+    reader._block_left = block_left
+    reader._pending = pending
+    _let_gather(reader, most)
+    return True
+
+
+def _let_gather(reader: FrameReader, most: int) -> None:
+    """Let `feed` itself take the chunks that have no mark, where that is possible."""
+    if IS_WHOLE_BETWEEN_CALLS and reader._headers is None:
+        pending = reader._pending
+        end = pending + most - reader._content_size + 1
+        merged_at = (pending // SLICE_SIZE + 1) * SLICE_SIZE
+        reader._gather_end = end if end < merged_at else merged_at
+
+
+def gather_end_of_marked(reader: FrameReader) -> int:
+    """Return up to which number of pending bytes chunks without a stop byte are only gathered."""
+    if not reader._stops or reader._tail or reader._after:
+        return 0
+    most = reader._layout.max_message_size
+    if reader._layout.kind == COBS:
+        return most + 1 if reader._block_left == NOT_WALKED else 0
+    return reader._pending + most - reader._content_size + 1
