@@ -41,9 +41,9 @@ READ_SIZE = 128 * 1024
 # The transport gets a view of a batch from this size on: TLS cuts records off it.
 _JOIN_SIZE = 16 * 1024
 
-# So many tasks run before what they have sent is written.
+# This many tasks run before what they have sent is written.
 _MOST_TASKS = 16
-# Where one connection is ready at a time, one of so many tasks waits to see if there are others.
+# Where one connection is ready at a time, one of this many tasks waits to see if others are.
 _TRY_AGAIN = 16
 
 _OPEN, _CLOSING, _CLOSED = TransportState.OPEN, TransportState.CLOSING, TransportState.CLOSED
@@ -560,7 +560,9 @@ class ReadyTasks:
             self._count_alone += 1
             if self._count_alone < _TRY_AGAIN:
                 return False
-        if not self._paths or path._is_put_off:  # for the second time: an interruption has ended run()
+        if (
+            not self._paths or path._is_put_off
+        ):  # for the second time: an interruption has ended run()
             assert path._recv_waiter is not None
             path._recv_waiter.get_loop().call_soon(self.run)
         self._paths.append(path)

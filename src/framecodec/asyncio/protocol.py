@@ -30,8 +30,8 @@ from ..codec import DEFAULT_CODEC, Codec, check_codec
 from .object_delivery import ObjectDelivery
 from .observed import ObservedSendSide, conn_of, end_reason, receive_rest
 from .pipe_transport import give_bytes
-from .shared_by_loop import spare_buffer
 from .sending import SendSide, encode_all, stays_open, write_all
+from .shared_by_loop import spare_buffer
 from .time_limits import PeerTimer
 from .transport import is_uvloops, transport_peer
 

@@ -376,8 +376,9 @@ class FrameServer(OfMessages[MessageT], asyncio.AbstractServer):
                     one.handled = False
             self._report_loss(one)
         except Exception as error:
-            if error is not reported:
+            if error is not reported:  # closing has failed
                 self._handler_failed(one, error)
+                one.abort()
         finally:
             reported = None  # its traceback refers to this frame: a cycle
 

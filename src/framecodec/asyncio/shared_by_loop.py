@@ -1,4 +1,4 @@
-"""What the connections of one event loop share: memory to read into, and tasks that run together."""
+"""What the connections of an event loop share: memory to read into, tasks that run together."""
 
 from __future__ import annotations
 
