@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -32,14 +33,14 @@ from tests.helpers.servers import (
 
 CODEC = Codec.uint(4)
 FLOODS = 4
-SIZE = 1000  # bytes of a message of the flood
+SIZES = [0, 1000]  # bytes of a message of the flood
 READ = 128 * 1024  # bytes that a client gives to one turn, at most
 HELD = 256 * 1024  # bytes that a FrameStream holds for its task, and 48 for each message
 
 
-def fill(sock: socket.socket) -> None:
-    """Send until the buffers of the kernel are full."""
-    batch, sent = CODEC.encode_many([bytes(SIZE)] * 1000), 0
+def fill(sock: socket.socket, size: int = 1000) -> None:
+    """Send messages of this size until the buffers of the kernel are full."""
+    batch, sent = CODEC.encode_many([bytes(size)] * (1_000_000 // (size + 4))), 0
     sock.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -54,7 +55,8 @@ def twin(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.usefixtures("twin")
-def test_serve_messages_takes_one_read_from_each_client_a_turn() -> None:
+@pytest.mark.parametrize("size", SIZES)
+def test_serve_messages_takes_one_read_from_each_client_a_turn(size: int) -> None:
     held, released = threading.Event(), threading.Event()
     calls: list[int] = []  # the bytes of each call with messages of a flood
     before: list[int] = []  # the number of these calls before each request
@@ -67,7 +69,7 @@ def test_serve_messages_takes_one_read_from_each_client_a_turn() -> None:
             before.append(len(calls))
             return messages
         else:
-            calls.append(sum(map(len, messages)))
+            calls.append(len(messages) * (size + 4))
         return None
 
     with (
@@ -83,20 +85,53 @@ def test_serve_messages_takes_one_read_from_each_client_a_turn() -> None:
         assert held.wait(PATIENCE)
         before.clear()
         for client in floods:
-            fill(client.socket)
+            fill(client.socket, size)
         polite.send(b"ping")
         released.set()
         assert polite.recv() == b"ping"
         until(lambda: len(calls) > FLOODS)  # there was more in the kernel
     assert before[0] <= FLOODS
     assert len(calls) > FLOODS
-    assert max(calls) <= READ
+    assert max(calls) <= READ + size + 4  # the start of the first one came before
 
 
-async def count_floods_before_a_request(server_of: Any) -> int:
+@pytest.mark.usefixtures("twin")
+def test_serve_messages_ends_a_silent_client_while_others_flood(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each call with messages of a flood takes a step of the clock; the limit is 8 of them."""
+    step, steps, floods = 0.1, 8, 8
+    calls: list[None] = []
+    ended = threading.Event()
+    before: list[int] = []  # the number of calls before the silent client was ended
+
+    def fault(hooks: Any, conn: Any, error: BaseException) -> None:
+        if isinstance(error, framecodec.IdleTimeoutError):
+            before.append(len(calls))
+            ended.set()
+
+    def handle(conn: Any, messages: list[bytes]) -> None:
+        if not ended.is_set():
+            time.sleep(step)
+            calls.append(None)
+
+    monkeypatch.setattr(messages_module._Hooks, "fault", fault)
+    with (
+        framecodec.serve_messages(handle, LOOPBACK, idle_timeout=steps * step) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        clients = [stack.enter_context(dial(server.address)) for _ in range(floods + 1)]
+        for client in clients[1:]:
+            fill(client.socket)
+        assert ended.wait(PATIENCE)
+    assert before[0] <= steps + 2 * floods
+
+
+async def count_floods_before_a_request(server_of: Any, size: int) -> int:
     """Return how many messages of floods a server handles before the request of another client.
 
     Args:
+        size: Bytes of a message of the floods.
         server_of: A function that returns an async context manager, which starts a server that
             calls this function's argument with each message, and yields its address.
     """
@@ -123,14 +158,15 @@ async def count_floods_before_a_request(server_of: Any) -> int:
                 await asyncio.wait_for(answered.wait(), PATIENCE)
             answered.clear()
             for sock in socks[:-1]:  # the loop does not run until all of it has arrived
-                fill(sock)
+                fill(sock, size)
             socks[-1].sendall(CODEC.encode(b"ping"))
             await asyncio.wait_for(answered.wait(), PATIENCE)
     return before
 
 
 @LOOPS
-def test_a_frame_stream_gives_way_after_what_it_holds(loop: str) -> None:
+@pytest.mark.parametrize("size", SIZES)
+def test_a_frame_stream_gives_way_after_what_it_holds(loop: str, size: int) -> None:
     @contextlib.asynccontextmanager
     async def server_of(on_message: Any) -> AsyncIterator[Any]:
         async def handler(stream: Any) -> None:
@@ -142,13 +178,14 @@ def test_a_frame_stream_gives_way_after_what_it_holds(loop: str) -> None:
             yield server.sockets[0].getsockname()
             await server.aclose(0.0)
 
-    before = run(loop, count_floods_before_a_request(server_of))
+    before = run(loop, count_floods_before_a_request(server_of, size))
     # What a task gets in one turn; the reads of the floods may all come before that of the request.
-    assert before <= FLOODS * (HELD + 2 * READ) // SIZE
+    assert before <= FLOODS * (HELD // (size + 48) + 2 * READ // (size + 4))
 
 
 @LOOPS
-def test_a_frame_protocol_gives_way_after_one_read(loop: str) -> None:
+@pytest.mark.parametrize("size", SIZES)
+def test_a_frame_protocol_gives_way_after_one_read(loop: str, size: int) -> None:
     @contextlib.asynccontextmanager
     async def server_of(on_message: Any) -> AsyncIterator[Any]:
         connected = set()
@@ -175,5 +212,5 @@ def test_a_frame_protocol_gives_way_after_one_read(loop: str) -> None:
             protocol.transport.abort()
         await asyncio.wait_for(ended.wait(), PATIENCE)
 
-    before = run(loop, count_floods_before_a_request(server_of))
-    assert before <= FLOODS * READ // SIZE
+    before = run(loop, count_floods_before_a_request(server_of, size))
+    assert before <= FLOODS * (READ // (size + 4) + 1)

@@ -480,6 +480,52 @@ def test_an_interruption_of_loads_loses_no_message() -> None:
     assert received == [1, 2, 3]
 
 
+@pytest.mark.parametrize("interrupting", [False, True], ids=["refused", "interrupted"])
+def test_an_iteration_and_calls_beside_it_get_each_message_once(interrupting: bool) -> None:
+    failures = iter([KeyboardInterrupt() if interrupting else ValueError()])
+
+    def fail_once_at_3(data: bytes) -> Any:
+        if data == b"3":
+            for failure in failures:
+                raise failure
+        return json.loads(data)
+
+    a, b = socket.socketpair()
+    codec = PLAIN.with_objects(dumps, fail_once_at_3)
+    with FrameSocket(a, JSON) as sender, FrameSocket(b, codec) as conn:
+        conn.settimeout(TIMEOUT)
+        sender.send_many([1, 2, 3, 4])
+        sender.close()
+        messages = iter(conn)
+        received = [next(messages)]
+        if interrupting:
+            received.append(conn.recv())
+            with pytest.raises(KeyboardInterrupt):
+                conn.recv()
+        else:
+            received += conn.recv_many()
+        received += messages
+    assert received == [1, 2, 3, 4]
+
+
+def test_a_refused_message_before_a_begun_frame_of_another_alternative(engine: ModuleType) -> None:
+    plain = Codec.choice({0: Codec.fixed(2), 1: Codec.digits(2, length_offset=1)})
+    splitter = engine.Splitter(plain.with_objects(bytes, json.loads))
+    for data, offset in ((b"\0x\x0102", 0), (b"ab\0", 2), (b"y", 7)):
+        with pytest.raises(InvalidMessageError) as caught:
+            splitter.feed(data)
+        assert caught.value.stream_offset == offset
+    assert splitter.feed(b"") == []
+
+
+@pytest.mark.parametrize("plain", [formats["slip"], Codec.delimiter(b"\n", magic=b"K")], ids=str)
+def test_the_header_of_a_refused_line_is_its_magic(engine: ModuleType, plain: Codec) -> None:
+    splitter = engine.Splitter(plain.as_json())
+    with pytest.raises(InvalidMessageError) as caught:
+        splitter.feed(plain.encode(b"{bad"))
+    assert caught.value.header == plain.parameters["magic"]
+
+
 def test_what_dumps_raises_sends_nothing() -> None:
     a, b = socket.socketpair()
     with FrameSocket(a, JSON) as sender, FrameSocket(b, JSON) as receiver:

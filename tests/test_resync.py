@@ -17,6 +17,7 @@ from framecodec import (
     FrameSocket,
     IncompleteFrameError,
     InvalidFrameError,
+    _splitter_py,
 )
 from tests.helpers.chunking import cuts, hand_overs
 from tests.helpers.fault_injection import TIMEOUT, stream_pair
@@ -375,3 +376,22 @@ def test_switch_of_a_splitter_with_resync_needs_a_mark(engine: ModuleType) -> No
         splitter.switch(Codec.uint(1))
     assert splitter.switch(Codec.delimiter(b"\n", max_message_size=3)) == []
     assert splitter.feed(b"abcd\ne\n") == [b"e"]
+
+
+class Full(bytearray):
+    """Bytes to which nothing can be added, because memory is short."""
+
+    def __iadd__(self, more: Any) -> Any:  # type: ignore[override,misc]
+        raise MemoryError
+
+
+@pytest.mark.parametrize("options", [{"on_invalid": "resync"}, {"one_at_a_time": True}], ids=str)
+def test_detach_returns_a_chunk_for_which_the_python_engine_had_no_memory(options: Any) -> None:
+    splitter = _splitter_py.Splitter(Codec.uint(1, magic=b"M"), stream_offset=1000, **options)
+    assert splitter.feed(b"M\1aM\3b") == [b"a"]
+    splitter._held = Full(splitter._held)
+    for _ in range(2):
+        with pytest.raises(MemoryError):
+            splitter.feed(b"cdM")
+    unread = splitter.stream_offset, splitter.pending, splitter.detach()
+    assert unread == (1003, 6, b"M\3bcdM")

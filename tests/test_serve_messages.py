@@ -944,6 +944,26 @@ def test_a_server_survives_when_memory_runs_out(failures: int, twin: Any, logged
             until(lambda: not server.connections)
 
 
+def test_silent_clients_are_ended_after_a_turn_without_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failures = [MemoryError(), MemoryError()]
+
+    def fail_twice(hooks: Any, conn: Any, error: BaseException) -> None:
+        if failures:
+            raise failures.pop()
+
+    # The look at the deadlines ends with the first client.
+    monkeypatch.setattr(messages_module._Hooks, "fault", fail_twice)
+    monkeypatch.setattr(messages_module._Hooks, "failed", fail_twice)
+    with framecodec.serve_messages(echo, LOOPBACK, idle_timeout=0.1) as server:
+        with dial(server.address) as one, dial(server.address) as two:
+            for conn in (one, two):
+                with pytest.raises(EOFError):
+                    conn.recv()
+    assert not failures
+
+
 def test_the_loop_waits_without_using_the_processor() -> None:
     with framecodec.serve_messages(echo, LOOPBACK, idle_timeout=60) as server:
         with dial(server.address) as conn:

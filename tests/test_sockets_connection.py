@@ -439,6 +439,17 @@ def test_detach_returns_whole_frames_after_a_broken_one() -> None:
         assert conn.detach()[1] == b"EHLO there"
 
 
+@pytest.mark.parametrize("method", ["recv", "recv_many"])
+def test_detach_returns_a_broken_frame_that_came_alone(method: str) -> None:
+    with stream_pair() as (peer, sock):
+        conn = FrameSocket(sock, Codec.digits(2))
+        peer.sendall(b"EHLO there")
+        for _ in range(2):
+            with pytest.raises(InvalidFrameError):
+                getattr(conn, method)()
+        assert conn.detach()[1] == b"EHLO there"
+
+
 def test_detach_with_unsent_bytes_is_refused(half: Any) -> None:
     _, conn = half
     conn.setblocking(False)

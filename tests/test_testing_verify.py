@@ -21,6 +21,7 @@ from tests.helpers.broken_codecs import (
     build_varint,
     parse_cut_varint,
 )
+from tests.helpers.broken_options import FullCodec, FullSplitter
 from tests.helpers.engines import codecs_use
 from tests.helpers.sample_codecs import CODECS, sample_messages
 from tests.test_vectors import FILES, read_bytes
@@ -105,6 +106,50 @@ KINDS = [
 
 def test_verify_codec_accepts_a_correct_double() -> None:
     verify_codec(TinyCodec(), MESSAGES)
+
+
+def test_verify_codec_accepts_a_correct_double_with_all_options() -> None:
+    verify_codec(FullCodec(), MESSAGES)
+
+
+def test_verify_codec_accepts_a_double_whose_options_have_no_counters() -> None:
+    class Feed:
+        def __init__(self, **options: Any) -> None:
+            splitter = FullSplitter(FullCodec(), **options)
+            self.feed, self.switch = splitter.feed, splitter.switch
+
+    class Least:
+        max_message_size = TinyCodec().max_message_size
+        encode = staticmethod(TinyCodec().encode)
+
+        def splitter(self, *, on_invalid: str = "raise", one_at_a_time: bool = False) -> Any:
+            return Feed(on_invalid=on_invalid, one_at_a_time=one_at_a_time)
+
+    verify_codec(Least(), MESSAGES)
+
+
+MARKED = ["lsp", "delimiter, prefixes", "cobs, magic", "magic"]
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_verify_codec_accepts_a_codec_that_continues_at_marks(
+    engine: ModuleType, name: str
+) -> None:
+    with codecs_use(engine):
+        codec = CODECS[name].replace()
+        verify_codec(codec, sample_messages(codec)[:3])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*CODECS][::9])
+def test_verify_codec_accepts_a_part_of_the_samples(engine: ModuleType, name: str) -> None:
+    with codecs_use(engine):
+        codec = CODECS[name].replace()
+        verify_codec(codec, sample_messages(codec)[:4])
+
+
+def test_verify_codec_does_not_look_for_lines_inside_messages() -> None:
+    verify_codec(Codec.headers(), [b"Content-Length: 5\r\n\r\nhello", b""])
 
 
 def test_verify_codec_checks_the_methods_that_a_double_has() -> None:

@@ -49,6 +49,7 @@ class KeepingReader(FrameReader):
         "_failed_in",
         "_held",
         "_held_offset",
+        "_holds_chunk",
         "_last_invalid",
         "_lost",
         "_not_taken",
@@ -69,6 +70,7 @@ class KeepingReader(FrameReader):
         # One message a call: bytes after the last delivered message that no call has looked at.
         self._held = bytearray()
         self._held_offset = 0  # during a call: their position in the stream
+        self._holds_chunk = False  # during a call: its bytes are among them
         self._ended = False  # feed_eof() found undelivered messages
         self._error: BaseException | None = None  # the sticky error
         self._failed_in = 0  # the thread that met it; 0 if that is not certain
@@ -175,6 +177,7 @@ class KeepingReader(FrameReader):
             untake_tail(self, bytearray(tail) + self._held)
         self._held_offset = self._stream_offset + self._pending
         self._held += data
+        self._holds_chunk = True
         if len(data):
             self._ended = False
         self._consume_one(messages)
@@ -234,6 +237,7 @@ class KeepingReader(FrameReader):
             untake_tail(self, bytearray(self._tail) + self._held)
         self._held_offset = self._stream_offset + self._pending
         self._held += data
+        self._holds_chunk = True
         while self._held and not (self._one_at_a_time and messages):
             if self._searching and not self._search():
                 break
@@ -387,7 +391,10 @@ class KeepingReader(FrameReader):
         self._error, self._lost = error, True
         if self._one_at_a_time or self._resync:
             held, no_bytes = self._held, bytearray()
-            self._fail(error, held, self._stream_offset + self._pending - self._held_offset)
+            if self._holds_chunk:
+                self._fail(error, held, self._stream_offset + self._pending - self._held_offset)
+            else:  # there was no memory for it
+                self._fail(error, held + data, 0)
             self._held = no_bytes
         elif not self._counting:
             taken = self._stream_offset + self._pending - taken_before

@@ -104,7 +104,7 @@ class ObjectMessages(KeepingReader):
         """Hold the messages from a refused one on; raise if no message comes before it."""
         headers = self._headers
         try:
-            held = self._objects.hold(self._layout)
+            held = self._objects.hold(self._choice_layout)
             held.add(
                 self,
                 messages[index:],

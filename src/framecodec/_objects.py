@@ -248,6 +248,8 @@ def refused(
 
 def _header_of(message: Any, layout: Layout) -> bytes:
     """Return the header of a message of a canonical codec."""
+    if layout.marks:  # a part of the frame can be the message, or a copy of it
+        return layout.magic
     try:
         parts = Encoder(Described(layout)).frame_parts(message)
     except errors.FrameError:

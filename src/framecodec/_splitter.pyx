@@ -1199,7 +1199,7 @@ cdef class Splitter:
         """Hold the messages from a refused one on; raise if no message comes before it."""
         headers = self._last_headers()
         try:
-            held = self._objects.hold(self._layout)
+            held = self._objects.hold(self._choice_layout)
             held.add(
                 self,
                 messages[index:],

@@ -403,7 +403,7 @@ class Splitter(OfMessages[MessageT], ReadMemory):
     def _take(self, data: bytes | memoryview, messages: list[Any]) -> None:
         """Take a chunk; keep an error for the next call if there are messages to deliver."""
         pos, taken_before = 0, self._stream_offset + self._pending
-        self._busy = True
+        self._busy, self._holds_chunk = True, False
         self._gather_end = 0
         if self._detached or self._error is not None:  # by a finalizer, since the caller's check
             self._busy = False

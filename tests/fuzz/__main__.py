@@ -5,6 +5,7 @@ python -m tests.fuzz orders [OPTIONS]   random orders of calls; see orders.py
 python -m tests.fuzz shortage [OPTIONS] failing allocations; see shortage.py
 python -m tests.fuzz collecting [OPTIONS]
                                         calls from collections; see collecting.py
+python -m tests.fuzz objects [OPTIONS]  codecs with objects; see objects.py
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import time
 import traceback
 from collections import Counter
 
-from tests.fuzz import collecting, orders, run_case, shortage
+from tests.fuzz import collecting, objects, orders, run_case, shortage
 from tests.fuzz.workers import Failure, in_a_child, run_cases
 from tests.helpers.engines import ENGINES
 
@@ -28,6 +29,8 @@ def main() -> int:
         return shortage.main(sys.argv[2:])
     if sys.argv[1:2] == ["collecting"]:
         return collecting.main(sys.argv[2:])
+    if sys.argv[1:2] == ["objects"]:
+        return objects.main(sys.argv[2:])
     return run_streams(sys.argv[1:])
 
 

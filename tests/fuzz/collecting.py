@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
-from framecodec import Codec
+from framecodec import Check, Codec
 
 __all__ = ["all_cases", "run_case"]
 
@@ -41,6 +41,17 @@ def build(message: memoryview) -> bytes:
     return BYTE
 
 
+class SometimesRight:
+    """A check that every third frame does not pass."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, data: Any) -> int:
+        self.count += 1
+        return VALUE if self.count % 3 else 0
+
+
 CODECS = {
     "one byte": Codec.uint(1),
     "three bytes": Codec.uint(3),  # frames of 6 MiB
@@ -51,6 +62,22 @@ CODECS = {
     "small limit": Codec.uint(1, max_message_size=50),
     "custom": Codec.custom(parse, build),
     "custom, late": Codec.custom(parse_late, build, trailer=BYTE),
+    "check": Codec.uint(1, check=Check(lambda data: VALUE, 1)),
+    "least size": Codec.uint(1, magic=BYTE, min_message_size=VALUE),
+    "delimiter": Codec.delimiter(BYTE * 2),
+    "choice": Codec.choice({VALUE: Codec.uint(1), 0: Codec.uint(4)}),
+    "joined": Codec.joined(
+        Codec.uint(1, length_offset=1), last=(0, 0xFF, VALUE), strip=1, fragment_size=VALUE
+    ),
+    "check, sometimes": Codec.uint(1, magic=BYTE, check=Check(SometimesRight(), 1)),
+}
+# Of these a splitter with more options is called, too.
+WITH_OPTIONS = ("one byte", "lead", "check", "least size", "delimiter", "choice", "joined")
+OPTIONS: dict[str, dict[str, Any]] = {
+    "": {},
+    "one": {"one_at_a_time": True},
+    "keep": {"keep_headers": True, "stream_offset": 2**40},
+    "resync": {"on_invalid": "resync"},
 }
 
 FED = {"at the start": 0, "in a message": 50, "in a large message": 300_000}
@@ -60,9 +87,13 @@ SIZES = (1, 60, 5000, 100_000)
 class World:
     """A splitter, and what all calls passed to it and got from it."""
 
-    def __init__(self, engine: ModuleType, codec: Codec, raw: bool, skip: bool) -> None:
-        on_oversize = "skip" if skip else "raise"
-        self.splitter = engine.Splitter(codec, raw=raw, on_oversize=on_oversize)
+    def __init__(
+        self, engine: ModuleType, codec: Codec, raw: bool, skip: bool, option: str
+    ) -> None:
+        options = OPTIONS[option] | {"on_oversize": "skip" if skip else "raise"}
+        self.codec = codec
+        self.start = options.get("stream_offset", 0)
+        self.splitter = engine.Splitter(codec, raw=raw, **options)
         self.taken = 0
         self.messages: list[Any] = []
         self.ended = False
@@ -73,7 +104,8 @@ class World:
         try:
             return call(*arguments)
         except (RuntimeError, ValueError) as error:  # in use, detached, nothing given
-            if not any(text in str(error) for text in ("in use", "detached", "get_buffer")):
+            known = ("in use", "detached", "get_buffer", "switch")
+            if not any(text in str(error) for text in known):
                 raise
         except EOFError as error:
             if error is not self.splitter.error:
@@ -117,6 +149,9 @@ class World:
     def eof(self) -> None:
         self.attempt(self.splitter.feed_eof)
 
+    def switch(self) -> None:
+        self.took(0, self.attempt(self.splitter.switch, self.codec))
+
     def detach(self) -> None:
         unread = self.attempt(self.splitter.detach)
         if unread is not None:
@@ -132,6 +167,7 @@ ACTIONS: dict[str, Callable[[World], None]] = {
     "get_room, buffer_updated": lambda world: (world.get("get_room"), world.update(5))[0],
     "feed_eof": World.eof,
     "detach": World.detach,
+    "switch": World.switch,
     "read": World.read,
 }
 
@@ -170,6 +206,7 @@ CALLS: dict[str, Callable[[World, int], Callable[[], None]]] = {
     "buffer_updated after get_room": call_update("get_room"),
     "feed_eof": lambda world, size: world.eof,
     "detach": lambda world, size: world.detach,
+    "switch": lambda world, size: world.switch,
 }
 
 
@@ -183,7 +220,7 @@ class Garbage:
         self.act()
 
 
-Case = tuple[str, str, str, int, str, bool, bool]
+Case = tuple[str, str, str, int, str, bool, bool, str]
 
 
 def all_cases() -> Iterator[Case]:
@@ -201,7 +238,14 @@ def all_cases() -> Iterator[Case]:
                             continue  # of memory that the caller has not filled yet
                         if codec == "special" and (action == "feed much" or size > 5000):
                             continue  # each byte is a message: they would take minutes
-                        yield codec, fed, call, size, action, size == 60, size == 5000
+                        if codec == "check, sometimes":
+                            yield codec, fed, call, size, action, size == 60, False, "resync"
+                            continue
+                        yield codec, fed, call, size, action, size == 60, size == 5000, ""
+                        if codec not in WITH_OPTIONS or size > 5000:
+                            continue
+                        for option in ("one", "keep"):
+                            yield codec, fed, call, size, action, size == 60, False, option
 
 
 def run_case(engine: ModuleType, case: Case) -> int:
@@ -218,8 +262,8 @@ def run_case(engine: ModuleType, case: Case) -> int:
 
 
 def _run(engine: ModuleType, case: Case, threshold: int, by_finalizer: bool) -> int:
-    codec, fed, call, size, action, raw, skip = case
-    world = World(engine, CODECS[codec], raw, skip or codec == "small limit")
+    codec, fed, call, size, action, raw, skip, option = case
+    world = World(engine, CODECS[codec], raw, skip or codec == "small limit", option)
     world.feed(FED[fed])
     run = CALLS[call](world, size)
     act = ACTIONS[action]
@@ -268,30 +312,41 @@ def _run(engine: ModuleType, case: Case, threshold: int, by_finalizer: bool) -> 
 def _check(world: World, codec: Codec, raw: bool, skip: bool) -> None:
     """Check that the splitter took all bytes of the successful calls, each once."""
     splitter = world.splitter
-    taken, offset = world.taken, splitter.stream_offset
+    taken, offset = world.taken, splitter.stream_offset - world.start
     if world.detached is None:
         assert offset + splitter.pending == taken, f"took {offset + splitter.pending} of {taken}"
         if splitter.error is None:
             world.feed(200)
             taken = world.taken
-            assert splitter.stream_offset + splitter.pending == taken
-            offset = splitter.stream_offset
+            offset = splitter.stream_offset - world.start
+            assert offset + splitter.pending == taken
         world.detach()
     assert world.detached is not None
     assert not world.detached.strip(BYTE)
-    delivered = 0
+    delivered = splitter.discarded
     has = codec.parameters
-    trailer, magic = len(has["trailer"]), len(has["magic"])
+    owned = _owned(codec)
     for message in world.messages:
         if message is None:
             delivered += 1
             continue
         assert not message.strip(BYTE)
-        header = 3 if codec.parameters.get("width") == 3 else 1
-        delivered += len(message) + (0 if raw else header + trailer + magic)
+        delivered += len(message) + (0 if raw else owned)
     if not (skip and has["max_message_size"] == 50):
         assert delivered == offset, f"delivered {delivered} bytes of {offset}"
         assert len(world.detached) == taken - offset
+
+
+def _owned(codec: Codec) -> int:
+    """Return how many bytes of each frame are not in its message."""
+    has = codec.parameters
+    if codec.kind == "delimiter":
+        return len(has["end"])
+    if codec.kind in ("choice", "joined"):
+        return 2 if codec.kind == "joined" else 1
+    header = 3 if has.get("width") == 3 else 1
+    check = 0 if has["check"] is None else int(has["check"].width)
+    return header + check + len(has["trailer"]) + len(has["magic"])
 
 
 def main(arguments: list[str]) -> int:

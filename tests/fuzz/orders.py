@@ -486,9 +486,13 @@ def _described(result: Any, tainted: bool = False) -> Any:
 _NUMBER = re.compile(r"\d+")
 
 
+def _layouts(codec: Codec) -> list[Any]:
+    choice = codec.layout.choice
+    return [*choice.layouts] if choice else [codec.layout]
+
+
 def _is_checked(codec: Codec) -> bool:
-    layouts = codec.layout.choice.layouts if codec.layout.choice else [codec.layout]
-    return any(layout.check is not None for layout in layouts)
+    return any(layout.check is not None for layout in _layouts(codec))
 
 
 class Run:
@@ -590,7 +594,7 @@ class Run:
             if (headers is not None) != kept or (kept and len(headers) != len(messages)):
                 self.fail(f"headers after {what}", messages, headers)
             NOW.splitter = None
-            has_align = model.codec.parameters["align"] if frames else 1
+            has_align = max(layout.align for layout in _layouts(model.codec))
             for (frame, stop), message, header in zip(
                 frames, messages, headers or (), strict=False
             ):

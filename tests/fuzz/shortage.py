@@ -27,6 +27,7 @@ from typing import Any
 import framecodec.codec
 from framecodec import Codec
 from tests.fuzz.parsers import Builder, Parser
+from tests.fuzz.shortage_options import all_plans, calls_of
 from tests.helpers.engines import ENGINES
 from tests.helpers.reference_parser import Outcome, expect
 from tests.helpers.sample_codecs import Mark
@@ -446,6 +447,9 @@ def all_cases(engine: ModuleType) -> list[Case]:
 
 
 def _all_cases(engine: ModuleType) -> Iterator[Case]:
+    for plan in all_plans():
+        for name, run in calls_of(engine, plan):
+            yield Case(name, run)
     for shape in shapes():
         cuts = shape.cuts
         pairs = [(a, b) for a in cuts for b in cuts if a < b and _worth(cuts, a, b)]

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from framecodec import Check, Codec, formats
-from tests.fuzz import guided, orders, shortage, workers
+from framecodec import Check, Codec, InvalidMessageError, formats
+from tests.fuzz import guided, objects, orders, shortage, workers
 from tests.fuzz.orders import Program, blob
 from tests.fuzz.parsers import Builder, Parser
 from tests.fuzz.workers import Failure, in_a_child, run_cases
@@ -52,6 +52,51 @@ def test_orders_of_calls_on_an_engine(engine: ModuleType) -> None:
 @pytest.mark.c_extension
 def test_orders_of_calls_on_both_engines_step_by_step() -> None:
     assert "4000 programs" in campaign("orders", "--seed", "100000", "--cases", "4000")
+
+
+@pytest.mark.slow
+@needs_fork
+@pytest.mark.c_extension
+def test_codecs_with_objects_on_both_engines_step_by_step() -> None:
+    assert "3000 cases" in campaign("objects", "--seed", "0", "--cases", "3000")
+
+
+def test_codecs_with_objects_on_an_engine(engine: ModuleType) -> None:
+    for seed in range(10_000, 10_300):
+        objects.run_case(seed, [engine])
+
+
+@pytest.mark.parametrize("defect", ["loses what follows a refused message", "says another offset"])
+def test_the_objects_campaign_notices_a_defect(engine: ModuleType, defect: str) -> None:
+    class Wrong:
+        def __init__(self, codec: Any, **options: Any) -> None:
+            self.right = engine.Splitter(codec, **options)
+            self.refused = False
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.right, name)
+
+        def feed(self, data: Any) -> list[Any]:
+            try:
+                messages: list[Any] = self.right.feed(data)
+            except InvalidMessageError as error:
+                self.refused = True
+                if defect == "says another offset" and error.stream_offset:
+                    error.stream_offset -= 1
+                raise
+            return [] if self.refused and defect.startswith("loses") else messages
+
+    wrong = ModuleType("wrong")
+    vars(wrong).update(vars(engine))
+    wrong.Splitter = Wrong  # type: ignore[attr-defined]
+    with pytest.raises(objects.Mismatch):
+        run_object_cases(wrong, 500)
+
+
+def run_object_cases(engine: ModuleType, count: int) -> None:
+    for seed in range(count):
+        if objects.draw_case(seed).way == "splitter":
+            objects.run_case(seed, [engine])
 
 
 @pytest.mark.slow
@@ -188,6 +233,14 @@ FOUND: dict[str, Program] = {
         b"a\r\nb\rc\r\0\1d\r\0",
         [("feed", 2, 0), ("drain",), ("rest", "feed", 0), ("drain",), ("eof",)],
         one=True,
+    ),
+    "headers of a choice, one of whose frames has padding that is not zero": Program(
+        Codec.choice(
+            {0: Codec.uint(2, length_offset=2), 64: Codec.uint(2, length_offset=2, align=4)}
+        ),
+        b"@\0\0\5hello???" + b"\0\0\0\1a",
+        [("rest", "feed", 0)],
+        keep=True,
     ),
     "headers of a parser that looks ahead": Program(
         late, b"\x81\xff" + blob(0, 255) + b"\4a\0", [("rest", "feed", 0)], keep=True

@@ -36,6 +36,7 @@ CODEC = Codec.uint(4, max_message_size=LARGEST)
 PATIENCE = float(os.environ.get("FRAMECODEC_SOAK_PATIENCE", "300"))
 AT_ONCE = 300  # hostile connections
 CORRECT = 3  # correct clients
+WINDOW = 8000  # bytes that a client which floods with empty messages has sent without a reply
 
 Reader: TypeAlias = asyncio.StreamReader
 Writer: TypeAlias = asyncio.StreamWriter
@@ -108,6 +109,29 @@ async def flood(rng: random.Random, reader: Reader, writer: Writer) -> None:
     reset_now(writer)
 
 
+async def flood_empty(rng: random.Random, reader: Reader, writer: Writer) -> None:
+    """Send empty messages without an end, read the replies, and go.
+
+    At most `WINDOW` bytes wait for replies: each of these bytes costs the server a quarter of a
+    call, so that many such clients keep it busy all the same.
+    """
+    batch, waiting = CODEC.encode_many([b""] * 1000), 0
+    with contextlib.suppress(asyncio.TimeoutError):
+        async with asyncio.timeout(rng.choice((0.1, 0.5, 1.0))):
+            while True:
+                writer.write(batch)
+                await writer.drain()
+                waiting += len(batch)
+                while waiting >= WINDOW:
+                    replies = await reader.read(65536)
+                    if not replies:
+                        return
+                    if any(replies):
+                        raise AssertionError(f"a reply is not empty: {replies[:100]!r}")
+                    waiting -= len(replies)
+    reset_now(writer)
+
+
 async def babble(rng: random.Random, reader: Reader, writer: Writer) -> None:
     """Send random bytes."""
     writer.write(rng.randbytes(rng.randint(1, 3000)))
@@ -132,6 +156,7 @@ WAYS: list[Callable[[random.Random, Reader, Writer], Awaitable[None]]] = [
     end_early,
     half_close,
     flood,
+    flood_empty,
     babble,
     be_silent,
     leave_at_once,

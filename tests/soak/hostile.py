@@ -7,10 +7,10 @@
 
 The clients run in a process of their own. Each hostile one does one thing: it declares too much,
 sends a byte now and then, sends all but the last byte, resets the connection in the middle of a
-frame, ends its side there or after whole frames, floods without reading, sends random bytes, says
-nothing, or leaves at once. The server must end each connection that does not end itself. The
-replies to correct clients are compared with what they sent. Afterwards threads, tasks, descriptors
-and memory must be what they were after the first tenth.
+frame, ends its side there or after whole frames, floods without reading, floods with empty messages
+and reads, sends random bytes, says nothing, or leaves at once. The server must end each connection
+that does not end itself. The replies to correct clients are compared with what they sent.
+Afterwards threads, tasks, descriptors and memory must be what they were after the first tenth.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import socket
 from collections import deque
 from collections.abc import Iterable
 from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, final, overload
 
 from .. import _error_texts, errors
@@ -25,6 +26,7 @@ __all__ = [
     "CLOSED",
     "FINISHING",
     "LINGERING",
+    "LONGEST_STEP",
     "OPEN",
     "READ",
     "READ_SIZE",
@@ -35,6 +37,8 @@ __all__ = [
 READ_SIZE = 128 * 1024  # bytes that a client may send in one turn
 LARGE = 64 * 1024  # a pending message that misses as much is received into its own memory
 GATHERED_SIZE = 128 * 1024  # frames are joined up to this size
+COUNTED_SIZE = 4 * 1024  # a receive of as many bytes is a step of the clock
+LONGEST_STEP = 0.1  # seconds that a step of the clock counts, at most
 LINGER_TIME = 2.0  # seconds
 FINISH_TIME = 30.0  # seconds
 LAST_READS = 8  # receives from a client whose time is over, at most
@@ -188,6 +192,7 @@ class MessageSteps:
     _next_scan: float
     _observed: bool
     _selector: selectors.BaseSelector
+    _step_began: float
     _view: memoryview
 
     def _watch(self, conn: MessageConnection[Any], interest: int) -> None:
@@ -230,6 +235,8 @@ class MessageSteps:
             self._deliver(conn, messages)
             if conn._phase != OPEN:
                 return True
+        if count >= COUNTED_SIZE:
+            self._count_time()
         failure = splitter.error
         if failure is not None:
             self._end(conn, failure)
@@ -447,6 +454,12 @@ class MessageSteps:
             self._flush(conn)
 
     # --- time -------------------------------------------------------------------------------------
+
+    def _count_time(self) -> None:
+        """End a step of the clock."""
+        now = monotonic()
+        self.clock += min(now - self._step_began, LONGEST_STEP)
+        self._step_began = now
 
     def _set_deadline(self, conn: MessageConnection[Any], deadline: float) -> None:
         conn._deadline = deadline

@@ -105,6 +105,7 @@ cdef extern from "Python.h":
 cdef enum:
     C_READ_SIZE = 131072
     C_LARGE = 65536
+    C_COUNTED_SIZE = 4096  # a receive of as many bytes is a step of the clock
     C_GATHERED_SIZE = 131072
     C_LAST_READS = 8
     LARGE_REPLY = 16384  # a reply that is not copied into its frame
@@ -119,12 +120,12 @@ cdef enum:
 
 cdef extern from *:
     """
-    #define FRAMECODEC_LONGEST_TURN 0.1
+    #define FRAMECODEC_LONGEST_STEP 0.1
     #define FRAMECODEC_LINGER_TIME 2.0
     #define FRAMECODEC_FINISH_TIME 30.0
     #define FRAMECODEC_SCAN_PAUSE 0.02
     """
-    const double LONGEST_TURN "FRAMECODEC_LONGEST_TURN"
+    const double LONGEST_STEP "FRAMECODEC_LONGEST_STEP"
     const double LINGER_TIME "FRAMECODEC_LINGER_TIME"
     const double FINISH_TIME "FRAMECODEC_FINISH_TIME"
     const double SCAN_PAUSE "FRAMECODEC_SCAN_PAUSE"
@@ -394,7 +395,7 @@ cdef class MessageLoop:
     cdef bint _listening
     cdef double _accept_at  # by the clock: when accepting resumes after a fault
     cdef double _next_scan
-    cdef double _turn_began
+    cdef double _step_began
     cdef readonly double clock
 
     def __cinit__(
@@ -540,7 +541,7 @@ cdef class MessageLoop:
         cdef int ended
         self._thread_id = PyThread_get_thread_ident()
         _keep_freed_memory()
-        self._turn_began = _now()
+        self._step_began = _now()
         try:
             while True:
                 ended = (<_Step>&_turn_step)(self, None)
@@ -549,6 +550,7 @@ cdef class MessageLoop:
                     if not isinstance(error, MemoryError):
                         raise error
                     self._check_all = True  # the turn is not complete
+                    self._next_scan = 0.0
                     self._failure = error
                     error = None
                     if (<_Step>&_no_memory_step)(self, None) == -1:
@@ -573,8 +575,8 @@ cdef class MessageLoop:
             if errno != EINTR:
                 PyErr_SetFromErrno(OSError)
             count = 0
-        self.clock += now - waiting_since + min(waiting_since - self._turn_began, LONGEST_TURN)
-        self._turn_began = now
+        self.clock += now - waiting_since + min(waiting_since - self._step_began, LONGEST_STEP)
+        self._step_began = now
         for i in range(count):
             self._on_event(events[i].data.fd)
         if self._dirty or self._check_all:
@@ -699,6 +701,8 @@ cdef class MessageLoop:
             self._deliver(conn)
             if conn._phase != OPEN:
                 return True
+        if count >= C_COUNTED_SIZE:
+            self._count_time()
         failure = conn._splitter.error
         if failure is not None:
             self._end(conn, failure)
@@ -955,6 +959,12 @@ cdef class MessageLoop:
         return 0
 
     # --- time -------------------------------------------------------------------------------------
+
+    cdef void _count_time(self) noexcept:
+        """End a step of the clock."""
+        cdef double now = _now()
+        self.clock += min(now - self._step_began, LONGEST_STEP)
+        self._step_began = now
 
     cdef void _set_deadline(self, MessageConnection conn, double deadline) noexcept:
         conn._deadline = deadline

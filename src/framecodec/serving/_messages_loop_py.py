@@ -19,8 +19,10 @@ Threads
     and wake the loop, all under its lock.
 
 Time
-    `clock` counts the seconds in which the loop waited for clients, and of each turn at most
-    LONGEST_TURN more: time that a slow handler takes is not the clients'.
+    `clock` counts the seconds in which the loop waited for clients, and of each step of its work at
+    most LONGEST_STEP: time that a slow handler takes is not the clients'. A step ends with each
+    receive of COUNTED_SIZE and with each turn, so that the time of many clients that flood counts
+    for those that are silent.
 
 The compiled twin is `_messages_loop.pyx`. Change both in the same commit.
 """
@@ -39,6 +41,7 @@ from .. import _error_texts
 from ._message_steps_py import (
     CLOSED,
     LINGERING,
+    LONGEST_STEP,
     OPEN,
     READ,
     READ_SIZE,
@@ -48,7 +51,6 @@ from ._message_steps_py import (
 
 __all__ = ["MessageConnection", "MessageLoop"]
 
-LONGEST_TURN = 0.1  # seconds
 SCAN_PAUSE = 0.02  # seconds between two looks at all deadlines, at least
 LONGEST_WAIT = 3600.0  # seconds; a selector refuses much more
 
@@ -105,7 +107,7 @@ class MessageLoop(MessageSteps):
         self._check_all = False
         self._woken = False
         self._thread_id = 0
-        self._turn_began = 0.0
+        self._step_began = 0.0
         self._handling: MessageConnection | None = None
         self._stopping = False
         self._aborting = False
@@ -191,7 +193,7 @@ class MessageLoop(MessageSteps):
     def run(self) -> None:
         """Serve until `stop`."""
         self._thread_id = threading.get_ident()
-        self._turn_began = monotonic()
+        self._step_began = monotonic()
         try:
             while True:
                 try:
@@ -199,6 +201,7 @@ class MessageLoop(MessageSteps):
                         return
                 except MemoryError as error:
                     self._check_all = True  # the turn is not complete
+                    self._next_scan = 0.0
                     try:  # noqa: SIM105 (suppress() needs memory)
                         self._hooks.no_memory(error)
                     except MemoryError:
@@ -213,8 +216,8 @@ class MessageLoop(MessageSteps):
         waiting_since = monotonic()
         events = self._selector.select(wait)
         now = monotonic()
-        self.clock += now - waiting_since + min(waiting_since - self._turn_began, LONGEST_TURN)
-        self._turn_began = now
+        self.clock += now - waiting_since + min(waiting_since - self._step_began, LONGEST_STEP)
+        self._step_began = now
         for key, mask in events:
             self._on_event(key.fd, key.data, mask)
         if self._dirty or self._check_all:

@@ -55,7 +55,9 @@ class ObjectSide:
         headers = None if header is None else [header, *(batch.headers() if rest else ())]
         try:
             if not is_refusal(cause):
-                receiver.ready = side.fast_path.Batch([message, *rest], headers)
+                again = side.fast_path.Batch([message, *rest], headers)
+                for _ in batch.take_all:  # an iteration that began with it must not give them, too
+                    receiver.ready = again
                 raise cause
             if self._located is not batch:
                 end = end_of_frames(inbox.splitter, layout)
@@ -138,7 +140,9 @@ class ObjectCalls:
                     side.objects.refuse(side, message, cause)
             # The next call raises it again.
             count = len(objects)
-            receiver.ready = side.fast_path.Batch(messages[count:], headers and headers[count:])
+            again = side.fast_path.Batch(messages[count:], headers and headers[count:])
+            for _ in batch.take_all:
+                receiver.ready = again
             return objects
         for _ in batch.take_all:
             return objects

@@ -255,6 +255,8 @@ class ReceiveSide:
             except OSError as error:
                 event = self.event_after(error)
             except errors.FrameError as error:
+                if self.inbox.splitter.error is error:
+                    self.intake.parsing = False  # no messages came with it
                 self.end(error)
             except MemoryError:  # perhaps after bytes were received
                 self.receiver.state = _LOST

@@ -24,7 +24,7 @@ __all__ = [
 FILLER = 0xA5  # what the caller's memory holds after the splitter has taken the bytes
 
 # Numbers that describe a splitter. A double can leave them out.
-COUNTERS = ("stream_offset", "pending", "skipped")
+COUNTERS = ("stream_offset", "pending", "skipped", "resyncs", "discarded")
 
 
 @dataclass(slots=True)
@@ -41,7 +41,11 @@ class State:
         earlier = len(self.messages) - len(shown)
         prefix = f"{earlier} messages, " if earlier else ""
         error = "no error" if self.error is None else describe_error(self.error)
-        counters = "".join(f", {name} {value}" for name, value in self.counters.items())
+        counters = "".join(
+            f", {name} {value}"
+            for name, value in self.counters.items()
+            if value or name not in ("resyncs", "discarded")  # which few splitters count
+        )
         return f"{prefix}[{', '.join(shown)}], {error}{counters}"
 
 
@@ -114,8 +118,11 @@ def feed_chunks(splitter: Any, chunks: Iterable[bytes], way: str) -> Iterator[St
         rest = chunk
         while True:
             needed = getattr(splitter, "bytes_needed", 1)
+            resyncs = getattr(splitter, "resyncs", 0)
             size, call = prepare(splitter, rest)
             found, error = _call(splitter, call, way)
+            if getattr(splitter, "resyncs", 0) > resyncs:
+                needed = min(needed, 1)  # a bad frame may hold one that ends before it
             fed += size
             messages += found
             counters = {name: getattr(splitter, name) for name in names}

@@ -16,6 +16,7 @@ from typing import Any
 from ..codec import Codec
 from ..errors import FrameError, IncompleteFrameError, MessageTooLargeError
 from .chunking import chunkings, cut
+from .continuing import check_continuing
 from .feeding import (
     FEED,
     WITH_BUFFER,
@@ -46,8 +47,10 @@ def verify_codec(codec: Any, messages: Iterable[Any], *, seed: int = 0) -> None:
     """Check that a codec keeps the promises of framecodec, on the given messages.
 
     Every message is encoded and decoded in all ways. Streams of their frames, whole, cut off and
-    damaged, are passed to splitters in many chunkings. The cost grows with the size of the
-    messages: a few small ones (0, 1, 10 bytes) find most defects in less than a second.
+    damaged, are passed to splitters in many chunkings, also to those with
+    ``on_oversize="skip"``, with ``on_invalid="resync"`` (if the frames have a mark) and with
+    ``one_at_a_time=True``, and to `Splitter.switch`. The cost grows with the size of the messages:
+    a few small ones (0, 1, 10 bytes) find most defects in about a second.
 
     Args:
         codec: A `Codec`, in particular one by `Codec.custom`, or an object with some of its methods
@@ -72,6 +75,7 @@ def verify_codec(codec: Any, messages: Iterable[Any], *, seed: int = 0) -> None:
         subject.check_damaged_streams()
         subject.check_limits()
         subject.check_copies()
+        check_continuing(subject)
         with subject.reporting():
             check_memory(codec, subject.messages)
     except BrokenPromiseError as error:
