@@ -59,7 +59,7 @@ LAYERS = [
         "_text_shapes.py": "parse and build functions of text protocols",
         "_log.py": "what servers, listeners and observers log",
         "asyncio/waiters.py": "futures that tasks wait for: until the peer takes more, or the end",
-        "asyncio/shared_by_loop.py": "what the connections of a loop share: memory to read into, ready tasks",
+        "asyncio/shared_by_loop.py": "what the connections of a loop share",
     },
     {
         "_check_bytes.py": "the bytes of a check: computed, written and read",
