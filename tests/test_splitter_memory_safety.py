@@ -289,6 +289,29 @@ def test_feed_without_memory_can_be_repeated_or_fails_for_good(
 
 
 @needs_cpython_3_11
+def test_a_message_without_memory_for_its_name_is_not_delivered(
+    engine: ModuleType, failing: Callable[[int, int], Any]
+) -> None:
+    codec = Codec.choice({"small": (0, Codec.uint(1, length_offset=1))}, tagged=True)
+    stream = codec.encode(("small", b"\0abc"))
+    failures = 0
+    for number in range(60):
+        splitter = engine.Splitter(codec)
+        assert splitter.feed(stream[:3]) == []
+        got: list[Any] = []
+        rest = stream[3:]
+        with failing(number, 1):
+            try:
+                got = splitter.feed(rest)
+            except MemoryError:
+                failures += 1
+        assert got in ([], [("small", b"\0abc")])
+        if splitter.error is not None:
+            assert splitter.detach() == (b"" if got else stream)
+    assert failures
+
+
+@needs_cpython_3_11
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_detach_without_memory_can_be_repeated(
     engine: ModuleType, failing: Callable[[int, int], Any], count: int

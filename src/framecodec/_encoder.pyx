@@ -63,8 +63,8 @@ from ._quick_heads cimport (
     heads_in,
     is_in_range,
     quick_heads_of,
-    write_chosen,
     write_long_run,
+    write_one_chosen,
     write_quick,
     write_short_run,
 )
@@ -843,11 +843,10 @@ cdef class Encoder:
         self, uint8_t* p, const uint8_t* message, Py_ssize_t size
     ) noexcept:
         """Write a frame and return its size, or 0 for the slow path."""
-        cdef int number
         if self._marks != NULL:
             return write_marked(self._shape, self._marks, p, message, size)
         if self._may_choose:
-            return write_chosen(self._heads, self._shape, p, message, size, &number)
+            return write_one_chosen(self._heads, self._shape, p, message, size)
         if is_in_range(self._heads, size):
             return write_quick(self._heads, self._shape, p, message, size)
         return self._heads.write_other(self._shape, p, message, size)

@@ -7,7 +7,27 @@ its readers in one number, so that threads without the GIL would wait for each o
 
 A module that one interpreter has loaded, as almost all are, has one state. Its address is kept
 here, until another interpreter begins to load the module; from then on, the table is searched.
+
+Besides, every compiled module needs from here that an exception which CPython 3.11 loses for lack
+of memory is a MemoryError.
 """
+
+cdef extern from *:
+    """
+    #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX < 0x030C0000
+    /* CPython 3.11 drops the exception that a function of Python raises where there is no memory
+       for the frame object of its traceback: the call fails, and no exception is set. Cython's code
+       adds its own line to the traceback then, and a `finally` or `except` after it crashes because
+       there is a traceback without an exception. */
+    static int framecodec_add_to_traceback(PyFrameObject *frame)
+    {
+        if (PyErr_Occurred() == NULL)
+            PyErr_NoMemory();
+        return PyTraceBack_Here(frame);
+    }
+    #define PyTraceBack_Here(frame) framecodec_add_to_traceback(frame)
+    #endif
+    """
 
 cdef extern from *:
     """

@@ -74,6 +74,13 @@ ctypedef Py_ssize_t (*FrameWriter)(
 ) noexcept nogil
 
 
+# Of frames that have more than most have. Called by its address too: a caller that writes one frame
+# then saves few registers.
+ctypedef Py_ssize_t (*RarerWriter)(
+    const void*, const Shape*, uint8_t*, const uint8_t*, Py_ssize_t
+) noexcept nogil
+
+
 # The last argument becomes the number of the alternative.
 ctypedef Py_ssize_t (*ChosenWriter)(
     const void*, const Shape*, uint8_t*, const uint8_t*, Py_ssize_t, int*
@@ -142,6 +149,7 @@ cdef struct QuickHead:
     bint is_whole  # all messages of the layout are written here
     bint can_write_other  # any other message is written by `write_other`, or `marks`, or not at all
     FrameWriter write_other
+    RarerWriter write_rarer
     ChosenWriter write_any  # the frame of any alternative
     const Marks* marks  # of an alternative that an end mark ends, without escapes
     # Of an alternative of a choice: the bytes of the message at the root's first position for which
@@ -173,6 +181,7 @@ cdef inline bytes quick_heads_of(layout):
         memset(head, 0, sizeof(QuickHead))
         head.least = LARGEST_SIZE + 1
         head.write_any = write_chosen
+        head.write_rarer = write_rarer
         shape = shape_in(numbers_of(each))
         head.write_other = write_fragment if layout.joined else write_frame
         head.can_write_other = shape.is_quick and not shape.has_specials
@@ -568,6 +577,58 @@ cdef inline Py_ssize_t pad(const Shape* shape, uint8_t* end, Py_ssize_t size) no
     return padding
 
 
+cdef inline bint is_odd(
+    const Pieces* pieces, const uint8_t* message, Py_ssize_t size
+) noexcept nogil:
+    """Return whether `write_short` must not write a message of a size in the head's range."""
+    cdef uint64_t value = <uint64_t>(size - pieces.not_counted)
+    return ((word_at(message) ^ pieces.wanted) & pieces.compared | (
+        (value ^ pieces.size_wanted) & pieces.size_compared
+    )) != 0
+
+
+cdef inline uint8_t* write_short(
+    const Pieces* pieces, uint8_t* p, const uint8_t* message, Py_ssize_t size, int how
+) noexcept nogil:
+    """Write a frame up to its trailer, and return where that begins.
+
+    `run` is SHORT_RUN, and the message has at least 8 bytes.
+    """
+    cdef uint64_t value = <uint64_t>(size - pieces.not_counted)
+    cdef uint64_t word = word_at(message)
+    value >>= pieces.unit_shift
+    if how == SIZED_BIG or how == SIZED_LITTLE:
+        value |= pieces.own_bits
+        if pieces.has_kept:
+            value |= <uint64_t>message[pieces.lead_size] << pieces.kept_shift
+    memcpy(p, &pieces.before, 8)
+    p += pieces.before_size
+    if how != SIZED_DECIMAL_TEXT or pieces.lead_size:
+        word |= pieces.own_lead
+        memcpy(p, &word, 8)
+        p += pieces.lead_size
+    if how != SIZED_NONE:
+        p += store_sized(p, how, value, pieces.unused_bits, pieces.field_size)
+    if how == SIZED_DECIMAL_TEXT or how == SIZED_HEX_TEXT:
+        memcpy(p, &pieces.end, 8)
+        p += pieces.end_size
+    size -= pieces.carried
+    copy(p, message + pieces.carried, size)
+    return p + size
+
+
+cdef inline Py_ssize_t write_rarer(
+    const void* quick_head,
+    const Shape* shape,
+    uint8_t* frame,
+    const uint8_t* message,
+    Py_ssize_t size,
+) noexcept nogil:
+    """Write a frame that `write_quick` does not write itself."""
+    cdef const QuickHead* head = <const QuickHead*>quick_head
+    return write_pieces(head, &head.pieces, shape, frame, message, size, head.pieces.how)
+
+
 cdef inline Py_ssize_t write_quick(
     const QuickHead* head,
     const Shape* shape,
@@ -576,7 +637,23 @@ cdef inline Py_ssize_t write_quick(
     Py_ssize_t size,
 ) noexcept nogil:
     """Write the frame of one message whose size is in the head's range; see `write_pieces`."""
-    return write_pieces(head, &head.pieces, shape, frame, message, size, head.pieces.how)
+    cdef uint8_t* p
+    if head.run != SHORT_RUN or size < PIECE:
+        return head.write_rarer(head, shape, frame, message, size)
+    if is_odd(&head.pieces, message, size):
+        return 0
+    if head.pieces.how == SIZED_BIG:
+        p = write_short(&head.pieces, frame, message, size, SIZED_BIG)
+    elif head.pieces.how == SIZED_LITTLE:
+        p = write_short(&head.pieces, frame, message, size, SIZED_LITTLE)
+    elif head.pieces.how == SIZED_VARINT:
+        p = write_short(&head.pieces, frame, message, size, SIZED_VARINT)
+    else:
+        return head.write_rarer(head, shape, frame, message, size)
+    if head.pieces.trailer_size:  # the memory of a long frame ends with it
+        copy(p, shape.trailer, head.pieces.trailer_size)
+        p += head.pieces.trailer_size
+    return p - frame
 
 
 # The loops have copies of `Pieces`, which the stores to the frames cannot change. They write the
@@ -600,14 +677,13 @@ cdef inline Py_ssize_t write_short_run(
     Py_ssize_t count,
     int how,
 ) noexcept:
-    """Do what `write_pieces` does, where `run` is SHORT_RUN and messages have at least 8 bytes."""
+    """Write frames as `write_short` does, and their trailers."""
     cdef Pieces pieces = head.pieces
     cdef Py_ssize_t least = max(head.least, PIECE)
     cdef uint64_t span = head.span - (least - head.least)
     cdef uint8_t* p = end[0]
     cdef const uint8_t* message
     cdef Py_ssize_t size
-    cdef uint64_t value, word
     if <uint64_t>(least - head.least) > head.span:
         return first
     while first < count:
@@ -615,31 +691,9 @@ cdef inline Py_ssize_t write_short_run(
         size = bytes_size(PyList_GET_ITEM(batch, first))
         if <uint64_t>(size - least) > span or not sure[message[known]]:
             break
-        value = <uint64_t>(size - pieces.not_counted)
-        word = word_at(message)
-        if (word ^ pieces.wanted) & pieces.compared | (
-            (value ^ pieces.size_wanted) & pieces.size_compared
-        ):
+        if is_odd(&pieces, message, size):
             break
-        value >>= pieces.unit_shift
-        if how == SIZED_BIG or how == SIZED_LITTLE:
-            value |= pieces.own_bits
-            if pieces.has_kept:
-                value |= <uint64_t>message[pieces.lead_size] << pieces.kept_shift
-        memcpy(p, &pieces.before, 8)
-        p += pieces.before_size
-        if how != SIZED_DECIMAL_TEXT or pieces.lead_size:
-            word |= pieces.own_lead
-            memcpy(p, &word, 8)
-            p += pieces.lead_size
-        if how != SIZED_NONE:
-            p += store_sized(p, how, value, pieces.unused_bits, pieces.field_size)
-        if how == SIZED_DECIMAL_TEXT or how == SIZED_HEX_TEXT:
-            memcpy(p, &pieces.end, 8)
-            p += pieces.end_size
-        size -= pieces.carried
-        copy(p, message + pieces.carried, size)
-        p += size
+        p = write_short(&pieces, p, message, size, how)
         memcpy(p, &pieces.trailer, 8)
         p += pieces.trailer_size
         first += 1
@@ -771,3 +825,27 @@ cdef inline Py_ssize_t write_chosen(
                     return frame_size
         i += 1
     return 0
+
+
+cdef inline Py_ssize_t write_one_chosen(
+    const QuickHead* heads,
+    const Shape* root,
+    uint8_t* frame,
+    const uint8_t* message,
+    Py_ssize_t size,
+) noexcept nogil:
+    """Do the same, faster where a byte of the message tells the alternative."""
+    cdef const QuickHead* head
+    cdef Py_ssize_t frame_size
+    cdef int number
+    cdef uint8_t byte
+    if root.first_position < size:
+        byte = message[root.first_position]
+        number = root.firsts[byte]
+        if number < root.alternative_count:
+            head = heads + number
+            if head.is_certain and is_in_range(head, size) and head.sure[byte]:
+                frame_size = write_quick(head, root.alternatives[number], frame, message, size)
+                if frame_size:
+                    return frame_size
+    return heads.write_any(heads, root, frame, message, size, &number)

@@ -3041,6 +3041,13 @@ cdef class Splitter:
         messages.append(<object>self._message)
         return 0
 
+    cdef int _append_tagged(self, list messages) except -1:
+        """Do the same with the names of the alternative; if that fails, nothing is delivered."""
+        if Py_REFCNT(self._message) > 1 and self._message_capacity:
+            self._move_message(self._message_capacity)
+        messages.append(tagged(self._tag, <object>self._message))
+        return 0
+
     cdef inline Py_ssize_t _read_trailer(
         self, const uint8_t* data, const uint8_t* end, list messages
     ) except -1:
@@ -3216,10 +3223,10 @@ cdef class Splitter:
                     self._keep_heads()
                 else:
                     self._keep_travelled(self._header, self._header_size)
-            self._append_message(messages)  # the splitter's reference is dropped next
             if self._tag and not self._raw:
-                last = len(messages) - 1
-                messages[last] = tagged(self._tag, messages[last])
+                self._append_tagged(messages)
+            else:
+                self._append_message(messages)  # the splitter's reference is dropped next
         return 0
 
     cdef int _keep_travelled(self, const uint8_t* header, Py_ssize_t size) except -1:

@@ -12,7 +12,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
-from framecodec import Codec, InvalidMessageError
+from framecodec import Check, Codec, InvalidMessageError
 
 __all__ = ["Plan", "all_plans", "calls_of"]
 
@@ -70,6 +70,11 @@ def all_plans() -> Iterator[Plan]:
     yield _plan("joined, skip", short, too_large, b"abc", options=skip)
     choice = Codec.choice({b"$": Codec.uint(2, length_offset=1), None: Codec.delimiter(b"\n")})
     yield _plan("choice", choice, b"$hello", b"a line", b"$", b"another")
+    kinds = {"small": (0, Codec.uint(1, length_offset=1)), "line": (None, Codec.delimiter(b"\n"))}
+    tagged = (("small", b"\0abc"), ("line", b"a line"), ("small", b"\0"))
+    yield _plan("tagged choice", Codec.choice(kinds, tagged=True), *tagged)
+    wrong = Travels(b"\0\1abcde")
+    yield _plan("check", Codec.uint(2, check=Check("crc32", 4)), *small, wrong)
     yield _plan("cobs", Codec.cobs(max_message_size=600), b"a\0b", b"", b"x" * 300, b"\0\0")
     too_large = Travels(Codec.cobs().encode(b"x" * 40))
     yield _plan("cobs, skip", Codec.cobs(max_message_size=5), too_large, b"cd", options=skip)
