@@ -59,7 +59,6 @@ LAYERS = [
         "_text_shapes.py": "parse and build functions of text protocols",
         "_log.py": "what servers, listeners and observers log",
         "asyncio/waiters.py": "futures that tasks wait for: until the peer takes more, or the end",
-        "asyncio/shared_by_loop.py": "what the connections of a loop share",
     },
     {
         "_check_bytes.py": "the bytes of a check: computed, written and read",
@@ -163,6 +162,7 @@ LAYERS = [
         "asyncio/opening.py": "what is awaited or entered to open a connection",
         "asyncio/pipe_transport.py": "one transport for the two ends of a connection over pipes",
         "asyncio/transport.py": "the transport that a protocol's user sees",
+        "asyncio/shared_by_loop.py": "what the connections of a loop share: memory, ready tasks",
         "sockets/_fast_path.pyx": "the fast path of a message through a socket, compiled",
         "sockets/_fast_path_py.py": "the same in Python",
         "sockets/accept_pause.py": "the pauses of a listener whose `accept` fails",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from framecodec import Check, Codec, DatagramSocket, FrameSocket
+from framecodec.sockets import _fast_path_py
 from tests.helpers.cpython_internals import needs_cpython_3_11
 from tests.helpers.fault_injection import TIMEOUT, stream_pair, without_tracer
 
@@ -378,3 +380,21 @@ def test_datagram_socket_without_memory_delivers_or_raises(
                 assert messages in ([b"one", b"two"], [b"two"])
             else:
                 assert messages == [b"one", b"two"]
+
+
+@pytest.mark.untraced
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no signals are held here")
+def test_held_signals_are_let_through_without_memory() -> None:
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    for number in allocations():
+        held = _fast_path_py.HeldSignals()
+        try:
+            with without_memory(number):
+                try:
+                    held.hold()
+                finally:
+                    for _ in held.release:
+                        break
+            assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)

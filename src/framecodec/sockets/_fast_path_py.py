@@ -74,6 +74,9 @@ class Guard(Unique):
         raise _error_texts.another_thread_is_inside(self._timeout)
 
 
+# That of `signal` makes an enum of each signal, which needs memory.
+_set_mask: Any = getattr(sys.modules.get("_signal", signal), "pthread_sigmask", None)
+
 # Signals for faults of the program itself are never held.
 _HOLDABLE = (
     signal.valid_signals()
@@ -111,12 +114,13 @@ class HeldSignals(Unique):
         # Only there does Python run handlers.
         if not _HOLDABLE or threading.current_thread() is not threading.main_thread():
             return
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        arguments = iter([(signal.SIG_SETMASK, before)])
-        release = starmap(signal.pthread_sigmask, arguments)
+        before = _set_mask(signal.SIG_BLOCK, ())
+        # An iterator, so that the step needs no memory before signals are let through.
+        arguments = iter([(signal.SIG_SETMASK, iter(tuple(before)))])
+        release = starmap(_set_mask, arguments)
         self._arguments = arguments
         self.release = release
-        signal.pthread_sigmask(signal.SIG_BLOCK, _HOLDABLE)
+        _set_mask(signal.SIG_BLOCK, _HOLDABLE)
 
 
 # Without the GIL, several threads may step one iterator of C at a time.
