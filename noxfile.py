@@ -238,7 +238,7 @@ BUILT_FREE_THREADED = built_python()  # of the version that has one with ThreadS
 
 @nox.session(python=FREE_THREADED or False)
 def free_threaded(session: nox.Session) -> None:
-    """Run the tests on a Python without the GIL, if there is one."""
+    """Run the tests on a Python without the GIL, if there is one; not those of the commands."""
     if FREE_THREADED is None:
         session.skip("no Python without the GIL: bash .ci/free_threaded_python builds one")
     enter_copy(session)
@@ -249,7 +249,8 @@ def free_threaded(session: nox.Session) -> None:
             session.install("--only-binary", ":all:", requirement)
         except CommandFailed:
             session.log(f"no wheel of {requirement} for this Python")
-    pytest(session, "-m", "not slow")
+    apart = [f"--ignore-glob=*/test_{name}*.py" for name in ("cli_", "docs", "guess", "packaging")]
+    pytest(session, "-m", "not slow", *apart)
 
 
 @nox.session(python=BUILT_FREE_THREADED or False)

@@ -556,15 +556,15 @@ class ReadyTasks:
 
     def put_off(self, path: ReceivePath) -> bool:
         """Let a task wait until all connections were read. Return whether it does."""
+        waiter = path._recv_waiter
+        if waiter is None:
+            return False
         if not self._together:
             self._count_alone += 1
             if self._count_alone < _TRY_AGAIN:
                 return False
-        if (
-            not self._paths or path._is_put_off
-        ):  # for the second time: an interruption has ended run()
-            assert path._recv_waiter is not None
-            path._recv_waiter.get_loop().call_soon(self.run)
+        if not self._paths or path._is_put_off:  # again: an interruption has ended run()
+            waiter.get_loop().call_soon(self.run)
         self._paths.append(path)
         path._is_put_off = True
         return True

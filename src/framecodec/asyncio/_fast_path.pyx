@@ -1032,7 +1032,7 @@ cdef class ReadyTasks:
 
     def put_off(self, ReceivePath path not None):
         """Let a task wait until all connections were read. Return whether it does."""
-        return self._put_off(path)
+        return path._recv_waiter is not None and self._put_off(path)
 
     cdef bint _put_off(self, ReceivePath path) except -1:
         if not self._together:
