@@ -65,10 +65,14 @@ def slow(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run all but the slow tests with the compiled engine, on each Python that is installed."""
+    """Run all but the slow tests with the compiled engine, on each Python that is installed.
+
+    Those of the pages, the packages and of guessing need no second Python.
+    """
     enter_copy(session)
     install_wheel(session, "test")
-    pytest(session, "-m", "not slow")
+    apart = [f"--ignore-glob=*/test_{name}*.py" for name in ("docs", "guess", "packaging")]
+    pytest(session, "-m", "not slow", *apart)
 
 
 @nox.session
@@ -238,7 +242,10 @@ BUILT_FREE_THREADED = built_python()  # of the version that has one with ThreadS
 
 @nox.session(python=FREE_THREADED or False)
 def free_threaded(session: nox.Session) -> None:
-    """Run the tests on a Python without the GIL, if there is one; not those of the commands."""
+    """Run the tests that threads can fail on a Python without the GIL, if there is one.
+
+    `nox -s free_threaded -- tests` runs all but the slow ones, as the public workflow does.
+    """
     if FREE_THREADED is None:
         session.skip("no Python without the GIL: bash .ci/free_threaded_python builds one")
     enter_copy(session)
@@ -249,8 +256,10 @@ def free_threaded(session: nox.Session) -> None:
             session.install("--only-binary", ":all:", requirement)
         except CommandFailed:
             session.log(f"no wheel of {requirement} for this Python")
-    apart = [f"--ignore-glob=*/test_{name}*.py" for name in ("cli_", "docs", "guess", "packaging")]
-    pytest(session, "-m", "not slow", *apart)
+    subjects = ("asyncio_*", "encoder*", "engine*", "repeated*", "serve*", "sockets_*", "splitter*")
+    found = {file.as_posix() for name in subjects for file in Path("tests").glob(f"test_{name}.py")}
+    files = sorted(found - {FAULTS})
+    pytest(session, "-m", "not slow", *([] if session.posargs else files))
 
 
 @nox.session(python=BUILT_FREE_THREADED or False)
