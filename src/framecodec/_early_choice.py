@@ -179,16 +179,18 @@ def _byte(layout: Layout, offset: int, least: int, most: int) -> _Byte:
         return _message_byte(layout, offset, least)
     if layout.kind == UINT:
         return _field_byte(layout, index, least, most)
-    if layout.kind == DIGITS or (layout.kind == TEXT and not index):
-        return _Byte(_set_of(b"0123456789abcdef" if layout.base == 16 else b"0123456789"))
-    return _Byte(_EVERY)
+    return _digit(layout) if layout.kind == DIGITS else _Byte(_EVERY)
+
+
+def _digit(layout: Layout) -> _Byte:
+    return _Byte(_set_of(b"0123456789abcdef" if layout.base == 16 else b"0123456789"))
 
 
 def _message_byte(layout: Layout, offset: int, least: int) -> _Byte:
     """Return a byte outside the length field."""
     end = layout.field_offset + layout.field_width
     if layout.kind == TEXT and offset == layout.field_offset:
-        return _Byte(_set_of(b"0123456789abcdef" if layout.base == 16 else b"0123456789"))
+        return _digit(layout)
     if offset >= layout.field_offset and (
         layout.kind not in (UINT, DIGITS, BCD, FIXED) or layout.wider or layout.front_check_size
     ):

@@ -1195,6 +1195,12 @@ cdef class Splitter:
             raise for_this_thread(self._error, self._failed_in)
         return objects
 
+    cdef inline int _break(self, error) noexcept:
+        """Let every later call raise an error; this thread has met it."""
+        self._error = error
+        self._failed_in = PyThread_get_thread_ident()
+        return 0
+
     cdef int _keep_refused(self, cause, list messages, Py_ssize_t index) except -1:
         """Hold the messages from a refused one on; raise if no message comes before it."""
         headers = self._last_headers()
@@ -1207,8 +1213,7 @@ cdef class Splitter:
             )
             held.refuse(cause)
         except BaseException as error:  # the messages are lost
-            self._error = error
-            self._failed_in = PyThread_get_thread_ident()
+            self._break(error)
             raise
         self._undelivered = held
         del messages[index:]
@@ -1408,8 +1413,7 @@ cdef class Splitter:
                 self._hold(data, size)
                 self._fail(error, self._held + self._held_pos, 0, self._held_size)
             except MemoryError:
-                self._error = error
-                self._failed_in = PyThread_get_thread_ident()
+                self._break(error)
                 self._lost = True
             self._drop_held(self._held_size)
             if not messages:
@@ -3919,8 +3923,7 @@ cdef class Splitter:
         Of the chunk, `taken` bytes were taken; a negative count is that of the last bytes of
         `_surplus_bytes` that were not.
         """
-        self._error = error
-        self._failed_in = PyThread_get_thread_ident()
+        self._break(error)
         self._pending += size - taken
         self._rest_left = 0  # no chunk is taken any more
         if self._keeps_bytes():

@@ -27,7 +27,7 @@ from typing import Any
 import framecodec.codec
 from framecodec import Codec
 from tests.fuzz.parsers import Builder, Parser
-from tests.fuzz.shortage_options import all_plans, calls_of
+from tests.fuzz.shortage_options import all_plans, calls_of, outcome_of
 from tests.helpers.engines import ENGINES
 from tests.helpers.reference_parser import Outcome, expect
 from tests.helpers.sample_codecs import Mark
@@ -111,14 +111,6 @@ def is_lost_exception(error: object) -> bool:
     the traceback needs.
     """
     return isinstance(error, SystemError) and "without exception set" in str(error)
-
-
-def outcome_of(call: Callable[..., Any], *arguments: Any) -> Any:
-    """Return what a call returns or raises."""
-    try:
-        return call(*arguments)
-    except Exception as error:
-        return error
 
 
 # --- streams --------------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ class Reader:
         return error is not None and not isinstance(error, InvalidMessageError)
 
     def take(self, stop: int) -> None:
-        self.took(_attempt(self.splitter.feed, self.plan.stream[self.fed : stop]))
+        self.took(outcome_of(self.splitter.feed, self.plan.stream[self.fed : stop]))
         self.fed = stop
 
     def took(self, result: Any) -> None:
@@ -124,11 +124,11 @@ class Reader:
         before = -1
         while not self.is_over and len(self.delivered) > before:
             before = len(self.delivered)
-            self.took(_attempt(self.splitter.feed, b""))
+            self.took(outcome_of(self.splitter.feed, b""))
 
     def switch(self) -> None:
         if self.plan.then is not None and not self.switched and self.delivered:
-            self.took(_attempt(self.splitter.switch, self.plan.then))
+            self.took(outcome_of(self.splitter.switch, self.plan.then))
             self.switched = True
 
     def finish(self) -> tuple[Any, ...]:
@@ -141,7 +141,7 @@ class Reader:
         public = self.public()
         if self.is_over:  # how much was fed after it is no one's concern
             return self.delivered, public[1:3], public[4:]
-        return self.delivered, public, _attempt(self.splitter.detach)
+        return self.delivered, public, outcome_of(self.splitter.detach)
 
     def drain_and_switch(self) -> None:
         if not self.switched and self.plan.then is not None:
@@ -151,7 +151,7 @@ class Reader:
         self.drain()
 
     def drain_one(self) -> None:
-        self.took(_attempt(self.splitter.feed, b""))
+        self.took(outcome_of(self.splitter.feed, b""))
 
     def public(self) -> tuple[Any, ...]:
         splitter = self.splitter
@@ -168,7 +168,8 @@ class Reader:
         )
 
 
-def _attempt(call: Callable[..., Any], *arguments: Any) -> Any:
+def outcome_of(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a call returns or raises."""
     try:
         return call(*arguments)
     except Exception as error:
@@ -210,7 +211,7 @@ def _run(
         return 0
     if isinstance(result, MemoryError) and not isinstance(splitter.error, MemoryError):
         assert reader.public() == before, f"neither repeatable nor sticky: {reader.public()}"
-        result = _attempt(call)
+        result = outcome_of(call)
         assert not isinstance(result, MemoryError), "MemoryError with enough memory"
     reader.fed += size
     if isinstance(result, MemoryError):
@@ -237,7 +238,7 @@ def _check_sticky(engine: ModuleType, plan: Plan, reader: Reader) -> None:
     """Check that a splitter whose error is a MemoryError has lost nothing."""
     splitter = reader.splitter
     for call in (lambda: splitter.feed(b"x"), splitter.get_buffer, splitter.feed_eof):
-        assert _attempt(call) is splitter.error, "the MemoryError does not stick"
+        assert outcome_of(call) is splitter.error, "the MemoryError does not stick"
     offset = splitter.stream_offset - plan.options.get("stream_offset", 0)
     delivered = _undisturbed(engine, plan, 0)[0]
     is_padded = plan.codec.parameters["align"] > 1  # a message may come before its frame's end
@@ -250,7 +251,7 @@ def _check_sticky(engine: ModuleType, plan: Plan, reader: Reader) -> None:
     if plan.then is None and not is_padded:
         assert reader.delivered == delivered, "a message is lost"
     pending = splitter.pending
-    unread = _attempt(splitter.detach)
+    unread = outcome_of(splitter.detach)
     if isinstance(unread, MemoryError):
         return  # the splitter had no memory to keep the bytes, and says so
     assert offset + pending == reader.fed, "the offset has lost bytes"

@@ -192,13 +192,15 @@ class Spans(list[Any]):
 BROKEN: dict[str, tuple[Promise, Any, list[bytes]]] = {}
 
 
-def broken(defect: str, promise: Promise) -> Callable[[type], type]:
-    """Add a class to `BROKEN`: a codec, or a splitter for which a codec is made."""
+def broken(
+    defect: str, promise: Promise, base: type[TinyCodec] = TinyCodec
+) -> Callable[[type], type]:
+    """Add a class to `BROKEN`: a codec, or a splitter for which a codec is made of `base`."""
 
     def add(kind: type) -> type:
         codec: Any = kind
         if issubclass(kind, TinySplitter):
-            codec = type(kind.__name__, (TinyCodec,), {"splitter_class": kind})
+            codec = type(kind.__name__, (base,), {"splitter_class": kind})
         BROKEN[defect] = (promise, codec(), MESSAGES)
         return kind
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from framecodec import FrameError, InvalidFrameError
 from framecodec.testing import Promise
-from tests.helpers.broken_codecs import BROKEN, MAGIC, MESSAGES, TinyCodec, TinySplitter
+from tests.helpers import broken_codecs
+from tests.helpers.broken_codecs import MAGIC, TinyCodec, TinySplitter
 
 __all__ = ["FullCodec", "FullSplitter"]
 
@@ -111,13 +112,7 @@ class FullCodec(TinyCodec):
 
 def broken(defect: str, promise: Promise) -> Callable[[type], type]:
     """Add a splitter to `BROKEN`."""
-
-    def add(kind: type) -> type:
-        codec = type(kind.__name__, (FullCodec,), {"splitter_class": kind})
-        BROKEN[defect] = (promise, codec(), MESSAGES)
-        return kind
-
-    return add
+    return broken_codecs.broken(defect, promise, FullCodec)
 
 
 # --- on_invalid="resync" --------------------------------------------------------------------------

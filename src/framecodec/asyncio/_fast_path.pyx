@@ -219,11 +219,8 @@ cdef object take(object messages):
 
 @cython.critical_section
 cdef object stop_with_next(MessageIterator self):
-    if not prepare_take(self):
-        raise _error_texts.another_recv_waits()
-    stop = StopIteration(self.head[-1])  # before it is taken: memory may run out
-    self.head.pop()
-    return stop
+    prepare_take(self)
+    return stop_with_head(self)
 
 
 _take_message = take

@@ -31,7 +31,7 @@ from .object_delivery import ObjectDelivery
 from .observed import ObservedSendSide, conn_of, end_reason, receive_rest
 from .pipe_transport import give_bytes
 from .sending import SendSide, encode_all, stays_open, write_all
-from .shared_by_loop import spare_buffer
+from .shared_by_loop import shared_by_loop
 from .time_limits import PeerTimer
 from .transport import is_uvloops, transport_peer
 
@@ -331,8 +331,9 @@ class FrameProtocol(ObjectDelivery[MessageT], asyncio.BufferedProtocol):
         if transport is self._sending.transport:  # super() in an overridden connection_made()
             return (transport,)
         self._inbox.peer = transport_peer(transport)
-        spare = spare_buffer()
-        if spare is not None:
+        shared = shared_by_loop()
+        if shared is not None:
+            spare, self._ready_tasks = shared
             self._inbox.share_buffer(spare)
             self._read_size = fast_path.READ_SIZE  # which costs a connection that waits nothing
         self._sending.begin(transport)

@@ -28,7 +28,6 @@ from ..codec import Codec
 from .back_pressure import ObservedWaitingSendSide, WaitingSendSide
 from .observed import receive_rest
 from .pipe_transport import give_bytes
-from .shared_by_loop import ready_tasks
 from .stream import FrameStream, ObjectStream
 from .unframed import (
     ReadMessages,
@@ -119,7 +118,6 @@ class StreamProtocol(UnframingProtocol):
     # --- calls of the event loop ------------------------------------------------------------------
 
     def _begin(self, transport: Any) -> tuple[Any]:
-        self._ready_tasks = ready_tasks()
         begun = super()._begin(transport)
         received, self._received = self._received, b""
         self._receive(received)
