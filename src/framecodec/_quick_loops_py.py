@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._fields_py import reader_of
 from ._layout import BCD, BER, DIGITS, FIXED, HEADERS, TEXT, UINT, VARINT, Layout
@@ -162,12 +162,14 @@ def _take_headers(
     size, append, trailer = len(data), found.append, reader._trailer
     low, high, adjustment = reader._quick_low, reader._quick_high, reader._adjustment
     layout, tail_size = reader._layout, len(trailer)
-    match, most = _block(layout.lower_names).match, layout.max_header
+    (match, match_begun), most = _block(layout.lower_names), layout.max_header
     while True:
         block = match(data, pos, pos + most)
         if block is None:
-            in_line = size - pos < most and data.find(b"\n", pos) < 0
-            return pos, 0, IN_ORDINARY_HEADER if in_line else IS_ODD
+            ordinary = size - pos < most and (
+                data.find(b"\n", pos) < 0 or match_begun(data, pos) is not None
+            )
+            return pos, 0, IN_ORDINARY_HEADER if ordinary else IS_ODD
         value = int(block[1])
         if value > high or value < low:
             return pos, 0, IS_ODD
@@ -183,12 +185,17 @@ def _take_headers(
 
 
 @lru_cache(maxsize=64)
-def _block(names: tuple[bytes, ...]) -> re.Pattern[bytes]:
-    """Return the pattern of a block with one length. No repetition is tried a second time."""
+def _block(names: tuple[bytes, ...]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return what matches a block with one length, and what matches all that begins such a block.
+
+    No repetition is tried a second time.
+    """
     name = b"(?i:" + b"|".join(map(re.escape, names)) + b"):"
     other_lines = b"(?:(?!" + name + b")" + _LINE + b")*+"
     length = name + rb"[ \t]*+(0|[1-9][0-9]{0,17}+)[ \t]*+\r\n"
-    return re.compile(other_lines + length + other_lines + rb"\r\n")
+    whole = re.compile(other_lines + length + other_lines + rb"\r\n")
+    begun = re.compile(other_lines + b"(?:" + length + other_lines + rb")?+[^\n]*+\Z")
+    return whole.match, begun.match
 
 
 def _take_others(
