@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from framecodec import Codec, FrameError, _splitter_py
+from framecodec import Codec, FrameError, _plain_reader_py, _splitter_py
 
 MESSAGES = [b"a", b"bc" * 200, b"", b"d" * 20_000, b"e" * 3, b"f" * 70_000, b"g"]
 CODECS = {
@@ -195,16 +195,19 @@ def test_detach_interrupted_anywhere_can_be_repeated() -> None:
     pytest.fail("the call never came to its end")
 
 
-def test_splitter_that_is_detached_while_feed_begins_takes_nothing() -> None:
+@pytest.mark.parametrize("step", ["_take", "_read_plain_at_once"])
+def test_splitter_that_is_detached_while_feed_begins_takes_nothing(step: str) -> None:
     splitter = _splitter_py.Splitter(Codec.uint(4))
     detached: list[bytes] = []
 
     def detach(frame: FrameType, event: str, argument: object) -> None:
-        if event == "call" and frame.f_code.co_name == "_take":
+        if event == "call" and frame.f_code.co_name == step:
             sys.setprofile(None)
             detached.append(splitter.detach())  # as a finalizer could, which has the same thread
 
     assert splitter.feed(b"\0\0") == []
+    if step == "_take":
+        splitter._detours = -1
     sys.setprofile(detach)
     try:
         with pytest.raises(ValueError, match="detached"):
@@ -267,3 +270,108 @@ def test_switch_interrupted_anywhere_loses_bytes_only_with_an_error() -> None:
         with contextlib.suppress(MemoryError):
             assert stream.endswith(splitter.detach())
     pytest.fail("the call never came to its end")
+
+
+AT_ONCE = {
+    "plain": (Codec.uint(2), b"\0\1a\0", b"\2bc\0\0\0\4de", b"\0\1"),
+    "varint": (Codec.varint(), b"\3a", b"bc\0\1d\2e", b"\1\1"),
+    "headers": (
+        Codec.headers(),
+        b"Content-Length: 1\r\n",
+        b"\r\naContent-Length: 5\r\n\r\nbc",
+        b"\r\n",
+    ),
+    "lines": (Codec.delimiter(b"\n", b"\r\n"), b"a", b"b\nc\r\nd", b"e\n"),
+    "slip, no end mark": (CODECS["slip"], b"a\xdb\xdcb", b"c\xdb\xddd", b"e\xc0"),
+    "cobs": (CODECS["cobs"], b"\3a", b"b\0\2c\0\4d", b"\1\0"),
+}
+
+
+@pytest.mark.skipif(not _plain_reader_py.IS_WHOLE_BETWEEN_CALLS, reason="all chunks take the lock")
+@pytest.mark.parametrize("action", ["feed", "feed a bytearray", "feed_eof", "switch", "detach"])
+@pytest.mark.parametrize("name", AT_ONCE)
+def test_call_of_another_thread_comes_before_a_chunk_that_is_taken_at_once(
+    name: str, action: str
+) -> None:
+    codec, first, chunk, other = AT_ONCE[name]
+
+    def act(splitter: Any, results: list[Any]) -> None:
+        try:
+            if action == "feed":
+                results.append(splitter.feed(other))
+            elif action == "feed a bytearray":
+                results.append(splitter.feed(bytearray(other)))
+            elif action == "switch":
+                results.append(splitter.switch(Codec.uint(1)))
+            else:
+                results.append(getattr(splitter, action)())
+        except (FrameError, ValueError) as error:
+            results.append(str(error))
+
+    def feed_chunk(splitter: Any, results: list[Any]) -> None:
+        try:
+            results.append(splitter.feed(chunk))
+        except (FrameError, ValueError) as error:
+            results.append(str(error))
+
+    def state_of(splitter: Any) -> tuple[Any, ...]:
+        return splitter.stream_offset, splitter.pending, splitter.pending_header
+
+    expected: list[Any] = []
+    in_turn = _splitter_py.Splitter(codec)
+    in_turn.feed(first)
+    act(in_turn, expected)
+    feed_chunk(in_turn, expected)
+    came_before = 0
+    for number in range(200):
+        splitter, results = _splitter_py.Splitter(codec), []
+        splitter.feed(first)
+        left = number
+
+        def hook(
+            frame: FrameType,
+            event: str,
+            argument: object,
+            splitter: Any = splitter,
+            results: list[Any] = results,
+        ) -> None:
+            nonlocal left
+            if event in ("call", "c_return") and frame.f_code.co_filename.endswith(PARTS):
+                left -= 1
+                if left < 0:
+                    sys.setprofile(None)
+                    act(splitter, results)
+
+        sys.setprofile(hook)
+        try:
+            feed_chunk(splitter, results)
+        finally:
+            sys.setprofile(None)
+        if left >= 0:
+            break
+        assert results == expected, number
+        assert state_of(splitter) == state_of(in_turn), number
+        came_before += 1
+    assert came_before > 3
+
+
+@pytest.mark.skipif(not _plain_reader_py.IS_WHOLE_BETWEEN_CALLS, reason="all chunks take the lock")
+@pytest.mark.parametrize("name", AT_ONCE)
+def test_chunks_that_are_taken_at_once_need_no_lock(name: str) -> None:
+    class NoLock:
+        def acquire(self) -> None:
+            raise AssertionError("the lock was taken")
+
+        def release(self) -> None:
+            raise RuntimeError
+
+    codec = AT_ONCE[name][0]
+    messages = [bytes([65 + i % 26]) * (i % 300) for i in range(400)]
+    stream = codec.encode_many(messages)
+    for size in (1, 7, 100, 1460):
+        splitter: Any = _splitter_py.Splitter(codec)
+        splitter._lock = NoLock()
+        got: list[bytes] = []
+        for pos in range(0, len(stream), size):
+            got += splitter.feed(stream[pos : pos + size])
+        assert got == messages

@@ -66,6 +66,10 @@ class KeepingReader(FrameReader):
         self, layout: Layout, raw: bool, skip: bool, stream_offset: int, keep_headers: bool
     ) -> None:
         super().__init__(layout, raw, skip, stream_offset, keep_headers)
+        # The list of the call that takes a chunk at once; another one, or None, if any other call
+        # has begun meanwhile.
+        self._turn = None
+        self._detours = -1  # chunks before `feed` tries that again; -1: never
         self._one_at_a_time = False
         # One message a call: bytes after the last delivered message that no call has looked at.
         self._held = bytearray()
@@ -135,6 +139,12 @@ class KeepingReader(FrameReader):
             merged_at = (self._pending // SLICE_SIZE + 1) * SLICE_SIZE
             end = gather_end_of_marked(self) if self._layout.marks else self._rest_end
             self._gather_end = min(end, merged_at)
+
+    def _choose_detours(self) -> None:
+        """Let `feed` take chunks at once if they may hold ordinary frames only."""
+        ordinary = self._unpack is not None or self._quick is not None or bool(self._stops)
+        always = self._one_at_a_time or self._resync or self._headers is not None
+        self._detours = 0 if ordinary and not always and IS_WHOLE_BETWEEN_CALLS else -1
 
     # --- what was discarded, what travelled -------------------------------------------------------
 
@@ -366,6 +376,7 @@ class KeepingReader(FrameReader):
         offset = self._stream_offset - len(before)
         try:
             self._use_layout(numbers)
+            self._choose_detours()
             self._stream_offset = offset
             self._error = None
             self._failed_in = 0
@@ -405,7 +416,7 @@ class KeepingReader(FrameReader):
 
         The caller does not get the messages, and cannot see that the chunk was taken.
         """
-        self._gather_end = 0
+        self._gather_end, self._turn = 0, None
         if self._error is None:
             self._error = error
 

@@ -57,7 +57,7 @@ def consume_marked(
             pos = _ignore_remainder(reader, search, data, pos)
             continue
         if can_split:
-            pos = split_frames(reader, data, pos, messages)
+            pos = split_frames(reader, data, pos, messages, False)
             if pos == len(data):
                 continue
             can_split = False  # what is odd may come often: the chunk is not split for each

@@ -17,6 +17,7 @@ from ._marks_py import MarkedState, stops_of
 from ._quick_loops_py import Loop, loop_of
 
 __all__ = [
+    "AT_ONCE_SIZE",
     "IN_HEADER",
     "IN_PADDING",
     "IN_REST",
@@ -48,9 +49,13 @@ Smaller ones are gathered first, so that a message that drips in byte by byte do
 object a byte.
 """
 
-# A pending frame and a chunk under this size are joined: two slices and their bookkeeping cost more
-# than to copy the chunk.
-_SMALL = 16 * 1024
+AT_ONCE_SIZE = 16 * 1024
+"""A pending frame and a chunk under this size are joined.
+
+Two slices and their bookkeeping cost more than to copy the chunk.
+"""
+
+_SMALL = AT_ONCE_SIZE
 
 # In fewer bytes, the position is compared for every frame: to catch an error costs as much as that
 # does for 50 frames.
@@ -114,6 +119,7 @@ class PlainReader(MarkedState):
     __slots__ = (
         "_adjustment",
         "_counting",
+        "_detours",
         "_found",
         "_gather_end",
         "_header",
@@ -131,6 +137,7 @@ class PlainReader(MarkedState):
         "_skipping",
         "_stops",
         "_stream_offset",
+        "_turn",
         "_whole_size",
     )
 
@@ -143,6 +150,8 @@ class PlainReader(MarkedState):
     _stops: tuple[bytes, ...]
     _stream_offset: int
     _counting: bool
+    _detours: int
+    _turn: list[Any] | None
 
     # The pending frame; see FrameReader.
     _found: tuple[int, int, bytes] | None
@@ -269,6 +278,85 @@ class PlainReader(MarkedState):
         if IS_WHOLE_BETWEEN_CALLS and whole_size < SLICE_SIZE:
             self._gather_end = whole_size
         return taken
+
+    def _read_plain_at_once(self, data: bytes, messages: list[Any], unpack: Unpack) -> bool:
+        """Take a chunk of such frames; return whether it has only those. If not, take nothing."""
+        before, header, pieces, piece = self._pending, self._header, self._pieces, self._piece
+        if before:
+            if before >= _SMALL:
+                return False
+            if self._phase != IN_HEADER and (
+                self._rest_end - before > len(data) or self._phase != IN_REST or self._skipping
+            ):
+                return False
+            if header or piece:
+                data = b"".join((header, *pieces, piece, data))
+                header, piece = bytearray(), bytearray()
+            elif len(pieces) == 1:
+                data = pieces[0] + data
+            else:
+                data = b"".join((*pieces, data))
+            pieces = []
+        pos, size = 0, len(data)
+        low, high, adjustment = self._quick_low, self._quick_high, self._adjustment
+        header_size, append = self._header_size, messages.append
+        try:
+            if size < _FEW:
+                last = size - header_size
+                while pos <= last:
+                    (value,) = unpack(data, pos)
+                    rest_pos = pos + header_size
+                    stop = rest_pos + value + adjustment
+                    if stop > size or value > high or value < low:
+                        break
+                    append(data[rest_pos:stop])
+                    pos = stop
+                else:
+                    stop, value = size, low
+            elif low or adjustment:
+                while True:
+                    (value,) = unpack(data, pos)
+                    rest_pos = pos + header_size
+                    stop = rest_pos + value + adjustment
+                    if stop > size or value > high or value < low:
+                        break
+                    append(data[rest_pos:stop])
+                    pos = stop
+            else:  # the same with two steps less
+                while True:
+                    (value,) = unpack(data, pos)
+                    rest_pos = pos + header_size
+                    stop = rest_pos + value
+                    if stop > size or value > high:
+                        break
+                    append(data[rest_pos:stop])
+                    pos = stop
+        except struct.error:
+            stop, value = size, low
+        if not low <= value <= high:
+            return False
+        pending, whole_size, gather_end, phase = size - pos, stop - pos, 0, IN_HEADER
+        if stop > size:
+            pieces, phase = [data[pos:]], IN_REST
+            if whole_size < SLICE_SIZE:
+                gather_end = whole_size
+        elif pending:  # the chunk ends in a header
+            header = bytearray(data[pos:])
+        offset = self._stream_offset + pos
+        if self._turn is not messages:
+            return False
+        # No call from here on, so that the chunk is taken whole or not at all.
+        self._stream_offset = offset
+        self._header = header
+        self._pieces = pieces
+        self._piece = piece
+        self._pending = pending
+        self._phase = phase
+        self._whole_size = self._rest_end = whole_size
+        self._padding_size = 0
+        self._gather_end = gather_end
+        self._turn = None
+        return True
 
     def _end_plain_frame(self, data: bytes, pos: int, messages: list[Any]) -> int:
         """Deliver the pending frame, whose last bytes begin at `pos`; return where it ends."""

@@ -22,7 +22,7 @@ from ._quick_loops_py import IN_ORDINARY_HEADER, Loop
 if TYPE_CHECKING:
     from ._frame_reader_py import FrameReader
 
-__all__ = ["read_quick_frames"]
+__all__ = ["read_quick_at_once", "read_quick_frames"]
 
 # A pending header of fewer bytes is joined with the chunk. Only header blocks are longer.
 _LONG_HEADER = 256
@@ -117,6 +117,68 @@ def read_quick_frames(
     if IS_WHOLE_BETWEEN_CALLS and rest_end < SLICE_SIZE:
         reader._gather_end = rest_end
     return chunk_size
+
+
+def read_quick_at_once(reader: FrameReader, data: bytes, messages: list[Any], loop: Loop) -> bool:
+    """Take a chunk of ordinary frames; return whether it has only those. If not, take nothing."""
+    header, pieces, piece = reader._header, reader._pieces, reader._piece
+    pending, phase = reader._pending, reader._phase
+    if phase != IN_HEADER:
+        if (
+            pending >= _SMALL
+            or reader._whole_size - pending > len(data)
+            or phase > IN_TRAILER
+            or reader._skipping
+            or reader._trailer_pos
+        ):
+            return False
+        if header or piece:
+            data = b"".join((header, *pieces, piece, data))
+            header, piece = bytearray(), bytearray()
+        elif len(pieces) == 1:
+            data = pieces[0] + data
+        else:
+            data = b"".join((*pieces, data))
+        pieces = []
+    elif pending:
+        if pending >= _LONG_HEADER:
+            return False
+        data, header = b"".join((header, data)), bytearray()
+    size = len(data)
+    pos, rest_pos, rest_stop = loop(reader, data, 0, messages)
+    pending = size - pos
+    gather_end = own_size = rest_end = 0
+    phase = IN_HEADER
+    if rest_stop >= size:
+        pieces = [data[pos:]]
+        own_size, rest_end, phase = rest_pos - pos, rest_stop - pos, IN_TRAILER
+        if rest_stop > size:
+            phase = IN_REST
+            if rest_end < SLICE_SIZE:
+                gather_end = rest_end
+    elif pending:
+        if rest_stop != IN_ORDINARY_HEADER:
+            return False  # it is odd, or the chunk ends inside the trailer
+        header = bytearray(data[pos:])
+    offset, whole_size = reader._stream_offset + pos, rest_end + len(reader._trailer)
+    if reader._turn is not messages:
+        return False
+    # No call from here on, so that the chunk is taken whole or not at all.
+    reader._stream_offset = offset
+    reader._header = header
+    reader._pieces = pieces
+    reader._piece = piece
+    reader._pending = pending
+    reader._phase = phase
+    reader._own_size = own_size
+    reader._whole_size = whole_size
+    reader._padding_size = reader._line_pos = 0
+    reader._rest_end = rest_end
+    reader._parsed = -1
+    reader._found = None
+    reader._gather_end = gather_end
+    reader._turn = None
+    return True
 
 
 def _give_header(reader: FrameReader) -> None:

@@ -75,7 +75,8 @@ class ReadMemory(ObjectMessages):
         try:
             with self._lock:
                 self._check_usable()
-                self._busy = True  # what a garbage collection calls may come in here
+                # What a garbage collection calls may come in here.
+                self._busy, self._turn = True, None
                 try:
                     self._given = NOT_GIVEN
                     if size <= 0:

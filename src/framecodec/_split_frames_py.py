@@ -39,10 +39,13 @@ NOT_WALKED = -1
 """Instead of the bytes that are missing of a block: the kept blocks were not counted yet."""
 
 
-def split_frames(reader: FrameReader, data: bytes, pos: int, messages: list[Any]) -> int:
+def split_frames(
+    reader: FrameReader, data: bytes, pos: int, messages: list[Any], at_once: bool
+) -> int:
     """Take frames from `pos` on; return where the first one begins, or is continued, that is odd.
 
-    It returns the end of the data if no frame is odd.
+    It returns the end of the data if no frame is odd. With `at_once`, it takes nothing if one is,
+    or if another call has begun meanwhile.
     """
     if reader._tail or reader._after or reader._skipping or reader._phase == IN_PADDING:
         return pos
@@ -62,8 +65,10 @@ def split_frames(reader: FrameReader, data: bytes, pos: int, messages: list[Any]
         rest, before = found.pop(), reader._pending
         stop = len(block) - len(rest)
         if not found:
-            if not _keep(reader, search, rest):
+            if not _keep(reader, search, rest, messages if at_once else None):
                 return pos
+            if at_once:
+                return size  # without a call: nothing may run after the chunk is taken
             pos += len(rest)
             continue
         if before:
@@ -88,7 +93,10 @@ def split_frames(reader: FrameReader, data: bytes, pos: int, messages: list[Any]
         piece = reader._piece
         if piece:
             piece = bytearray()
+        if at_once and (reader._turn is not messages or (rest and not pending)):
+            return pos
         # No call from here on, so that no message is delivered and also kept.
+        reader._turn = None
         if reader._headers is not None:
             headers = reader._headers
             headers += ends
@@ -198,10 +206,13 @@ def _move_endings(search: MarkSearch, block: bytes, found: list[bytes], ends: li
                 found[index], ends[index] = content[:-size], longer
 
 
-def _keep(reader: FrameReader, search: MarkSearch | None, rest: bytes) -> bool:
+def _keep(
+    reader: FrameReader, search: MarkSearch | None, rest: bytes, turn: list[Any] | None
+) -> bool:
     """Keep bytes without a mark; return whether nothing in them is odd.
 
-    A size that is not allowed is, an escape that is unknown, and a token that is cut off.
+    A size that is not allowed is, an escape that is unknown, and a token that is cut off. Nothing
+    is kept if the turn is now that of another call.
     """
     pending, most = reader._pending + len(rest), reader._layout.max_message_size
     content_size = pending  # COBS: at most
@@ -214,30 +225,29 @@ def _keep(reader: FrameReader, search: MarkSearch | None, rest: bytes) -> bool:
             return False
     if content_size > most:
         return False
-    block_left = NOT_WALKED if search is None else 0
-    if len(rest) < PIECE_SIZE and len(reader._piece) < SPLIT_SIZE:
-        # No call from here on, so that no byte is counted without being kept or the reverse.
+    block_left, pieces = NOT_WALKED if search is None else 0, None
+    if len(rest) >= PIECE_SIZE or len(reader._piece) >= SPLIT_SIZE:
+        pieces, gathered = (bytes(reader._piece), rest), bytearray()
+    gather_end = 0
+    if IS_WHOLE_BETWEEN_CALLS and reader._headers is None:
+        end = pending + most - content_size + 1
+        merged_at = (pending // SLICE_SIZE + 1) * SLICE_SIZE
+        gather_end = end if end < merged_at else merged_at
+    if turn is not None and reader._turn is not turn:
+        return False
+    # No call from here on, so that no byte is counted without being kept or the reverse.
+    if pieces is None:
         reader._piece += rest
     else:
-        pieces, gathered = (bytes(reader._piece), rest), bytearray()
-        # No call from here on.
         reader._pieces += pieces
         reader._piece = gathered
     reader._phase = IN_REST
     reader._content_size = content_size
     reader._block_left = block_left
     reader._pending = pending
-    _let_gather(reader, most)
+    reader._gather_end = gather_end
+    reader._turn = None
     return True
-
-
-def _let_gather(reader: FrameReader, most: int) -> None:
-    """Let `feed` itself take the chunks that have no mark, where that is possible."""
-    if IS_WHOLE_BETWEEN_CALLS and reader._headers is None:
-        pending = reader._pending
-        end = pending + most - reader._content_size + 1
-        merged_at = (pending // SLICE_SIZE + 1) * SLICE_SIZE
-        reader._gather_end = end if end < merged_at else merged_at
 
 
 def gather_end_of_marked(reader: FrameReader) -> int:

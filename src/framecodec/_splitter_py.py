@@ -27,7 +27,8 @@ from ._frame_reader_py import (
 )
 from ._layout import COBS, Described, describe_splitter, layout_of
 from ._message_types import MessageT, OfMessages
-from ._quick_frames_py import read_quick_frames
+from ._plain_reader_py import AT_ONCE_SIZE
+from ._quick_frames_py import read_quick_at_once, read_quick_frames
 from ._read_memory_py import GIVEN_BY_GET_ROOM, NOT_GIVEN, ReadMemory
 from ._resync import check_on_invalid
 from ._spans_py import Spans
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from .codec import Codec
 
 __all__ = ["Spans", "Splitter", "scan"]
+
+# After a chunk that `feed` cannot take at once, it tries again after that many that it could.
+_DETOURS = 4
 
 
 @final
@@ -99,6 +103,7 @@ class Splitter(OfMessages[MessageT], ReadMemory):
         self._detached = False
         self._busy = False  # inside a call during which other code may run
         self._lock = threading.RLock()  # serialises calls from several threads
+        self._choose_detours()
 
     # --- bytes in ---------------------------------------------------------------------------------
 
@@ -163,6 +168,29 @@ class Splitter(OfMessages[MessageT], ReadMemory):
                 self._pieces += (data,)
                 self._pending = pending
                 return messages
+        if (
+            not self._detours
+            and size < AT_ONCE_SIZE
+            and not (self._busy or self._detached or self._given)
+            and self._error is None
+        ):
+            # Without the lock: if any other call changes something meanwhile, this takes nothing.
+            self._gather_end = 0
+            self._turn = messages
+            try:
+                if self._unpack is not None:
+                    if self._read_plain_at_once(data, messages, self._unpack):
+                        return messages
+                elif self._quick is not None:
+                    if read_quick_at_once(self, data, messages, self._quick):
+                        return messages
+                elif split_frames(self, data, 0, messages, True) == size:
+                    return messages
+            except Exception:
+                if self._turn is messages:
+                    raise  # it does not come from what another call has changed meanwhile
+            messages.clear()
+            self._detours = _DETOURS
         taken = False
         try:
             try:
@@ -270,7 +298,8 @@ class Splitter(OfMessages[MessageT], ReadMemory):
         try:
             with self._lock:
                 self._check_usable()
-                self._busy = True  # what a garbage collection calls may come in here
+                # What a garbage collection calls may come in here.
+                self._busy, self._turn = True, None
                 try:
                     _end_stream(self)
                 finally:
@@ -321,7 +350,7 @@ class Splitter(OfMessages[MessageT], ReadMemory):
                     raise _error_texts.reentered()
                 if self._detached:
                     raise _error_texts.detached()
-                self._busy = True  # as in feed_eof()
+                self._busy, self._turn = True, None  # as in feed_eof()
                 try:
                     unread = self._restart(layout, before)
                 finally:
@@ -360,7 +389,7 @@ class Splitter(OfMessages[MessageT], ReadMemory):
                     raise _error_texts.reentered()
                 if self._detached:
                     raise _error_texts.detached()
-                self._busy = begun = True  # as in feed_eof()
+                self._busy, self._turn, begun = True, None, True  # as in feed_eof()
                 unfinished = self._unfinished()
                 if self._undelivered is not None:
                     unfinished = self._undelivered.travelled(unfinished) + unfinished
@@ -403,7 +432,7 @@ class Splitter(OfMessages[MessageT], ReadMemory):
     def _take(self, data: bytes | memoryview, messages: list[Any]) -> None:
         """Take a chunk; keep an error for the next call if there are messages to deliver."""
         pos, taken_before = 0, self._stream_offset + self._pending
-        self._busy, self._holds_chunk = True, False
+        self._busy, self._turn, self._holds_chunk = True, None, False
         self._gather_end = 0
         if self._detached or self._error is not None:  # by a finalizer, since the caller's check
             self._busy = False
@@ -423,9 +452,11 @@ class Splitter(OfMessages[MessageT], ReadMemory):
                     elif self._quick is not None:
                         start = read_quick_frames(self, data, 0, messages, self._quick)
                     elif self._stops:
-                        start = split_frames(self, data, 0, messages)
+                        start = split_frames(self, data, 0, messages, False)
                     if start < len(data):
                         self._consume(data, messages, start)
+                    elif self._detours > 0:
+                        self._detours -= 1
                 else:
                     for pos in range(0, len(data), SLICE_SIZE):
                         self._gather_end = 0
