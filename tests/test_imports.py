@@ -89,6 +89,7 @@ LAYERS = [
         "_fields_py.py": "the length fields, in Python",
         "_resync.py": "the bytes at which a frame can begin, for a splitter that looks for them",
         "_spans_py.py": "the positions of frames in a buffer, in Python",
+        "_gaps_py.py": "bytes of a stream that are in no message, in Python",
     },
     {
         "_fragments.py": "the fragments of a message, for both splitters",
@@ -369,7 +370,7 @@ _SPLITTER_PARTS = (
     *("frame_reader", "chosen_frames"),
     *("plain_reader", "checked_reader", "joined_reader"),
     *("fields", "spans", "marked_reader", "marks"),
-    *("quick_frames", "quick_loops", "split_frames"),
+    *("quick_frames", "quick_loops", "split_frames", "gaps"),
 )
 
 

@@ -14,7 +14,7 @@ from ._fields_py import common_size
 if TYPE_CHECKING:
     from ._frame_reader_py import FrameReader
 
-__all__ = ["read_check", "verify_check_of"]
+__all__ = ["matched_trailer", "read_check", "verify_check_of"]
 
 
 def read_check(reader: FrameReader, data: bytes, pos: int) -> int:
@@ -63,3 +63,8 @@ def verify_check_of(reader: FrameReader, end: bytes) -> None:
         reader._stream_offset,
         update_checksum,
     )
+
+
+def matched_trailer(reader: FrameReader) -> bytes:
+    """Return the bytes of the trailer that matched."""
+    return reader._trailer[: max(0, reader._trailer_pos - reader._layout.end_check_size)]

@@ -303,6 +303,7 @@ class ReceivePath:
         "_delivering",
         "_flush_was_scheduled",
         "_has_run",
+        "_head_gaps",
         "_head_headers",
         "_head_size",
         "_held",
@@ -340,6 +341,7 @@ class ReceivePath:
     _switched: tuple[list[Any], bytes] | None
 
     # The queue of a stream.
+    _head_gaps: list[tuple[int, int]] | None
     _head_headers: list[bytes] | None  # those of `_message_iterator.head`, the oldest first
     _head_size: int  # what `_message_iterator.head` counts in `_held`
     _held: int  # bytes held for recv, as _HIGH_WATER counts them
@@ -354,8 +356,8 @@ class ReceivePath:
     _ready_tasks: ReadyTasks | None  # those of the loop
     _runs: bool
     batches: Any
-    """The messages of each read, what they count in `_held`, and their headers if the splitter
-    keeps those."""
+    """The messages of each read, what they count in `_held`, their headers if the splitter keeps
+    those, and the bytes between their frames if messages are objects."""
     _message_iterator: Any
     """The stream's iterator."""
 
@@ -458,7 +460,8 @@ class ReceivePath:
         splitter = self._inbox.splitter
         taken = splitter.stream_offset if self._objects is None else self._end_of_frames()
         size = taken - self._taken + MESSAGE_COST * len(messages)
-        self.batches.append((messages, size, splitter.headers))
+        gaps = None if self._objects is None else splitter._gaps
+        self.batches.append((messages, size, splitter.headers, gaps))
         self._taken = taken
         self._held += size
         if self._held > _HIGH_WATER and not self._reading_paused:
@@ -522,7 +525,8 @@ class ReceivePath:
         self._sending.check_thread()
         batches = self.batches
         if batches and not self._message_iterator.head:
-            self._message_iterator.head, self._head_size, self._head_headers = batches[0]
+            messages = self._message_iterator
+            messages.head, self._head_size, self._head_headers, self._head_gaps = batches[0]
             del batches[0]
 
     def release_head(self) -> None:

@@ -35,7 +35,7 @@ from typing import Any
 
 from . import _error_texts
 from ._check_bytes import check_start, has_right_check
-from ._checked_reader_py import read_check, verify_check_of
+from ._checked_reader_py import matched_trailer, read_check, verify_check_of
 from ._checksums_py import update_checksum
 from ._chosen_frames_py import choose_layout, read_chosen_frames, unchoose, with_names
 from ._custom_header import read_header
@@ -48,6 +48,7 @@ from ._fields_py import (
     common_size,
     skip_frames,
 )
+from ._gaps_py import note_gap
 from ._header_block import read_block
 from ._joined_reader_py import (
     begin_fragment,
@@ -84,7 +85,6 @@ __all__ = [
     "FrameReader",
     "describe_pending",
     "header_of",
-    "matched_trailer",
 ]
 
 # A longer header is gathered by steps: this many bytes, then as many again as there are.
@@ -132,8 +132,7 @@ class FrameReader(PlainReader):
         self, layout: Layout, raw: bool, skip: bool, stream_offset: int, keep_headers: bool
     ) -> None:
         super().__init__()
-        self._raw = raw
-        self._skip = skip
+        self._raw, self._skip = raw, skip
         self._wants_headers = keep_headers and not raw
         self._use_layout(numbers_for(layout, raw, self._wants_headers))
 
@@ -499,6 +498,7 @@ class FrameReader(PlainReader):
             self._spans.add(start, stop)
             self._end_frame(messages, ())
         elif self._skipping:
+            note_gap(self, self._stream_offset, self._stream_offset + self._whole_size)
             self._end_frame(messages, (), skipped=1)
         else:
             end = (self._end + self._trailer + self._padding) if self._raw else b""
@@ -595,11 +595,6 @@ def _rest_size_of(reader: FrameReader, header_size: int, value: int, lead_size: 
             )
         reader._skipping = True
     return size
-
-
-def matched_trailer(reader: FrameReader) -> bytes:
-    """Return the bytes of the trailer that matched."""
-    return reader._trailer[: max(0, reader._trailer_pos - reader._layout.end_check_size)]
 
 
 def header_of(reader: FrameReader) -> bytes:

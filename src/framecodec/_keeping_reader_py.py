@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import _error_texts, errors
+from ._checked_reader_py import matched_trailer
 from ._chosen_frames_py import unchoose
 from ._frame_reader_py import (
     IN_HEADER,
@@ -23,8 +24,8 @@ from ._frame_reader_py import (
     FrameReader,
     describe_pending,
     header_of,
-    matched_trailer,
 )
+from ._gaps_py import note_gap
 from ._joined_reader_py import unfinished_fragments
 from ._layout import Layout
 from ._marked_reader_py import STEP, consume_marked, untake_tail
@@ -66,6 +67,7 @@ class KeepingReader(FrameReader):
         self, layout: Layout, raw: bool, skip: bool, stream_offset: int, keep_headers: bool
     ) -> None:
         super().__init__(layout, raw, skip, stream_offset, keep_headers)
+        self._gaps, self._notes_gaps = [], keep_headers
         # The list of the call that takes a chunk at once; another one, or None, if any other call
         # has begun meanwhile.
         self._turn = None
@@ -283,6 +285,7 @@ class KeepingReader(FrameReader):
         else:
             size, found = find_mark(self._layout, self._held)
         offset, discarded = self._stream_offset + size, self._discarded + size
+        note_gap(self, self._stream_offset, offset)
         # No call in between.
         self._held_offset = self._stream_offset = offset
         self._discarded = discarded
@@ -316,6 +319,7 @@ class KeepingReader(FrameReader):
                 del held[:1]
             self._held = held
             self._forget_frame(bytearray(), bytearray(), [])
+            note_gap(self, self._stream_offset, self._stream_offset + gone)
             self._surplus_bytes = b""
             self._skipping = False
             self._stream_offset += gone
@@ -378,6 +382,7 @@ class KeepingReader(FrameReader):
             self._use_layout(numbers)
             self._choose_detours()
             self._stream_offset = offset
+            self._gaps = []
             self._error = None
             self._failed_in = 0
             self._not_taken = self._surplus_bytes = b""

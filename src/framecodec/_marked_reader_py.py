@@ -22,6 +22,7 @@ from ._check_bytes import has_right_content, inside_content, verify_content
 from ._checksums_py import update_checksum
 from ._chosen_frames_py import unchoose, with_names
 from ._fields_py import common_size
+from ._gaps_py import Gap, note_gap
 from ._layout import COBS, Layout
 from ._marks_py import MarkSearch, mark_search_of, unstuff
 from ._split_frames_py import NOT_WALKED, PIECE_SIZE, SPLIT_SIZE, split_frames
@@ -117,6 +118,7 @@ def _read_marked_frames(
     found: list[bytes] = []
     ends: list[bytes] = []
     spans: list[tuple[int, int]] = []
+    ignored: list[Gap] = []
     after = b""
     while data.startswith(magic, pos):
         start = pos + len(magic)
@@ -147,12 +149,15 @@ def _read_marked_frames(
             pos, after = _skip_remainder(search, data, pos, mark)
         if is_new:
             ends.append(data[frame_pos if escaped or checked else stop : pos])
+        elif reader._notes_gaps:
+            ignored.append((offset + frame_pos, offset + pos))
         if after:
             break
     if reader._spans is not None:
         for start, stop in spans:
             reader._spans.add(offset + start, offset + stop)
-    _commit(reader, messages, found, ends, reader._stream_offset + pos - first_pos, after)
+    stream_offset = reader._stream_offset + pos - first_pos
+    _commit(reader, messages, found, ends, stream_offset, after, ignored)
     return pos
 
 
@@ -175,12 +180,15 @@ def _commit(
     ends: list[bytes],
     stream_offset: int,
     after: bytes,
+    ignored: list[Gap],
 ) -> None:
     """Deliver messages. It makes no call: it cannot be interrupted in between."""
+    gaps = reader._gaps
     if reader._headers is not None:
         headers = reader._headers
         headers += ends
     messages += found
+    gaps += ignored
     reader._stream_offset = stream_offset
     reader._after = after
 
@@ -207,6 +215,7 @@ def _read_stuffed_frames(reader: FrameReader, data: bytes, pos: int, messages: l
     found: list[bytes] = []
     frames: list[bytes] = []
     spans: list[tuple[int, int]] = []
+    ignored: list[Gap] = []
     while data.startswith(magic, pos):
         start = pos + len(magic)
         stop = data.find(b"\0", start)
@@ -228,10 +237,13 @@ def _read_stuffed_frames(reader: FrameReader, data: bytes, pos: int, messages: l
             else:
                 frames.append(data[pos : stop + 1])
                 found.append(frames[-1] if raw else message)
+        elif reader._notes_gaps:
+            ignored.append((offset + pos, offset + stop + 1))
         pos = stop + 1
     for start, stop in spans:
         reader._spans.add(start, stop)  # type: ignore[union-attr]
-    _commit(reader, messages, found, frames, reader._stream_offset + pos - first_pos, b"")
+    stream_offset = reader._stream_offset + pos - first_pos
+    _commit(reader, messages, found, frames, stream_offset, b"", ignored)
     return pos
 
 
@@ -266,6 +278,7 @@ def _ignore_remainder(reader: FrameReader, search: MarkSearch, data: bytes, pos:
     stop, after = _skip_remainder(search, data, pos, reader._after)
     offset = reader._stream_offset + stop - pos
     tail = data[stop:] if after else b""
+    note_gap(reader, reader._stream_offset, offset)
     reader._stream_offset, reader._pending, reader._tail = offset, len(tail), tail
     reader._after = after
     return len(data) if after else stop
@@ -463,6 +476,8 @@ def _end_marked(
     headers: list[bytes] = reader._headers if reader._headers is not None else []
     header, piece = bytearray(), bytearray()
     pieces = []
+    if ignored or reader._skipping:
+        note_gap(reader, reader._stream_offset, offset)
     # No call from here on, as in FrameReader._end_frame.
     headers += travelled
     messages += delivered

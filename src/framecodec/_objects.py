@@ -260,7 +260,7 @@ def _header_of(message: Any, layout: Layout) -> bytes:
 def end_of_frames(splitter: Splitter, layout: Layout) -> int:
     """Return the stream position after the last delivered message, and before its padding."""
     position = splitter.stream_offset
-    if layout.align > 1 and splitter.pending:
+    if layout.align > 1 and splitter.pending and splitter.error is None:
         pending = splitter._pending_frame()
         needed = pending.needed or 0
         # The frame whose message is delivered lacks nothing but padding.
@@ -270,7 +270,11 @@ def end_of_frames(splitter: Splitter, layout: Layout) -> int:
 
 
 def frame_starts(
-    layout: Layout, end: int, messages: list[Any], headers: list[bytes] | None
+    layout: Layout,
+    end: int,
+    messages: list[Any],
+    headers: list[bytes] | None,
+    gaps: Iterable[tuple[int, int]] = (),
 ) -> list[int]:
     """Return the stream positions of the frames of successive delivered messages.
 
@@ -279,13 +283,17 @@ def frame_starts(
         end: `end_of_frames` after the last one.
         messages: The messages.
         headers: What travelled before their rests, if the splitter keeps that.
+        gaps: Bytes between their frames that are in no message: ``Splitter._gaps``. An observer of
+            frames that are read again gives none: the splitter that reads them has no such bytes.
     """
     codec = Described(layout)
     starts: list[int] = []
+    left = [*gaps]
     following = b""
     encode = Encoder(codec).encode
     kept = reversed(headers) if headers is not None else repeat(None)
     for message, header in zip(reversed(messages), kept, strict=False):
+        end = _before_gaps(end, left)
         if header is None:
             end -= len(encode(message))
         else:
@@ -295,6 +303,15 @@ def frame_starts(
         starts.append(end)
     starts.reverse()
     return starts
+
+
+def _before_gaps(end: int, gaps: list[tuple[int, int]]) -> int:
+    """Return where the bytes end that are in messages, up to a position; drop later gaps."""
+    while gaps and gaps[-1][1] >= end:
+        start, stop = gaps.pop()
+        if stop == end:
+            end = start
+    return end
 
 
 @final
@@ -320,9 +337,8 @@ class HeldMessages:
 
     def add(self, splitter: Splitter, messages: list[Any], headers: list[bytes] | None) -> None:
         """Hold messages that the splitter has just read."""
-        starts = frame_starts(
-            self._layout, end_of_frames(splitter, self._layout), messages, headers
-        )
+        end = end_of_frames(splitter, self._layout)
+        starts = frame_starts(self._layout, end, messages, headers, splitter._gaps)
         self._messages.extend(zip(messages, headers or repeat(None), starts, strict=False))
 
     def refuse(self, cause: BaseException) -> None:
@@ -420,8 +436,7 @@ def verbs(codec: Any, functions: ObjectFunctions) -> dict[str, Any]:
                     raise
                 if not index:
                     raise refused(cause, message, 0, None, layout) from cause
-                frames = codec.scan(data, raw=True)[:index]
-                return messages[:index], sum(map(len, frames))
+                return messages[:index], _size_of_frames(codec, data, index)
         return messages, consumed
 
     def read(source: Any, /, **options: Any) -> Iterator[Any]:
@@ -439,6 +454,14 @@ def verbs(codec: Any, functions: ObjectFunctions) -> dict[str, Any]:
         "split": split,
         "read": read,
     }
+
+
+def _size_of_frames(codec: Any, data: Buffer, count: int) -> int:
+    """Return where the first messages of a buffer end, which has more of them."""
+    splitter = Splitter(codec, keep_headers=True)
+    messages, layout = splitter.feed(data), codec.layout
+    end, gaps = end_of_frames(splitter, layout), splitter._gaps
+    return frame_starts(layout, end, messages, splitter.headers, gaps)[count]
 
 
 class _Reading:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ._choice import Choice
 from ._fields_py import Reader, reader_of, skip_frames, unpacker
+from ._gaps_py import Gap
 from ._layout import Layout
 from ._marks_py import MarkedState, stops_of
 from ._quick_loops_py import Loop, loop_of
@@ -121,10 +122,12 @@ class PlainReader(MarkedState):
         "_counting",
         "_detours",
         "_found",
+        "_gaps",
         "_gather_end",
         "_header",
         "_header_size",
         "_layout",
+        "_notes_gaps",
         "_padding_size",
         "_pending",
         "_phase",
@@ -152,6 +155,8 @@ class PlainReader(MarkedState):
     _counting: bool
     _detours: int
     _turn: list[Any] | None
+    _gaps: list[Gap]  # of the last call
+    _notes_gaps: bool
 
     # The pending frame; see FrameReader.
     _found: tuple[int, int, bytes] | None

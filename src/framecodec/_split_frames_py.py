@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ._gaps_py import NO_GAPS, Gaps, ignored_gaps
 from ._layout import COBS, Layout
 from ._marks_py import MarkSearch, unstuff
 from ._plain_reader_py import IN_HEADER, IN_PADDING, IN_REST, IS_WHOLE_BETWEEN_CALLS, SLICE_SIZE
@@ -74,12 +75,13 @@ def split_frames(
         if before:
             found[0] = b"".join([*reader._pieces, reader._piece, found[0]])
         ends = found
+        stay, more = NO_GAPS
         if not as_they_are:
             may_be_wrong = before + stop > most or layout.min_message_size > 0
             made = _make(reader, layout, block, found, may_be_wrong)
             if made is None:
                 return pos
-            found, ends = made
+            found, ends, (stay, more) = made
         elif before + stop > most and _has_wrong_size(layout, found):
             return pos
         content_size = pending = len(rest)
@@ -101,6 +103,9 @@ def split_frames(
             headers = reader._headers
             headers += ends
         messages += found
+        if more:
+            gaps = reader._gaps
+            gaps[stay:] = more
         reader._stream_offset = offset
         reader._piece = piece
         reader._pieces = pieces
@@ -119,8 +124,8 @@ def split_frames(
 
 def _make(
     reader: FrameReader, layout: Layout, block: bytes, contents: list[bytes], may_be_wrong: bool
-) -> tuple[list[Any], list[bytes]] | None:
-    """Return the messages of these contents, and what is kept of how they travelled.
+) -> tuple[list[Any], list[bytes], Gaps] | None:
+    """Return the messages of these contents, what is kept of how they travelled, and the gaps.
 
     None if one is odd: an escape or a block is wrong, or a size is not allowed, which is possible
     if it `may_be_wrong`.
@@ -129,8 +134,10 @@ def _make(
     mark = b"\0" if search is None else search.cut_at
     found: list[Any] | None = contents
     ends = [mark] * len(contents)
+    gaps = NO_GAPS
     if search is None:
         if not all(contents):
+            gaps = ignored_gaps(reader, contents, ends)
             contents = [*filter(None, contents)]
         found = [unstuff(content) for content in contents]
         if None in found:
@@ -142,6 +149,7 @@ def _make(
     if found is None or (may_be_wrong and _has_wrong_size(layout, found)):
         return None
     if layout.skip_empty and search is not None and not all(contents):
+        gaps = ignored_gaps(reader, contents, ends)
         ends = [end for content, end in zip(contents, ends, strict=True) if content]
         found = [*filter(None, found)]
         contents = [*filter(None, contents)]
@@ -150,7 +158,7 @@ def _make(
             ends = [content + end for content, end in zip(contents, ends, strict=False)]
         if reader._raw:
             found = ends
-    return found, ends
+    return found, ends, gaps
 
 
 def _split(block: bytes, mark: bytes) -> list[bytes]:

@@ -190,6 +190,10 @@ cdef enum:
     # get_room() gives the memory of a message only if at least this much of it is missing.
     SMALLEST_MEMORY = 65536
 
+    # What is of an earlier call than the last one.
+    OLD_HEADERS = 1
+    OLD_GAPS = 2
+
     # An unfinished message's first allocation, if it has that many bytes.
     FIRST_CAPACITY = 4096
     # Added whenever it grows, to grow less often.
@@ -456,7 +460,13 @@ cdef class Splitter:
 
     cdef uint64_t _skipped_count
     cdef list _headers  # of the messages of the last call that completed some, if they are kept
-    cdef bint _headers_are_old  # they are of an earlier call
+    # Bytes of the stream that the last call has read and that are in no message: (start, stop) of
+    # each piece. The last one is in two numbers, because most pieces follow it directly.
+    cdef bint _notes_gaps  # keep_headers was given, or messages are objects
+    cdef list _first_gaps  # or None
+    cdef int64_t _gap_start
+    cdef int64_t _gap_stop
+    cdef int _old  # OLD_HEADERS, OLD_GAPS: they are of an earlier call
     cdef Spans _spans  # scanning: where the frames lie, instead of messages
     cdef object _buffer  # the receive buffer: a bytearray, ...
     cdef object _buffer_view  # ... and an export of it, so that no caller resizes it
@@ -478,6 +488,7 @@ cdef class Splitter:
     cdef Py_ssize_t _held_size
     cdef Py_ssize_t _held_capacity
     cdef bint _searching  # after a bad frame, until the next mark
+    cdef int64_t _search_from  # where the discarded bytes begin that are not noted as a gap
     cdef uint64_t _resync_count
     cdef uint64_t _discarded  # bytes
     cdef object _last_invalid
@@ -521,6 +532,8 @@ cdef class Splitter:
             if objects is not None:
                 self._loads = objects.loads
                 keep_headers = True
+        self._notes_gaps = keep_headers
+        self._old = OLD_GAPS
         self._resync = resync
         self._holds = self._one_at_a_time or self._resync
         self._wants_headers = keep_headers and not raw
@@ -801,7 +814,7 @@ cdef class Splitter:
         self._busy = True
         try:
             self._withdraw_memory()
-            self._headers_are_old = True
+            self._old = OLD_HEADERS | OLD_GAPS
             self._filled += size
             self._rest_left -= size
             self._pending += size
@@ -959,6 +972,7 @@ cdef class Splitter:
         self._end = b""
         self._found = None
         self._stream_offset -= PyBytes_GET_SIZE(before)
+        self._old |= OLD_GAPS
         try:
             self._take(
                 <const uint8_t*>PyBytes_AS_STRING(unread), PyBytes_GET_SIZE(unread), messages
@@ -1145,8 +1159,36 @@ cdef class Splitter:
         """
         return self._last_headers()
 
+    @property
+    def _gaps(self):
+        """Bytes that the last call has read and that are in no message: (start, stop) of pieces.
+
+        Skipped frames are, discarded bytes, and frames that are ignored because they are empty.
+        Only a splitter with ``keep_headers=True`` notes them, or one whose messages are objects.
+        """
+        if self._old & OLD_GAPS:
+            return []
+        return [*(self._first_gaps or ()), (self._gap_start, self._gap_stop)]
+
+    cdef int _note_gap(self, int64_t start, int64_t stop) except -1:
+        """Note that a piece of the stream is in no message."""
+        if not self._notes_gaps or start == stop:
+            return 0
+        if self._old & OLD_GAPS:
+            self._first_gaps = None
+            self._old &= ~OLD_GAPS
+        elif self._gap_stop == start:
+            self._gap_stop = stop
+            return 0
+        else:
+            if self._first_gaps is None:
+                self._first_gaps = []
+            self._first_gaps.append((self._gap_start, self._gap_stop))
+        self._gap_start, self._gap_stop = start, stop
+        return 0
+
     cdef object _last_headers(self):
-        return [] if self._headers is not None and self._headers_are_old else self._headers
+        return [] if self._headers is not None and self._old & OLD_HEADERS else self._headers
 
     # --- messages that are objects: `_object_messages_py` -----------------------------------------
 
@@ -1259,7 +1301,7 @@ cdef class Splitter:
         """Take a chunk; keep an error for the next call if there are messages to deliver."""
         cdef int64_t taken_before = self._stream_offset + self._pending
         cdef int failed
-        self._headers_are_old = True
+        self._old = OLD_HEADERS | OLD_GAPS
         # A chunk in the midst of a message: nothing can begin, end or go wrong.
         if size < self._rest_left and size <= self._message_capacity - self._filled:
             self._keep(data, size)
@@ -1473,9 +1515,11 @@ cdef class Splitter:
                 pos += 1
         else:
             pos, whole = find_mark(self._layout, self._held_bytes())
+        self._note_gap(self._search_from, self._stream_offset + pos)
         self._drop_held(pos)
         self._stream_offset += pos
         self._discarded += pos
+        self._search_from = self._stream_offset
         self._searching = not whole
         return whole
 
@@ -1527,6 +1571,7 @@ cdef class Splitter:
         self._surplus_bytes = b""
         self._forget()
         self._parsed = -1
+        self._search_from = self._stream_offset
         self._stream_offset += gone
         self._discarded += gone
         self._resync_count += 1
@@ -3212,6 +3257,8 @@ cdef class Splitter:
                 stop -= self._shape.tail_size + padding_size
             self._spans.add(start, stop)
         elif self._skipping:
+            start = self._stream_offset
+            self._note_gap(start, start + self._pending + self._padding_left)
             self._skipped_count += 1
         else:
             if self._raw and self._shape.tail_size + padding_size:
@@ -3235,9 +3282,9 @@ cdef class Splitter:
 
     cdef int _keep_travelled(self, const uint8_t* header, Py_ssize_t size) except -1:
         """Keep a header. The message follows; if that fails, there is one header more."""
-        if self._headers_are_old:
+        if self._old & OLD_HEADERS:
             self._headers = []
-            self._headers_are_old = False
+            self._old &= ~OLD_HEADERS
         self._headers.append(bytes_of(header, size))
         return 0
 
@@ -3401,6 +3448,8 @@ cdef class Splitter:
                         if self._keep_headers:
                             self._keep_marked(p, stop, end, mark)
                         messages.append(message)
+                else:
+                    self._note_ignored(p - data, stop, end, mark)
                 p = stop + mark_size
                 if marks.marks[mark].is_begun:
                     self._after = mark
@@ -3420,6 +3469,26 @@ cdef class Splitter:
         else:
             self._spans.add(offset + content, offset + stop)
         return 0
+
+    cdef int _note_ignored(
+        self, Py_ssize_t pos, const uint8_t* stop, const uint8_t* end, int mark
+    ) except -1:
+        """Note an empty frame that is ignored, with the rest of a longer mark.
+
+        Args:
+            pos: Where it begins, from the pending frame on.
+            stop: Its mark.
+            end: That of the chunk.
+            mark: The number of the mark.
+        """
+        cdef int64_t start = self._stream_offset + pos
+        cdef const uint8_t* after = stop + self._marks.marks[mark].size
+        if not self._notes_gaps:
+            return 0
+        if self._marks.marks[mark].is_begun:
+            after = skip_remainder(self._marks, after, end, &mark)
+        # An empty frame is its magic and its mark.
+        return self._note_gap(start, start + self._shape.magic_size + (after - stop))
 
     cdef int _keep_marked(
         self, const uint8_t* frame, const uint8_t* stop, const uint8_t* end, int mark
@@ -3472,6 +3541,8 @@ cdef class Splitter:
                         if self._keep_headers:
                             self._keep_travelled(p, stop + 1 - p)
                         messages.append(message)
+                else:
+                    self._note_ignored(p - data, stop, end, 0)
                 p = stop + 1
             return p - data
         finally:
@@ -3539,6 +3610,8 @@ cdef class Splitter:
                             messages.append(message_of(p, stop + mark_size - p))
                         else:
                             messages.append(message_of(plain + front, size - check_size))
+                else:
+                    self._note_ignored(p - data, stop, end, mark)
                 p = stop + mark_size
                 if marks.marks[mark].is_begun:
                     self._after = mark
@@ -3608,11 +3681,16 @@ cdef class Splitter:
         self._pending += size
         return 0
 
-    cdef const uint8_t* _ignore_remainder(self, const uint8_t* data, const uint8_t* end) noexcept:
+    cdef const uint8_t* _ignore_remainder(
+        self, const uint8_t* data, const uint8_t* end
+    ) except NULL:
         """Pass over the rest of a mark that is longer than the one that was read."""
-        cdef const uint8_t* p = skip_remainder(self._marks, data, end, &self._after)
+        cdef int after = self._after
+        cdef const uint8_t* p = skip_remainder(self._marks, data, end, &after)
+        self._note_gap(self._stream_offset, self._stream_offset + (p - data))
+        self._after = after
         self._stream_offset += p - data
-        if self._after < 0:
+        if after < 0:
             return p
         self._keep_tail(p, end - p)
         return end
@@ -3793,10 +3871,11 @@ cdef class Splitter:
             if check_size:
                 self._verify_content(content_size)
                 is_ignored = not takes_empty and content_size == check_size
-        if is_ignored:
-            pass
-        elif self._skipping:
-            self._skipped_count += 1
+        if is_ignored or self._skipping:
+            self._note_gap(
+                self._stream_offset, self._stream_offset + self._pending + whole_size
+            )
+            self._skipped_count += not is_ignored
         elif self._spans is not None:
             self._add_marked_span(
                 0,

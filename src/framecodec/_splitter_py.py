@@ -440,6 +440,8 @@ class Splitter(OfMessages[MessageT], ReadMemory):
         try:
             if self._headers is not None:
                 self._headers = []
+            if self._gaps:
+                self._gaps = []
             try:
                 if self._resync:
                     self._take_resync(data, messages)

@@ -149,6 +149,7 @@ class SendPath:
 @disjoint_base
 class ReceivePath:
     _delivering: bool
+    _head_gaps: list[tuple[int, int]] | None
     _head_headers: list[bytes] | None
     _head_size: int
     _held: int

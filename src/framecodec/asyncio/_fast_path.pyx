@@ -788,6 +788,7 @@ cdef class ReceivePath:
 
     cdef public object batches
     cdef public MessageIterator _message_iterator
+    cdef public object _head_gaps
     cdef public object _head_headers
     cdef public object _inbox
     cdef public object _objects
@@ -905,7 +906,8 @@ cdef class ReceivePath:
         splitter = self._inbox.splitter
         taken = splitter.stream_offset if self._objects is None else self._end_of_frames()
         size = taken - self._taken + _MESSAGE_COST * PyList_GET_SIZE(messages)
-        self.batches.append((messages, size, splitter.headers))
+        gaps = None if self._objects is None else splitter._gaps
+        self.batches.append((messages, size, splitter.headers, gaps))
         self._taken = taken
         self._held += size
         if self._held > _HIGH_WATER and not self._reading_paused:
@@ -998,7 +1000,7 @@ cdef class ReceivePath:
         if self.batches:
             with cython.critical_section(messages):
                 if not messages.head:
-                    messages.head, size, self._head_headers = self.batches[0]
+                    messages.head, size, self._head_headers, self._head_gaps = self.batches[0]
                     self._head_size = size
                     del self.batches[0]
         return 0

@@ -145,7 +145,8 @@ class ObjectDelivery(fast_path.ReceivePath, OfMessages[MessageT]):
 
     def _frame_starts(self, messages: list[Any]) -> list[int]:
         splitter, layout = self._inbox.splitter, self.codec.layout
-        return frame_starts(layout, end_of_frames(splitter, layout), messages, splitter.headers)
+        end = end_of_frames(splitter, layout)
+        return frame_starts(layout, end, messages, splitter.headers, splitter._gaps)
 
     def _refused(
         self, cause: BaseException, message: Any, start: int, position: int

@@ -116,7 +116,8 @@ class ObjectCalls:
             if self._starts[0] != end:
                 rest = head[::-1]
                 kept = None if headers is None else headers[-1 - len(rest) :]
-                self._starts = end, frame_starts(layout, end, [message, *rest], kept)
+                gaps = protocol._head_gaps or []
+                self._starts = end, frame_starts(layout, end, [message, *rest], kept, gaps)
             position = -1 - len(head)
             header = None if headers is None else headers[position]
             raise refused(cause, message, self._starts[1][position], header, layout) from cause

@@ -34,7 +34,7 @@ __all__ = [
     "switch",
 ]
 
-ReadMessages: TypeAlias = tuple[list[Any], int, list[bytes] | None]
+ReadMessages: TypeAlias = tuple[list[Any], int, list[bytes] | None, list[tuple[int, int]] | None]
 """The messages of one read, reversed; what they count as held; their headers, the oldest first."""
 
 
@@ -102,7 +102,7 @@ class UnframingProtocol(FrameProtocol):
 
     def _forget_messages(self, taken: int, held: int) -> None:
         self._message_iterator.head, self.batches = [], deque()
-        self._head_size, self._head_headers = 0, None
+        self._head_size, self._head_headers, self._head_gaps = 0, None, None
         self._taken, self._held = taken, held
         if self._inbox.failure is None:
             self._receiving_failed = False

@@ -61,7 +61,8 @@ class ObjectSide:
                 raise cause
             if self._located is not batch:
                 end = end_of_frames(inbox.splitter, layout)
-                self._starts = frame_starts(layout, end, [message, *rest], headers)
+                gaps = inbox.splitter._gaps
+                self._starts = frame_starts(layout, end, [message, *rest], headers, gaps)
                 self._located = batch
             start = self._starts[-1 - len(rest)]
             raise refused(cause, message, start, header, layout) from cause
