@@ -223,7 +223,8 @@ def test_interrupted_feed_in_python_keeps_no_lock() -> None:
 
 @pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize(
-    "name", ["lines", "two marks", "cobs", "digits", "varint", "netstring", "headers"]
+    "name",
+    ["lines", "two marks", "cobs", "digits", "varint", "netstring", "headers"],
 )
 def test_ordinary_frames_that_chunks_cut_never_take_the_slow_path(
     name: str, raw: bool, monkeypatch: pytest.MonkeyPatch

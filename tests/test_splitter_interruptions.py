@@ -282,6 +282,8 @@ AT_ONCE = {
         b"\r\n",
     ),
     "lines": (Codec.delimiter(b"\n", b"\r\n"), b"a", b"b\nc\r\nd", b"e\n"),
+    "two bytes": (Codec.delimiter(b"\r\n"), b"ab\r", b"\nc\r\nd\r", b"\n"),
+    "two bytes, no end mark": (Codec.delimiter(b"\r\n"), b"ab\r", b"c\r", b"\n"),
     "slip, no end mark": (CODECS["slip"], b"a\xdb\xdcb", b"c\xdb\xddd", b"e\xc0"),
     "cobs": (CODECS["cobs"], b"\3a", b"b\0\2c\0\4d", b"\1\0"),
 }

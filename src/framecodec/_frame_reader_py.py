@@ -314,7 +314,7 @@ class FrameReader(PlainReader):
         pos += len(piece)
         header += piece
         self._pending = pending
-        in_line = past_magic and self._layout.kind == HEADERS and b"\n" not in piece
+        in_line = past_magic and self._layout.kind == HEADERS and 10 not in piece
         limit = self._header_limit - self._layout.front_check_size
         if in_line and len(header) < limit and self._found is None:
             return pos  # a line is parsed when its end is in

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from . import _mark_texts
 from ._layout import COBS, Layout
@@ -16,13 +16,19 @@ from ._layout import COBS, Layout
 __all__ = [
     "MarkSearch",
     "MarkedState",
+    "Stops",
     "check_message",
     "find_content",
+    "has_one_of",
     "mark_search_of",
     "stops_of",
     "stuff",
     "unstuff",
 ]
+
+
+# Bytes are numbers where `in` looks for them: it looks for others after an error that it drops.
+Stops: TypeAlias = "tuple[()] | tuple[int, int | None, tuple[int, ...]]"
 
 
 class MarkSearch:
@@ -36,10 +42,13 @@ class MarkSearch:
         "_sequences",
         "_to_escape",
         "_token",
+        "begins_short",
         "begun",
+        "changing",
         "cut_at",
         "endings",
         "escape_byte",
+        "escape_code",
         "extensions",
         "find",
         "longest",
@@ -59,6 +68,8 @@ class MarkSearch:
         self.longest = max(map(len, self.tokens))
         # What a token begins with, where the chunk's end cuts it off.
         self.begun = tuple({token[:size] for token in self.tokens for size in range(1, len(token))})
+        self.escape_code = sequences[0][0] if sequences else None
+        self.begins_short = all(len(begun) == 1 for begun in self.begun)
         self.escape_byte = sequences[0][:1] if sequences else b""
         self.unescaped = {sequence: bytes([byte]) for byte, sequence in layout.escape}
         # What longer marks have after a mark that they begin with, shortest first.
@@ -88,12 +99,14 @@ class MarkSearch:
         self._byte_after: dict[int, bytes] = {}
         if self.cut_at and all(len(sequence) == 2 for sequence in sequences):
             self._byte_after = {key[1]: byte for key, byte in self.unescaped.items()}
-        # What it separates are the messages, if they have no wrong size.
-        self.splits_messages = bool(self.split_at) and not (
-            self.endings or layout.skip_empty or layout.min_message_size
+        # What it separates are the messages, if they have no wrong size and none of these bytes.
+        self.splits_messages = bool(self.cut_at) and not (
+            layout.skip_empty or layout.min_message_size
         )
+        begins = {self.escape_byte} if sequences else {ending[:1] for ending in self.endings}
+        self.changing = tuple(begin[0] for begin in begins)
         # Without one of these bytes, a chunk has no token.
-        self.stops = tuple({token[:1] for token in self.tokens}) if self.cut_at else ()
+        self.stops = tuple({token[0] for token in self.tokens}) if self.cut_at else ()
         # Shortest marks first: a message is delivered at once.
         alternatives = [*self.tokens, self.escape_byte] if sequences else self.tokens
         self._token = re.compile(b"|".join(map(re.escape, alternatives)))
@@ -207,7 +220,7 @@ class MarkSearch:
         if self._to_escape is not None:
             return True
         if type(message) is bytes and len(self.marks) == 1 and len(self.split_at) == 1:
-            return self.split_at not in message
+            return self.split_at[0] not in message
         return self._forbidden.search(message) is None
 
 
@@ -258,15 +271,22 @@ class MarkedState:
         self._zero_due = False  # COBS: a zero is before the next block
 
 
-def stops_of(layout: Layout) -> tuple[bytes, ...]:
+def stops_of(layout: Layout) -> Stops:
     """Return the bytes one of which is in each mark and escape; nothing if this cannot read them.
 
-    A chunk without them belongs to the content as it is.
+    A chunk without them belongs to the content as it is. They are the first one, the second one or
+    None, and the others: most layouts have one or two.
     """
     if not layout.marks or layout.magic or layout.check is not None:
         return ()
     search = mark_search_of(layout)
-    return layout.marks if search is None else search.stops
+    stops = (0,) if search is None else search.stops
+    return (stops[0], stops[1] if len(stops) > 1 else None, stops[2:]) if stops else ()
+
+
+def has_one_of(stops: tuple[int, ...], data: bytes) -> bool:
+    """Return whether one of these bytes is in a chunk."""
+    return any(stop in data for stop in stops)
 
 
 def find_content(layout: Layout, data: bytes, pos: int) -> tuple[slice, bytes, int] | None:

@@ -14,7 +14,7 @@ from ._choice import Choice
 from ._fields_py import Reader, reader_of, skip_frames, unpacker
 from ._gaps_py import Gap
 from ._layout import Layout
-from ._marks_py import MarkedState, stops_of
+from ._marks_py import MarkedState, Stops, stops_of
 from ._quick_loops_py import Loop, loop_of
 
 __all__ = [
@@ -80,7 +80,7 @@ class Numbers(NamedTuple):
     read_field: Reader
     unpack: Unpack | None
     quick: Loop | None
-    stops: tuple[bytes, ...]
+    stops: Stops
     # For the headers of the messages of the last call, if they are kept.
     headers: list[bytes] | None
     # A choice: `layout` becomes that of the pending frame as soon as its byte is in.
@@ -150,7 +150,7 @@ class PlainReader(MarkedState):
     _quick: Loop | None
     _quick_low: int
     _quick_high: int
-    _stops: tuple[bytes, ...]
+    _stops: Stops
     _stream_offset: int
     _counting: bool
     _detours: int

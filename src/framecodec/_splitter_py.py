@@ -26,13 +26,14 @@ from ._frame_reader_py import (
     describe_pending,
 )
 from ._layout import COBS, Described, describe_splitter, layout_of
+from ._marks_py import has_one_of
 from ._message_types import MessageT, OfMessages
 from ._plain_reader_py import AT_ONCE_SIZE
 from ._quick_frames_py import read_quick_at_once, read_quick_frames
 from ._read_memory_py import GIVEN_BY_GET_ROOM, NOT_GIVEN, ReadMemory
 from ._resync import check_on_invalid
 from ._spans_py import Spans
-from ._split_frames_py import split_frames
+from ._split_frames_py import split_at_once, split_frames
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["Spans", "Splitter", "scan"]
 
 # After a chunk that `feed` cannot take at once, it tries again after that many that it could.
-_DETOURS = 4
+_DETOURS = 2
 
 
 @final
@@ -149,13 +150,18 @@ class Splitter(OfMessages[MessageT], ReadMemory):
             # No call from here on, so that no byte is counted without being kept or the reverse.
             stops = self._stops
             if stops:
-                for stop in stops:
-                    if stop in data:
-                        break
-                else:
-                    # Other code may have run in the loop, but not from here on.
-                    pending = self._pending + size
-                    if pending < self._gather_end and not self._busy and stops is self._stops:
+                first, second, others = stops
+                if first not in data and (second is None or second not in data):
+                    if others and (
+                        has_one_of(others, data)
+                        # Other code may have run in that call, but not from here on.
+                        or self._pending + size != pending
+                        or pending >= self._gather_end
+                        or self._busy
+                        or stops is not self._stops
+                    ):
+                        pending = -1
+                    if pending >= 0:
                         self._piece += data
                         self._pending = pending
                         self._content_size += size
@@ -184,7 +190,7 @@ class Splitter(OfMessages[MessageT], ReadMemory):
                 elif self._quick is not None:
                     if read_quick_at_once(self, data, messages, self._quick):
                         return messages
-                elif split_frames(self, data, 0, messages, True) == size:
+                elif split_at_once(self, data, messages):
                     return messages
             except Exception:
                 if self._turn is messages:
