@@ -39,6 +39,20 @@ LONG_LEADS = [
     Codec.uint(4, "little", length_mask=0xFFF, length_unit=4, length_offset=2),
     Codec.uint(1, length_offset=70),
 ]
+SHORT_MESSAGES = [
+    *[Codec.fixed(size) for size in range(1, 10)],
+    Codec.fixed(3, magic=b"a", trailer=b"\r\n"),
+    Codec.fixed(5, constants={1: b"bc"}),
+    Codec.uint(2, "little", length_offset=1),
+    Codec.uint(4, length_offset=2, length_includes="frame"),
+    Codec.uint(2, length_mask=0x0FFF, length_offset=1),
+    Codec.uint(1, length_offset=7),
+    Codec.varint(length_offset=3),
+    Codec.text(length_offset=1),
+    Codec.digits(4, base=16, length_offset=2, trailer=b"\n"),
+    formats["socks5-method"],
+    formats["amqp-header"],
+]
 CHOICES = {
     name: codec
     for name, codec in [*CODECS.items(), *((name, formats[name]) for name in formats)]
@@ -132,6 +146,15 @@ def test_batches_of_choices_have_the_frames_of_the_slow_path(engine: ModuleType,
     check_batches(engine.Encoder(codec), messages, rng)
 
 
+@pytest.mark.parametrize("codec", SHORT_MESSAGES, ids=str)
+def test_batches_of_short_messages_have_the_frames_of_the_slow_path(
+    engine: ModuleType, codec: Codec
+) -> None:
+    rng = random.Random(4)
+    messages = list(messages_of(codec.layout, (), rng))
+    check_batches(engine.Encoder(codec), [each for each in messages if len(each) < 20], rng)
+
+
 @pytest.mark.parametrize("codec", LONG_LEADS, ids=str)
 def test_batches_of_long_heads_have_the_frames_of_the_slow_path(
     engine: ModuleType, codec: Codec
@@ -165,8 +188,13 @@ def test_a_byte_of_the_trailer_can_choose(engine: ModuleType) -> None:
 
 
 def early_range(layout: Layout) -> tuple[int, int]:
-    """Return the smallest and largest message whose frame has the plain form of the length."""
+    """Return the smallest and largest message whose frame has the plain form of the length.
+
+    Of lines and header blocks: the sizes of which it is known what begins the message.
+    """
     low, span = layout.quick_range
+    if layout.marks or layout.keep:
+        return max(24, low), min(low + span, layout.message_max)
     if layout.kind > FIXED or layout.check is not None or span < 0:
         return 2**63, 2**63
     most = {VARINT: 0x3FFF, BER: 0x7F, TEXT: 9999}.get(layout.kind, layout.plain_max)

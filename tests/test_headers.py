@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from framecodec import Codec, InvalidFrameError, MessageTooLargeError, parse_codec
+from framecodec._encoder_py import Encoder as PythonEncoder
+from framecodec._splitter_py import Splitter as PythonSplitter
 from tests.helpers.chunking import byte_by_byte
 
 pytestmark = pytest.mark.usefixtures("engine_in_use")
@@ -194,3 +196,44 @@ def test_a_long_block_in_small_pieces_is_read(engine: ModuleType) -> None:
     found = [message for piece in byte_by_byte(block) for message in splitter.feed(piece)]
     assert found == [b""]
     assert splitter.stream_offset == len(block)
+
+
+def outcome_of(splitter: Any, stream: bytes) -> Any:
+    try:
+        return splitter.feed(stream), str(splitter.error)
+    except InvalidFrameError as error:
+        return str(error)
+
+
+def frame_or_text(encode: Any, argument: Any) -> Any:
+    try:
+        return encode(argument)
+    except InvalidFrameError as error:
+        return str(error)
+
+
+def test_a_start_line_with_the_wrong_end_is_refused(engine: ModuleType) -> None:
+    codec = sip(line_end=b"\n")
+    block = b"GET /\r\nContent-Length: 0\n\n"
+    assert "ends with CR LF" in outcome_of(engine.Splitter(codec), block)
+    with pytest.raises(InvalidFrameError, match="ends with CR LF"):
+        engine.Encoder(codec).encode(block)
+
+
+@pytest.mark.parametrize("lenient", [False, True])
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+def test_a_byte_of_a_whole_block_means_the_same_anywhere(
+    engine: ModuleType, line_end: bytes, lenient: bool
+) -> None:
+    codec = sip(line_end=line_end, lenient=lenient)
+    lines = [b"GET /a HTTP/1.1", b"Via: SIP/2.0/TCP a", b"x:", b"Content-Length: 2", b"", b"ok"]
+    block = line_end.join(lines)
+    encoder = engine.Encoder(codec)
+    for byte in (0, 8, 9, 10, 11, 13, 31, 32, 58, 94, 126, 127, 128, 255):
+        for pos in range(len(block)):
+            stream = block[:pos] + bytes([byte]) + block[pos + 1 :]
+            expected = outcome_of(PythonSplitter(codec), stream)
+            assert outcome_of(engine.Splitter(codec), stream) == expected, stream
+            frame = frame_or_text(PythonEncoder(codec).encode, stream)
+            assert frame_or_text(encoder.encode, stream) == frame
+            assert frame_or_text(encoder.encode_many, [stream]) == frame

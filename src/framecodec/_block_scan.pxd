@@ -8,37 +8,33 @@ Every function is inline, so that the compiler optimises it inside its caller.
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memchr
 
+from ._byte_search cimport find_control
 from ._numbers cimport Shape
 
 
 cdef extern from *:
     """
-    /* 1: a character of a header's name, 2: of its value, 3: of both. */
-    static const unsigned char framecodec_header_chars[256] = {
-        0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0,
+    /* 1: a character that a header's name can have. */
+    static const unsigned char framecodec_name_chars[256] = {
         0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-        2, 3, 2, 3, 3, 3, 3, 3, 2, 2, 3, 3, 2, 3, 3, 2,
-        3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 2, 2, 2, 2, 2, 2,
-        2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3,
-        3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 2, 2, 2, 3, 3,
-        3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3,
-        3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 2, 3, 2, 3, 0,
-        2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2,
-        2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2,
-        2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2,
-        2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2,
-        2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2,
-        2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2,
-        2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2,
-        2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        0, 1, 0, 1, 1, 1, 1, 1, 0, 0, 1, 1, 0, 1, 1, 0,
+        1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0,
+        0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+        1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1,
+        1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+        1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 0, 1, 0,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
     };
     """
-    const uint8_t header_chars "framecodec_header_chars" [256]
-
-
-cdef enum:
-    IN_NAME = 1
-    IN_VALUE = 2
+    const uint8_t name_chars "framecodec_name_chars" [256]
 
 
 cdef inline bint is_length_name(
@@ -49,7 +45,10 @@ cdef inline bint is_length_name(
     cdef int k
     cdef uint8_t byte
     for k in range(shape.name_count):
-        if shape.names[k].size != size:
+        # Few other names of this size end with the same letter.
+        if shape.names[k].size != size or (
+            (name[size - 1] ^ shape.names[k].data[size - 1]) & ~0x20
+        ):
             continue
         for i in range(size):
             byte = name[i]
@@ -94,17 +93,24 @@ cdef inline Py_ssize_t try_header_block(
     cdef bint found = False
     cdef bint is_first = shape.start_line
     while p < end:
-        line_end = <const uint8_t*>memchr(p, c'\n', end - p)
-        if line_end == NULL:
-            return -1
-        stop = line_end
-        if shape.line_end_size == 2:
+        if is_first:
+            line_end = <const uint8_t*>memchr(p, c'\n', end - p)
+            if line_end == NULL:
+                return -1
+            stop = line_end
             if stop > p and stop[-1] == c'\r':
                 stop -= 1
-            elif not shape.lenient:
+        else:  # no other control character than a tab may be in the line
+            stop = find_control(frame, p, end)
+            if stop == NULL:
                 return -1
-        elif shape.lenient and stop > p and stop[-1] == c'\r':
-            stop -= 1
+            line_end = stop
+            if stop[0] == c'\r' and end - stop > 1:
+                line_end += 1
+            if line_end[0] != c'\n':
+                return -1
+        if not shape.lenient and line_end - stop != shape.line_end_size - 1:
+            return -1
         if stop == p:
             p = line_end + 1
             if not found:
@@ -116,7 +122,7 @@ cdef inline Py_ssize_t try_header_block(
             return p - frame
         if not is_first:
             colon = p
-            while header_chars[colon[0]] & IN_NAME:
+            while name_chars[colon[0]]:
                 colon += 1
             if colon[0] != c':' or colon == p:
                 return -1
@@ -124,12 +130,6 @@ cdef inline Py_ssize_t try_header_block(
                 if found or not read_header_length(shape, colon + 1, stop, value):
                     return -1
                 found = True
-            else:
-                p = colon + 1
-                while p < stop:
-                    if not header_chars[p[0]] & IN_VALUE:
-                        return -1
-                    p += 1
         is_first = False
         p = line_end + 1
     return -1

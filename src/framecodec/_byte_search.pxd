@@ -67,6 +67,35 @@ cdef extern from *:
         return NULL;
     }
 
+    /* Control characters but the tab, one bit each. */
+    #define FRAMECODEC_CONTROLS(p) \\
+        framecodec_controls(_mm_loadu_si128((const __m128i *)(p)))
+
+    static inline unsigned int framecodec_controls(__m128i data)
+    {
+        const __m128i low = _mm_cmpeq_epi8(_mm_min_epu8(data, _mm_set1_epi8(0x1f)), data);
+        const __m128i controls = _mm_andnot_si128(_mm_cmpeq_epi8(data, _mm_set1_epi8('\\t')), low);
+        const __m128i last = _mm_cmpeq_epi8(data, _mm_set1_epi8(0x7f));
+        return (unsigned int)_mm_movemask_epi8(_mm_or_si128(controls, last));
+    }
+
+    static inline const uint8_t *framecodec_find_control(
+        const uint8_t *start, const uint8_t *p, const uint8_t *end)
+    {
+        unsigned int found;
+        for (; end - p >= 16; p += 16)
+            if ((found = FRAMECODEC_CONTROLS(p)))
+                return p + __builtin_ctz(found);
+        if (end - start >= 16) {
+            found = FRAMECODEC_CONTROLS(end - 16) >> (16 - (end - p));
+            return found ? p + __builtin_ctz(found) : NULL;
+        }
+        for (; p < end; p++)
+            if ((*p < 0x20 && *p != '\\t') || *p == 0x7f)
+                return p;
+        return NULL;
+    }
+
     #define FRAMECODEC_LOAD(p) _mm_loadu_si128((const __m128i *)(p))
     #define FRAMECODEC_STORE(to, data) _mm_storeu_si128((__m128i *)(to), data)
 
@@ -216,6 +245,15 @@ cdef extern from *:
         return NULL;
     }
 
+    static inline const uint8_t *framecodec_find_control(
+        const uint8_t *start, const uint8_t *p, const uint8_t *end)
+    {
+        for (; p < end; p++)
+            if ((*p < 0x20 && *p != '\\t') || *p == 0x7f)
+                return p;
+        return NULL;
+    }
+
     static inline int framecodec_copy_and_look(
         uint8_t *to, const uint8_t *p, Py_ssize_t size, const uint8_t *bytes)
     {
@@ -253,6 +291,11 @@ cdef extern from *:
     ) noexcept nogil
     const uint8_t* find_any "framecodec_find_any" (
         const uint8_t* p, const uint8_t* end, const uint8_t* three
+    ) noexcept nogil
+    # Return where the first control character but a tab is, or NULL; the memory that can be read
+    # begins at `start`.
+    const uint8_t* find_control "framecodec_find_control" (
+        const uint8_t* start, const uint8_t* p, const uint8_t* end
     ) noexcept nogil
     # Copy at least 16 bytes, and return whether one of three was among them.
     bint copy_and_look "framecodec_copy_and_look" (

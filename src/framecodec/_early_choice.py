@@ -189,6 +189,11 @@ def _digit(layout: Layout) -> _Byte:
 def _message_byte(layout: Layout, offset: int, least: int) -> _Byte:
     """Return a byte outside the length field."""
     end = layout.field_offset + layout.field_width
+    if layout.marks or layout.keep:  # after the magic, frames begin as their messages
+        position = offset - len(layout.magic)
+        if position < least and not (layout.has_changed_content or layout.inner_check_size):
+            return _Byte(_EVERY, position, 0xFF)
+        return _Byte(_EVERY)
     if layout.kind == TEXT and offset == layout.field_offset:
         return _digit(layout)
     if offset >= layout.field_offset and (

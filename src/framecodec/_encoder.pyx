@@ -58,15 +58,19 @@ from ._numbers cimport (
 from ._quick_heads cimport (
     QuickHead,
     choose_early,
+    LINE_RUN,
     LONG_RUN,
     NO_RUN,
+    PIECE,
     heads_in,
     is_in_range,
     quick_heads_of,
+    write_line_run,
     write_long_run,
     write_one_chosen,
     write_quick,
     write_short_run,
+    write_tiny_run,
 )
 from ._sized_heads cimport (
     NOT_SIZED,
@@ -429,12 +433,18 @@ cdef Py_ssize_t _write_run(
 ) noexcept:
     """Write frames by a loop for each of the commonest kinds of length; see `write_short_run`."""
     cdef int how = head.pieces.how
+    if head.run == LINE_RUN:
+        return write_line_run(head, sure, known, end, batch, first, count)
     if head.run == LONG_RUN:
         if how == SIZED_BIG:
             return write_long_run(head, sure, known, end, batch, first, count, SIZED_BIG)
         if how == SIZED_LITTLE:
             return write_long_run(head, sure, known, end, batch, first, count, SIZED_LITTLE)
         return write_long_run(head, sure, known, end, batch, first, count, how)
+    if _bytes_size(PyList_GET_ITEM(batch, first)) < PIECE:
+        if how == SIZED_NONE:
+            return write_tiny_run(head, sure, known, end, batch, first, count, SIZED_NONE)
+        return write_tiny_run(head, sure, known, end, batch, first, count, how)
     if how == SIZED_BIG:
         return write_short_run(head, sure, known, end, batch, first, count, SIZED_BIG)
     if how == SIZED_LITTLE:

@@ -13,6 +13,7 @@ from libc.stdint cimport int16_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from ._block_scan cimport try_header_block
+from ._byte_search cimport copy_and_look
 from ._frame_writer cimport write_field, write_frame, write_marked
 from ._joins cimport write_fragment
 from ._marks cimport Marks, mark_numbers_of, marks_in
@@ -37,6 +38,7 @@ from ._numbers cimport (
     shape_in,
 )
 from ._sized_heads cimport (
+    Piece,
     PyList_GET_ITEM,
     SIZED_BIG,
     SIZED_DECIMAL,
@@ -50,7 +52,9 @@ from ._sized_heads cimport (
     SizedHead,
     bytes_size,
     fill_sized,
+    piece_of,
     store_sized,
+    write_piece,
 )
 
 cdef enum:
@@ -66,6 +70,7 @@ cdef enum:
     NO_RUN
     SHORT_RUN
     LONG_RUN  # with a longer lead or magic, windows and padding
+    LINE_RUN  # of an alternative that an end mark ends
 
 
 # Of messages of other sizes. Called by its address: loops keep the registers for themselves.
@@ -151,7 +156,9 @@ cdef struct QuickHead:
     FrameWriter write_other
     RarerWriter write_rarer
     ChosenWriter write_any  # the frame of any alternative
-    const Marks* marks  # of an alternative that an end mark ends, without escapes
+    const Marks* marks  # of an alternative that an end mark ends, without escapes, ...
+    const uint8_t* magic  # ... and what its frames begin with
+    Py_ssize_t magic_size
     # Of an alternative of a choice: the bytes of the message at the root's first position for which
     # no earlier one can be meant; whether its frame is then certain to choose it.
     uint8_t sure[256]
@@ -177,6 +184,8 @@ cdef inline bytes quick_heads_of(layout):
     heads = PyBytes_FromStringAndSize(NULL, len(layouts) * sizeof(QuickHead))
     head = <QuickHead*>PyBytes_AS_STRING(heads)
     musts = []
+    nodes = () if layout.choice is None else layout.choice.nodes
+    deepest = max([node.offset for node in nodes], default=0)
     for each in layouts:
         memset(head, 0, sizeof(QuickHead))
         head.least = LARGEST_SIZE + 1
@@ -194,6 +203,8 @@ cdef inline bytes quick_heads_of(layout):
         must: dict = {}
         if layout.choice is None or (shape.is_quick and not shape.has_specials):
             fill_head(head, shape, each, must)
+        elif not (each.own_bits or shape.has_check or shape.has_specials):
+            fill_text_head(head, shape, each, deepest)
         musts.append(must)
         if layout.choice is None:
             memset(head.sure, True, sizeof(head.sure))
@@ -316,7 +327,6 @@ cdef inline int fill_head(QuickHead* head, const Shape* shape, layout, dict must
         rarities.kept_size = 0
     pieces.has_more = (
         pieces.before_size > PIECE
-        or pieces.lead_size > PIECE
         or shape.align > 1
         or rarities.after_size
         or rarities.kept_size
@@ -332,14 +342,47 @@ cdef inline int fill_head(QuickHead* head, const Shape* shape, layout, dict must
     return 0
 
 
+cdef inline int fill_text_head(
+    QuickHead* head, const Shape* shape, layout, Py_ssize_t deepest
+) except -1:
+    """Fill in a head of an alternative whose frames are lines, or header blocks with their bodies.
+
+    Its messages have at least the bytes that can choose, `deepest` is the frame offset of the last
+    of them, and as many as `write_line_run` copies in one piece.
+    """
+    cdef Py_ssize_t least, most
+    low, span = layout.quick_range
+    if head.marks != NULL:
+        if not head.marks.has_few_odd:
+            return 0
+        head.magic, head.magic_size = shape.magic, shape.magic_size
+        head.write_rarer = write_line
+    elif shape.kind == HEADERS and shape.keep and not shape.magic_size:
+        head.write_rarer = write_whole_block
+    else:
+        return 0
+    if span < 0:
+        return 0
+    least = max(<Py_ssize_t>LONG_PIECE, deepest + 1, <Py_ssize_t>min(low, LARGEST_SIZE))
+    most = min(shape.message_max, <Py_ssize_t>min(low + span, LARGEST_SIZE))
+    if least <= most:
+        head.least = least
+        head.span = most - least
+    return 0
+
+
 cdef inline void set_run(QuickHead* head) noexcept:
     """Find out whether there is a loop for the frames of a head."""
     cdef const Pieces* pieces = &head.pieces
     cdef const Rarities* rarities = &head.rarities
     head.run = NO_RUN
+    if head.write_rarer != write_rarer:
+        if head.marks != NULL and not pieces.window_count:
+            head.run = LINE_RUN
+        return
     if pieces.how == SIZED_OTHER or pieces.trailer_size > PIECE:
         return
-    if not pieces.has_more and not pieces.window_count:
+    if not (pieces.has_more or pieces.window_count or pieces.lead_size > PIECE):
         head.run = SHORT_RUN
     elif (
         pieces.lead_size <= PIECE + LONG_PIECE
@@ -469,8 +512,23 @@ cdef inline int fill_early_choices(
                 heads.least = LARGEST_SIZE + 1
                 heads.span = 0
                 heads.is_whole = False
+        leave_shorter(heads, root.first_position + 1)
         heads += 1
     return 0
+
+
+cdef inline void leave_shorter(QuickHead* head, Py_ssize_t least) noexcept:
+    """Leave messages to `write_other` that have less than some bytes: the last one is looked at."""
+    cdef uint64_t fewer = <uint64_t>(least - head.least)
+    if head.least >= least:
+        return
+    head.is_whole = False
+    if fewer > head.span:
+        head.least = LARGEST_SIZE + 1
+        head.span = 0
+    else:
+        head.least = least
+        head.span -= fewer
 
 
 cdef inline int choose_early(
@@ -498,12 +556,39 @@ cdef inline uint64_t word_at(const uint8_t* p) noexcept nogil:
 
 cdef inline uint64_t first_word(const uint8_t* message, Py_ssize_t size) noexcept nogil:
     """Return the first 8 bytes of a message, zeros where it is shorter."""
-    cdef uint64_t word = 0
     if size >= 8:
-        memcpy(&word, message, 8)
-    else:
-        copy(<uint8_t*>&word, message, size)
-    return word
+        return word_at(message)
+    return short_word(message, size)
+
+
+cdef extern from *:
+    """
+    #ifndef FRAMECODEC_SHORT_WORD
+    #define FRAMECODEC_SHORT_WORD
+
+    /* Less than 8 bytes as the memory has them, and zeros. In registers: a word that was stored in
+       parts can only be loaded much later. */
+    static inline uint64_t framecodec_short_word(const uint8_t *p, Py_ssize_t size)
+    {
+        uint64_t word = 0;
+    #if PY_LITTLE_ENDIAN
+        uint32_t first, last;
+        if (size >= 4) {
+            memcpy(&first, p, 4);
+            memcpy(&last, p + size - 4, 4);
+            word = first | (uint64_t)last << 8 * (size - 4);
+        }
+        else if (size)
+            word = p[0] | (uint64_t)p[size >> 1] << 8 * (size >> 1)
+                   | (uint64_t)p[size - 1] << 8 * (size - 1);
+    #else
+        memcpy(&word, p, (size_t)size);
+    #endif
+        return word;
+    }
+    #endif
+    """
+    uint64_t short_word "framecodec_short_word" (const uint8_t*, Py_ssize_t) noexcept nogil
 
 
 cdef inline Py_ssize_t write_pieces(
@@ -627,6 +712,28 @@ cdef inline Py_ssize_t write_rarer(
     """Write a frame that `write_quick` does not write itself."""
     cdef const QuickHead* head = <const QuickHead*>quick_head
     return write_pieces(head, &head.pieces, shape, frame, message, size, head.pieces.how)
+
+
+cdef inline Py_ssize_t write_line(
+    const void* quick_head,
+    const Shape* shape,
+    uint8_t* frame,
+    const uint8_t* message,
+    Py_ssize_t size,
+) noexcept nogil:
+    """Write a frame that an end mark ends."""
+    return write_marked(shape, (<const QuickHead*>quick_head).marks, frame, message, size)
+
+
+cdef inline Py_ssize_t write_whole_block(
+    const void* quick_head,
+    const Shape* shape,
+    uint8_t* frame,
+    const uint8_t* message,
+    Py_ssize_t size,
+) noexcept nogil:
+    """Write a message that is a header block and its body."""
+    return write_block(shape, frame, message, size)
 
 
 cdef inline Py_ssize_t write_quick(
@@ -765,6 +872,95 @@ cdef inline Py_ssize_t write_long_run(
     return first
 
 
+cdef inline Py_ssize_t write_tiny_run(
+    const QuickHead* head,
+    const uint8_t* sure,
+    Py_ssize_t known,
+    uint8_t** end,
+    list batch,
+    Py_ssize_t first,
+    Py_ssize_t count,
+    int how,
+) noexcept:
+    """Do what `write_short_run` does for messages of less than 8 bytes."""
+    cdef Pieces pieces = head.pieces
+    cdef Py_ssize_t least = head.least
+    cdef uint64_t span = min(head.span, <uint64_t>(PIECE - 1 - least))
+    cdef uint8_t* p = end[0]
+    cdef const uint8_t* message
+    cdef Py_ssize_t size
+    cdef uint64_t value, word, odd
+    if least >= PIECE:
+        return first
+    while first < count:
+        message = bytes_at(PyList_GET_ITEM(batch, first))
+        size = bytes_size(PyList_GET_ITEM(batch, first))
+        if <uint64_t>(size - least) > span or not sure[message[known]]:
+            break
+        word = short_word(message, size)
+        value = <uint64_t>(size - pieces.not_counted)
+        odd = (word ^ pieces.wanted) & pieces.compared
+        if odd | ((value ^ pieces.size_wanted) & pieces.size_compared):
+            break
+        value >>= pieces.unit_shift
+        if how == SIZED_BIG or how == SIZED_LITTLE:
+            value |= pieces.own_bits
+            if pieces.has_kept:
+                value |= <uint64_t>message[pieces.lead_size] << pieces.kept_shift
+        word |= pieces.own_lead
+        memcpy(p, &pieces.before, 8)
+        p += pieces.before_size
+        if how != SIZED_NONE or pieces.lead_size:
+            memcpy(p, &word, 8)
+            p += pieces.lead_size
+        if how != SIZED_NONE:
+            p += store_sized(p, how, value, pieces.unused_bits, pieces.field_size)
+        if how == SIZED_DECIMAL_TEXT or how == SIZED_HEX_TEXT:
+            memcpy(p, &pieces.end, 8)
+            p += pieces.end_size
+        size -= pieces.carried
+        copy(p, message + pieces.carried, size)
+        p += size
+        memcpy(p, &pieces.trailer, 8)
+        p += pieces.trailer_size
+        first += 1
+    end[0] = p
+    return first
+
+
+cdef inline Py_ssize_t write_line_run(
+    const QuickHead* head,
+    const uint8_t* sure,
+    Py_ssize_t known,
+    uint8_t** end,
+    list batch,
+    Py_ssize_t first,
+    Py_ssize_t count,
+) noexcept:
+    """Do the same where `run` is LINE_RUN, for messages that contain no byte of an end mark."""
+    cdef const Marks* marks = head.marks
+    cdef Piece before = piece_of(head.magic, head.magic_size)
+    cdef Piece after = piece_of(marks.marks[marks.written].data, marks.marks[marks.written].size)
+    cdef uint8_t* p = end[0]
+    cdef uint8_t* start
+    cdef const uint8_t* message
+    cdef Py_ssize_t size
+    while first < count:
+        message = bytes_at(PyList_GET_ITEM(batch, first))
+        size = bytes_size(PyList_GET_ITEM(batch, first))
+        if not is_in_range(head, size) or not sure[message[known]]:
+            break
+        if is_odd(&head.pieces, message, size) or marks.odd_ends[message[size - 1]]:
+            break
+        start = write_piece(p, &before)
+        if copy_and_look(start, message, size, marks.odd):
+            break
+        p = write_piece(start + size, &after)
+        first += 1
+    end[0] = p
+    return first
+
+
 cdef inline Py_ssize_t write_block(
     const Shape* shape, uint8_t* frame, const uint8_t* message, Py_ssize_t size
 ) noexcept nogil:
@@ -808,6 +1004,8 @@ cdef inline Py_ssize_t write_chosen(
             head = <const QuickHead*>heads + i
             if is_in_range(head, size):
                 frame_size = write_quick(head, shape, frame, message, size)
+                if not frame_size and (head.marks != NULL or shape.keep):
+                    return 0  # the slow path finds out whether it can be written
                 if frame_size and choose_early(head, root, frame, message) == i:
                     number[0] = i
                     return frame_size
