@@ -333,3 +333,27 @@ def test_frame_with_escapes_above_the_limit_is_refused_where_chunks_cut_it(
     assert got == messages
     assert refusing.error is not None
     assert refusing.error.stream_offset == len(codec.encode_many(messages))
+
+
+@pytest.mark.parametrize("name", ["plain", "trailer", "digits", "varint", "netstring", "headers"])
+@pytest.mark.parametrize("chunk_size", [10, 100, 1460, 10_000])
+def test_length_above_the_limit_is_refused_with_the_chunk_that_ends_it(
+    engine: ModuleType, name: str, chunk_size: int
+) -> None:
+    """The limit is larger than most of the chunks, and smaller than the largest."""
+    codec = CODECS[name].replace(max_message_size=3000)
+    messages = [b"a" * size for size in (3000, 1, 0, 150, 2999, 7)]
+    too_large = CODECS[name].encode(b"b" * 3001)
+    header = len(too_large) - 3001 - len(codec.layout.trailer)
+    stream = codec.encode_many(messages) + too_large
+    splitter = engine.Splitter(codec)
+    got: list[bytes] = []
+    for pos in range(0, len(stream), chunk_size):
+        with suppress(MessageTooLargeError):  # it is raised if there is no message before it
+            got += splitter.feed(stream[pos : pos + chunk_size])
+        if pos + chunk_size >= len(stream) - len(too_large) + header:
+            break
+        assert splitter.error is None
+    assert got == messages
+    assert isinstance(splitter.error, MessageTooLargeError)
+    assert splitter.error.stream_offset == len(stream) - len(too_large)

@@ -287,22 +287,28 @@ class PlainReader(MarkedState):
     def _read_plain_at_once(self, data: bytes, messages: list[Any], unpack: Unpack) -> bool:
         """Take a chunk of such frames; return whether it has only those. If not, take nothing."""
         before, header, pieces, piece = self._pending, self._header, self._pieces, self._piece
-        if before:
-            if before >= _SMALL:
+        pos = 0
+        if not before:
+            pass
+        elif self._phase == IN_HEADER:
+            data, header, before = b"".join((header, data)), bytearray(), 0
+        else:
+            pos = self._rest_end - before
+            if pos > len(data) or self._phase != IN_REST or self._skipping:
                 return False
-            if self._phase != IN_HEADER and (
-                self._rest_end - before > len(data) or self._phase != IN_REST or self._skipping
-            ):
-                return False
-            if header or piece:
-                data = b"".join((header, *pieces, piece, data))
-                header, piece = bytearray(), bytearray()
-            elif len(pieces) == 1:
-                data = pieces[0] + data
+            if header:
+                message = b"".join((*pieces, piece, data[:pos]))
+                header = bytearray()
+            elif piece or len(pieces) > 1:
+                first: Any = pieces[0] if before < _SMALL else memoryview(pieces[0])
+                message = b"".join((first[self._header_size :], *pieces[1:], piece, data[:pos]))
             else:
-                data = b"".join((*pieces, data))
+                message = pieces[0][self._header_size :] + data[:pos]
+            messages.append(message)
             pieces = []
-        pos, size = 0, len(data)
+            if piece:
+                piece = bytearray()
+        size = len(data)
         low, high, adjustment = self._quick_low, self._quick_high, self._adjustment
         header_size, append = self._header_size, messages.append
         try:
@@ -343,11 +349,10 @@ class PlainReader(MarkedState):
         pending, whole_size, gather_end, phase = size - pos, stop - pos, 0, IN_HEADER
         if stop > size:
             pieces, phase = [data[pos:]], IN_REST
-            if whole_size < SLICE_SIZE:
-                gather_end = whole_size
+            gather_end = whole_size if whole_size < SLICE_SIZE else SLICE_SIZE
         elif pending:  # the chunk ends in a header
             header = bytearray(data[pos:])
-        offset = self._stream_offset + pos
+        offset = self._stream_offset + before + pos
         if self._turn is not messages:
             return False
         # No call from here on, so that the chunk is taken whole or not at all.

@@ -123,29 +123,32 @@ def read_quick_at_once(reader: FrameReader, data: bytes, messages: list[Any], lo
     """Take a chunk of ordinary frames; return whether it has only those. If not, take nothing."""
     header, pieces, piece = reader._header, reader._pieces, reader._piece
     pending, phase = reader._pending, reader._phase
+    start = before = 0  # the first frame's start, bytes of the pending frame before `data`
     if phase != IN_HEADER:
-        if (
-            pending >= _SMALL
-            or reader._whole_size - pending > len(data)
-            or phase > IN_TRAILER
-            or reader._skipping
-            or reader._trailer_pos
-        ):
+        start, trailer = reader._whole_size - pending, reader._trailer
+        if start > len(data) or phase > IN_TRAILER or reader._skipping or reader._trailer_pos:
             return False
-        if header or piece:
-            data = b"".join((header, *pieces, piece, data))
-            header, piece = bytearray(), bytearray()
-        elif len(pieces) == 1:
-            data = pieces[0] + data
+        before, rest_stop = pending, reader._rest_end - pending
+        if trailer and data[rest_stop:start] != trailer:
+            return False
+        if header:
+            message = b"".join((*pieces, piece, data[:rest_stop]))
+            header = bytearray()
+        elif piece or len(pieces) > 1:
+            first: Any = pieces[0] if pending < _SMALL else memoryview(pieces[0])
+            message = b"".join((first[reader._own_size :], *pieces[1:], piece, data[:rest_stop]))
         else:
-            data = b"".join((*pieces, data))
+            message = pieces[0][reader._own_size :] + data[:rest_stop]
+        messages.append(message)
         pieces = []
+        if piece:
+            piece = bytearray()
     elif pending:
         if pending >= _LONG_HEADER:
             return False
         data, header = b"".join((header, data)), bytearray()
     size = len(data)
-    pos, rest_pos, rest_stop = loop(reader, data, 0, messages)
+    pos, rest_pos, rest_stop = loop(reader, data, start, messages)
     pending = size - pos
     gather_end = own_size = rest_end = 0
     phase = IN_HEADER
@@ -154,13 +157,13 @@ def read_quick_at_once(reader: FrameReader, data: bytes, messages: list[Any], lo
         own_size, rest_end, phase = rest_pos - pos, rest_stop - pos, IN_TRAILER
         if rest_stop > size:
             phase = IN_REST
-            if rest_end < SLICE_SIZE:
-                gather_end = rest_end
+            gather_end = rest_end if rest_end < SLICE_SIZE else SLICE_SIZE
     elif pending:
         if rest_stop != IN_ORDINARY_HEADER:
             return False  # it is odd, or the chunk ends inside the trailer
         header = bytearray(data[pos:])
-    offset, whole_size = reader._stream_offset + pos, rest_end + len(reader._trailer)
+    offset = reader._stream_offset + before + pos
+    whole_size = rest_end + len(reader._trailer)
     if reader._turn is not messages:
         return False
     # No call from here on, so that the chunk is taken whole or not at all.

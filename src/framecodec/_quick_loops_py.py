@@ -56,6 +56,18 @@ def _take_digits(
     size, append, trailer = len(data), found.append, reader._trailer
     low, high, adjustment = reader._quick_low, reader._quick_high, reader._adjustment
     width, tail_size = reader._header_size, len(trailer)
+    if high >= size and not (low or adjustment or tail_size) and width <= _MOST_DIGITS:
+        # The same with four steps less: a length that is too large goes past the end of the data.
+        while True:
+            rest_pos = pos + width
+            digits = data[pos:rest_pos]
+            if rest_pos > size or not digits.isdigit():
+                break
+            stop = rest_pos + int(digits)
+            if stop > size:
+                return pos, rest_pos, stop if stop - rest_pos <= high else IS_ODD
+            append(data[rest_pos:stop])
+            pos = stop
     while True:
         rest_pos = pos + width
         digits = data[pos:rest_pos]
@@ -83,6 +95,20 @@ def _take_varint(
     size, append, trailer = len(data), found.append, reader._trailer
     low, high, adjustment = reader._quick_low, reader._quick_high, reader._adjustment
     width, tail_size = reader._layout.field_width, len(trailer)
+    if high >= size and not (low or adjustment or tail_size):  # as in _take_digits
+        while pos < size:
+            value, rest_pos = data[pos], pos + 1
+            if value > 127:
+                second = data[rest_pos] if rest_pos < size else 0
+                if not 0 < second < 128 or width == 1:
+                    break
+                value += (second << 7) - 128
+                rest_pos += 1
+            stop = rest_pos + value
+            if stop > size:
+                return pos, rest_pos, stop if value <= high else IS_ODD
+            append(data[rest_pos:stop])
+            pos = stop
     while pos < size:
         value, rest_pos = data[pos], pos + 1
         if value > 127:
@@ -129,6 +155,23 @@ def _take_text(
     end, zeros, most_digits = layout.end, layout.leading_zeros, layout.max_digits
     end_size = len(end)
     most = most_digits + end_size
+    if high >= size and not (low or adjustment or zeros) and tail_size == 1:
+        tail = trailer[0]  # as in _take_digits
+        while True:
+            end_pos = find(end, pos, pos + most)
+            if end_pos < 0:
+                break
+            digits = data[pos:end_pos]
+            if not digits.isdigit() or (data[pos] == 0x30 and end_pos > pos + 1):
+                break
+            rest_pos = end_pos + end_size
+            stop = rest_pos + int(digits)
+            if stop >= size:
+                return pos, rest_pos, stop if stop - rest_pos <= high else IS_ODD
+            if data[stop] != tail:
+                return pos, 0, IS_ODD
+            append(data[rest_pos:stop])
+            pos = stop + 1
     while True:
         end_pos = find(end, pos, pos + most)
         if end_pos < 0:
