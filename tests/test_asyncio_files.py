@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import io
 import logging
 import os
@@ -34,6 +35,10 @@ CODECS = {
     "netstring": Codec.text(b":", trailer=b","),
     "lead": Codec.uint(4, length_offset=3, trailer=b"!!"),
     "headers": Codec.headers(),
+    "custom": Codec.custom(
+        lambda view: (4, int.from_bytes(view[:4], "big"), b"") if len(view) >= 4 else None,
+        lambda message: len(message).to_bytes(4, "big"),
+    ),
 }
 SIZES = [3, 70, 5000, 70_000, 1_000_000, 200_000]
 
@@ -201,6 +206,87 @@ def test_recv_into_a_buffer_that_is_too_small_loses_nothing(loop: str) -> None:
                     with pytest.raises(ValueError, match="buffer too small"):
                         await stream.recv_into(bytearray(9))
                     assert await stream.recv() == bytes(size)
+
+    run(loop, main())
+
+
+@LOOPS
+def test_recv_into_a_buffer_that_cannot_be_written_loses_nothing(loop: str) -> None:
+    async def main() -> None:
+        stream, peer = await wrapped(Codec.uint(4).replace())
+        with peer:
+            async with stream:
+                peer.sendall(b"\0\0\0\3one")
+                with pytest.raises(TypeError, match="a writable buffer is required, not 'bytes'"):
+                    await stream.recv_into(bytes(9))
+                assert await stream.recv() == b"one"
+
+    run(loop, main())
+
+
+@LOOPS
+def test_frames_after_recv_bytes_reach_each_way_of_receiving(loop: str) -> None:
+    async def main() -> None:
+        stream, peer = await wrapped(Codec.uint(1).replace())
+        with peer:
+            async with stream:
+                peer.sendall(b"a\3oneb\3twoc\5threed\4four")
+                for before, way, message in [
+                    (b"a", "buffer", b"one"),
+                    (b"b", "file", b"two"),
+                    (b"c", "parts", b"three"),
+                ]:
+                    assert await stream.recv_bytes(1) == before
+                    assert await received(stream, way, len(message)) == message
+                assert await stream.recv_bytes(1) == b"d"
+                async for message in stream:
+                    assert message == b"four"
+                    break
+
+    run(loop, main())
+
+
+@LOOPS
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_recv_file_resumes_after_a_file_that_would_block(loop: str, size: int) -> None:
+    class Slow(io.RawIOBase):
+        def __init__(self) -> None:
+            self.data = b""
+            self.is_full = True
+
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: Any) -> int | None:
+            self.is_full = not self.is_full
+            if self.is_full:
+                return None
+            count = (len(data) + 1) // 2
+            self.data += data[:count]
+            return count
+
+    message = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+
+    async def main() -> None:
+        codec = Codec.uint(4).replace()
+        stream, peer = await wrapped(codec)
+        sender = threading.Thread(target=peer.sendall, args=[codec.encode(message)])
+        with peer:
+            async with stream:
+                sender.start()
+                file = Slow()
+                refusals: set[str] = set()
+                while True:
+                    try:
+                        assert await stream.recv_file(file) == size
+                        break
+                    except BlockingIOError as error:
+                        refusals.add(str(error))
+                assert refusals == {
+                    f"[Errno {errno.EAGAIN}] the file takes no more bytes now; nothing is lost"
+                }
+                assert file.data == message
+        sender.join(TIMEOUT)
 
     run(loop, main())
 

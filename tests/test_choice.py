@@ -221,6 +221,11 @@ def test_choice_after_the_header_gives_the_bytes_back(engine: ModuleType) -> Non
             {"tagged": True},
             "two of them are for all other values",
         ),
+        (
+            {1: Codec.uint(1, length_unit=4), 2: Codec.uint(2, length_adjustment=3)},
+            {"max_message_size": 2},
+            "max_message_size=2 leaves an alternative no message; raise it",
+        ),
         ({1: Codec.delimiter(b"\n")}, {"keep": False}, "excludes an alternative of delimiter"),
         ({1: Codec.uint(1, magic=b"\1")}, {"keep": False}, "excludes a constant at offset 0"),
         (

@@ -205,6 +205,7 @@ def test_decode_counts_the_bytes_after_a_frame_that_encode_would_write_different
         (Codec.uint(1, magic=b"M"), b"N\1a", InvalidFrameError),
         (Codec.uint(1, trailer=b"T"), b"\1aX", InvalidFrameError),
         (Codec.uint(1, max_message_size=2), b"\3abc", MessageTooLargeError),
+        (Codec.delimiter(b"\n", skip_empty=True), b"\n", IncompleteFrameError),
     ],
 )
 def test_decode_raises_the_error_of_a_bad_frame(
@@ -222,6 +223,13 @@ def test_decode_and_split_return_specials(engine_in_use: ModuleType) -> None:
     assert codec.split(b"00000005a0001") == ([None, b"a", Mark.PING], 13)
     with pytest.raises(InvalidFrameError, match="4 bytes after the frame"):
         codec.decode(b"00000000")
+
+
+def test_scan_of_a_special_needs_raw(engine_in_use: ModuleType) -> None:
+    codec = Codec.uint(1, specials={0: None})
+    with pytest.raises(ValueError, match="offset 2 is the special None, which has no bytes"):
+        codec.scan(b"\1a\0")
+    assert list(map(bytes, codec.scan(b"\1a\0", raw=True))) == [b"\1a", b"\0"]
 
 
 @pytest.mark.parametrize(("frame", "header"), [(b"\0!!", b"\0"), (b"\5", b"\5")])

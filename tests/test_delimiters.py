@@ -50,6 +50,7 @@ def fed(engine: ModuleType, codec: Codec, *chunks: bytes, **options: Any) -> lis
         (Codec.delimiter(), b"a\n\nb\r\nc", [b"a", b"", b"b\r"]),
         (LINES, b"a\n\r\nb\r\rc\r\nd", [b"a", b"", b"b\r\rc"]),
         (Codec.delimiter(b"\0", skip_empty=True), b"\0\0a\0\0b\0", [b"a", b"b"]),
+        (Codec.cobs(), b"\2a\0\0\0\2b\0", [b"a", b"b"]),
         (Codec.delimiter(b"\x1c\r", magic=b"\x0b"), b"\x0ba\rb\x1c\x1c\r", [b"a\rb\x1c"]),
         (Codec.delimiter(b"aab"), b"aaaab", [b"aa"]),
         (Codec.delimiter(b"b", b"aab"), b"xaab", [b"x"]),

@@ -161,6 +161,31 @@ def test_feed_says_of_a_later_frame_where_and_why_its_length_is_refused(
     assert str(caught.value).endswith(text)
 
 
+@pytest.mark.parametrize(
+    "codec",
+    [
+        Codec.uint(2, trailer=b"\n"),
+        Codec.digits(4, trailer=b"\n"),
+        Codec.varint(trailer=b"\n"),
+        Codec.text(trailer=b"\n"),
+        Codec.headers(trailer=b"\n"),
+    ],
+    ids=["uint", "digits", "varint", "text", "headers"],
+)
+def test_feed_of_several_frames_refuses_a_wrong_trailer_of_a_later_one(
+    engine: ModuleType, codec: Codec[Any]
+) -> None:
+    frames = [codec.encode(message) for message in (b"one", b"two", b"three", b"four")]
+    splitter = engine.Splitter(codec)
+    assert splitter.feed(b"".join([*frames[:2], frames[2][:-1] + b"x", frames[3]])) == [
+        b"one",
+        b"two",
+    ]
+    with pytest.raises(InvalidFrameError, match=r"found b'x', a frame ends with the trailer"):
+        splitter.feed(b"")
+    assert splitter.stream_offset == len(frames[0] + frames[1])
+
+
 # A codec, the bytes of a length, and that length.
 LENGTHS: list[tuple[Codec[Any], bytes, int]] = [
     (Codec.digits(20, max_message_size=None), b"%d" % MOST, MOST),

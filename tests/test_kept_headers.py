@@ -216,3 +216,28 @@ def test_frame_as_travelled_gives_the_mark_of_a_line_that_arrives_byte_by_byte(
         messages = splitter.feed(bytes([byte]))
         frames += map(frame_as_travelled, [codec] * len(messages), messages, splitter.headers)
     assert frames == [b"ab\r\n", b"c\n", b"\r\n"]
+
+
+SIZED = Codec.custom(lambda view: (1, view[0]) if len(view) else None, lambda message: b"?")
+
+
+@pytest.mark.parametrize(
+    ("codec", "message", "header"),
+    [
+        (Codec.choice({1: Codec.uint(2, length_offset=1)}), b"\1abc", b"\7\0\3"),
+        (SIZED, b"a", b"\5"),
+    ],
+    ids=["of no alternative", "of another size"],
+)
+def test_a_header_that_is_not_that_of_the_message_is_refused(
+    codec: Codec[Any], message: bytes, header: bytes
+) -> None:
+    with pytest.raises(InvalidFrameError, match="two results for the same bytes"):
+        frame_as_travelled(codec, message, header)
+    with pytest.raises(InvalidFrameError, match="two results for the same bytes"):
+        frames_as_travelled(codec, [message], [header], b"")
+
+
+def test_a_header_that_parse_reads_no_more_as_such_is_refused() -> None:
+    with pytest.raises(InvalidFrameError, match="two results for the same bytes"):
+        frames_as_travelled(SIZED, [b"a"], [b"\2\1"], b"")

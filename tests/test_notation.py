@@ -147,10 +147,18 @@ def parse(view: memoryview) -> tuple[int, int]:
     return 1, view[0]
 
 
+class Renamed(str):
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'another'"
+
+
 @pytest.mark.parametrize(
     "codec",
     [
         Codec.custom(parse, build),
+        Codec.uint(1, specials={0: Renamed("one")}),
         Codec.uint(1, specials={0: frozenset({1})}),
         Codec.uint(1, specials={0: float("nan")}),
         Codec.uint(1, specials={0: PktLine.FLUSH}),

@@ -10,6 +10,7 @@ import pickle
 import random
 import socket
 import sys
+import threading
 import zlib
 from collections.abc import Callable
 from types import ModuleType
@@ -39,6 +40,7 @@ from framecodec.asyncio import FrameProtocol
 from framecodec.socketserver import DatagramReply
 from tests.helpers.chunking import compositions
 from tests.helpers.event_loops import LOOPS, run
+from tests.helpers.fault_injection import reset, stream_pair
 
 pytestmark = pytest.mark.usefixtures("engine_in_use")
 
@@ -443,6 +445,45 @@ def test_recv_goes_on_after_a_refused_message() -> None:
             assert [type(each) for each in outcome] == [type(each) for each in expected]
 
 
+@pytest.mark.usefixtures("engine_in_use")
+@pytest.mark.parametrize("method", ["recv", "recv_many"])
+def test_a_time_out_and_a_reset_reach_who_receives_objects(method: str) -> None:
+    with stream_pair("tcp") as (peer, sock), FrameSocket(sock, PLAIN.as_json()) as conn:
+        receive = getattr(conn, method)
+        peer.sendall(b"\0\3[")
+        conn.settimeout(0.01)
+        with pytest.raises(TimeoutError, match="3 of 5 bytes"):
+            receive()
+        conn.settimeout(TIMEOUT)
+        peer.sendall(b"1]")
+        assert receive() == ([1] if method == "recv" else [[1]])
+        reset(peer)
+        with pytest.raises(ConnectionResetError):
+            receive()
+
+
+@pytest.mark.usefixtures("engine_in_use")
+def test_an_object_that_a_slow_peer_takes_in_pieces_arrives_whole() -> None:
+    codec = Codec.uint(4, max_message_size=None).as_json()
+    with (
+        stream_pair("tcp") as (ours, theirs),
+        FrameSocket(ours, codec) as conn,
+        FrameSocket(theirs, codec) as peer,
+    ):
+        conn.settimeout(0)
+        with pytest.raises(BlockingIOError) as caught:
+            conn.send("x" * 20_000_000)
+        assert caught.value.message_started is True
+        conn.settimeout(TIMEOUT)
+        peer.settimeout(TIMEOUT)
+        thread = threading.Thread(target=conn.send, args=("y" * 5_000_000,))
+        thread.start()
+        assert peer.recv() == "x" * 20_000_000
+        assert peer.recv() == "y" * 5_000_000
+        thread.join(TIMEOUT)
+        assert conn.pending_send == 0
+
+
 def test_detach_of_a_connection_gives_back_what_was_not_received() -> None:
     for name in ("uint", "headers"):
         plain = SHAPES[name]
@@ -569,8 +610,9 @@ def test_a_datagram_has_its_errors_in_their_places() -> None:
             assert outcome == expected
             with pytest.raises(IncompleteFrameError):
                 conn.recv()
-        a.send(PLAIN.encode(b"1"))
+        a.send(PLAIN.encode_many([b"1", b"2", b"3"]))
         assert conn.recv() == 1
+        assert conn.recv_many() == [2, 3]
         conn.send({"a": 1})
         assert JSON.decode(a.recv(100)) == {"a": 1}
 

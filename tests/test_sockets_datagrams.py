@@ -1138,3 +1138,18 @@ def test_send_many_leaves_the_segment_size_of_a_user_alone() -> None:
         other.settimeout(TIMEOUT)
         DatagramSocket(one).send_many([b"abcd", b"efgh"])
         assert [other.recv(10) for _ in range(4)] == [b"ab", b"cd", b"ef", b"gh"]
+
+
+@SEGMENTED
+def test_send_many_works_where_the_kernel_does_not_tell_the_protocol() -> None:
+    class Plain(socket.socket):
+        def getsockopt(self, *arguments: Any) -> Any:
+            raise OSError(errno.ENOPROTOOPT, "no such option")
+
+    with two_sockets("udp4") as (one, other):
+        plain = Plain(one.family, one.type, one.proto, one.detach())
+        other.settimeout(TIMEOUT)
+        with DatagramSocket(plain) as sender:
+            assert not sender._may_segment
+            sender.send_many([b"ab", b"cd"])
+            assert [other.recv(10), other.recv(10)] == [b"ab", b"cd"]

@@ -367,6 +367,20 @@ def test_send_file_computes_the_check_of_an_object_that_is_only_read() -> None:
             assert other.recv() == data[:90_000]
 
 
+def test_send_file_of_a_file_that_becomes_shorter_before_its_check_sends_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with two("socketpair", CODECS["a check"]) as (one, other), tempfile.TemporaryFile() as file:
+        file.write(bytes(100_000))
+        file.seek(0)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "pread", lambda *arguments: b"")
+            with pytest.raises(ValueError, match="check was computed: 100000 bytes are missing"):
+                one.send_file(file)
+        one.send(b"next")
+        assert other.recv() == b"next"
+
+
 def test_recv_file_has_the_bytes_of_the_length_field_and_the_constants() -> None:
     codec = Codec.uint(
         4, length_offset=1, length_mask=0x00FFFFFF, constants={5: b"c"}, check=Check("crc32", 4)

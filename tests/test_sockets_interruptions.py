@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import io
 import random
+import re
 import select
 import socket
 import sys
@@ -428,3 +429,64 @@ def test_send_file_ends_sending_if_the_read_count_is_unknown() -> None:
         for again in (one.flush, lambda: one.send(b"next")):
             with pytest.raises(ConnectionAbortedError, match="lost"):
                 again()
+
+
+class CallingSocket(socket.socket):
+    """A connected socket that makes a call, as a signal handler would, inside its system calls."""
+
+    inside: Callable[[], object] | None = None
+
+    def _call(self) -> None:
+        call, self.inside = self.inside, None
+        if call is not None:
+            call()
+
+    def recv_into(self, *arguments: Any) -> int:
+        self._call()
+        return super().recv_into(*arguments)
+
+    def send(self, *arguments: Any) -> int:
+        self._call()
+        return super().send(*arguments)
+
+
+@pytest.mark.parametrize("timeout", TIMEOUTS)
+@pytest.mark.parametrize(
+    ("inner", "named"),
+    [
+        (lambda conn: conn.recv(), r"recv\(\)"),
+        (lambda conn: conn.send(b"x"), r"send\(\)"),
+        (lambda conn: conn.switch(Codec.uint(4)), r"(recv|send)\(\)"),
+        (lambda conn: conn.detach(), r"detach\(\)"),
+    ],
+    ids=["recv", "send", "switch", "detach"],
+)
+@pytest.mark.parametrize("outer", ["recv", "send"])
+def test_call_from_a_handler_that_has_interrupted_another_is_refused(
+    outer: str, inner: Callable[[FrameSocket], object], named: str, timeout: float | None
+) -> None:
+    ours, theirs = socket.socketpair()
+    sock = CallingSocket(ours.family, ours.type, ours.proto, ours.detach())
+    refusals: list[BaseException] = []
+    with FrameSocket(sock, Codec.uint(4)) as conn, theirs:
+        conn.settimeout(timeout)
+        theirs.sendall(b"\0\0\0\3one")
+
+        def handle() -> None:
+            try:
+                inner(conn)
+            except RuntimeError as error:
+                refusals.append(error)
+
+        sock.inside = handle
+        if outer == "recv":
+            assert conn.recv() == b"one"
+        else:
+            conn.send(b"two")
+        assert sock.inside is None
+        is_other = (outer, named) in (("recv", r"send\(\)"), ("send", r"recv\(\)"))
+        assert bool(refusals) != is_other  # the other direction is free
+        for refusal in refusals:
+            assert re.match(rf"{named} was called from a signal handler", str(refusal))
+        if outer == "send":
+            assert theirs.recv(100) == b"\0\0\0\3two"

@@ -835,6 +835,24 @@ def test_an_object_that_takes_a_part_or_nothing_is_asked_again() -> None:
     assert device.answers == []
 
 
+def test_an_object_without_flush_takes_messages() -> None:
+    class Plain:
+        def __init__(self) -> None:
+            self.data = b""
+
+        def write(self, data: Any) -> int:
+            self.data += data
+            return len(data)
+
+        def close(self) -> None:
+            """Nothing is open."""
+
+    plain = Plain()
+    with FramePipe(None, plain, codec=U4) as conn:  # type: ignore[arg-type]
+        conn.send(b"abc")
+    assert plain.data == b"\0\0\0\3abc"
+
+
 def test_the_end_of_a_closed_object_refuses_to_read_and_write() -> None:
     device = Device()
     end = ObjectEnd(device)

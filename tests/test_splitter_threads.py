@@ -251,6 +251,7 @@ def test_encode_in_many_threads(engine: ModuleType) -> None:
     in_threads(4, work)
 
 
+@pytest.mark.untraced
 def test_encode_many_survives_a_list_that_changes(engine: ModuleType) -> None:
     encoder = engine.Encoder(Codec.uint(1))
     shared: list[Any] = [b"a", b"bc", bytearray(b"d")] * 10

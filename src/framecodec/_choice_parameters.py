@@ -289,8 +289,6 @@ def _check_own_bits(layout: Layout, own: OwnBits) -> None:
         )
     if layout.check is not None:
         raise ValueError("keep=False excludes an alternative with a check; remove one of them")
-    if layout.specials:
-        raise ValueError("keep=False excludes specials, because a special frame has no message")
     if len(layout.own_bits) == _MOST_OWN_BITS:
         raise ValueError(f"at most {_MOST_OWN_BITS} nested choices can have keep=False")
     if any(other.offset == own.offset and other.mask & own.mask for other in layout.own_bits):

@@ -45,8 +45,7 @@ def joined_parts(layout: Layout, data: Any) -> list[Any]:
     parts: list[Any] = []
     pos = joined.first_size
     for head, piece in zip(heads, pieces, strict=True):
-        if head:
-            parts.append(head)
+        parts.append(head)
         if piece:
             parts.append(data if piece == size else memoryview(data)[pos : pos + piece])
         if layout.trailer:

@@ -237,7 +237,7 @@ def _take_ready(protocol: StreamProtocol, capacity: int | None) -> IncomingMessa
     message = IncomingMessage.whole(
         protocol._message_iterator.head[-1], inbox.codec.layout, capacity
     )
-    for _ in protocol.ready:
+    for _ in protocol.ready:  # one step
         inbox.direct = message
         break
     return message

@@ -96,7 +96,7 @@ class ObjectCalls:
                 raise  # nothing was taken
             for _ in objects or (None,):  # after other messages, the next call raises it again
                 protocol.take_batch()
-                for message in protocol.ready:
+                for message in protocol.ready:  # one step
                     if not objects:
                         self._refuse(message, cause)
                     break

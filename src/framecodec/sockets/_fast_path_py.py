@@ -143,7 +143,7 @@ class _SharedTake:
 
     def __next__(self) -> Any:
         try:
-            for item in self._steps:
+            for item in self._steps:  # one step
                 return item
         except IndexError:  # another thread was faster
             pass

@@ -426,7 +426,7 @@ class DatagramSocket(OfMessages[MessageT], _DatagramSending):
                     if _HAS_RECVMSG
                     else map(self._sock.recvfrom_into, (self._buffer,))
                 )
-                for self._received in received:
+                for self._received in received:  # one step
                     return
             except OSError as error:
                 if self.closed:

@@ -137,7 +137,7 @@ class ObjectCalls:
             if not is_refusal(cause):
                 raise
             if not objects:
-                for message in batch.take:
+                for message in batch.take:  # one step
                     side.objects.refuse(side, message, cause)
             # The next call raises it again.
             count = len(objects)

@@ -23,7 +23,7 @@ def recv_bytes(side: ReceiveSide, size: int) -> bytes:
             offered = _fill(side, size)
         # The `for` returns the bytes before a signal handler can run. Until then they can be
         # received again.
-        for data in offered:
+        for data in offered:  # one step
             return data  # type: ignore[no-any-return]
 
 

@@ -487,7 +487,7 @@ class Intake:
 
     def take_first(self, receiver: Any, inbox: Inbox, message: IncomingMessage) -> None:
         """Take the first ready message, of which `message` is another form, out of the batch."""
-        for _ in receiver.ready.take:
+        for _ in receiver.ready.take:  # one step
             inbox.direct = message
             receiver.state = _HALF_DELIVERED
             break
