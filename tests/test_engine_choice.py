@@ -365,6 +365,7 @@ print("done")
 
 
 @pytest.mark.c_extension
+@pytest.mark.untraced  # which adds such objects
 @pytest.mark.parametrize("name", [*NAMES, "serving._messages_loop"])
 def test_compiled_module_has_no_object_that_interpreters_would_share(name: str) -> None:
     """Cython keeps `cdef object` of a module, and functions such as any(), in variables of C."""

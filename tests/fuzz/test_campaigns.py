@@ -112,6 +112,7 @@ def test_each_allocation_fails_in_turn(engine: ModuleType) -> None:
 @needs_fork
 @pytest.mark.skipif(bool(shortage.why_not()), reason=shortage.why_not())
 @needs_cpython_3_11
+@pytest.mark.untraced  # the tracer allocates, too
 @pytest.mark.parametrize("case", ["feed: check, bytes 0 to 36", "feed: tagged choice"])
 def test_each_allocation_fails_in_turn_where_one_was_not_survived(
     engine: ModuleType, case: str
