@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
+import random
 from types import ModuleType
 from typing import Any
 
@@ -11,11 +13,14 @@ import pytest
 from framecodec import (
     Check,
     Codec,
+    FrameError,
     IncompleteFrameError,
     InvalidFrameError,
     MessageTooLargeError,
+    formats,
     parse_codec,
 )
+from framecodec._splitter_py import Splitter as PythonSplitter
 from tests.helpers.chunking import byte_by_byte
 from tests.helpers.sample_codecs import Mark
 
@@ -339,3 +344,76 @@ def test_a_limit_that_refuses_a_fixed_alternative_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"max_message_size=9 .* 10 bytes"):
         codec.replace(max_message_size=9)
     codec.replace(max_message_size=10)
+
+
+def second_byte(mask: int, adjustment: int = 0, least: int = 0) -> Codec:
+    return Codec.uint(
+        1,
+        length_offset=1,
+        length_mask=mask,
+        length_adjustment=adjustment,
+        min_message_size=2 + least,
+        max_message_size=None,
+    )
+
+
+SECOND_BYTES = {
+    "websocket": formats["websocket"],
+    "two choices": Codec.choice(
+        {
+            1: Codec.choice(
+                {0: second_byte(0x7F), 0x80: second_byte(0x7F, 4, 4)}, offset=1, mask=0x80
+            ),
+            2: Codec.choice({0: second_byte(0x7F, least=3)}, offset=1, mask=0x80),
+            3: second_byte(0x3F),
+        }
+    ),
+    "other bits": Codec.choice(
+        {
+            1: Codec.choice({0: second_byte(0x7F), 0x80: second_byte(0x3F)}, offset=1, mask=0x80),
+            2: Codec.choice({None: second_byte(0x1F)}, offset=1),
+        }
+    ),
+    "a longer header": Codec.choice(
+        {
+            1: Codec.choice(
+                {
+                    0: second_byte(0x7F),
+                    0x80: Codec.uint(2, length_offset=1, length_mask=0x7FFF, max_message_size=None),
+                },
+                offset=1,
+                mask=0x80,
+            ),
+        }
+    ),
+    "the second byte first": Codec.choice(
+        {0: Codec.choice({1: second_byte(0x7F)}), 0x80: second_byte(0x7F)}, offset=1, mask=0x80
+    ),
+    "the second byte alone": Codec.choice({0: second_byte(0x7F)}, offset=1, mask=0x80),
+}
+
+
+@pytest.mark.parametrize("name", SECOND_BYTES)
+def test_lengths_in_the_second_byte_are_read_as_python_reads_them(
+    engine: ModuleType, name: str
+) -> None:
+    codec, rng = SECOND_BYTES[name], random.Random(name)
+    for _ in range(300):
+        stream = b""
+        for _ in range(rng.randint(1, 6)):
+            first, second = (
+                rng.choice((0x81, 0x82, 0x89, 1, 1, 2, 3)),
+                rng.choice(
+                    (0, 1, 4, 9, 31, 63, 124, 125, 126, 127, 128, 130, 133, 200, 253, 254, 255)
+                ),
+            )
+            rest = rng.choice((second & 127, (second & 127) + 4, second & 63, second & 31, 2))
+            stream += bytes([first, second]) + rng.randbytes(rest)
+        outcomes = []
+        for splitter in (PythonSplitter(codec), engine.Splitter(codec)):
+            found = []
+            with contextlib.suppress(FrameError):
+                for pos in range(0, len(stream), 150):
+                    found += splitter.feed(stream[pos : pos + 150])
+            outcomes.append((found, splitter.stream_offset, splitter.pending, str(splitter.error)))
+        assert outcomes[0] == outcomes[1]

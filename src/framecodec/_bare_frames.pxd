@@ -26,6 +26,16 @@ cdef inline Py_ssize_t bare_rest_size(
     return <Py_ssize_t>value if <Py_ssize_t>value <= end - rest else -1
 
 
+cdef inline bytes short_message_of(const uint8_t* frame, Py_ssize_t rest_size, uint8_t bits):
+    """Return the message of a frame that has two bytes of header, and these bits of the second."""
+    cdef bytes message = PyBytes_FromStringAndSize(NULL, 2 + rest_size)
+    cdef uint8_t* p = <uint8_t*>PyBytes_AS_STRING(message)
+    p[0] = frame[0]
+    p[1] = frame[1] & bits
+    copy(p + 2, frame + 2, rest_size)
+    return message
+
+
 cdef inline bytes bare_message_of(
     const Shape* shape, const uint8_t* frame, const uint8_t* rest, Py_ssize_t rest_size
 ):

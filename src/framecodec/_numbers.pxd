@@ -89,6 +89,9 @@ cdef struct ChoiceNode:
     # As `Node` of _choice.py.
     Py_ssize_t offset
     int16_t nexts[256]
+    # The sizes of rests by the second byte of frames, if it is the one that chooses and the last
+    # one of the header; -1 where that is not so, or the frame is not ordinary.
+    int16_t rests[256]
 
 
 cdef struct Gate:
@@ -141,6 +144,9 @@ cdef struct Shape:
     # UINT, and nothing in the frame but the lead, the field, perhaps with kept bytes, and the rest;
     # CHOICE: all alternatives are that, and have no names.
     bint is_bare
+    # CHOICE: bits of the message in the second byte of frames that have their length there, too; 0
+    # if there are none. See ChoiceNode.rests.
+    uint8_t short_bits
     int constant_count
     Constant constants[16]  # MOST_CONSTANTS
     bint has_check
@@ -409,11 +415,45 @@ cdef inline int fill_choice(Shape* shape, layout) except -1:
         for byte in range(256):
             gate.allowed[byte] = byte in values
         gate += 1
+    fill_short_frames(shape, <ChoiceNode*>PyBytes_AS_STRING(memory), layout)
     memory = kept(layout, "choice", memory)
     shape.nodes = <ChoiceNode*>PyBytes_AS_STRING(memory)
     shape.gates = <Gate*>(PyBytes_AS_STRING(memory) + nodes_size)
     shape.alternatives = <const Shape**>(PyBytes_AS_STRING(memory) + nodes_size + gates_size)
     shape.alternative_count = <int>count
+    return 0
+
+
+cdef inline int fill_short_frames(Shape* root, ChoiceNode* node, layout) except -1:
+    """Fill in the sizes of rests, and the bits that the second byte has of the message.
+
+    Byte 0 is asked first, then byte 1. Those bits are the same in all alternatives of these frames.
+    """
+    cdef const Shape* shape
+    cdef int byte, number
+    cdef uint64_t value
+    cdef bint is_second
+    for number in range(len(layout.choice.nodes)):
+        is_second = root.is_bare and number and node.offset == 1
+        is_second = is_second and layout.choice.nodes[0].offset == 0
+        for byte in range(256):
+            node.rests[byte] = -1
+            if not is_second or node.nexts[byte] < 0:
+                continue
+            shape = shape_in(numbers_of(layout.choice.layouts[node.nexts[byte]]))
+            if shape.field_offset != 1 or shape.width != 1 or not shape.kept_size:
+                continue
+            if root.short_bits and root.short_bits != shape.kept_bits[0]:
+                continue
+            root.short_bits = shape.kept_bits[0]
+            value = byte & shape.mask
+            if (
+                value < shape.least_key
+                and value - shape.quick_low <= shape.quick_span
+                and -0x8000 < shape.adjustment < 0x7F00
+            ):
+                node.rests[byte] = <int16_t>(<Py_ssize_t>value + shape.adjustment)
+        node += 1
     return 0
 
 

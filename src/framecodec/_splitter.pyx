@@ -61,10 +61,10 @@ from cpython.memoryview cimport PyMemoryView_FromObject, PyMemoryView_GET_BASE
 from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_XDECREF
-from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int16_t, int64_t, uint8_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy, memset
 
-from ._bare_frames cimport bare_message_of, bare_rest_size
+from ._bare_frames cimport bare_message_of, bare_rest_size, short_message_of
 from ._block_scan cimport try_header_block
 from ._checksums cimport COVERS_FRAME, checksum_of, is_check, prepare_checksums
 from ._marks cimport (
@@ -103,6 +103,7 @@ from ._numbers cimport (
     FIXED,
     HEADERS,
     LARGEST_SIZE,
+    NOTHING,
     Shape,
     TEXT,
     UINT,
@@ -2042,12 +2043,27 @@ cdef class Splitter:
         cdef const Shape* root = self._root
         cdef const Shape* shape = NULL
         cdef Py_ssize_t rest_size
+        cdef const int16_t* rests = NULL
         cdef int found
         cdef int last = -1
+        cdef int first = -1 if root.short_bits else -2
         if self._raw or self._keep_headers or self._spans is not None:
             return 0
         try:
             while True:
+                # Two bytes of header, the second with the length: one look at a table for each.
+                while first > -2 and end - p >= 2:
+                    if p[0] != first:
+                        found = root.nodes[0].nexts[p[0]]
+                        if found >= 0 or found == NOTHING:
+                            break
+                        rests = root.nodes[-1 - found].rests
+                        first = p[0]
+                    rest_size = rests[p[1]]
+                    if rest_size < 0 or end - p - 2 < rest_size:
+                        break
+                    messages.append(short_message_of(p, rest_size, root.short_bits))
+                    p += 2 + rest_size
                 found = choose(root, p, end - p)
                 if found < 0:
                     break
