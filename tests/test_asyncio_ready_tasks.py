@@ -175,7 +175,7 @@ def test_a_write_that_fails_ends_its_own_connection_only(loop: str) -> None:
         async with opened(echo) as made:
             await made.warm_up()
             sending: Any = made.streams[3]._sending
-            sending.raw_transport = Broken(sending.raw_transport)
+            sending.raw_transport, sending.socket_fd = Broken(sending.raw_transport), -1
             made.ask()
             others = [index for index in range(COUNT) if index != 3]
             await made.replies(*others)

@@ -136,7 +136,7 @@ def test_send_writes_the_small_messages_of_one_iteration_at_once(loop: str) -> N
             def __getattr__(self, name: str) -> Any:
                 return getattr(raw, name)
 
-        stream._sending.raw_transport = Counting()
+        stream._sending.raw_transport, stream._sending.socket_fd = Counting(), -1
         messages = [b"%d" % number for number in range(500)]
         for message in messages:
             await stream.send(message)

@@ -6,6 +6,7 @@ It is in this folder because the engine is imported without asyncio.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, NoReturn, final
@@ -208,6 +209,8 @@ class SendPath:
         "fast_size",
         "flush_scheduled",
         "raw_transport",
+        "socket_errno",
+        "socket_fd",
         "state",
     )
 
@@ -227,6 +230,10 @@ class SendPath:
     """A flush is certain: small messages may wait in the batch."""
     raw_transport: Any
     """The loop's transport; None before there is one."""
+    socket_errno: int
+    """Why the kernel refused what was sent past the transport; 0 if it did not."""
+    socket_fd: int
+    """The socket of the transport, if small messages are sent past it; -1 if not."""
     state: TransportState
     """What this side still does with the transport."""
 
@@ -262,10 +269,12 @@ class SendPath:
                 try:
                     data = self._encode_many(batch.messages)
                     batch.clear()
-                    write = self.raw_transport.write
-                    write(data if len(data) < _JOIN_SIZE else memoryview(data))
-                    if self._is_closing() is True and not self.closed_here:
-                        batch.paused = True  # as in _feed_transport()
+                    rest = data if self.socket_fd < 0 else self._send_at_once(data)
+                    if rest is not None:
+                        write = self.raw_transport.write
+                        write(rest if len(rest) < _JOIN_SIZE else memoryview(rest))
+                        if self._is_closing() is True and not self.closed_here:
+                            batch.paused = True  # as in _feed_transport()
                     if self._late or self.flush_scheduled:
                         self._finish_work()
                     self.busy = False
@@ -275,6 +284,21 @@ class SendPath:
                 if self.state is _OPEN and not outbox.size:
                     return
         self.flush_outbox()
+
+    def _send_at_once(self, data: bytes) -> bytes | memoryview | None:
+        """Give the kernel bytes past the transport. Return those that are left, or None."""
+        if self._is_closing() is True or self.raw_transport.get_write_buffer_size():
+            return data
+        try:
+            sent = os.write(self.socket_fd, data)
+        except BlockingIOError:
+            return data
+        except OSError as error:
+            self.socket_errno = error.errno or 0
+            self.batch.paused = True
+            self.raw_transport.abort()
+            return None
+        return memoryview(data)[sent:] if sent < len(data) else None
 
     def _begin_gathering(self) -> bool:
         """Let small messages wait in the batch until `_end_gathering`. Return its argument."""

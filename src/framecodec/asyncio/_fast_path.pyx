@@ -13,9 +13,10 @@ GIL the sections are nothing.
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_SIZE
 from cpython.pythread cimport PyThread_get_thread_ident
+from libc.errno cimport EAGAIN, EINTR, errno
 
 from framecodec._module_state cimport remember_module_state
 
@@ -52,6 +53,20 @@ cdef enum:
 FIRST_READ_SIZE, READ_SIZE = _FIRST_READ_SIZE, _READ_SIZE
 MESSAGE_COST = _MESSAGE_COST
 OPEN, CLOSING, CLOSED = TransportState.OPEN, TransportState.CLOSING, TransportState.CLOSED
+
+cdef extern from *:
+    """
+    #ifdef _WIN32  /* no transport has a socket that could be used */
+    #define framecodec_send(fd, data, size) (-1)
+    #else
+    #include <sys/socket.h>
+    #ifndef MSG_NOSIGNAL
+    #define MSG_NOSIGNAL 0
+    #endif
+    #define framecodec_send(fd, data, size) send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL)
+    #endif
+    """
+    Py_ssize_t _send "framecodec_send" (int fd, const char* data, size_t size)
 
 cdef extern from "Python.h":
     int PyContext_Enter(object context) except -1
@@ -718,6 +733,11 @@ cdef class SendPath:
     cdef public Py_ssize_t fast_size
     cdef public bint busy
     cdef public bint flush_scheduled
+    cdef public int socket_errno
+    cdef public int socket_fd
+
+    def __cinit__(self, *_):
+        self.socket_fd = -1
 
     def flush(self):
         """Write what this iteration of the loop has gathered."""
@@ -749,9 +769,14 @@ cdef class SendPath:
                 try:
                     data = self._encode_many(batch.messages)
                     batch.clear()
-                    self.raw_transport.write(data if len(data) < _JOIN_SIZE else memoryview(data))
-                    if self._is_closing() is True and not self.closed_here:
-                        batch.paused = True  # as in _feed_transport()
+                    if self.socket_fd >= 0:
+                        data = self._send_at_once(data)
+                    if data is not None:
+                        self.raw_transport.write(
+                            data if len(data) < _JOIN_SIZE else memoryview(data)
+                        )
+                        if self._is_closing() is True and not self.closed_here:
+                            batch.paused = True  # as in _feed_transport()
                     if self._late or self.flush_scheduled:
                         self._finish_work()
                     self.busy = False
@@ -762,6 +787,24 @@ cdef class SendPath:
                     return 0
         self.flush_outbox()
         return 0
+
+    cdef object _send_at_once(self, bytes data):
+        """Give the kernel bytes past the transport. Return those that are left, or None."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(data), sent
+        if self._is_closing() is True or self.raw_transport.get_write_buffer_size():
+            return data
+        # With the GIL: a call that does not wait takes less time than to get it back.
+        sent = _send(self.socket_fd, PyBytes_AS_STRING(data), <size_t>size)
+        if sent == size:
+            return None
+        if sent >= 0:
+            return memoryview(data)[sent:]
+        if errno == EAGAIN or errno == EINTR:
+            return data
+        self.socket_errno = errno
+        self.batch.paused = True
+        self.raw_transport.abort()
+        return None
 
     cdef bint _begin_gathering(self) except -1:
         """Let small messages wait in the batch until `_end_gathering`. Return its argument."""

@@ -352,6 +352,7 @@ class FrameProtocol(ObjectDelivery[MessageT], asyncio.BufferedProtocol):
     def _end(self, exc: BaseException | None) -> tuple[BaseException | None]:
         sending = self._sending
         if sending.state < _CLOSED:
+            exc = sending.cause_of_end(exc)
             receive_rest(self, exc)
             sending.lose_transport()
             self._stop_peer_timer()

@@ -6,6 +6,8 @@ A message takes this way, in order::
            -> outbox     all other messages, and what a full transport does not accept
            -> transport, which has its own buffer and its own high-water mark
 
+A batch goes past a transport that holds nothing, straight into its socket: `_send_at_once`.
+
 The transport gets more only while it has not called `pause_writing`: so a large message waits in
 the outbox, which refers to it, and not in the transport, which may copy it.
 
@@ -22,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 from collections.abc import Callable, Iterable
 from itertools import chain
 from threading import get_ident
@@ -35,7 +38,7 @@ from .._outbox import GATHER_SIZE, Outbox
 from .._peers import name_peer
 from .._states import TransportState
 from .pipe_transport import PipeTransport, is_read_only, refused
-from .transport import ProtocolTransport, is_vectored
+from .transport import ProtocolTransport, is_vectored, open_socket_fd
 
 if TYPE_CHECKING:
     from ..codec import Codec
@@ -98,6 +101,8 @@ class SendSide(fast_path.SendPath):
         self._resuming = False  # the transport accepts more, and the outbox comes first
         self.raw_transport: Any = None
         """The loop's transport; None before there is one."""
+        self.socket_errno = 0
+        self.socket_fd = -1
         self.transport: ProtocolTransport | None = None
         """The transport that the protocol's user sees."""
         self._vectored = False  # whether the transport copies nothing
@@ -350,6 +355,7 @@ class SendSide(fast_path.SendPath):
         # Stored, because a closed TLS transport cannot be asked.
         self.is_encrypted = transport.get_extra_info("sslcontext") is not None
         self._vectored = not self.is_encrypted and is_vectored(transport)
+        self.socket_fd = open_socket_fd(transport)
         self._get_protocol, self._is_closing = None, bool
         with contextlib.suppress(AttributeError, NotImplementedError):  # such as a test's
             if transport.get_protocol() is self._protocol:
@@ -467,10 +473,17 @@ class SendSide(fast_path.SendPath):
         if not self._outbox.size:
             self.raw_transport.write_eof()
 
+    def cause_of_end(self, exc: BaseException | None) -> BaseException | None:
+        """Return why the connection ends; the transport has said `exc`."""
+        if exc is None and self.socket_errno:
+            return OSError(self.socket_errno, os.strerror(self.socket_errno))
+        return exc
+
     def lose_transport(self) -> None:
         """Accept no more messages: the connection has ended."""
         self.state = _CLOSED if self.closed_here else _LOST
         self.batch.fast_size = 0
+        self.socket_fd = -1  # the number may soon be another file's
 
     def end(self, exc: BaseException | None) -> None:
         """Drop everything: the connection has ended, with this error."""

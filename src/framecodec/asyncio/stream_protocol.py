@@ -179,6 +179,7 @@ class StreamProtocol(UnframingProtocol):
     def _end(self, exc: BaseException | None) -> tuple[BaseException | None]:
         inbox = self._inbox
         try:
+            exc = self._sending.cause_of_end(exc)
             receive_rest(self, exc)
             if exc is not None:
                 inbox.fail(for_recv(exc))

@@ -14,12 +14,20 @@ if TYPE_CHECKING:
     from .protocol import FrameProtocol
     from .sending import SendSide
 
-__all__ = ["ProtocolTransport", "is_uvloops", "is_vectored", "transport_peer"]
+__all__ = ["ProtocolTransport", "is_uvloops", "is_vectored", "open_socket_fd", "transport_peer"]
 
 # asyncio's own transports: whether `writelines` sends without joining, and respects the high-water
 # mark (CVE-2024-12254, fixed in 3.12.9 and 3.13.2).
 _WRITELINES_IS_SOUND: Final = sys.version_info >= (3, 13, 2) or (
     (3, 12, 9) <= sys.version_info < (3, 13)
+)
+
+_TRANSPORTS_OF_SOCKETS: Final = frozenset(
+    {
+        "asyncio.selector_events._SelectorSocketTransport",
+        "uvloop.loop.TCPTransport",
+        "uvloop.loop.UnixTransport",
+    }
 )
 
 
@@ -152,3 +160,17 @@ def is_vectored(transport: Any) -> bool:
     """
     module = type(transport).__module__
     return is_uvloops(transport) or (module.startswith("asyncio.") and _WRITELINES_IS_SOUND)
+
+
+def open_socket_fd(transport: Any) -> int:
+    """Return the file descriptor of a transport that gives the kernel bytes as they are; else -1.
+
+    Only such as asyncio and uvloop make for sockets of POSIX systems: bytes that are sent by the
+    descriptor then leave after all that the transport has sent, if it holds none.
+    """
+    kind = type(transport)
+    name = f"{kind.__module__}.{kind.__name__}"
+    if name not in _TRANSPORTS_OF_SOCKETS or sys.platform == "win32":
+        return -1
+    fd: int = transport.get_extra_info("socket").fileno()
+    return fd
