@@ -15,6 +15,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterator
+from threading import get_ident
 from types import ModuleType
 from typing import Any
 
@@ -705,10 +706,11 @@ def collecting(call: Callable[[], object]) -> Iterator[list[int]]:
     Yields:
         A list with one number: how many there were.
     """
-    count, inside = [0], [False]
+    count, inside, thread = [0], [False], get_ident()
 
     def collected(phase: str, info: object) -> None:
-        if phase == "start" and not inside[0]:
+        # Not in the thread by which pytest's processes talk to each other.
+        if phase == "start" and not inside[0] and get_ident() == thread:
             inside[0] = True
             count[0] += 1
             try:
