@@ -33,6 +33,7 @@ VERSIONS = (
 SHOWN = {
     "split-64-kib-hot": "Messages a second that are split in memory, over the size of a message",
     "stream-tcp": "Messages a second that are received over TCP, over the size of a message",
+    "servers": "Replies a second of echo servers, as multiples of a server in Rust",
 }
 
 
@@ -171,10 +172,12 @@ def block(results: Results, facts: dict[str, str]) -> str:
         "a report with all figures, their spread, and every aim that was missed; "
         "[bench/](bench/README.md) says how, and how to compare two commits.",
     ]
-    before, losing, machine = (
-        textwrap.fill(text, 104, break_long_words=False, break_on_hyphens=False) for text in words
-    )
-    return "\n\n".join([*shown, before, rows, losing, machine]) + "\n"
+    before, losing, machine = map(_filled, words)
+    return "\n\n".join([*shown, before, rows, losing, *_servers(results), machine]) + "\n"
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, 104, break_long_words=False, break_on_hyphens=False)
 
 
 def _table(results: Results) -> tuple[str, list[str]]:
@@ -216,6 +219,37 @@ def _times(value: float) -> str:
     if value >= 10:
         return f"{value:.0f}{TIMES}"
     return f"{value:.1f}{TIMES}" if value >= 1.95 else f"{value:.2f}{TIMES}"
+
+
+def _servers(results: Results) -> Iterator[str]:
+    """Yield a sentence and the table of the echo servers' rates, if they were measured."""
+    loads = [result for result in results.find("server") if "figure" not in result.axes]
+    if not loads:
+        return
+    yield _filled(
+        "Replies a second of echo servers on one core, by the connections and the messages that "
+        "each has on the way (the clients are a program in C on another core, which compares every "
+        "reply):"
+    )
+    first = loads[0]
+    heads = [
+        f"{load.axes['connections']} {TIMES} {load.axes['in_flight']}, "
+        f"{size_name(load.axes['size'])}"
+        for load in loads
+    ]
+    rows = [f"| | {' | '.join(heads)} |", "|---|" + "---:|" * len(loads)]
+    for name in sorted(first.samples, key=first.median):
+        cells = [_rate(load.median(name)) if name in load.samples else "" for load in loads]
+        shown = f"**{name}**" if first.roles.get(name) == "ours" else name
+        rows.append(f"| {shown} | {' | '.join(cells)} |")
+    yield "\n".join(rows)
+
+
+def _rate(nanoseconds: float) -> str:
+    """Return how many a second that is, with three significant digits."""
+    rate = 1e9 / nanoseconds
+    step = 10 ** max(len(str(int(rate))) - 3, 0)
+    return f"{round(rate / step) * step:,}"
 
 
 def _memory(results: Results) -> str:
