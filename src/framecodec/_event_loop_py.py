@@ -271,10 +271,7 @@ class SendPath:
                     batch.clear()
                     rest = data if self.socket_fd < 0 else self._send_at_once(data)
                     if rest is not None:
-                        write = self.raw_transport.write
-                        write(rest if len(rest) < _JOIN_SIZE else memoryview(rest))
-                        if self._is_closing() is True and not self.closed_here:
-                            batch.paused = True  # as in _feed_transport()
+                        self._give_transport(rest)
                     if self._late or self.flush_scheduled:
                         self._finish_work()
                     self.busy = False
@@ -299,6 +296,11 @@ class SendPath:
             self.raw_transport.abort()
             return None
         return memoryview(data)[sent:] if sent < len(data) else None
+
+    def _give_transport(self, data: bytes | memoryview) -> None:
+        self.raw_transport.write(data if len(data) < _JOIN_SIZE else memoryview(data))
+        if self._is_closing() is True and not self.closed_here:
+            self.batch.paused = True  # as in _feed_transport()
 
     def _begin_gathering(self) -> bool:
         """Let small messages wait in the batch until `_end_gathering`. Return its argument."""

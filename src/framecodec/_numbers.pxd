@@ -278,8 +278,9 @@ cdef inline int fill_shape(Shape* shape, layout) except -1:
             shape.kept[shape.kept_size] = pos
             shape.kept_bits[shape.kept_size] = 0xFF ^ <int>mask[pos]
             shape.kept_size += 1
-    shape.least_key = min([wide.key for wide in layout.wider], default=0xFFFFFFFFFFFFFFFF)
+    shape.least_key = <uint64_t>0xFFFFFFFFFFFFFFFF
     for wide in layout.wider:
+        shape.least_key = min(shape.least_key, <uint64_t>wide.key)
         shape.wide[shape.wide_count] = WideField(wide.key, wide.least, wide.width, wide.little)
         shape.wide_count += 1
     for offset, constant in layout.constants:

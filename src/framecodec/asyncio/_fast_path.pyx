@@ -772,11 +772,7 @@ cdef class SendPath:
                     if self.socket_fd >= 0:
                         data = self._send_at_once(data)
                     if data is not None:
-                        self.raw_transport.write(
-                            data if len(data) < _JOIN_SIZE else memoryview(data)
-                        )
-                        if self._is_closing() is True and not self.closed_here:
-                            batch.paused = True  # as in _feed_transport()
+                        self._give_transport(data)
                     if self._late or self.flush_scheduled:
                         self._finish_work()
                     self.busy = False
@@ -805,6 +801,12 @@ cdef class SendPath:
         self.batch.paused = True
         self.raw_transport.abort()
         return None
+
+    cdef int _give_transport(self, data) except -1:
+        self.raw_transport.write(data if len(data) < _JOIN_SIZE else memoryview(data))
+        if self._is_closing() is True and not self.closed_here:
+            self.batch.paused = True  # as in _feed_transport()
+        return 0
 
     cdef bint _begin_gathering(self) except -1:
         """Let small messages wait in the batch until `_end_gathering`. Return its argument."""
