@@ -27,7 +27,12 @@ LINE_TRACED = os.environ.get("FRAMECODEC_LINETRACE", "") not in ("", "0")
 
 # Deterministic, as every test here is; the fuzz campaign and the second profile look further.
 hypothesis.settings.register_profile(
-    "repeatable", deadline=None, derandomize=True, database=None, print_blob=True
+    "repeatable",
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    print_blob=True,
 )
 hypothesis.settings.register_profile(
     "searching", deadline=None, max_examples=3000, database=None, print_blob=True

@@ -31,10 +31,7 @@ from tests.helpers.sample_codecs import (
 )
 from tests.helpers.strategies import codecs, cut_streams, descriptions, make, some_messages
 
-lawful = settings(
-    max_examples=150,
-    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
-)
+lawful = settings(suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 
 
 # --- round trip -----------------------------------------------------------------------------------
