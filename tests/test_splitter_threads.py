@@ -205,7 +205,10 @@ def test_splitters_of_one_codec_are_independent(engine: ModuleType) -> None:
     in_threads(4, work)
 
 
-def test_splitter_lets_a_call_wait_while_another_thread_parses(engine: ModuleType) -> None:
+@pytest.mark.parametrize("makes", [bytes, bytearray], ids=["bytes", "objects"])
+def test_splitter_lets_a_call_wait_while_another_thread_parses(
+    engine: ModuleType, makes: type
+) -> None:
     inside, go_on = threading.Event(), threading.Event()
 
     def parse(view: memoryview) -> tuple[int, int]:
@@ -213,7 +216,10 @@ def test_splitter_lets_a_call_wait_while_another_thread_parses(engine: ModuleTyp
         assert go_on.wait(TIMEOUT)
         return 1, view[0]
 
-    splitter = engine.Splitter(Codec.custom(parse, lambda message: bytes([len(message)])))
+    codec: Codec[Any] = Codec.custom(parse, lambda message: bytes([len(message)]))
+    if makes is not bytes:
+        codec = codec.with_objects(bytes, makes)
+    splitter = engine.Splitter(codec)
     results: list[Any] = []
     first = threading.Thread(target=lambda: results.append(splitter.feed(b"\1a")), daemon=True)
     first.start()
@@ -235,6 +241,7 @@ def test_splitter_lets_a_call_wait_while_another_thread_parses(engine: ModuleTyp
     results.remove([b"a"])
     (other,) = results
     assert other == [b"b"] or (isinstance(other, RuntimeError) and "in use" in str(other))
+    assert isinstance(other, RuntimeError) or type(other[0]) is makes
     assert splitter.pending == 0
 
 

@@ -10,6 +10,7 @@ do.
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import get_ident
 from typing import Any
 
 from . import _error_texts
@@ -22,9 +23,10 @@ __all__ = ["ObjectMessages"]
 class ObjectMessages(KeepingReader):
     """The part of the Python splitter that makes objects of messages."""
 
-    __slots__ = ("_busy", "_lock", "_objects", "_undelivered")
+    __slots__ = ("_busy", "_lock", "_objects", "_objects_thread", "_undelivered")
 
     _objects: Any  # their functions; None where messages are bytes
+    _objects_thread: int  # that which takes bytes for them, and gets `bytes` messages; 0 if none
     _undelivered: Any  # `HeldMessages`: what follows a refused message
     _busy: bool
     _lock: Any
@@ -35,8 +37,7 @@ class ObjectMessages(KeepingReader):
         with self._lock:
             if self._busy:
                 raise _error_texts.reentered()
-            objects = self._objects
-            self._objects = None
+            self._objects_thread = get_ident()
             try:
                 if self._undelivered is None or self._error is None:
                     messages = take(argument)
@@ -44,7 +45,7 @@ class ObjectMessages(KeepingReader):
                 if self._undelivered is None or self._error is None:
                     raise
             finally:
-                self._objects = objects
+                self._objects_thread = 0
                 del argument  # the frame of an error would hold it
             return self._load(messages)
 

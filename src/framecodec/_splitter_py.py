@@ -96,6 +96,7 @@ class Splitter(OfMessages[MessageT], ReadMemory):
             raise _error_texts.bad_stream_offset(offset)
         self._objects = objects = None if raw else getattr(codec, "_objects", None)
         self._undelivered = None
+        self._objects_thread = 0
         keep_headers = keep_headers or objects is not None
         super().__init__(layout, bool(raw), on_oversize == "skip", offset, keep_headers)
         self._init_memory()
@@ -127,7 +128,7 @@ class Splitter(OfMessages[MessageT], ReadMemory):
             TypeError, BufferError: `data` is not a contiguous bytes-like object; nothing was taken.
             ValueError: The splitter is detached.
         """
-        if self._objects is not None:
+        if self._objects is not None and self._objects_thread != threading.get_ident():
             return self._take_objects(self.feed, data)
         if type(data) is not bytes:
             # Released even where an error keeps this call's frame alive.
@@ -255,7 +256,7 @@ class Splitter(OfMessages[MessageT], ReadMemory):
             ValueError: There is no such buffer, `count` does not fit it, or the splitter is
                 detached.
         """
-        if self._objects is not None:
+        if self._objects is not None and self._objects_thread != threading.get_ident():
             return self._take_objects(self.buffer_updated, count)
         size = operator.index(count)
         messages: list[MessageT] = []
