@@ -20,6 +20,7 @@ import pytest
 
 import framecodec.asyncio
 from framecodec import (
+    Check,
     Codec,
     DatagramSocket,
     FrameError,
@@ -984,6 +985,106 @@ def test_messages_are_lost_only_with_an_error(
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             splitter.feed(stream)
+
+
+def test_objects_before_lost_messages_are_delivered(
+    engine: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(_objects, "frame_starts", fail)
+    splitter = engine.Splitter(JSON)
+    assert splitter.feed(PLAIN.encode_many([b"1", b"2", BAD, b"3"])) == [1, 2]
+    for _ in range(2):
+        with pytest.raises(MemoryError):
+            splitter.feed(b"")
+    with pytest.raises(MemoryError, match="incomplete"):
+        splitter.detach()
+
+
+def test_messages_lost_after_held_ones_are_told_after_those(
+    engine: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    splitter = engine.Splitter(JSON)
+    assert splitter.feed(PLAIN.encode_many([b"1", BAD, b"2"])) == [1]
+    monkeypatch.setattr(_objects, "frame_starts", fail)
+    with pytest.raises(InvalidMessageError):
+        splitter.feed(PLAIN.encode(b"3"))
+    assert splitter.feed(b"") == [2]
+    for _ in range(2):
+        with pytest.raises(MemoryError):
+            splitter.feed(b"")
+    with pytest.raises(MemoryError, match="incomplete"):
+        splitter.detach()
+
+
+def test_a_lack_of_memory_for_the_error_about_a_message_loses_none(
+    engine: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(_objects, "refused", fail)
+    splitter = engine.Splitter(JSON)
+    assert splitter.feed(PLAIN.encode_many([b"1", BAD, b"2"])) == [1]
+    for _ in range(2):
+        with pytest.raises(MemoryError):
+            splitter.feed(b"")
+    assert splitter.detach() == PLAIN.encode_many([BAD, b"2"])
+
+
+def test_a_switch_that_runs_out_of_memory_reads_held_messages_once(engine: ModuleType) -> None:
+    def fail(*_: Any) -> int:
+        raise MemoryError
+
+    splitter = engine.Splitter(JSON)
+    assert splitter.feed(PLAIN.encode_many([b"1", BAD, b"2"])) == [1]
+    with pytest.raises(MemoryError):
+        splitter.switch(Codec.uint(1, check=Check(fail, 1)))
+    assert splitter.detach() == PLAIN.encode_many([BAD, b"2"])
+
+
+ALIGNED = Codec.uint(1, align=8)
+
+
+@pytest.mark.parametrize("arrived", [4, 5, 7, 8, 9])
+def test_padding_of_an_undelivered_message_is_given_back_as_far_as_it_arrived(
+    engine: ModuleType, arrived: int
+) -> None:
+    """The message comes before its padding."""
+    codec = ALIGNED.with_objects(bytes, lambda data: json.loads(data))
+    stream = ALIGNED.encode(b"1") + (ALIGNED.encode(b"bad") + b"\3")[:arrived]
+    splitter = engine.Splitter(codec)
+    assert splitter.feed(stream) == [1]
+    assert splitter.detach() == stream[8:]
+    splitter = engine.Splitter(codec)
+    splitter.feed(stream)
+    expected, rest = Codec.uint(1).split(stream[8:])
+    assert splitter.switch(Codec.uint(1)) == expected
+    assert splitter.detach() == stream[8 + rest :]
+
+
+@pytest.mark.parametrize("with_objects", [False, True])
+@pytest.mark.parametrize("arrived", [6, 7, 8, 9])
+def test_detach_of_a_connection_gives_padding_back_as_far_as_it_arrived(
+    engine_in_use: ModuleType, arrived: int, with_objects: bool
+) -> None:
+    codec = ALIGNED.replace()
+    if with_objects:
+        codec = codec.with_objects(bytes, json.loads)
+    a, b = socket.socketpair()
+    stream = ALIGNED.encode(b"1") + (ALIGNED.encode(b"12345") + b"\3")[:arrived]
+    with b:
+        conn = FrameSocket(a, codec)
+        b.sendall(stream)
+        assert conn.recv() == (1 if with_objects else b"1")
+        sock, unread = conn.detach()
+        sock.close()
+    assert unread == stream[8:]
 
 
 def test_read_of_objects_can_be_closed_before_its_end(tmp_path: Any) -> None:

@@ -377,8 +377,11 @@ class Inbox:
         if self.unframed is not None:
             self._collect_pieces(messages)
             return self.unframed.first(self.unframed.size)
+        # Padding of the last message that is here is among the bytes after it.
+        padding = self.splitter._delivered_padding()[1] if messages else 0
         unfinished = self.splitter.detach()
-        return frames_as_travelled(self.codec, messages, headers, unfinished) + unfinished
+        frames = frames_as_travelled(self.codec, messages, headers, unfinished)
+        return frames[: len(frames) - padding] + unfinished
 
     # --- unframed bytes ---------------------------------------------------------------------------
 

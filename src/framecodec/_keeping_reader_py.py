@@ -12,6 +12,7 @@ It is the part of `Splitter` (`_splitter_py.py`) that keeps received bytes which
 
 from __future__ import annotations
 
+from threading import get_ident
 from typing import Any
 
 from . import _error_texts, errors
@@ -251,9 +252,9 @@ class KeepingReader(FrameReader):
         self._held += data
         self._holds_chunk = True
         while self._held and not (self._one_at_a_time and messages):
+            self._held_offset = self._stream_offset + self._pending
             if self._searching and not self._search():
                 break
-            self._held_offset = self._stream_offset + self._pending
             try:
                 if self._one_at_a_time:
                     self._consume_one(messages)
@@ -286,10 +287,10 @@ class KeepingReader(FrameReader):
             size, found = find_mark(self._layout, self._held)
         offset, discarded = self._stream_offset + size, self._discarded + size
         note_gap(self, self._stream_offset, offset)
+        del self._held[:size]  # first: it may need memory
         # No call in between.
         self._held_offset = self._stream_offset = offset
         self._discarded = discarded
-        del self._held[:size]
         self._after = after
         self._searching = not found
         return found
@@ -368,6 +369,7 @@ class KeepingReader(FrameReader):
             before: Bytes before the unread ones that are read again, too.
         """
         in_padding = self._phase == IN_PADDING and not self._raw  # its message is delivered
+        in_padding = in_padding and not before  # ... unless that is read again
         if self._skipping and not in_padding:
             raise _error_texts.switch_in_skipped_frame()
         unread = b"".join((self._not_taken, self._held)) if in_padding else self._unfinished()
@@ -424,6 +426,8 @@ class KeepingReader(FrameReader):
         self._gather_end, self._turn = 0, None
         if self._error is None:
             self._error = error
+            if isinstance(error, MemoryError):
+                self._lost, self._failed_in = True, get_ident()
 
     def _fail(
         self, error: BaseException, chunk: bytes | bytearray | memoryview, taken: int, pos: int = 0

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Any
 
-from . import _error_texts
+from . import _error_texts, errors
 from ._keeping_reader_py import KeepingReader
 from ._repeated_errors import for_this_thread
 
@@ -34,6 +34,7 @@ class ObjectMessages(KeepingReader):
     def _take_objects(self, take: Callable[[Any], list[Any]], argument: Any) -> list[Any]:
         """Call a method that takes bytes, and return the objects of its messages."""
         messages: list[Any] = []
+        loaded: list[Any] = []  # first: there may be no memory for it later
         with self._lock:
             if self._busy:
                 raise _error_texts.reentered()
@@ -47,63 +48,77 @@ class ObjectMessages(KeepingReader):
             finally:
                 self._objects_thread = 0
                 del argument  # the frame of an error would hold it
-            return self._load(messages)
+            return self._load(messages, loaded)
 
     def _switch_objects(self, codec: Any) -> list[Any]:
         """Switch to another codec, and return what is complete under it."""
         wants_headers = self._wants_headers
         objects = None if self._raw else getattr(codec, "_objects", None)
         before = b""
+        loaded: list[Any] = []
         if self._undelivered is not None:
-            before = self._undelivered.travelled(self._unfinished())
+            before = self._undelivered.travelled(self, self._unfinished())
         try:
             self._wants_headers = wants_headers or objects is not None
             messages = self._switch(codec, before)
         except BaseException:
             self._wants_headers = wants_headers
             raise
-        self._undelivered = None
         self._objects = objects
-        return messages if objects is None else self._load(messages)
+        return messages if objects is None else self._load(messages, loaded)
 
     def _switch(self, codec: Any, before: bytes) -> list[Any]:
         """Switch as `Splitter.switch` does, for messages that are bytes."""
         raise NotImplementedError
 
-    def _load(self, messages: list[Any]) -> list[Any]:
-        """Return the objects of messages, up to a refused one; hold the others."""
+    def _load(self, messages: list[Any], objects: list[Any]) -> list[Any]:
+        """Return the objects of messages, up to a refused one; hold the others.
+
+        Args:
+            messages: The messages.
+            objects: An empty list for the objects.
+        """
         loads = self._objects.loads
-        index = 0
         self._busy = True
         held = self._undelivered
         try:
             if held is not None:
                 return self._load_held(held, messages)
-            for index, message in enumerate(messages):
-                messages[index] = loads(message)
+            for message in messages:
+                objects.append(loads(message))
         except BaseException as cause:
             if held is not None:
                 raise
-            self._keep_refused(cause, messages, index)
+            objects = self._keep_refused(cause, messages, objects)
         finally:
             self._busy = False
-        return messages
+        return objects
 
     def _load_held(self, held: Any, messages: list[Any]) -> list[Any]:
         if messages:
-            held.add(self, messages, self._headers)
+            try:
+                held.add(self, messages, self._headers)
+            except BaseException as error:  # raised after the held ones
+                self._lose_messages(error)
         try:
             objects: list[Any] = held.take()
+        except errors.InvalidMessageError:
+            raise
+        except BaseException as error:
+            held.fail(error)  # it sticks, because the bytes of this call are taken
+            raise
         finally:
-            if not held:
+            if not held and held.error is None:
                 self._undelivered = None
         if not objects and self._error is not None:
             raise for_this_thread(self._error, self._failed_in)
         return objects
 
-    def _keep_refused(self, cause: BaseException, messages: list[Any], index: int) -> None:
-        """Hold the messages from a refused one on; raise if no message comes before it."""
-        headers = self._headers
+    def _keep_refused(
+        self, cause: BaseException, messages: list[Any], objects: list[Any]
+    ) -> list[Any]:
+        """Hold the messages after those with objects; raise if there are none of those."""
+        index, headers = len(objects), self._headers
         try:
             held = self._objects.hold(self._choice_layout)
             held.add(
@@ -111,11 +126,21 @@ class ObjectMessages(KeepingReader):
                 messages[index:],
                 None if headers is None else headers[index : len(messages)],
             )
+        except BaseException as error:
+            self._lose_messages(error)
+            if not objects:
+                raise
+        else:
             held.refuse(cause)
-        except BaseException as error:  # the messages are lost
-            self._error = error
-            raise
-        self._undelivered = held
-        del messages[index:], cause
-        if not index:
-            messages += self._load_held(held, [])
+            self._undelivered = held
+            del messages, cause
+            if not objects:
+                return self._load_held(held, [])
+        return objects
+
+    def _lose_messages(self, error: BaseException) -> None:
+        """Make an error sticky, for which messages are lost: `detach` cannot return them."""
+        self._lost = True
+        self._gather_end = 0
+        if self._error is None:
+            self._error, self._failed_in = error, get_ident()

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, Literal, final, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final, overload
 
 from . import _error_texts, errors
 from ._files import Refusal, read_messages
@@ -258,15 +258,11 @@ def _header_of(message: Any, layout: Layout) -> bytes:
 
 
 def end_of_frames(splitter: Splitter, layout: Layout) -> int:
-    """Return the stream position after the last delivered message, and before its padding."""
-    position = splitter.stream_offset
-    if layout.align > 1 and splitter.pending and splitter.error is None:
-        pending = splitter._pending_frame()
-        needed = pending.needed or 0
-        # The frame whose message is delivered lacks nothing but padding.
-        if pending.where == "trailer" and pending.received > needed - layout.align:
-            return position + needed
-    return position
+    """Return the stream position after the last delivered message, and its padding."""
+    if layout.align == 1:
+        return splitter.stream_offset
+    begin, size = splitter._delivered_padding()
+    return begin + size
 
 
 def frame_starts(
@@ -314,6 +310,10 @@ def _before_gaps(end: int, gaps: list[tuple[int, int]]) -> int:
     return end
 
 
+_Held: TypeAlias = tuple[Any, bytes | None, int]
+"""A message, what travelled before its rest if that is kept, and where its frame starts."""
+
+
 @final
 class HeldMessages:
     """What a splitter has read and not delivered: messages from one that `loads` refused on.
@@ -323,17 +323,18 @@ class HeldMessages:
         layout: That of the codec.
     """
 
-    __slots__ = ("_layout", "_loads", "_messages", "error")
+    __slots__ = ("_layout", "_loads", "_messages", "_raised", "error")
 
     def __init__(self, loads: Callable[[Any], Any], layout: Layout) -> None:
         self._loads = loads
         self._layout = layout
-        self._messages: deque[tuple[Any, bytes | None, int]] = deque()
+        self._messages: deque[_Held] = deque()
+        self._raised = False  # the error about the first message was raised: it is dropped next
         self.error: BaseException | None = None
         """The error about the first message, if a call returned those before it."""
 
     def __len__(self) -> int:
-        return len(self._messages)
+        return len(self._messages) - self._raised
 
     def add(self, splitter: Splitter, messages: list[Any], headers: list[bytes] | None) -> None:
         """Hold messages that the splitter has just read."""
@@ -342,12 +343,8 @@ class HeldMessages:
         self._messages.extend(zip(messages, headers or repeat(None), starts, strict=False))
 
     def refuse(self, cause: BaseException) -> None:
-        """Store what `loads` raised for the first message."""
-        if is_refusal(cause):
-            message, header, start = self._messages[0]
-            self.error = refused(cause, message, start, header, self._layout)
-        else:
-            self.error = cause
+        """Store what `loads` raised for the first message, or what failed without one."""
+        self.error = self._error_about(cause, self._messages[0]) if self._messages else cause
 
     def take(self) -> list[Any]:
         """Return the objects up to a refused message, which the next call raises.
@@ -356,41 +353,69 @@ class HeldMessages:
             InvalidMessageError: `loads` has refused the first message, which is dropped.
             BaseException: What else `loads` has raised. It sticks.
         """
+        messages, loads = self._messages, self._loads
+        if self._raised:
+            self._raised = False
+            messages.popleft()
         self._raise()
         objects: list[Any] = []
-        messages = self._messages
-        while messages:
+        error: BaseException | None = None
+        for held in messages:
             try:
-                message = self._loads(messages[0][0])
+                objects.append(loads(held[0]))
             except BaseException as cause:
-                self.refuse(cause)
-                if not objects:
-                    self._raise()
+                error = self._error_about(cause, held)
                 break
-            objects.append(message)
+        for _ in objects:  # only now, because memory may run out before
             messages.popleft()
+        self.error = error
+        if not objects:
+            self._raise()
         return objects
+
+    def fail(self, error: BaseException) -> None:
+        """Make an error sticky that `take` raised instead of what it had to raise or return.
+
+        Where CPython has no memory for a traceback, it raises a MemoryError in the place of an
+        error.
+        """
+        self._raised = False
+        self.error = error
+
+    def _error_about(self, cause: BaseException, held: _Held) -> BaseException:
+        """Return the error for a message from what `loads` raised."""
+        if not is_refusal(cause):
+            return cause
+        message, header, start = held
+        try:
+            return refused(cause, message, start, header, self._layout)
+        except BaseException as error:  # there is no memory for it
+            return error
 
     def _raise(self) -> None:
         error = self.error
         if error is not None:
             if isinstance(error, errors.InvalidMessageError):
                 self.error = None
-                self._messages.popleft()
+                self._raised = True
             try:
                 raise error.with_traceback(None)
             finally:
                 del error  # which holds this frame: a cycle
 
-    def travelled(self, following: bytes) -> bytes:
+    def travelled(self, splitter: Splitter, following: bytes) -> bytes:
         """Return the frames of all messages, for another protocol.
 
         Args:
-            following: The bytes that travelled after them.
+            splitter: It has read them.
+            following: The bytes that travelled after them; padding of the last one is among them.
         """
-        messages = [message for message, _, _ in self._messages]
-        headers = [header for _, header, _ in self._messages if header is not None]
-        return frames_as_travelled(Described(self._layout), messages, headers or None, following)
+        held = [*self._messages][self._raised :]
+        messages = [message for message, _, _ in held]
+        headers = [header for _, header, _ in held if header is not None]
+        codec = Described(self._layout)
+        frames = frames_as_travelled(codec, messages, headers or None, following)
+        return frames[: len(frames) - splitter._delivered_padding()[1]]
 
 
 # --- the verbs of a codec with objects ------------------------------------------------------------

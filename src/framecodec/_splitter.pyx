@@ -292,6 +292,23 @@ cdef int _raise_what_is_set() except -1:
     return -1
 
 
+# Functions of Python, called here so that an exception which CPython lost for want of memory is one
+# again before an `except` looks for it: see _module_state.pxd.
+
+
+cdef object _call_loads(loads, message):
+    return loads(message)
+
+
+cdef list _take_held(held):
+    return held.take()
+
+
+cdef int _hold_messages(held, splitter, list messages, headers) except -1:
+    held.add(splitter, messages, headers)
+    return 0
+
+
 ctypedef int (*_consume_unchecked)(Splitter, const uint8_t*, Py_ssize_t, list) noexcept
 
 
@@ -905,20 +922,20 @@ cdef class Splitter:
         """
         cdef bytes before = b""
         cdef bint wants_headers = self._wants_headers
+        cdef list loaded = []
         objects = None if self._raw else getattr(codec, "_objects", None)
         if self._undelivered is not None:
-            before = self._undelivered.travelled(self._unfinished())
+            before = self._undelivered.travelled(self, self._unfinished())
         try:
             self._wants_headers = wants_headers or objects is not None
             messages = self._switch_to(codec, before)
         except BaseException:
             self._wants_headers = wants_headers
             raise
-        self._undelivered = None
         self._objects = objects
         self._loads = None if objects is None else objects.loads
         if objects is not None:
-            messages = self._load(messages)
+            messages = self._load(messages, loaded)
         if not messages and self._error is not None:
             raise self._error.with_traceback(None)
         return messages
@@ -944,6 +961,7 @@ cdef class Splitter:
         if self._detached:
             raise _error_texts.detached()
         in_padding = self._phase == IN_PADDING and not self._raw  # its message is delivered
+        in_padding = in_padding and not before  # ... unless that is read again
         if self._skipping and not in_padding:
             raise _error_texts.switch_in_skipped_frame()
         if self._resync:
@@ -959,6 +977,7 @@ cdef class Splitter:
         # Nothing can fail any more.
         self._use_layout(layout, numbers, mark_numbers, headers)
         self._codec = codec
+        self._undelivered = None
         self._error = None
         self._not_taken = self._surplus_bytes = b""
         self._lost = self._ended = self._searching = False
@@ -982,6 +1001,21 @@ cdef class Splitter:
             if error is not self._error:
                 raise
         return messages
+
+    @cython.critical_section
+    def _delivered_padding(self):
+        """Return where the padding of the last delivered frame begins, and its size.
+
+        The size is 0 if all of it has arrived: then the next frame begins there.
+        """
+        return self._padding_of_delivered()
+
+    cdef object _padding_of_delivered(self):
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(self._padding)
+        if self._phase != IN_PADDING or self._raw or self._skipping:
+            return self._stream_offset, 0
+        begin = self._stream_offset + self._pending - PyBytes_GET_SIZE(self._not_taken) - size
+        return begin, size + self._padding_left
 
     @cython.critical_section
     def _unread(self):
@@ -1008,7 +1042,7 @@ cdef class Splitter:
         try:
             unfinished = self._unfinished()
             if self._undelivered is not None:
-                unfinished = self._undelivered.travelled(unfinished) + unfinished
+                unfinished = self._undelivered.travelled(self, unfinished) + unfinished
             self._detached = True
             self._withdraw_memory()
         finally:
@@ -1195,6 +1229,7 @@ cdef class Splitter:
 
     cdef list _take_objects(self, argument, list messages, bint by_feed):
         """Take bytes by a method, and return the objects of its messages."""
+        cdef list loaded = []  # first: there may be no memory for it later
         if self._busy:
             raise _error_texts.reentered()
         if self._undelivered is None or self._error is None:
@@ -1206,36 +1241,62 @@ cdef class Splitter:
             except BaseException:
                 if self._undelivered is None or self._error is None:
                     raise
-        return self._load(messages)
+        return self._load(messages, loaded)
 
-    cdef list _load(self, list messages):
+    cdef list _load(self, list messages, list objects):
         """Return the objects of messages, up to a refused one; hold the others."""
-        cdef Py_ssize_t index = 0
         loads, held = self._loads, self._undelivered
         self._busy = True
         try:
             if held is not None:
                 return self._load_held(held, messages)
-            for index in range(len(messages)):
-                messages[index] = loads(messages[index])
+            for message in messages:
+                objects.append(_call_loads(loads, message))
         except BaseException as cause:
             if held is not None:
                 raise
-            self._keep_refused(cause, messages, index)
+            objects = self._keep_refused(cause, messages, objects)
         finally:
             self._busy = False
-        return messages
+        return objects
 
     cdef list _load_held(self, held, list messages):
         if messages:
-            held.add(self, messages, self._last_headers())
+            try:
+                _hold_messages(held, self, messages, self._last_headers())
+            except BaseException as error:  # raised after the held ones
+                self._lose_messages(error)
         try:
-            objects = held.take()
+            objects = _take_held(held)
+        except errors.InvalidMessageError:
+            raise
+        except BaseException as error:
+            held.fail(error)  # it sticks, because the bytes of this call are taken
+            raise
         finally:
-            if not held:
+            if not held and held.error is None:
                 self._undelivered = None
         if not objects and self._error is not None:
             raise for_this_thread(self._error, self._failed_in)
+        return objects
+
+    cdef list _keep_refused(self, cause, list messages, list objects):
+        """Hold the messages after those with objects; raise if there are none of those."""
+        cdef Py_ssize_t index = len(objects)
+        try:
+            headers = self._last_headers()
+            held = self._objects.hold(self._choice_layout)
+            headers = None if headers is None else headers[index : len(messages)]
+            _hold_messages(held, self, messages[index:], headers)
+        except BaseException as error:
+            self._lose_messages(error)
+            if not objects:
+                raise
+        else:
+            held.refuse(cause)
+            self._undelivered = held
+            if not objects:
+                return self._load_held(held, [])
         return objects
 
     cdef inline int _break(self, error) noexcept:
@@ -1244,24 +1305,11 @@ cdef class Splitter:
         self._failed_in = PyThread_get_thread_ident()
         return 0
 
-    cdef int _keep_refused(self, cause, list messages, Py_ssize_t index) except -1:
-        """Hold the messages from a refused one on; raise if no message comes before it."""
-        headers = self._last_headers()
-        try:
-            held = self._objects.hold(self._choice_layout)
-            held.add(
-                self,
-                messages[index:],
-                None if headers is None else headers[index : len(messages)],
-            )
-            held.refuse(cause)
-        except BaseException as error:  # the messages are lost
+    cdef int _lose_messages(self, error) noexcept:
+        """Make an error sticky, for which messages are lost: `detach` cannot return them."""
+        self._lost = True
+        if self._error is None:
             self._break(error)
-            raise
-        self._undelivered = held
-        del messages[index:]
-        if not index:
-            messages += self._load_held(held, [])
         return 0
 
     # --- taking a chunk ---------------------------------------------------------------------------
@@ -1484,6 +1532,8 @@ cdef class Splitter:
                 self._leave_bad_frame(error, start)
                 if not self._searching:
                     raise
+                taken = -1
+            if taken < 0:
                 continue
             self._drop_held(taken)
             if PyBytes_GET_SIZE(self._surplus_bytes):
@@ -1540,22 +1590,23 @@ cdef class Splitter:
         It does not begin to search if the error is not the frame's. Then the held bytes, which
         begin at `start` in the stream, become those that were not taken.
         """
-        bad_frames = (errors.InvalidFrameError, errors.MessageTooLargeError)
-        cdef bint is_bad = isinstance(error, bad_frames)
+        cdef bint is_bad = False
         cdef bint is_gone = self._skipping and (self._phase != IN_HEADER or self._fragments)
         cdef Py_ssize_t taken = self._stream_offset + self._pending - start
         cdef Py_ssize_t gone = 1
-        if is_bad:
-            _error_texts.add_likely_cause(error, self._layout)
-            error.with_traceback(None)
+        try:
+            bad_frames = (errors.InvalidFrameError, errors.MessageTooLargeError)
+            if isinstance(error, bad_frames):
+                _error_texts.add_likely_cause(error, self._layout)
+                error.with_traceback(None)
+                is_bad = True
+        except BaseException:  # no memory
+            self._drop_taken(taken)
+            raise
         if is_bad and not is_gone and self._stream_offset >= start:  # it began in the held bytes
             self._drop_held(taken - self._pending + 1)
         else:
-            if taken >= 0:
-                self._drop_held(taken)
-            else:
-                self._hold_first(self._surplus_bytes[taken:])
-            self._surplus_bytes = b""
+            self._drop_taken(taken)
             if not is_bad:
                 return 0
             if is_gone:
@@ -1578,6 +1629,15 @@ cdef class Splitter:
         self._resync_count += 1
         self._last_invalid = error
         self._searching = True
+        return 0
+
+    cdef int _drop_taken(self, Py_ssize_t taken) except -1:
+        """Drop held bytes that are in the pending frame; hold those before them that are not."""
+        if taken >= 0:
+            self._drop_held(taken)
+        else:
+            self._hold_first(self._surplus_bytes[taken:])
+        self._surplus_bytes = b""
         return 0
 
     cdef void _end_search(self) noexcept:

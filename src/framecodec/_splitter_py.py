@@ -20,6 +20,7 @@ from ._encoder_py import update_checksum as update_checksum
 from ._fragments import not_in_one_piece
 from ._frame_reader_py import (
     IN_HEADER,
+    IN_PADDING,
     IN_REST,
     PIECE_SIZE,
     SLICE_SIZE,
@@ -362,7 +363,7 @@ class Splitter(OfMessages[MessageT], ReadMemory):
                     unread = self._restart(layout, before)
                 finally:
                     self._busy = False
-                self._codec, switched = codec, True
+                self._codec, switched, self._undelivered = codec, True, None
                 if self._given == GIVEN_BY_GET_ROOM:
                     self._given = NOT_GIVEN
                 self._take(unread, messages)
@@ -372,6 +373,16 @@ class Splitter(OfMessages[MessageT], ReadMemory):
             if error is not self._error or not isinstance(error, errors.FrameError):
                 raise
         return messages
+
+    def _delivered_padding(self) -> tuple[int, int]:
+        """Return where the padding of the last delivered frame begins, and its size.
+
+        The size is 0 if all of it has arrived: then the next frame begins there.
+        """
+        with self._lock:
+            if self._phase != IN_PADDING or self._raw or self._skipping:
+                return self._stream_offset, 0
+            return self._stream_offset + self._whole_size - self._padding_size, self._padding_size
 
     def _unread(self) -> bytes:
         """Return the bytes that `detach` would return."""
@@ -399,7 +410,7 @@ class Splitter(OfMessages[MessageT], ReadMemory):
                 self._busy, self._turn, begun = True, None, True  # as in feed_eof()
                 unfinished = self._unfinished()
                 if self._undelivered is not None:
-                    unfinished = self._undelivered.travelled(unfinished) + unfinished
+                    unfinished = self._undelivered.travelled(self, unfinished) + unfinished
                 header, piece, held = bytearray(), bytearray(), bytearray()
                 pieces: list[bytes] = []
         except BaseException:  # also from releasing the lock: the call can be repeated

@@ -42,6 +42,18 @@ class Travels(bytes):
     """Bytes of a stream, which may be no frame."""
 
 
+def dumps(message: tuple[bytes]) -> bytes:
+    """Return the bytes of an object of these plans."""
+    return message[0]
+
+
+def loads(message: bytes) -> tuple[bytes]:
+    """Return the object of a message; refuse one."""
+    if message == b"bad":
+        raise ValueError("bad")
+    return (message,)
+
+
 def _plan(name: str, codec: Codec[Any], *parts: Any, **more: Any) -> Plan:
     """Return a plan; its parts are messages, and bytes that travel as they are."""
     frames = [part if isinstance(part, Travels) else codec.encode(part) for part in parts]
@@ -85,6 +97,63 @@ def all_plans() -> Iterator[Plan]:
     begin = first.encode(b"ab")
     stream = begin + other.encode(b"cde") + other.encode(b"")
     yield Plan("switch", first, stream, (len(begin), len(stream) - 4, len(stream)), one, other)
+    yield from _plans_of_resync()
+    yield from _plans_of_headers_and_padding()
+    yield from _plans_of_objects()
+
+
+def _plans_of_resync() -> Iterator[Plan]:
+    resync, one = {"on_invalid": "resync"}, {"one_at_a_time": True}
+    marked = Codec.uint(1, magic=b"MA", trailer=b"!", max_message_size=20)
+    bad = (b"ab", Travels(b"junk"), b"", Travels(b"MA\5xM"), b"hello", Travels(b"MA\x40?"), b"c")
+    yield _plan("resync", marked, *bad, options=resync)
+    yield _plan("resync, one at a time", marked, *bad, options={**resync, **one})
+    lines = Codec.delimiter(b"\n", b"\r\n", max_message_size=6)
+    parts = (b"ab", Travels(b"much too long\r\n"), b"cd", b"")
+    yield _plan("resync, lines", lines, *parts, options=resync)
+    cobs = Codec.cobs(check=Check("crc32", 4))
+    yield _plan("resync, cobs", cobs, b"ab", Travels(b"\5x\0\0"), b"cd", options=resync)
+
+
+def _plans_of_headers_and_padding() -> Iterator[Plan]:
+    keep, one = {"keep_headers": True}, {"one_at_a_time": True}
+    block = Travels(b"X: y\r\ncontent-length: 2\r\n\r\nab")
+    yield _plan("kept header blocks", Codec.headers(), block, b"", b"hello", options=keep)
+    parts = (b"hello", Travels(b"0A0123456789"), b"")
+    yield _plan("kept digits", Codec.digits(2, base=16), *parts, options=keep)
+    parts = (b"hello", Travels(b"003:abc,"), b"")
+    netstrings = Codec.text(leading_zeros=True, trailer=b",")
+    yield _plan("kept text", netstrings, *parts, options=keep)
+    lines = Codec.delimiter(b"\n", b"\r\n")
+    yield _plan("kept marks", lines, b"a", Travels(b"b\r\n"), b"", options=keep)
+    aligned = Codec.uint(1, align=4)
+    yield _plan("padded", aligned, b"hello", b"", b"abc", b"abcd")
+    yield _plan("padded, one at a time", aligned, b"hello", b"", b"abc", options=one)
+    yield _plan("padded, raw", aligned, b"hello", b"abc", b"", options={"raw": True})
+    checked = Codec.uint(2, align=8, magic=b"M", check=Check("sum8", 1), trailer=b"!")
+    yield _plan("padded, check", checked, b"hello", b"", b"x" * 20)
+
+
+def _plans_of_objects() -> Iterator[Plan]:
+    plain, one = Codec.uint(1), {"one_at_a_time": True}
+    codec = plain.with_objects(dumps, loads)
+    bad = Travels(plain.encode(b"bad"))
+    yield _plan("objects", codec, (b"hello",), (b"",), (b"worlds",))
+    yield _plan("objects, refused", codec, (b"ab",), bad, (b"",), bad, bad, (b"cd",), (b"ef",))
+    yield _plan("objects, many", codec, *[(b"%d" % n,) for n in range(20)], bad, (b"last",))
+    yield _plan("objects, one at a time", codec, (b"ab",), bad, (b"cd",), options=one)
+    lines = Codec.delimiter(b"\n", b"\r\n")
+    parts = ((b"ab",), Travels(b"bad\r\n"), (b"",), Travels(b"cd\r\n"))
+    yield _plan("objects, lines", lines.with_objects(dumps, loads), *parts)
+    aligned = Codec.uint(1, align=4).with_objects(dumps, loads)
+    parts = ((b"hello",), Travels(b"\3bad"), (b"",), (b"abc",))
+    yield _plan("objects, padded", aligned, *parts)
+    other = Codec.uint(1, magic=b"S")
+    stream = codec.encode((b"ab",)) + bad + other.encode(b"cde") + other.encode(b"")
+    cuts = (3, len(stream) - 5, len(stream))
+    skip = Codec.fixed(4).with_objects(dumps, loads)
+    yield Plan("switch, from objects", codec, stream[:3] + stream[7:], cuts[:1], {}, other)
+    yield Plan("switch, after a refused object", codec, stream, cuts, {}, skip)
 
 
 # --- cases ----------------------------------------------------------------------------------------
@@ -93,7 +162,8 @@ def all_plans() -> Iterator[Plan]:
 class Reader:
     """A splitter of a plan, and what it has delivered.
 
-    Delivered are messages, and errors that do not stick, as their stream offset.
+    Delivered are messages, with their headers if the splitter keeps them, and errors that do not
+    stick, as their stream offset.
     """
 
     def __init__(self, engine: ModuleType, plan: Plan) -> None:
@@ -115,6 +185,10 @@ class Reader:
         if isinstance(result, InvalidMessageError):
             self.delivered.append(("refused", result.stream_offset))
         elif isinstance(result, list):
+            headers = self.splitter.headers if self.plan.options.get("keep_headers") else None
+            if headers is not None:
+                assert len(headers) == len(result), "headers and messages do not agree"
+                result = [*zip(result, headers, strict=True)]
             self.delivered += result
         else:
             assert result is self.splitter.error, f"{result!r} does not stick"
@@ -181,7 +255,8 @@ def _described(error: BaseException | None) -> Any:
 
 
 def _lost(error: object) -> bool:
-    return isinstance(error, SystemError) and "without exception set" in str(error)
+    texts = ("without exception set", "without setting an exception")
+    return isinstance(error, SystemError) and any(text in str(error) for text in texts)
 
 
 def _run(
@@ -204,11 +279,15 @@ def _run(
     if first < 0:
         return shortage.count(call, ())  # type: ignore[no-any-return]
     splitter = reader.splitter
-    headers_wanted = plan.options.get("keep_headers")
-    before = reader.public()
+    before, pending = reader.public(), splitter.error
     result = shortage.call(first, last, call, ())
     if _lost(result) or _lost(splitter.error):
         return 0
+    if isinstance(result, MemoryError) and not isinstance(splitter.error, MemoryError):
+        # CPython raises one in the place of an exception for whose traceback it has no memory.
+        for refused in (result.__context__, pending if pending is not splitter.error else None):
+            if isinstance(refused, InvalidMessageError):
+                result = refused
     if isinstance(result, MemoryError) and not isinstance(splitter.error, MemoryError):
         assert reader.public() == before, f"neither repeatable nor sticky: {reader.public()}"
         result = outcome_of(call)
@@ -217,9 +296,11 @@ def _run(
     if isinstance(result, MemoryError):
         _check_sticky(engine, plan, reader)
         return 0
-    if headers_wanted and isinstance(result, list):
-        assert len(splitter.headers) == len(result)
     reader.took(result)
+    if plan.codec._objects is not None and plan.then is None:
+        reader.drain()  # a MemoryError may follow objects
+        if _lost(splitter.error):
+            return 0
     if isinstance(splitter.error, MemoryError):
         _check_sticky(engine, plan, reader)
         return 0
@@ -236,31 +317,44 @@ def _undisturbed(engine: ModuleType, plan: Plan, start: int) -> tuple[Any, ...]:
 
 def _check_sticky(engine: ModuleType, plan: Plan, reader: Reader) -> None:
     """Check that a splitter whose error is a MemoryError has lost nothing."""
-    splitter = reader.splitter
-    for call in (lambda: splitter.feed(b"x"), splitter.get_buffer, splitter.feed_eof):
-        assert outcome_of(call) is splitter.error, "the MemoryError does not stick"
-    offset = splitter.stream_offset - plan.options.get("stream_offset", 0)
+    splitter, stream = reader.splitter, plan.stream
+    has_objects = plan.codec._objects is not None
+    # What `loads` raised sticks in the calls that return objects.
+    calls = [lambda: splitter.feed(b"")] * 2
+    if not has_objects:
+        calls += [lambda: splitter.feed(b"x"), splitter.get_buffer, splitter.feed_eof]
+    for call in calls:
+        outcome = outcome_of(call)
+        assert outcome is splitter.error, f"the MemoryError does not stick: {outcome!r}"
     delivered = _undisturbed(engine, plan, 0)[0]
-    is_padded = plan.codec.parameters["align"] > 1  # a message may come before its frame's end
-    if plan.then is None and not is_padded:
-        replay = Reader(engine, plan)
-        replay.take(offset)
-        replay.drain()
-        delivered = replay.delivered
     assert reader.delivered == delivered[: len(reader.delivered)], "a message is doubled"
-    if plan.then is None and not is_padded:
-        assert reader.delivered == delivered, "a message is lost"
+    offset = splitter.stream_offset - plan.options.get("stream_offset", 0)
+    # A message may come before the padding of its frame, and a frame before its object.
+    is_exact = plan.codec.parameters["align"] == 1 and not has_objects
+    if plan.then is None and is_exact:
+        assert reader.delivered == _delivered_up_to(engine, plan, offset), "a message is lost"
     pending = splitter.pending
     unread = outcome_of(splitter.detach)
     if isinstance(unread, MemoryError):
         return  # the splitter had no memory to keep the bytes, and says so
-    assert offset + pending == reader.fed, "the offset has lost bytes"
-    if is_padded:
+    told = f"the offset has lost bytes: {offset}, {pending}, {unread!r} of {reader.fed}"
+    assert offset + pending == reader.fed, told
+    if plan.options.get("on_oversize") == "skip" and not unread:
         return
-    is_skipping = plan.options.get("on_oversize") == "skip"
-    assert unread == plan.stream[offset : reader.fed] or (is_skipping and not unread), (
-        f"detach() gave {unread!r}"
-    )
+    start = reader.fed - len(unread)
+    assert unread == stream[start : reader.fed], f"detach() gave {unread!r}"
+    if is_exact:
+        assert start == offset, f"detach() gave the bytes from {start} on, not from {offset} on"
+    elif plan.then is None:
+        expected = _delivered_up_to(engine, plan, start)
+        assert reader.delivered == expected, f"{reader.delivered} and {unread!r}"
+
+
+def _delivered_up_to(engine: ModuleType, plan: Plan, stop: int) -> list[Any]:
+    replay = Reader(engine, plan)
+    replay.take(stop)
+    replay.drain()
+    return replay.delivered
 
 
 def _feed(reader: Reader, stop: int, form: Callable[[bytes], Any]) -> Any:

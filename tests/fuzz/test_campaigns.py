@@ -124,6 +124,20 @@ def test_each_allocation_fails_in_turn_where_one_was_not_survived(
     assert " 0 raised MemoryError" not in printed
 
 
+@needs_fork
+@pytest.mark.untraced
+@pytest.mark.skipif(bool(shortage.why_not()), reason=shortage.why_not())
+@needs_cpython_3_11
+@pytest.mark.parametrize(
+    "case", ["feed: resync, bytes 0 to 37", "feed: objects, refused, bytes 8 to 22"]
+)
+def test_each_allocation_fails_in_turn_where_bytes_were_lost(engine: ModuleType, case: str) -> None:
+    # detach() gave bytes after a bad frame twice; messages after a refused one were lost.
+    name = "python" if engine.__name__.endswith("_py") else "compiled"
+    printed = campaign("shortage", "--engine", name, "--only", case)
+    assert " 0 raised MemoryError" not in printed
+
+
 @pytest.mark.slow
 @needs_fork
 @pytest.mark.skipif(bool(shortage.why_not()), reason=shortage.why_not())

@@ -896,6 +896,7 @@ cdef class ReceivePath:
         if self._one_at_a_time:
             self._read(self._inbox.splitter.buffer_updated, nbytes)
             return
+        cdef bint has_failed = False
         splitter = self._inbox.splitter
         self._receiving = True
         try:
@@ -905,9 +906,13 @@ cdef class ReceivePath:
         except BaseException as error:
             if not self._receiving:  # raised by messages_received()
                 raise
-            self._receiving = False
+            # Not left by a `return`: Cython's code would crash where no memory was left for a
+            # traceback.
             messages = None
+            self._receiving = False
             self._fail_receiving(error)
+            has_failed = True
+        if has_failed:
             return
         self._receiving = False
         if self._switched is not None:

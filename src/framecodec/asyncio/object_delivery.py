@@ -140,6 +140,7 @@ class ObjectDelivery(fast_path.ReceivePath, OfMessages[MessageT]):
         _, unread = self._switched
         splitter = self._inbox.splitter
         before = frames_as_travelled(codec, messages, headers, unread)
+        before = before[: len(before) - splitter._delivered_padding()[1]]  # it is in `unread`
         read_again = before + unread[: len(unread) - len(splitter._unread())]
         self._switched = self._inbox.switch(self.codec, read_again), before + unread
 
