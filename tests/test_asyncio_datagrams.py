@@ -40,6 +40,16 @@ def with_pair(
     run(loop, main())
 
 
+def test_an_address_in_use_is_an_error() -> None:
+    async def main() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+            taken.bind(("127.0.0.1", 0))
+            with pytest.raises(OSError, match="in use"):
+                await open_datagram_endpoint(taken.getsockname())
+
+    run("asyncio", main())  # uvloop leaves the transport open, and warns
+
+
 @LOOPS
 def test_recv_from_gives_each_datagram_and_its_address(loop: str) -> None:
     async def test(server: DatagramStream, client: DatagramStream, address: Any) -> None:

@@ -25,6 +25,7 @@ from framecodec import (
     InvalidFrameError,
 )
 from framecodec.asyncio import FrameStream, open_connection
+from framecodec.errors import MessageTimeoutError
 from tests.helpers.event_loops import LOOPS, run, served, tls_contexts, wrapped
 from tests.helpers.fault_injection import TIMEOUT, stream_pair
 
@@ -390,6 +391,20 @@ def test_recv_parts_of_a_socket(name: str, timeout: float | None) -> None:
             one.shutdown(2)
             with pytest.raises(EOFError):
                 next(other.recv_parts())
+
+
+def test_recv_parts_obeys_the_limits_of_the_peer() -> None:
+    with (
+        stream_pair() as (peer, sock),
+        FrameSocket(sock, Codec.uint(4).replace(), message_timeout=0.05) as conn,
+    ):
+        peer.sendall(b"\0\4\0\0" + bytes(100_000))
+        parts = conn.recv_parts()
+        assert not any(next(parts))
+        with pytest.raises(MessageTimeoutError):
+            list(parts)
+        with pytest.raises(MessageTimeoutError):
+            conn.recv()
 
 
 def test_recv_parts_of_a_pipe() -> None:

@@ -271,6 +271,37 @@ def test_set_protocol_hands_unread_bytes_to_a_protocol_of_asyncio(
 
 
 @LOOPS
+@pytest.mark.parametrize("other", [Bytes, Buffered])
+def test_set_protocol_ends_a_connection_whose_next_protocol_raises(
+    loop: str, engine_in_use: Any, other: Any
+) -> None:
+    class Failing(other):  # type: ignore[misc]
+        def data_received(self, data: bytes) -> None:
+            raise ValueError("not these bytes")
+
+        def buffer_updated(self, nbytes: int) -> None:
+            raise ValueError("not these bytes")
+
+    async def main() -> None:
+        contexts: list[dict[str, Any]] = []
+        running = asyncio.get_running_loop()
+        running.set_exception_handler(lambda _, context: contexts.append(context))
+        second = Failing()
+
+        def step(protocol: Any, messages: list[Any]) -> None:
+            protocol.transport.set_protocol(second)
+
+        first, peer = await connected(lambda: Switching(U2, step))
+        await write(peer, b"\0\1arest")
+        await until(lambda: contexts)
+        assert str(contexts[0]["exception"]) == "not these bytes"
+        assert first._sending.raw_transport.is_closing()
+        peer.close()
+
+    run(loop, main())
+
+
+@LOOPS
 def test_set_protocol_again_and_again_hands_each_the_rest(loop: str, engine_in_use: Any) -> None:
     async def main() -> None:
         seen: list[Any] = []

@@ -714,3 +714,24 @@ def test_scan_finds_checked_messages_across_slices(engine: ModuleType) -> None:
     assert len(data) > 4 * 64 * 1024
     assert [bytes(span) for span in engine.scan(codec, data)] == messages
     assert b"".join(engine.scan(codec, data, raw=True)) == data
+
+
+def test_a_line_that_is_too_large_comes_after_those_before_it(engine: ModuleType) -> None:
+    splitter = engine.Splitter(Codec.delimiter(max_message_size=5))
+    assert splitter.feed(b"abc\nde\nabcdefgh\nx\n") == [b"abc", b"de"]
+    with pytest.raises(MessageTooLargeError) as caught:
+        splitter.feed(b"")
+    assert caught.value.stream_offset == 7
+
+
+@pytest.mark.parametrize("cut", [0, 1, 7, 12])
+def test_escapes_of_three_bytes_come_back(engine: ModuleType, cut: int) -> None:
+    codec = Codec.delimiter(b"\n", escape={b"\n": b"/nl", b"/": b"/sl"})
+    messages = [b"a\nb", b"/", b"plain", b"", b"\n/\n"]
+    stream = engine.Encoder(codec).encode_many(messages)
+    splitter = engine.Splitter(codec)
+    assert splitter.feed(stream[:cut]) + splitter.feed(stream[cut:] + b"x/nl") == messages
+    assert splitter.feed(b"y\n") == [b"x\ny"]
+    assert splitter.feed(b"good\nb/xx\nmore\n") == [b"good"]
+    with pytest.raises(InvalidFrameError):
+        splitter.feed(b"")

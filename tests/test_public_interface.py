@@ -83,6 +83,7 @@ def test_all_has_each_name_once_and_in_order() -> None:
     for name in names:
         assert getattr(framecodec, name) is not None
         assert name in dir(framecodec)
+    assert {*framecodec.serving.__all__} < {*dir(framecodec.serving)}
 
 
 def test_import_of_all_names_brings_no_module() -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import hashlib
 import io
@@ -379,6 +380,31 @@ def test_send_file_of_a_file_that_becomes_shorter_before_its_check_sends_nothing
                 one.send_file(file)
         one.send(b"next")
         assert other.recv() == b"next"
+
+
+@pytest.mark.skipif(not hasattr(os, "sendfile"), reason="no sendfile() here")
+def test_send_file_reads_a_file_that_the_kernel_does_not_copy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*arguments: Any) -> int:
+        raise OSError(errno.EINVAL, "not this file")
+
+    monkeypatch.setattr(os, "sendfile", refuse)
+    data = os.urandom(300_000)
+    with two("socketpair", CODECS["uint"]) as (one, other), tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.seek(0)
+        with meanwhile(lambda: one.send_file(file)):
+            assert other.recv() == data
+
+
+def test_send_file_reads_a_pipe_to_its_end() -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb", 0) as file, two("socketpair", CODECS["uint"]) as (one, other):
+        os.write(writer, b"all of it")
+        os.close(writer)
+        one.send_file(file)
+        assert other.recv() == b"all of it"
 
 
 def test_recv_file_has_the_bytes_of_the_length_field_and_the_constants() -> None:

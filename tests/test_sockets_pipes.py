@@ -876,6 +876,21 @@ def test_the_end_of_a_regular_file_is_always_ready(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_bytes() == b"abc"
 
 
+def test_close_of_a_pipe_forgets_a_file_that_is_not_sent_whole(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    path.write_bytes(bytes(1_000_000))
+    reader, writer = os.pipe()
+    before = descriptors()
+    with os.fdopen(reader, "rb", 0), path.open("rb") as file:
+        conn = FramePipe(None, os.fdopen(writer, "wb", 0), codec=U4)
+        conn.settimeout(0)
+        with pytest.raises(BlockingIOError) as caught:
+            conn.send_file(file)
+        assert caught.value.message_started is True  # type: ignore[attr-defined]
+        conn.close()
+    assert descriptors() <= before - 2
+
+
 def test_close_closes_each_file_and_raises_the_first_error() -> None:
     class Failing(io.BytesIO):
         def close(self) -> None:

@@ -40,6 +40,35 @@ def run(*work: Callable[[], Any]) -> list[BaseException]:
     return failures
 
 
+@pytest.mark.parametrize(
+    ("timeout", "error", "text"),
+    [
+        (0.0, BlockingIOError, "another thread is in the same call, and this socket does not wait"),
+        (0.01, TimeoutError, "another thread did not finish its call"),
+    ],
+)
+def test_recv_beside_a_thread_in_recv_waits_no_longer_than_its_time_out(
+    timeout: float, error: type[OSError], text: str
+) -> None:
+    with stream_pair() as (peer, sock), FrameSocket(sock, Codec.uint(4)) as conn:
+        with conn._receiving.lock:
+            failures: list[BaseException] = []
+
+            def attempt() -> None:
+                conn.settimeout(timeout)
+                try:
+                    conn.recv()
+                except OSError as raised:
+                    failures.append(raised)
+
+            assert not run(attempt)
+        assert type(failures[0]) is error
+        assert text in str(failures[0])
+        conn.settimeout(TIMEOUT)
+        peer.sendall(b"\0\0\0\1a")
+        assert conn.recv() == b"a"
+
+
 @pytest.mark.parametrize("timeout", [None, TIMEOUT])
 @pytest.mark.parametrize("kind", KINDS)
 def test_send_and_recv_in_two_threads(kind: str, timeout: float | None) -> None:
