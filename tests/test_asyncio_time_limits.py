@@ -280,6 +280,8 @@ def test_recv_ends_a_peer_that_sends_all_the_time_and_too_slowly(loop: str) -> N
 
 @LOOPS
 def test_recv_ends_a_peer_that_sends_a_byte_in_each_iteration(loop: str, clock: Clock) -> None:
+    """Also where an iteration takes long: a read that took all that the kernel held shows it."""
+
     async def main() -> None:
         stream, peer = await wrapped(message_timeout=LONG)
         with peer:
@@ -288,11 +290,9 @@ def test_recv_ends_a_peer_that_sends_a_byte_in_each_iteration(loop: str, clock: 
             await pending(stream._protocol, 4)
             clock.pass_limit()
             fire(stream._protocol)
-            for _ in range(1000):
+            for _ in range(3):
                 peer.send(b"x")
                 await iterations(2)  # one to receive it
-                if receiving.done():
-                    break
             assert receiving.done()
             with pytest.raises(MessageTimeoutError):
                 await receiving

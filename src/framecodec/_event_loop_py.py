@@ -38,6 +38,8 @@ FIRST_READ_SIZE = 4 * 1024
 """Bytes that a connection reads at first, where connections share no memory: most are idle."""
 READ_SIZE = 128 * 1024
 """Bytes that it reads as soon as a read has filled the first size."""
+SMALL_READ = 512
+"""A read of fewer bytes than this had less than a segment of TCP to take."""
 
 # The transport gets a view of a batch from this size on: TLS cuts records off it.
 _JOIN_SIZE = 16 * 1024
@@ -429,6 +431,8 @@ class ReceivePath:
         is_full = nbytes >= self._read_size
         if is_full:
             self._read_size = READ_SIZE
+        elif nbytes < SMALL_READ and self._peer_timer is not None:
+            self._peer_timer.emptied = not self._sending.is_encrypted
         if self._receiving_failed:
             return
         if self._receiving:

@@ -178,14 +178,16 @@ cdef inline bytes quick_heads_of(layout):
     cdef bytes heads = structures.get("heads")
     cdef QuickHead* head
     cdef const Shape* shape
+    cdef Py_ssize_t deepest = 0
     if heads is not None:
         return heads
     layouts = [layout] if layout.choice is None else layout.choice.layouts
     heads = PyBytes_FromStringAndSize(NULL, len(layouts) * sizeof(QuickHead))
     head = <QuickHead*>PyBytes_AS_STRING(heads)
     musts = []
-    nodes = () if layout.choice is None else layout.choice.nodes
-    deepest = max([node.offset for node in nodes], default=0)
+    if layout.choice is not None:
+        for node in layout.choice.nodes:
+            deepest = max(deepest, <Py_ssize_t>node.offset)
     for each in layouts:
         memset(head, 0, sizeof(QuickHead))
         head.least = LARGEST_SIZE + 1

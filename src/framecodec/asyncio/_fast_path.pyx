@@ -46,6 +46,7 @@ cdef enum:
     _HIGH_WATER = 256 * 1024
     _FIRST_READ_SIZE = 4 * 1024
     _READ_SIZE = 128 * 1024
+    _SMALL_READ = 512
     _JOIN_SIZE = 16 * 1024
     _MOST_TASKS = 16
     _TRY_AGAIN = 16
@@ -889,6 +890,8 @@ cdef class ReceivePath:
         is_full = nbytes >= self._read_size
         if is_full:
             self._read_size = READ_SIZE
+        elif nbytes < _SMALL_READ and self._peer_timer is not None:
+            self._peer_timer.emptied = not self._send_path.is_encrypted
         if self._receiving_failed:
             return
         if self._receiving:

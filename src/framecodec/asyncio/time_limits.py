@@ -16,8 +16,9 @@ __all__ = ["PeerTimer"]
 # callbacks first, uvloop runs timers and callbacks before it polls. TLS may need one more.
 _QUIET_ITERATIONS = 3
 # After this many, everything was read that the kernel held when the time was over: at most 6 MiB
-# (Linux's largest TCP receive buffer), of which an iteration reads 128 KiB. A peer that sends a
-# byte in each iteration is never quiet.
+# (Linux's largest TCP receive buffer), of which an iteration reads 128 KiB. A read of less than a
+# segment shows it at once: neither this kernel nor the peer's, whose window is open, holds more. So
+# the drip of a byte in each iteration ends also where an iteration takes long. (TLS reads parts.)
 _ALL_ITERATIONS = 64
 
 
@@ -45,6 +46,7 @@ class PeerTimer:
         "_reading",
         "_receiving",
         "_started",
+        "emptied",
     )
 
     def __init__(
@@ -60,6 +62,8 @@ class PeerTimer:
         self._fires_at = 0.0  # the time of the timer; 0 for a check
         self._iterations = 0  # since the peer is overdue
         self._quiet_iterations = 0  # of these, the last ones
+        self.emptied = False
+        """A small read since the peer is overdue has taken all that the kernels held."""
 
     def start(self) -> None:
         """Start: there is a connection."""
@@ -122,6 +126,7 @@ class PeerTimer:
 
     def _on_timer(self) -> None:
         self._iterations = self._quiet_iterations = 0
+        self.emptied = False
         self._check()
 
     def _check(self) -> None:
@@ -133,7 +138,7 @@ class PeerTimer:
         if not inbox.is_overdue(now):
             self._arm(now)
             return
-        is_quiet = self._quiet_iterations >= _QUIET_ITERATIONS
+        is_quiet = self.emptied or self._quiet_iterations >= _QUIET_ITERATIONS
         inbox.check_limits(now, drained=is_quiet or self._iterations >= _ALL_ITERATIONS)
         if inbox.failure is not None:
             self._end(inbox.failure)
