@@ -261,6 +261,31 @@ def test_the_messages_of_a_tagged_choice_keep_their_names() -> None:
         Codec.choice({None: Codec.uint(1).as_json()})
 
 
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("tagged", [False, True])
+def test_special_objects_of_an_alternative_pass_as_they_are(tagged: bool, nested: bool) -> None:
+    special: Codec[Any] = Codec.uint(1, specials={255: None, 254: "bye"})
+    codec = choice({"a": (b"\xfe\xff", special), "b": (range_of(0, 9), Codec.uint(1))}, tagged)
+    if nested:
+        outer = {"c": (b"\xfe\xff" + range_of(0, 9), codec), "d": (100, Codec.fixed(1))}
+        codec = choice(outer, tagged)
+
+    def message(name: str, content: Any) -> Any:
+        named = (name, content) if tagged else content
+        return ("c", named) if tagged and nested else named
+
+    objects = codec.as_json()
+    loaded = objects.splitter().feed(b"\xff\xfe\x02[]\x04null")
+    assert loaded == [message("a", None), message("a", "bye"), message("b", []), message("b", None)]
+    assert objects.encode(message("a", "bye")) == b"\xfe"
+    if tagged:  # the name tells whose special object it is
+        assert objects.encode(message("b", "bye")) == b'\x05"bye"'
+
+
+def choice(alternatives: dict[str, Any], tagged: bool) -> Codec[Any]:
+    return Codec.choice(alternatives if tagged else dict(alternatives.values()), tagged=tagged)
+
+
 def range_of(start: int, stop: int) -> bytes:
     return bytes(range(start, stop))
 

@@ -61,7 +61,7 @@ class ObjectFunctions:
 
     def for_codec(self, codec: Any) -> ObjectFunctions:
         """Return functions for the messages of a codec: with special objects, or with names."""
-        functions = self._except_specials(codec.layout.special_values)
+        functions = self._except_specials(_special_values(codec))
         if not codec.parameters.get("tagged"):
             return functions
         loads = functions.loads
@@ -73,8 +73,24 @@ class ObjectFunctions:
                 (message[0], loads_named(message[1])) if type(message) is tuple else loads(message)
             )
 
-        named.dumps, named.loads = _dumps_named(codec, functions.dumps), loads_named
+        named.dumps, named.loads = self._dumps_named(codec), loads_named
         return named
+
+    def _dumps_named(self, codec: Any) -> Callable[[Any], Any]:
+        """Return a function for the (name, message) pairs of a tagged choice."""
+        if not codec.parameters.get("tagged"):
+            return self._except_specials(_special_values(codec)).dumps
+        by_name = {
+            name: self._dumps_named(alternative)
+            for name, (_, alternative) in codec.parameters["alternatives"].items()
+        }
+
+        def dumps_named(message: Any) -> Any:
+            if type(message) is not tuple or len(message) != 2 or message[0] not in by_name:
+                return message  # which encode() refuses
+            return message[0], by_name[message[0]](message[1])
+
+        return dumps_named
 
     def _except_specials(self, specials: Iterable[object]) -> ObjectFunctions:
         """Return functions that give the special objects of a codec back as they are."""
@@ -117,21 +133,12 @@ class ObjectFunctions:
         return ObjectFunctions, (self.made_by, self.arguments)
 
 
-def _dumps_named(codec: Any, dumps: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return a function for the (name, message) pairs of a tagged choice."""
-    if not codec.parameters.get("tagged"):
-        return dumps
-    by_name = {
-        name: _dumps_named(alternative, dumps)
-        for name, (_, alternative) in codec.parameters["alternatives"].items()
-    }
-
-    def dumps_named(message: Any) -> Any:
-        if type(message) is not tuple or len(message) != 2 or message[0] not in by_name:
-            return message  # which encode() refuses
-        return message[0], by_name[message[0]](message[1])
-
-    return dumps_named
+def _special_values(codec: Any) -> list[object]:
+    """Return the special messages of a codec, and those of its alternatives."""
+    values = list(codec.layout.special_values)
+    for alternative in (codec.parameters.get("alternatives") or {}).values():
+        values += _special_values(alternative[1] if type(alternative) is tuple else alternative)
+    return values
 
 
 def _given(dumps: Any, loads: Any) -> tuple[Any, Any]:
