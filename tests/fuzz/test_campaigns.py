@@ -441,6 +441,18 @@ def test_workers_survive_cases_that_crash_fail_or_hang(monkeypatch: pytest.Monke
 
 @needs_fork
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_the_last_failure_that_is_wanted_ends_all_workers() -> None:
+    def run(case: int) -> None:
+        if case:
+            signal.pause()
+        raise ValueError("zero")
+
+    _, failures, _ = run_cases(run, first=0, jobs=3)
+    assert failures == [Failure(0, "ValueError: zero", False)]
+
+
+@needs_fork
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_child_gives_back_what_it_found_or_how_it_ended() -> None:
     assert in_a_child(lambda: "text" * 50_000) == ("text" * 50_000, "")
     assert in_a_child(lambda: os._exit(3)) == ("", "ended with status 3")

@@ -182,8 +182,8 @@ def run_cases(
                     worker = _Worker(run, _next(case, jobs, block), jobs, block, stop, end, quiet)
                     workers[worker.pid] = worker
                 else:
-                    end = 0
                     _end(workers)
+                    break
     finally:
         _end(workers)
     return done, failures, totals
