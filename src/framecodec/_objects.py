@@ -79,7 +79,8 @@ class ObjectFunctions:
     def _dumps_named(self, codec: Any) -> Callable[[Any], Any]:
         """Return a function for the (name, message) pairs of a tagged choice."""
         if not codec.parameters.get("tagged"):
-            return self._except_specials(_special_values(codec)).dumps
+            dumps: Callable[[Any], Any] = self._except_specials(_special_values(codec)).dumps
+            return dumps
         by_name = {
             name: self._dumps_named(alternative)
             for name, (_, alternative) in codec.parameters["alternatives"].items()

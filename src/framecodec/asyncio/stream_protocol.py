@@ -14,7 +14,6 @@ import contextlib
 import os
 import socket
 import sys
-from collections import deque
 from collections.abc import Callable
 from itertools import chain
 from threading import get_ident
@@ -277,7 +276,7 @@ class StreamProtocol(UnframingProtocol):
             self._sending.check_thread()
         messages = self._message_iterator
         no_messages: list[Any] = []
-        no_batches: deque[ReadMessages] = deque()
+        no_batches: list[ReadMessages] = []
         head, batches, held, head_size = (
             messages.head,
             self.batches,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from collections import deque
 from collections.abc import Coroutine
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -101,7 +100,7 @@ class UnframingProtocol(FrameProtocol):
         return unframed
 
     def _forget_messages(self, taken: int, held: int) -> None:
-        self._message_iterator.head, self.batches = [], deque()
+        self._message_iterator.head, self.batches = [], []
         self._head_size, self._head_headers, self._head_gaps = 0, None, None
         self._taken, self._held = taken, held
         if self._inbox.failure is None:
