@@ -43,22 +43,22 @@ def campaign(*arguments: str) -> str:
 @needs_fork
 def test_orders_of_calls_on_an_engine(engine: ModuleType) -> None:
     name = "python" if engine.__name__.endswith("_py") else "compiled"
-    printed = campaign("orders", "--seed", "0", "--cases", "2000", "--engine", name)
-    assert "2000 programs" in printed
+    printed = campaign("orders", "--seed", "0", "--cases", "1000", "--engine", name)
+    assert "1000 programs" in printed
 
 
 @pytest.mark.slow
 @needs_fork
 @pytest.mark.c_extension
 def test_orders_of_calls_on_both_engines_step_by_step() -> None:
-    assert "4000 programs" in campaign("orders", "--seed", "100000", "--cases", "4000")
+    assert "2000 programs" in campaign("orders", "--seed", "100000", "--cases", "2000")
 
 
 @pytest.mark.slow
 @needs_fork
 @pytest.mark.c_extension
 def test_codecs_with_objects_on_both_engines_step_by_step() -> None:
-    assert "3000 cases" in campaign("objects", "--seed", "0", "--cases", "3000")
+    assert "1500 cases" in campaign("objects", "--seed", "0", "--cases", "1500")
 
 
 def test_codecs_with_objects_on_an_engine(engine: ModuleType) -> None:
@@ -105,7 +105,7 @@ def run_object_cases(engine: ModuleType, count: int) -> None:
 @needs_cpython_3_11
 def test_each_allocation_fails_in_turn(engine: ModuleType) -> None:
     name = "python" if engine.__name__.endswith("_py") else "compiled"
-    printed = campaign("shortage", "--engine", name, "--every", "29")
+    printed = campaign("shortage", "--engine", name, "--every", "59")
     assert " 0 raised MemoryError" not in printed
 
 
@@ -154,7 +154,7 @@ def test_each_allocation_fails_in_turn_where_a_message_may_be_special(engine: Mo
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="other collectors run elsewhere")
 def test_collections_inside_calls_call_in(engine: ModuleType) -> None:
     name = "python" if engine.__name__.endswith("_py") else "compiled"
-    printed = campaign("collecting", "--engine", name, "--every", "61")
+    printed = campaign("collecting", "--engine", name, "--every", "127")
     assert " 0 collections called in" not in printed
 
 
