@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import socket
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -236,3 +238,34 @@ def test_a_connection_that_is_closing_sends_nothing_past_its_transport(
         peer.close()
 
     run(loop, main())
+
+
+def test_nothing_goes_into_a_file_that_the_loop_sends(tmp_path: Path) -> None:
+    """The transport refuses it: its buffer is empty, and the loop writes to the socket."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        raw, protocol = await loop.create_connection(lambda: Ending(), sock=ours)
+        with theirs, (tmp_path / "file").open("w+b") as file:
+            file.write(b"F" * 400_000)
+            file.seek(0)
+            sending = loop.create_task(loop.sendfile(raw, file))
+            await asyncio.sleep(0.05)
+            assert not sending.done()
+            with pytest.raises(RuntimeError, match="sendfile"):
+                protocol._sending.raw_transport.write(b"x")
+            protocol.send(b"message")
+            await asyncio.sleep(0)
+            sending.cancel()
+            await asyncio.wait([sending])
+            theirs.settimeout(0.2)
+            received = bytearray()
+            with contextlib.suppress(OSError):
+                while data := theirs.recv(1 << 16):
+                    received += data
+            assert not received.strip(b"F")
+
+    with contextlib.suppress(asyncio.InvalidStateError):  # of asyncio's transport
+        asyncio.run(main())

@@ -293,3 +293,35 @@ def test_an_observer_is_told_of_each_frame_once_though_frames_are_read_again(nam
             conn.recv()
     assert sizes == once
     assert len(sizes) == len(expected)
+
+
+def refuse_bad(message: bytes) -> bytes:
+    if message == b"bad":
+        raise ValueError("refused")
+    return message
+
+
+@pytest.mark.parametrize(
+    ("codec", "stream", "offset"),
+    [
+        (Codec.delimiter(b"\n", magic=b"$"), b"$bad\n\x02", 0),
+        (Codec.delimiter(b"\n", magic=b"$"), b"\x02$bad\n\x02", 1),
+        (Codec.uint(1, magic=b"M"), b"M\x03bad\x02", 0),
+    ],
+)
+def test_a_bad_frame_of_one_byte_after_a_refused_message_counts(
+    engine: ModuleType, codec: Codec[bytes], stream: bytes, offset: int
+) -> None:
+    objects = codec.with_objects(bytes, refuse_bad)
+    splitter = engine.Splitter(objects, on_invalid="resync")
+    with pytest.raises(InvalidMessageError) as raised:
+        splitter.feed(stream)
+    assert raised.value.stream_offset == offset
+
+
+def test_ignored_frames_count_after_a_switch_to_objects(engine: ModuleType) -> None:
+    splitter = engine.Splitter(Codec.uint(1))
+    splitter.switch(Codec.delimiter(b"\n", skip_empty=True).with_objects(bytes, refuse_bad))
+    with pytest.raises(InvalidMessageError) as raised:
+        splitter.feed(b"\n\nbad\n\n\n")
+    assert raised.value.stream_offset == 2

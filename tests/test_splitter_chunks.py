@@ -22,10 +22,10 @@ from framecodec import (
     _marked_reader_py,
     _plain_reader_py,
     _quick_frames_py,
-    _split_frames_py,
 )
 from framecodec import _splitter_py as python_engine
 from framecodec._layout import DIGITS
+from tests.helpers.cpython_internals import needs_cpython_3_11
 
 KIB = 1024
 CODECS = {
@@ -74,7 +74,7 @@ def header_of(codec: Codec, frame: bytes, message: bytes) -> bytes:
 @pytest.fixture(params=["whole between calls", "interrupted anywhere"])
 def _interpreter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     is_whole = request.param == "whole between calls"
-    modules = (_plain_reader_py, _keeping_reader_py, _quick_frames_py, _split_frames_py)
+    modules = (_plain_reader_py, _keeping_reader_py, _quick_frames_py)
     for module in modules:
         monkeypatch.setattr(module, "IS_WHOLE_BETWEEN_CALLS", is_whole)
 
@@ -357,3 +357,67 @@ def test_length_above_the_limit_is_refused_with_the_chunk_that_ends_it(
     assert got == messages
     assert isinstance(splitter.error, MessageTooLargeError)
     assert splitter.error.stream_offset == len(stream) - len(too_large)
+
+
+# --- frames after which a chunk goes on -----------------------------------------------------------
+
+ROUND = 65_536  # the Python engine splits so much of a chunk in one step
+CRLF, LONG_MARK = Codec.delimiter(b"\r\n"), Codec.delimiter(b"aXb")
+
+
+@pytest.mark.parametrize(
+    ("codec", "chunks", "expected"),
+    [
+        (CRLF, [b"x\r\n" * 21_845 + b"yyyy\r", b"more", b"\r\n"], [b"yyyy\rmore"]),
+        (CRLF, [b"\n", b"q\r", b"g" * 31 + b"\r", b"\n"], [b"\nq\r" + b"g" * 31]),
+        (LONG_MARK, [b"a", b"Xb" + b"z" * 31 + b"a", b"Xb"], [b"", b"z" * 31]),
+        (Codec.cobs(), [b"\2x\0" * 21_845 + b"\3ab\0", b"\2y", b"\0"], [b"ab", b"y"]),
+        (Codec.cobs(), [b"\2x\0" * 21_845 + b"\3ab\0", b"\2", b"y\0"], [b"ab", b"y"]),
+        (
+            Codec.delimiter(b"\n", min_message_size=1),
+            [b"x\n" * (ROUND // 2) + b"yy", b"y", b"y\n"],
+            [b"yyyy"],
+        ),
+    ],
+    ids=["token cut off", "small chunks", "long mark", "cobs", "cobs, its first byte", "a piece"],
+)
+def test_a_chunk_whose_steps_end_in_different_ways_is_read_as_one(
+    engine: ModuleType, codec: Codec[Any], chunks: list[bytes], expected: list[bytes]
+) -> None:
+    splitter = engine.Splitter(codec)
+    messages: list[bytes] = []
+    for chunk in chunks:
+        messages += splitter.feed(chunk)
+    assert messages[-len(expected) :] == expected
+    assert splitter.pending == 0
+    splitter.feed_eof()
+    assert messages == engine.Splitter(codec).feed(b"".join(chunks))
+
+
+@needs_cpython_3_11
+@pytest.mark.untraced
+@pytest.mark.parametrize(
+    "codec", [Codec.cobs(), Codec.delimiter(b"\n", skip_empty=True), Codec.delimiter(b"\n")]
+)
+def test_a_chunk_for_which_memory_fails_is_taken_once_or_not_at_all(
+    engine: ModuleType, codec: Codec[Any]
+) -> None:
+    testcapi = pytest.importorskip("_testcapi")
+    frames = [codec.encode(b"m%d" % number * 100) for number in range(6)]
+    chunk, rest = b"".join(frames[:5]) + frames[5][:100], frames[5][100:]
+    whole = engine.Splitter(codec)
+    expected = whole.feed(chunk) + whole.feed(rest)
+    for number in range(1, 80):
+        splitter = engine.Splitter(codec)
+        received = None
+        testcapi.set_nomemory(number, number + 1)
+        try:
+            received = splitter.feed(chunk)
+        except MemoryError:
+            pass
+        finally:
+            testcapi.remove_mem_hooks()
+        if received is None or splitter.error is not None:
+            continue
+        assert received + splitter.feed(rest) == expected
+        assert splitter.stream_offset == whole.stream_offset

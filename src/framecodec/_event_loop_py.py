@@ -286,8 +286,11 @@ class SendPath:
 
     def _send_at_once(self, data: bytes) -> bytes | memoryview | None:
         """Give the kernel bytes past the transport. Return those that are left, or None."""
-        if self._is_closing() is True or self.raw_transport.get_write_buffer_size():
+        raw = self.raw_transport
+        if self._is_closing() is True or raw.get_write_buffer_size():
             return data
+        if getattr(raw, "_empty_waiter", None) is not None:
+            return data  # loop.sendfile() is in progress: the transport refuses
         try:
             sent = os.write(self.socket_fd, data)
         except BlockingIOError:

@@ -52,7 +52,7 @@ class ObjectMessages(KeepingReader):
 
     def _switch_objects(self, codec: Any) -> list[Any]:
         """Switch to another codec, and return what is complete under it."""
-        wants_headers = self._wants_headers
+        wants_headers, notes_gaps = self._wants_headers, self._notes_gaps
         objects = None if self._raw else getattr(codec, "_objects", None)
         before = b""
         loaded: list[Any] = []
@@ -60,9 +60,10 @@ class ObjectMessages(KeepingReader):
             before = self._undelivered.travelled(self, self._unfinished())
         try:
             self._wants_headers = wants_headers or objects is not None
+            self._notes_gaps = notes_gaps or objects is not None
             messages = self._switch(codec, before)
         except BaseException:
-            self._wants_headers = wants_headers
+            self._wants_headers, self._notes_gaps = wants_headers, notes_gaps
             raise
         self._objects = objects
         return messages if objects is None else self._load(messages, loaded)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ._gaps_py import NO_GAPS, Gaps, ignored_gaps
 from ._layout import COBS, Layout
 from ._marks_py import MarkSearch, unstuff
-from ._plain_reader_py import IN_HEADER, IN_PADDING, IN_REST, IS_WHOLE_BETWEEN_CALLS, SLICE_SIZE
+from ._plain_reader_py import IN_HEADER, IN_PADDING, IN_REST, SLICE_SIZE
 
 if TYPE_CHECKING:
     from ._frame_reader_py import FrameReader
@@ -216,6 +216,9 @@ def split_frames(
         piece = reader._piece
         if piece:
             piece = bytearray()
+        gather_end = 0  # but for a chunk that is taken at once, the caller sets it at the end
+        if at_once and pending:
+            gather_end = SLICE_SIZE if most > SLICE_SIZE else most + 1
         if at_once and (reader._turn is not messages or (rest and not pending)):
             return pos
         # No call from here on, so that no message is delivered and also kept.
@@ -234,11 +237,11 @@ def split_frames(
         reader._pending = pending
         reader._content_size = content_size
         reader._block_left = NOT_WALKED if pending and search is None else 0
+        reader._gather_end = gather_end
+        if at_once:
+            return size  # the chunk is taken: what fails from here on would take it twice
         pos += stop + pending
-        if pending:
-            if IS_WHOLE_BETWEEN_CALLS and reader._headers is None:
-                reader._gather_end = SLICE_SIZE if most > SLICE_SIZE else most + 1
-        elif rest:
+        if rest and not pending:
             return pos
     return pos
 
@@ -364,7 +367,7 @@ def _keep(
     if len(rest) >= PIECE_SIZE or len(reader._piece) >= SPLIT_SIZE:
         pieces, gathered = (bytes(reader._piece), rest), bytearray()
     gather_end = 0
-    if IS_WHOLE_BETWEEN_CALLS and reader._headers is None:
+    if turn is not None:
         end = pending + most - content_size + 1
         merged_at = (pending // SLICE_SIZE + 1) * SLICE_SIZE
         gather_end = end if end < merged_at else merged_at

@@ -921,16 +921,17 @@ cdef class Splitter:
             ValueError: An oversized frame is being skipped, or the splitter is detached.
         """
         cdef bytes before = b""
-        cdef bint wants_headers = self._wants_headers
+        cdef bint wants_headers = self._wants_headers, notes_gaps = self._notes_gaps
         cdef list loaded = []
         objects = None if self._raw else getattr(codec, "_objects", None)
         if self._undelivered is not None:
             before = self._undelivered.travelled(self, self._unfinished())
         try:
             self._wants_headers = wants_headers or objects is not None
+            self._notes_gaps = notes_gaps or objects is not None
             messages = self._switch_to(codec, before)
         except BaseException:
-            self._wants_headers = wants_headers
+            self._wants_headers, self._notes_gaps = wants_headers, notes_gaps
             raise
         self._objects = objects
         self._loads = None if objects is None else objects.loads
@@ -1623,13 +1624,13 @@ cdef class Splitter:
         self._surplus_bytes = b""
         self._forget()
         self._parsed = -1
-        self._search_from = self._stream_offset
         self._stream_offset += gone
+        self._search_from = self._stream_offset
         self._discarded += gone
         self._resync_count += 1
         self._last_invalid = error
         self._searching = True
-        return 0
+        return self._note_gap(self._stream_offset - gone, self._stream_offset)
 
     cdef int _drop_taken(self, Py_ssize_t taken) except -1:
         """Drop held bytes that are in the pending frame; hold those before them that are not."""

@@ -198,7 +198,8 @@ class Splitter(OfMessages[MessageT], ReadMemory):
                 if self._turn is messages:
                     raise  # it does not come from what another call has changed meanwhile
             messages.clear()
-            self._detours = _DETOURS
+            if self._detours >= 0:  # it is not after a switch() in another thread
+                self._detours = _DETOURS
         taken = False
         try:
             try:
@@ -481,7 +482,9 @@ class Splitter(OfMessages[MessageT], ReadMemory):
                     for pos in range(0, len(data), SLICE_SIZE):
                         self._gather_end = 0
                         self._consume(bytes(data[pos : pos + SLICE_SIZE]), messages)
-                if self._phase == IN_REST and not self._gather_end:
+                if self._phase != IN_REST:
+                    self._gather_end = 0
+                elif not self._gather_end:
                     self._set_gather_end()
             except errors.FrameError as bad_frame:
                 _error_texts.add_likely_cause(bad_frame, self._layout)

@@ -142,6 +142,8 @@ class SendPath:
     fast_size: int
     flush_scheduled: bool
     raw_transport: Any
+    socket_errno: int
+    socket_fd: int
     state: TransportState
     def flush(self) -> None: ...
     def write_batch(self) -> None: ...

@@ -788,8 +788,11 @@ cdef class SendPath:
     cdef object _send_at_once(self, bytes data):
         """Give the kernel bytes past the transport. Return those that are left, or None."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data), sent
-        if self._is_closing() is True or self.raw_transport.get_write_buffer_size():
+        raw = self.raw_transport
+        if self._is_closing() is True or raw.get_write_buffer_size():
             return data
+        if getattr(raw, "_empty_waiter", None) is not None:
+            return data  # loop.sendfile() is in progress: the transport refuses
         # With the GIL: a call that does not wait takes less time than to get it back.
         sent = _send(self.socket_fd, PyBytes_AS_STRING(data), <size_t>size)
         if sent == size:

@@ -17,7 +17,7 @@ __all__ = ["PeerTimer"]
 _QUIET_ITERATIONS = 3
 # After this many, everything was read that the kernel held when the time was over: at most 6 MiB
 # (Linux's largest TCP receive buffer), of which an iteration reads 128 KiB. A read of less than a
-# segment shows it at once: neither this kernel nor the peer's, whose window is open, holds more. So
+# segment shows it at once: nothing more had arrived, and the window of the peer was open. So
 # the drip of a byte in each iteration ends also where an iteration takes long. (TLS reads parts.)
 _ALL_ITERATIONS = 64
 

@@ -34,7 +34,8 @@ __all__ = [
 ]
 
 ReadMessages: TypeAlias = tuple[list[Any], int, list[bytes] | None, list[tuple[int, int]] | None]
-"""The messages of one read, reversed; what they count as held; their headers, the oldest first."""
+"""The messages of one read, reversed; what they count as held; their headers, the oldest first;
+the bytes of the read that are in no message (`Splitter._gaps`)."""
 
 
 def in_order(batch: ReadMessages) -> list[Any]:
