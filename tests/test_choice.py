@@ -20,6 +20,7 @@ from framecodec import (
     formats,
     parse_codec,
 )
+from framecodec._early_choice import MOST_NODES, early_choices
 from framecodec._splitter_py import Splitter as PythonSplitter
 from tests.helpers.chunking import byte_by_byte
 from tests.helpers.sample_codecs import Mark
@@ -417,3 +418,19 @@ def test_lengths_in_the_second_byte_are_read_as_python_reads_them(
                     found += splitter.feed(stream[pos : pos + 150])
             outcomes.append((found, splitter.stream_offset, splitter.pending, str(splitter.error)))
         assert outcomes[0] == outcomes[1]
+
+
+def test_alternatives_that_many_bytes_choose(engine: ModuleType) -> None:
+    """More bytes than the compiled encoder follows: it looks at the frame that it has written."""
+    codec = Codec.uint(1, length_offset=MOST_NODES + 4)
+    for offset in reversed(range(MOST_NODES + 2)):
+        codec = Codec.choice({1: codec, 2: Codec.uint(2, length_offset=20)}, offset=offset)
+    layout = codec.layout
+    count = len(layout.choice.layouts)
+    early = early_choices(layout, 0, [None] * count, [(20, 200)] * count)
+    # The deepest ones come first.
+    assert [each.is_certain for each in early[:4]] == [False, False, True, True]
+    for depth in range(MOST_NODES + 3):
+        message = (b"\1" * depth + b"\2")[: MOST_NODES + 2].ljust(20, b"x") + b"end"
+        length = b"\3" if depth >= MOST_NODES + 2 else b"\0\3"
+        assert encoded(engine, codec, message) == message[:20] + length + b"end"

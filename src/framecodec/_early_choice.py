@@ -350,31 +350,17 @@ def _paths(
         return _Paths(False, {})
     offset = tree.offsets[node]
     possible = before[offset] if offset in before else byte_at(offset).possible
-    merged: dict[int, int] | None = None
-    is_exact = True
     for target, chosen_by in tree.branches[node].items():
         part = possible & chosen_by
         if not part:
             continue
-        sets = {offset: part}
-        if target < 0:
-            if not tree.reached[-1 - target] >> number & 1:
-                continue
+        if target == number:
+            return _Paths(True, {offset: part})
+        if target < 0 and tree.reached[-1 - target] >> number & 1:
             paths = _paths(tree, number, -1 - target, byte_at, {**before, offset: part}, depth + 1)
-            if paths is None:
-                continue
-            is_exact = is_exact and paths.is_exact
-            sets.update(paths.sets)
-        elif target != number:
-            continue
-        if merged is None:
-            merged = sets
-            continue
-        others = {each: merged[each] for each in merged if each != offset}
-        if others != {each: sets[each] for each in sets if each != offset}:
-            is_exact = False
-        merged = {each: merged[each] | sets[each] for each in merged if each in sets}
-    return None if merged is None else _Paths(is_exact, merged)
+            if paths is not None:  # no other branch leads there
+                return _Paths(paths.is_exact, {offset: part, **paths.sets})
+    return None
 
 
 # --- sets -----------------------------------------------------------------------------------------
