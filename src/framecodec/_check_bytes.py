@@ -97,18 +97,16 @@ def inside_content(layout: Layout, size: int) -> tuple[slice, slice]:
 
 
 def has_right_content(layout: Layout, content: bytes, update: Update) -> bool:
-    """Return whether a content without its escapes has a check, and the right one.
+    """Return whether the check in a content without its escapes is right.
 
     Args:
         layout: The codec's layout, which has a check.
-        content: The message and its check.
+        content: The message and its check; it has at least the size of the check.
         update: See above.
     """
     check = layout.check
     assert check is not None
     message, found = inside_content(layout, len(content))
-    if len(content) < layout.inner_check_size:
-        return False
     parts = [content[message]]
     if check.covers == "frame":
         parts.insert(0, layout.magic)

@@ -191,17 +191,15 @@ class PlainReader(MarkedState):
                 left > len(data) - pos or self._phase != IN_REST or self._skipping
             ):
                 return pos
-            if self._pending < _SMALL and len(data) < _SMALL:
+            if not pos and self._pending < _SMALL and len(data) < _SMALL:
                 before = self._pending
-                if pos:
-                    data = data[pos:]
                 no_header, no_pieces, no_piece = self._header, self._pieces, self._piece
                 if no_header or no_piece:
                     data = b"".join([no_header, *no_pieces, no_piece, data])
                     no_header, no_piece = bytearray(), bytearray()
                 else:
                     data = b"".join([*no_pieces, data])
-                no_pieces, pos = [], 0
+                no_pieces = []
             elif self._phase == IN_HEADER:
                 return pos
             else:

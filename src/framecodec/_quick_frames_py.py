@@ -52,14 +52,12 @@ def read_quick_frames(
         elif reader._whole_size - pending > chunk_size - pos:
             _give_header(reader)
             return pos
-        elif pending < _SMALL and chunk_size < _SMALL:
-            if pos:
-                data = data[pos:]
+        elif not pos and pending < _SMALL and chunk_size < _SMALL:
             if reader._header or reader._piece:
                 data = b"".join((reader._header, *reader._pieces, reader._piece, data))
             else:
                 data = b"".join((*reader._pieces, data))
-            pos, before = 0, pending
+            before = pending
         else:
             pos = _end_frame(reader, data, pos, messages)
             if pos in (chunk_pos, chunk_size):
