@@ -177,6 +177,14 @@ CASES: dict[str, list[tuple[Codec, bytes]]] = {
 TABLE = [(cause, codec, stream) for cause, cases in CASES.items() for codec, stream in cases]
 
 
+@pytest.mark.parametrize("codec", [Codec.uint(4), Codec.uint(8), Codec.varint()])
+def test_a_reading_in_digits_must_fit_every_frame(codec: Codec) -> None:
+    stream = b"0005hello0006hello!"
+    assert "as digits the length is 5" in likely_cause(stream, codec.layout, len(stream))
+    for wrong in (b"0005hello0x06hello!", b"0005hello0000hello!"):
+        assert likely_cause(wrong, codec.layout, len(wrong)) == ""
+
+
 def first_error(splitter: Any, pieces: list[bytes]) -> str:
     try:
         for piece in pieces:

@@ -1047,6 +1047,54 @@ def test_messages_lost_after_held_ones_are_told_after_those(
         splitter.detach()
 
 
+def test_a_broken_stream_is_told_after_held_messages(engine: ModuleType) -> None:
+    codec = Codec.uint(1, magic=b"M").as_json()
+    splitter = engine.Splitter(codec)
+    stream = b"M\0011" + b"M\4" + BAD + b"M\0012"
+    assert splitter.feed(stream) == [1]
+    with pytest.raises(InvalidMessageError):
+        splitter.feed(b"broken")
+    assert splitter.feed(b"") == [2]
+    for _ in range(2):
+        with pytest.raises(InvalidFrameError, match="magic"):
+            splitter.feed(b"")
+
+
+def test_messages_lost_before_a_broken_frame_are_told_as_that_frame(
+    engine: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    splitter = engine.Splitter(Codec.uint(1, magic=b"M").as_json())
+    assert splitter.feed(b"M\0011" + b"M\4" + BAD) == [1]
+    monkeypatch.setattr(_objects, "frame_starts", fail)
+    with pytest.raises(InvalidMessageError):
+        splitter.feed(b"M\0012" + b"broken")
+    for _ in range(2):
+        with pytest.raises(InvalidFrameError, match="magic"):
+            splitter.feed(b"")
+
+
+def test_a_signal_while_an_error_is_told_hides_no_broken_frame(
+    engine: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CPython runs a handler at the entry of a Python function, such as this length."""
+
+    def interrupt(_: Any) -> int:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    splitter = engine.Splitter(Codec.uint(1, magic=b"M").as_json())
+    assert splitter.feed(b"M\0011" + b"M\4" + BAD) == [1]
+    monkeypatch.setattr(_objects.HeldMessages, "__len__", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        splitter.feed(b"broken")
+    for _ in range(2):
+        with pytest.raises(InvalidFrameError, match="magic"):
+            splitter.feed(b"")
+
+
 def test_a_lack_of_memory_for_the_error_about_a_message_loses_none(
     engine: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
