@@ -18,6 +18,9 @@ from typing import Any
 import pytest
 
 from framecodec import Codec, FrameSocket, IncompleteFrameError
+from framecodec._outbox import Outbox
+from framecodec._states import SendState
+from framecodec.sockets.sending import SendSide
 from tests.helpers.fault_injection import (
     PASSING,
     PASSING_ERRORS,
@@ -311,6 +314,74 @@ def test_send_to_a_full_buffer_keeps_a_begun_message_only() -> None:
             thread.join(TIMEOUT)
             assert conn.pending_send == 0
         TALLY.account(wire + wire_of(peer), codec.encode_many(accepted))
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+def test_a_signal_while_a_failed_send_is_stored_tears_no_frame(
+    kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CPython runs a handler at the entry of a Python function, such as `drop_sent`."""
+    message = kind(b"m" * 2_000_000)
+    drop_sent, wants_signal = Outbox.drop_sent, False
+
+    def interrupted(outbox: Outbox) -> None:
+        nonlocal wants_signal
+        if wants_signal:
+            wants_signal = False
+            raise Interruption
+        drop_sent(outbox)
+
+    def fail(side: Any, deadline: Any) -> None:
+        nonlocal wants_signal
+        try:
+            write_or_wait(side, deadline)
+        finally:
+            wants_signal = True
+
+    write_or_wait = SendSide._write_or_wait
+    with stream_pair() as (peer, sock), FrameSocket(sock, codec_named("uint")) as conn:
+        conn.setblocking(False)
+        with monkeypatch.context() as patched:
+            patched.setattr(Outbox, "drop_sent", interrupted)
+            patched.setattr(SendSide, "_write_or_wait", fail)
+            with pytest.raises(Interruption) as caught:
+                conn.send_many([message])
+        assert caught.value.message_started  # type: ignore[attr-defined]
+        conn.settimeout(TIMEOUT)
+        reader = threading.Thread(target=lambda: received_bytes.append(wire_of(peer)))
+        received_bytes: list[bytes] = []
+        reader.start()
+        frame = codec_named("uint").encode(message)
+        if kind is bytes:
+            conn.send(b"next")
+            frame += codec_named("uint").encode(b"next")
+        else:  # the caller may have changed it meanwhile
+            for again in (conn.flush, lambda: conn.send(b"next")):
+                with pytest.raises(ConnectionAbortedError, match="lost"):
+                    again()
+        conn.close()
+        reader.join()
+        assert frame.startswith(received_bytes[0])
+        assert (received_bytes[0] == frame) == (kind is bytes)
+
+
+@pytest.mark.parametrize("has_sent_all", [True, False])
+def test_bytes_that_an_interrupted_call_has_sent_are_never_awaited(has_sent_all: bool) -> None:
+    """Where an outbox counts bytes that it does not hold, sending ends for good."""
+    with stream_pair() as (peer, sock), FrameSocket(sock, codec_named("uint")) as conn:
+        outbox = conn._sending.outbox
+        outbox.size = 5
+        conn._sender.state = SendState.HELD
+        if has_sent_all:
+            outbox.small, outbox.sent_counts = [b"hello"], [5]
+            conn.flush()
+            conn.send(b"next")
+            conn.close()
+            assert wire_of(peer) == codec_named("uint").encode(b"next")
+        else:
+            for again in (conn.flush, conn.flush, lambda: conn.send(b"next")):
+                with pytest.raises(ConnectionAbortedError, match="lost"):
+                    again()
 
 
 # --- signals --------------------------------------------------------------------------------------

@@ -335,6 +335,32 @@ def test_frame_with_escapes_above_the_limit_is_refused_where_chunks_cut_it(
     assert refusing.error.stream_offset == len(codec.encode_many(messages))
 
 
+@pytest.mark.parametrize("name", sorted(CODECS.keys() - {"fixed"}))
+def test_large_chunks_after_small_ones_continue_a_message(engine: ModuleType, name: str) -> None:
+    """Small chunks are joined in one piece, a large one is a piece."""
+    message = bytes(range(33, 91)) * 200
+    stream = CODECS[name].encode_many([message, message])
+    for sizes in ((100, 100, 2000), (100, 2000, 100), (2000, 100, 2000, 100), (100, 100, 5000)):
+        splitter, got, pos = engine.Splitter(CODECS[name]), [], 0
+        for size in (*sizes, len(stream)):
+            got += splitter.feed(stream[pos : pos + size])
+            pos += size
+            assert splitter.stream_offset + splitter.pending == min(pos, len(stream))
+        assert got == [message, message]
+
+
+@pytest.mark.parametrize("mark", [b"\n", b"\r", b"\0", b"\xff"])
+def test_each_of_many_marks_ends_a_message_that_came_in_pieces(
+    engine: ModuleType, mark: bytes
+) -> None:
+    splitter = engine.Splitter(Codec.delimiter(b"\n", b"\r", b"\0", b"\xff"))
+    for _ in range(3):
+        assert splitter.feed(b"part ") == []
+    assert splitter.feed(b"end" + mark + b"next") == [b"part part part end"]
+    assert splitter.pending == 4
+    assert splitter.feed(mark) == [b"next"]
+
+
 @pytest.mark.parametrize("name", ["plain", "trailer", "digits", "varint", "netstring", "headers"])
 @pytest.mark.parametrize("chunk_size", [10, 100, 1460, 10_000])
 def test_length_above_the_limit_is_refused_with_the_chunk_that_ends_it(
