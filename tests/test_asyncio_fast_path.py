@@ -232,21 +232,20 @@ def made(fast_path: ModuleType) -> dict[str, Any]:
     return {
         "CompletedAwaitable": fast_path.CompletedAwaitable(),
         "MessageIterator": messages,
+        "ObjectIterator": fast_path.ObjectIterator(messages, bytes, refuse),
+        "ObjectSender": fast_path.ObjectSender(str, bytes),
         "ReadyIterator": fast_path.ReadyIterator(messages),
         "ReadyObjects": fast_path.ReadyObjects(fast_path.ObjectIterator(messages, bytes, refuse)),
+        "ReadyTasks": fast_path.ReadyTasks(),
         "SendBatch": fast_path.SendBatch(Owner(), 100),
     }
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["CompletedAwaitable", "MessageIterator", "ReadyIterator", "ReadyObjects", "SendBatch"],
-)
-def test_classes_refuse_to_be_copied(fast_path: ModuleType, name: str) -> None:
-    part = made(fast_path)[name]
-    for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
-        with pytest.raises(TypeError, match=f"{name}.*connection"):
-            duplicate(part)
+def test_classes_refuse_to_be_copied(fast_path: ModuleType) -> None:
+    for name, part in made(fast_path).items():
+        for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match=f"{name}.*connection"):
+                duplicate(part)
 
 
 @pytest.mark.parametrize("name", ["MessageIterator", "ReadyIterator", "ReadyObjects", "SendBatch"])
@@ -328,6 +327,25 @@ def test_ready_objects_take_a_message_that_is_refused(fast_path: ModuleType) -> 
     assert list(ready) == [3]
     assert messages.head == []
     assert calls == [1]
+
+
+def test_object_iterator_makes_objects_of_ready_messages_and_of_the_streams(
+    fast_path: ModuleType,
+) -> None:
+    calls: list[int] = []
+    messages = fast_path.MessageIterator(Stream(b"next"), lambda: calls.append(1))
+    objects = aiter(fast_path.ObjectIterator(messages, int, refuse))
+    messages.head = [b"x", b"2", b"1"]
+
+    async def main() -> None:
+        assert [await anext(objects), await anext(objects)] == [1, 2]
+        with pytest.raises(LookupError) as caught:
+            await anext(objects)
+        assert caught.value.args == (b"x",)
+        assert (messages.head, calls) == ([], [1])
+        assert await anext(objects) == b"next"  # the stream makes the object
+
+    asyncio.run(main())
 
 
 def test_ready_iterator_allows_its_callback_to_take_the_last_message(fast_path: ModuleType) -> None:
@@ -493,3 +511,23 @@ def test_an_error_that_ends_the_program_leaves_the_loop(fast_path: ModuleType) -
 
     with pytest.raises(SystemExit, match="7"):
         asyncio.run(main())
+
+
+def test_waiter_leaves_the_task_to_a_loop_that_does_not_run(fast_path: ModuleType) -> None:
+    loop = asyncio.new_event_loop()
+    ended: list[Any] = []
+    waiter = fast_path.Waiter(loop, asyncio.current_task)
+    waiter.add_done_callback(ended.append, context=contextvars.copy_context())
+    assert waiter.run() is False
+    assert (ended, waiter.done()) == ([], True)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()
+    assert ended == [waiter]
+
+
+def test_connection_without_a_task_that_waits_is_not_put_off(fast_path: ModuleType) -> None:
+    tasks = fast_path.ReadyTasks()
+    for _ in range(100):
+        assert tasks.put_off(fast_path.ReceivePath()) is False
+    tasks.run()
