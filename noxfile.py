@@ -314,10 +314,11 @@ def coverage(session: nox.Session) -> None:
         slow = [*Path("tests").glob("test_cli_*.py"), *Path("tests").glob("test_testing_*.py")]
         session.run(*command, "-m", "slow", *map(str, sorted(slow)), env=traced | here)
         # The Python twins of compiled modules that are chosen at import.
-        twins = [*Path("tests").glob("test_asyncio_*.py"), Path("tests/test_objects.py")]
-        session.run(
-            *command, "-m", "not slow", *map(str, sorted(twins)), env=traced | here | PYTHON_ENGINE
-        )
+        twins = [
+            *map(str, sorted(Path("tests").glob("test_asyncio_*.py"))),
+            "tests/test_objects.py",
+        ]
+        session.run(*command, "-m", "not slow", *twins, env=traced | here | PYTHON_ENGINE)
     session.run("python", ".ci/check_coverage.py", env=here)
 
 

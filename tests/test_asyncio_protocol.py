@@ -785,3 +785,179 @@ def test_the_transport_gives_the_methods_of_the_loops_own(loop: str) -> None:
             await protocol.lost
 
     run(loop, main())
+
+
+class MemoryTransport(asyncio.Transport):
+    """A transport that keeps what is written, and whose protocol may be replaced."""
+
+    def __init__(self, protocol: Any) -> None:
+        super().__init__()
+        self.protocol = protocol
+        self.written = b""
+        self.aborted = False
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def writelines(self, list_of_data: Any) -> None:
+        self.write(b"".join(list_of_data))
+
+    def get_protocol(self) -> Any:
+        return self.protocol
+
+    def is_closing(self) -> bool:
+        return self.aborted
+
+    def pause_reading(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def made_in_memory(protocol: Any) -> MemoryTransport:
+    transport = MemoryTransport(protocol)
+    protocol.connection_made(transport)
+    return transport
+
+
+def give(protocol: Any, data: bytes) -> None:
+    """Give a protocol bytes, as a transport does."""
+    protocol.get_buffer(-1)[: len(data)] = data
+    protocol.buffer_updated(len(data))
+
+
+def test_a_transport_that_fails_in_resume_writing_ends_the_connection(engine_in_use: Any) -> None:
+    async def main() -> None:
+        protocol = Recorder()
+        transport = made_in_memory(protocol)
+        protocol.pause_writing()
+        protocol.send(b"hello")
+        transport.write = BreakingTransport().write  # type: ignore[method-assign]
+        await asyncio.sleep(0)
+        with pytest.raises(LookupError, match="no such transport"):
+            protocol.resume_writing()
+        assert transport.aborted
+        assert protocol.told == ["made", "pause"]
+        with pytest.raises(ConnectionError, match="sending failed: LookupError"):
+            protocol.send(b"x")
+        protocol.resume_writing()  # changes nothing
+        assert transport.written == b""
+
+    asyncio.run(main())
+
+
+def test_resume_writing_sends_nothing_to_a_transport_that_another_protocol_has(
+    engine_in_use: Any,
+) -> None:
+    async def main() -> None:
+        protocol = Recorder()
+        transport = made_in_memory(protocol)
+        protocol.pause_writing()
+        protocol.send(b"secret")
+        await asyncio.sleep(0)
+        transport.protocol = asyncio.Protocol()
+        with pytest.raises(RuntimeError, match="has another protocol now"):
+            protocol.resume_writing()
+        assert (transport.written, transport.aborted) == (b"", False)
+
+    asyncio.run(main())
+
+
+def test_connection_lost_that_fails_has_ended_the_connection(engine_in_use: Any) -> None:
+    class FailsOnce(Recorder):
+        fails = True
+
+        def _on_eof(self) -> None:
+            if self.fails:
+                self.fails = False
+                raise LookupError("no end")
+            super()._on_eof()
+
+    async def main() -> None:
+        protocol = FailsOnce()
+        transport = made_in_memory(protocol)
+        with pytest.raises(LookupError, match="no end"):
+            protocol.connection_lost(None)
+        with pytest.raises(ConnectionError):
+            protocol.send(b"x")
+        assert transport.written == b""
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("one_at_a_time", [False, True])
+def test_an_error_of_messages_received_loses_no_later_message(
+    engine_in_use: Any, one_at_a_time: bool
+) -> None:
+    class Refusing(FrameProtocol):
+        def messages_received(self, messages: list[Any]) -> None:
+            received.append(messages)
+            if messages == [b"bad"]:
+                raise LookupError("no such message")
+
+    async def main() -> None:
+        protocol = Refusing(U2, one_at_a_time=one_at_a_time, message_timeout=60)
+        transport = made_in_memory(protocol)
+        give(protocol, U2.encode(b"good"))
+        with pytest.raises(LookupError, match="no such message"):
+            give(protocol, U2.encode(b"bad"))
+        give(protocol, U2.encode(b"later"))
+        assert received == [[b"good"], [b"bad"], [b"later"]]
+        protocol.connection_lost(None)
+        assert not transport.aborted
+
+    received: list[list[bytes]] = []
+    asyncio.run(main())
+
+
+def test_bytes_after_a_bad_frame_are_read_and_ignored(engine_in_use: Any) -> None:
+    async def main() -> None:
+        protocol = Recorder(Codec.uint(1, magic=b"M"))
+        transport = made_in_memory(protocol)
+        transport.close = lambda: None  # type: ignore[method-assign]
+        give(protocol, b"M\1aM\1bwrong")
+        give(protocol, b"M\1c")
+        assert protocol.told == ["made", [b"a", b"b"]]
+        with pytest.raises(ConnectionError):
+            protocol.send(b"x")
+
+    asyncio.run(main())
+
+
+def test_a_transport_that_calls_inside_a_read_is_refused(engine_in_use: Any) -> None:
+    refusals: list[str] = []
+
+    def parse(view: memoryview) -> tuple[int, int]:
+        with pytest.raises(RuntimeError) as caught:
+            protocols[0].buffer_updated(0)
+        refusals.append(str(caught.value))
+        return 1, view[0]
+
+    async def main() -> None:
+        protocols.append(Recorder(Codec.custom(parse, lambda message: bytes([len(message)]))))
+        made_in_memory(protocols[0])
+        give(protocols[0], b"\1a")
+        assert protocols[0].told == ["made", [b"a"]]
+
+    protocols: list[Any] = []
+    asyncio.run(main())
+    assert len(refusals) == 1
+
+
+def test_send_outside_of_the_loop_keeps_the_message(engine_in_use: Any) -> None:
+    async def begin() -> tuple[Any, MemoryTransport]:
+        protocol = Recorder()
+        return protocol, made_in_memory(protocol)
+
+    async def send(protocol: Any) -> None:
+        protocol.send(b"second")
+        await asyncio.sleep(0)
+
+    protocol, transport = asyncio.run(begin())
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        protocol.send(b"first" * 1000)
+    assert transport.written == b""
+    asyncio.run(send(protocol))
+    assert transport.written == U2.encode_many([b"first" * 1000, b"second"])
+    assert not transport.aborted
