@@ -7,6 +7,7 @@ import contextlib
 import random
 import socket
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,7 +19,9 @@ from framecodec import (
     InvalidFrameError,
     MessageTimeoutError,
 )
+from framecodec._inbox import Inbox
 from framecodec.asyncio import FrameStream
+from framecodec.asyncio.stream_protocol import StreamProtocol
 from tests.helpers.event_loops import LOOPS, run, served, tls_contexts, wrapped
 from tests.test_sockets_unframed import CODECS, codec_named, steps_of
 
@@ -334,5 +337,91 @@ def test_detach_is_refused_while_a_send_or_a_recv_waits(loop: str) -> None:
             with contextlib.suppress(OSError):
                 await send
         await stream.aclose()
+
+    run(loop, main())
+
+
+def out_of_memory(*_: object) -> None:
+    raise MemoryError
+
+
+@pytest.mark.parametrize("is_unframed", [False, True])
+def test_bytes_in_no_certain_place_come_once_or_end_receiving(
+    is_unframed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with connected(U1.replace()) as (stream, peer):
+            peer.sendall(b"\1a\1b\1c")
+            assert await stream.recv() == b"a"
+            if is_unframed:
+                assert await stream.recv_bytes(1) == b"\1"
+            with monkeypatch.context() as patched:
+                patched.setattr(StreamProtocol, "_forget_messages", out_of_memory)
+                with pytest.raises(MemoryError):
+                    await stream.recv_bytes(1)
+            for _ in range(2):
+                for call in (partial(stream.recv_bytes, 1), stream.recv):
+                    with pytest.raises(MemoryError):
+                        await call()
+
+    run("asyncio", main())
+
+
+def test_bytes_that_cannot_be_parsed_for_lack_of_memory_end_receiving(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        async with connected(U1.replace()) as (stream, peer):
+            peer.sendall(b"\1aX\1b")
+            assert await stream.recv() == b"a"
+            assert await stream.recv_bytes(1) == b"X"
+            with monkeypatch.context() as patched:
+                patched.setattr(Inbox, "reframe", out_of_memory)
+                with pytest.raises(MemoryError):
+                    await stream.recv()
+            assert await stream.recv() == b"b"
+            for _ in range(2):
+                with pytest.raises(MemoryError):
+                    await stream.recv()
+
+    run("asyncio", main())
+
+
+@LOOPS
+def test_calls_beside_a_half_received_message_are_refused(loop: str) -> None:
+    async def main() -> None:
+        codec = Codec.uint(4).replace()
+        async with connected(codec) as (stream, peer):
+            message = bytes(range(256)) * 1000
+            wire = codec.encode_many([message, b"next"])
+            peer.sendall(wire[:50_000])
+            parts = stream.recv_parts()
+            received = await anext(parts)
+            assert 0 < len(received) < len(message)
+            for call in (stream.recv, partial(stream.recv_bytes, 1)):
+                with pytest.raises(RuntimeError, match="half received"):
+                    await call()
+            for refused in (stream.detach, partial(stream.switch, U1)):
+                with pytest.raises(RuntimeError, match="half received"):
+                    refused()
+            sending = asyncio.create_task(asyncio.to_thread(peer.sendall, wire[50_000:]))
+            async for part in parts:
+                received += part
+            assert received == message
+            assert await stream.recv() == b"next"
+            await sending
+
+    run(loop, main())
+
+
+@LOOPS
+def test_message_timeout_counts_from_the_bytes_that_are_parsed_again(loop: str) -> None:
+    async def main() -> None:
+        async with connected(U1.replace(), message_timeout=0.05) as (stream, peer):
+            peer.sendall(b"\1aX\5he")
+            assert await stream.recv() == b"a"
+            assert await stream.recv_bytes(1) == b"X"
+            with pytest.raises(MessageTimeoutError):
+                await stream.recv()
 
     run(loop, main())
