@@ -26,7 +26,7 @@ import pytest
 
 import framecodec
 from framecodec import Codec, FrameSocket
-from framecodec.serving import _messages_loop_py
+from framecodec.serving import _message_steps_py, _messages_loop_py
 from framecodec.serving import messages as messages_module
 from tests.helpers.cpython_internals import needs_cpython_3_11
 from tests.helpers.fault_injection import reset
@@ -1122,3 +1122,83 @@ def test_a_loop_without_memory_is_logged_and_leaves_nothing_open(logged: Any) ->
             sockets.popitem()
             server._hooks._sockets = sockets
         assert conn is not None
+
+
+# --- at the end of a time limit -------------------------------------------------------------------
+
+
+@pytest.fixture
+def at_deadline(
+    python_loop: None, monkeypatch: pytest.MonkeyPatch
+) -> list[Callable[[Any], object]]:
+    """A list of functions, the next of which the loop calls before it acts on a deadline."""
+    actions: list[Callable[[Any], object]] = []
+    on_deadline = _messages_loop_py.MessageLoop._on_deadline
+
+    def act_first(loop: Any, conn: Any) -> None:
+        if actions:
+            actions.pop()(conn)
+        on_deadline(loop, conn)
+
+    monkeypatch.setattr(_messages_loop_py.MessageLoop, "_on_deadline", act_first)
+    return actions
+
+
+def test_a_message_that_the_kernel_holds_at_the_deadline_is_in_time(
+    at_deadline: list[Any], logged: Any
+) -> None:
+    with framecodec.serve_messages(echo, LOOPBACK, idle_timeout=0.05) as server:
+        with dial(server.address) as conn:
+            at_deadline.append(lambda _: conn.send(b"in time"))
+            assert conn.recv() == b"in time"
+            assert not logged()
+            with pytest.raises(EOFError):
+                conn.recv()
+    assert "IdleTimeoutError" in logged()[0]
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_a_connection_that_is_closed_at_its_deadline_has_no_fault(
+    side: str, at_deadline: list[Any], logged: Any
+) -> None:
+    with framecodec.serve_messages(echo, LOOPBACK, idle_timeout=0.05) as server:
+        with dial(server.address) as conn:
+            if side == "client":
+                at_deadline.append(lambda _: conn.socket.shutdown(socket.SHUT_WR))
+            else:
+                at_deadline.append(lambda one: one.close())
+            with pytest.raises(EOFError):
+                conn.recv()
+            until(lambda: not server.connections)
+    assert not at_deadline
+    assert not logged()
+
+
+def test_a_message_that_drips_on_at_its_deadline_is_too_slow(
+    at_deadline: list[Any], logged: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_message_steps_py, "LAST_READS", 1)
+    with framecodec.serve_messages(echo, LOOPBACK, message_timeout=0.05) as server:
+        with dial(server.address) as conn:
+            at_deadline.append(lambda _: conn.socket.sendall(b"b"))
+            conn.socket.sendall(b"\0\0\0\3a")
+            with pytest.raises((EOFError, ConnectionError)):
+                conn.recv()
+    assert not at_deadline
+    assert "MessageTimeoutError" in logged()[0]
+
+
+def test_a_client_that_never_closes_is_closed(
+    at_deadline: list[Any], logged: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[Any] = []
+    monkeypatch.setattr(_message_steps_py, "LINGER_TIME", 0.05)
+    with framecodec.serve_messages(echo, LOOPBACK) as server:
+        with dial(server.address) as conn:
+            at_deadline.append(ended.append)
+            conn.socket.sendall(b"\xff\xff\xff\xff")
+            with pytest.raises(EOFError):
+                conn.recv()
+            until(lambda: ended)
+            until(lambda: not server._hooks._sockets)
+    assert len(logged()) == 1
