@@ -765,3 +765,95 @@ def test_extra_info_of_a_transport_that_has_lost_its_socket_is_the_default() -> 
 
     transport = ProtocolTransport(None, None, Raw())  # type: ignore[arg-type]
     assert transport.get_extra_info("peername", 5) == 5
+
+
+# --- calls that fail inside -----------------------------------------------------------------------
+
+
+class FailsOnce:
+    """A transport one of whose methods fails once."""
+
+    def __init__(self, transport: Any, name: str) -> None:
+        self._transport = transport
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._name:
+            self._name = ""
+            raise MemoryError
+        return getattr(self._transport, name)
+
+
+@LOOPS
+@pytest.mark.parametrize("many", [False, True])
+def test_a_stream_that_could_not_read_on_reads_on_later(
+    loop: str, many: bool, engine_in_use: Any
+) -> None:
+    async def main() -> None:
+        stream, peer = await wrapped(U4.replace())
+        messages = [b"%05d" % number + bytes(10_000) for number in range(100)]
+        sending = asyncio.create_task(asyncio.to_thread(peer.sendall, U4.encode_many(messages)))
+        while not stream._protocol._reading_paused:
+            await asyncio.sleep(0.001)
+        sender = stream._sending
+        sender.raw_transport = FailsOnce(sender.raw_transport, "resume_reading")
+        received: list[bytes] = []
+        failures = 0
+        while len(received) < len(messages):
+            try:
+                received += await stream.recv_many() if many else [await stream.recv()]
+            except MemoryError:
+                failures += 1
+        assert received == messages
+        assert failures == 1
+        await sending
+        peer.close()
+        with pytest.raises(EOFError):
+            await stream.recv()
+        await stream.aclose()
+
+    run(loop, main())
+
+
+def test_recv_many_refuses_another_thread(engine_in_use: Any) -> None:
+    async def main() -> None:
+        stream, peer = await wrapped(U4.replace())
+        peer.sendall(U4.encode_many([b"a", b"b"]))
+        while stream.pending_messages < 2:
+            await asyncio.sleep(0.001)
+
+        def take() -> None:
+            with pytest.raises(RuntimeError, match="another thread"):
+                stream._protocol.take_all()
+
+        await asyncio.to_thread(take)
+        assert await stream.recv_many() == [b"a", b"b"]
+        peer.close()
+        await stream.aclose()
+
+    asyncio.run(main())
+
+
+def test_the_end_wakes_every_task_if_one_cannot_be_woken(
+    engine_in_use: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unwakeable:
+        def done(self) -> bool:
+            raise LookupError("no such task")
+
+    async def main() -> None:
+        stream, peer = await wrapped(U4.replace())
+        protocol = stream._protocol
+        receiving = asyncio.create_task(stream.recv())
+        await asyncio.sleep(0)
+        monkeypatch.setattr(type(stream._sending), "futures", lambda _: [Unwakeable()])
+        with pytest.raises(LookupError, match="no such task"):
+            protocol.connection_lost(None)
+        with pytest.raises(EOFError):
+            await receiving
+        monkeypatch.undo()
+        stream._sending.raw_transport.abort()
+        await asyncio.sleep(0)
+        peer.close()
+
+    asyncio.run(main())
