@@ -961,3 +961,66 @@ def test_send_outside_of_the_loop_keeps_the_message(engine_in_use: Any) -> None:
     asyncio.run(send(protocol))
     assert transport.written == U2.encode_many([b"first" * 1000, b"second"])
     assert not transport.aborted
+
+
+@pytest.mark.parametrize("call", ["write_eof", "close"])
+def test_the_end_comes_after_what_a_paused_transport_has_not_taken(
+    call: str, engine_in_use: Any
+) -> None:
+    async def main() -> None:
+        protocol = Recorder()
+        transport = made_in_memory(protocol)
+        calls: list[bytes] = []
+        for name in ("write_eof", "close"):
+            setattr(transport, name, lambda: calls.append(transport.written))
+        protocol.pause_writing()
+        protocol.send(b"hello")
+        getattr(protocol.transport, call)()
+        await asyncio.sleep(0)
+        assert (transport.written, calls) == (b"", [])
+        with pytest.raises((ConnectionError, RuntimeError)):
+            protocol.send(b"more")
+        protocol.resume_writing()
+        await asyncio.sleep(0)
+        assert calls == [U2.encode(b"hello")]
+
+    asyncio.run(main())
+
+
+def test_close_of_a_transport_that_is_closing_pauses_nothing(engine_in_use: Any) -> None:
+    async def main() -> None:
+        protocol = Recorder()
+        transport = made_in_memory(protocol)
+        protocol.pause_writing()
+        protocol.send(b"hello")
+        transport.aborted = True
+        transport.pause_reading = pytest.fail  # type: ignore[method-assign]
+        protocol.transport.close()
+        with pytest.raises(ConnectionError, match="closed"):
+            protocol.send(b"more")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_a_batch_that_cannot_be_encoded_ends_the_connection(
+    size: int, engine_in_use: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> bytes:
+        raise MemoryError
+
+    async def main() -> None:
+        protocol = Recorder(Codec.uint(4))
+        transport = made_in_memory(protocol)
+        protocol.pause_writing()
+        protocol.send(b"small")
+        monkeypatch.setattr(protocol._sending, "_encode_many", fail)
+        with pytest.raises(MemoryError) as caught:
+            protocol.transport.write(bytes(size))
+        assert caught.value.message_started  # type: ignore[attr-defined]
+        assert transport.aborted
+        assert transport.written == b""
+        with pytest.raises(ConnectionError, match="sending failed"):
+            protocol.send(b"x")
+
+    asyncio.run(main())
