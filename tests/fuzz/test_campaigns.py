@@ -154,7 +154,7 @@ def test_each_allocation_fails_in_turn_where_a_message_may_be_special(engine: Mo
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="other collectors run elsewhere")
 def test_collections_inside_calls_call_in(engine: ModuleType) -> None:
     name = "python" if engine.__name__.endswith("_py") else "compiled"
-    printed = campaign("collecting", "--engine", name, "--every", "127")
+    printed = campaign("collecting", "--engine", name, "--every", "61")
     assert " 0 collections called in" not in printed
 
 
