@@ -386,7 +386,7 @@ def test_length_above_the_limit_is_refused_with_the_chunk_that_ends_it(
     assert splitter.error.stream_offset == len(stream) - len(too_large)
 
 
-# --- frames after which a chunk continues -----------------------------------------------------------
+# --- frames after which a chunk continues ---------------------------------------------------------
 
 ROUND = 65_536  # the Python engine splits so much of a chunk in one step
 CRLF, LONG_MARK = Codec.delimiter(b"\r\n"), Codec.delimiter(b"aXb")
