@@ -298,7 +298,7 @@ class SendPath:
         except OSError as error:
             self.socket_errno = error.errno or 0
             self.batch.paused = True
-            self.raw_transport.abort()
+            raw.abort()
             return None
         return memoryview(data)[sent:] if sent < len(data) else None
 

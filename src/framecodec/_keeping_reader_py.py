@@ -146,7 +146,7 @@ class KeepingReader(FrameReader):
     def _choose_detours(self) -> None:
         """Let `feed` take chunks at once if they may hold ordinary frames only."""
         ordinary = self._unpack is not None or self._quick is not None or bool(self._stops)
-        never = self._one_at_a_time or self._resync or self._wants_headers or self._notes_gaps
+        never = self._one_at_a_time or self._resync or self._notes_gaps
         self._detours = 0 if ordinary and not never and IS_WHOLE_BETWEEN_CALLS else -1
 
     # --- what was discarded, what travelled -------------------------------------------------------

@@ -37,6 +37,7 @@ __all__ = [
     "end_of_frames",
     "frame_starts",
     "is_refusal",
+    "last_frame_starts",
     "refused",
 ]
 
@@ -309,6 +310,14 @@ def frame_starts(
     return starts
 
 
+def last_frame_starts(
+    splitter: Splitter, layout: Layout, messages: list[Any], headers: list[bytes] | None
+) -> list[int]:
+    """Return `frame_starts` of the messages that a splitter has just read, up to the last one."""
+    end = end_of_frames(splitter, layout)
+    return frame_starts(layout, end, messages, headers, splitter._gaps)
+
+
 def _before_gaps(end: int, gaps: list[tuple[int, int]]) -> int:
     """Return where the bytes end that are in messages, up to a position; drop later gaps."""
     while gaps and gaps[-1][1] >= end:
@@ -346,8 +355,7 @@ class HeldMessages:
 
     def add(self, splitter: Splitter, messages: list[Any], headers: list[bytes] | None) -> None:
         """Hold messages that the splitter has just read."""
-        end = end_of_frames(splitter, self._layout)
-        starts = frame_starts(self._layout, end, messages, headers, splitter._gaps)
+        starts = last_frame_starts(splitter, self._layout, messages, headers)
         self._messages.extend(zip(messages, headers or repeat(None), starts, strict=False))
 
     def refuse(self, cause: BaseException) -> None:
@@ -492,9 +500,8 @@ def verbs(codec: Any, functions: ObjectFunctions) -> dict[str, Any]:
 def _size_of_frames(codec: Any, data: Buffer, count: int) -> int:
     """Return where the first messages of a buffer end, which has more of them."""
     splitter = Splitter(codec, keep_headers=True)
-    messages, layout = splitter.feed(data), codec.layout
-    end, gaps = end_of_frames(splitter, layout), splitter._gaps
-    return frame_starts(layout, end, messages, splitter.headers, gaps)[count]
+    messages = splitter.feed(data)
+    return last_frame_starts(splitter, codec.layout, messages, splitter.headers)[count]
 
 
 class _Reading:

@@ -26,6 +26,7 @@ __all__ = [
     "IS_WHOLE_BETWEEN_CALLS",
     "PIECE_SIZE",
     "SLICE_SIZE",
+    "SMALL_SIZE",
     "Numbers",
     "PlainReader",
     "Unpack",
@@ -51,12 +52,13 @@ object a byte.
 """
 
 AT_ONCE_SIZE = 16 * 1024
+"""`feed` tries to take smaller chunks at once, without the lock."""
+
+SMALL_SIZE = 16 * 1024
 """A pending frame and a chunk under this size are joined.
 
-Two slices and their bookkeeping cost more than to copy the chunk.
+Two slices and their bookkeeping cost more than to copy the chunk, and so does a view of it.
 """
-
-_SMALL = AT_ONCE_SIZE
 
 # In fewer bytes, the position is compared for every frame: to catch an error costs as much as that
 # does for 50 frames.
@@ -191,7 +193,7 @@ class PlainReader(MarkedState):
                 left > len(data) - pos or self._phase != IN_REST or self._skipping
             ):
                 return pos
-            if not pos and self._pending < _SMALL and len(data) < _SMALL:
+            if not pos and self._pending < SMALL_SIZE and len(data) < SMALL_SIZE:
                 before = self._pending
                 no_header, no_pieces, no_piece = self._header, self._pieces, self._piece
                 if no_header or no_piece:
@@ -298,7 +300,7 @@ class PlainReader(MarkedState):
                 message = b"".join((*pieces, piece, data[:pos]))
                 header = bytearray()
             elif piece or len(pieces) > 1:
-                first: Any = pieces[0] if before < _SMALL else memoryview(pieces[0])
+                first: Any = pieces[0] if before < SMALL_SIZE else memoryview(pieces[0])
                 message = b"".join((first[self._header_size :], *pieces[1:], piece, data[:pos]))
             else:
                 message = pieces[0][self._header_size :] + data[:pos]
@@ -370,7 +372,7 @@ class PlainReader(MarkedState):
         """Deliver the pending frame, whose last bytes begin at `pos`; return where it ends."""
         left = self._rest_end - self._pending
         stop = pos + left
-        last: Any = data[pos:stop] if left < _SMALL else memoryview(data)[pos:stop]
+        last: Any = data[pos:stop] if left < SMALL_SIZE else memoryview(data)[pos:stop]
         pieces: list[Any] = [*self._pieces, self._piece, last]
         if not self._header:
             pieces[0] = memoryview(pieces[0])[self._header_size :]

@@ -16,6 +16,7 @@ from ._plain_reader_py import (
     IN_TRAILER,
     IS_WHOLE_BETWEEN_CALLS,
     SLICE_SIZE,
+    SMALL_SIZE,
 )
 from ._quick_loops_py import IN_ORDINARY_HEADER, Loop
 
@@ -26,9 +27,6 @@ __all__ = ["read_quick_at_once", "read_quick_frames"]
 
 # A pending header of fewer bytes is joined with the chunk. Only header blocks are longer.
 _LONG_HEADER = 256
-
-# Fewer bytes are copied: a view of them costs more.
-_SMALL = 16 * 1024
 
 
 def read_quick_frames(
@@ -52,7 +50,7 @@ def read_quick_frames(
         elif reader._whole_size - pending > chunk_size - pos:
             _give_header(reader)
             return pos
-        elif not pos and pending < _SMALL and chunk_size < _SMALL:
+        elif not pos and pending < SMALL_SIZE and chunk_size < SMALL_SIZE:
             if reader._header or reader._piece:
                 data = b"".join((reader._header, *reader._pieces, reader._piece, data))
             else:
@@ -133,7 +131,7 @@ def read_quick_at_once(reader: FrameReader, data: bytes, messages: list[Any], lo
             message = b"".join((*pieces, piece, data[:rest_stop]))
             header = bytearray()
         elif piece or len(pieces) > 1:
-            first: Any = pieces[0] if pending < _SMALL else memoryview(pieces[0])
+            first: Any = pieces[0] if pending < SMALL_SIZE else memoryview(pieces[0])
             message = b"".join((first[reader._own_size :], *pieces[1:], piece, data[:rest_stop]))
         else:
             message = pieces[0][reader._own_size :] + data[:rest_stop]
@@ -205,7 +203,7 @@ def _end_frame(reader: FrameReader, data: bytes, pos: int, messages: list[Any]) 
         _give_header(reader)
         return pos
     last: Any = data[pos:rest_stop]
-    if rest_stop - pos >= _SMALL:
+    if rest_stop - pos >= SMALL_SIZE:
         last = memoryview(data)[pos:rest_stop]
     parts: list[Any] = [*reader._pieces, reader._piece, last]
     if not reader._header:

@@ -803,7 +803,7 @@ cdef class SendPath:
             return data
         self.socket_errno = errno
         self.batch.paused = True
-        self.raw_transport.abort()
+        raw.abort()
         return None
 
     cdef int _give_transport(self, data) except -1:

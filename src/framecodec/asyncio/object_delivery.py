@@ -9,7 +9,7 @@ from .. import errors
 from .._engine import asyncio_fast_path as fast_path
 from .._kept_headers import frames_as_travelled
 from .._message_types import MessageT, OfMessages, SpecialT
-from .._objects import end_of_frames, frame_starts, is_refusal, refused
+from .._objects import is_refusal, last_frame_starts, refused
 from .._states import TransportState
 
 if TYPE_CHECKING:
@@ -145,9 +145,8 @@ class ObjectDelivery(fast_path.ReceivePath, OfMessages[MessageT]):
         self._switched = self._inbox.switch(self.codec, read_again), before + unread
 
     def _frame_starts(self, messages: list[Any]) -> list[int]:
-        splitter, layout = self._inbox.splitter, self.codec.layout
-        end = end_of_frames(splitter, layout)
-        return frame_starts(layout, end, messages, splitter.headers, splitter._gaps)
+        splitter = self._inbox.splitter
+        return last_frame_starts(splitter, self.codec.layout, messages, splitter.headers)
 
     def _refused(
         self, cause: BaseException, message: Any, start: int, position: int

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, NoReturn, final
 
 from .. import errors
-from .._objects import end_of_frames, frame_starts, is_refusal, refused
+from .._objects import is_refusal, last_frame_starts, refused
 
 if TYPE_CHECKING:
     from .._objects import ObjectFunctions
@@ -60,9 +60,8 @@ class ObjectSide:
                     receiver.ready = again
                 raise cause
             if self._located is not batch:
-                end = end_of_frames(inbox.splitter, layout)
-                gaps = inbox.splitter._gaps
-                self._starts = frame_starts(layout, end, [message, *rest], headers, gaps)
+                messages = [message, *rest]
+                self._starts = last_frame_starts(inbox.splitter, layout, messages, headers)
                 self._located = batch
             start = self._starts[-1 - len(rest)]
             raise refused(cause, message, start, header, layout) from cause
