@@ -3,9 +3,9 @@
 
 CRC-32 by carry-less multiplication and CRC-32C by an instruction, on processors that have these
 (Gopal and others, 'Fast CRC Computation for Generic Polynomials Using PCLMULQDQ Instruction',
-Intel, 2009); else both by eight tables (Kounavis and Berry, 'A Systematic Approach to Building High
-Performance, Software-based, CRC generators', 2005). A module that uses them calls
-`prepare_checksums` when it is loaded.
+Intel, 2009); else both, and the shorter CRCs, by eight tables (Kounavis and Berry, 'A Systematic
+Approach to Building High Performance, Software-based, CRC generators', 2005). A module that uses
+them calls `prepare_checksums` when it is loaded.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -47,12 +47,23 @@ cdef extern from *:
     #define framecodec_set(flag) __atomic_store_n((flag), 1, __ATOMIC_RELEASE)
     #endif
 
+    /* What a byte adds to the remainder with 0 to 7 bytes after it. */
     static uint32_t framecodec_crc32[8][256];
     static uint32_t framecodec_crc32c[8][256];
-    static uint16_t framecodec_crc16[3][256]; /* modbus, xmodem, x25 */
-    static uint8_t framecodec_crc8[256];
+    static uint32_t framecodec_modbus[8][256];
+    static uint32_t framecodec_xmodem[8][256]; /* both bytes of the remainder swapped */
+    static uint32_t framecodec_x25[8][256];
+    static uint32_t framecodec_crc8[8][256];
     static int framecodec_has_clmul, framecodec_has_crc32c;
     static uint64_t framecodec_folds[4]; /* by 64 bytes, by 16 bytes: low and high half */
+
+    /* The first table is filled: fill the others. */
+    static void framecodec_fill_others(uint32_t table[8][256])
+    {
+        for (int t = 1; t < 8; t++)
+            for (int i = 0; i < 256; i++)
+                table[t][i] = table[t - 1][i] >> 8 ^ table[0][table[t - 1][i] & 0xFF];
+    }
 
     static void framecodec_fill_tables(uint32_t table[8][256], uint32_t polynomial)
     {
@@ -62,9 +73,29 @@ cdef extern from *:
                 value = value >> 1 ^ (value & 1 ? polynomial : 0);
             table[0][i] = value;
         }
-        for (int t = 1; t < 8; t++)
-            for (int i = 0; i < 256; i++)
-                table[t][i] = table[t - 1][i] >> 8 ^ table[0][table[t - 1][i] & 0xFF];
+        framecodec_fill_others(table);
+    }
+
+    static uint32_t framecodec_swap(uint32_t state)
+    {
+        return (state >> 8 | state << 8) & 0xFFFF;
+    }
+
+    /* Of the functions whose highest bit comes first. */
+    static void framecodec_fill_forward(void)
+    {
+        for (uint32_t i = 0; i < 256; i++) {
+            uint32_t xmodem = i << 8;
+            uint32_t crc8 = i;
+            for (int bit = 0; bit < 8; bit++) {
+                xmodem = (xmodem << 1 ^ (xmodem & 0x8000 ? 0x1021 : 0)) & 0xFFFF;
+                crc8 = (crc8 << 1 ^ (crc8 & 0x80 ? 7 : 0)) & 0xFF;
+            }
+            framecodec_xmodem[0][i] = framecodec_swap(xmodem);
+            framecodec_crc8[0][i] = crc8;
+        }
+        framecodec_fill_others(framecodec_xmodem);
+        framecodec_fill_others(framecodec_crc8);
     }
 
     /* x to a power, modulo the polynomial of CRC-32, bits reflected, one place to the left. */
@@ -79,28 +110,14 @@ cdef extern from *:
     /* Another interpreter may use the tables, or fill them with the same numbers, at any time. */
     static void framecodec_prepare_checksums(void)
     {
-        static const uint16_t reflected[3] = {0xA001, 0, 0x8408};
         static char prepared;
         if (framecodec_is_set(&prepared))
             return;
         framecodec_fill_tables(framecodec_crc32, 0xEDB88320u);
         framecodec_fill_tables(framecodec_crc32c, 0x82F63B78u);
-        for (int i = 0; i < 256; i++) {
-            uint16_t forward = (uint16_t)(i << 8);
-            uint8_t small = (uint8_t)i;
-            for (int bit = 0; bit < 8; bit++) {
-                forward = (uint16_t)(forward << 1 ^ (forward & 0x8000 ? 0x1021 : 0));
-                small = (uint8_t)(small << 1 ^ (small & 0x80 ? 7 : 0));
-            }
-            framecodec_crc16[1][i] = forward;
-            framecodec_crc8[i] = small;
-            for (int kind = 0; kind < 3; kind += 2) {
-                uint16_t value = (uint16_t)i;
-                for (int bit = 0; bit < 8; bit++)
-                    value = (uint16_t)(value >> 1 ^ (value & 1 ? reflected[kind] : 0));
-                framecodec_crc16[kind][i] = value;
-            }
-        }
+        framecodec_fill_tables(framecodec_modbus, 0xA001);
+        framecodec_fill_tables(framecodec_x25, 0x8408);
+        framecodec_fill_forward();
         framecodec_folds[0] = framecodec_power(512 + 32);
         framecodec_folds[1] = framecodec_power(512 - 32);
         framecodec_folds[2] = framecodec_power(128 + 32);
@@ -113,6 +130,7 @@ cdef extern from *:
         framecodec_set(&prepared);
     }
 
+    /* A remainder of fewer bits is in the lowest ones. */
     static uint32_t framecodec_by_tables(
         uint32_t table[8][256], uint32_t state, const uint8_t *p, size_t size)
     {
@@ -229,7 +247,6 @@ cdef extern from *:
     {
         size_t size = (size_t)count;
         uint32_t first, second;
-        const uint16_t *table;
         switch (number) {
         case 0:
             return ~framecodec_update_crc32(~state, p, size);
@@ -241,20 +258,14 @@ cdef extern from *:
             framecodec_two_sums(&first, &second, p, size, 65521);
             return second << 16 | first;
         case 3:
-        case 5:
-            table = framecodec_crc16[number - 3];
-            while (size--)
-                state = state >> 8 ^ table[(state ^ *p++) & 0xFF];
-            return state;
+            return framecodec_by_tables(framecodec_modbus, state, p, size);
         case 4:
-            table = framecodec_crc16[1];
-            while (size--)
-                state = (state << 8 ^ table[(state >> 8 ^ *p++) & 0xFF]) & 0xFFFF;
-            return state;
+            state = framecodec_by_tables(framecodec_xmodem, framecodec_swap(state), p, size);
+            return framecodec_swap(state);
+        case 5:
+            return framecodec_by_tables(framecodec_x25, state, p, size);
         case 6:
-            while (size--)
-                state = framecodec_crc8[(state ^ *p++) & 0xFF];
-            return state;
+            return framecodec_by_tables(framecodec_crc8, state, p, size);
         case 7:
             while (size--)
                 state += *p++;

@@ -9,7 +9,7 @@ import operator
 import zlib
 from collections.abc import Callable
 
-__all__ = ["update_checksum"]
+__all__ = ["update_checksum", "update_reflected"]
 
 
 def update_checksum(number: int, state: int, data: bytes | bytearray | memoryview, /) -> int:
@@ -49,10 +49,17 @@ def _update_crc8(data: bytes | bytearray | memoryview, state: int) -> int:
 
 
 def _update_crc32c(data: bytes | bytearray | memoryview, state: int) -> int:
-    return _update_reflected(0x82F63B78, data, state ^ 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return update_reflected(0x82F63B78, data, state ^ 0xFFFFFFFF) ^ 0xFFFFFFFF
 
 
-def _update_reflected(polynomial: int, data: bytes | bytearray | memoryview, state: int) -> int:
+def update_reflected(polynomial: int, data: bytes | bytearray | memoryview, state: int) -> int:
+    """Return the remainder of a CRC after more bytes, whose lowest bits come first.
+
+    Args:
+        polynomial: Without its highest term, its bits reflected.
+        data: The bytes.
+        state: The remainder before them.
+    """
     table = _reflected_table(polynomial)
     for byte in data:
         state = state >> 8 ^ table[(state ^ byte) & 0xFF]
@@ -78,9 +85,9 @@ _UPDATES: list[Callable[[bytes | bytearray | memoryview, int], int]] = [
     zlib.crc32,
     _update_crc32c,
     zlib.adler32,
-    functools.partial(_update_reflected, 0xA001),
+    functools.partial(update_reflected, 0xA001),
     binascii.crc_hqx,
-    functools.partial(_update_reflected, 0x8408),
+    functools.partial(update_reflected, 0x8408),
     _update_crc8,
     _update_sum8,
     _update_xor8,

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import _error_texts
+from ._checksums_py import update_reflected
 
 __all__ = [
     "build_cassandra_v5",
@@ -171,12 +172,7 @@ _DNP3_BLOCK = 16
 
 
 def _dnp3_crc(data: bytes) -> bytes:
-    crc = 0
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ 0xA6BC if crc & 1 else crc >> 1
-    return (crc ^ 0xFFFF).to_bytes(2, "little")
+    return (update_reflected(0xA6BC, data, 0) ^ 0xFFFF).to_bytes(2, "little")
 
 
 def _check_dnp3_crc(data: bytes, found: memoryview) -> None:
