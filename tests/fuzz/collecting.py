@@ -98,6 +98,7 @@ class World:
         self.messages: list[Any] = []
         self.ended = False
         self.detached: bytes | None = None
+        self.cleared: list[BaseException | None] = []
         self.kept: list[Any] = []
 
     def attempt(self, call: Callable[..., Any], *arguments: Any) -> Any:
@@ -108,7 +109,8 @@ class World:
             if not any(text in str(error) for text in known):
                 raise
         except EOFError as error:
-            if error is not self.splitter.error:
+            # A switch that a collection calls may clear the error before it is seen here.
+            if error is not self.splitter.error and error not in self.cleared:
                 raise
         return None
 
@@ -150,7 +152,11 @@ class World:
         self.attempt(self.splitter.feed_eof)
 
     def switch(self) -> None:
-        self.took(0, self.attempt(self.splitter.switch, self.codec))
+        error = self.splitter.error
+        messages = self.attempt(self.splitter.switch, self.codec)
+        self.took(0, messages)
+        if messages is not None:
+            self.cleared.append(error)
 
     def detach(self) -> None:
         unread = self.attempt(self.splitter.detach)

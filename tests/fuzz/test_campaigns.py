@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from framecodec import Check, Codec, InvalidMessageError, formats
-from tests.fuzz import guided, objects, orders, shortage, workers
+from tests.fuzz import collecting, guided, objects, orders, shortage, workers
 from tests.fuzz.orders import Program, blob
 from tests.fuzz.parsers import Builder, Parser
 from tests.fuzz.workers import Failure, in_a_child, run_cases
@@ -156,6 +156,27 @@ def test_collections_inside_calls_call_in(engine: ModuleType) -> None:
     name = "python" if engine.__name__.endswith("_py") else "compiled"
     printed = campaign("collecting", "--engine", name, "--every", "61")
     assert " 0 collections called in" not in printed
+
+
+def test_an_end_that_a_collection_clears_by_a_switch_is_no_failure(engine: ModuleType) -> None:
+    world = collecting.World(engine, collecting.CODECS["varint"], False, False, "")
+    world.feed(50)
+
+    def end_and_collect() -> None:
+        try:
+            world.splitter.feed_eof()
+        finally:  # a collection, before the caller sees the error
+            world.switch()
+
+    world.attempt(end_and_collect)
+    assert world.splitter.error is None
+    assert world.splitter.pending == 50
+
+    def end_of_another() -> None:
+        raise EOFError
+
+    with pytest.raises(EOFError):
+        world.attempt(end_of_another)
 
 
 # --- what campaigns found -------------------------------------------------------------------------
