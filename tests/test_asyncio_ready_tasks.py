@@ -13,6 +13,7 @@ import pytest
 
 from framecodec import Codec
 from framecodec.asyncio import FrameStream, open_connection
+from framecodec.asyncio.stream_protocol import StreamProtocol
 from tests.helpers.event_loops import LOOPS, run
 
 U4 = Codec.uint(4)
@@ -152,6 +153,33 @@ def test_a_stream_that_alone_is_ready_is_answered_in_the_iteration_that_reads(lo
             # One in 16 waits to see whether another one is ready.
             assert len(taken) - taken.count(min(taken)) <= 4
 
+    run(loop, main())
+
+
+@LOOPS
+def test_a_task_whose_wake_up_fails_once_runs_in_the_next_iteration(
+    loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures: list[BaseException] = []
+    told: list[Any] = []
+    current_task = StreamProtocol._current_task
+
+    def fail_once() -> Any:
+        if failures:
+            raise failures.pop()
+        return current_task()
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        async with opened(echo) as made:
+            await made.warm_up()
+            failures.append(MemoryError())
+            made.ask()
+            await made.replies()
+            assert not failures
+            assert [type(context["exception"]) for context in told] == [MemoryError]
+
+    monkeypatch.setattr(StreamProtocol, "_current_task", staticmethod(fail_once))
     run(loop, main())
 
 

@@ -513,7 +513,10 @@ class ReceivePath:
         try:
             self._has_run = waiter.run()
         except BaseException:
-            self._end_receiver()
+            try:
+                waiter.set_result(None)  # no other message may come that would wake the task
+            finally:
+                self._end_receiver()
             raise
 
     def _end_receiver(self) -> None:

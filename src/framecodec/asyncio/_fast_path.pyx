@@ -982,7 +982,10 @@ cdef class ReceivePath:
         try:
             self._has_run = waiter._run()
         except BaseException:
-            self._end_receiver()
+            try:
+                waiter.set_result(None)  # no other message may come that would wake the task
+            finally:
+                self._end_receiver()
             raise
         return 0
 
