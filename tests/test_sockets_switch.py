@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import pytest
@@ -96,6 +97,42 @@ def test_switch_forgets_an_error_that_was_raised(connected: Connect) -> None:
         assert conn.recv() == b"b"
         peer.sendall(b"c")
         assert conn.recv() == b"cc"
+
+
+@pytest.mark.parametrize("again", [True, False])
+@pytest.mark.parametrize("observed", [True, False])
+def test_switch_short_of_memory_changes_nothing(
+    connected: Connect, observed: bool, again: bool
+) -> None:
+    shortages = [MemoryError(), MemoryError()]
+
+    def parse(view: memoryview) -> tuple[int, int]:
+        if shortages:
+            raise shortages.pop()
+        return 1, view[0] - 1
+
+    custom = Codec.custom(parse, lambda message: bytes([len(message) + 1]), max_header=1)
+    events: list[Any] = []
+    options: dict[str, Any] = {}
+    if observed:
+        options["observer"] = SimpleNamespace(
+            frame_received=lambda conn, *frame: events.append(frame)
+        )
+    conn, peer = connected(uint(1), **options)
+    with conn, peer:
+        peer.sendall(b"\1a\2bb\1c")
+        assert conn.recv() == b"a"
+        for _ in range(2):
+            with pytest.raises(MemoryError):
+                conn.switch(custom)
+            assert conn.codec == uint(1)
+        if again:
+            conn.switch(custom)
+            assert conn.recv_many()[0] == b"b"
+            assert conn.codec == custom
+        else:
+            assert [conn.recv(), conn.recv()] == [b"bb", b"c"]
+            assert len(events) == (3 if observed else 0)
 
 
 def test_recv_after_a_switch_raises_what_the_new_codec_finds(connected: Connect) -> None:

@@ -19,6 +19,7 @@ from framecodec import (
     InvalidFrameError,
     MessageTimeoutError,
 )
+from framecodec._unframed import UnframedBytes
 from framecodec.errors import IdleTimeoutError
 from tests.helpers.event_loops import tls_contexts
 from tests.helpers.fault_injection import (
@@ -185,6 +186,26 @@ def test_recv_bytes_counts_what_came_before_the_end(sent: int) -> None:
         assert type(caught.value) is EOFError
         with pytest.raises(EOFError):
             conn.recv()
+
+
+def test_recv_bytes_short_of_memory_for_its_result_can_be_repeated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(self: UnframedBytes, size: int) -> bytes:
+        raise MemoryError
+
+    with stream_pair() as (peer, sock), FrameSocket(sock, Codec.uint(1)) as conn:
+        conn.settimeout(TIMEOUT)
+        peer.sendall(b"\1aunframed\1b")
+        assert conn.recv() == b"a"
+        assert conn.recv_bytes(2) == b"un"
+        monkeypatch.setattr(UnframedBytes, "first", fail)
+        for _ in range(2):
+            with pytest.raises(MemoryError):
+                conn.recv_bytes(6)
+        monkeypatch.undo()
+        assert conn.recv_bytes(6) == b"framed"
+        assert conn.recv() == b"b"
 
 
 def test_recv_bytes_takes_the_error_of_a_frame_back() -> None:

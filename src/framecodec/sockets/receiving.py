@@ -460,9 +460,19 @@ class ReceiveSide:
         self.unframe()
         self._move_unread(self._reframe)
 
-    def _reframe(self) -> None:
+    def _reframe(self, codec: Codec[Any] | None = None) -> None:
         inbox = self.inbox
-        messages = inbox.reframe()
+        codec_before, objects_before = inbox.codec, self.objects
+        try:
+            if codec is not None:
+                inbox.codec = codec
+                self.use_objects(codec)
+            messages = inbox.reframe()
+        except BaseException:  # memory is short, or a function of the user's has raised
+            if inbox.unframed is not None:  # no byte has moved: the call can be repeated
+                inbox.codec, self.objects = codec_before, objects_before
+                self.receiver.state = _READY if inbox.failure is None else _FAILED
+            raise
         if messages:
             self.receiver.ready = self.fast_path.Batch(messages, inbox.splitter.headers)
         if inbox.has_limits:
@@ -471,22 +481,17 @@ class ReceiveSide:
 
     def switch(self, codec: Codec[Any]) -> None:
         """Read what was not delivered with another codec. The caller holds the lock."""
-
-        def parse() -> None:
-            self.inbox.codec = codec
-            self.use_objects(codec)
-            self._reframe()
-
         self.unframe()
-        self._move_unread(parse)
+        self._move_unread(lambda: self._reframe(codec))
 
     def offer_bytes(self, size: int) -> Any:
         """Move that many unframed bytes into a batch, out of which the caller takes them."""
         unframed = self.inbox.unframed
         assert unframed is not None
 
+        batch = self.fast_path.Batch([unframed.first(size)])  # no byte moves if memory is short
+
         def offer() -> Any:
-            batch = self.fast_path.Batch([unframed.first(size)])
             unframed.drop(size)
             unframed.offered = batch
             return batch
