@@ -1076,25 +1076,6 @@ def test_messages_lost_before_a_broken_frame_are_told_as_that_frame(
             splitter.feed(b"")
 
 
-def test_a_signal_while_an_error_is_told_hides_no_broken_frame(
-    engine: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """CPython runs a handler at the entry of a Python function, such as this length."""
-
-    def interrupt(_: Any) -> int:
-        monkeypatch.undo()
-        raise KeyboardInterrupt
-
-    splitter = engine.Splitter(Codec.uint(1, magic=b"M").as_json())
-    assert splitter.feed(b"M\0011" + b"M\4" + BAD) == [1]
-    monkeypatch.setattr(_objects.HeldMessages, "__len__", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        splitter.feed(b"broken")
-    for _ in range(2):
-        with pytest.raises(InvalidFrameError, match="magic"):
-            splitter.feed(b"")
-
-
 def test_a_lack_of_memory_for_the_error_about_a_message_loses_none(
     engine: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,19 +2,19 @@
 
 CPython runs a handler at the entry of a Python function and after a call. A profile function is
 called at the same places, so that a test can raise at each of them in turn. Compiled code runs no
-handler inside a call.
+handler inside a call, unless it calls Python functions: those about messages that are objects.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 import pytest
 
-from framecodec import Codec, FrameError, _plain_reader_py, _splitter_py
+from framecodec import Codec, FrameError, InvalidMessageError, _plain_reader_py, _splitter_py
 
 MESSAGES = [b"a", b"bc" * 200, b"", b"d" * 20_000, b"e" * 3, b"f" * 70_000, b"g"]
 CODECS = {
@@ -58,6 +58,7 @@ PARTS = (
     *("_fields_py.py", "_header_block.py", "_check_bytes.py"),
     *("_chosen_frames_py.py", "_joined_reader_py.py", "_marked_reader_py.py", "_marks_py.py"),
     *("_quick_frames_py.py", "_quick_loops_py.py", "_split_frames_py.py"),
+    *("_object_messages_py.py", "_objects.py", "_repeated_errors.py"),
 )
 
 
@@ -147,6 +148,68 @@ def test_splitter_interrupted_anywhere_loses_and_doubles_nothing(name: str, raw:
         else:
             pytest.fail("the call never came to its end")
     assert seen > 50
+
+
+JSON = Codec.uint(4).as_json()
+REFUSED = "an error about a message"
+OBJECTS = [1, 2, REFUSED, 3, REFUSED, 4, 5, REFUSED, REFUSED, 6, 7]
+_wire = [Codec.uint(4).encode(b"{" if item == REFUSED else b"%d" % item) for item in OBJECTS]
+OBJECT_CHUNKS = [b"".join(_wire[:6]), b"", b"", b"", b"".join(_wire[6:10]), b"", b"", _wire[10]]
+
+
+def objects_of(call: Any, *arguments: Any) -> list[Any]:
+    try:
+        return call(*arguments)  # type: ignore[no-any-return]
+    except InvalidMessageError:
+        return [REFUSED]
+
+
+@pytest.mark.parametrize("way", ["feed", "feed a bytearray", "buffer_updated", "switch"])
+@pytest.mark.parametrize("turn", range(len(OBJECT_CHUNKS)))
+def test_splitter_of_objects_interrupted_anywhere_loses_and_doubles_nothing(
+    engine: ModuleType, way: str, turn: int
+) -> None:
+    stream = b"".join(OBJECT_CHUNKS)
+    chunk, before = OBJECT_CHUNKS[turn], len(b"".join(OBJECT_CHUNKS[:turn]))
+    for number in range(2000):
+        splitter = engine.Splitter(JSON)
+        got: list[Any] = []
+        for early in OBJECT_CHUNKS[:turn]:
+            got += objects_of(splitter.feed, early)
+        call, argument = splitter.feed, bytearray(chunk) if "array" in way else chunk
+        if way == "switch" and not chunk:
+            call, argument = splitter.switch, JSON
+        elif way == "buffer_updated" and chunk:
+            splitter.get_buffer(len(chunk))[: len(chunk)] = chunk
+            call, argument = splitter.buffer_updated, len(chunk)
+        objects, raised, interrupted = interrupted_at(number, objects_of, call, argument)
+        got += objects
+        later = OBJECT_CHUNKS[turn + 1 :] + [b""] * 9
+        if raised and splitter.error is None and splitter.stream_offset == before:
+            later = [chunk, *later]  # nothing was taken: the call can be repeated
+        sticks = False
+        for data in later:
+            try:
+                got += objects_of(splitter.feed, data)
+            except (Interrupted, MemoryError):
+                sticks = True
+        assert got == OBJECTS[: len(got)]
+        if not sticks:
+            assert got == OBJECTS
+            assert splitter.error is None
+        end = splitter.stream_offset + splitter.pending
+        with contextlib.suppress(MemoryError):  # messages are lost
+            unread = splitter.detach()
+            assert stream[:end].endswith(unread)
+            start = len(b"".join(_wire[: len(got)]))
+            if chunk or way == "switch":  # what was parsed is lost, which the error says
+                assert len(unread) <= end - start
+            else:
+                assert unread == stream[start:end]
+        if not interrupted:
+            break
+    else:
+        pytest.fail("the call never came to its end")
 
 
 @pytest.mark.parametrize("way", ["feed a bytearray", "buffer_updated"])

@@ -35,20 +35,35 @@ class ObjectMessages(KeepingReader):
         """Call a method that takes bytes, and return the objects of its messages."""
         messages: list[Any] = []
         loaded: list[Any] = []  # first: there may be no memory for it later
-        with self._lock:
-            if self._busy:
-                raise _error_texts.reentered()
-            self._objects_thread = get_ident()
-            try:
-                if self._undelivered is None or self._error is None:
-                    messages = take(argument)
-            except BaseException:
-                if self._undelivered is None or self._error is None:
-                    raise
-            finally:
-                self._objects_thread = 0
-                del argument  # the frame of an error would hold it
-            return self._load(messages, loaded)
+        taken = False
+        try:
+            with self._lock:
+                if self._busy:
+                    raise _error_texts.reentered()
+                self._objects_thread = get_ident()
+                try:
+                    if self._undelivered is None or self._error is None:
+                        messages = take(argument)
+                except BaseException:
+                    if self._undelivered is None or self._error is None:
+                        raise
+                finally:
+                    self._objects_thread = 0
+                    del argument  # the frame of an error would hold it
+                held = self._undelivered
+                if held is not None:
+                    held.taking = held.telling = False
+                taken = True
+                loaded = self._load(messages, loaded)
+        except errors.InvalidMessageError:
+            raise
+        except BaseException as error:
+            if taken:
+                self._keep_error(error, messages)
+            raise
+        if not loaded and self._error is not None:
+            raise for_this_thread(self._error, self._failed_in)
+        return loaded
 
     def _switch_objects(self, codec: Any) -> list[Any]:
         """Switch to another codec, and return what is complete under it."""
@@ -66,7 +81,15 @@ class ObjectMessages(KeepingReader):
             self._wants_headers, self._notes_gaps = wants_headers, notes_gaps
             raise
         self._objects = objects
-        return messages if objects is None else self._load(messages, loaded)
+        if objects is None:
+            return messages
+        try:
+            return self._load(messages, loaded)
+        except errors.InvalidMessageError:
+            raise
+        except BaseException as error:
+            self._keep_error(error, messages)
+            raise
 
     def _switch(self, codec: Any, before: bytes) -> list[Any]:
         """Switch as `Splitter.switch` does, for messages that are bytes."""
@@ -109,10 +132,9 @@ class ObjectMessages(KeepingReader):
             held.fail(error)  # it sticks, because the bytes of this call are taken
             raise
         finally:
-            if not held and held.error is None:
+            # No call from here on, in which a signal handler could raise.
+            if held.finished:
                 self._undelivered = None
-        if not objects and self._error is not None:
-            raise for_this_thread(self._error, self._failed_in)
         return objects
 
     def _keep_refused(
@@ -127,17 +149,32 @@ class ObjectMessages(KeepingReader):
                 messages[index:],
                 None if headers is None else headers[index : len(messages)],
             )
+            held.refuse(cause)
         except BaseException as error:
             self._lose_messages(error)
             if not objects:
                 raise
         else:
-            held.refuse(cause)
             self._undelivered = held
             del messages, cause
             if not objects:
                 return self._load_held(held, [])
         return objects
+
+    def _keep_error(self, error: BaseException, messages: list[Any]) -> None:
+        """Make an error sticky that came after bytes were taken, unless it is already.
+
+        The caller does not get the objects. A signal handler may have raised it after any call.
+        """
+        held = self._undelivered
+        if error is self._error or (held is not None and error is held.error):
+            return
+        if held is not None:
+            held.fail(error)
+        if messages:
+            self._lose_messages(error)
+        else:
+            self._keep_interruption(error)
 
     def _lose_messages(self, error: BaseException) -> None:
         """Make an error sticky, for which messages are lost: `detach` cannot return them."""

@@ -340,7 +340,17 @@ class HeldMessages:
         layout: That of the codec.
     """
 
-    __slots__ = ("_layout", "_loads", "_messages", "_raised", "error")
+    __slots__ = (
+        "_layout",
+        "_loads",
+        "_messages",
+        "_raised",
+        "error",
+        "finished",
+        "lost",
+        "taking",
+        "telling",
+    )
 
     def __init__(self, loads: Callable[[Any], Any], layout: Layout) -> None:
         self._loads = loads
@@ -349,9 +359,15 @@ class HeldMessages:
         self._raised = False  # the error about the first message was raised: it is dropped next
         self.error: BaseException | None = None
         """The error about the first message, if a call returned those before it."""
-
-    def __len__(self) -> int:
-        return len(self._messages) - self._raised
+        # What the splitter reads and sets without a call, in which a signal handler could raise.
+        self.finished = False
+        """`take` has left nothing."""
+        self.taking = False
+        """`take` removes messages, whose objects the caller has not got; clear it before a call."""
+        self.telling = False
+        """`take` raises an error about a message; clear it before a call."""
+        self.lost = False
+        """Messages were removed whose objects no caller has got."""
 
     def add(self, splitter: Splitter, messages: list[Any], headers: list[bytes] | None) -> None:
         """Hold messages that the splitter has just read."""
@@ -382,21 +398,26 @@ class HeldMessages:
             except BaseException as cause:
                 error = self._error_about(cause, held)
                 break
+        self.taking = bool(objects)
         for _ in objects:  # only now, because memory may run out before
             messages.popleft()
         self.error = error
         if not objects:
             self._raise()
+        self.finished = not messages
         return objects
 
     def fail(self, error: BaseException) -> None:
-        """Make an error sticky that `take` raised instead of what it had to raise or return.
+        """Make an error sticky that came instead of what `take` had to raise or return.
 
-        Where CPython has no memory for a traceback, it raises a MemoryError in the place of an
-        error.
+        A signal handler has raised it; or CPython, which raises a MemoryError in the place of an
+        error where it has no memory for a traceback.
         """
-        self._raised = False
-        self.error = error
+        if self.error is not error:
+            if self.telling:
+                self._raised = False  # no caller was told
+            self.lost |= self.taking
+            self.error, self.finished = error, False
 
     def _error_about(self, cause: BaseException, held: _Held) -> BaseException:
         """Return the error for a message from what `loads` raised."""
@@ -412,8 +433,8 @@ class HeldMessages:
         error = self.error
         if error is not None:
             if isinstance(error, errors.InvalidMessageError):
-                self.error = None
-                self._raised = True
+                self.telling = self._raised = True
+                self.error, self.finished = None, len(self._messages) == 1
             try:
                 raise error.with_traceback(None)
             finally:
@@ -426,6 +447,8 @@ class HeldMessages:
             splitter: It has read them.
             following: The bytes that travelled after them; padding of the last one is among them.
         """
+        if self.lost:
+            raise _error_texts.unfinished_lost()
         held = [*self._messages][self._raised :]
         messages = [message for message, _, _ in held]
         headers = [header for _, header, _ in held if header is not None]

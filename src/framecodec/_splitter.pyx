@@ -1242,6 +1242,9 @@ cdef class Splitter:
             except BaseException:
                 if self._undelivered is None or self._error is None:
                     raise
+        held = self._undelivered
+        if held is not None:
+            held.taking = held.telling = False
         return self._load(messages, loaded)
 
     cdef list _load(self, list messages, list objects):
@@ -1275,7 +1278,8 @@ cdef class Splitter:
             held.fail(error)  # it sticks, because the bytes of this call are taken
             raise
         finally:
-            if not held and held.error is None:
+            # No call from here on, in which a signal handler could raise.
+            if held.finished:
                 self._undelivered = None
         if not objects and self._error is not None:
             raise for_this_thread(self._error, self._failed_in)
@@ -1289,12 +1293,12 @@ cdef class Splitter:
             held = self._objects.hold(self._choice_layout)
             headers = None if headers is None else headers[index : len(messages)]
             _hold_messages(held, self, messages[index:], headers)
+            held.refuse(cause)
         except BaseException as error:
             self._lose_messages(error)
             if not objects:
                 raise
         else:
-            held.refuse(cause)
             self._undelivered = held
             if not objects:
                 return self._load_held(held, [])

@@ -350,9 +350,8 @@ class Splitter(OfMessages[MessageT], ReadMemory):
             codec: As for `switch`.
             before: Bytes before the unread ones that are read again.
         """
-        layout = layout_of(codec)
+        layout, switched = layout_of(codec), False
         messages: list[MessageT] = []
-        switched = False
         try:
             with self._lock:
                 if self._busy:
@@ -364,10 +363,11 @@ class Splitter(OfMessages[MessageT], ReadMemory):
                     unread = self._restart(layout, before)
                 finally:
                     self._busy = False
-                self._codec, switched, self._undelivered = codec, True, None
+                self._codec, switched, self._undelivered, self._lost = codec, True, None, True
                 if self._given == GIVEN_BY_GET_ROOM:
                     self._given = NOT_GIVEN
                 self._take(unread, messages)
+                self._lost = False
         except BaseException as error:
             if switched:
                 self._keep_interruption(error)
