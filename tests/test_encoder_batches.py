@@ -39,6 +39,45 @@ LONG_LEADS = [
     Codec.uint(4, "little", length_mask=0xFFF, length_unit=4, length_offset=2),
     Codec.uint(1, length_offset=70),
 ]
+
+
+def heads_after(magic: bytes) -> list[Codec]:
+    """Return codecs for each loop of the compiled engine, and around what decides on it."""
+    at, each = len(magic), {"magic": magic}
+    return [
+        Codec.uint(1, **each),
+        Codec.uint(4, "little", trailer=b"\r\n", **each),
+        Codec.uint(3, length_unit=4, **each),
+        Codec.uint(2, "little", length_unit=2, length_adjustment=-6, **each),
+        Codec.uint(2, length_mask=0x3FFF, length_offset=at + 1, **each),
+        Codec.uint(2, "little", length_mask=0x3FFF, length_offset=at + 9, **each),
+        Codec.uint(2, "little", length_mask=0x3FFF, length_offset=at + 1, **each),
+        Codec.uint(2, length_offset=at + 6, **each),
+        Codec.uint(4, "little", length_offset=at + 8, align=4, **each),
+        Codec.uint(4, constants={at + 5: b"a", at + 17: b"bc", at + 31: b"d"}, **each),
+        Codec.uint(2, length_offset=at + 5, constants={at + 30: b"a"}, **each),
+        Codec.uint(4, length_offset=at + 12, constants={at + 2: b"a", at + 30: b"b"}, **each),
+        Codec.varint(max_width=2, length_offset=at + 1, **each),
+        Codec.varint(align=4, **each),
+        Codec.text(b":", trailer=b",", **each),
+        Codec.text(b"\r\n", base=16, length_offset=at + 2, **each),
+        Codec.digits(4, base=16, **each),
+        Codec.digits(3, length_offset=at + 1, align=2, **each),
+        Codec.fixed(40, **each),
+        Codec.fixed(40, constants={at + 3: b"a", at + 20: b"b"}, **each),
+    ]
+
+
+ALL_HEADS = [
+    *(codec for magic in (b"", b"ab", b"abcdefg", b"abcdefghijkl") for codec in heads_after(magic)),
+    *(
+        formats[name]
+        for name in formats
+        if formats[name].layout.choice is None
+        and formats[name].layout.kind <= FIXED
+        and formats[name].layout.check is None
+    ),
+]
 SHORT_MESSAGES = [
     *[Codec.fixed(size) for size in range(1, 10)],
     Codec.fixed(3, magic=b"a", trailer=b"\r\n"),
@@ -161,6 +200,14 @@ def test_batches_of_long_heads_have_the_frames_of_the_slow_path(
 ) -> None:
     rng = random.Random(1)
     check_batches(engine.Encoder(codec), list(messages_of(codec.layout, (), rng)), rng)
+
+
+@pytest.mark.parametrize("codec", ALL_HEADS, ids=repr)
+def test_batches_of_all_heads_have_the_frames_of_the_slow_path(
+    engine: ModuleType, codec: Codec
+) -> None:
+    rng = random.Random(5)
+    check_batches(engine.Encoder(codec), list(messages_of(codec.layout, (), rng))[:60], rng)
 
 
 @pytest.mark.parametrize("name", ["sip", "rtsp", "proxy-protocol", "syslog"])

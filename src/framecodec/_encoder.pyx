@@ -20,6 +20,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from ._block_scan cimport try_header_block
 from ._byte_search cimport copy_and_look, count_byte, stuff_block
 from ._checksums cimport checksum_of, prepare_checksums, store_check, update_state
+from ._frame_runs cimport RUN_SIZED_BEFORE, items_of
 from ._frame_writer cimport write_marked
 from ._marks cimport (
     Marks,
@@ -59,38 +60,24 @@ from ._quick_heads cimport (
     QuickHead,
     choose_early,
     LINE_RUN,
-    LONG_RUN,
     NO_RUN,
     PIECE,
     heads_in,
     is_in_range,
     quick_heads_of,
     write_line_run,
-    write_long_run,
     write_one_chosen,
     write_quick,
-    write_short_run,
     write_tiny_run,
 )
 from ._sized_heads cimport (
-    NOT_SIZED,
-    OtherWriter,
     Piece,
     PyList_GET_ITEM,
-    SIZED_BIG,
-    SIZED_DECIMAL,
-    SIZED_DECIMAL_TEXT,
-    SIZED_HEX,
-    SIZED_HEX_TEXT,
-    SIZED_LITTLE,
     SIZED_NONE,
-    SIZED_VARINT,
     SPARE,
-    SizedHead,
     bytes_size as _bytes_size,
     piece_of,
     write_piece,
-    write_sized,
 )
 
 from . import _error_texts, _mark_texts
@@ -200,11 +187,8 @@ cdef uint8_t* _copy_all(
 
     NULL if a size is not ordinary. `is_odd` becomes true if a message's last byte is an odd one.
     """
-    cdef const uint8_t* magic = shape.magic
-    cdef Py_ssize_t magic_size = shape.magic_size
-    cdef const uint8_t* end = marks.marks[marks.written].data
-    cdef Py_ssize_t end_size = marks.marks[marks.written].size
-    cdef uint8_t end_byte = end[0]
+    cdef Piece magic = piece_of(shape.magic, shape.magic_size)
+    cdef Piece end = piece_of(marks.marks[marks.written].data, marks.marks[marks.written].size)
     cdef uint64_t low = max(shape.quick_low, <uint64_t>marks.skip_empty)
     cdef uint64_t span = shape.quick_span - (low - shape.quick_low)
     cdef bint found_odd = False
@@ -215,16 +199,12 @@ cdef uint8_t* _copy_all(
         size = _bytes_size(PyList_GET_ITEM(batch, i))
         if <uint64_t>size - low > span:
             return NULL
-        if magic_size:
-            copy(p, magic, magic_size)
-            p += magic_size
+        if magic.size:
+            p = write_piece(p, &magic)
         copy(p, message, size)
         p += size
         found_odd |= marks.odd_ends[p[-1]] if size else 0
-        p[0] = end_byte
-        if end_size > 1:
-            copy(p, end, end_size)
-        p += end_size
+        p = write_piece(p, &end)
     is_odd[0] = found_odd
     return p
 
@@ -403,13 +383,16 @@ cdef Py_ssize_t _write_all(
     cdef uint8_t* p = frames
     cdef const uint8_t* message
     cdef Py_ssize_t i = 0
-    cdef Py_ssize_t size, frame_size
-    cdef bint is_quick
+    cdef Py_ssize_t first, size, frame_size
     while i < count:
         message = bytes_at(PyList_GET_ITEM(batch, i))
         size = _bytes_size(PyList_GET_ITEM(batch, i))
-        is_quick = is_in_range(heads, size)
-        if is_quick:
+        if is_in_range(heads, size):
+            if heads.run != NO_RUN:
+                first = i
+                i = _write_run(heads, heads.sure, 0, &p, batch, i, count)
+                if i > first:
+                    continue
             frame_size = write_quick(heads, shape, p, message, size)
         else:
             frame_size = heads.write_other(shape, p, message, size)
@@ -417,8 +400,6 @@ cdef Py_ssize_t _write_all(
             return -1
         p += frame_size
         i += 1
-        if is_quick and heads.run != NO_RUN and i < count:
-            i = _write_run(heads, heads.sure, 0, &p, batch, i, count)
     return p - frames
 
 
@@ -431,59 +412,19 @@ cdef Py_ssize_t _write_run(
     Py_ssize_t first,
     Py_ssize_t count,
 ) noexcept:
-    """Write frames by a loop for each of the commonest kinds of length; see `write_short_run`."""
+    """Write frames by a loop, as those of `_frame_runs.pxd` do."""
     cdef int how = head.pieces.how
     if head.run == LINE_RUN:
         return write_line_run(head, sure, known, end, batch, first, count)
-    if head.run == LONG_RUN:
-        if how == SIZED_BIG:
-            return write_long_run(head, sure, known, end, batch, first, count, SIZED_BIG)
-        if how == SIZED_LITTLE:
-            return write_long_run(head, sure, known, end, batch, first, count, SIZED_LITTLE)
-        return write_long_run(head, sure, known, end, batch, first, count, how)
-    if _bytes_size(PyList_GET_ITEM(batch, first)) < PIECE:
+    if head.is_short and head.frames.form > RUN_SIZED_BEFORE and (
+        _bytes_size(PyList_GET_ITEM(batch, first)) < PIECE
+    ):
         if how == SIZED_NONE:
             return write_tiny_run(head, sure, known, end, batch, first, count, SIZED_NONE)
         return write_tiny_run(head, sure, known, end, batch, first, count, how)
-    if how == SIZED_BIG:
-        return write_short_run(head, sure, known, end, batch, first, count, SIZED_BIG)
-    if how == SIZED_LITTLE:
-        return write_short_run(head, sure, known, end, batch, first, count, SIZED_LITTLE)
-    if how == SIZED_NONE:
-        return write_short_run(head, sure, known, end, batch, first, count, SIZED_NONE)
-    if how == SIZED_VARINT:
-        return write_short_run(head, sure, known, end, batch, first, count, SIZED_VARINT)
-    if how == SIZED_DECIMAL_TEXT:
-        return write_short_run(head, sure, known, end, batch, first, count, SIZED_DECIMAL_TEXT)
-    return write_short_run(head, sure, known, end, batch, first, count, how)
-
-
-cdef Py_ssize_t _write_all_sized(
-    const Shape* shape,
-    const Marks* marks,
-    const QuickHead* heads,
-    uint8_t* frames,
-    Py_ssize_t space,
-    list batch,
-    Py_ssize_t count,
-) noexcept:
-    """Write messages whose heads depend on their sizes alone: one loop for each kind of length."""
-    cdef const SizedHead* sized = &heads.sized
-    cdef OtherWriter other = heads.write_other
-    cdef int how = sized.how
-    if how == SIZED_BIG:
-        return write_sized(shape, sized, other, frames, batch, count, SIZED_BIG)
-    if how == SIZED_LITTLE:
-        return write_sized(shape, sized, other, frames, batch, count, SIZED_LITTLE)
-    if how == SIZED_VARINT:
-        return write_sized(shape, sized, other, frames, batch, count, SIZED_VARINT)
-    if how == SIZED_DECIMAL:
-        return write_sized(shape, sized, other, frames, batch, count, SIZED_DECIMAL)
-    if how == SIZED_HEX:
-        return write_sized(shape, sized, other, frames, batch, count, SIZED_HEX)
-    if how == SIZED_DECIMAL_TEXT:
-        return write_sized(shape, sized, other, frames, batch, count, SIZED_DECIMAL_TEXT)
-    return write_sized(shape, sized, other, frames, batch, count, SIZED_HEX_TEXT)
+    return head.frames.write(
+        &head.frames, sure, known, end, items_of(batch), first, count
+    )
 
 
 cdef Py_ssize_t _write_all_chosen(
@@ -609,8 +550,6 @@ cdef class Encoder:
             self._may_choose = not self._shape.tagged
         self._write_batch = _write_all
         self._spare = 0 if self._plain else SPARE
-        if self._heads.sized.how != NOT_SIZED:
-            self._write_batch = _write_all_sized
         if self._may_choose:
             self._write_batch = _write_all_chosen
         elif self._marks != NULL:
@@ -822,10 +761,11 @@ cdef class Encoder:
         """Return the same for all other shapes, or more: the most that the frames can need."""
         cdef Py_ssize_t owned = self._shape.owned_size
         cdef Py_ssize_t total = 0
-        cdef Py_ssize_t i, size
+        cdef Py_ssize_t i, size, most
         cdef PyObject* message
-        if not self._is_quick:
+        if not self._is_quick or count > LARGEST_SIZE // (owned + 1):
             return -1
+        most = LARGEST_SIZE - count * owned
         for i in range(count):
             message = PyList_GET_ITEM(batch, i)
             if not _is_bytes(message):
@@ -835,10 +775,10 @@ cdef class Encoder:
                 return -1
             if is_changed:
                 size = self._most_bytes(bytes_at(message), size) - owned
-            if total > LARGEST_SIZE - size - owned:
+            total += size
+            if total > most:
                 return -1
-            total += size + owned
-        return total
+        return total + count * owned
 
     cdef inline Py_ssize_t _most_bytes(self, const uint8_t* message, Py_ssize_t size) noexcept:
         """Return the most bytes that the frame of a message can need."""

@@ -14,6 +14,20 @@ from libc.string cimport memcpy, memset
 
 from ._block_scan cimport try_header_block
 from ._byte_search cimport copy_and_look
+from ._frame_runs cimport (
+    FrameRun,
+    RUN_BEFORE,
+    RUN_LEAD,
+    RUN_PIECES,
+    RUN_SIZED,
+    RUN_SIZED_BEFORE,
+    RUN_WORD,
+    Window,
+    load_word,
+    loop_for,
+    swapped,
+    turned,
+)
 from ._frame_writer cimport write_field, write_frame, write_marked
 from ._joins cimport write_fragment
 from ._marks cimport Marks, mark_numbers_of, marks_in
@@ -49,9 +63,7 @@ from ._sized_heads cimport (
     SIZED_NONE,
     SIZED_OTHER,
     SIZED_VARINT,
-    SizedHead,
     bytes_size,
-    fill_sized,
     piece_of,
     store_sized,
     write_piece,
@@ -68,8 +80,7 @@ cdef enum:
 # Whether there is a loop for the frames of a head.
 cdef enum:
     NO_RUN
-    SHORT_RUN
-    LONG_RUN  # with a longer lead or magic, windows and padding
+    FRAME_RUN  # of `_frame_runs.pxd`
     LINE_RUN  # of an alternative that an end mark ends
 
 
@@ -90,13 +101,6 @@ ctypedef Py_ssize_t (*RarerWriter)(
 ctypedef Py_ssize_t (*ChosenWriter)(
     const void*, const Shape*, uint8_t*, const uint8_t*, Py_ssize_t, int*
 ) noexcept nogil
-
-
-cdef struct Window:
-    # What 8 bytes of a message must have: ((the bytes) ^ wanted) & compared == 0.
-    Py_ssize_t at
-    uint64_t compared
-    uint64_t wanted
 
 
 cdef struct Pieces:
@@ -151,6 +155,8 @@ cdef struct QuickHead:
     Rarities rarities
     Window windows[4]  # MOST_WINDOWS
     int run
+    bint is_short  # messages of at least 8 bytes are written by `write_short`
+    FrameRun frames
     bint is_whole  # all messages of the layout are written here
     bint can_write_other  # any other message is written by `write_other`, or `marks`, or not at all
     FrameWriter write_other
@@ -165,7 +171,6 @@ cdef struct QuickHead:
     bint is_certain
     int start_node  # where the tree first asks for a byte that can vary
     int16_t positions[16]  # of each node's byte in the message; -1: look at the frame
-    SizedHead sized
 
 
 cdef inline const QuickHead* heads_in(bytes numbers) noexcept:
@@ -210,12 +215,14 @@ cdef inline bytes quick_heads_of(layout):
         musts.append(must)
         if layout.choice is None:
             memset(head.sure, True, sizeof(head.sure))
-        if layout.choice is None and not layout.joined:
-            fill_sized(&head.sized, shape, each)
         head += 1
     if layout.choice is not None:
         head = <QuickHead*>PyBytes_AS_STRING(heads)
         fill_early_choices(head, shape_in(numbers_of(layout)), layout, musts)
+    head = <QuickHead*>PyBytes_AS_STRING(heads)
+    for _ in layouts:
+        set_run(head, layout.choice is None)
+        head += 1
     return kept(layout, "heads", heads)
 
 
@@ -340,7 +347,6 @@ cdef inline int fill_head(QuickHead* head, const Shape* shape, layout, dict must
         head.least = first
         head.span = last - first
     head.is_whole = shape.kind == FIXED and first == last
-    set_run(head)
     return 0
 
 
@@ -373,26 +379,126 @@ cdef inline int fill_text_head(
     return 0
 
 
-cdef inline void set_run(QuickHead* head) noexcept:
-    """Find out whether there is a loop for the frames of a head."""
+cdef inline void set_run(QuickHead* head, bint is_alone) noexcept:
+    """Find out whether there is a loop for the frames of a head that is filled in.
+
+    Args:
+        head: The head.
+        is_alone: It is not that of an alternative.
+    """
     cdef const Pieces* pieces = &head.pieces
     cdef const Rarities* rarities = &head.rarities
-    head.run = NO_RUN
     if head.write_rarer != write_rarer:
         if head.marks != NULL and not pieces.window_count:
             head.run = LINE_RUN
         return
     if pieces.how == SIZED_OTHER or pieces.trailer_size > PIECE:
         return
-    if not (pieces.has_more or pieces.window_count or pieces.lead_size > PIECE):
-        head.run = SHORT_RUN
-    elif (
+    head.is_short = not (pieces.has_more or pieces.window_count or pieces.lead_size > PIECE)
+    if (
         pieces.lead_size <= PIECE + LONG_PIECE
         and pieces.over < PIECE
-        and not (pieces.end_size or pieces.unit_shift)
         and not (rarities.after_size or rarities.kept_size or rarities.own_count)
     ):
-        head.run = LONG_RUN
+        head.run = FRAME_RUN
+        fill_run(head, is_alone)
+
+
+cdef inline uint64_t bytes_mask(Py_ssize_t first, Py_ssize_t count) noexcept:
+    """Return a word whose bytes from `first` on are set, the first byte in its lowest bits."""
+    cdef uint64_t mask = 0
+    cdef Py_ssize_t i
+    for i in range(first, first + count):
+        mask |= <uint64_t>0xFF << 8 * i
+    return mask
+
+
+cdef inline void fill_run(QuickHead* head, bint is_alone) noexcept:
+    """Fill in what the loops of `_frame_runs.pxd` need."""
+    cdef const Pieces* pieces = &head.pieces
+    cdef FrameRun* run = &head.frames
+    cdef Py_ssize_t before_size = pieces.before_size
+    cdef Py_ssize_t lead_size = pieces.lead_size
+    cdef Py_ssize_t fewest = pieces.field_size  # bytes of the field, with the end of its digits
+    cdef Py_ssize_t most = pieces.field_size
+    cdef Py_ssize_t at = 0  # of the length field in the word
+    cdef Py_ssize_t least = PIECE
+    cdef int how = pieces.how
+    cdef bint is_binary = how == SIZED_BIG or how == SIZED_LITTLE
+    cdef bint kept_first  # the kept byte follows the lead, as in the message
+    cdef bint has_more, is_sized
+    if how == SIZED_VARINT:
+        fewest, most = 1, 2
+    elif how == SIZED_DECIMAL_TEXT or how == SIZED_HEX_TEXT:
+        fewest, most = pieces.end_size, 4 + pieces.end_size
+    kept_first = pieces.kept_shift == (8 * (pieces.field_size - 1) if how == SIZED_BIG else 0)
+    has_more = pieces.window_count or pieces.over
+    run.form = RUN_PIECES
+    if lead_size + most <= PIECE and (kept_first or not pieces.has_kept):
+        if before_size + lead_size + most <= PIECE:
+            run.form = RUN_WORD
+            at = before_size + lead_size
+        elif not has_more:
+            run.form = RUN_BEFORE
+            at = lead_size
+    elif not (before_size or pieces.has_kept) and (has_more or lead_size <= PIECE):
+        run.form = RUN_LEAD
+    is_sized = is_alone and not (
+        pieces.carried or pieces.size_compared or pieces.compared or has_more
+    )
+    if is_sized and run.form == RUN_WORD:
+        run.form = RUN_SIZED
+        least = 0
+    elif is_sized and run.form == RUN_BEFORE and before_size <= PIECE:
+        run.form = RUN_SIZED_BEFORE
+        least = 0
+    elif lead_size > PIECE:
+        least = PIECE + LONG_PIECE
+    run.how = how
+    run.least = max(least, head.least)
+    if <uint64_t>(run.least - head.least) > head.span:
+        head.run = FRAME_RUN if head.is_short else NO_RUN  # all messages are short ones
+        return
+    run.span = head.span - (run.least - head.least)
+    run.not_counted = pieces.not_counted
+    run.size_compared = pieces.size_compared
+    run.size_wanted = pieces.size_wanted
+    run.compared = load_word(<const uint8_t*>&pieces.compared)
+    run.wanted = load_word(<const uint8_t*>&pieces.wanted)
+    run.window_count = pieces.window_count
+    run.windows = head.windows
+    run.first_window = head.windows[0]
+    run.own_lead = load_word(<const uint8_t*>&pieces.own_lead)
+    if run.form == RUN_WORD or run.form == RUN_SIZED:
+        run.lead_shift = <int>(8 * before_size) & 63
+        run.same = load_word(<const uint8_t*>&pieces.before) & bytes_mask(0, before_size)
+    if run.form != RUN_LEAD and run.form != RUN_PIECES:
+        run.lead_mask = bytes_mask(at - lead_size, lead_size + (1 if pieces.has_kept else 0))
+        run.same |= run.own_lead << run.lead_shift
+    run.turn = <int>(8 * at)
+    run.kept_turn = pieces.kept_shift
+    if how == SIZED_BIG:
+        run.turn = <int>(64 - 8 * (at + pieces.field_size))
+        run.kept_turn += run.turn
+        run.same |= swapped(turned(pieces.own_bits, run.turn))
+    elif how == SIZED_LITTLE:
+        run.same |= turned(pieces.own_bits, run.turn)
+    if is_binary:  # the bits that the unit leaves out are zeros
+        run.turn -= pieces.unit_shift
+    run.unit_shift = pieces.unit_shift
+    run.unused_bits = pieces.unused_bits
+    run.word_size = at + fewest
+    run.text_end = load_word(<const uint8_t*>&pieces.end)
+    memcpy(run.before, head.rarities.before, sizeof(run.before))
+    run.first_before = pieces.before
+    run.before_size = before_size
+    run.lead_size = lead_size
+    run.has_kept = pieces.has_kept
+    run.carried = pieces.carried
+    run.trailer = pieces.trailer
+    run.trailer_size = pieces.trailer_size
+    run.over = pieces.over
+    run.write = loop_for(run)
 
 
 cdef inline void place_own_bits(
@@ -509,7 +615,6 @@ cdef inline int fill_early_choices(
                 heads.pieces.size_wanted = <uint64_t>value << heads.pieces.unit_shift
                 heads.least = least
                 heads.span = choice.most - least
-                set_run(heads)
             else:
                 heads.least = LARGEST_SIZE + 1
                 heads.span = 0
@@ -679,7 +784,7 @@ cdef inline uint8_t* write_short(
 ) noexcept nogil:
     """Write a frame up to its trailer, and return where that begins.
 
-    `run` is SHORT_RUN, and the message has at least 8 bytes.
+    `is_short` is set, and the message has at least 8 bytes.
     """
     cdef uint64_t value = <uint64_t>(size - pieces.not_counted)
     cdef uint64_t word = word_at(message)
@@ -747,7 +852,7 @@ cdef inline Py_ssize_t write_quick(
 ) noexcept nogil:
     """Write the frame of one message whose size is in the head's range; see `write_pieces`."""
     cdef uint8_t* p
-    if head.run != SHORT_RUN or size < PIECE:
+    if not head.is_short or size < PIECE:
         return head.write_rarer(head, shape, frame, message, size)
     if is_odd(&head.pieces, message, size):
         return 0
@@ -776,104 +881,6 @@ cdef inline Py_ssize_t write_quick(
 #     how: That of `head`, constant where this is called.
 
 
-cdef inline Py_ssize_t write_short_run(
-    const QuickHead* head,
-    const uint8_t* sure,
-    Py_ssize_t known,
-    uint8_t** end,
-    list batch,
-    Py_ssize_t first,
-    Py_ssize_t count,
-    int how,
-) noexcept:
-    """Write frames as `write_short` does, and their trailers."""
-    cdef Pieces pieces = head.pieces
-    cdef Py_ssize_t least = max(head.least, PIECE)
-    cdef uint64_t span = head.span - (least - head.least)
-    cdef uint8_t* p = end[0]
-    cdef const uint8_t* message
-    cdef Py_ssize_t size
-    if <uint64_t>(least - head.least) > head.span:
-        return first
-    while first < count:
-        message = bytes_at(PyList_GET_ITEM(batch, first))
-        size = bytes_size(PyList_GET_ITEM(batch, first))
-        if <uint64_t>(size - least) > span or not sure[message[known]]:
-            break
-        if is_odd(&pieces, message, size):
-            break
-        p = write_short(&pieces, p, message, size, how)
-        memcpy(p, &pieces.trailer, 8)
-        p += pieces.trailer_size
-        first += 1
-    end[0] = p
-    return first
-
-
-cdef inline Py_ssize_t write_long_run(
-    const QuickHead* head,
-    const uint8_t* sure,
-    Py_ssize_t known,
-    uint8_t** end,
-    list batch,
-    Py_ssize_t first,
-    Py_ssize_t count,
-    int how,
-) noexcept:
-    """Do the same where `run` is LONG_RUN and messages have at least 24 bytes."""
-    cdef Pieces pieces = head.pieces
-    cdef Py_ssize_t least = max(head.least, PIECE + LONG_PIECE)
-    cdef uint64_t span = head.span - (least - head.least)
-    cdef const uint8_t* before = head.rarities.before
-    cdef uint8_t* p = end[0]
-    cdef uint8_t* frame
-    cdef const uint8_t* message
-    cdef Py_ssize_t size
-    cdef uint64_t value, word, odd
-    cdef int i
-    if <uint64_t>(least - head.least) > head.span:
-        return first
-    while first < count:
-        message = bytes_at(PyList_GET_ITEM(batch, first))
-        size = bytes_size(PyList_GET_ITEM(batch, first))
-        if <uint64_t>(size - least) > span or not sure[message[known]]:
-            break
-        value = <uint64_t>(size - pieces.not_counted)
-        word = word_at(message)
-        odd = (word ^ pieces.wanted) & pieces.compared
-        odd |= (value ^ pieces.size_wanted) & pieces.size_compared
-        for i in range(pieces.window_count):
-            odd |= (word_at(message + pieces.windows[i].at) ^ pieces.windows[i].wanted) & (
-                pieces.windows[i].compared
-            )
-        if odd:
-            break
-        value |= pieces.own_bits
-        if pieces.has_kept:
-            value |= <uint64_t>message[pieces.lead_size] << pieces.kept_shift
-        word |= pieces.own_lead
-        frame = p
-        memcpy(p, before, 8)
-        memcpy(p + 8, before + 8, 16)
-        p += pieces.before_size
-        memcpy(p, &word, 8)
-        memcpy(p + 8, message + 8, 16)
-        p += pieces.lead_size
-        if how != SIZED_NONE:
-            p += store_sized(p, how, value, pieces.unused_bits, pieces.field_size)
-        size -= pieces.carried
-        copy(p, message + pieces.carried, size)
-        p += size
-        memcpy(p, &pieces.trailer, 8)
-        p += pieces.trailer_size
-        if pieces.over:
-            memset(p, 0, 8)
-            p += -(p - frame) & pieces.over
-        first += 1
-    end[0] = p
-    return first
-
-
 cdef inline Py_ssize_t write_tiny_run(
     const QuickHead* head,
     const uint8_t* sure,
@@ -884,7 +891,7 @@ cdef inline Py_ssize_t write_tiny_run(
     Py_ssize_t count,
     int how,
 ) noexcept:
-    """Do what `write_short_run` does for messages of less than 8 bytes."""
+    """Write frames as `write_short` does, and their trailers, of messages of less than 8 bytes."""
     cdef Pieces pieces = head.pieces
     cdef Py_ssize_t least = head.least
     cdef uint64_t span = min(head.span, <uint64_t>(PIECE - 1 - least))

@@ -1,10 +1,8 @@
 # cython: language_level=3
 # cython: boundscheck=False, wraparound=False, cdivision=True
-"""Write batches of frames whose heads depend on the messages' sizes alone.
+"""Write length fields, and other pieces of heads, as words of 8 bytes, for the compiled encoder.
 
-For the compiled encoder. A frame is: magic, length field, what ends its digits, the message,
-trailer. Each piece is written as 8 bytes, and the next one overwrites what is too much: so the
-memory of a batch has `SPARE` bytes more. There is one loop for each kind of length field. The
+The next piece overwrites what is too much: so the memory of a batch has `SPARE` bytes more. The
 digits of a number are calculated all at once, in the bytes of a word, the first one in its lowest
 byte: a loop of divisions, or a branch that depends on the size, would cost as much as the rest of a
 small frame.
@@ -14,15 +12,14 @@ from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from ._numbers cimport DIGITS, Shape, TEXT, UINT, VARINT, bytes_at, copy
+from ._numbers cimport copy
 
 cdef enum:
     SPARE = 32  # as much as pieces can pass the end of a frame, those of `_quick_heads.pxd`, too
 
 # The kinds of length field.
 cdef enum:
-    NOT_SIZED
-    SIZED_BIG
+    SIZED_BIG = 1
     SIZED_LITTLE
     SIZED_VARINT  # of one or two bytes
     SIZED_DECIMAL  # of a fixed size, at most 4 digits
@@ -38,78 +35,6 @@ cdef extern from "Python.h":
     # Items of a list of messages are borrowed, which saves two counts a message.
     PyObject* PyList_GET_ITEM(list, Py_ssize_t) noexcept
     Py_ssize_t bytes_size "PyBytes_GET_SIZE" (PyObject*) noexcept
-
-
-# Of messages of other sizes; as in `_quick_heads.pxd`.
-ctypedef Py_ssize_t (*OtherWriter)(
-    const Shape*, uint8_t*, const uint8_t*, Py_ssize_t
-) noexcept nogil
-
-
-cdef struct SizedHead:
-    int how  # NOT_SIZED: the batches of this layout are written otherwise
-    Py_ssize_t not_counted  # length = message size - not_counted
-    uint64_t low  # lengths low .. low + span are written here
-    uint64_t span
-    int unused_bits  # of a word that a binary field or digits of a fixed size do not need
-    Py_ssize_t field_size  # 0 where it varies
-    Py_ssize_t before_size
-    Py_ssize_t end_size
-    Py_ssize_t trailer_size
-    uint64_t before  # the bytes themselves, as the memory has them
-    uint64_t end
-    uint64_t trailer
-
-
-cdef inline int fill_sized(SizedHead* head, const Shape* shape, layout) except -1:
-    """Fill in a head that is all zeros; it stays so if the layout has more than what is here."""
-    cdef int how = NOT_SIZED
-    low, span = layout.quick_range
-    high = low + span
-    if (
-        not shape.is_quick
-        or span < 0
-        or shape.message_lead
-        or shape.unit != 1
-        or shape.align > 1
-        or layout.mask
-        or shape.constant_count
-        or shape.own_count
-        or shape.has_check
-        or max(shape.magic_size, shape.trailer_size, shape.end_size) > 8
-    ):
-        return 0
-    if shape.kind == UINT:
-        keys = [wide.key for wide in layout.wider]
-        high = sorted([high, layout.plain_max, *[key - 1 for key in keys]])[0]
-        how = SIZED_LITTLE if shape.little else SIZED_BIG
-        head.unused_bits = 64 - 8 * shape.width
-        head.field_size = shape.width
-    elif shape.kind == VARINT:
-        high = sorted([high, 0x3FFF if shape.width > 1 else 0x7F])[0]
-        how = SIZED_VARINT
-    elif shape.kind == DIGITS and shape.width <= 4:
-        high = sorted([high, shape.base**shape.width - 1])[0]
-        how = SIZED_HEX if shape.base == 16 else SIZED_DECIMAL
-        head.unused_bits = 32 - 8 * shape.width
-        head.field_size = shape.width
-    elif shape.kind == TEXT:
-        high = sorted([high, shape.base**4 - 1])[0]
-        how = SIZED_HEX_TEXT if shape.base == 16 else SIZED_DECIMAL_TEXT
-    if how == NOT_SIZED or low > high:
-        return 0
-    head.how = how
-    head.low = low
-    head.span = high - low
-    head.not_counted = shape.adjustment
-    head.before_size = shape.magic_size
-    memcpy(&head.before, shape.magic, shape.magic_size)
-    head.trailer_size = shape.trailer_size
-    memcpy(&head.trailer, shape.trailer, shape.trailer_size)
-    if shape.kind == TEXT:
-        head.end_size = shape.end_size
-        memcpy(&head.end, shape.end, shape.end_size)
-    return 0
 
 
 cdef struct Piece:
@@ -172,29 +97,33 @@ cdef extern from *:
 
     static const uint32_t framecodec_short_decimals[1000] = {FRAMECODEC_DIGITS_1000(10)};
     static const uint32_t framecodec_short_hex[1000] = {FRAMECODEC_DIGITS_1000(16)};
+
+    /* The 4 digits of a number less than 10,000. */
+    static inline uint64_t framecodec_four_decimals(uint64_t value)
+    {
+        uint64_t hundreds = value * 5243 >> 19; /* value // 100 */
+        uint64_t pairs = hundreds | (value - 100 * hundreds) << 16;
+        uint64_t tens = (pairs * 103 >> 10) & 0x000F000F; /* of each pair // 10 */
+        return (tens | (pairs - 10 * tens) << 8) + 0x30303030;
+    }
+
+    /* The 4 hexadecimal digits of a number less than 65,536. */
+    static inline uint64_t framecodec_four_hex(uint64_t value)
+    {
+        uint64_t pairs = value >> 8 | (value & 0xFF) << 16;
+        uint64_t digits = ((pairs >> 4) & 0x000F000F) | (pairs & 0x000F000F) << 8;
+        uint64_t letters = ((digits + 0x06060606) >> 4) & 0x01010101;
+        return digits + 0x30303030 + letters * ('a' - '0' - 10);
+    }
     #endif
     """
     const uint32_t short_decimals "framecodec_short_decimals" [1000]
     const uint32_t short_hex "framecodec_short_hex" [1000]
+    uint64_t four_decimals "framecodec_four_decimals" (uint64_t) noexcept nogil
+    uint64_t four_hex "framecodec_four_hex" (uint64_t) noexcept nogil
 
 cdef enum:
     SHORT_NUMBER = 1000  # smaller ones are in the tables
-
-
-cdef inline uint64_t four_decimals(uint64_t value) noexcept nogil:
-    """Return the 4 digits of a number less than 10,000."""
-    cdef uint64_t hundreds = value * 5243 >> 19  # value // 100
-    cdef uint64_t pairs = hundreds | (value - 100 * hundreds) << 16
-    cdef uint64_t tens = pairs * 103 >> 10 & 0x000F000F  # of each pair // 10
-    return (tens | (pairs - 10 * tens) << 8) + 0x30303030
-
-
-cdef inline uint64_t four_hex(uint64_t value) noexcept nogil:
-    """Return the 4 hexadecimal digits of a number less than 65,536."""
-    cdef uint64_t pairs = value >> 8 | (value & 0xFF) << 16
-    cdef uint64_t digits = pairs >> 4 & 0x000F000F | (pairs & 0x000F000F) << 8
-    cdef uint64_t letters = (digits + 0x06060606) >> 4 & 0x01010101
-    return digits + 0x30303030 + letters * (c"a" - c"0" - 10)
 
 
 cdef inline void store_word(uint8_t* p, uint64_t word) noexcept nogil:
@@ -267,47 +196,3 @@ cdef inline Py_ssize_t store_sized(
     if how == SIZED_DECIMAL_TEXT:
         return store_short_decimal(p, value)
     return store_short_hex(p, value)
-
-
-# --- batches --------------------------------------------------------------------------------------
-
-
-cdef inline Py_ssize_t write_sized(
-    const Shape* shape,
-    const SizedHead* sized,
-    OtherWriter write_other,
-    uint8_t* frames,
-    list batch,
-    Py_ssize_t count,
-    int how,
-) noexcept:
-    """Write the frames of `bytes` messages and return their size; -1 for the slow path.
-
-    `how` is that of `sized`, and is constant where this is called.
-    """
-    cdef SizedHead head = sized[0]  # a copy that the stores to the frames cannot change
-    cdef uint8_t* p = frames
-    cdef const uint8_t* message
-    cdef Py_ssize_t i, size, frame_size
-    cdef uint64_t value
-    for i in range(count):
-        message = bytes_at(PyList_GET_ITEM(batch, i))
-        size = bytes_size(PyList_GET_ITEM(batch, i))
-        value = <uint64_t>(size - head.not_counted)
-        if value - head.low > head.span:
-            frame_size = write_other(shape, p, message, size)
-            if not frame_size:
-                return -1
-            p += frame_size
-            continue
-        memcpy(p, &head.before, 8)
-        p += head.before_size
-        p += store_sized(p, how, value, head.unused_bits, head.field_size)
-        if how == SIZED_DECIMAL_TEXT or how == SIZED_HEX_TEXT:
-            memcpy(p, &head.end, 8)
-            p += head.end_size
-        copy(p, message, size)
-        p += size
-        memcpy(p, &head.trailer, 8)
-        p += head.trailer_size
-    return p - frames
