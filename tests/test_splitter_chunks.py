@@ -271,6 +271,20 @@ def test_line_above_the_limit_is_refused_where_chunks_cut_it(
     assert (got, skipping.skipped) == ([b"a" * 50, b"b" * 50, b"d"], 1)
 
 
+@pytest.mark.parametrize("stream", [b"cccc\rcccaaa", b"\rcc\r\rcc\rccc", b"ccccccccc\rc"])
+def test_line_with_part_of_a_mark_is_refused_at_the_byte_above_the_limit(
+    engine: ModuleType, stream: bytes
+) -> None:
+    codec = Codec.delimiter(b"\r\n", max_message_size=len(stream) - 1)
+    for first in range(1, len(stream)):
+        for second in range(first, len(stream)):
+            splitter = engine.Splitter(codec)
+            assert splitter.feed(stream[:first]) == []
+            assert splitter.feed(stream[first:second]) == []
+            with pytest.raises(MessageTooLargeError):
+                splitter.feed(stream[second:])
+
+
 @pytest.mark.parametrize(
     ("name", "bad", "right"),
     [
