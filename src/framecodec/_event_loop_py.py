@@ -309,6 +309,8 @@ class SendPath:
 
     def _begin_gathering(self) -> bool:
         """Let small messages wait in the batch until `_end_gathering`. Return its argument."""
+        if self.busy:  # the transport delivers inside its write: the call that writes takes them
+            return True
         flush_scheduled = self.flush_scheduled
         if self.state is _OPEN:
             self.flush_scheduled = True

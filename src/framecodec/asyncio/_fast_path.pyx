@@ -814,7 +814,10 @@ cdef class SendPath:
 
     cdef bint _begin_gathering(self) except -1:
         """Let small messages wait in the batch until `_end_gathering`. Return its argument."""
-        cdef bint flush_scheduled = self.flush_scheduled
+        cdef bint flush_scheduled
+        if self.busy:  # the transport delivers inside its write: the call that writes takes them
+            return True
+        flush_scheduled = self.flush_scheduled
         if self.state is OPEN:
             self.flush_scheduled = True
             self.batch.fast_size = self.fast_size

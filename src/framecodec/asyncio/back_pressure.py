@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Coroutine
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, cast
@@ -69,9 +68,10 @@ class WaitingSendSide(SendSide):
 
     def _wait_after(self) -> Coroutine[Any, Any, None]:
         # The message is accepted: without memory to wait, do not wait.
-        with contextlib.suppress(MemoryError):
+        try:
             return self._finish_sending()
-        return _COMPLETED
+        except MemoryError:
+            return _COMPLETED
 
     async def _call_in_loop(self, put: Callable[[Any, Any], None], messages: Any) -> None:
         """Send for another thread, which uses `asyncio.run_coroutine_threadsafe`."""

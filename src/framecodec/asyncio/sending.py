@@ -303,7 +303,7 @@ class SendSide(fast_path.SendPath):
 
     def _finish_work(self) -> None:
         """Reset `busy`; what was sent meanwhile follows."""
-        if self._late:
+        while self._late:  # again: a garbage collection in flush_soon() can send, too
             try:
                 self._take_late()
                 self.flush_soon()
