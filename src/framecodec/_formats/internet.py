@@ -135,10 +135,10 @@ ROWS: tuple[Format, ...] = (
         "websocket",
         Codec.choice(
             {
-                b"\x00\x01\x02": _websocket(is_control=False),
-                b"\x08\x09\x0a": _websocket(is_control=True),
+                b"\x00\x01\x02\x80\x81\x82": _websocket(is_control=False),
+                b"\x88\x89\x8a": _websocket(is_control=True),  # never fragmented: FIN is set
             },
-            mask=0x0F,
+            mask=0x8F,
         ),
         "FIN and opcode, mask bit (0x80 or 0), masking key (4) if masked, payload",
         "RFC 6455, section 5.2",

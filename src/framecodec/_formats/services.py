@@ -147,7 +147,7 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "zookeeper",
-        Codec.uint(4, signed=True),
+        Codec.uint(4, signed=True, min_message_size=8),
         "requests, responses and events",
         "Apache ZooKeeper, zookeeper.jute; ClientCnxnSocket",
     ),
