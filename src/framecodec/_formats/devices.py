@@ -23,12 +23,22 @@ _X11_LONG = Codec.uint(
     wider_than_needed="accept",
     max_message_size=None,
 )
+_X11_ANY = Codec.choice({None: _X11_SHORT, 0: _X11_LONG}, offset=3, max_message_size=None)
 _X11 = Codec.choice(
     {
-        None: _X11_SHORT,
-        0: Codec.choice({None: _X11_SHORT, 0: _X11_LONG}, offset=3, max_message_size=None),
-    },
-    offset=2,
+        None: Codec.choice({None: _X11_SHORT, 0: _X11_ANY}, offset=2, max_message_size=None),
+        # What opens a connection begins with l and 11, or with B and 11 in the other byte order. A
+        # GetScreenSaver has 1 unit, and a PolySegment an odd number of them.
+        ord("l"): Codec.choice({1: _X11_SHORT}, offset=2, max_message_size=None),
+        ord("B"): Codec.choice(
+            {
+                bytes(range(1, 256, 2)): _X11_SHORT,
+                0: Codec.choice({0: _X11_LONG}, offset=3, max_message_size=None),
+            },
+            offset=2,
+            max_message_size=None,
+        ),
+    }
 )
 
 ROWS: tuple[Format, ...] = (
