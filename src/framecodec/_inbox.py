@@ -191,6 +191,7 @@ class Inbox:
         if self.failure is None:
             name_peer(error, self.peer)
             self._failed_in = get_ident()
+            error.__suppress_context__ = True  # see raise_failure; no other thread has it yet
             self.failure = error.with_traceback(None)  # whose frames hold what was received
 
     def observe(self, conn: object, observer: Observer) -> None:
@@ -246,9 +247,15 @@ class Inbox:
     def raise_failure(self) -> NoReturn:
         """Raise `failure`, which must be set."""
         assert self.failure is not None
-        # The error of the caller's own receive, and not one that a `try` around it handles.
-        cause = self.failure.__cause__
-        raise for_this_thread(self.failure, self._failed_in) from cause
+        error = for_this_thread(self.failure, self._failed_in)
+        # The error of the caller's own receive, and not one that a `try` around it handles. `from`
+        # would store the cause again, which another thread reads when it copies the error.
+        if not error.__suppress_context__:
+            error.__suppress_context__ = True
+        try:
+            raise error
+        finally:
+            del error  # which holds this frame: a cycle
 
     # --- the peer's time --------------------------------------------------------------------------
 
