@@ -363,6 +363,23 @@ def test_write_continues_after_a_partial_write(codec: Codec) -> None:
     assert non_blocking.data == codec.encode_many(MESSAGES)
 
 
+class Full:
+    """A file whose write() gives a count that no bytes explain."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def write(self, data: Any) -> int:
+        return self.count if data else 0
+
+
+@pytest.mark.parametrize("count", [0, -1, 1000])
+def test_write_ends_where_the_file_takes_no_more(codec: Codec, count: int) -> None:
+    with pytest.raises(OSError, match=rf"write\(\) of \d+ bytes returned {count}: the file takes"):
+        codec.write(Full(count), [b"hello"])
+    assert codec.write(Full(count), []) == 0
+
+
 def test_write_takes_views_of_other_items_and_special_messages() -> None:
     numbers = memoryview(bytes(200_000)).cast("Q")
     file = io.BytesIO()

@@ -214,6 +214,8 @@ def _write_once(file: Any, data: Buffer, size: int) -> int:
         _wait_for(file, "POLLOUT")
         return error.characters_written
     if count is not None:
+        if not 0 < count <= size and size:
+            raise OSError(f"write() of {size} bytes returned {count}: the file takes no more")
         return int(count)
     if not isinstance(file, io.RawIOBase):
         return size  # a file that does not count
