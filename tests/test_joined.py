@@ -338,7 +338,7 @@ def test_fragments_with_packed_digits_have_a_smallest_size(engine: ModuleType) -
             Codec.joined(Codec.uint(1, constants={1: b"c"}), full=4, strip=1),
             b"\3cab",
             b"\3xab",
-            "bytes 1 to 1 of a frame",
+            "byte 1 of a frame is b'c', found b'x'",
         ),
     ],
 )

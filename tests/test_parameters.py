@@ -138,7 +138,7 @@ def test_length_includes_frame_needs_a_field_of_fixed_width(kind: str) -> None:
         (lambda: Codec.struct(4), TypeError, "fmt must be a str"),
         (lambda: Codec.digits(0), ValueError, "width must be from 1"),
         (lambda: Codec.digits(1000), ValueError, "width must be from 1"),
-        (lambda: Codec.digits(4, base=8), ValueError, "base must be 10 or 16, not 8"),
+        (lambda: Codec.digits(4, base=8), ValueError, 'base must be 10, 16 or "bcd", not 8'),
         (lambda: Codec.digits(4, base="10"), (TypeError, ValueError), "base"),
         (lambda: Codec.digits(4, base=16.0), (TypeError, ValueError), "base"),
         (lambda: Codec.varint(max_width=0), ValueError, "max_width must be from 1 to 10"),

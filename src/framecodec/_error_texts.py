@@ -155,12 +155,16 @@ def wider_than_needed(value: int, stream_offset: int, header: bytes) -> InvalidF
 def wrong_constant(
     offset: int, constant: bytes, stream_offset: int, header: bytes
 ) -> InvalidFrameError:
-    return invalid_frame(
-        f"bytes {offset} to {offset + len(constant) - 1} of a frame are {show(constant)}, "
-        f"found {show(header[offset:])}",
-        stream_offset,
-        header,
-    )
+    text = _other_constant(offset, constant, "a frame", header[offset:])
+    return invalid_frame(text, stream_offset, header)
+
+
+def _other_constant(offset: int, constant: bytes, whole: str, found: bytes) -> str:
+    last = offset + len(constant) - 1
+    place = f"bytes {offset} to {last} of {whole} are"
+    if last == offset:
+        place = f"byte {offset} of {whole} is"
+    return f"{place} {show(constant)}, found {show(found) if found else 'its end'}"
 
 
 def rest_before_constant(
@@ -430,10 +434,7 @@ def own_bits_in_message(position: int, byte: int, mask: int) -> InvalidFrameErro
 
 
 def message_without_constant(position: int, constant: bytes, found: bytes) -> InvalidFrameError:
-    return InvalidFrameError(
-        f"bytes {position} to {position + len(constant) - 1} of a message are {show(constant)}, "
-        f"found {show(found)}"
-    )
+    return InvalidFrameError(_other_constant(position, constant, "a message", found))
 
 
 def length_is_special(value: int, special: object) -> InvalidFrameError:

@@ -189,10 +189,11 @@ def _make_plain(parameters: dict[str, Any]) -> None:
         )
 
 
-def _check_base(parameters: dict[str, Any]) -> int:
+def _check_base(parameters: dict[str, Any], kind: str) -> int:
     base = check_int(parameters, "base", -MAX_VALUE, None)
     if base not in (10, 16):
-        raise ValueError(f"base must be 10 or 16, not {base}")
+        known = '10, 16 or "bcd"' if kind == "digits" else "10 or 16"
+        raise ValueError(f"base must be {known}, not {base}")
     return base
 
 
@@ -304,7 +305,7 @@ def _digits_layout(parameters: dict[str, Any]) -> Layout:
     if parameters["base"] == "bcd":
         return _bcd_layout(parameters)
     width = check_int(parameters, "width", 1, _LARGEST_DIGITS)
-    base = _check_base(parameters)
+    base = _check_base(parameters, "digits")
     _check_unused(parameters, "digits", _NEED_BINARY_LENGTH)
     return _fixed_layout(
         parameters,
@@ -377,7 +378,7 @@ def _size_layout(parameters: dict[str, Any]) -> Layout:
 
 
 def _text_layout(parameters: dict[str, Any]) -> Layout:
-    base = _check_base(parameters)
+    base = _check_base(parameters, "text")
     leading_zeros = check_bool(parameters, "leading_zeros")
     trailing_blanks = check_bool(parameters, "trailing_blanks")
     max_digits = check_int(parameters, "max_digits", 1, _LARGEST_DIGITS)
