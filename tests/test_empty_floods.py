@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
 import time
 import tracemalloc
@@ -55,6 +56,10 @@ def flooded(port: int) -> Iterator[list[int]]:
             stack.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE))
             for _ in range(FLOODS)
         ]
+        for sock in socks:
+            # Closed, it is reset. Else a server whose replies have filled the window of a client
+            # hears of the end only when the client's kernel forgets the connection, after a minute.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         threads = [threading.Thread(target=send, args=(sock,)) for sock in socks]
         threads += [
             threading.Thread(target=receive, args=(sock, number))
