@@ -658,6 +658,37 @@ def test_shutdown_ends_a_server_whose_only_thread_is_in_an_idle_handler() -> Non
             assert not serving.is_alive()
 
 
+def test_shutdown_ends_idle_handlers_after_a_look_without_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = sys.modules[FrameRequestHandler.__module__]
+    has_stopped, failed = module._has_stopped, threading.Event()
+
+    def fail_once(server: Any) -> bool:
+        if failed.is_set():
+            return has_stopped(server)
+        failed.set()
+        raise MemoryError
+
+    class Handler(FrameRequestHandler):
+        def handle_message(self, message: Any) -> str:
+            return message
+
+    monkeypatch.setattr(module, "_has_stopped", fail_once)
+    with socketserver.TCPServer(("127.0.0.1", 0), Handler) as server:
+        serving = threading.Thread(target=server.serve_forever, args=(0.01,))
+        serving.start()
+        with framecodec.connect(server.server_address, timeout=TIMEOUT) as client:
+            client.send(b"a")
+            assert client.recv() == b"a"
+            assert failed.wait(TIMEOUT)
+            ending = threading.Thread(target=server.shutdown)
+            ending.start()
+            ending.join(TIMEOUT)
+            assert not ending.is_alive()
+        serving.join(TIMEOUT)
+
+
 def test_a_handler_that_cannot_send_is_aborted_after_the_grace(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -183,24 +183,43 @@ class _Watch:
 
     def _run(self, server: Any) -> None:
         looks, stopped_at = _LAST_LOOKS, 0.0
-        while True:
-            time.sleep(_LOOK_PAUSE)
-            with self._lock:
-                looks = _LAST_LOOKS if self._connections else looks - 1
-                if not looks:
-                    self._running = False
-                    return
-                connections = list(self._connections)
-            if _has_stopped(server):
-                now = time.monotonic()
-                stopped_at = stopped_at or now
-                for conn in connections:
-                    conn._receiving.stop(EOFError("the server is closing"))
-                    stop_receiving(conn.socket)
-                    if now > stopped_at + _GRACE:
-                        abort(conn.socket)
-            else:
-                stopped_at = 0.0
+        while looks:
+            try:
+                time.sleep(_LOOK_PAUSE)
+                looks, stopped_at = self._look(server, looks, stopped_at)
+            except MemoryError:  # the next look may have it
+                pass
+
+    def _look(self, server: Any, looks: int, stopped_at: float) -> tuple[int, float]:
+        """End the connections if the server has stopped.
+
+        Args:
+            server: The server.
+            looks: Looks that are left, unless there are connections.
+            stopped_at: When the server was first seen to have stopped; 0 if it was not.
+
+        Returns:
+            The new values of the last two: 0 looks where this was the last one.
+        """
+        self._lock.acquire()
+        try:
+            connections = list(self._connections)
+            looks = _LAST_LOOKS if connections else looks - 1
+            if not looks:
+                self._running = False
+                return 0, stopped_at
+        finally:
+            self._lock.release()
+        if not _has_stopped(server):
+            return looks, 0.0
+        now = time.monotonic()
+        stopped_at = stopped_at or now
+        for conn in connections:
+            conn._receiving.stop(EOFError("the server is closing"))
+            stop_receiving(conn.socket)
+            if now > stopped_at + _GRACE:
+                abort(conn.socket)
+        return looks, stopped_at
 
 
 _watches: weakref.WeakKeyDictionary[Any, _Watch] = weakref.WeakKeyDictionary()
