@@ -16,6 +16,10 @@ import pytest
 
 from framecodec import Codec, FrameError, InvalidMessageError, _plain_reader_py, _splitter_py
 
+takes_chunks_at_once = pytest.mark.skipif(
+    not _plain_reader_py.IS_WHOLE_BETWEEN_CALLS, reason="all chunks take the lock"
+)
+
 MESSAGES = [b"a", b"bc" * 200, b"", b"d" * 20_000, b"e" * 3, b"f" * 70_000, b"g"]
 CODECS = {
     "plain": Codec.uint(4),
@@ -258,7 +262,9 @@ def test_detach_interrupted_anywhere_can_be_repeated() -> None:
     pytest.fail("the call never came to its end")
 
 
-@pytest.mark.parametrize("step", ["_take", "_read_plain_at_once"])
+@pytest.mark.parametrize(
+    "step", ["_take", pytest.param("_read_plain_at_once", marks=takes_chunks_at_once)]
+)
 def test_splitter_that_is_detached_while_feed_begins_takes_nothing(step: str) -> None:
     splitter = _splitter_py.Splitter(Codec.uint(4))
     detached: list[bytes] = []
@@ -352,7 +358,7 @@ AT_ONCE = {
 }
 
 
-@pytest.mark.skipif(not _plain_reader_py.IS_WHOLE_BETWEEN_CALLS, reason="all chunks take the lock")
+@takes_chunks_at_once
 @pytest.mark.parametrize("action", ["feed", "feed a bytearray", "feed_eof", "switch", "detach"])
 @pytest.mark.parametrize("name", AT_ONCE)
 def test_call_of_another_thread_comes_before_a_chunk_that_is_taken_at_once(
@@ -420,7 +426,7 @@ def test_call_of_another_thread_comes_before_a_chunk_that_is_taken_at_once(
     assert came_before > 3
 
 
-@pytest.mark.skipif(not _plain_reader_py.IS_WHOLE_BETWEEN_CALLS, reason="all chunks take the lock")
+@takes_chunks_at_once
 @pytest.mark.parametrize("name", AT_ONCE)
 def test_chunks_that_are_taken_at_once_need_no_lock(name: str) -> None:
     class NoLock:
