@@ -119,5 +119,7 @@ def no_collection_callbacks() -> Iterator[None]:
 @pytest.fixture
 def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """Return a function that returns the texts that were logged, with their levels."""
+    gc.collect()  # what the garbage of earlier tests logs is not of this one
+    caplog.clear()
     caplog.set_level(logging.DEBUG, "framecodec")
     return lambda: [f"{record.levelname} {record.getMessage()}" for record in caplog.records]
