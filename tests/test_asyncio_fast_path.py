@@ -513,7 +513,7 @@ def test_an_error_that_ends_the_program_leaves_the_loop(fast_path: ModuleType) -
 
     with pytest.raises(SystemExit, match="7"):
         asyncio.run(main())
-    # An error that nobody asks for is logged by a later collection, during another test.
+    # An error that is never asked for is logged by a later collection, during another test.
     assert isinstance(tasks[0].exception(), SystemExit)
 
 

@@ -2005,10 +2005,11 @@ cdef class Splitter:
         cdef uint64_t value
         cdef Py_ssize_t header_size, rest_size, frame_size
         cdef const Shape* root = self._root
-        cdef const Shape* shape
+        cdef const Shape* shape = NULL
         cdef bytes message
         cdef uint8_t* target
         cdef int found, i
+        cdef int last = -1
         cdef Spans spans = self._spans
         cdef bint keep_headers = self._keep_headers
         cdef bint raw = self._raw
@@ -2021,7 +2022,10 @@ cdef class Splitter:
                 found = choose(root, p, end - p)
                 if found < 0:
                     break
-                self._shape = shape = root.alternatives[found]
+                # Not read where it is the same: see `_read_bare_frames`.
+                if found != last:
+                    last = found
+                    self._shape = shape = root.alternatives[found]
                 if shape.kind == UINT:
                     header_size = shape.field_offset + shape.width
                     if end - p < header_size:
@@ -2171,10 +2175,11 @@ cdef class Splitter:
         cdef const uint8_t* stop
         cdef const uint8_t* search_end
         cdef const Shape* root = self._root
-        cdef const Shape* shape
-        cdef const Marks* marks
+        cdef const Shape* shape = NULL
+        cdef const Marks* marks = NULL
         cdef Py_ssize_t size, frame_size, saved
         cdef Starts starts
+        cdef int last = -1
         cdef int starts_of = -1  # the alternative of which these are
         cdef int mark = 0
         cdef int found
@@ -2184,10 +2189,15 @@ cdef class Splitter:
         try:
             while True:
                 found = choose(root, p, end - p)
-                if found < 0 or self._chosen_marks[found] == NULL:
+                if found < 0:
                     break
-                shape = root.alternatives[found]
-                marks = <const Marks*>self._chosen_marks[found]
+                # Not read where they are the same: see `_read_bare_frames`.
+                if found != last:
+                    last = found
+                    shape = root.alternatives[found]
+                    marks = <const Marks*>self._chosen_marks[found]
+                if marks == NULL:
+                    break
                 content = p + shape.magic_size
                 if marks.stuffed or shape.has_check or end < content:
                     break
