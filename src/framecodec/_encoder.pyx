@@ -470,11 +470,18 @@ cdef Py_ssize_t _write_all_chosen(
 
 cdef extern from *:
     """
-    /* Returns the first bytes of an object that nothing else refers to, and takes it over. */
+    /* Returns the first bytes of an object that nothing else refers to, and takes it over. It keeps
+       the memory where little of it is unused: glibc gives a large piece as new pages each time
+       where the pieces that it gets back are smaller than those that it gives. */
     static PyObject *framecodec_shortened(PyObject *bytes, Py_ssize_t size)
     {
-        if (PyBytes_GET_SIZE(bytes) != size)
+        Py_ssize_t unused = PyBytes_GET_SIZE(bytes) - size;
+        if (unused > size / 8) {
             _PyBytes_Resize(&bytes, size);
+        } else if (unused) {
+            Py_SET_SIZE((PyVarObject *)bytes, size);
+            PyBytes_AS_STRING(bytes)[size] = '\\0';
+        }
         return bytes;
     }
     """
