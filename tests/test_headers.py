@@ -163,6 +163,14 @@ def test_kept_headers_of_kept_blocks_are_not_needed(engine: ModuleType) -> None:
     ("parameters", "error"),
     [
         ({"start_line": True}, "start_line=True needs keep=True"),
+        ({"start_line": b"SIP/2.0"}, r"start_line=\(b'SIP/2.0',\) needs keep=True"),
+        ({"start_line": "SIP/2.0"}, "start_line must be a bool, or bytes or a tuple of bytes"),
+        ({"start_line": 1}, "start_line must be a bool, or bytes or a tuple of bytes"),
+        ({"start_line": (b"yes",)}, "b'yes' in start_line is not a protocol and a version"),
+        ({"start_line": b"a /1"}, "not a protocol and a version"),
+        ({"start_line": b""}, "not a protocol and a version"),
+        ({"start_line": ()}, "start_line can have 1 to 4 protocols, not 0"),
+        ({"start_line": [b"a/%d" % i for i in range(5)]}, "1 to 4 protocols, not 5"),
         ({"names": "l"}, "names must be a tuple of str"),
         ({"names": ("a b",)}, "not a header name"),
         ({"names": (5,)}, "must be a str"),
@@ -210,6 +218,81 @@ def frame_or_text(encode: Any, argument: Any) -> Any:
         return encode(argument)
     except InvalidFrameError as error:
         return str(error)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"INVITE sip:bob@example.org SIP/2.0",
+        b"SIP/2.0 200 OK",
+        b"INVITE sip:bob@example.org sip/2.0",  # in any case, as RFC 3261 has it
+        b"RTSP/1.0 404 Not Found",
+        b"PLAY * RTSP/1.0",
+    ],
+)
+def test_a_start_line_with_a_protocol_is_read(engine: ModuleType, line: bytes) -> None:
+    codec = Codec.headers(start_line=(b"SIP/2.0", b"RTSP/1.0"), keep=True)
+    message = line + b"\r\nContent-Length: 2\r\n\r\nhi"
+    assert engine.Splitter(codec).feed(message * 3) == [message] * 3
+    splitter = engine.Splitter(codec)
+    assert [m for byte in message for m in splitter.feed(bytes([byte]))] == [message]
+    assert engine.Encoder(codec).encode(message) == message
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GET / HTTP/1.1",
+        b"HTTP/1.1 200 OK",
+        b"",
+        b"SIP/2.0",
+        b"xSIP/2.0 200 OK",
+        b"INVITE sip:bob@example.org xSIP/2.0",
+        b"INVITE sip:bob@example.org SIP/2.0 ",
+        b"INVITE SIP/2.0 sip:bob@example.org",
+        b"INVITE sip:bob@example.org SIP/2.00",
+        b"SIP/2.1 200 OK",
+    ],
+)
+def test_a_start_line_without_a_protocol_is_refused_at_its_end(
+    engine: ModuleType, line: bytes
+) -> None:
+    codec = Codec.headers(start_line=(b"SIP/2.0", b"RTSP/1.0"), keep=True)
+    message = line + b"\r\nContent-Length: 2\r\n\r\nhi"
+    text = "expects a start line that begins or ends with SIP/2.0 or RTSP/1.0"
+    for pieces in ([message], [message[:4], message[4:]], [line + b"\r\n"]):
+        splitter = engine.Splitter(codec)
+        with pytest.raises(InvalidFrameError, match=text) as caught:
+            [splitter.feed(piece) for piece in pieces]
+        assert caught.value.header == line + b"\r\n"
+    splitter = engine.Splitter(codec)
+    assert splitter.feed(line + b"\r") == []
+    with pytest.raises(InvalidFrameError, match=f"cannot be encoded: .*{text}"):
+        engine.Encoder(codec).encode(message)
+
+
+def test_a_protocol_of_the_start_line_is_a_parameter_like_others() -> None:
+    codec = Codec.headers(start_line=b"SIP/2.0", keep=True)
+    assert codec == Codec.headers(start_line=[b"SIP/2.0", b"SIP/2.0"], keep=True)
+    assert codec != Codec.headers(start_line=True, keep=True)
+    assert repr(codec) == "Codec.headers(start_line=(b'SIP/2.0',), keep=True)"
+    assert str(codec) == "headers,start_line=SIP/2.0,keep=yes"
+    other = codec.replace(start_line=(b"A/1", b"x;,%=/2"))
+    assert str(other) == "headers,start_line=A/1;x%3B%2C%25%3D/2,keep=yes"
+    assert parse_codec(str(codec)) == codec
+    assert parse_codec(str(other)) == other
+    assert other.replace(start_line=True) == parse_codec("headers,start_line=yes,keep=yes")
+
+
+def test_resync_needs_a_mark_where_a_start_line_has_a_protocol(engine: ModuleType) -> None:
+    codec = Codec.headers(start_line=b"SIP/2.0", keep=True)
+    with pytest.raises(ValueError, match="needs a mark at the start of each frame"):
+        engine.Splitter(codec, on_invalid="resync")
+    codec = codec.replace(magic=b">>")
+    splitter = engine.Splitter(codec, on_invalid="resync")
+    good = b">>SIP/2.0 200 OK\r\n\r\n"
+    assert splitter.feed(b">>GET / HTTP/1.1\r\n\r\n" + good) == [good[2:]]
+    assert splitter.resyncs == 1
 
 
 def test_a_start_line_with_the_wrong_end_is_refused(engine: ModuleType) -> None:

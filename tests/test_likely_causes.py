@@ -27,6 +27,8 @@ SSH = b"SSH-2.0-OpenSSH_9.6\r\n"
 PROXY_1 = b"PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n"
 PROXY_2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes(12)
 JSON = b'{"id": 1, "method": "ping"}\n{"id": 2}\n'
+ZMTP_3 = bytes.fromhex("ff00000000000000017f03014e554c4c").ljust(64, b"\0")
+ZMTP_2 = bytes.fromhex("ff00000000000000017f01050000")
 HELLO = b"hello"
 
 # What the error says first: a name, the codec, the stream.
@@ -128,6 +130,8 @@ CASES: dict[str, list[tuple[Codec, bytes]]] = {
         (Codec.varint(), b"GET / HTTP/1.0\r\n\r\n"),
         (Codec.headers(), HTTP),
         (Codec.headers(), b"GET / HTTP"),
+        (formats.sip, HTTP),
+        (formats.rtsp, HTTP),
         (Codec.uint(4), b"POST / HTTP/1.1\r\n"),
         (Codec.uint(4), b"HTTP/1.1 400 Bad Request\r\n"),
     ],
@@ -143,6 +147,18 @@ CASES: dict[str, list[tuple[Codec, bytes]]] = {
         (Codec.uint(4), SSH),
         (Codec.uint(2), SSH),
         (Codec.headers(), SSH),
+    ],
+    "the stream seems to begin with a greeting of ZMTP 2 or later (ZeroMQ); ": [
+        (formats.zmtp1, ZMTP_3),
+        (formats.zmtp1, ZMTP_2),
+        (formats.zmtp1, b"\xff\0\0\0\0\0\0\0\x29\x7f"),  # of a socket with an identity
+    ],
+    "the stream seems to begin with a greeting of ZMTP 2.0 (ZeroMQ); ": [
+        (formats.zmtp_greeting, ZMTP_2),
+    ],
+    r"b'\xff' may be the start of a greeting of ZMTP (ZeroMQ); ": [
+        (formats.zmtp, ZMTP_3),
+        (formats.zmtp, ZMTP_2),
     ],
     "the stream seems to begin with a PROXY protocol header (version 1); ": [
         (Codec.uint(4), PROXY_1),

@@ -74,6 +74,19 @@ def test_messages_are_found_for_every_format(name: str) -> None:
     assert found_by(two, lambda pair: pair[0] != pair[1])
 
 
+@pytest.mark.parametrize(
+    ("codec", "start"),
+    [
+        (formats.sip, b"SIP/2.0 200 OK\r\n"),
+        (Codec.headers("L", start_line=(b"A/1", b"B/1"), keep=True), b"PING * A/1\r\n"),
+        (Codec.headers("L", start_line=True, keep=True), b"start line\r\nL: 5\r\n\r\nhello"),
+        (Codec.headers("L", line_end=b"\n", keep=True), b"L: 5\n\nhello"),
+    ],
+)
+def test_messages_have_kept_header_blocks(codec: Codec, start: bytes) -> None:
+    assert found_by(messages(codec), lambda message: message.startswith(start))
+
+
 def test_messages_have_specials_and_sizes_up_to_max_size() -> None:
     codec = Codec.uint(1, specials={0: None})
     assert found_by(messages(codec), lambda message: message is None) is None

@@ -32,7 +32,7 @@ class AnyParameters(CommonParameters, total=False):
     names: Iterable[str]
     line_end: bytes
     lenient: bool
-    start_line: bool
+    start_line: bool | bytes | tuple[bytes, ...]
     max_header: int
     parse: Callable[[memoryview], Any]
     build: Callable[[memoryview], Any]

@@ -6,7 +6,7 @@ Every function is inline, so that the compiler optimises it inside its caller.
 """
 
 from libc.stdint cimport uint8_t, uint64_t
-from libc.string cimport memchr
+from libc.string cimport memchr, memcmp
 
 from ._byte_search cimport find_control
 from ._numbers cimport Shape
@@ -81,6 +81,22 @@ cdef inline bint read_header_length(
     return True
 
 
+cdef inline bint has_protocol(
+    const Shape* shape, const uint8_t* line, const uint8_t* stop
+) noexcept nogil:
+    """Return whether a start line begins or ends with a protocol, written as in the codec."""
+    cdef Py_ssize_t size
+    cdef int k
+    for k in range(shape.protocol_count):
+        size = shape.protocols[k].size
+        if stop - line > size and (
+            (stop[-1 - size] == c' ' and memcmp(stop - size, shape.protocols[k].data, size) == 0)
+            or (line[size] == c' ' and memcmp(line, shape.protocols[k].data, size) == 0)
+        ):
+            return True
+    return False
+
+
 cdef inline Py_ssize_t try_header_block(
     const Shape* shape, const uint8_t* frame, Py_ssize_t size, uint64_t* value
 ) noexcept nogil:
@@ -100,6 +116,8 @@ cdef inline Py_ssize_t try_header_block(
             stop = line_end
             if stop > p and stop[-1] == c'\r':
                 stop -= 1
+            if shape.protocol_count and not has_protocol(shape, p, stop):
+                return -1
         else:  # no other control character than a tab may be in the line
             stop = find_control(frame, p, end)
             if stop == NULL:

@@ -60,6 +60,13 @@ def read_lines(
         if content is None:
             reason = _wrong_end(layout, line)
             raise _error_texts.invalid_frame(reason, stream_offset, bytes(header[:line_pos]))
+        if is_start_line and layout.protocols and not _has_protocol(layout, content):
+            allowed = b" or ".join(layout.protocols).decode("ascii")
+            reason = (
+                f"found {_error_texts.show(line)}, the codec expects a start line that begins or "
+                f"ends with {allowed}"
+            )
+            raise _error_texts.invalid_frame(reason, stream_offset, bytes(header[:line_pos]))
         if not content:
             if length < 0 and not layout.keep:
                 reason = f"the header block has no {layout.name}, which the codec needs"
@@ -119,6 +126,14 @@ def check_block(layout: Layout, message: bytes | memoryview) -> None:
         raise _error_texts.unsayable_message(
             f"its {layout.name} is {length}, and its body has {len(message) - stop} bytes"
         )
+
+
+def _has_protocol(layout: Layout, start_line: bytes) -> bool:
+    """Return whether a start line begins or ends with a protocol of the codec, in any case."""
+    words = start_line.lower().split(b" ")
+    return len(words) > 1 and any(
+        protocol.lower() in (words[0], words[-1]) for protocol in layout.protocols
+    )
 
 
 def _without_end(layout: Layout, line: bytes) -> bytes | None:

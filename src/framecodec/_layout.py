@@ -151,6 +151,7 @@ class Layout:
     line_end: bytes = b""  # HEADERS: what ends a line
     lenient: bool = False  # HEADERS: the other line end and leading zeros are read, too
     start_line: bool = False  # HEADERS: the first line is no header
+    protocols: tuple[bytes, ...] = ()  # HEADERS: the first line begins or ends with one of them
     keep: bool = False  # HEADERS: the message is the block and the body
     adjustment: int = 0  # rest size = field value * unit + adjustment
     unit: int = 1  # the field counts units of this many bytes

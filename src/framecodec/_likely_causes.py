@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from ._layout import COBS, CUSTOM, DELIMITER, DIGITS, HEADERS, TEXT, UINT, VARINT, Layout
+from ._layout import CHOICE, COBS, CUSTOM, DELIMITER, DIGITS, HEADERS, TEXT, UINT, VARINT, Layout
 
 __all__ = ["SAMPLE_SIZE", "likely_cause"]
 
@@ -31,6 +31,9 @@ _OPENINGS = [
 ]
 # Records of TLS: change of cipher, alert, handshake, data; then the version 3.0 to 3.4.
 _TLS = re.compile(rb"[\x14-\x17]\x03[\x00-\x04]|[\x15\x16]\x03\Z")
+# The signature of ZMTP: a length of 1 to 256 in the long form of version 1, then the flags 7f. The
+# next byte is the version.
+_ZMTP = re.compile(rb"\xff\x00{6}(?:\x00[\x01-\xff]|\x01\x00)(?:\Z|\x7f)(.?)", re.DOTALL)
 _JSON = re.compile(rb"""[\[{]\s*["\[{\]}]|[\[{]\s+""")
 # What a single first byte may be the start of.
 _FIRST_BYTES = {
@@ -64,6 +67,10 @@ def likely_cause(data: bytes, layout: Layout | None = None, received: int | None
         return ""
     if layout is None:
         return _protocol(data)
+    zmtp = _ZMTP.match(data)
+    if zmtp and received is None:
+        version = {b"": "2 or later", b"\x01": "2.0"}.get(zmtp[1], "3")
+        return f"the stream seems to begin with a greeting of ZMTP {version} (ZeroMQ)"
     if _may_be_another_protocol(data, layout, received is not None):
         cause = _protocol(data)
         if cause:
@@ -80,6 +87,8 @@ def likely_cause(data: bytes, layout: Layout | None = None, received: int | None
         return cause or _start_of(data, 0)
     if layout.kind in (DIGITS, TEXT):
         return _other_than_digits(data, layout)
+    if layout.kind == CHOICE and data in (b"\xff", b"\xff\x00"):
+        return f"{data!r} may be the start of a greeting of ZMTP (ZeroMQ)"
     return _start_of(data, 0)
 
 

@@ -162,6 +162,8 @@ cdef struct Shape:
     int line_end_size  # 1: LF, 2: CR LF
     bint lenient
     bint start_line
+    int protocol_count
+    HeaderName protocols[4]  # as in _plain_parameters.py
     bint keep
     const uint8_t* field_start  # what is written before the digits, and the end after them
     Py_ssize_t field_start_size
@@ -265,6 +267,9 @@ cdef inline int fill_shape(Shape* shape, layout) except -1:
     shape.line_end_size = len(layout.line_end)
     shape.lenient = layout.lenient
     shape.start_line = layout.start_line
+    for name in layout.protocols:
+        shape.protocols[shape.protocol_count] = HeaderName(len(name), _address(name))
+        shape.protocol_count += 1
     shape.keep = layout.keep
     shape.field_start = _address(layout.field_start)
     shape.field_start_size = len(layout.field_start)

@@ -41,6 +41,7 @@ from ._plain_parameters import (
     check_header_names,
     check_int,
     check_specials,
+    check_start_line,
     check_wider,
 )
 
@@ -415,13 +416,15 @@ def _headers_layout(parameters: dict[str, Any]) -> Layout:
     name = check_header_name("name", parameters["name"], "name={!r}")
     names = check_header_names(parameters)
     max_header = check_int(parameters, "max_header", 1, _LARGEST_HEADER)
-    lenient, start_line, keep = (
-        check_bool(parameters, flag) for flag in ("lenient", "start_line", "keep")
-    )
+    lenient, keep = (check_bool(parameters, flag) for flag in ("lenient", "keep"))
+    start_line, protocols = check_start_line(parameters)
     if parameters["line_end"] not in (b"\r\n", b"\n"):
         raise ValueError(f"line_end must be b'\\r\\n' or b'\\n', not {parameters['line_end']!r}")
     if start_line and not keep:
-        raise ValueError("start_line=True needs keep=True: a start line is part of the message")
+        raise ValueError(
+            f"start_line={parameters['start_line']!r} needs keep=True: a start line is part of the "
+            "message"
+        )
     _check_includes_rest(parameters, "headers")
     _check_unused(parameters, "headers", ("length_offset", "constants", *_NEED_BINARY_LENGTH))
     if keep:
@@ -436,6 +439,7 @@ def _headers_layout(parameters: dict[str, Any]) -> Layout:
         line_end=parameters["line_end"],
         lenient=lenient,
         start_line=start_line,
+        protocols=protocols,
         keep=keep,
         max_header=max_header,
     )

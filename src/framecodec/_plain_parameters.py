@@ -20,6 +20,7 @@ __all__ = [
     "check_header_names",
     "check_int",
     "check_specials",
+    "check_start_line",
     "check_wider",
 ]
 
@@ -28,8 +29,10 @@ LARGEST_CONSTANT = 1024
 MOST_CONSTANTS = 16
 MOST_WIDE_FIELDS = 8
 _MOST_NAMES = 7
+_MOST_PROTOCOLS = 4
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_PROTOCOL = re.compile(rb"[!-.0-~]+/[!-~]+")
 
 
 def check_bytes(name: str, value: Any) -> bytes:
@@ -141,3 +144,34 @@ def check_header_names(parameters: dict[str, Any]) -> tuple[str, ...]:
         raise ValueError(f"names can have {_MOST_NAMES} items, not {len(plain)}")
     parameters["names"] = tuple(plain)
     return tuple(plain)
+
+
+def check_start_line(parameters: dict[str, Any]) -> tuple[bool, tuple[bytes, ...]]:
+    """Return whether there is a start line, and the protocols that it begins or ends with."""
+    value = parameters["start_line"]
+    if isinstance(value, bool):
+        return value, ()
+    if not isinstance(value, tuple | list):
+        value = (value,)
+    protocols: list[bytes] = []
+    for item in value:
+        try:
+            protocol = check_bytes("start_line", item)
+        except TypeError:
+            raise TypeError(
+                "start_line must be a bool, or bytes or a tuple of bytes (b'SIP/2.0'), not "
+                f"{item!r}"
+            ) from None
+        if not _PROTOCOL.fullmatch(protocol):
+            raise ValueError(
+                f"{protocol!r} in start_line is not a protocol and a version without blanks, "
+                "such as b'SIP/2.0'"
+            )
+        if protocol not in protocols:
+            protocols.append(protocol)
+    if not 1 <= len(protocols) <= _MOST_PROTOCOLS:
+        raise ValueError(
+            f"start_line can have 1 to {_MOST_PROTOCOLS} protocols, not {len(protocols)}"
+        )
+    parameters["start_line"] = tuple(protocols)
+    return True, tuple(protocols)

@@ -36,6 +36,12 @@ def check_marks(layout: Layout) -> None:
             'on_invalid="resync" needs a codec whose frames begin with a mark: a magic, header '
             "lines, or the end mark of the frame before; this one has none"
         )
+    if layout.protocols and not layout.magic:
+        raise ValueError(
+            'on_invalid="resync" needs a mark at the start of each frame, and a start line can '
+            "begin with any word; use start_line=True, which takes the line of the length as one, "
+            "or a magic"
+        )
 
 
 def find_mark(layout: Layout, data: bytes | bytearray) -> tuple[int, bool]:

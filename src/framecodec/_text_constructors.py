@@ -74,7 +74,7 @@ class TextConstructors:
         names: Iterable[str] = (),
         line_end: bytes = b"\r\n",
         lenient: bool = False,
-        start_line: bool = False,
+        start_line: bool | bytes | tuple[bytes, ...] = False,
         keep: bool = False,
         max_header: int = 8192,
         **common: Unpack[CommonParameters],
@@ -89,7 +89,8 @@ class TextConstructors:
             names: Other names of it, which are read, too.
             line_end: What ends a line, CR LF or LF.
             lenient: Read lines with either end, and lengths with leading zeros.
-            start_line: The first line is no header (HTTP, SIP). Needs `keep`.
+            start_line: The first line is no header (HTTP, SIP). Needs `keep`. A protocol
+                (``b"SIP/2.0"``) or a tuple of them: the line must begin or end with one of them.
             keep: The message is the whole block and the body, which is empty without the header.
             max_header: Bytes of the largest block.
             **common: See `Codec`. `length_offset` must be None and `length_includes` ``"rest"``.

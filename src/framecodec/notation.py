@@ -64,8 +64,8 @@ def parse_codec(text: str) -> Codec:
                              ``trailing_blanks`` (yes or no),
                              ``max_digits``
     ``headers``              `Codec.headers`; keys ``name``, ``names`` (with ``;`` between them),
-                             ``line_end``, ``lenient``, ``start_line``, ``keep`` (yes or no),
-                             ``max_header``
+                             ``line_end``, ``lenient``, ``start_line``, ``keep`` (yes or no; a
+                             start line can also have protocols: ``SIP/2.0``), ``max_header``
     ``delimiter``            `Codec.delimiter`; keys ``end``, ``more_ends`` (``;`` between them),
                              ``skip_empty`` (yes or no)
     ``cobs``                 `Codec.cobs`
@@ -502,6 +502,14 @@ def _write_bool(value: bool) -> str:
     return "yes" if value else "no"
 
 
+def _read_start_line(text: str) -> bool | tuple[bytes, ...]:
+    return tuple(map(_unquote, text.split(";"))) if "/" in text else _read_bool(text)
+
+
+def _write_start_line(value: bool | tuple[bytes, ...]) -> str:
+    return _write_bool(value) if isinstance(value, bool) else ";".join(map(_quote, value))
+
+
 # key -> parameter, function that reads a value, function that writes it (None: it cannot).
 _KEYS: dict[str, tuple[str, Callable[[str], Any], Callable[[Any], str | None]]] = {
     "max_width": ("max_width", _read_int, str),
@@ -516,7 +524,7 @@ _KEYS: dict[str, tuple[str, Callable[[str], Any], Callable[[Any], str | None]]] 
     "names": ("names", _read_names, _write_names),
     "line_end": ("line_end", _unquote, _quote),
     "lenient": ("lenient", _read_bool, _write_bool),
-    "start_line": ("start_line", _read_bool, _write_bool),
+    "start_line": ("start_line", _read_start_line, _write_start_line),
     "keep": ("keep", _read_bool, _write_bool),
     "max_header": ("max_header", _read_int, str),
     "offset": ("length_offset", _read_int, str),

@@ -183,6 +183,11 @@ def read_headers(frame: bytes, pos: int, has: Any) -> tuple[int, int]:
     start, limit, is_first = pos, pos + has["max_header"], True
     while stop := frame.find(b"\n", start, limit) + 1:
         line, start = frame[start:stop], stop
+        if is_first and has["start_line"] not in (False, True):
+            allowed = b"|".join(map(re.escape, has["start_line"]))
+            first = rb"(?:(?:%b) .*?|.*? (?:%b))" % (allowed, allowed) + ends
+            if not re.fullmatch(first, line, re.DOTALL | re.IGNORECASE):
+                raise Bad(stop)
         if re.fullmatch(ends, line):
             if not lengths and not has["keep"]:
                 raise Bad(stop)

@@ -22,6 +22,8 @@ def _opening(codec: Codec) -> bytes:
     magic = common_start(magics(codec))
     if magic or codec.kind != "headers":
         return magic
+    if codec.parameters["start_line"] not in (False, True):
+        return b""  # any word begins a start line, and a protocol may end it
     return codec.parameters["name"].encode() + b":"  # type: ignore[no-any-return]
 
 

@@ -152,6 +152,9 @@ CODECS: dict[str, Codec] = {
     "headers, start line": Codec.headers(
         *("L",), names=("n",), keep=True, start_line=True, max_header=60, min_message_size=4
     ),
+    "headers, protocols": Codec.headers(
+        *("L",), keep=True, start_line=(b"A/1", b"B/2.0"), max_header=60, max_message_size=70
+    ),
     "headers, kept, all": Codec.headers(
         *("L",), keep=True, start_line=True, lenient=True, magic=b">", trailer=b"<", align=3
     ),
@@ -648,6 +651,9 @@ def kept_block(codec: Codec, body: bytes) -> bytes:
     has = codec.parameters
     end = has["line_end"]
     start = b"start: line" + end if has["start_line"] else b""
+    if has["start_line"] not in (False, True):
+        protocol = has["start_line"][len(body) % len(has["start_line"])]
+        start = (protocol + b" 200" if len(body) % 2 else b"GET " + protocol) + end
     if not body:  # a missing length is one of 0
         return start + end
     name = (has["name"], *has["names"])[len(body) % (1 + len(has["names"]))]

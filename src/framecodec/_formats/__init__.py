@@ -16,11 +16,11 @@ Rules of the table:
 
 from __future__ import annotations
 
-from . import devices, general, internet, services
+from . import devices, general, internet, messaging, services
 
 __all__ = ["ALIASES", "ROWS"]
 
-ROWS = (*general.ROWS, *services.ROWS, *internet.ROWS, *devices.ROWS)
+ROWS = (*general.ROWS, *services.ROWS, *messaging.ROWS, *internet.ROWS, *devices.ROWS)
 
 # Other names of a format, which people look for.
 ALIASES = {

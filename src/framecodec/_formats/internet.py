@@ -179,11 +179,17 @@ ROWS: tuple[Format, ...] = (
         "kerberos",
         Codec.choice(
             {
-                b"\x6a\x6b\x6c\x6d\x7e": Codec.uint(
-                    4, signed=True, min_message_size=2, max_message_size=None
+                0: Codec.choice(  # the reserved bit of the length is 0
+                    {
+                        b"\x6a\x6b\x6c\x6d\x7e": Codec.uint(
+                            4, signed=True, min_message_size=2, max_message_size=None
+                        )
+                    },
+                    offset=4,
+                    max_message_size=None,
                 )
             },
-            offset=4,
+            mask=0x80,
         ),
         "over TCP: AS-REQ, AS-REP, TGS-REQ, TGS-REP and KRB-ERROR",
         "RFC 4120, sections 5.4, 5.9.1 and 7.2.2",
@@ -239,7 +245,9 @@ ROWS: tuple[Format, ...] = (
         "rtsp",
         Codec.choice(
             {
-                _UPPER: Codec.headers(start_line=True, keep=True, max_message_size=None),
+                _UPPER: Codec.headers(
+                    start_line=(b"RTSP/1.0", b"RTSP/2.0"), keep=True, max_message_size=None
+                ),
                 # A channel that is a letter would look like a request or a response.
                 ord("$"): Codec.choice(
                     {
@@ -260,7 +268,7 @@ ROWS: tuple[Format, ...] = (
         Codec.choice(
             {
                 _UPPER: Codec.headers(
-                    names=("l",), start_line=True, keep=True, max_message_size=None
+                    names=("l",), start_line=b"SIP/2.0", keep=True, max_message_size=None
                 ),
                 ord("\r"): Codec.fixed(2, constants={0: b"\r\n"}),
             }

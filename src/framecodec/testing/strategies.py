@@ -204,6 +204,8 @@ def _seeds(codec: Codec[Any]) -> tuple[Any, ...]:
     specials = codec.parameters.get("specials") or {}
     found: list[Any] = [*specials.values()]
     sizes = [*range(41), 64, 127, 128, 255, 256, _LARGEST_SEED]
+    if codec.layout.keep:
+        found += _kept_blocks(codec)
     plain = (_with_constants(codec, bytes(size)) for size in sizes)
     found += [message for message in plain if _encodes(codec, message)]
     if codec.kind == "choice" and not codec.parameters["tagged"]:
@@ -230,6 +232,20 @@ def _seeds_of_alternatives(codec: Codec[Any]) -> Iterator[Any]:
             yield message
             if isinstance(message, bytes) and 0 <= place < len(message):
                 yield message[:place] + bytes([value]) + message[place + 1 :]
+
+
+def _kept_blocks(codec: Codec[Any]) -> Iterator[bytes]:
+    """Yield messages that are a header block and a body."""
+    layout, end = codec.layout, codec.layout.line_end
+    first_lines = [b"start line"] if layout.start_line else [b""]
+    if layout.protocols:
+        first_lines = [b"PING * " + layout.protocols[0], layout.protocols[-1] + b" 200 OK"]
+    for first_line in first_lines:
+        first = first_line + end if first_line else b""
+        for body in (b"", b"hello"):
+            message = first + b"%b: %d" % (layout.name.encode(), len(body)) + end + end + body
+            if _encodes(codec, message):
+                yield message
 
 
 def _with_constants(codec: Codec[Any], message: bytes) -> bytes:
