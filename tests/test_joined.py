@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import tracemalloc
 from types import ModuleType
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from framecodec import (
     Codec,
+    FrameError,
     IncompleteFrameError,
     InvalidFrameError,
     MessageTooLargeError,
@@ -104,6 +106,48 @@ def test_the_sum_of_the_fragments_is_limited_as_soon_as_it_is_declared(engine: M
     assert splitter.detach() == b"\0\0\0\x0aabcdefghij\0\0\0\x0b"
     with pytest.raises(MessageTooLargeError, match="21 bytes, the limit is 20"):
         engine.Encoder(RPC).encode(bytes(21))
+
+
+MARKED = Codec.joined(
+    Codec.uint(2, magic=b"M", length_mask=0x7FFF, trailer=b"\n"),
+    last=(1, 0x80, 0x80),
+    strip=1,
+    max_message_size=9,
+    max_fragments=2,
+)
+
+
+@pytest.mark.parametrize(
+    ("stream", "text"),
+    [
+        (b"M\x80\0\nM\0\x0a", r"the frame at stream offset 104 begins b'M\x00\n'; check"),
+        (
+            b"M\x80\0\nM\0\5abcde\nM\x80\6",
+            r"fragment 2 of the message at stream offset 104 begins b'M\x80\x06'; check",
+        ),
+        (b"M\0\1aX", r"(frame begins b'M\x00\x01')"),
+        (b"M\0\1a\nN", "invalid frame at stream offset 100: wrong first bytes"),
+        (b"M\0\1a\nN", "(fragment 2 begins b'N')"),
+        (b"M\0\1a\nM\x80\1bX", r"(fragment 2 begins b'M\x80\x01')"),
+        (b"M\0\1a\nM\0\1b\nM\0\1", r"(fragment 3 begins b'M\x00\x01')"),
+    ],
+)
+def test_errors_name_the_fragment_whose_bytes_they_show(
+    engine: ModuleType, stream: bytes, text: str
+) -> None:
+    for pieces in ([stream], [stream[n : n + 1] for n in range(len(stream))]):
+        for options in ({}, {"raw": True}, {"one_at_a_time": True}):
+            splitter = engine.Splitter(MARKED, stream_offset=100, **options)
+            with pytest.raises(FrameError, match=re.escape(text)):
+                [splitter.feed(piece) for piece in [*pieces, b"", b""]]
+    splitter = engine.Splitter(MARKED, stream_offset=100, on_invalid="resync")
+    splitter.feed(stream)
+    if splitter.resyncs == 1:  # else a later fragment was read as a message, and is bad as well
+        assert text in str(splitter.last_invalid)
+    if stream.startswith(b"M\0"):  # decode and scan begin at 0
+        for call in (MARKED.decode, MARKED.split, lambda data: [*MARKED.scan(data, raw=True)]):
+            with pytest.raises(FrameError, match=re.escape(text.replace("100", "0"))):
+                call(stream)
 
 
 def test_a_fragment_is_held_to_its_own_limit(engine: ModuleType) -> None:

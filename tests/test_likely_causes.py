@@ -120,6 +120,10 @@ CASES: dict[str, list[tuple[Codec, bytes]]] = {
     "b'S' may be the start of SSH; ": [(Codec.digits(4), SSH)],
     "b'P' may be the start of HTTP or a PROXY protocol header; ": [(Codec.digits(4), PROXY_1)],
     r"b'\r' may be the start of a PROXY protocol header; ": [(Codec.digits(4), PROXY_2)],
+    "invalid frame at stream offset 0: the length has more than 3 digits (max_digits) ": [
+        (Codec.text(leading_zeros=True, max_digits=3), b"0005hello"),
+        (Codec.text(leading_zeros=True, max_digits=3), b"1234:"),
+    ],
     "the peer seems to speak HTTP; ": [
         (Codec.uint(4), HTTP),
         (Codec.uint(4, "little"), HTTP),

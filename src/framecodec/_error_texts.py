@@ -101,20 +101,13 @@ def length_over_64_bits(stream_offset: int, header: bytes) -> InvalidFrameError:
 
 def varint_too_long(max_width: int, stream_offset: int, header: bytes) -> InvalidFrameError:
     """Return the error about a varint that has no last byte where the codec needs one."""
-    return invalid_frame(
-        f"the varint length does not end within {max_width} bytes (max_width)",
-        stream_offset,
-        header,
-    )
+    text = f"the varint length does not end within {max_width} bytes (max_width)"
+    return invalid_frame(text, stream_offset, header)
 
 
 def varint_not_shortest(stream_offset: int, header: bytes) -> InvalidFrameError:
     """Return the error about a varint with superfluous bytes."""
-    return invalid_frame(
-        "the varint length is not in its shortest form",
-        stream_offset,
-        header,
-    )
+    return invalid_frame("the varint length is not in its shortest form", stream_offset, header)
 
 
 def too_many_digits(max_digits: int, stream_offset: int, header: bytes) -> InvalidFrameError:
@@ -258,14 +251,23 @@ def declared_too_large(
     )
 
 
-def add_likely_cause(error: FrameError, layout: Layout) -> None:
+def complete_text(error: FrameError, layout: Layout, fragments: int) -> None:
     """Put the likely cause of a bad frame before the text of its error, if one is likely.
 
-    An engine calls this once for each error about a received frame.
+    An engine calls this once for each error about a received frame. The text of a joined message
+    says which fragment has the bytes that it shows: the one after `fragments` others.
     """
+    text, shown = str(error), show(error.header)
+    if fragments and not isinstance(error, IncompleteFrameError):
+        place = f"fragment {fragments + 1}"
+        if text.endswith(f" (frame begins {shown})"):
+            text = text.removesuffix(f"frame begins {shown})") + f"{place} begins {shown})"
+        whole = f"at stream offset {error.stream_offset} begins {shown}"
+        text = text.replace(f"the frame {whole}", f"{place} of the message {whole}", 1)
+        error.args = (text,)
     cause = likely_cause(error.header, layout)
     if cause:
-        error.args = (f"{cause}; {error}",)
+        error.args = (f"{cause}; {text}",)
 
 
 class PendingFrame(NamedTuple):

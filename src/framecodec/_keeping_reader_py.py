@@ -302,7 +302,7 @@ class KeepingReader(FrameReader):
 
     def _discard_bad_frame(self, error: errors.FrameError) -> None:
         """Discard the first byte of a bad frame, and of one that was skipped all that is gone."""
-        _error_texts.add_likely_cause(error, self._layout)
+        _error_texts.complete_text(error, self._layout, self._fragments)
         error.with_traceback(None)
         try:
             gone, taken = 1, self._stream_offset + self._pending - self._held_offset

@@ -306,7 +306,7 @@ def _other_than_digits(data: bytes, layout: Layout) -> str:
         return _start_of(data, 0)
     digits, last = data[start:-1], data[-1:]
     if data[start:].isdigit():
-        if layout.kind == TEXT and data[start:].startswith(b"0"):
+        if layout.kind == TEXT and data[start:].startswith(b"0") and not layout.leading_zeros:
             return "the length has a fixed number of digits, as Codec.digits writes it"
         return ""
     if not digits:

@@ -1383,7 +1383,7 @@ cdef class Splitter:
                 _raise_what_is_set()
             except BaseException as raised:  # also one that Cython caught for lack of memory
                 if isinstance(raised, errors.FrameError):
-                    _error_texts.add_likely_cause(raised, self._layout)
+                    _error_texts.complete_text(raised, self._layout, self._fragments)
                 raise
         except BaseException as error:
             # Below 0 where it happened among the bytes of earlier chunks that parse() looked at.
@@ -1435,7 +1435,7 @@ cdef class Splitter:
                 raise _error_texts.incomplete_frame(self._describe_pending())
         except BaseException as error:
             if isinstance(error, errors.FrameError):
-                _error_texts.add_likely_cause(error, self._layout)
+                _error_texts.complete_text(error, self._layout, self._fragments)
             taken_now = self._stream_offset + self._pending - taken_before
             if self._held_size and not is_held:  # no memory to hold this chunk, too
                 self._lost = True
@@ -1504,7 +1504,7 @@ cdef class Splitter:
                 raise _error_texts.incomplete_frame(self._describe_pending())
         except BaseException as error:
             if isinstance(error, errors.FrameError):
-                _error_texts.add_likely_cause(error, self._layout)
+                _error_texts.complete_text(error, self._layout, self._fragments)
             try:
                 self._hold(data, size)
                 self._fail(error, self._held + self._held_pos, 0, self._held_size)
@@ -1602,7 +1602,7 @@ cdef class Splitter:
         try:
             bad_frames = (errors.InvalidFrameError, errors.MessageTooLargeError)
             if isinstance(error, bad_frames):
-                _error_texts.add_likely_cause(error, self._layout)
+                _error_texts.complete_text(error, self._layout, self._fragments)
                 error.with_traceback(None)
                 is_bad = True
         except BaseException:  # no memory
@@ -4323,7 +4323,7 @@ def scan(codec, data, *, raw=False):
         if not isinstance(error, errors.FrameError):
             raise
         if not spans._count:
-            _error_texts.add_likely_cause(error, layout)
+            _error_texts.complete_text(error, layout, splitter._fragments)
             raise
     finally:
         PyBuffer_Release(&buffer)

@@ -487,7 +487,7 @@ class Splitter(OfMessages[MessageT], ReadMemory):
                 elif not self._gather_end:
                     self._set_gather_end()
             except errors.FrameError as bad_frame:
-                _error_texts.add_likely_cause(bad_frame, self._layout)
+                _error_texts.complete_text(bad_frame, self._layout, self._fragments)
                 raise
         except BaseException as error:
             # Whatever it is, an interruption in parse() too: messages first, then the error.
@@ -561,7 +561,7 @@ def scan(codec: Codec[Any], data: Buffer, *, raw: bool = False) -> Spans:
     except BaseException as error:
         if not spans or not isinstance(error, errors.FrameError):
             if isinstance(error, errors.FrameError):
-                _error_texts.add_likely_cause(error, layout)
+                _error_texts.complete_text(error, layout, splitter._fragments)
             view.release()  # the traceback would hold it
             raise
     spans._consumed = splitter.stream_offset
