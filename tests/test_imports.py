@@ -115,6 +115,7 @@ LAYERS = [
         "_event_loop_py.py": "the way of a read and of a write through an event loop, in Python",
     },
     {"_read_memory_py.py": "the memory that callers of the splitter read into, in Python"},
+    {"_hand_over_py.py": "the end of a stream: `feed_eof`, `switch`, `detach`, in Python"},
     {
         "_splitter.pyx": "bytes to messages, compiled",
         "_splitter_py.py": "the same in Python: the splitter's public interface",
@@ -268,6 +269,7 @@ EXCEPTIONS = {
     ("_mark_constructors", "codec"),
     ("_text_constructors", "codec"),
     ("_objects", "codec"),
+    ("_hand_over_py", "codec"),
     ("_splitter_py", "codec"),
     ("_marked_reader_py", "_frame_reader_py"),
     ("serving._message_steps_py", "serving._messages_loop_py"),
@@ -366,7 +368,7 @@ def test_the_walk_finds_imports() -> None:
 
 
 _SPLITTER_PARTS = (
-    *("splitter", "read_memory", "object_messages", "keeping_reader"),
+    *("splitter", "hand_over", "read_memory", "object_messages", "keeping_reader"),
     *("frame_reader", "chosen_frames"),
     *("plain_reader", "checked_reader", "joined_reader"),
     *("fields", "spans", "marked_reader", "marks"),

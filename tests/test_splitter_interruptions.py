@@ -57,7 +57,7 @@ CODECS = {
 # The modules of the splitter.
 PARTS = (
     "_splitter_py.py",
-    "_read_memory_py.py",
+    *("_hand_over_py.py", "_read_memory_py.py"),
     *("_keeping_reader_py.py", "_frame_reader_py.py", "_plain_reader_py.py"),
     *("_fields_py.py", "_header_block.py", "_check_bytes.py"),
     *("_chosen_frames_py.py", "_joined_reader_py.py", "_marked_reader_py.py", "_marks_py.py"),

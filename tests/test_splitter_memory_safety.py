@@ -12,6 +12,7 @@ import gc
 import hashlib
 import pickle
 import sys
+import threading
 import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator
@@ -333,6 +334,67 @@ def test_detach_without_memory_can_be_repeated(
             unfinished = splitter.detach()
         assert unfinished == FRAME[:200_000]
     assert failures
+
+
+PAIRS = Codec.uint(4).with_objects(lambda message: (message, 0), lambda pair: pair[0])
+
+LOCKING: dict[str, tuple[Codec[Any], Callable[[Any], Any]]] = {
+    "feed": (Codec.uint(4), lambda splitter: splitter.feed(FRAME[4:8])),
+    "feed of a view": (Codec.uint(4), lambda splitter: splitter.feed(PART)),
+    "feed with objects": (PAIRS, lambda splitter: splitter.feed(FRAME[4:8])),
+    "get_buffer": (Codec.uint(4), lambda splitter: splitter.get_buffer()),
+    "get_room": (Codec.uint(4), lambda splitter: splitter.get_room()),
+    "buffer_updated": (Codec.uint(4), lambda splitter: splitter.buffer_updated(4)),
+    "buffer_updated with objects": (PAIRS, lambda splitter: splitter.buffer_updated(4)),
+    "feed_eof": (Codec.uint(4), lambda splitter: splitter.feed_eof()),
+    "switch": (Codec.uint(4), lambda splitter: splitter.switch(WIDER)),
+    "switch with objects": (PAIRS, lambda splitter: splitter.switch(PAIRS)),
+    "bytes_needed": (Codec.uint(4), lambda splitter: splitter.bytes_needed),
+    "detach": (Codec.uint(4), lambda splitter: splitter.detach()),
+    "the unread bytes": (Codec.uint(4), lambda splitter: splitter._unread()),
+    "the padding": (Codec.uint(4), lambda splitter: splitter._delivered_padding()),
+}
+PART, WIDER = memoryview(FRAME)[4:8], Codec.uint(8)
+
+
+@needs_cpython_3_11
+@pytest.mark.parametrize("name", LOCKING)
+def test_a_call_without_memory_keeps_no_lock(
+    engine: ModuleType, no_collection_callbacks: None, name: str
+) -> None:
+    """Another thread that uses the splitter afterwards does not wait for ever."""
+    testcapi = pytest.importorskip("_testcapi")
+    codec, call = LOCKING[name]
+    begun = FRAME[:4] if "feed" in name or "buffer" in name or name == "get_room" else FRAME[:8]
+    failures = 0
+    for number in range(40):
+        splitter = engine.Splitter(codec)
+        assert splitter.feed(begun) == []
+        if name.startswith("buffer_updated"):
+            splitter.get_buffer()[:4] = PART
+        with without_tracer():
+            # CPython keeps up to 2000 tuples of three items, for which it needs no memory.
+            kept = [(number, index, index) for index in range(2100)]
+            testcapi.set_nomemory(number, number + 1)
+            try:
+                call(splitter)
+            except FrameError:
+                testcapi.remove_mem_hooks()
+            except MemoryError:
+                testcapi.remove_mem_hooks()
+                failures += 1
+            finally:
+                testcapi.remove_mem_hooks()
+            del kept
+        answers: list[int] = []
+        other = threading.Thread(
+            target=lambda ask=splitter, told=answers: told.append(ask.bytes_needed), daemon=True
+        )
+        other.start()
+        other.join(20)
+        assert answers, f"allocation {number} failed"
+    if engine.__name__.endswith("_py") and name not in ("bytes_needed", "the padding"):
+        assert failures  # these two need no memory, as some calls of the compiled engine
 
 
 # --- nothing is held ------------------------------------------------------------------------------

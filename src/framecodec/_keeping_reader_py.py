@@ -102,7 +102,8 @@ class KeepingReader(FrameReader):
 
         It is exact once the header is in, where that declares a size.
         """
-        with self._lock:  # the numbers belong together
+        try:
+            self._lock.acquire()  # the numbers belong together
             if self._held:
                 return max(1, self._layout.header_size - len(self._held))
             if self._phase != IN_HEADER and self._error is None:
@@ -113,6 +114,11 @@ class KeepingReader(FrameReader):
                 # At least 1 also for a finalizer that asks while a message is delivered.
                 return max(1, missing)
             return max(1, self._layout.header_size - len(self.pending_header))
+        finally:
+            try:  # noqa: SIM105 (that would be a `with`)
+                self._lock.release()
+            except RuntimeError:  # a signal handler has interrupted acquire()
+                pass
 
     @property
     def stream_offset(self) -> int:

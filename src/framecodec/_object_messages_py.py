@@ -37,7 +37,8 @@ class ObjectMessages(KeepingReader):
         loaded: list[Any] = []  # first: there may be no memory for it later
         taken = False
         try:
-            with self._lock:
+            try:
+                self._lock.acquire()
                 if self._busy:
                     raise _error_texts.reentered()
                 self._objects_thread = get_ident()
@@ -55,6 +56,11 @@ class ObjectMessages(KeepingReader):
                     held.taking = held.telling = False
                 taken = True
                 loaded = self._load(messages, loaded)
+            finally:
+                try:  # noqa: SIM105 (that would be a `with`)
+                    self._lock.release()
+                except RuntimeError:  # a signal handler has interrupted acquire()
+                    pass
         except errors.InvalidMessageError:
             raise
         except BaseException as error:

@@ -73,7 +73,8 @@ class ReadMemory(ObjectMessages):
 
     def _give_buffer(self, size: int, given: int) -> memoryview:
         try:
-            with self._lock:
+            try:
+                self._lock.acquire()
                 self._check_usable()
                 # What a garbage collection calls may come in here.
                 self._busy, self._turn = True, None
@@ -99,6 +100,11 @@ class ReadMemory(ObjectMessages):
                 finally:
                     self._busy = False
                 return view
+            finally:
+                try:  # noqa: SIM105 (that would be a `with`)
+                    self._lock.release()
+                except RuntimeError:  # a signal handler has interrupted acquire()
+                    pass
         except BaseException as error:
             if error is self._error:
                 error.with_traceback(None)  # as in feed()

@@ -1,9 +1,10 @@
 """The splitter in Python: bytes in, messages out.
 
 `Splitter` is the public interface of a connection's receiving state: buffers, the sticky error, the
-hand-over to another protocol. It inherits the parsing from `FrameReader` (`_frame_reader_py.py`)
-and the unread bytes from `KeepingReader` (`_keeping_reader_py.py`). Together they are the
-specification of the compiled splitter, `_splitter.pyx`.
+hand-over to another protocol. It inherits the parsing from `FrameReader` (`_frame_reader_py.py`),
+the unread bytes from `KeepingReader` (`_keeping_reader_py.py`), and the end of a stream from
+`HandOver` (`_hand_over_py.py`). Together they are the specification of the compiled splitter,
+`_splitter.pyx`.
 """
 
 from __future__ import annotations
@@ -19,19 +20,18 @@ from ._encoder_py import ObjectEncoder as ObjectEncoder
 from ._encoder_py import update_checksum as update_checksum
 from ._fragments import not_in_one_piece
 from ._frame_reader_py import (
-    IN_HEADER,
-    IN_PADDING,
     IN_REST,
     PIECE_SIZE,
     SLICE_SIZE,
     describe_pending,
 )
-from ._layout import COBS, Described, describe_splitter, layout_of
+from ._hand_over_py import HandOver
+from ._layout import COBS, describe_splitter, layout_of
 from ._marks_py import has_one_of
-from ._message_types import MessageT, OfMessages
+from ._message_types import MessageT
 from ._plain_reader_py import AT_ONCE_SIZE
 from ._quick_frames_py import read_quick_at_once, read_quick_frames
-from ._read_memory_py import GIVEN_BY_GET_ROOM, NOT_GIVEN, ReadMemory
+from ._read_memory_py import GIVEN_BY_GET_ROOM, NOT_GIVEN
 from ._resync import check_on_invalid
 from ._spans_py import Spans
 from ._split_frames_py import split_at_once, split_frames
@@ -48,7 +48,7 @@ _DETOURS = 2
 
 
 @final
-class Splitter(OfMessages[MessageT], ReadMemory):
+class Splitter(HandOver[MessageT]):
     """The receiving state of one connection: bytes in any chunks in, messages out.
 
     Args:
@@ -73,7 +73,7 @@ class Splitter(OfMessages[MessageT], ReadMemory):
             the frames of the codec begin with no mark that ``"resync"`` could look for.
     """
 
-    __slots__ = ("_codec",)
+    __slots__ = ()
 
     def __init__(
         self,
@@ -105,7 +105,9 @@ class Splitter(OfMessages[MessageT], ReadMemory):
         self._resync = resync
         self._detached = False
         self._busy = False  # inside a call during which other code may run
-        self._lock = threading.RLock()  # serialises calls from several threads
+        # Serialises calls from several threads. Each takes it inside a `try` and releases it in the
+        # `finally`: the exit of a `with` may find no memory for its arguments.
+        self._lock = threading.RLock()
         self._choose_detours()
 
     # --- bytes in ---------------------------------------------------------------------------------
@@ -203,7 +205,7 @@ class Splitter(OfMessages[MessageT], ReadMemory):
         taken = False
         try:
             try:
-                self._lock.acquire()  # this and release() take half the time of a `with`
+                self._lock.acquire()
                 if self._busy or self._detached or self._error is not None:
                     self._check_usable()
                 if self._given == GIVEN_BY_GET_ROOM:
@@ -211,7 +213,7 @@ class Splitter(OfMessages[MessageT], ReadMemory):
                 self._take(data, messages)
                 taken = True
             finally:
-                try:  # noqa: SIM105 (it would cost a `with`)
+                try:  # noqa: SIM105 (that would be a `with`)
                     self._lock.release()
                 except RuntimeError:  # a signal handler has interrupted acquire()
                     pass
@@ -229,12 +231,18 @@ class Splitter(OfMessages[MessageT], ReadMemory):
         messages: list[MessageT] = []
         taken = False
         try:
-            with self._lock:
+            try:
+                self._lock.acquire()
                 self._check_usable()
                 if self._given == GIVEN_BY_GET_ROOM:
                     self._given = NOT_GIVEN
                 self._take(view, messages)
                 taken = True
+            finally:
+                try:  # noqa: SIM105 (that would be a `with`)
+                    self._lock.release()
+                except RuntimeError:  # a signal handler has interrupted acquire()
+                    pass
         except BaseException as error:
             if taken:
                 self._keep_interruption(error)
@@ -264,7 +272,8 @@ class Splitter(OfMessages[MessageT], ReadMemory):
         messages: list[MessageT] = []
         taken, buffer, given = False, None, NOT_GIVEN
         try:
-            with self._lock:
+            try:
+                self._lock.acquire()
                 self._check_usable()
                 buffer = self._buffer
                 if buffer is None or self._given == NOT_GIVEN:
@@ -280,6 +289,11 @@ class Splitter(OfMessages[MessageT], ReadMemory):
                     if given_view is not None and spare is not None:
                         buffer = None
                         self._put_buffer_back(given_view, spare)
+            finally:
+                try:  # noqa: SIM105 (that would be a `with`)
+                    self._lock.release()
+                except RuntimeError:  # a signal handler has interrupted acquire()
+                    pass
         except BaseException as error:
             if taken:
                 self._keep_interruption(error)
@@ -290,144 +304,6 @@ class Splitter(OfMessages[MessageT], ReadMemory):
                 del self, buffer, messages
             raise
         return messages
-
-    def feed_eof(self) -> None:
-        """End the stream.
-
-        With ``one_at_a_time``, messages that are whole and not returned yet raise nothing:
-        ``feed(b"")`` returns them, and then raises if the stream ended inside a frame.
-
-        Raises:
-            IncompleteFrameError: It ended inside a frame. Every later call raises the same error.
-                Where messages after a refused one are undelivered, ``feed(b"")`` returns those
-                first, and raises this error after them.
-            FrameError: It was broken before.
-            ValueError: The splitter is detached.
-        """
-        try:
-            with self._lock:
-                self._check_usable()
-                # What a garbage collection calls may come in here.
-                self._busy, self._turn = True, None
-                try:
-                    _end_stream(self)
-                finally:
-                    self._busy = False
-        except BaseException as error:
-            if error is self._error:
-                error.with_traceback(None)  # as in feed()
-                del self
-            raise
-
-    def switch(self, codec: Codec[Any], /) -> list[MessageT]:
-        """Read the stream with another codec, from the byte after the last delivered message on.
-
-        Offsets continue. An error that came after the delivered messages is cleared: its bytes are
-        read again.
-
-        Args:
-            codec: The shape of the frames from there on.
-
-        Returns:
-            The messages that are complete under it, as `feed` does.
-
-        Raises:
-            FrameError: The first frame under the new codec is bad. Every later call raises it.
-            TypeError: `codec` is not a `Codec`; nothing has changed.
-            ValueError: An oversized frame is being skipped, or the splitter is detached.
-        """
-        messages = self._switch_objects(codec)
-        error = self._error
-        if not messages and error is not None:
-            del self  # as in feed()
-            raise error.with_traceback(None)
-        return messages
-
-    def _switch(self, codec: Codec[Any], before: bytes) -> list[MessageT]:
-        """Switch as `switch` does, but keep an error for the next call.
-
-        Args:
-            codec: As for `switch`.
-            before: Bytes before the unread ones that are read again.
-        """
-        layout, switched = layout_of(codec), False
-        messages: list[MessageT] = []
-        try:
-            with self._lock:
-                if self._busy:
-                    raise _error_texts.reentered()
-                if self._detached:
-                    raise _error_texts.detached()
-                self._busy, self._turn = True, None  # as in feed_eof()
-                try:
-                    unread = self._restart(layout, before)
-                finally:
-                    self._busy = False
-                self._codec, switched, self._undelivered, self._lost = codec, True, None, True
-                if self._given == GIVEN_BY_GET_ROOM:
-                    self._given = NOT_GIVEN
-                self._take(unread, messages)
-                self._lost = False
-        except BaseException as error:
-            if switched:
-                self._keep_interruption(error)
-            if error is not self._error or not isinstance(error, errors.FrameError):
-                raise
-        return messages
-
-    def _delivered_padding(self) -> tuple[int, int]:
-        """Return where the padding of the last delivered frame begins, and its size.
-
-        The size is 0 if all of it has arrived: then the next frame begins there.
-        """
-        with self._lock:
-            if self._phase != IN_PADDING or self._raw or self._skipping:
-                return self._stream_offset, 0
-            return self._stream_offset + self._whole_size - self._padding_size, self._padding_size
-
-    def _unread(self) -> bytes:
-        """Return the bytes that `detach` would return."""
-        with self._lock:
-            return self._unfinished()
-
-    def detach(self) -> bytes:
-        """End the splitter and return its unread bytes, for another protocol.
-
-        Returns:
-            The bytes of the unfinished frame; after an error, all bytes from the start of the bad
-            frame; with ``one_at_a_time`` all bytes after the last message that was returned. Of an
-            oversized frame that is being discarded: ``b""``.
-
-        Raises:
-            ValueError: The splitter is detached already, as for every later call.
-        """
-        begun = False
-        try:
-            with self._lock:
-                if self._busy:
-                    raise _error_texts.reentered()
-                if self._detached:
-                    raise _error_texts.detached()
-                self._busy, self._turn, begun = True, None, True  # as in feed_eof()
-                unfinished = self._unfinished()
-                if self._undelivered is not None:
-                    unfinished = self._undelivered.travelled(self, unfinished) + unfinished
-                header, piece, held = bytearray(), bytearray(), bytearray()
-                pieces: list[bytes] = []
-        except BaseException:  # also from releasing the lock: the call can be repeated
-            if begun:
-                self._busy = False
-            raise
-        self._header, self._piece, self._pieces, self._held = header, piece, pieces, held
-        self._phase, self._pending, self._given = IN_HEADER, 0, NOT_GIVEN
-        self._gather_end = 0
-        self._fragments, self._followed = 0, False
-        self._layout = self._choice_layout
-        self._not_taken = self._surplus_bytes = self._tail = b""
-        self._buffer = self._given_view = self._undelivered = None
-        self._detached = True
-        self._busy = False
-        return unfinished
 
     def __reduce__(self) -> NoReturn:
         raise _error_texts.not_copied(self)
@@ -498,44 +374,6 @@ class Splitter(OfMessages[MessageT], ReadMemory):
             error.with_traceback(None)  # it would keep the chunk and the messages alive
         finally:
             self._busy = False
-
-
-def _end_stream(splitter: Splitter[Any]) -> None:
-    if splitter._held and not splitter._searching and _has_whole_message(splitter):
-        splitter._ended = True
-        return
-    if splitter._searching:
-        splitter._end_search()
-        return
-    if not splitter._pending:
-        return
-    error = _error_texts.incomplete_frame(splitter._pending_frame())
-    splitter._fail(error, b"", 0)
-    splitter._failed_in = threading.get_ident()
-    if splitter._undelivered is None:
-        raise error
-
-
-def _has_whole_message(splitter: Splitter[Any]) -> bool:
-    """Return whether a message is in the held bytes; if not, parse them."""
-    messages: list[Any] = []
-    described: Any = Described(splitter._choice_layout)
-    probe = Splitter(
-        described,
-        raw=splitter._raw,
-        on_oversize="skip" if splitter._skip else "raise",
-        on_invalid="resync" if splitter._resync else "raise",
-        one_at_a_time=True,
-    )
-    try:
-        if probe.feed(splitter._unfinished()):
-            return True
-    except errors.FrameError:
-        pass  # this splitter raises it now
-    splitter._take(b"", messages)
-    if messages:
-        raise _error_texts.parse_changed_its_answer(splitter._stream_offset)
-    return False
 
 
 def scan(codec: Codec[Any], data: Buffer, *, raw: bool = False) -> Spans:
