@@ -218,6 +218,8 @@ class Catalogue(Mapping[str, Codec]):
     """RTP and RTCP over a stream; STUN in ICE over TCP"""
     rtsp: Codec
     """a request or a response as it travels, or interleaved data: channel (not 65 to 90), data"""
+    rtmp_handshake: Codec
+    """what opens RTMP, both ways: version 3, then time (4), zeros or a version (4), random"""
     sip: Codec
     """over TCP or TLS: a request or a response as it travels; CR LF: a half ping, or the answer"""
     proxy_protocol: Codec

@@ -264,6 +264,12 @@ ROWS: tuple[Format, ...] = (
         "RFC 7826, sections 5 and 14; RFC 2326, sections 4 and 10.12",
     ),
     Format(
+        "rtmp-handshake",
+        Codec.fixed(1536, magic=b"\x03"),
+        "what opens RTMP, both ways: version 3, then time (4), zeros or a version (4), random",
+        "Adobe, 'Real Time Messaging Protocol (RTMP) specification' 1.0, sections 5.2.2 and 5.2.3",
+    ),
+    Format(
         "sip",
         Codec.choice(
             {
