@@ -7,6 +7,8 @@ import gzip
 import io
 import mmap
 import os
+import socket
+import tempfile
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -277,6 +279,27 @@ def test_read_refuses_other_objects(codec: Codec) -> None:
         next(codec.read(["text"]))
     with pytest.raises(TypeError, match="bytes-like object is required, not 'int'"):
         next(codec.read([1, 2]))
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(TypeError, match=r'\'socket\'; a FrameSocket.*file\("rb"\)'):
+        codec.read(ours)
+
+
+@pytest.mark.parametrize(
+    "make_file",
+    [tempfile.NamedTemporaryFile, tempfile.SpooledTemporaryFile, tempfile.TemporaryFile],
+)
+def test_text_files_of_tempfile_are_refused_and_binary_ones_are_not(
+    codec: Codec, make_file: Any
+) -> None:
+    with make_file(mode="w+") as file:
+        with pytest.raises(TypeError, match=r'source is a text file; open it .*"rb"'):
+            codec.read(file)
+        with pytest.raises(TypeError, match=r"file is a text file.*sys\.stdout\.buffer"):
+            codec.write(file, [b"a"])
+    with make_file(mode="w+b") as file:
+        assert codec.write(file, MESSAGES) == len(MESSAGES)
+        file.seek(0)
+        assert list(codec.read(file)) == MESSAGES
 
 
 def test_read_lets_an_error_of_the_source_through(codec: Codec) -> None:
@@ -412,10 +435,25 @@ def test_write_raises_at_a_message_without_a_frame_after_the_frames_before_it() 
 
 
 def test_write_refuses_one_message_instead_of_several(codec: Codec) -> None:
-    for message in (b"hello", "hello", bytearray(3), memoryview(b"a")):
-        with pytest.raises(TypeError, match=r"messages must be an iterable.*\[message\]"):
-            codec.write(io.BytesIO(), message)  # type: ignore[arg-type]
+    for message in (b"hello", "hello", bytearray(3), memoryview(b"a"), {"text": "hello"}):
+        for each in (codec, codec.as_json()):
+            with pytest.raises(TypeError, match=r"messages must be an iterable.*\[message\]"):
+                each.write(io.BytesIO(), message)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r'file is a text file.*"wb"'):
         codec.write(io.StringIO(), [b"a"])
     with pytest.raises(TypeError, match="file must be a path or a binary file, not 'int'"):
         codec.write(5, [b"a"])
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(TypeError, match=r'\'socket\'; a FrameSocket.*file\("wb"\)'):
+        codec.write(ours, [b"a"])
+
+
+def test_write_refuses_wrong_messages_before_it_empties_a_file(
+    codec: Codec, tmp_path: Path
+) -> None:
+    path = tmp_path / "records"
+    codec.write(path, [b"a"])
+    for wrong in (5, None, b"a", {b"a": 1}):
+        with pytest.raises(TypeError, match="messages must be an iterable of messages, not"):
+            codec.write(path, wrong)  # type: ignore[arg-type]
+    assert list(codec.read(path)) == [b"a"]

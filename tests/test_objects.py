@@ -171,6 +171,13 @@ def test_every_verb_takes_and_gives_objects(name: str) -> None:
     assert file.getvalue() == stream
 
 
+@pytest.mark.parametrize("one", [{"id": 1}, "text", b"bytes", bytearray(1), memoryview(b"a")])
+def test_encode_many_refuses_one_object(engine_in_use: ModuleType, one: Any) -> None:
+    text = "an iterable of messages is required, not one of type .*; use encode"
+    with pytest.raises(TypeError, match=text):
+        PLAIN.as_json().encode_many(one)
+
+
 def test_a_bytes_object_is_an_object_too() -> None:
     codec = PLAIN.with_objects(zlib.compress, zlib.decompress)
     message = b"0" * 5000

@@ -935,7 +935,9 @@ def test_keepalive_sets_the_probes_of_tcp_in_event_loops(loop: str) -> None:
 # --- one message where many are expected ----------------------------------------------------------
 
 
-@pytest.mark.parametrize("one", [b"hello", bytearray(b"x"), memoryview(b"x"), "hello"], ids=type)
+@pytest.mark.parametrize(
+    "one", [b"hello", bytearray(b"x"), memoryview(b"x"), "hello", {b"a": 1}], ids=type
+)
 @pytest.mark.parametrize("observed", [False, True])
 def test_send_many_refuses_one_message(one: Any, observed: bool) -> None:
     observer = Recorder() if observed else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["list_of_messages", "view_bytes"]
+__all__ = ["list_of_messages", "refuse_one_message", "view_bytes"]
 
 
 def view_bytes(data: object) -> memoryview:
@@ -40,11 +40,24 @@ def list_of_messages(messages: Iterable[Any]) -> list[Any]:
     """Return a new list of what a call that sends many messages was given.
 
     Raises:
-        TypeError: It is one message: iterating over it would give numbers or characters.
+        TypeError: It is one message.
     """
-    if isinstance(messages, bytes | bytearray | memoryview | str):
+    refuse_one_message(messages, "send")
+    return list(messages)
+
+
+def refuse_one_message(messages: object, call: str) -> None:
+    """Refuse one message: iterating over it would give numbers, characters or keys.
+
+    Args:
+        messages: What a call that takes several messages was given.
+        call: The name of the method for one message.
+
+    Raises:
+        TypeError: It is one message.
+    """
+    if isinstance(messages, bytes | bytearray | memoryview | str | dict):
         raise TypeError(
             f"an iterable of messages is required, not one of type {type(messages).__name__!r}; "
-            "use send() for one message"
+            f"use {call}() for one message"
         )
-    return list(messages)

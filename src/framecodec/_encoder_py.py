@@ -15,7 +15,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, final
 
 from . import _error_texts, _mark_texts
-from ._bytes_like import view_bytes
+from ._bytes_like import refuse_one_message, view_bytes
 from ._check_bytes import add_check, content_of
 from ._checksums_py import update_checksum
 from ._choice import choice_parts
@@ -334,8 +334,10 @@ class ObjectEncoder:
         """Return the joined frames of objects.
 
         Raises:
-            As `encode`, for the first object that fails.
+            TypeError: `messages` is one message.
+            BaseException: As `encode`, for the first object that fails.
         """
+        refuse_one_message(messages, "encode")
         dumps = self._dumps
         return self._encoder.encode_many([dumps(message) for message in messages])
 

@@ -55,7 +55,7 @@ def read_messages(splitter: Splitter[Any], source: Any) -> Iterator[Any]:
         return _read_path(splitter, source)
     if _is_bytes_like(source):
         return _read_chunks(splitter, [source])
-    if isinstance(source, io.TextIOBase):
+    if _is_text_file(source):
         raise TypeError('source is a text file; open it in binary mode: open(path, "rb")')
     if any(hasattr(source, name) for name in ("readinto1", "readinto", "read1", "read")):
         return _read_file(splitter, source)
@@ -63,8 +63,20 @@ def read_messages(splitter: Splitter[Any], source: Any) -> Iterator[Any]:
         return _read_chunks(splitter, source)
     raise TypeError(
         "source must be a path, a binary file, a bytes-like object or an iterable of bytes-like "
-        f"objects, not {type(source).__name__!r}"
+        f"objects, not {type(source).__name__!r}{_hint_for(source, 'rb')}"
     )
+
+
+def _is_text_file(file: Any) -> bool:
+    """Return whether a file, or the file in one of `tempfile`, has text."""
+    inner = (getattr(file, name, None) for name in ("file", "_file"))
+    return any(isinstance(each, io.TextIOBase) for each in (file, *inner))
+
+
+def _hint_for(file: Any, mode: str) -> str:
+    if not hasattr(file, "recv"):
+        return ""
+    return f'; a FrameSocket receives and sends messages, and makefile("{mode}") makes a file'
 
 
 def _is_bytes_like(source: Any) -> bool:
@@ -175,18 +187,28 @@ def _wait_for(file: Any, event: str) -> None:
 
 def write_messages(encoder: Encoder, file: Any, messages: Iterable[Any]) -> int:
     """Write the frames of messages to a path or a binary file; `Codec.write` describes it."""
-    if isinstance(messages, str) or _is_bytes_like(messages):
+    if isinstance(messages, str | dict) or _is_bytes_like(messages):
         raise TypeError(
             "messages must be an iterable of messages, not one "
             f"{type(messages).__name__!r} object; put it into a list: [message]"
         )
+    if not hasattr(messages, "__iter__") and not hasattr(messages, "__getitem__"):
+        raise TypeError(
+            f"messages must be an iterable of messages, not {type(messages).__name__!r}"
+        )
     if isinstance(file, str | os.PathLike):
         with open(file, "wb") as opened:
             return write_messages(encoder, opened, messages)
-    if isinstance(file, io.TextIOBase):
-        raise TypeError('file is a text file; open it in binary mode: open(path, "wb")')
+    if _is_text_file(file):
+        raise TypeError(
+            'file is a text file; open it in binary mode: open(path, "wb"), or use its buffer: '
+            "sys.stdout.buffer"
+        )
     if not hasattr(file, "write"):
-        raise TypeError(f"file must be a path or a binary file, not {type(file).__name__!r}")
+        raise TypeError(
+            f"file must be a path or a binary file, not {type(file).__name__!r}"
+            f"{_hint_for(file, 'wb')}"
+        )
     count = 0
     for message in messages:
         if isinstance(message, bytes) and len(message) < _PARTS_SIZE:
