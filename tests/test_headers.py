@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from framecodec import Codec, InvalidFrameError, MessageTooLargeError, parse_codec
+from framecodec import Check, Codec, InvalidFrameError, MessageTooLargeError, parse_codec
 from framecodec._encoder_py import Encoder as PythonEncoder
 from framecodec._splitter_py import Splitter as PythonSplitter
 from tests.helpers.chunking import byte_by_byte
@@ -137,6 +137,41 @@ def test_feed_counts_a_kept_block_for_the_limit(
         assert splitter.skipped == 3 * (not fits)
 
 
+@pytest.mark.parametrize(
+    "owned",
+    [
+        {"trailer": b"!"},
+        {"align": 4},
+        {"magic": b">>", "trailer": b"!", "align": 8},
+        *({"check": Check("xor8", 1, covers=covers)} for covers in ("message", "body", "frame")),
+        {"magic": b">>", "trailer": b"!", "check": Check("crc32", 4, covers="frame")},
+        {"check": Check(lambda data: sum(data), 2), "trailer": b"!"},
+    ],
+)
+@pytest.mark.parametrize("in_choice", [False, True])
+def test_kept_blocks_come_back_whatever_the_codec_owns(
+    engine: ModuleType, owned: dict[str, Any], in_choice: bool
+) -> None:
+    codec = Codec.headers(keep=True, **owned)
+    if in_choice:
+        codec = Codec.choice({None: codec})
+    messages = [b"Content-Length: %d\r\n\r\n" % size + bytes(size) for size in (0, 2, 3, 90)]
+    messages.append(b"a: b\r\n\r\n")
+    encoder = engine.Encoder(codec)
+    frames = [b"".join(encoder.frame_parts(message)) for message in messages]
+    assert [encoder.encode(message) for message in messages] == frames
+    assert [encoder.encode(bytearray(message)) for message in messages] == frames
+    stream = encoder.encode_many(messages)
+    assert stream == b"".join(frames)
+    assert len(stream) > sum(map(len, messages))
+    for pieces in ([stream], byte_by_byte(stream)):
+        for raw, expected in ((False, messages), (True, frames)):
+            splitter = engine.Splitter(codec, raw=raw)
+            assert [found for piece in pieces for found in splitter.feed(piece)] == expected
+    with pytest.raises(ValueError, match="raw=True"):
+        engine.scan(codec, stream)
+
+
 def test_keep_with_magic_and_trailer_owns_only_those() -> None:
     codec = Codec.headers("L", keep=True, magic=b">>", trailer=b"<", align=4)
     message = b"a: b\r\nL: 2\r\n\r\nxy"
@@ -179,6 +214,8 @@ def test_kept_headers_of_kept_blocks_are_not_needed(engine: ModuleType) -> None:
         ({"lenient": 1}, "lenient must be a bool"),
         ({"keep": True, "length_adjustment": 1}, "length_adjustment has no meaning"),
         ({"keep": True, "specials": {1: None}}, "specials has no meaning"),
+        ({"keep": True, "check": Check("crc8", 1, position="front")}, "use covers='message'"),
+        ({"keep": True, "check": Check("crc8", 1, covers="rest")}, "use covers='message'"),
     ],
 )
 def test_contradictory_parameters_are_refused(parameters: Any, error: str) -> None:

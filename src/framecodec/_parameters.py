@@ -431,6 +431,12 @@ def _headers_layout(parameters: dict[str, Any]) -> Layout:
         for unused in ("length_adjustment", "length_unit", "specials"):
             if parameters[unused] != COMMON_DEFAULTS.get(unused):
                 raise ValueError(f"{unused} has no meaning with keep=True; remove one of them")
+        check = parameters["check"]
+        if check is not None and (check.position == "front" or check.covers == "rest"):
+            raise ValueError(
+                "keep=True makes the header block a part of the message: a check cannot come after "
+                "it (position='front') or leave it out (covers='rest'); use covers='message'"
+            )
     layout = Layout(
         **_common_layout(parameters),
         kind=HEADERS,

@@ -976,7 +976,7 @@ cdef inline Py_ssize_t write_block(
     """Write a message that is an ordinary header block and its body."""
     cdef Py_ssize_t header_size
     cdef uint64_t value = 0
-    if shape.magic_size or shape.has_check or (
+    if shape.magic_size or shape.has_ends or shape.align > 1 or (
         <uint64_t>size - shape.quick_low > shape.quick_span
     ):
         return 0

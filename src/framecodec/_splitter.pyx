@@ -1892,6 +1892,8 @@ cdef class Splitter:
         cdef bytes message
         cdef uint8_t* target
         cdef int64_t start = self._stream_offset
+        if shape.keep and self._spans is not None and not self._raw:  # as in _read_whole_frames()
+            return 0
         try:
             while True:
                 rest_start = self._try_extended_header(p, end - p, &value)
@@ -1924,6 +1926,10 @@ cdef class Splitter:
                     continue
                 if self._raw:
                     message = message_of(p, frame_size)
+                elif shape.keep:
+                    message = message_of(
+                        p + shape.magic_size, rest_start - shape.magic_size + rest_size
+                    )
                 elif shape.message_lead:
                     message = PyBytes_FromStringAndSize(NULL, shape.message_lead + rest_size)
                     target = <uint8_t*>PyBytes_AS_STRING(message)
@@ -1955,7 +1961,7 @@ cdef class Splitter:
             place = rest - shape.front_check_size
         elif shape.check.covers == COVERS_MESSAGE:
             start = frame + shape.magic_size
-            start_size = shape.lead_size
+            start_size = rest - start if shape.keep else shape.lead_size
         elif shape.check.covers == COVERS_BODY:
             start = frame + shape.magic_size
             start_size = rest - start
