@@ -468,6 +468,7 @@ def test_ChunkingProxy_logs_what_its_observer_raises(
         ({"sizes": (0, 7)}, ValueError, r"at least 1 and in this order, not \(0, 7\)"),
         ({"sizes": (7, 1)}, ValueError, "in this order"),
         ({"sizes": (1, 7), "delay": -1}, ValueError, "delay must be 0 or more seconds, not -1"),
+        ({"sizes": (1, 7), "delay": "1"}, TypeError, "delay must be a number of seconds, not '1'"),
         ({"sizes": (1, 7), "delay": float("nan")}, ValueError, "delay"),
         ({"sizes": (1, 7), "listen": ("127.0.0.1", 70_000)}, Exception, "70000"),
     ],
@@ -477,6 +478,22 @@ def test_ChunkingProxy_refuses_invalid_arguments(
 ) -> None:
     with pytest.raises(error, match=text):
         ChunkingProxy(("127.0.0.1", 1), **options)
+
+
+@pytest.mark.parametrize(
+    ("upstream", "error", "text"),
+    [
+        ("127.0.0.1:80", ValueError, "looks like a host and a port"),
+        (80, TypeError, "an address is .*, not 80"),
+        (("127.0.0.1", 65536), OverflowError, "port must be 0-65535"),
+        ("tls://127.0.0.1:443", ValueError, "upstream must be an address without TLS"),
+    ],
+)
+def test_ChunkingProxy_refuses_an_upstream_before_a_client_comes(
+    upstream: Any, error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        ChunkingProxy(upstream, sizes=(1, 7))
 
 
 def test_ChunkingProxy_leaves_nothing_open_if_it_cannot_start(

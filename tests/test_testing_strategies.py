@@ -50,7 +50,11 @@ def found_by(strategy: st.SearchStrategy[Any], wanted: Any) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "kind", ["uint", "struct", "digits", "varint", "text", "headers", "custom"]
+    "kind",
+    [
+        *("uint", "struct", "digits", "varint", "ber", "text", "headers", "fixed", "delimiter"),
+        *("cobs", "choice", "joined", "custom"),
+    ],
 )
 def test_codecs_have_every_kind(kind: str) -> None:
     assert found_by(codecs(), lambda codec: codec.kind == kind)

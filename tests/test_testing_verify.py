@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from framecodec import Codec, FrameError, InvalidFrameError, formats
+from framecodec import Check, Codec, FrameError, InvalidFrameError, formats
 from framecodec.testing import BrokenPromiseError, Promise, verify_codec
 from tests.helpers.broken_codecs import (
     BROKEN,
@@ -146,6 +146,43 @@ def test_verify_codec_accepts_a_part_of_the_samples(engine: ModuleType, name: st
     with codecs_use(engine):
         codec = CODECS[name].replace()
         verify_codec(codec, sample_messages(codec)[:4])
+
+
+OBJECTS: dict[str, tuple[Codec[Any], list[Any]]] = {
+    "uint": (Codec.uint(4).as_json(), [{"a": 1}, [1], "text", None]),
+    "delimiter": (Codec.delimiter().as_json(), [{"a": 1}, []]),
+    "specials": (Codec.uint(1, specials={0: "ping"}).as_json(), ["ping", [1]]),
+    "joined": (formats.oncrpc.replace(fragment_size=3).as_json(), [{"a": 1}, [1]]),
+    "check": (Codec.digits(4, check=Check("crc32", 4)).as_json(), [{"a": 1}, 3]),
+    "tagged": (
+        Codec.choice(
+            {
+                "list": (ord("["), Codec.uint(1, length_offset=1)),
+                "other": (None, Codec.uint(2, length_offset=1)),
+            },
+            tagged=True,
+        ).as_json(),
+        [("list", [1]), ("other", "x")],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_verify_codec_accepts_codecs_with_objects(name: str) -> None:
+    codec, messages = OBJECTS[name]
+    verify_codec(codec, messages)
+
+
+def test_verify_codec_catches_objects_that_do_not_come_back() -> None:
+    with pytest.raises(BrokenPromiseError, match=r"\{1: 2\} came back as \{'1': 2\}"):
+        verify_codec(Codec.uint(4).as_json(), [{1: 2}])
+
+
+def test_verify_codec_damages_the_bytes_of_a_codec_with_objects() -> None:
+    broken = Codec.custom(parse_cut_varint, build_varint).as_json()
+    with pytest.raises(BrokenPromiseError, match="chunking is invisible") as caught:
+        verify_codec(broken, ["x" * 200, "hello"])
+    assert caught.value.chunks == [b"\xca", b"\x01"]
 
 
 def test_verify_codec_does_not_look_for_lines_inside_messages() -> None:

@@ -40,7 +40,8 @@ __all__ = [
 def codecs() -> SearchStrategy[Codec]:
     """Return a Hypothesis strategy for codecs: all kinds, all parameters, and the catalogue.
 
-    Each of them encodes at least one message of at most 300 bytes; `messages` finds it.
+    Each of them has messages of one size, or encodes at least one of at most 300 bytes: `messages`
+    finds them.
 
     Raises:
         ImportError: Hypothesis is not installed.

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self, TypeAlias, final
 
+from .._addresses import find_place
 from ..sockets import connect
 from ..sockets import listen as _listen
 from ..sockets.base import set_nodelay
@@ -91,8 +92,15 @@ class ChunkingProxy:
         observe: _Observer | None = None,
     ) -> None:
         self._sizes = _check_sizes(sizes)
+        if not isinstance(delay, int | float):
+            raise TypeError(f"delay must be a number of seconds, not {delay!r}")
         if not 0 <= delay < threading.TIMEOUT_MAX:
             raise ValueError(f"delay must be 0 or more seconds, not {delay!r}")
+        if find_place(upstream, None, None).is_tls:
+            raise ValueError(
+                f"upstream must be an address without TLS, not {upstream!r}: the bytes of TLS pass "
+                "through the proxy; write tcp://HOST:PORT"
+            )
         self._upstream = upstream
         self._delay = delay
         self._seed = seed

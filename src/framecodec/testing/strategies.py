@@ -60,7 +60,7 @@ def _common(draw: st.DrawFn, kind: str) -> dict[str, Any]:
     if kind in ("delimiter", "cobs"):
         del parameters["trailer"]
         return parameters
-    if kind == "headers":
+    if kind in ("fixed", "headers"):
         return parameters
     if draw(st.booleans()):
         parameters["length_offset"] = len(parameters["magic"]) + draw(st.integers(0, 4))
@@ -86,9 +86,11 @@ _OWN: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     ),
     "struct": st.fixed_dictionaries({"fmt": st.sampled_from(["i", "!I", "<H", ">Q", "B", "@l"])}),
     "digits": st.fixed_dictionaries(
-        {"width": st.integers(2, 12), "base": st.sampled_from([10, 16])}
+        {"width": st.integers(2, 12), "base": st.sampled_from([10, 16, "bcd"])}
     ),
     "varint": st.fixed_dictionaries({"max_width": st.integers(1, 10)}),
+    "ber": st.fixed_dictionaries({"max_width": st.integers(1, 8)}),
+    "fixed": st.fixed_dictionaries({"size": st.integers(1, 40)}),
     "text": st.fixed_dictionaries(
         {
             "end": st.sampled_from([b":", b"\r\n", b" ", b"\0", b";;"]),
@@ -109,6 +111,8 @@ _OWN: dict[str, st.SearchStrategy[dict[str, Any]]] = {
             "names": st.sampled_from([(), ("n",)]),
             "line_end": st.sampled_from([b"\r\n", b"\n"]),
             "lenient": st.booleans(),
+            "keep": st.booleans(),
+            "start_line": st.sampled_from([False, False, True, b"HTTP/1.1", (b"A/1", b"B/2")]),
             "max_header": st.integers(60, 200),
         }
     ),
@@ -204,6 +208,8 @@ def _seeds(codec: Codec[Any]) -> tuple[Any, ...]:
     specials = codec.parameters.get("specials") or {}
     found: list[Any] = [*specials.values()]
     sizes = [*range(41), 64, 127, 128, 255, 256, _LARGEST_SEED]
+    if codec.kind == "fixed":
+        sizes = [codec.parameters["size"]]
     if codec.layout.keep:
         found += _kept_blocks(codec)
     plain = (_with_constants(codec, bytes(size)) for size in sizes)
