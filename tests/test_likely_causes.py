@@ -135,6 +135,8 @@ CASES: dict[str, list[tuple[Codec, bytes]]] = {
         (Codec.headers(), HTTP),
         (Codec.headers(), b"GET / HTTP"),
         (formats.sip, HTTP),
+        (formats.nats, HTTP),
+        (formats.memcached_text, HTTP),
         (formats.rtsp, HTTP),
         (Codec.uint(4), b"POST / HTTP/1.1\r\n"),
         (Codec.uint(4), b"HTTP/1.1 400 Bad Request\r\n"),
@@ -148,6 +150,8 @@ CASES: dict[str, list[tuple[Codec, bytes]]] = {
         (Codec.headers(), TLS),
     ],
     "the peer seems to speak SSH; ": [
+        (formats.http1, SSH),
+        (formats.nats, SSH),
         (Codec.uint(4), SSH),
         (Codec.uint(2), SSH),
         (Codec.headers(), SSH),

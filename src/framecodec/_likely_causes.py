@@ -34,6 +34,10 @@ _TLS = re.compile(rb"[\x14-\x17]\x03[\x00-\x04]|[\x15\x16]\x03\Z")
 # The signature of ZMTP: a length of 1 to 256 in the long form of version 1, then the flags 7f. The
 # next byte is the version.
 _ZMTP = re.compile(rb"\xff\x00{6}(?:\x00[\x01-\xff]|\x01\x00)(?:\Z|\x7f)(.?)", re.DOTALL)
+# The whole first line of HTTP or SSH, and no more.
+_FIRST_LINE = re.compile(
+    rb"(?:[A-Z]+ [^ \r\n]+ HTTP/1\.[01]|(?:HTTP/1\.[01] |SSH-[12]\.)[^\n]*)\r?\n"
+)
 _JSON = re.compile(rb"""[\[{]\s*["\[{\]}]|[\[{]\s+""")
 # What a single first byte may be the start of.
 _FIRST_BYTES = {
@@ -118,7 +122,7 @@ def _may_be_another_protocol(data: bytes, layout: Layout, waiting: bool) -> bool
     if layout.kind == DELIMITER and not layout.magic:  # lines of text may look like any other text
         return _TLS.match(data) is not None
     if layout.kind == CUSTOM:  # a parse() that refuses later bytes has accepted these
-        return not waiting and len(data) <= 8
+        return not waiting and (len(data) <= 8 or _FIRST_LINE.fullmatch(data) is not None)
     if _TLS.match(data):
         return layout.field_offset != 3  # where a record of TLS has its length
     if not waiting:

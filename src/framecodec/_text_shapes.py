@@ -185,6 +185,8 @@ _MEMCACHED_SIZES = {  # where the size is among the words of the line
 def _size_of_memcached(words: list[bytes]) -> bytes | None:
     if not words or not words[0].replace(b"_", b"").isalnum():
         raise ValueError(f"{b' '.join(words)[:20]!r} is neither a command nor an answer")
+    if words[0].isupper() and words[-1].startswith(b"HTTP/1."):
+        raise ValueError(f"{words[0]!r} with {words[-1]!r} is a request of HTTP")
     place = _MEMCACHED_SIZES.get(words[0])
     if place is None:
         return None

@@ -133,7 +133,7 @@ class Catalogue(Mapping[str, Codec]):
     tds: Codec
     """SQL Server: type, status, SPID (2), packet id, window, data"""
     drda: Codec
-    """DB2, Derby: D0, format, correlation id (2), data"""
+    """DB2, Derby: D0, format, correlation id (2), data; structures that are not continued"""
     tns: Codec
     """Oracle Net up to version 314, and CONNECT: checksum (2), type, flags, checksum (2), data"""
     tns_315: Codec

@@ -219,7 +219,16 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "tacacs",
-        Codec.choice({b"\xc0\xc1": Codec.uint(4, length_offset=8, max_message_size=None)}),
+        Codec.choice(
+            {
+                b"\xc0\xc1": Codec.choice(  # the type is 1 to 3
+                    {0: Codec.uint(4, length_offset=8, max_message_size=None)},
+                    offset=1,
+                    mask=0xFC,
+                    max_message_size=None,
+                )
+            }
+        ),
         "TACACS+: version, type, sequence number, flags, session id (4), body",
         "RFC 8907, section 4.1",
     ),

@@ -16,6 +16,13 @@ __all__ = ["ROWS", "whole_frame"]
 _TNS_TYPES = bytes((1, 2, 3, 4, 5, 6, 7, 9, 11, 12, 13, 14, 15))
 
 
+# The type in the upper 6 bits: SETUP to RESUME_OK, EXT; others with the flag that lets a peer
+# ignore them.
+_RSOCKET_TYPES = bytes(
+    byte for byte in range(256) if 1 <= byte >> 2 <= 14 or byte >> 2 == 63 or byte & 0x02
+)
+
+
 def whole_frame(least: int) -> Codec:
     """Return the codec of frames that begin with their size; their choice has the limit."""
     return Codec.uint(4, length_includes="frame", min_message_size=least, max_message_size=None)
@@ -100,7 +107,9 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "rsocket",
-        Codec.uint(3, min_message_size=6),
+        Codec.choice(
+            {_RSOCKET_TYPES: Codec.uint(3, min_message_size=6, max_message_size=None)}, offset=7
+        ),
         "over TCP: stream id (4), type and flags (2), data",
         "RSocket protocol 1.0, 'Framing Protocol'",
     ),
@@ -381,8 +390,10 @@ ROWS: tuple[Format, ...] = (
     ),
     Format(
         "drda",
-        Codec.uint(2, length_includes="frame", constants={2: b"\xd0"}, min_message_size=4),
-        "DB2, Derby: D0, format, correlation id (2), data",
+        Codec.uint(  # a negative length continues in the next structure, which has no D0
+            2, signed=True, length_includes="frame", constants={2: b"\xd0"}, min_message_size=4
+        ),
+        "DB2, Derby: D0, format, correlation id (2), data; structures that are not continued",
         "DRDA V5 volume 3, 'DSS' (data stream structures)",
     ),
     Format(
