@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import re
@@ -14,6 +15,7 @@ import pytest
 import framecodec
 from framecodec import Check, Codec, Guess, formats, guess, parse_codec
 from framecodec import _guess as guess_module
+from framecodec._guess.shapes import Shape
 from framecodec._layout import FIXED
 from tests.helpers.command import run, run_process, started
 from tests.helpers.format_captures import repeated, varied
@@ -390,11 +392,67 @@ def test_equal_codecs_have_one_key() -> None:
     assert key(Codec.uint(4, "native")) == key(Codec.uint(4, sys.byteorder))
     assert key(Codec.struct("<H")) == key(Codec.uint(2, "little", max_message_size=5))
     assert key(Codec.uint(2)) != key(Codec.uint(2, "little"))
+    # No codec of `uint` has a special below 0 without `signed`.
+    assert key(Codec.struct("<i", specials={-1: "end"}))[0] == "struct"
+
+
+def uint_framing(data: bytes, codec: Codec) -> guess_module._Framing:
+    """Return the framing of a capture whose lengths have 4 bytes."""
+    starts = tuple(itertools.accumulate((4 + len(m) for m in codec.split(data)[0]), initial=0))
+    shape = Shape("uint", (("width", 4), ("byteorder", "big")), 0, 0, 1, 4)
+    return guess_module._Framing(starts, [shape], [])
+
+
+def test_a_codec_of_two_framings_is_named_once() -> None:
+    codec = Codec.uint(4)
+    data = codec.encode_many(words(8))
+    framing = uint_framing(data, codec)
+    codecs = [one.codec for one in guess_module._guesses(data, [framing, framing], 10)]
+    assert codecs.count(codec) == 1
+    assert len(set(codecs)) == len(codecs)
+
+
+@pytest.mark.parametrize("place", [0, 3])
+def test_a_codec_whose_limit_a_frame_exceeds_is_left_out(place: int) -> None:
+    messages = words(8)
+    messages[place] = bytes((16 << 20) + 1)
+    unlimited = Codec.uint(4, max_message_size=None)
+    data = unlimited.encode_many(messages)
+    framing = uint_framing(data, unlimited)
+    assert guess_module._count(data, framing, Codec.uint(4), ()) is None
+    found = guess_module._count(data, framing, unlimited, ())
+    assert found is not None
+    assert (found.frames, found.explained) == (8, len(data))
+    assert guess_module._guesses(data, [framing], 10) == []
+
+
+def test_frames_above_64_kibibytes_are_found() -> None:
+    data = Codec.uint(4).encode_many(b"ab" * 40_000 + word for word in words(6))
+    best = guess(data)[0]
+    assert (best.codec, best.frames, best.left) == (Codec.uint(4), 6, 0)
+
+
+def test_equal_frames_are_no_evidence_of_a_checksum() -> None:
+    codec = Codec.uint(2, check=Check("xor8", 1))
+    found = guess(codec.encode_many([b"abcdefgh"] * FRAMES))
+    assert found
+    assert not [one for one in found if one.codec.parameters.get("check")]
+
+
+def test_another_number_in_a_header_block_is_no_length() -> None:
+    data = b"".join(
+        b"Count: 7\r\nContent-Length: %d\r\n\r\n%s" % (len(word), word) for word in words(10)
+    )
+    assert [str(one.codec) for one in guess(data)] == ["headers"]
+
+
+def test_the_length_of_struct_is_named_beside_equal_codecs() -> None:
+    found = guess(Codec.struct("i").encode_many(words(FRAMES)))
+    assert [one.codec for one in found if "struct-i" in one.names] == [Codec.struct("i")]
 
 
 def test_codecs_that_contradict_themselves_are_left_out() -> None:
     from framecodec._guess.checks import _checked
-    from framecodec._guess.shapes import Shape
 
     shape = Shape("uint", (("width", 2), ("byteorder", "big")), 0, 0, 1, 2)
     assert _checked(shape, b"", Check("crc32", 4)) is not None

@@ -172,8 +172,6 @@ def _key(codec: Codec) -> tuple[object, ...]:
     kind = codec.kind
     if kind == "struct" and (same := _struct_as_uint(codec)) is not None:
         return _key(same)
-    if parameters.get("length_offset") == len(parameters.get("magic", b"")):
-        parameters["length_offset"] = None
     return kind, *((name, _hashable(value)) for name, value in sorted(parameters.items()))
 
 
@@ -287,10 +285,7 @@ def _codecs(data: bytes, framing: _Framing) -> Iterator[tuple[Codec, tuple[str, 
     prefix, suffix = _constants(data, framing.starts)
     for shape in framing.shapes:
         for magic, trailer in _owned(shape, prefix, suffix):
-            try:
-                codec = shape.codec(magic, trailer)
-            except (ValueError, TypeError):
-                continue
+            codec = shape.codec(magic, trailer)
             if _key(codec) not in known:
                 ranked.append((_codec_cost(codec) - 1.5 * len(trailer), codec, ()))
     shapes = sorted(framing.shapes, key=_description)[:_SHAPES_WITH_CHECKS]

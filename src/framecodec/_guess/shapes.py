@@ -231,8 +231,6 @@ def _masked_chains(data: bytes, start: int) -> Iterator[Chain]:
             read = _binary_reader(data, width, order, mask)
             arguments = (("width", width), ("byteorder", order))
             for offset, adjustment in itertools.product(range(5), (0, -width, 1, 2, 4)):
-                if offset + adjustment + width < 0:
-                    continue
                 shape = Shape("uint", arguments, offset, adjustment, 1, width, mask)
                 chain = _follow(data, start, shape, read)
                 if chain is None:
