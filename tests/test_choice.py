@@ -434,3 +434,50 @@ def test_alternatives_that_many_bytes_choose(engine: ModuleType) -> None:
         message = (b"\1" * depth + b"\2")[: MOST_NODES + 2].ljust(20, b"x") + b"end"
         length = b"\3" if depth >= MOST_NODES + 2 else b"\0\3"
         assert encoded(engine, codec, message) == message[:20] + length + b"end"
+
+
+@pytest.mark.parametrize(
+    "fixed",
+    [
+        Codec.fixed(7, trailer=b"\n", align=2),
+        Codec.fixed(7, trailer=b"\n\n", align=3),
+        Codec.fixed(7, trailer=b"\n", constants={3: b"\0"}),
+        Codec.fixed(7, trailer=b"\n", check=Check("xor8", 1)),
+        Codec.fixed(1, trailer=b"\n\n", align=2),
+        Codec.fixed(7, trailer=b"\n"),
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"raw": True}, {"one_at_a_time": True}])
+def test_a_frame_of_fixed_size_is_whole_with_its_trailer_however_it_is_cut(
+    engine: ModuleType, fixed: Codec, options: dict[str, Any]
+) -> None:
+    codec = Codec.choice({None: fixed}, offset=2)
+    message = b"u".ljust(fixed.parameters["size"], b"\0")
+    frame = codec.encode(message)
+    end = len(message) + fixed.layout.tail_size
+    expected = [frame] * 2 if options.get("raw") else [message] * 2
+    for first in range(1, len(frame)):
+        for second in range(first, len(frame)):
+            splitter = engine.Splitter(codec, **options)
+            early = splitter.feed(frame[:first]) + splitter.feed(frame[first:second])
+            assert not early or second >= end
+            found = early + splitter.feed(frame[second:] + frame) + splitter.feed(b"")
+            assert found == expected
+            assert splitter.stream_offset == 2 * len(frame) or not options.get("raw")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [Codec.cobs(), Codec.delimiter(b"\n", escape={b"\n": b"\\n", b"\\": b"\\\\"})],
+)
+def test_scan_of_a_choice_refuses_messages_that_are_changed_in_their_frames(
+    engine: ModuleType, changed: Codec
+) -> None:
+    codec = Codec.choice({0x07: Codec.uint(1, magic=b"\x07", max_message_size=1), None: changed})
+    stream = codec.encode(b"\n-") + codec.encode(b"\n")
+    assert [bytes(span) for span in engine.scan(codec, stream, raw=True)] == [
+        codec.encode(b"\n-"),
+        codec.encode(b"\n"),
+    ]
+    with pytest.raises(ValueError, match="the messages are escaped"):
+        engine.scan(codec, stream)

@@ -2572,12 +2572,13 @@ cdef class Splitter:
         if self._one_at_a_time:  # as the caller does
             return chunk
         looked_ahead = self._surplus_bytes
-        _consume(
-            self,
-            <const uint8_t*>PyBytes_AS_STRING(looked_ahead),
-            PyBytes_GET_SIZE(looked_ahead),
-            messages,
-        )
+        chosen = <const uint8_t*>PyBytes_AS_STRING(looked_ahead)
+        surplus = PyBytes_GET_SIZE(looked_ahead)
+        taken = 0
+        if not self._pending and self._phase == IN_REST:
+            # A frame without a header, whose first bytes chose it: for _consume() it has not begun.
+            taken = self._read_rest(chosen, chosen + surplus)
+        _consume(self, chosen + taken, surplus - taken, messages)
         self._surplus_bytes = b""
         return chunk
 

@@ -26,7 +26,7 @@ from ._frame_reader_py import (
     describe_pending,
 )
 from ._hand_over_py import HandOver
-from ._layout import COBS, describe_splitter, layout_of
+from ._layout import describe_splitter, layout_of
 from ._marks_py import has_one_of
 from ._message_types import MessageT
 from ._plain_reader_py import AT_ONCE_SIZE
@@ -383,7 +383,7 @@ def scan(codec: Codec[Any], data: Buffer, *, raw: bool = False) -> Spans:
         raise not_in_one_piece()
     if not raw and (layout.message_lead or (layout.choice and layout.choice.has_lead)):
         raise _error_texts.scan_with_lead()
-    if not raw and (layout.escape or layout.kind == COBS):
+    if not raw and layout.has_changed_content:
         raise _mark_texts.not_in_one_piece()
     view = view_bytes(data)
     splitter = Splitter(codec, raw=raw)
