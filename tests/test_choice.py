@@ -481,3 +481,24 @@ def test_scan_of_a_choice_refuses_messages_that_are_changed_in_their_frames(
     ]
     with pytest.raises(ValueError, match="the messages are escaped"):
         engine.scan(codec, stream)
+
+
+@pytest.mark.parametrize(
+    "codec",
+    [
+        Codec.choice({None: Codec.fixed(1, magic=b"M", align=8)}),
+        Codec.choice({0: Codec.fixed(7), None: Codec.uint(1, magic=b"M", align=4)}),
+        formats.turn,
+    ],
+)
+def test_split_leaves_a_frame_without_its_whole_padding(
+    engine_in_use: ModuleType, codec: Codec
+) -> None:
+    message = b"\x40\0abc" if codec == formats.turn else b"k"
+    codec = codec.replace()  # of this engine
+    frame = codec.encode(message)
+    for size in range(len(frame)):
+        assert codec.split(frame + frame[:size]) == ([message], len(frame))
+    assert codec.split(frame * 2) == ([message] * 2, 2 * len(frame))
+    with pytest.raises(IncompleteFrameError):
+        codec.decode(frame[:-1])

@@ -369,7 +369,7 @@ class Codec(
         error = splitter.error
         if error is not None and not isinstance(error, errors.FrameError):
             raise error  # an interruption, or no memory: the caller still has the bytes
-        if self.layout.align > 1 and splitter.pending:
+        if splitter.pending and _is_padded(self.layout):
             # A message is delivered before its padding, but a frame is whole with it.
             del messages[len(Splitter(self, raw=True).feed(data)) :]
         return messages, splitter.stream_offset
@@ -466,6 +466,12 @@ def _rebuild(
 
 DEFAULT_CODEC = Codec.uint(4)
 """The codec of a connection for which none is given: a length of 4 bytes, big-endian."""
+
+
+def _is_padded(layout: Layout) -> bool:
+    """Return whether frames of a layout, or of one of its alternatives, can end with padding."""
+    layouts = (layout,) if layout.choice is None else layout.choice.layouts
+    return any(each.align > 1 for each in layouts)
 
 
 def check_codec(codec: object) -> Codec[Any]:
