@@ -25,6 +25,7 @@ MARKS = ("<!-- modules -->\n", "<!-- /modules -->\n")
 # is one module here.
 LAYERS = [
     {
+        "_locks.py": "locks that a call releases also where memory has run out",
         "_bytes_like.py": "the memory of a bytes-like object",
         "_message_types.py": "the types of messages, for type checkers",
         "_repeated_errors.py": "errors that several threads may raise at one time",

@@ -74,6 +74,7 @@ def without_memory(number: int) -> Iterator[list[BaseException]]:
         # As a lock and PyErr_SetFromErrno() of CPython say it:
         is_lost = isinstance(error, SystemError) and str(error).endswith("exception set")
         is_lost |= "without setting an exception" in str(error)
+        is_lost |= "NULL result without error" in str(error)  # the same in Cython's words
         if isinstance(error, MemoryError) or is_lost or str(error) == "can't allocate lock":
             FAILED[number] = error
         elif not isinstance(error, OSError):

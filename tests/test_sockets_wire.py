@@ -15,7 +15,7 @@ import pytest
 from framecodec import Codec, FrameSocket
 from framecodec._outbox import Outbox
 from framecodec._states import ReceiveState, SendState, SocketState
-from framecodec.sockets.base import locked_to_close, mark_started
+from framecodec.sockets.base import close_locked, mark_started
 from framecodec.sockets.waiting import READ, WRITE, wait
 from framecodec.sockets.wire import Wire, is_time_out
 from tests.helpers.cpython_internals import needs_cpython_3_11
@@ -116,11 +116,12 @@ def test_wait_returns_false_at_its_deadline() -> None:
         assert wait(sock, READ, None)
 
 
-def test_locked_to_close_wakes_only_a_thread_that_waits() -> None:
+def test_close_locked_wakes_only_a_thread_that_waits() -> None:
     first, second = threading.RLock(), threading.RLock()
     woken: list[str] = []
-    with locked_to_close(first, second, wake=lambda: woken.append("no")) as were_free:
-        assert were_free
+    answers: list[bool] = []
+    close_locked((first, second), lambda: woken.append("no"), answers.append)
+    assert answers == [True]
     assert not woken
     taken, done = threading.Event(), threading.Event()
 
@@ -132,12 +133,12 @@ def test_locked_to_close_wakes_only_a_thread_that_waits() -> None:
     thread = threading.Thread(target=work)
     thread.start()
     assert taken.wait(TIMEOUT)
-    with locked_to_close(first, second, wake=done.set) as were_free:
-        assert not were_free
+    close_locked((first, second), done.set, answers.append)
+    assert answers == [True, False]
     thread.join(TIMEOUT)
 
 
-def test_locked_to_close_ignores_an_error_of_the_wake() -> None:
+def test_close_locked_ignores_an_error_of_the_wake() -> None:
     lock, taken, done = threading.RLock(), threading.Event(), threading.Event()
 
     def work() -> None:
@@ -152,8 +153,9 @@ def test_locked_to_close_ignores_an_error_of_the_wake() -> None:
     thread = threading.Thread(target=work)
     thread.start()
     assert taken.wait(TIMEOUT)
-    with locked_to_close(lock, wake=wake) as were_free:
-        assert not were_free
+    answers: list[bool] = []
+    close_locked((lock,), wake, answers.append)
+    assert answers == [False]
     thread.join(TIMEOUT)
 
 

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, NoReturn
 from . import _error_texts, errors
 from ._datagrams import largest_payload, split_datagram
 from ._files import Refusal
+from ._locks import call_locked
 from ._options import OnInvalid, OnOversize
 from .codec import DEFAULT_CODEC, Codec, check_codec
 from .serving.common import abort, stop_receiving
@@ -162,24 +163,25 @@ class _Watch:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._connections: set[FrameSocket] = set()
         self._running = False
 
     def add(self, server: Any, conn: FrameSocket[Any]) -> None:
         """Watch a connection."""
-        with self._lock:
-            self._connections.add(conn)
-            if not self._running:
-                name = "framecodec watches a socketserver"
-                thread = threading.Thread(target=self._run, args=(server,), name=name, daemon=True)
-                thread.start()
-                self._running = True
+        call_locked(self._lock, self._add, server, conn)
+
+    def _add(self, server: Any, conn: FrameSocket[Any]) -> None:
+        self._connections.add(conn)
+        if not self._running:
+            name = "framecodec watches a socketserver"
+            thread = threading.Thread(target=self._run, args=(server,), name=name, daemon=True)
+            thread.start()
+            self._running = True
 
     def discard(self, conn: FrameSocket[Any]) -> None:
         """Watch a connection no longer."""
-        with self._lock:
-            self._connections.discard(conn)
+        call_locked(self._lock, self._connections.discard, conn)
 
     def _run(self, server: Any) -> None:
         looks, stopped_at = _LAST_LOOKS, 0.0
@@ -201,15 +203,9 @@ class _Watch:
         Returns:
             The new values of the last two: 0 looks where this was the last one.
         """
-        self._lock.acquire()
-        try:
-            connections = list(self._connections)
-            looks = _LAST_LOOKS if connections else looks - 1
-            if not looks:
-                self._running = False
-                return 0, stopped_at
-        finally:
-            self._lock.release()
+        connections, looks = call_locked(self._lock, self._watched, looks)
+        if not looks:
+            return 0, stopped_at
         if not _has_stopped(server):
             return looks, 0.0
         now = time.monotonic()
@@ -221,14 +217,21 @@ class _Watch:
                 abort(conn.socket)
         return looks, stopped_at
 
+    def _watched(self, looks: int) -> tuple[list[FrameSocket[Any]], int]:
+        """Return the connections, and how many looks are left; none ends the thread."""
+        connections = list(self._connections)
+        looks = _LAST_LOOKS if connections else looks - 1
+        if not looks:
+            self._running = False
+        return connections, looks
+
 
 _watches: weakref.WeakKeyDictionary[Any, _Watch] = weakref.WeakKeyDictionary()
-_watches_lock = threading.Lock()
+_watches_lock = threading.RLock()
 
 
 def _watch_of(server: Any) -> _Watch:
-    with _watches_lock:
-        return _watches.setdefault(server, _Watch())
+    return call_locked(_watches_lock, _watches.setdefault, server, _Watch())
 
 
 def _has_stopped(server: Any) -> bool:

@@ -226,6 +226,8 @@ def interrupted_after_opcode(moment: int) -> Iterator[list[int]]:
         return look
 
     def look(frame: FrameType, event: str, argument: object) -> Any:
+        if event == "exception":  # so does a call that raises: its handler is next
+            last[frame] = "", 0
         if event != "opcode":
             return look
         name, place = last.get(frame, ("", 0))

@@ -15,6 +15,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, final, overload
 
 from .. import _error_texts, errors
+from .._locks import call_locked
 from .._message_types import MessageT, OfMessages, SpecialT
 
 if TYPE_CHECKING:
@@ -266,8 +267,7 @@ class MessageSteps:
         self._handling = None
         if conn._close_requested or conn._failure is not None or conn._out is not None:
             if frames is not None:
-                with self._lock:
-                    self._queue(conn, frames)
+                call_locked(self._lock, self._queue, conn, frames)
             self._look_at(conn)
         elif frames is not None:
             self._send(conn, frames)
@@ -283,14 +283,16 @@ class MessageSteps:
             return
         if count == len(frames):
             return
-        with self._lock:
-            if conn._out is None:
-                conn._out = deque()
-            # Another thread may have sent meanwhile, and saw an empty queue.
-            conn._out.appendleft(frames)
-            conn._sent = count
-            conn._backlog += len(frames) - count
+        call_locked(self._lock, self._keep_unsent, conn, frames, count)
         self._pause(conn)
+
+    def _keep_unsent(self, conn: MessageConnection[Any], frames: bytes, count: int) -> None:
+        if conn._out is None:
+            conn._out = deque()
+        # Another thread may have sent meanwhile, and saw an empty queue.
+        conn._out.appendleft(frames)
+        conn._sent = count
+        conn._backlog += len(frames) - count
 
     def _on_eof(self, conn: MessageConnection[Any]) -> None:
         conn._saw_eof = True
@@ -322,8 +324,7 @@ class MessageSteps:
     def _flush(self, conn: MessageConnection[Any]) -> None:
         """Send what is unsent, as far as the kernel takes it."""
         while conn._backlog:
-            with self._lock:
-                first = self._gather(conn)
+            first = call_locked(self._lock, self._gather, conn)
             try:
                 count = conn._sock.send(memoryview(first)[conn._sent :] if conn._sent else first)
             except (BlockingIOError, InterruptedError):
@@ -332,19 +333,22 @@ class MessageSteps:
             except OSError as error:
                 self._end(conn, error)
                 return
-            with self._lock:
-                conn._sent += count
-                conn._backlog -= count
-                if conn._sent == len(first):
-                    assert conn._out is not None
-                    conn._out.popleft()
-                    conn._sent = 0
-                    if not conn._out:
-                        conn._out = None
+            call_locked(self._lock, self._drop_sent, conn, first, count)
         if conn._phase == OPEN:
             self._resume(conn)
         else:
             self._all_sent(conn)
+
+    def _drop_sent(self, conn: MessageConnection[Any], first: bytes, count: int) -> None:
+        """Forget the bytes of the first buffer that were sent."""
+        conn._sent += count
+        conn._backlog -= count
+        if conn._sent == len(first):
+            assert conn._out is not None
+            conn._out.popleft()
+            conn._sent = 0
+            if not conn._out:
+                conn._out = None
 
     def _gather(self, conn: MessageConnection[Any]) -> bytes:
         """Return the first unsent buffer, after small ones were joined."""
@@ -435,12 +439,14 @@ class MessageSteps:
         self._by_fd.pop(conn._fd, None)
         conn._interest = 0
         conn._fd = -1
-        with self._lock:
-            conn._out = None
-            conn._backlog = conn._sent = 0
+        call_locked(self._lock, self._drop_unsent, conn)
         self._hooks.close_socket(conn._sock)
         conn._splitter = conn._feed = None
         self._hooks.closed(conn, error)
+
+    def _drop_unsent(self, conn: MessageConnection[Any]) -> None:
+        conn._out = None
+        conn._backlog = conn._sent = 0
 
     def _look_at(self, conn: MessageConnection[Any]) -> None:
         if conn._phase == CLOSED:

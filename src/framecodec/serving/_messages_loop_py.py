@@ -38,6 +38,7 @@ from time import monotonic
 from typing import Any, final
 
 from .. import _error_texts
+from .._locks import call_locked
 from ._message_steps_py import (
     CLOSED,
     LINGERING,
@@ -127,23 +128,24 @@ class MessageLoop(MessageSteps):
         """Send a frame to all open connections; return how many took it."""
         count = 0
         for conn in self.connections():
-            with self._lock:
-                backlog = conn._backlog
-                if backlog <= self._limit:
-                    taken = self._append(conn, frame)
-                else:
-                    taken = False
-                    if conn._failure is None:
-                        conn._failure = ConnectionAbortedError(
-                            f"{backlog} bytes of messages wait for the client, the limit is"
-                            f" {self._limit}; it does not receive"
-                        )
-                        self._mark(conn)
-            if taken:
+            if call_locked(self._lock, self._offer, conn, frame):
                 count += 1
                 if self._observed:
                     self._hooks.sent(conn, len(frame))
         return count
+
+    def _offer(self, conn: MessageConnection[Any], frame: bytes) -> bool:
+        """Append a frame, unless too many bytes are unsent: then the connection fails."""
+        backlog = conn._backlog
+        if backlog <= self._limit:
+            return self._append(conn, frame)
+        if conn._failure is None:
+            conn._failure = ConnectionAbortedError(
+                f"{backlog} bytes of messages wait for the client, the limit is"
+                f" {self._limit}; it does not receive"
+            )
+            self._mark(conn)
+        return False
 
     def stop(self, abort: bool) -> None:
         """End the loop: at once with `abort`, else when all connections have ended."""
@@ -157,9 +159,8 @@ class MessageLoop(MessageSteps):
         self._listen(False)
 
     def _put(self, conn: MessageConnection[Any], frames: bytes) -> None:
-        with self._lock:
-            if not self._append(conn, frames):
-                raise _error_texts.connection_closed()
+        if not call_locked(self._lock, self._append, conn, frames):
+            raise _error_texts.connection_closed()
 
     def _append(self, conn: MessageConnection[Any], frames: bytes) -> bool:
         if conn.closed:
@@ -170,10 +171,12 @@ class MessageLoop(MessageSteps):
         return True
 
     def _request_close(self, conn: MessageConnection[Any]) -> None:
-        with self._lock:
-            conn._close_requested = True
-            if conn._phase == OPEN:
-                self._mark(conn)
+        call_locked(self._lock, self._mark_to_close, conn)
+
+    def _mark_to_close(self, conn: MessageConnection[Any]) -> None:
+        conn._close_requested = True
+        if conn._phase == OPEN:
+            self._mark(conn)
 
     def _mark(self, conn: MessageConnection[Any]) -> None:
         """Let the loop look at a connection."""
@@ -300,14 +303,17 @@ class MessageLoop(MessageSteps):
 
     # --- requests of the handler and of other threads ---------------------------------------------
 
-    def _look_at_dirty(self) -> None:
-        with self._lock:
-            dirty = list(self._by_fd.values()) if self._check_all else self._dirty
-            self._dirty = []
-            self._check_all = False
-            for conn in dirty:
-                conn._dirty = False
+    def _take_dirty(self) -> list[MessageConnection[Any]]:
+        """Return the connections to look at, which are marked no longer."""
+        dirty = list(self._by_fd.values()) if self._check_all else self._dirty
+        self._dirty = []
+        self._check_all = False
         for conn in dirty:
+            conn._dirty = False
+        return dirty
+
+    def _look_at_dirty(self) -> None:
+        for conn in call_locked(self._lock, self._take_dirty):
             try:
                 self._look_at(conn)
             except BaseException as error:

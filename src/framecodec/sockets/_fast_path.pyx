@@ -272,7 +272,8 @@ cdef class Lock:
             self._wait(-1.0)
         return True
 
-    def __exit__(self, *_):
+    # Not `*_`: the caller would need memory for a tuple, and without it the lock would stay taken.
+    def __exit__(self, kind, error, traceback, /):
         self.release()
 
     cdef inline bint _try_acquire(self) noexcept:
@@ -311,10 +312,10 @@ cdef class Lock:
 @cython.final
 @cython.no_gc_clear
 cdef class Guard:
-    """A lock as a context manager that waits no longer than the socket's time-out.
+    """Calls functions under a lock, for which it waits no longer than the socket's time-out.
 
-    In C no signal handler can run between taking the lock and entering the block, so the lock is
-    always released.
+    In C no signal handler can run between taking the lock and calling the function, so the lock is
+    always released. A negative time-out waits for ever.
     """
 
     cdef Lock _lock
@@ -327,14 +328,15 @@ cdef class Guard:
     def __reduce__(self):
         raise _error_texts.not_copied(self)
 
-    def __enter__(self):
-        if self._lock._try_acquire():
-            return
-        if not self._timeout or not self._lock._wait(self._timeout):
-            raise _error_texts.another_thread_is_inside(self._timeout)
-
-    def __exit__(self, *_):
-        self._lock.release()
+    def call(self, function, /, *arguments):
+        """Call a function while the lock is taken."""
+        if not self._lock._try_acquire():
+            if not self._timeout or not self._lock._wait(self._timeout):
+                raise _error_texts.another_thread_is_inside(self._timeout)
+        try:
+            return function(*arguments)
+        finally:
+            self._lock.release()
 
 
 @cython.final

@@ -17,11 +17,11 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import repeat, starmap
 from operator import length_hint
 from socket import socket
-from typing import TYPE_CHECKING, Any, NoReturn, final
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, final
 
 from .. import _error_texts
 from .._outbox import GATHER_SIZE
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["LONGEST_TURN", "Batch", "Guard", "HeldSignals", "Lock", "Receiver", "Sender"]
 
 Lock = threading.RLock
+
+_Result = TypeVar("_Result")
 
 NO_BYTES = memoryview(b"")
 
@@ -56,22 +58,32 @@ class Unique:
 
 @final
 class Guard(Unique):
-    """A lock as a context manager that waits no longer than the socket's time-out."""
+    """Calls functions under a lock, for which it waits no longer than the socket's time-out.
 
-    # The slot makes `__exit__` the lock's own method, which is C: no handler can run before it.
-    __slots__ = ("__exit__", "_acquire", "_timeout")
+    It is no context manager: the exit of a ``with`` may find no memory for its arguments, and the
+    lock would stay taken. A negative time-out waits for ever.
+    """
+
+    __slots__ = ("_acquire", "_release", "_timeout")
 
     def __init__(self, lock: Any, timeout: float) -> None:
         self._acquire = lock.acquire
-        self.__exit__ = lock.__exit__
+        self._release = lock.release
         self._timeout = timeout
 
-    def __enter__(self) -> None:
-        timeout = min(self._timeout, threading.TIMEOUT_MAX)
-        for taken in map(self._acquire, (True,), (timeout,)):
-            if taken:
-                return
-        raise _error_texts.another_thread_is_inside(self._timeout)
+    def call(self, function: Callable[..., _Result], /, *arguments: Any) -> _Result:
+        """Call a function while the lock is taken."""
+        timeout = -1 if self._timeout < 0 else min(self._timeout, threading.TIMEOUT_MAX)
+        try:
+            if not self._acquire(True, timeout):
+                raise _error_texts.another_thread_is_inside(self._timeout)
+            result = function(*arguments)
+        finally:
+            try:  # noqa: SIM105 (that would be a `with`)
+                self._release()
+            except RuntimeError:  # it is not taken: another thread is inside, or a signal handler
+                pass
+        return result
 
 
 # That of `signal` makes an enum of each signal, which needs memory.

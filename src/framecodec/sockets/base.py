@@ -6,7 +6,7 @@ import abc
 import contextlib
 import math
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeAlias
 
@@ -18,8 +18,8 @@ __all__ = [
     "TimedWrapper",
     "check_keepalive",
     "check_timeout",
+    "close_locked",
     "is_unix",
-    "locked_to_close",
     "mark_started",
     "prepare",
     "set_nodelay",
@@ -117,8 +117,12 @@ class SocketWrapper(TimedWrapper):
         self._sock.setsockopt(level, option, value)
 
 
-@contextlib.contextmanager
-def locked_to_close(*locks: Any, wake: Callable[[], None]) -> Iterator[bool]:
+def close_locked(
+    locks: tuple[Any, ...],
+    wake: Callable[[], None],
+    close: Callable[[bool], None],
+    were_free: bool = True,
+) -> None:
     """Take locks before their socket is closed, and wake the thread that holds one.
 
     After the close another file may get the descriptor's number, so every thread must have left
@@ -128,22 +132,25 @@ def locked_to_close(*locks: Any, wake: Callable[[], None]) -> Iterator[bool]:
         locks: Reentrant locks of calls on the socket.
         wake: Ends the system call in which a thread waits. It is not called if no thread does: for
             a socket that other processes share, it would end their connection.
-
-    Yields:
-        Whether all locks were free.
+        close: Closes the socket, while the locks are taken. It gets whether all were free.
+        were_free: Whether the locks that are taken already were.
     """
-    were_free = True
-    for lock in locks:
+    if not locks:
+        close(were_free)
+        return
+    lock = locks[0]
+    try:
         if not lock.acquire(blocking=False):
             were_free = False
             with contextlib.suppress(OSError):
                 wake()
             lock.acquire()
-    try:
-        yield were_free
+        close_locked(locks[1:], wake, close, were_free)
     finally:
-        for lock in locks:
+        try:  # noqa: SIM105 (that would be a `with`, whose exit needs memory)
             lock.release()
+        except RuntimeError:  # a signal handler has interrupted acquire()
+            pass
 
 
 def check_timeout(timeout: float | None) -> None:

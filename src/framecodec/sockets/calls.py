@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, overload
 
 from .. import _error_texts, errors
 from .._bytes_like import list_of_messages
+from .._locks import call_locked
 from .._message_types import MessageT, OfMessages, SpecialT
 from .._observer import frame_size
 from .._states import ReceiveState, SendState, SocketState
@@ -68,8 +69,7 @@ class BlockingCalls(OfMessages[MessageT]):
             except (OSError, errors.FrameError) as error:
                 self._receiving.fail_fast_path(error)
             side = self._receiving
-            with side.guard:
-                side.fill()
+            side.guard.call(side.fill)
 
     def recv_many(self) -> list[MessageT]:
         """Return all ready messages, or if there are none, those of the next receive.
@@ -93,8 +93,7 @@ class BlockingCalls(OfMessages[MessageT]):
                 receiver.state = ReceiveState.LOST
                 raise
             side = self._receiving
-            with side.guard:
-                side.fill()
+            side.guard.call(side.fill)
 
     def __iter__(self) -> Iterator[MessageT]:
         """Iterate over the messages until the clean end of the stream; errors are those of `recv`.
@@ -114,8 +113,7 @@ class BlockingCalls(OfMessages[MessageT]):
                 except (OSError, errors.FrameError) as error:
                     side.fail_fast_path(error)
                 if not receiver.ready:
-                    with side.guard:
-                        side.fill()
+                    side.guard.call(side.fill)
             except errors.IncompleteFrameError:
                 raise
             except EOFError:
@@ -211,8 +209,7 @@ class BlockingCalls(OfMessages[MessageT]):
             OSError: The connection is broken, or was closed on this side.
         """
         side = self._sending
-        with side.guard:
-            side.drain(side.wire.deadline())
+        side.guard.call(side.drain_in_time)
 
     # --- unframed bytes ---------------------------------------------------------------------------
 
@@ -354,14 +351,15 @@ class BlockingCalls(OfMessages[MessageT]):
                 last delivered message were discarded as an oversized frame.
         """
         check_codec(codec)
-        receiving, sending = self._receiving, self._sending
-        with receiving.guard, sending.guard:
-            self._check_open()
-            if self._sender.state is SendState.BUSY:
-                raise _error_texts.in_use("send()")
-            receiving.switch(codec)
-            sending.switch(codec)
-            self._use_class_for(codec)
+        self._receiving.guard.call(self._sending.guard.call, self._switch, codec)
+
+    def _switch(self, codec: Codec[Any]) -> None:
+        self._check_open()
+        if self._sender.state is SendState.BUSY:
+            raise _error_texts.in_use("send()")
+        self._receiving.switch(codec)
+        self._sending.switch(codec)
+        self._use_class_for(codec)
 
     if TYPE_CHECKING:
 
@@ -407,10 +405,11 @@ class BlockingCalls(OfMessages[MessageT]):
 
     @read_ahead.setter
     def read_ahead(self, value: bool) -> None:
-        side = self._receiving
-        with side.lock:
-            side.read_ahead = bool(value)
-            side.use_splitter()
+        call_locked(self._receiving.lock, self._use_read_ahead, bool(value))
+
+    def _use_read_ahead(self, value: bool) -> None:
+        self._receiving.read_ahead = value
+        self._receiving.use_splitter()
 
     @property
     def pending_messages(self) -> int:
@@ -428,12 +427,9 @@ class BlockingCalls(OfMessages[MessageT]):
     def _use_guards(self, timeout: float | None) -> None:
         """Let calls wait for their direction's lock as long as a time-out allows."""
         receiving, sending = self._receiving, self._sending
-        if timeout is None:
-            receiving.guard, sending.guard = receiving.lock, sending.lock
-        else:
-            guard = receiving.fast_path.Guard
-            receiving.guard = guard(receiving.lock, timeout)
-            sending.guard = guard(sending.lock, timeout)
+        guard, limit = receiving.fast_path.Guard, -1.0 if timeout is None else timeout
+        receiving.guard = guard(receiving.lock, limit)
+        sending.guard = guard(sending.lock, limit)
 
     def _end(self, state: SocketState) -> None:
         """Let every call raise from now on, also those that wait in another thread."""

@@ -32,7 +32,7 @@ from .._options import OnInvalid, OnOversize
 from .._states import SocketState
 from ..codec import DEFAULT_CODEC, Codec, check_codec
 from . import _fast_path_py
-from .base import SocketWrapper, check_timeout, locked_to_close
+from .base import SocketWrapper, check_timeout, close_locked
 from .calls import BlockingCalls, ObservedCalls
 from .lingering import linger_on
 from .objects import ObjectCalls, UnobservedObjectCalls
@@ -141,18 +141,21 @@ class FrameSocket(BlockingCalls[MessageT], SocketWrapper):
             RuntimeError: There are unsent bytes of accepted messages (`flush` first), or a message
                 is half received into a file or a buffer.
         """
-        receiving, sending = self._receiving, self._sending
-        with receiving.guard, sending.guard:
-            self._check_open()
-            sending.check_detach()
-            receiving.check_detach()
-            unread = receiving.detach()
-            self._receiver.use(None, 0, 0, 0.0)  # which restores the socket's own options
-            self._end(SocketState.DETACHED)
-            timeout = self._timeout
-            # socket.settimeout() rejects larger values.
-            self._sock.settimeout(timeout and min(timeout, threading.TIMEOUT_MAX))
-            return self._sock, unread
+        detached: tuple[socket.socket, bytes]
+        detached = self._receiving.guard.call(self._sending.guard.call, self._detach)
+        return detached
+
+    def _detach(self) -> tuple[socket.socket, bytes]:
+        self._check_open()
+        self._sending.check_detach()
+        self._receiving.check_detach()
+        unread = self._receiving.detach()
+        self._receiver.use(None, 0, 0, 0.0)  # which restores the socket's own options
+        self._end(SocketState.DETACHED)
+        timeout = self._timeout
+        # socket.settimeout() rejects larger values.
+        self._sock.settimeout(timeout and min(timeout, threading.TIMEOUT_MAX))
+        return self._sock, unread
 
     # --- as on a socket ---------------------------------------------------------------------------
 
@@ -207,17 +210,20 @@ class FrameSocket(BlockingCalls[MessageT], SocketWrapper):
         if linger:
             linger_on(self._receiving, self._sending, linger)
         self._end(SocketState.CLOSED)
+        locks = self._receiving.lock, self._sending.lock
+        close_locked(locks, self._shutdown, self._close)
+
+    def _close(self, say_goodbye: bool) -> None:
         receiving, sending = self._receiving, self._sending
-        with locked_to_close(receiving.lock, sending.lock, wake=self._shutdown) as were_free:
-            if were_free:
-                with contextlib.suppress(OSError, ValueError):
-                    self._wire.say_goodbye()
-            self._end(SocketState.CLOSED)  # a call that ended may have stored its state after that
-            self._sock.close()
-            if sending.file is not None:
-                sending.file.close()
-            # Their tracebacks hold what the callers had.
-            receiving.inbox.failure = sending.failure = sending.error = None
+        if say_goodbye:
+            with contextlib.suppress(OSError, ValueError):
+                self._wire.say_goodbye()
+        self._end(SocketState.CLOSED)  # a call that ended may have stored its state after that
+        self._sock.close()
+        if sending.file is not None:
+            sending.file.close()
+        # Their tracebacks hold what the callers had.
+        receiving.inbox.failure = sending.failure = sending.error = None
 
     def __repr__(self) -> str:
         state = f"fd={self.fileno()}" if self._state is SocketState.OPEN else "closed"

@@ -31,10 +31,11 @@ from .._bytes_like import view_bytes
 from .._datagrams import largest_payload, not_connected, pack_frames, split_datagram
 from .._engine import sockets_fast_path
 from .._files import Refusal
+from .._locks import call_locked
 from .._message_types import MessageT, OfMessages, SpecialT
 from .._states import SocketState
 from ..codec import Codec, check_codec
-from .base import SocketWrapper, check_timeout, locked_to_close, mark_started
+from .base import SocketWrapper, check_timeout, close_locked, mark_started
 from .udp_segments import NOT_SEGMENTED, can_segment, count_segments, send_segments
 from .waiting import READ, WRITE, wait
 
@@ -400,20 +401,21 @@ class DatagramSocket(OfMessages[MessageT], _DatagramSending):
 
     def _receive_after(self, current: _Datagram) -> None:
         """Make the next datagram the current one; one without messages is dropped."""
-        deadline = self._deadline()
-        with self._lock:
-            while self._current is current:
-                self._receive(deadline)
-                if self._received is None:  # a signal handler received in between
-                    return
-                found = self._read_buffer()
-                if not found[0] and not found[2]:
-                    self._received = None
-                    if deadline is not None and monotonic() >= deadline:
-                        raise _error_texts.timed_out("no message", self._timeout or 0.0)
-                elif self._current is current:
-                    self._current = found
-                    self._received = None
+        call_locked(self._lock, self._receive_next, current, self._deadline())
+
+    def _receive_next(self, current: _Datagram, deadline: float | None) -> None:
+        while self._current is current:
+            self._receive(deadline)
+            if self._received is None:  # a signal handler received in between
+                return
+            found = self._read_buffer()
+            if not found[0] and not found[2]:
+                self._received = None
+                if deadline is not None and monotonic() >= deadline:
+                    raise _error_texts.timed_out("no message", self._timeout or 0.0)
+            elif self._current is current:
+                self._current = found
+                self._received = None
 
     def _receive(self, deadline: float | None) -> None:
         """Read one datagram into the buffer, unless an interruption has left one there."""
@@ -532,23 +534,24 @@ class DatagramSocket(OfMessages[MessageT], _DatagramSending):
         Raises:
             OSError: It was closed or detached already.
         """
-        with self._lock:
-            self._check_open()
-            unread = self._current[0].rest()
-            if self._received is not None:
-                unread += self._read_buffer()[0]
-            self._state = SocketState.DETACHED
-            self._current, self._received = (_NOTHING, None, _NOTHING), None
-            self._sock.settimeout(self._timeout)
-            return self._sock, b"" if self._codec is None else self._codec.encode_many(unread)
+        return call_locked(self._lock, self._detach)
+
+    def _detach(self) -> tuple[_Socket, bytes]:
+        self._check_open()
+        unread = self._current[0].rest()
+        if self._received is not None:
+            unread += self._read_buffer()[0]
+        self._state = SocketState.DETACHED
+        self._current, self._received = (_NOTHING, None, _NOTHING), None
+        self._sock.settimeout(self._timeout)
+        return self._sock, b"" if self._codec is None else self._codec.encode_many(unread)
 
     def close(self) -> None:
         """Close the socket; a thread that waits in it gets a `ConnectionAbortedError`."""
         if self.closed:
             return
         self._state = SocketState.CLOSED
-        with locked_to_close(self._lock, wake=self._wake):
-            self._sock.close()
+        close_locked((self._lock,), self._wake, lambda _: self._sock.close())
 
     def _wake(self) -> None:
         # On Linux it wakes a thread also if the socket is not connected.

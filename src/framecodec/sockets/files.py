@@ -204,28 +204,35 @@ class IncomingMessage:
 def recv_file(side: ReceiveSide, file: Any) -> int:
     """Receive a message into a file, as `FrameSocket.recv_file`."""
     check_binary_file(file, "write")
+    return side.guard.call(_recv_file, side, file)
+
+
+def _recv_file(side: ReceiveSide, file: Any) -> int:
     receiver, inbox = side.receiver, side.inbox
-    with side.guard:
-        message = begin_message(side)
-        receiver.state = _BUSY
+    message = begin_message(side)
+    receiver.state = _BUSY
+    try:
+        target = TargetFile(file)
         try:
-            target = TargetFile(file)
-            try:
-                _copy_to_file(side, message, target)
-            finally:
-                target.close()
-            return finish_message(side, message)
+            _copy_to_file(side, message, target)
         finally:
-            if receiver.state is _BUSY:
-                receiver.state = _READY if inbox.direct is None else _HALF_DELIVERED
-            if inbox.receiving:
-                side.stop_clock()
+            target.close()
+        return finish_message(side, message)
+    finally:
+        if receiver.state is _BUSY:
+            receiver.state = _READY if inbox.direct is None else _HALF_DELIVERED
+        if inbox.receiving:
+            side.stop_clock()
 
 
 def recv_into(side: ReceiveSide, buffer: Any) -> int:
     """Receive a message into a buffer, as `FrameSocket.recv_into`."""
+    return side.guard.call(_recv_into, side, buffer)
+
+
+def _recv_into(side: ReceiveSide, buffer: Any) -> int:
     receiver, inbox = side.receiver, side.inbox
-    with side.guard, memoryview(buffer) as whole, whole.cast("B") as target:
+    with memoryview(buffer) as whole, whole.cast("B") as target:
         if target.readonly:
             raise TypeError(f"a writable buffer is required, not {type(buffer).__name__!r}")
         message = begin_message(side, len(target))

@@ -12,13 +12,14 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 from .._addresses import Address, find_place, host_and_port, unix_path
+from .._locks import call_locked
 from .._message_types import MessageT, OfMessages
 from .._options import OnInvalid, OnOversize, check_options, check_server_context
 from .._peers import name_address, peer_name
 from .._states import SocketState
 from ..codec import DEFAULT_CODEC, Codec, check_codec
 from .accept_pause import AcceptPause
-from .base import SocketWrapper, check_keepalive, is_unix, locked_to_close, prepare
+from .base import SocketWrapper, check_keepalive, close_locked, is_unix, prepare
 from .connecting import new_unix_socket
 from .connection import FrameSocket
 from .waiting import READ, wait
@@ -162,6 +163,14 @@ class Listener(OfMessages[MessageT], SocketWrapper):
         """The shape of the frames."""
         return self._codec
 
+    def _accept_open(self) -> socket.socket:
+        self._check_open()
+        try:
+            return self._accept()
+        except OSError:
+            self._check_open()
+            raise
+
     def accept(self) -> FrameSocket[MessageT]:
         """Return the next connection.
 
@@ -170,13 +179,7 @@ class Listener(OfMessages[MessageT], SocketWrapper):
             OSError: The listener is closed, or the system is out of descriptors.
         """
         while True:
-            with self._lock:
-                self._check_open()
-                try:
-                    sock = self._accept()
-                except OSError:
-                    self._check_open()
-                    raise
+            sock = call_locked(self._lock, self._accept_open)
             try:
                 prepare(sock, self._keepalive)
                 if self._ssl is not None:
@@ -240,12 +243,14 @@ class Listener(OfMessages[MessageT], SocketWrapper):
         if self.closed:
             return
         self._state = SocketState.CLOSED
-        with locked_to_close(self._lock, wake=self._shutdown):
-            try:
-                if self._file is not None and self._file == _socket_file(self._address):
-                    os.unlink(self._address)
-            finally:
-                self._sock.close()
+        close_locked((self._lock,), self._shutdown, self._close)
+
+    def _close(self, _were_free: bool) -> None:
+        try:
+            if self._file is not None and self._file == _socket_file(self._address):
+                os.unlink(self._address)
+        finally:
+            self._sock.close()
 
     def _shutdown(self) -> None:
         self._sock.shutdown(socket.SHUT_RDWR)

@@ -103,8 +103,7 @@ class ObjectCalls:
                 raise
             except (OSError, errors.FrameError) as error:
                 side.fail_fast_path(error)
-            with side.guard:
-                side.fill()
+            side.guard.call(side.fill)
 
     def recv_many(self) -> list[Any]:
         """Return all ready messages, or if there are none, those of the next receive.
@@ -123,8 +122,7 @@ class ObjectCalls:
             except (OSError, errors.FrameError) as error:
                 side.fail_fast_path(error)
             if not receiver.ready:
-                with side.guard:
-                    side.fill()
+                side.guard.call(side.fill)
         batch, loads = receiver.ready, side.objects.loads
         headers = None if side.inbox.splitter.headers is None else batch.headers()
         objects: list[Any] = []

@@ -18,9 +18,8 @@ def recv_parts(side: ReceiveSide) -> Iterator[bytes]:
     """Receive a message in parts, as `FrameSocket.recv_parts`."""
     message: IncomingMessage | None = None
     while True:
-        with side.guard:
-            message = _fill_part(side, message)
-            part = bytes(message.chunk)
+        message = side.guard.call(_fill_part, side, message)
+        part = bytes(message.chunk)
         if not part:
             return
         # No call from here to the caller: a signal handler that raises loses nothing.

@@ -17,7 +17,7 @@ from .._observer import Observer
 from .._options import OnInvalid, OnOversize
 from .._states import SendState, SocketState
 from ..codec import DEFAULT_CODEC, Codec, check_codec
-from .base import TimedWrapper, check_timeout, locked_to_close
+from .base import TimedWrapper, check_timeout, close_locked
 from .calls import BlockingCalls, ObservedCalls
 from .objects import ObjectCalls, UnobservedObjectCalls
 from .pipe_ends import End, Waker, close_files, read_end, write_end
@@ -274,19 +274,17 @@ class FramePipe(BlockingCalls[MessageT], TimedWrapper):
         if self.reader is self.writer:
             raise OSError(errno.EOPNOTSUPP, "one file is the reader and the writer; call close()")
         if how == socket.SHUT_WR:
-            self._close_writer()
+            self._sending.guard.call(self._close_writer)
         elif how == socket.SHUT_RD:
             raise OSError(errno.EOPNOTSUPP, "a reader cannot be ended alone; call close()")
         else:
             raise ValueError(f"how must be SHUT_WR or SHUT_RDWR, not {how!r}")
 
     def _close_writer(self) -> None:
-        sending = self._sending
-        with sending.guard:
-            writer = self.writer
-            if writer is not None and self._sender.state is not SendState.CLOSED:
-                self._sender.state = SendState.CLOSED
-                writer.close()
+        writer = self.writer
+        if writer is not None and self._sender.state is not SendState.CLOSED:
+            self._sender.state = SendState.CLOSED
+            writer.close()
 
     def detach(self) -> tuple[tuple[Any, Any], bytes]:
         """Give up the files, to be used with another protocol.
@@ -299,15 +297,18 @@ class FramePipe(BlockingCalls[MessageT], TimedWrapper):
             RuntimeError: There are unsent bytes of accepted messages (`flush` first), or a message
                 is half received into a file or a buffer.
         """
-        receiving, sending = self._receiving, self._sending
-        with receiving.guard, sending.guard:
-            self._check_open()
-            sending.check_detach()
-            receiving.check_detach()
-            unread = receiving.detach()
-            self._end(SocketState.DETACHED)
-            self._waker.close()
-            return (self.reader, self.writer), unread
+        detached: tuple[tuple[Any, Any], bytes]
+        detached = self._receiving.guard.call(self._sending.guard.call, self._detach)
+        return detached
+
+    def _detach(self) -> tuple[tuple[Any, Any], bytes]:
+        self._check_open()
+        self._sending.check_detach()
+        self._receiving.check_detach()
+        unread = self._receiving.detach()
+        self._end(SocketState.DETACHED)
+        self._waker.close()
+        return (self.reader, self.writer), unread
 
     def close(self) -> None:
         """Close both files; a thread that waits in the connection gets a `ConnectionAbortedError`.
@@ -318,16 +319,19 @@ class FramePipe(BlockingCalls[MessageT], TimedWrapper):
         if self._state is not SocketState.OPEN:
             return
         self._end(SocketState.CLOSED)
+        locks = self._receiving.lock, self._sending.lock
+        close_locked(locks, self._wire.wake, self._close)
+
+    def _close(self, _were_free: bool) -> None:
         receiving, sending = self._receiving, self._sending
-        with locked_to_close(receiving.lock, sending.lock, wake=self._wire.wake):
-            self._end(SocketState.CLOSED)  # a call that ended may have stored its state after that
-            if sending.file is not None:
-                sending.file.close()
-            receiving.inbox.failure = sending.failure = sending.error = None
-            self._waker.close()
-            files = {id(file): file for file in (self.writer, self.reader) if file is not None}
-            with contextlib.suppress(BrokenPipeError):  # of what the file's own buffer holds
-                close_files(files.values())
+        self._end(SocketState.CLOSED)  # a call that ended may have stored its state after that
+        if sending.file is not None:
+            sending.file.close()
+        receiving.inbox.failure = sending.failure = sending.error = None
+        self._waker.close()
+        files = {id(file): file for file in (self.writer, self.reader) if file is not None}
+        with contextlib.suppress(BrokenPipeError):  # of what the file's own buffer holds
+            close_files(files.values())
 
     def __repr__(self) -> str:
         if self._state is not SocketState.OPEN:

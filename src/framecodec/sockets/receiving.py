@@ -126,8 +126,8 @@ class ReceiveSide:
         """A message may be received without the splitter: nothing is discarded."""
         self.fast_path = fast_path
         self.lock = fast_path.Lock()
-        self.guard: Any = self.lock
-        """The lock as a context manager that waits no longer than the time-out."""
+        self.guard: _fast_path_py.Guard = fast_path.Guard(self.lock, -1.0)
+        """It calls functions under the lock, for which it waits no longer than the time-out."""
         self.receiver: _fast_path_py.Receiver = fast_path.Receiver(wire.sock, self.lock)
         """The fast path. It has the ready messages and the state."""
         self.intake = Intake()

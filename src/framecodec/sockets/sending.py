@@ -60,8 +60,8 @@ class SendSide:
         self.codec = codec = plain_codec(codec)
         """The shape of the frames; the messages are bytes, also where the codec has objects."""
         self.lock = fast_path.Lock()
-        self.guard: Any = self.lock
-        """The lock as a context manager that waits no longer than the time-out."""
+        self.guard: _fast_path_py.Guard = fast_path.Guard(self.lock, -1.0)
+        """It calls functions under the lock, for which it waits no longer than the time-out."""
         self.sender: _fast_path_py.Sender = fast_path.Sender(wire.sock, self.lock, codec)
         """The fast path. It has the state, and the end of a message that it has begun."""
         self.outbox = Outbox(codec)
@@ -87,41 +87,43 @@ class SendSide:
 
     def send_all(self, put: Callable[[Any], None], messages: Any) -> None:
         """Put messages into the outbox and send it."""
-        deadline = self.wire.deadline()
+        self.guard.call(self._send_all, put, messages, self.wire.deadline())
+
+    def _send_all(self, put: Callable[[Any], None], messages: Any, deadline: float | None) -> None:
+        self._hold_later_messages(deadline)
+        size = 0
+        try:
+            put(messages)
+            size = self.outbox.size
+            self.drain(deadline)
+        except BaseException as error:
+            self._keep_or_drop(error, size)
+            raise
+
+    def _hold_later_messages(self, deadline: float | None) -> None:
+        """Send what is unsent, and let nothing be sent before the message that follows."""
         sender = self.sender
-        with self.guard:
-            if sender.state is not _IDLE or self.wire.torn:
-                self.drain_before(deadline)
-            if sender.state is _IDLE:
-                sender.state = _HELD  # so that nothing is sent before this message
-            size = 0
-            try:
-                put(messages)
-                size = self.outbox.size
-                self.drain(deadline)
-            except BaseException as error:
-                self._keep_or_drop(error, size)
-                raise
+        if sender.state is not _IDLE or self.wire.torn:
+            self.drain_before(deadline)
+        if sender.state is _IDLE:
+            sender.state = _HELD
 
     def send_file(self, file: OutgoingFile) -> None:
         """Send a message from a file."""
-        deadline = self.wire.deadline()
-        sender = self.sender
-        with self.guard:
-            if sender.state is not _IDLE or self.wire.torn:
-                self.drain_before(deadline)
-            if sender.state is _IDLE:
-                sender.state = _HELD  # so that nothing is sent before this message
-            size = 0
-            try:
-                self.file = file
-                self.outbox.put_bytes(file.header)
-                size = self.outbox.size
-                self.drain(deadline)
-            except BaseException as error:
-                self._keep_or_drop(error, size)
-                raise
-            file.move_position()
+        self.guard.call(self._send_file, file, self.wire.deadline())
+
+    def _send_file(self, file: OutgoingFile, deadline: float | None) -> None:
+        self._hold_later_messages(deadline)
+        size = 0
+        try:
+            self.file = file
+            self.outbox.put_bytes(file.header)
+            size = self.outbox.size
+            self.drain(deadline)
+        except BaseException as error:
+            self._keep_or_drop(error, size)
+            raise
+        file.move_position()
 
     def drain_before(self, deadline: float | None) -> None:
         """Send what is held, before a message of which nothing was taken yet."""
@@ -130,6 +132,10 @@ class SendSide:
         except BaseException as error:
             self.mark_started(error, False)
             raise
+
+    def drain_in_time(self) -> None:
+        """Send what is held, within the time-out. The caller holds the lock."""
+        self.drain(self.wire.deadline())
 
     def drain(self, deadline: float | None) -> None:
         """Send what is held."""
@@ -201,8 +207,7 @@ class SendSide:
     def finish(self) -> None:
         """Send the end of a message that the fast path has begun."""
         try:
-            with self.guard:
-                self.drain(self.wire.deadline())
+            self.guard.call(self.drain_in_time)
         except BaseException as error:
             self.mark_started(error, True)
             raise

@@ -19,8 +19,7 @@ def recv_bytes(side: ReceiveSide, size: int) -> bytes:
     """Receive unframed bytes, as `FrameSocket.recv_bytes`."""
     size = check_size(size)
     while True:
-        with side.guard:
-            offered = _fill(side, size)
+        offered = side.guard.call(_fill, side, size)
         # The `for` returns the bytes before a signal handler can run. Until then they can be
         # received again.
         for data in offered:  # one step

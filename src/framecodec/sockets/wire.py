@@ -242,8 +242,9 @@ class Wire:
         """
         held = _fast_path.HeldSignals()
         begun = False
-        with self._tls_lock:
+        try:
             try:
+                self._tls_lock.acquire()
                 held.hold()
                 begun = True
                 return function(*arguments)
@@ -256,6 +257,11 @@ class Wire:
             finally:
                 for _ in held.release:
                     break
+        finally:
+            try:  # noqa: SIM105 (that would be a `with`, whose exit needs memory)
+                self._tls_lock.release()
+            except RuntimeError:  # a signal handler has interrupted acquire()
+                pass
 
     def receive_direct(self, message: IncomingMessage, view: memoryview, keep: bool) -> bool:
         """Receive bytes of a message once, without the splitter.

@@ -1,0 +1,230 @@
+"""Locks are released also where memory runs out: no other thread waits for ever."""
+
+from __future__ import annotations
+
+import ast
+import socket
+import threading
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import framecodec
+from framecodec import Codec, FrameSocket
+from framecodec._locks import call_locked
+from framecodec.socketserver import _Watch
+from tests.helpers.cpython_internals import needs_cpython_3_11
+from tests.helpers.engines import ENGINES
+from tests.helpers.fault_injection import TIMEOUT, without_tracer
+
+PACKAGE = Path(framecodec.__file__).parent
+
+# Programs and test tools of one user: they end with the MemoryError.
+NOT_CHECKED = ("cli", "testing")
+
+
+def calls_without_memory(make: Callable[[], Any], call: Callable[[Any], object]) -> list[Any]:
+    """Make objects and call each while another one of the first allocations fails.
+
+    Returns:
+        The objects of which a call raised MemoryError.
+    """
+    testcapi = pytest.importorskip("_testcapi")
+    failed: list[Any] = []
+    for number in range(40):
+        made = make()
+        with without_tracer():
+            # CPython keeps up to 2000 tuples of three items, for which it needs no memory.
+            kept = [(number, index, index) for index in range(2100)]
+            testcapi.set_nomemory(number, number + 1)
+            try:
+                call(made)
+            except MemoryError:
+                testcapi.remove_mem_hooks()
+                failed.append(made)
+            except (OSError, SystemError):  # of a call that has lost its MemoryError
+                testcapi.remove_mem_hooks()
+            finally:
+                testcapi.remove_mem_hooks()
+            del kept
+    return failed
+
+
+def is_free(lock: Any) -> bool:
+    """Return whether another thread can take a lock."""
+    answers: list[bool] = []
+
+    def take() -> None:
+        answers.append(lock.acquire(False))
+        if answers[0]:
+            lock.release()
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    thread.join(TIMEOUT)
+    return answers == [True]
+
+
+def fast_path_of(engine: str) -> Any:
+    if engine == "compiled":
+        return pytest.importorskip("framecodec.sockets._fast_path")
+    return import_module("framecodec.sockets._fast_path_py")
+
+
+def take_with(lock: Any) -> None:
+    with lock:
+        pass
+
+
+def take_for_call(lock: Any) -> None:
+    call_locked(lock, bytes, 100)
+
+
+@needs_cpython_3_11
+@pytest.mark.usefixtures("no_collection_callbacks")
+@pytest.mark.parametrize(
+    ("engine", "take"), [("compiled", take_with), *((engine, take_for_call) for engine in ENGINES)]
+)
+def test_a_lock_is_free_after_a_call_without_memory(
+    engine: str, take: Callable[[Any], None]
+) -> None:
+    io = fast_path_of(engine)
+    locks: list[Any] = []
+
+    def make() -> Any:
+        locks.append(io.Lock())
+        return locks[-1]
+
+    assert calls_without_memory(make, take) or take is take_with
+    assert all(map(is_free, locks))
+
+
+@needs_cpython_3_11
+@pytest.mark.usefixtures("no_collection_callbacks")
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("timeout", [-1.0, 1.0])
+def test_a_guard_frees_its_lock_without_memory(engine: str, timeout: float) -> None:
+    io = fast_path_of(engine)
+    locks: list[Any] = []
+
+    def make() -> Any:
+        locks.append(io.Lock())
+        return io.Guard(locks[-1], timeout)
+
+    assert calls_without_memory(make, lambda guard: guard.call(bytes, 100))
+    assert all(map(is_free, locks))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_guard_waits_no_longer_than_its_time_out(engine: str) -> None:
+    """The call is refused, and the thread that holds the lock keeps it."""
+    io = fast_path_of(engine)
+    lock, raised, answers = io.Lock(), [], []
+    guard = io.Guard(lock, 0.01)
+
+    def other() -> None:
+        try:
+            answers.append(guard.call(len, b"abc"))
+        except OSError as error:
+            raised.append(error)
+
+    lock.acquire()
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join(TIMEOUT)
+    assert not answers
+    assert "another thread" in str(raised[0])
+    assert not is_free(lock)
+    lock.release()
+    assert guard.call(len, b"abc") == 3
+    assert is_free(lock)
+
+
+CALLS: dict[str, Callable[[FrameSocket], object]] = {
+    "recv": lambda conn: conn.recv(),
+    "recv_many": lambda conn: conn.recv_many(),
+    "recv_into": lambda conn: conn.recv_into(bytearray(10)),
+    "recv_bytes": lambda conn: conn.recv_bytes(2),
+    "recv_parts": lambda conn: list(conn.recv_parts()),
+    "send of a large message": lambda conn: conn.send(bytes(100_000)),
+    "flush": lambda conn: conn.flush(),
+    "switch": lambda conn: conn.switch(Codec.uint(1)),
+    "read_ahead": lambda conn: setattr(conn, "read_ahead", False),
+    "detach": lambda conn: conn.detach(),
+    "close": lambda conn: conn.close(),
+}
+
+
+@needs_cpython_3_11
+@pytest.mark.usefixtures("engine_in_use", "no_collection_callbacks")
+@pytest.mark.parametrize("name", CALLS)
+def test_a_connection_can_be_closed_by_another_thread_after_a_call_without_memory(
+    name: str,
+) -> None:
+    conns: list[FrameSocket] = []
+    ends: list[Any] = []
+
+    def make() -> FrameSocket:
+        left, right = socket.socketpair()
+        ends.extend((left, right))
+        right.sendall(b"\0\0\0\3abc")
+        conns.append(FrameSocket(left, Codec.uint(4)))
+        conns[-1].settimeout(0.05)
+        return conns[-1]
+
+    try:
+        calls_without_memory(make, CALLS[name])
+        for conn in conns:
+            assert is_free(conn._receiving.lock)
+            assert is_free(conn._sending.lock)
+            closing = threading.Thread(target=conn.close, daemon=True)
+            closing.start()
+            closing.join(TIMEOUT)
+            assert not closing.is_alive()
+    finally:
+        for end in ends:
+            end.close()
+
+
+@needs_cpython_3_11
+@pytest.mark.usefixtures("no_collection_callbacks")
+@pytest.mark.parametrize("name", ["add", "discard"])
+def test_a_watched_server_serves_others_after_a_connection_without_memory(name: str) -> None:
+    server: Any = SimpleNamespace(socket=None)
+    watches: list[Any] = []
+
+    def make() -> Any:
+        watches.append(_Watch())
+        watches[-1]._running = True  # no thread: one looks at it below
+        return watches[-1]
+
+    conn: Any = object()
+    call: Any = {
+        "add": lambda watch: watch.add(server, conn),
+        "discard": lambda watch: watch.discard(conn),
+    }[name]
+    calls_without_memory(make, call)
+    for watch in watches:
+        other = threading.Thread(target=watch.add, args=(server, conn), daemon=True)
+        other.start()
+        other.join(TIMEOUT)
+        assert not other.is_alive()
+        assert watch._connections == {conn}
+
+
+def test_no_with_statement_takes_a_lock() -> None:
+    """Its exit needs memory for a tuple, and without that the lock stays taken."""
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        file = path.relative_to(PACKAGE)
+        if file.parts[0] in NOT_CHECKED:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.With | ast.AsyncWith):
+                items = [ast.unparse(item.context_expr) for item in node.items]
+                found += [f"{file}: {item}" for item in items if item.endswith(("lock", "guard"))]
+    assert not found
