@@ -288,3 +288,38 @@ def test_the_formats_fit_a_terminal(columns: int, arguments: list[str]) -> None:
     assert formats.describe("postgres").description in shown or columns > 120
     if not arguments:
         assert {line.split()[0] for line in lines if line[:1].strip()} == {"NAME", *formats}
+
+
+# --- no standard streams --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["decode", "--codec", "u8"],
+        ["decode", "--codec", "u8", "--json"],
+        ["dump", "--codec", "u8"],
+        ["dump", "--codec", "u8", "--json"],
+        ["guess"],
+        ["formats"],
+    ],
+    ids=" ".join,
+)
+def test_commands_run_where_there_are_no_standard_streams(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows gives none to a program without a console; nor do some services."""
+    file = tmp_path / "frames"
+    file.write_bytes(Codec.uint(1).encode_many([b"one", b"three"] * 10))
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    assert cli.main([*arguments, *([] if arguments == ["formats"] else [str(file)])]) == 0
+
+
+@pytest.mark.parametrize("command", ["decode", "encode", "dump"])
+def test_standard_input_is_asked_for_where_there_is_none(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert cli.main([command, "--codec", "u8"]) != 0
+    assert "there is no standard input; name a file" in capsys.readouterr().err

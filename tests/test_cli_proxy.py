@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import framecodec
-from framecodec import Codec
+from framecodec import Codec, cli
 from framecodec.cli import proxy
 from framecodec.testing.proxy import Direction
 from tests.helpers.command import run, started
@@ -125,3 +125,28 @@ def test_the_end_of_the_reader_of_the_log_ends_the_proxy(upstream: str) -> None:
     assert not log.output_closed.is_set()
     log.observe(direction, b"k")
     assert log.output_closed.is_set()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "complaint"),
+    [
+        *(("--sizes", text, "is not a range of sizes; write 1-7") for text in ("x", "0", "3-2")),
+        *(
+            ("--delay", text, "is not a number of seconds, 0 or more")
+            for text in ("x", "-1", "nan", "1e6")
+        ),
+    ],
+)
+def test_wrong_sizes_and_delays_are_usage_errors(
+    option: str, value: str, complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["proxy", "--listen", ANY, "--to", ANY, f"{option}={value}"]
+    assert cli.main(arguments) == 2
+    assert f"{value!r} {complaint}" in capsys.readouterr().err
+
+
+def test_an_address_in_use_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert cli.main(["proxy", "--listen", where, "--to", ANY]) == 1
+    assert f"{where}: " in capsys.readouterr().err
