@@ -64,18 +64,18 @@ class Guard(Unique):
     lock would stay taken. A negative time-out waits for ever.
     """
 
-    __slots__ = ("_acquire", "_release", "_timeout")
+    __slots__ = ("_acquire", "_release", "_seconds", "_timeout")
 
     def __init__(self, lock: Any, timeout: float) -> None:
         self._acquire = lock.acquire
         self._release = lock.release
         self._timeout = timeout
+        self._seconds = -1 if timeout < 0 else min(timeout, threading.TIMEOUT_MAX)
 
     def call(self, function: Callable[..., _Result], /, *arguments: Any) -> _Result:
         """Call a function while the lock is taken."""
-        timeout = -1 if self._timeout < 0 else min(self._timeout, threading.TIMEOUT_MAX)
         try:
-            if not self._acquire(True, timeout):
+            if not self._acquire(True, self._seconds):
                 raise _error_texts.another_thread_is_inside(self._timeout)
             result = function(*arguments)
         finally:
