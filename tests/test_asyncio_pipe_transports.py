@@ -7,15 +7,18 @@ import contextlib
 import os
 import socket
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from framecodec import Codec
-from framecodec.asyncio.pipe_transport import PipeTransport, WriteHalf
+from framecodec.asyncio import FrameProtocol
+from framecodec.asyncio.pipe_transport import PipeTransport, ReadHalf, WriteHalf
 from framecodec.asyncio.pipe_writers import DescriptorWriter, FileWriter
 from framecodec.asyncio.pipes import open_pipes, open_stdio
+from framecodec.asyncio.stream_protocol import StreamProtocol
 from tests.helpers.event_loops import LOOPS, run
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="no pipes with poll here")
@@ -255,5 +258,175 @@ def test_standard_streams_that_are_closed_are_refused(
         monkeypatch.setattr(sys, "stdin", None)
         with pytest.raises(OSError, match="standard input or standard output is closed"):
             await open_stdio(codec=U4)
+
+    run(loop, main())
+
+
+@LOOPS
+def test_DescriptorWriter_keeps_the_bytes_of_a_write_that_would_block(loop: str) -> None:
+    async def main() -> None:
+        whole = PipeTransport(Recorder())
+        file, theirs = pair()
+        with theirs:
+            writer = DescriptorWriter(file, WriteHalf(whole))
+            filled = 0
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    filled += os.write(file.fileno(), bytes(1000))
+            writer.write(b"last")
+            assert writer.get_write_buffer_size() == 4
+            writer.close()
+            assert await read_all(theirs) == bytes(filled) + b"last"
+            assert file.closed
+
+    run(loop, main())
+
+
+@LOOPS
+@pytest.mark.parametrize("how", ["close", "abort"])
+def test_DescriptorWriter_ends_once(loop: str, how: str) -> None:
+    async def main() -> None:
+        losses: list[BaseException | None] = []
+        half = WriteHalf(PipeTransport(Recorder()))
+        half.connection_lost = losses.append  # type: ignore[method-assign]
+        file, theirs = pair()
+        with theirs:
+            writer = DescriptorWriter(file, half)
+            getattr(writer, how)()
+            getattr(writer, how)()
+            await asyncio.sleep(0)
+            assert losses == [None]
+
+    run(loop, main())
+
+
+@LOOPS
+@pytest.mark.parametrize("closes", [False, True], ids=["stays open", "closes in connection_made"])
+def test_an_output_that_broke_before_the_input_was_open_is_reported(
+    loop: str, closes: bool
+) -> None:
+    async def main() -> None:
+        protocol: Any = Recorder()
+        protocol.connection_made = lambda whole: whole.close() if closes else None
+        whole = PipeTransport(protocol)
+        broken = BrokenPipeError("the peer has gone")
+        whole.writer_lost(broken)
+        assert not protocol.lost.done()
+        whole.begin()
+        assert whole.is_closing()
+        assert await protocol.lost is broken
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_stream_whose_output_broke_before_its_input_was_open_receives_and_refuses_sends(
+    loop: str,
+) -> None:
+    async def main() -> None:
+        protocol = StreamProtocol(U4)
+        whole = PipeTransport(protocol)
+        whole.writer_lost(BrokenPipeError("the peer has gone"))
+        read_end, write_end = os.pipe()
+        with os.fdopen(write_end, "wb", 0) as far:
+            await asyncio.get_running_loop().connect_read_pipe(
+                lambda: ReadHalf(whole), os.fdopen(read_end, "rb", 0)
+            )
+            async with protocol.stream as stream:
+                with pytest.raises(ConnectionError, match="the peer has gone"):
+                    await stream.send(b"question")
+                far.write(U4.encode(b"an answer of before"))
+                assert await stream.recv() == b"an answer of before"
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_broken_output_leaves_a_send_that_was_woken_already(loop: str) -> None:
+    async def main() -> None:
+        theirs, ours = os.pipe(), os.pipe()
+        near = os.fdopen(theirs[0], "rb", 0), os.fdopen(ours[1], "wb", 0)
+        async with open_pipes(*near, codec=U4) as stream:
+            sending = stream._sending
+            stream._protocol.pause_writing()
+            sends = [asyncio.create_task(stream.send(b"large" * 50_000)) for _ in range(2)]
+            await asyncio.sleep(0)
+            stream._protocol.resume_writing()  # wakes the first, which has not run yet
+            assert [future.done() for future in sending.futures()] == [True, False]
+            sending.raw_transport.writer_lost(None)
+            for error in await asyncio.gather(*sends, return_exceptions=True):
+                assert isinstance(error, BrokenPipeError | ConnectionError)
+        os.close(theirs[1])
+        os.close(ours[0])
+
+    run(loop, main())
+
+
+@LOOPS
+def test_an_error_of_the_output_after_the_close_is_the_reason_of_the_end(loop: str) -> None:
+    async def main() -> None:
+        for before in (None, OSError("first")):
+            protocol = Recorder()
+            whole = PipeTransport(protocol)
+            whole._begun = True
+            whole.reader = types.SimpleNamespace(close=lambda: None)
+            whole._error = before
+            whole.close()
+            later = OSError("the last bytes")
+            whole.writer_lost(later)
+            whole.reader_lost(None)
+            assert await protocol.lost is (before or later)
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_protocol_with_a_buffer_can_take_over_a_pipe(loop: str) -> None:
+    class Buffered(asyncio.BufferedProtocol):
+        data, buffer = b"", bytearray(3)
+
+        def get_buffer(self, sizehint: int) -> bytearray:
+            return self.buffer
+
+        def buffer_updated(self, nbytes: int) -> None:
+            self.data += self.buffer[:nbytes]
+
+    async def main() -> None:
+        protocol = Buffered()
+        whole = PipeTransport(Recorder())
+        whole.set_protocol(protocol)
+        whole.data_received(b"in pieces")
+        assert protocol.data == b"in pieces"
+
+    run(loop, main())
+
+
+@LOOPS
+def test_the_pipe_of_a_loop_can_be_handed_to_another_protocol(loop: str) -> None:
+    async def main() -> None:
+        second: Any = Recorder()
+        received: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        second.data_received = received.set_result
+        read_end, write_end = os.pipe()
+        with os.fdopen(write_end, "wb", 0) as far:
+            _, first = await asyncio.get_running_loop().connect_read_pipe(
+                lambda: FrameProtocol(U4), os.fdopen(read_end, "rb", 0)
+            )
+            first.transport.set_protocol(second)
+            far.write(b"for the second")
+            assert await received == b"for the second"
+        assert await second.lost is None
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_regular_file_is_read_through_a_pipe(loop: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        messages = [b"one", b"two" * 50_000, b""]
+        path = tmp_path / "messages"
+        path.write_bytes(U4.encode_many(messages))
+        async with open_pipes(path.open("rb", 0), None, codec=U4) as stream:
+            assert [message async for message in stream] == messages
 
     run(loop, main())

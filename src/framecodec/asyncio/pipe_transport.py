@@ -78,7 +78,7 @@ class PipeTransport(asyncio.Transport):
         """Tell the protocol that the connection is open: both ends are, as far as there are two."""
         self._begun = True
         self._protocol.connection_made(self)
-        if self.writer is not None and self._error is not None:
+        if self._error is not None:
             self._break_output(self._error)
 
     def data_received(self, data: bytes) -> None:

@@ -261,7 +261,7 @@ def _is_pollable(file: Any) -> bool:
 
 def _is_input_too(file: Any) -> bool:
     """Return whether a file to write to can be read: a terminal, a serial port, a socket."""
-    if fcntl is None:
+    if fcntl is None:  # Windows
         return False
     mode = fcntl.fcntl(file.fileno(), fcntl.F_GETFL) & os.O_ACCMODE
     return bool(mode == os.O_RDWR)
