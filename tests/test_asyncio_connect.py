@@ -107,3 +107,60 @@ def test_start_unix_server_stays_quiet_about_a_client_that_leaves_early(
         server.close()
 
     run(loop, main())
+
+
+def can_use_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not can_use_ipv6(), reason="no IPv6")
+@LOOPS
+def test_open_connection_takes_the_scope_of_an_ipv6_address(
+    loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with framecodec.asyncio.start_server(echo, "::1", 0) as server:
+            port = server.address[1]
+            running = asyncio.get_running_loop()
+            hosts: list[str] = []
+
+            async def create_connection(factory: Any, host: str, port: int, **kwargs: Any) -> Any:
+                hosts.append(host)
+                return await connect(factory, "::1", port, **kwargs)
+
+            if loop == "asyncio":  # the methods of uvloop cannot be replaced
+                connect = running.create_connection
+                monkeypatch.setattr(running, "create_connection", create_connection)
+            async with framecodec.asyncio.open_connection(("::1", port, 0, 1)) as stream:
+                await stream.send(b"hello")
+                assert await stream.recv() == b"hello"
+            assert hosts == (["::1%1"] if loop == "asyncio" else [])
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_socket_that_cannot_be_used_raises_the_error_of_the_system(loop: str) -> None:
+    class Refusing(socket.socket):
+        def setblocking(self, flag: bool, /) -> None:
+            raise PermissionError("not this socket")
+
+        def listen(self, *_: int) -> None:
+            raise PermissionError("not this socket")
+
+    async def main() -> None:
+        with Refusing() as sock:
+            with pytest.raises(PermissionError) as caught:
+                await framecodec.asyncio.open_connection(sock=sock, codec=U4)
+            assert str(caught.value) == "not this socket"
+        with Refusing() as sock:
+            with pytest.raises(PermissionError) as caught:
+                await framecodec.asyncio.start_server(echo, sock=sock, codec=U4)
+            assert str(caught.value) == "not this socket"
+
+    run(loop, main())

@@ -561,3 +561,113 @@ def test_open_connection_gives_the_same_methods() -> None:
     for kind in (FrameStream, FrameSocket, FramePipe):
         assert names <= {name for name in dir(kind) if not name.startswith("_")}
     assert open_connection
+
+
+async def stuck_send(size: int = 3_000_000) -> tuple[FrameStream, Any, asyncio.Task[None]]:
+    """Return a stream, its peer that reads nothing, and a send_file that waits for the peer."""
+    stream, peer = await wrapped(Codec.uint(4).replace())
+    task = asyncio.create_task(stream.send_file(io.BytesIO(bytes(size))))
+    while not stream._sending.batch.paused:
+        await asyncio.sleep(0.001)
+    peer.setblocking(False)
+    return stream, peer, task
+
+
+async def read_messages(peer: Any, count: int) -> list[bytes]:
+    splitter, messages = Codec.uint(4).splitter(), []
+    while len(messages) < count:
+        messages += splitter.feed(await asyncio.get_running_loop().sock_recv(peer, 1 << 20))
+    return messages
+
+
+@LOOPS
+def test_files_that_are_sent_at_once_follow_each_other(loop: str) -> None:
+    async def main() -> None:
+        stream, peer, first = await stuck_send()
+        with peer:
+            async with stream:
+                second = asyncio.create_task(stream.send_file(io.BytesIO(b"second")))
+                third = asyncio.create_task(stream.send_file(io.BytesIO(b"third")))
+                await asyncio.sleep(0)
+                second.cancel()
+                with pytest.raises(asyncio.CancelledError) as caught:
+                    await second
+                assert caught.value.message_started is False  # type: ignore[attr-defined]
+                assert await read_messages(peer, 2) == [bytes(3_000_000), b"third"]
+                await first
+                await third
+
+    run(loop, main())
+
+
+@LOOPS
+def test_send_file_raises_when_the_connection_ends_while_it_waits(loop: str) -> None:
+    async def main() -> None:
+        stream, peer, task = await stuck_send()
+        peer.close()
+        with pytest.raises(ConnectionError) as caught:
+            await task
+        assert caught.value.message_started is True  # type: ignore[attr-defined]
+        with contextlib.suppress(OSError):
+            await stream.aclose()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_send_file_copies_a_file_for_which_the_kernel_has_no_sendfile(
+    loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> int:
+        raise OSError(errno.ENOSYS, "not for this file")
+
+    async def main() -> None:
+        data = os.urandom(2_000_000)
+        stream, peer = await wrapped(Codec.uint(4).replace())
+        peer.setblocking(False)
+        with peer, tempfile.TemporaryFile() as file:
+            file.write(data)
+            file.seek(0)
+            async with stream:
+                task = asyncio.create_task(stream.send_file(file))
+                assert await read_messages(peer, 1) == [data]
+                await task
+
+    if hasattr(os, "sendfile"):
+        monkeypatch.setattr(os, "sendfile", refuse)
+    run(loop, main())
+
+
+@LOOPS
+def test_a_file_on_disk_that_becomes_shorter_aborts_the_connection(loop: str) -> None:
+    async def main() -> None:
+        stream, peer, first = await stuck_send()
+        with peer, tempfile.TemporaryFile() as file:
+            file.write(bytes(5000))
+            file.seek(0)
+            second = asyncio.create_task(stream.send_file(file))
+            await asyncio.sleep(0)
+            file.truncate(1000)
+            assert await read_messages(peer, 1) == [bytes(3_000_000)]
+            await first
+            with pytest.raises(OSError, match="shorter"):
+                await second
+            with pytest.raises(ConnectionError):
+                await stream.send(b"x")
+            with contextlib.suppress(OSError):
+                await stream.aclose()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_recv_many_after_recv_bytes_parses_the_rest(loop: str) -> None:
+    async def main() -> None:
+        stream, peer = await wrapped(Codec.uint(1).replace())
+        with peer:
+            async with stream:
+                peer.sendall(b"x\3one\3two")
+                assert await stream.recv_bytes(1) == b"x"
+                assert await stream.recv_many() == [b"one", b"two"]
+
+    run(loop, main())
