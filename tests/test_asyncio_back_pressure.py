@@ -611,3 +611,25 @@ def test_a_send_that_cannot_be_woken_leaves_the_queue() -> None:
         await waiting
 
     asyncio.run(main())
+
+
+def test_a_send_that_cannot_be_woken_by_the_one_before_it_ends_the_connection() -> None:
+    class Broken(asyncio.Future):  # type: ignore[type-arg]
+        def set_result(self, result: Any) -> None:
+            raise LookupError("not to be woken")
+
+    async def main() -> None:
+        stream, peer = await wrapped()
+        with peer:
+            sending = stream._sending
+            first, second = waiters.QueuedSend(1), waiters.QueuedSend(1)
+            await sending.enter_queue(first)
+            second.waiting = Broken()
+            sending._queue.enter(second)
+            with pytest.raises(LookupError):
+                sending.leave_queue(first)
+            with pytest.raises(ConnectionError, match="sending failed: LookupError"):
+                await stream.send(b"x")
+            await asyncio.sleep(0)
+
+    asyncio.run(main())

@@ -671,3 +671,22 @@ def test_recv_many_after_recv_bytes_parses_the_rest(loop: str) -> None:
                 assert await stream.recv_many() == [b"one", b"two"]
 
     run(loop, main())
+
+
+@LOOPS
+@pytest.mark.parametrize("way", ["parts", "file", "buffer"])
+def test_constants_after_the_length_are_in_the_message(loop: str, way: str) -> None:
+    codec = Codec.uint(4, constants={4: b"V1"})
+    message = b"V1" + os.urandom(300_000)
+
+    async def main() -> None:
+        stream, peer = await wrapped(codec.replace())
+        with peer:
+            async with stream:
+                sending = asyncio.create_task(
+                    asyncio.to_thread(peer.sendall, codec.encode(message))
+                )
+                assert await received(stream, way, len(message)) == message
+                await sending
+
+    run(loop, main())

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from framecodec import Codec
+from framecodec import Check, Codec, InvalidFrameError
 from framecodec.asyncio import FrameProtocol
 from framecodec.asyncio.stream_protocol import StreamProtocol
 
@@ -360,5 +360,42 @@ def test_a_loop_that_has_no_weak_references_is_served(
         give(protocol, b"a", b"b")
         assert await protocol.stream.recv_many() == [b"a", b"b"]
         protocol.connection_lost(None)
+
+    asyncio.run(main())
+
+
+def test_a_check_of_a_users_function_may_refuse_a_message() -> None:
+    def check(data: Any) -> int:
+        if bytes(data) == b"refused":
+            raise LookupError("no check for this")
+        return len(data)
+
+    async def main() -> None:
+        codec = Codec.uint(2, check=Check(check, 1))
+        protocol = FrameProtocol(codec)
+        transport = opened(protocol)
+        protocol.send(b"first")
+        with pytest.raises(InvalidFrameError, match="LookupError: no check for this"):
+            protocol.send(b"refused")
+        protocol.send(b"last")
+        await asyncio.sleep(0)
+        assert codec.split(b"".join(transport.written))[0] == [b"first", b"last"]
+
+    asyncio.run(main())
+
+
+def test_bytes_for_a_protocol_whose_connection_is_aborted_are_dropped() -> None:
+    async def main() -> None:
+        first, second = FrameProtocol(U2), Answering(U2)
+        transport = opened(first)
+        data = U2.encode(b"question")[:-1]
+        first.get_buffer(-1)[: len(data)] = data
+        first.buffer_updated(len(data))
+        first.transport.set_protocol(second)
+        transport.abort()
+        await asyncio.sleep(0)
+        assert transport.protocol is second
+        assert transport.written == []
+        assert "resume_reading" not in transport.calls
 
     asyncio.run(main())

@@ -22,6 +22,7 @@ from framecodec import (
 from framecodec._inbox import Inbox
 from framecodec.asyncio import FrameStream
 from framecodec.asyncio.stream_protocol import StreamProtocol
+from framecodec.asyncio.unframed import for_recv
 from tests.helpers.event_loops import LOOPS, run, served, tls_contexts, wrapped
 from tests.test_sockets_unframed import CODECS, codec_named, steps_of
 
@@ -425,3 +426,10 @@ def test_message_timeout_counts_from_the_bytes_that_are_parsed_again(loop: str) 
                 await stream.recv()
 
     run(loop, main())
+
+
+def test_what_ends_the_program_does_so_in_one_task_only() -> None:
+    error = OSError("by the peer")
+    assert for_recv(error) is error
+    assert isinstance(for_recv(KeyboardInterrupt()), ConnectionAbortedError)
+    assert "KeyboardInterrupt" in str(for_recv(KeyboardInterrupt()))

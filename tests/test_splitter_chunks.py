@@ -462,3 +462,27 @@ def test_a_chunk_for_which_memory_fails_is_taken_once_or_not_at_all(
             continue
         assert received + splitter.feed(rest) == expected
         assert splitter.stream_offset == whole.stream_offset
+
+
+def test_a_wrong_trailer_of_several_bytes_comes_after_the_messages(engine: ModuleType) -> None:
+    splitter = engine.Splitter(Codec.text(b":", trailer=b",;"))
+    for _ in range(3):
+        assert splitter.feed(b"3:abc,;1:x,;") == [b"abc", b"x"]
+    assert splitter.feed(b"3:abc,;1:x,,") == [b"abc"]
+    with pytest.raises(InvalidFrameError, match="trailer"):
+        splitter.feed(b"")
+
+
+def test_a_message_whose_header_came_in_two_chunks_ends_with_others(engine: ModuleType) -> None:
+    splitter = engine.Splitter(Codec.uint(4))
+    for _ in range(3):
+        found = [splitter.feed(b"\0\0"), splitter.feed(b"\0\5"), splitter.feed(b"ab")]
+        assert found == [[], [], []]
+        assert splitter.feed(b"cde\0\0\0\1x") == [b"abcde", b"x"]
+
+
+def test_a_chunk_that_ends_inside_a_long_mark(engine: ModuleType) -> None:
+    splitter = engine.Splitter(Codec.delimiter(b"<end>"))
+    for _ in range(3):
+        assert splitter.feed(b"one<end>two<en") == [b"one"]
+        assert splitter.feed(b"d>three<end>") == [b"two", b"three"]

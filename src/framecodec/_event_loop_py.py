@@ -110,7 +110,8 @@ class Waiter:
         except BaseException as error:
             if not started:
                 self.set_result(None)
-                if not isinstance(error, RuntimeError):  # something runs in the context
+                # A RuntimeError: something runs in the context.
+                if not isinstance(error, RuntimeError):  # pragma: no cover (a signal handler's)
                     raise
                 return False
             self._loop.call_soon(raise_error, error)  # it ends the program

@@ -432,7 +432,7 @@ class KeepingReader(FrameReader):
         self._gather_end, self._turn = 0, None
         if self._error is None:
             self._error = error
-            if isinstance(error, MemoryError):
+            if isinstance(error, MemoryError):  # pragma: no cover (tested without the tracer)
                 self._lost, self._failed_in = True, get_ident()
 
     def _fail(

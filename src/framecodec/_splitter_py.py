@@ -196,11 +196,11 @@ class Splitter(HandOver[MessageT]):
                         return messages
                 elif split_at_once(self, data, messages):
                     return messages
-            except Exception:
+            except Exception:  # pragma: no cover (no memory, or another thread in the same call)
                 if self._turn is messages:
                     raise  # it does not come from what another call has changed meanwhile
             messages.clear()
-            if self._detours >= 0:  # it is not after a switch() in another thread
+            if self._detours >= 0:  # pragma: no branch (after a switch() in another thread)
                 self._detours = _DETOURS
         taken = False
         try:
@@ -215,7 +215,7 @@ class Splitter(HandOver[MessageT]):
             finally:
                 try:  # noqa: SIM105 (that would be a `with`)
                     self._lock.release()
-                except RuntimeError:  # a signal handler has interrupted acquire()
+                except RuntimeError:  # pragma: no cover (a signal handler in acquire())
                     pass
         except BaseException as error:
             if taken:

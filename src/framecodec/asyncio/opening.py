@@ -63,5 +63,4 @@ class Opening(Coroutine[Any, Any, _Opened]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._opened is not None:
-            await self._opened.__aexit__(kind, error, traceback)
+        await self._opened.__aexit__(kind, error, traceback)
