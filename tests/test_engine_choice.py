@@ -397,6 +397,12 @@ def test_import_leaves_the_gil_off(package: Path, options: tuple[str, ...]) -> N
 # --- types ----------------------------------------------------------------------------------------
 
 
+def arguments_of(function: ast.FunctionDef) -> list[ast.arg]:
+    arguments = function.args
+    found = [*arguments.posonlyargs, *arguments.args]
+    return found if arguments.vararg is None else [*found, arguments.vararg]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_stub_of_a_compiled_module_declares_what_its_python_twin_has(name: str) -> None:
     # A type checker is shown the twin (see _engine.py) and compares only the stub with the module.
@@ -410,7 +416,7 @@ def test_stub_of_a_compiled_module_declares_what_its_python_twin_has(name: str) 
         if class_name == "Lock":
             continue
         declared = {
-            member.name: [a.arg for a in [*member.args.posonlyargs, *member.args.args]][1:]
+            member.name: [a.arg for a in arguments_of(member)][1:]
             for member in node.body
             if isinstance(member, ast.FunctionDef) and not member.name.startswith("_")
         }

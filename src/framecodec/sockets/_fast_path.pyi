@@ -1,7 +1,7 @@
 # The docstrings are those of the twin, _fast_path_py.
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from socket import socket
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 from typing_extensions import Buffer
 
@@ -11,19 +11,20 @@ from ..splitter import Splitter
 
 __all__ = ["Batch", "Guard", "HeldSignals", "Lock", "Receiver", "Sender"]
 
+_Result = TypeVar("_Result")
+
 @final
 class Lock:
     def __new__(cls) -> Lock: ...
     def acquire(self, blocking: bool = True, timeout: float = -1.0) -> bool: ...
     def release(self) -> None: ...
     def __enter__(self) -> bool: ...
-    def __exit__(self, *_: object) -> None: ...
+    def __exit__(self, kind: object, error: object, traceback: object, /) -> None: ...
 
 @final
 class Guard:
     def __new__(cls, lock: Lock, timeout: float) -> Guard: ...
-    def __enter__(self) -> None: ...
-    def __exit__(self, *_: object) -> None: ...
+    def call(self, function: Callable[..., _Result], /, *arguments: Any) -> _Result: ...
 
 @final
 class HeldSignals:
