@@ -566,7 +566,8 @@ def test_open_connection_gives_the_same_methods() -> None:
 async def stuck_send(size: int = 3_000_000) -> tuple[FrameStream, Any, asyncio.Task[None]]:
     """Return a stream, its peer that reads nothing, and a send_file that waits for the peer."""
     stream, peer = await wrapped(Codec.uint(4).replace())
-    task = asyncio.create_task(stream.send_file(io.BytesIO(bytes(size))))
+    file = io.BufferedReader(io.BytesIO(bytes(size)))  # type: ignore[arg-type]
+    task = asyncio.create_task(stream.send_file(file, size))
     while not stream._sending.batch.paused:
         await asyncio.sleep(0.001)
     peer.setblocking(False)
@@ -586,7 +587,8 @@ def test_files_that_are_sent_at_once_follow_each_other(loop: str) -> None:
         stream, peer, first = await stuck_send()
         with peer:
             async with stream:
-                second = asyncio.create_task(stream.send_file(io.BytesIO(b"second")))
+                file = io.BufferedReader(io.BytesIO(bytes(400_000)))  # type: ignore[arg-type]
+                second = asyncio.create_task(stream.send_file(file, 400_000))
                 third = asyncio.create_task(stream.send_file(io.BytesIO(b"third")))
                 await asyncio.sleep(0)
                 second.cancel()
