@@ -19,7 +19,7 @@ from framecodec._locks import call_locked
 from framecodec.socketserver import _Watch
 from tests.helpers.cpython_internals import needs_cpython_3_11
 from tests.helpers.engines import ENGINES
-from tests.helpers.fault_injection import TIMEOUT, without_tracer
+from tests.helpers.fault_injection import TIMEOUT, without_other_threads, without_tracer
 
 PACKAGE = Path(framecodec.__file__).parent
 
@@ -37,7 +37,7 @@ def calls_without_memory(make: Callable[[], Any], call: Callable[[Any], object])
     failed: list[Any] = []
     for number in range(40):
         made = make()
-        with without_tracer():
+        with without_tracer(), without_other_threads():
             # CPython keeps up to 2000 tuples of three items, for which it needs no memory.
             kept = [(number, index, index) for index in range(2100)]
             testcapi.set_nomemory(number, number + 1)

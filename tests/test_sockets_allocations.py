@@ -17,7 +17,12 @@ import pytest
 from framecodec import Check, Codec, DatagramSocket, FrameSocket
 from framecodec.sockets import _fast_path_py
 from tests.helpers.cpython_internals import needs_cpython_3_11
-from tests.helpers.fault_injection import TIMEOUT, stream_pair, without_tracer
+from tests.helpers.fault_injection import (
+    TIMEOUT,
+    stream_pair,
+    without_other_threads,
+    without_tracer,
+)
 
 testcapi = pytest.importorskip("_testcapi", reason="CPython's own tests are not installed")
 
@@ -62,7 +67,7 @@ def without_memory(number: int) -> Iterator[list[BaseException]]:
     raised: list[BaseException] = []
     gc.disable()  # what other tests left is not to be freed without memory
     try:
-        with without_tracer():
+        with without_tracer(), without_other_threads():
             testcapi.set_nomemory(number, number + 1)
             try:
                 yield raised
