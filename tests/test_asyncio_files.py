@@ -692,3 +692,23 @@ def test_constants_after_the_length_are_in_the_message(loop: str, way: str) -> N
                 await sending
 
     run(loop, main())
+
+
+@LOOPS
+def test_send_file_leaves_reading_paused_that_the_user_has_paused(loop: str) -> None:
+    async def main() -> None:
+        stream, theirs = await wrapped()
+        stream.transport.pause_reading()
+        with FrameSocket(theirs, Codec.uint(4)) as peer, tempfile.TemporaryFile() as file:
+            file.write(bytes(3_000_000))
+            file.seek(0)
+            taken = asyncio.create_task(asyncio.to_thread(peer.recv))
+            await stream.send_file(file)
+            assert await taken == bytes(3_000_000)
+            assert not stream.transport.is_reading()
+            peer.send(b"answer")
+            stream.transport.resume_reading()
+            assert await stream.recv() == b"answer"
+        await stream.aclose()
+
+    run(loop, main())

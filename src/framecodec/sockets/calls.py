@@ -208,8 +208,9 @@ class BlockingCalls(OfMessages[MessageT]):
             TimeoutError, BlockingIOError: There are still unsent bytes.
             OSError: The connection is broken, or was closed on this side.
         """
-        side = self._sending
-        side.guard.call(side.drain_in_time)
+        side, sender = self._sending, self._sender
+        if sender.state is not SendState.IDLE or sender.unsent or side.wire.torn:
+            side.guard.call(side.drain_in_time)
 
     # --- unframed bytes ---------------------------------------------------------------------------
 
