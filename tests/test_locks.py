@@ -151,7 +151,7 @@ CALLS: dict[str, Callable[[FrameSocket], object]] = {
     "recv_bytes": lambda conn: conn.recv_bytes(2),
     "recv_parts": lambda conn: list(conn.recv_parts()),
     "send of a large message": lambda conn: conn.send(bytes(100_000)),
-    "flush": lambda conn: conn.flush(),
+    "flush": lambda conn: conn._sending.guard.call(conn._sending.drain_in_time),
     "switch": lambda conn: conn.switch(Codec.uint(1)),
     "read_ahead": lambda conn: setattr(conn, "read_ahead", False),
     "detach": lambda conn: conn.detach(),
