@@ -19,6 +19,7 @@ import pytest
 
 import framecodec
 from tests.helpers.engines import ENGINES, codecs_use
+from tests.helpers.forked import run_in_fork
 
 len(framecodec.formats)  # filled now: its codecs are of the engine that framecodec has chosen
 
@@ -52,6 +53,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "c_extension: needs the compiled engine")
     config.addinivalue_line("markers", "untraced: line tracing changes what this test is about")
+    config.addinivalue_line("markers", "forked: in a process without other threads")
 
 
 def pytest_report_header() -> str:
@@ -67,6 +69,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         unwanted = [item for item in items if item.get_closest_marker("c_extension")]
         items[:] = [item for item in items if not item.get_closest_marker("c_extension")]
         config.hook.pytest_deselected(items=unwanted)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    if pyfuncitem.get_closest_marker("forked") is None:
+        return None
+    names = pyfuncitem._fixtureinfo.argnames
+    run_in_fork(pyfuncitem.obj, {name: pyfuncitem.funcargs[name] for name in names})
+    return True
 
 
 def pytest_collection_finish() -> None:

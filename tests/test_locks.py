@@ -19,7 +19,7 @@ from framecodec._locks import call_locked
 from framecodec.socketserver import _Watch
 from tests.helpers.cpython_internals import needs_cpython_3_11
 from tests.helpers.engines import ENGINES
-from tests.helpers.fault_injection import TIMEOUT, without_other_threads, without_tracer
+from tests.helpers.fault_injection import TIMEOUT, without_tracer
 
 PACKAGE = Path(framecodec.__file__).parent
 
@@ -37,7 +37,7 @@ def calls_without_memory(make: Callable[[], Any], call: Callable[[Any], object])
     failed: list[Any] = []
     for number in range(40):
         made = make()
-        with without_tracer(), without_other_threads():
+        with without_tracer():
             # CPython keeps up to 2000 tuples of three items, for which it needs no memory.
             kept = [(number, index, index) for index in range(2100)]
             testcapi.set_nomemory(number, number + 1)
@@ -85,6 +85,7 @@ def take_for_call(lock: Any) -> None:
 
 
 @needs_cpython_3_11
+@pytest.mark.forked
 @pytest.mark.usefixtures("no_collection_callbacks")
 @pytest.mark.parametrize(
     ("engine", "take"), [("compiled", take_with), *((engine, take_for_call) for engine in ENGINES)]
@@ -104,6 +105,7 @@ def test_a_lock_is_free_after_a_call_without_memory(
 
 
 @needs_cpython_3_11
+@pytest.mark.forked
 @pytest.mark.usefixtures("no_collection_callbacks")
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("timeout", [-1.0, 1.0])
@@ -160,6 +162,7 @@ CALLS: dict[str, Callable[[FrameSocket], object]] = {
 
 
 @needs_cpython_3_11
+@pytest.mark.forked
 @pytest.mark.usefixtures("engine_in_use", "no_collection_callbacks")
 @pytest.mark.parametrize("name", CALLS)
 def test_a_connection_can_be_closed_by_another_thread_after_a_call_without_memory(
@@ -191,6 +194,7 @@ def test_a_connection_can_be_closed_by_another_thread_after_a_call_without_memor
 
 
 @needs_cpython_3_11
+@pytest.mark.forked
 @pytest.mark.usefixtures("no_collection_callbacks")
 @pytest.mark.parametrize("name", ["add", "discard"])
 def test_a_watched_server_serves_others_after_a_connection_without_memory(name: str) -> None:

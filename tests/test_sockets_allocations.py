@@ -20,13 +20,12 @@ from tests.helpers.cpython_internals import needs_cpython_3_11
 from tests.helpers.fault_injection import (
     TIMEOUT,
     stream_pair,
-    without_other_threads,
     without_tracer,
 )
 
 testcapi = pytest.importorskip("_testcapi", reason="CPython's own tests are not installed")
 
-pytestmark = [pytest.mark.usefixtures("engine_in_use"), needs_cpython_3_11]
+pytestmark = [pytest.mark.usefixtures("engine_in_use"), needs_cpython_3_11, pytest.mark.forked]
 
 CODECS = {
     "uint": Codec.uint(4),
@@ -67,7 +66,7 @@ def without_memory(number: int) -> Iterator[list[BaseException]]:
     raised: list[BaseException] = []
     gc.disable()  # what other tests left is not to be freed without memory
     try:
-        with without_tracer(), without_other_threads():
+        with without_tracer():
             testcapi.set_nomemory(number, number + 1)
             try:
                 yield raised

@@ -47,7 +47,6 @@ __all__ = [
     "needs_signals_to_threads",
     "reset",
     "stream_pair",
-    "without_other_threads",
     "without_tracer",
 ]
 
@@ -245,17 +244,6 @@ def interrupted_after_opcode(moment: int) -> Iterator[list[int]]:
         yield passed
     finally:
         sys.settrace(before)
-
-
-@contextlib.contextmanager
-def without_other_threads() -> Iterator[None]:
-    """Keep the GIL but for calls that wait: what is counted here is to be of this thread."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1000.0)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(interval)
 
 
 @contextlib.contextmanager
