@@ -42,6 +42,7 @@ LONG_FRAMES = {
     "headers, lenient",
     "headers, LF, lenient",
     "headers, start line",
+    "headers, protocols",
     "headers, kept, all",
     "check, frame, all",
     "check in digits",

@@ -187,8 +187,11 @@ def _messages(draw: st.DrawFn, codec: Codec[Any], seeds: tuple[Any, ...], max_si
         return seed
     # Keep as much of a message that is right as the codec needs.
     tail = draw(st.binary(max_size=max_size))
-    for kept in (0, draw(st.integers(0, min(len(seed), 64))), len(seed)):
-        message = _with_constants(codec, seed[:kept] + tail)
+    kept = draw(st.integers(0, min(len(seed), 64)))
+    starts = (b"", seed[:kept], seed)
+    changed = seed[:kept] + tail[: len(seed) - kept]
+    for content in (*(start + tail for start in starts), changed + seed[len(changed) :]):
+        message = _with_constants(codec, content)
         if _encodes(codec, message):
             return message
     return seed
