@@ -296,8 +296,7 @@ def sanitize_threads(session: nox.Session) -> None:
 def coverage(session: nox.Session) -> None:
     """Fail where the tests run less of the Python code or of the compiled modules than they did.
 
-    Of the slow tests it runs those of the commands and of `framecodec.testing`; on the Python
-    engine alone those of event loops and of objects.
+    Of the slow tests it runs those of the commands and of `framecodec.testing`.
     """
     enter_copy(session)
     install_group(session, "dev")
@@ -314,11 +313,7 @@ def coverage(session: nox.Session) -> None:
         slow = [*Path("tests").glob("test_cli_*.py"), *Path("tests").glob("test_testing_*.py")]
         session.run(*command, "-m", "slow", *map(str, sorted(slow)), env=traced | here)
         # The Python twins of compiled modules that are chosen at import.
-        twins = [
-            *map(str, sorted(Path("tests").glob("test_asyncio_*.py"))),
-            "tests/test_objects.py",
-        ]
-        session.run(*command, "-m", "not slow", *twins, env=traced | here | PYTHON_ENGINE)
+        session.run(*command, "-m", "not slow", env=traced | here | PYTHON_ENGINE)
     session.run("python", ".ci/check_coverage.py", env=here)
 
 
