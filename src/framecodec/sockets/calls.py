@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, overload
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar, overload
 
 from .. import _error_texts, errors
 from .._bytes_like import list_of_messages
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 __all__ = ["BlockingCalls", "ObservedCalls"]
+
+_Result = TypeVar("_Result")
 
 
 class BlockingCalls(OfMessages[MessageT]):
@@ -352,7 +354,7 @@ class BlockingCalls(OfMessages[MessageT]):
                 last delivered message were discarded as an oversized frame.
         """
         check_codec(codec)
-        self._receiving.guard.call(self._sending.guard.call, self._switch, codec)
+        self._call_guarded(self._switch, codec)
 
     def _switch(self, codec: Codec[Any]) -> None:
         self._check_open()
@@ -424,6 +426,11 @@ class BlockingCalls(OfMessages[MessageT]):
     def pending_send(self) -> int:
         """Unsent bytes of accepted messages."""
         return self._sending.unsent
+
+    def _call_guarded(self, function: Callable[..., _Result], /, *arguments: Any) -> _Result:
+        """Call a function under the locks of both directions, while neither sends or receives."""
+        result: _Result = self._receiving.guard.call(self._sending.guard.call, function, *arguments)
+        return result
 
     def _use_guards(self, timeout: float | None) -> None:
         """Let calls wait for their direction's lock as long as a time-out allows."""

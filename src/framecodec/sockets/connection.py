@@ -141,9 +141,7 @@ class FrameSocket(BlockingCalls[MessageT], SocketWrapper):
             RuntimeError: There are unsent bytes of accepted messages (`flush` first), or a message
                 is half received into a file or a buffer.
         """
-        detached: tuple[socket.socket, bytes]
-        detached = self._receiving.guard.call(self._sending.guard.call, self._detach)
-        return detached
+        return self._call_guarded(self._detach)
 
     def _detach(self) -> tuple[socket.socket, bytes]:
         self._check_open()

@@ -163,14 +163,6 @@ class Listener(OfMessages[MessageT], SocketWrapper):
         """The shape of the frames."""
         return self._codec
 
-    def _accept_open(self) -> socket.socket:
-        self._check_open()
-        try:
-            return self._accept()
-        except OSError:
-            self._check_open()
-            raise
-
     def accept(self) -> FrameSocket[MessageT]:
         """Return the next connection.
 
@@ -194,6 +186,14 @@ class Listener(OfMessages[MessageT], SocketWrapper):
             except BaseException:
                 sock.close()
                 raise
+
+    def _accept_open(self) -> socket.socket:
+        self._check_open()
+        try:
+            return self._accept()
+        except OSError:
+            self._check_open()
+            raise
 
     def _accept(self) -> _Socket:
         # Python's own time-out would poll a Unix socket over and over until the time is up: after

@@ -297,9 +297,7 @@ class FramePipe(BlockingCalls[MessageT], TimedWrapper):
             RuntimeError: There are unsent bytes of accepted messages (`flush` first), or a message
                 is half received into a file or a buffer.
         """
-        detached: tuple[tuple[Any, Any], bytes]
-        detached = self._receiving.guard.call(self._sending.guard.call, self._detach)
-        return detached
+        return self._call_guarded(self._detach)
 
     def _detach(self) -> tuple[tuple[Any, Any], bytes]:
         self._check_open()
