@@ -257,9 +257,9 @@ def complete_text(error: FrameError, layout: Layout, fragments: int) -> None:
     An engine calls this once for each error about a received frame. The text of a joined message
     says which fragment has the bytes that it shows: the one after `fragments` others.
     """
-    text, shown = str(error), show(error.header)
+    text = str(error)
     if fragments and not isinstance(error, IncompleteFrameError):
-        place = f"fragment {fragments + 1}"
+        place, shown = f"fragment {fragments + 1}", show(error.header)
         if text.endswith(f" (frame begins {shown})"):
             text = text.removesuffix(f"frame begins {shown})") + f"{place} begins {shown})"
         whole = f"at stream offset {error.stream_offset} begins {shown}"
