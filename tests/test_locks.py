@@ -19,7 +19,7 @@ from framecodec._locks import call_locked
 from framecodec.socketserver import _Watch
 from tests.helpers.cpython_internals import needs_cpython_3_11
 from tests.helpers.engines import ENGINES
-from tests.helpers.fault_injection import TIMEOUT, without_tracer
+from tests.helpers.fault_injection import TIMEOUT, fail_allocation, lock_is_free
 
 PACKAGE = Path(framecodec.__file__).parent
 
@@ -33,40 +33,13 @@ def calls_without_memory(make: Callable[[], Any], call: Callable[[Any], object])
     Returns:
         The objects of which a call raised MemoryError.
     """
-    testcapi = pytest.importorskip("_testcapi")
     failed: list[Any] = []
     for number in range(40):
         made = make()
-        with without_tracer():
-            # CPython keeps up to 2000 tuples of three items, for which it needs no memory.
-            kept = [(number, index, index) for index in range(2100)]
-            testcapi.set_nomemory(number, number + 1)
-            try:
-                call(made)
-            except MemoryError:
-                testcapi.remove_mem_hooks()
-                failed.append(made)
-            except (OSError, SystemError):  # of a call that has lost its MemoryError
-                testcapi.remove_mem_hooks()
-            finally:
-                testcapi.remove_mem_hooks()
-            del kept
+        # The others are those of a call that has lost its MemoryError.
+        if fail_allocation(number, call, made, (OSError, SystemError)):
+            failed.append(made)
     return failed
-
-
-def is_free(lock: Any) -> bool:
-    """Return whether another thread can take a lock."""
-    answers: list[bool] = []
-
-    def take() -> None:
-        answers.append(lock.acquire(False))
-        if answers[0]:
-            lock.release()
-
-    thread = threading.Thread(target=take)
-    thread.start()
-    thread.join(TIMEOUT)
-    return answers == [True]
 
 
 def fast_path_of(engine: str) -> Any:
@@ -101,7 +74,7 @@ def test_a_lock_is_free_after_a_call_without_memory(
         return locks[-1]
 
     assert calls_without_memory(make, take) or take is take_with
-    assert all(map(is_free, locks))
+    assert all(map(lock_is_free, locks))
 
 
 @needs_cpython_3_11
@@ -118,7 +91,7 @@ def test_a_guard_frees_its_lock_without_memory(engine: str, timeout: float) -> N
         return io.Guard(locks[-1], timeout)
 
     assert calls_without_memory(make, lambda guard: guard.call(bytes, 100))
-    assert all(map(is_free, locks))
+    assert all(map(lock_is_free, locks))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -140,10 +113,10 @@ def test_a_guard_waits_no_longer_than_its_time_out(engine: str) -> None:
     thread.join(TIMEOUT)
     assert not answers
     assert "another thread" in str(raised[0])
-    assert not is_free(lock)
+    assert not lock_is_free(lock)
     lock.release()
     assert guard.call(len, b"abc") == 3
-    assert is_free(lock)
+    assert lock_is_free(lock)
 
 
 CALLS: dict[str, Callable[[FrameSocket], object]] = {
@@ -182,8 +155,8 @@ def test_a_connection_can_be_closed_by_another_thread_after_a_call_without_memor
     try:
         calls_without_memory(make, CALLS[name])
         for conn in conns:
-            assert is_free(conn._receiving.lock)
-            assert is_free(conn._sending.lock)
+            assert lock_is_free(conn._receiving.lock)
+            assert lock_is_free(conn._sending.lock)
             closing = threading.Thread(target=conn.close, daemon=True)
             closing.start()
             closing.join(TIMEOUT)

@@ -26,6 +26,7 @@ from tests.helpers.fault_injection import (
     Interruption,
     disturbed,
     interrupted_after_opcode,
+    lock_is_free,
     needs_signals_to_threads,
     stream_pair,
 )
@@ -56,21 +57,6 @@ TIMEOUTS = [None, TIMEOUT, 0.0]
 def runs_python_code(engine: ModuleType, name: str) -> bool:
     """Whether bytes are cut into messages by Python code, at least in part."""
     return engine.__name__.endswith("_py") or name in ("headers", "custom")
-
-
-def lock_is_free(lock: Any) -> bool:
-    """Whether another thread can take it."""
-    taken: list[bool] = []
-
-    def attempt() -> None:
-        taken.append(lock.acquire(blocking=False))
-        if taken[0]:
-            lock.release()
-
-    thread = threading.Thread(target=attempt)
-    thread.start()
-    thread.join(TIMEOUT)
-    return taken == [True]
 
 
 def call(conn: FrameSocket, method: str, messages: list[Any]) -> None:

@@ -24,7 +24,7 @@ import pytest
 from framecodec import Codec, FrameError
 from tests.helpers.cpython_internals import needs_cpython_3_11
 from tests.helpers.engines import ENGINES
-from tests.helpers.fault_injection import without_tracer
+from tests.helpers.fault_injection import fail_allocation, without_tracer
 
 KIB = 1024
 FRAME = Codec.uint(4).encode(bytes(range(256)) * 2000)  # 512,000 bytes of payload
@@ -363,7 +363,6 @@ def test_a_call_without_memory_keeps_no_lock(
     engine: ModuleType, no_collection_callbacks: None, name: str
 ) -> None:
     """Another thread that uses the splitter afterwards does not wait for ever."""
-    testcapi = pytest.importorskip("_testcapi")
     codec, call = LOCKING[name]
     begun = FRAME[:4] if "feed" in name or "buffer" in name or name == "get_room" else FRAME[:8]
     failures = 0
@@ -372,20 +371,7 @@ def test_a_call_without_memory_keeps_no_lock(
         assert splitter.feed(begun) == []
         if name.startswith("buffer_updated"):
             splitter.get_buffer()[:4] = PART
-        with without_tracer():
-            # CPython keeps up to 2000 tuples of three items, for which it needs no memory.
-            kept = [(number, index, index) for index in range(2100)]
-            testcapi.set_nomemory(number, number + 1)
-            try:
-                call(splitter)
-            except FrameError:
-                testcapi.remove_mem_hooks()
-            except MemoryError:
-                testcapi.remove_mem_hooks()
-                failures += 1
-            finally:
-                testcapi.remove_mem_hooks()
-            del kept
+        failures += fail_allocation(number, call, splitter, (FrameError,))
         answers: list[int] = []
         other = threading.Thread(
             target=lambda ask=splitter, told=answers: told.append(ask.bytes_needed), daemon=True

@@ -42,8 +42,10 @@ __all__ = [
     "FaultySocket",
     "Interruption",
     "disturbed",
+    "fail_allocation",
     "interrupted_after_opcode",
     "interrupted_at",
+    "lock_is_free",
     "needs_signals_to_threads",
     "reset",
     "stream_pair",
@@ -258,6 +260,56 @@ def without_tracer() -> Iterator[None]:
         yield
     finally:
         sys.settrace(before)
+
+
+def fail_allocation(
+    number: int,
+    call: Callable[[Any], object],
+    argument: Any,
+    expected: tuple[type[Exception], ...],
+) -> bool:
+    """Call a function while one allocation, counted from its beginning, fails.
+
+    Args:
+        number: Allocations before it succeed, and so do all after it.
+        call: The function.
+        argument: Its argument.
+        expected: Other errors that the call may raise, besides MemoryError.
+
+    Returns:
+        Whether it raised MemoryError.
+    """
+    testcapi = pytest.importorskip("_testcapi")
+    with without_tracer():
+        # CPython keeps up to 2000 tuples of three items, for which it needs no memory.
+        kept = [(number, index, index) for index in range(2100)]
+        testcapi.set_nomemory(number, number + 1)
+        try:
+            call(argument)
+        except MemoryError:
+            testcapi.remove_mem_hooks()
+            return True
+        except expected:
+            testcapi.remove_mem_hooks()
+        finally:
+            testcapi.remove_mem_hooks()
+            del kept
+    return False
+
+
+def lock_is_free(lock: Any) -> bool:
+    """Whether another thread can take it."""
+    taken: list[bool] = []
+
+    def attempt() -> None:
+        taken.append(lock.acquire(blocking=False))
+        if taken[0]:
+            lock.release()
+
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    thread.join(TIMEOUT)
+    return taken == [True]
 
 
 needs_signals_to_threads = pytest.mark.skipif(
