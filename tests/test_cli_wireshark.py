@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -216,6 +217,10 @@ def test_a_codec_of_functions_is_refused_in_one_line() -> None:
         ("u32be,mask=0x3ffffffc", ["value = value % 1073741824 - value % 4"]),
         ("i16be", ["if value >= 32768 then value = value - 65536 end"]),
         ("u8,wider=254:u16le;255:u32be", ["if value == 254 then", "return value, 5"]),
+        (
+            "u8,wider=254:u16native",
+            [f"value * 256 + tvb(offset + {2 if sys.byteorder == 'little' else 1}, 1):uint()\n"],
+        ),
         ("struct:<H", ["value * 256 + tvb(offset + 1, 1)", "return value, 2"]),
         ("digits4", ["tonumber(tvb(offset, 4):string(), 10)"]),
         ("hex4", ["tonumber(tvb(offset, 4):string(), 16)"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -204,15 +205,12 @@ def _common_end(frame: bytes, message: bytes) -> int:
 
 
 def _read_uint(part: bytes, parameters: Any) -> int:
-    order = parameters["byteorder"]
-    if order == "native":
-        import sys
-
-        order = sys.byteorder
+    order = sys.byteorder if parameters["byteorder"] == "native" else parameters["byteorder"]
     width, mask = parameters["width"], parameters["length_mask"]
     if len(part) > width:  # the length is in the wider field
-        field = (parameters["wider"] or {}).get(int.from_bytes(part[:width], order) & (mask or -1))
-        return int.from_bytes(part[width:], "little" if str(field).endswith("le") else "big")
+        field = parameters["wider"][int.from_bytes(part[:width], order) & (mask or -1)]
+        little = field.endswith("le") or (field.endswith("native") and sys.byteorder == "little")
+        return int.from_bytes(part[width:], "little" if little else "big")
     value = int.from_bytes(part, order, signed=parameters["signed"])
     return value if mask is None else value & mask
 

@@ -232,15 +232,12 @@ def _fixed(codec: Codec[Any]) -> tuple[str, int]:
         body += (
             f"\n    if value >= {2 ** (8 * width - 1)} then value = value - {2 ** (8 * width)} end"
         )
-    for value, field in sorted((codec.parameters.get("wider") or {}).items()):
-        found = re.fullmatch(r"u([0-9]+)(le|be)?", field)
-        if found is None:
-            raise CommandError(f"no dissector for a codec with wider={value}:{field}")
-        size = int(found[1]) // 8
+    for wide in codec.layout.wider:
+        both = width + wide.width
         body += (
-            f"\n    if value == {value} then"
-            f"\n    if tvb:len() < offset + {width + size} then return nil end\n    value = 0"
-            f"{_number(size, found[2] == 'le', width)}\n    return value, {width + size}\n    end"
+            f"\n    if value == {wide.key} then"
+            f"\n    if tvb:len() < offset + {both} then return nil end\n    value = 0"
+            f"{_number(wide.width, wide.little, width)}\n    return value, {both}\n    end"
         )
     return f"{body}\n    return value, {width}", width
 
