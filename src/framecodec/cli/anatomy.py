@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .. import Codec, FrameError
+from .. import Codec
 
 __all__ = ["Part", "alternatives", "dissect"]
 
@@ -39,10 +39,7 @@ def dissect(codec: Codec[Any], frame: bytes, message: object) -> list[Part]:
         message: What `Codec.decode` returns for it.
     """
     if codec.kind == "choice" and (chosen := _chosen(codec, frame)) is not None:
-        try:
-            return dissect(chosen, frame, chosen.decode(frame))
-        except FrameError:  # never, if the frame is one of the choice
-            pass
+        return dissect(chosen, frame, chosen.decode(frame))
     if "fragments" in codec.parameters:
         return list(_dissect_fragments(codec.parameters["fragments"], frame))
     parameters = codec.parameters
@@ -127,11 +124,12 @@ def _sizes_by_field(kind: str, frame: bytes, message: object, parameters: Any) -
     return [("magic", magic), ("lead", lead), ("length", field), *after, *ends]
 
 
-def _sizes_by_message(frame: bytes, message: object, parameters: Any) -> _Sizes:
-    """Return the parts' sizes, for a header whose inside is not known: from the message's place."""
+def _sizes_by_message(frame: bytes, message: Any, parameters: Any) -> _Sizes:
+    """Return the parts' sizes, for a header whose inside is not known: from the message's place.
+
+    The message is bytes: only a length field has special values.
+    """
     magic = len(parameters.get("magic") or b"")
-    if not isinstance(message, bytes):
-        return [("magic", magic), ("header", len(frame) - magic)]
     trailer, end = len(parameters.get("trailer") or b""), _check_size(parameters)
     front = end if end and parameters["check"].position == "front" else 0
     end -= front
@@ -222,7 +220,7 @@ def _read_struct(part: bytes, parameters: Any) -> int:
     return value
 
 
-def _read_digits(part: bytes, parameters: Any) -> int | None:
+def _read_digits(part: bytes, parameters: Any) -> int:
     if parameters["base"] == "bcd":
         return int(part.hex())
     return int(part, parameters["base"])
@@ -240,17 +238,14 @@ def _read_ber(part: bytes, parameters: Any) -> int:
     return part[0] if len(part) == 1 else int.from_bytes(part[1:], "big")
 
 
-def _read_headers(part: bytes, parameters: Any) -> int | None:
-    for line in part.split(b"\n"):
-        name, _, value = line.partition(b":")
-        names = {known.lower().encode() for known in (parameters["name"], *parameters["names"])}
-        if name.strip().lower() in names and value.strip().isdigit():
-            return int(value)
-    return None
+def _read_headers(part: bytes, parameters: Any) -> int:
+    names = {known.lower().encode() for known in (parameters["name"], *parameters["names"])}
+    lines = (line.partition(b":") for line in part.split(b"\n"))
+    return next(int(value) for name, _, value in lines if name.lower() in names)
 
 
 # A kind that is not in this table has a header whose inside is not shown.
-_READ_LENGTH: dict[str, Callable[[bytes, Any], int | None]] = {
+_READ_LENGTH: dict[str, Callable[[bytes, Any], int]] = {
     "uint": _read_uint,
     "struct": _read_struct,
     "digits": _read_digits,

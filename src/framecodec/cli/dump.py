@@ -350,13 +350,10 @@ class TextReport(Report):
         self._announce(stream)
         parts = dissect(self._codec, frame, message)
         said = [f", length {part.declared}" for part in parts if part.declared is not None]
-        is_bytes = isinstance(message, bytes)
         what = f"message {len(message)}" if isinstance(message, bytes) else f"special {message!r}"
         lines = [f"frame {index} at {offset}: size {len(frame)}{''.join(said)}, {what}\n"]
         for part in parts:
             lines += self._rows(part, offset, frame)
-        if is_bytes and not parts:
-            lines.append("  (empty)\n")
         write("".join(lines))
         self._frames += 1
         self._bytes += len(frame)
