@@ -6,10 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
 from framecodec import cli, formats
+from framecodec.cli import convert
 from tests.helpers.command import environment, run, run_process, started
 
 pytest.importorskip("rich", reason="the extra cli is not installed")
@@ -165,6 +167,18 @@ sys.stderr.write(f"{status} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
             assert status == b"0"
             peaks[count] = int(peak)
         assert peaks[60_000] - peaks[1000] < 10_000, command  # KiB; the stream has 60 MB
+
+
+def test_encode_reads_no_more_of_a_line_than_a_message_can_have() -> None:
+    given = []
+
+    def endless() -> Iterator[bytes]:
+        while True:
+            given.append(b"x" * 100)
+            yield given[-1]
+
+    ((line,),) = convert._lines(endless(), 250)
+    assert line == b"".join(given) == b"x" * 300
 
 
 def test_encode_refuses_a_line_without_an_end_before_all_of_it_has_arrived() -> None:

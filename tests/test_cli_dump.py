@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -16,8 +17,10 @@ from typing import Any
 import pytest
 
 from framecodec import Check, Codec, formats, parse_codec
+from framecodec.cli import captures
 from framecodec.cli.anatomy import dissect
 from tests.helpers.command import Result, run, run_process, started, started_command
+from tests.helpers.format_captures import vector_frames
 from tests.helpers.packets import (
     CLIENT,
     FIN,
@@ -503,6 +506,24 @@ def test_a_header_block_without_its_length_declares_none() -> None:
     assert [part.declared for part in dissect(codec, block, block)] == [None]
 
 
+def test_the_declared_length_can_be_after_other_headers() -> None:
+    codec, block = formats.lsp, b"Content-Type: x\r\ncontent-length: \t2 \r\nX: 1\r\n\r\n"
+    found = dissect(codec, block + b"{}", codec.decode(block + b"{}"))
+    assert [(part.name, part.stop, part.declared) for part in found] == [
+        ("length", len(block), 2),
+        ("rest", len(block) + 2, None),
+    ]
+
+
+@pytest.mark.parametrize("name", formats)
+def test_the_parts_of_the_frames_of_each_format_are_all_their_bytes(name: str) -> None:
+    codec = formats[name]
+    for frame in vector_frames(name):
+        parts = dissect(codec, frame, codec.decode(frame))
+        assert [part.start for part in parts] == [0, *(part.stop for part in parts[:-1])]
+        assert parts[-1].stop == len(frame)
+
+
 def test_dump_reads_capture_of_simple_packets_and_fragments_of_ipv6() -> None:
     packets = conversation([b"\1a"], [], ("::1", 5), ("::2", 80))
 
@@ -546,9 +567,55 @@ def test_connections_that_begin_anew_while_old_ones_are_open() -> None:
     assert [row["message"] for row in found] == [b"a".hex(), b"b".hex()]
 
 
-def test_dump_shows_empty_frames_and_skips_what_is_far_from_a_bad_place() -> None:
-    result = run("dump", "--codec", "fixed,size=0", stdin=b"")
-    assert result.status in (0, 2)
+def test_the_directions_of_a_connection_have_its_number_after_one_of_them_has_ended() -> None:
+    packets = [
+        *(tcp(("10.0.0.9", 1), SERVER, 500, b"\1x"), tcp(CLIENT, SERVER, 99, flags=SYN)),
+        *(tcp(CLIENT, SERVER, 100, b"\1a", FIN), tcp(SERVER, CLIENT, 700, b"\1b", FIN)),
+    ]
+    found = objects(run("dump", "--codec", "u8", "--json", stdin=pcap(packets)))
+    assert [(row["stream"], row["message"]) for row in found] == [
+        *((0, b"x".hex()), (1, b"a".hex()), (1, b"b".hex()))
+    ]
+
+
+def test_late_segments_are_ignored_after_the_ends_that_are_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(captures, "_REMEMBERED", 1)
+    ends = [("10.0.0.1", port) for port in (1, 2)]
+    packets = [tcp(end, SERVER, 100, b"\1a", FIN) for end in ends] + [
+        tcp(end, SERVER, 100, b"\1a") for end in ends[::-1]
+    ]
+    found = objects(run("dump", "--codec", "u8", "--json", stdin=pcap(packets)))
+    # The late segment of the second connection is ignored, that of the first one is forgotten.
+    assert [(row["stream"], row["source"]) for row in found] == [
+        *((0, "10.0.0.1:1"), (1, "10.0.0.1:2"), (2, "10.0.0.1:1"))
+    ]
+
+
+def test_a_missing_segment_counts_as_lost_when_much_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(captures, "_HELD_SIZE", 20)
+    packets = [tcp(CLIENT, SERVER, 99, flags=SYN)]
+    packets += [tcp(CLIENT, SERVER, 107 + 9 * place, b"0005hello") for place in range(3)]
+    packets.append(tcp(CLIENT, SERVER, 100, b"0003bye"))  # too late
+    file = io.BytesIO(pcap(packets))
+    found = [(piece.lost, piece.data) for piece in captures.pieces(file.read)]
+    assert found == [(7, b""), *[(0, b"0005hello")] * 3, (0, b"")]
+    result = run("dump", "--json", "--codec", "digits4", stdin=file.getvalue())
+    assert (result.status, result.output) == (1, b"")
+    assert "lacks 7 bytes of the stream at offset 0" in result.errors
+
+
+def test_a_capture_that_is_longer_than_one_read_is_read_to_its_end() -> None:
+    stream = formats.erlang2.encode_many(b"x" * 1000 for _ in range(200))
+    pieces = [stream[at : at + 1400] for at in range(0, len(stream), 1400)]
+    result = run("dump", "--json", "--codec", "u16be", stdin=pcap(conversation(pieces, [])))
+    assert (result.status, len(objects(result))) == (0, 200)
+
+
+def test_dump_skips_what_is_far_from_a_bad_place() -> None:
     bad = b"0400" + b"x" * 399 + b"y"
     text = run("dump", "--codec", "digits4,trailer=%0A", stdin=bad + b"!").output.decode()
     assert "  ...\n" in text

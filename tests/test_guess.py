@@ -268,10 +268,16 @@ def test_the_command_reads_captures() -> None:
     assert run("guess", stdin=pcap([])).status == 1
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("needs_rich")
-@pytest.mark.parametrize("columns", [80, 200])
-@pytest.mark.parametrize("color", [True, False])
+@pytest.mark.parametrize(
+    ("columns", "color"),
+    [
+        (80, True),
+        pytest.param(80, False, marks=pytest.mark.slow),
+        pytest.param(200, True, marks=pytest.mark.slow),
+        pytest.param(200, False, marks=pytest.mark.slow),
+    ],
+)
 def test_the_command_in_a_terminal(columns: int, color: bool, tmp_path: Path) -> None:
     file = tmp_path / "capture"
     file.write_bytes(capture(formats.kafka))
@@ -362,6 +368,14 @@ def test_constant_bits_are_no_flags() -> None:
 def test_the_command_names_a_format_to_dump_with() -> None:
     result = run("guess", stdin=b"".join(varied("ndjson", FRAMES, 0)))
     assert result.output.endswith(b"framecodec dump --codec ndjson FILE\n")
+
+
+@pytest.mark.usefixtures("needs_rich")
+def test_the_command_names_where_the_frames_begin_after_a_greeting() -> None:
+    greeting = b"SSH-2.0-OpenSSH_9.2p1\r\n"
+    output = run("guess", stdin=greeting + b"".join(varied("ssh", FRAMES, 2))).output.decode()
+    assert "The first frame begins at byte 23, after a greeting.\n" in output
+    assert output.endswith(" --skip 23 FILE\n")
 
 
 def test_the_command_writes_a_table_for_each_direction_of_a_capture() -> None:
