@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
+import select
+import shlex
+import signal
 import socket
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import framecodec
 from framecodec import Codec
-from tests.helpers.command import run, run_process, started, started_command
+from framecodec.cli import talk
+from tests.helpers.command import (
+    User,
+    closed_output,
+    run,
+    run_process,
+    run_with_user,
+    started,
+    started_command,
+)
 
 pytest.importorskip("rich", reason="the extra cli is not installed")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals, Unix sockets")
@@ -230,22 +245,63 @@ def test_datagrams() -> None:
     assert result == (0, b"hello\n", "")
 
 
-@pytest.mark.slow
 def test_typed_lines_go_to_the_last_sender_of_a_datagram() -> None:
-    with started("listen", "--udp", "--codec", "u8", ANY) as server:
-        host, _, port = server.address().rpartition(":")
-        server.type(b"early\n")
-        server.read_until(b"not sent")
+    def use(user: User) -> None:
+        address = user.address()
+        user.type(b"early\n")
+        user.notes.wait_for("not sent: no datagram has arrived, so there is no receiver")
         with socket.socket(type=socket.SOCK_DGRAM) as sock:
             sock.settimeout(20)
-            sock.sendto(b"\5hello\2ok", (host, int(port)))
-            server.read_until(b"hello\nok\n")
-            server.type(b"reply\n")
-            assert sock.recv(100) == b"\5reply"
-            sock.sendto(b"\5he", (host, int(port)))
-            server.read_until(b"bad datagram")
-        server.interrupt()
-        assert server.wait() == 130
+            sock.sendto(b"\5he", address)
+            user.notes.wait_for("bad datagram: ")
+            sock.sendto(b"\5hello\2ok", address)
+            sock.sendto(b"\7another", address)
+            with socket.socket(type=socket.SOCK_DGRAM) as last:
+                last.settimeout(20)
+                last.sendto(b"\4last", address)
+                for _ in range(200):  # until one is typed after the last datagram was printed
+                    user.type(b"reply\n")
+                    if select.select([last], [], [], 0.1)[0]:
+                        break
+                assert last.recv(100) == b"\5reply"
+        user.interrupt()
+
+    result = run_with_user(use, "listen", "--udp", "--codec", "u8", ANY)
+    assert (result.status, result.output) == (130, b"hello\nok\nanother\nlast\n")
+
+
+def test_datagrams_are_printed_after_the_end_of_the_lines() -> None:
+    def use(user: User) -> None:
+        user.end_input()
+        with socket.socket(type=socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"hello", user.address())
+
+    assert run_with_user(use, "listen", "--udp", "--once", ANY)[:2] == (0, b"hello\n")
+
+
+@pytest.mark.parametrize("arguments", [["--udp"], []])
+def test_ctrl_d_in_a_terminal_ends_listen(arguments: list[str]) -> None:
+    def use(user: User) -> None:
+        user.address()
+        user.type(b"\x04")
+
+    assert run_with_user(use, "listen", *arguments, ANY, terminal=True)[:2] == (0, b"")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="free names of Unix sockets")
+def test_a_unix_datagram_is_answered(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(path)
+        sock.settimeout(20)
+
+        def use(user: User) -> None:
+            user.type(b"hello\n")
+            message, sender = sock.recvfrom(100)
+            sock.sendto(message.upper(), sender)
+
+        result = run_with_user(use, "connect", "--udp", "--once", f"unix:{path}")
+    assert result == (0, b"HELLO\n", "")
 
 
 def test_unix_datagrams_leave_no_file(tmp_path: Path) -> None:
@@ -266,6 +322,140 @@ def test_a_command_is_talked_to_by_its_input_and_output() -> None:
         b"hello\nbyebye\n",
         "",
     )
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_command_that_does_not_end_is_ended(
+    ignored: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(talk, "_LAST_WAIT", 0.3)
+    program = f"""
+import os, signal, sys, time
+if {ignored}:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+text = str(os.getpid()).encode()
+sys.stdout.buffer.write(len(text).to_bytes(4) + text)
+sys.stdout.flush()
+time.sleep(600)
+"""
+    result = run("connect", "--once", "--pipe", shlex.join([sys.executable, "-c", program]))
+    assert (result.status, result.errors) == (0, "")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(result.output), 0)
+
+
+# --- the ends of a command in this process --------------------------------------------------------
+
+
+def test_the_end_of_the_lines_ends_sending_to_all_clients() -> None:
+    def use(user: User) -> None:
+        with user.connect() as one, user.connect() as two:
+            user.type(b"hello\nbye")
+            user.end_input()
+            for conn in (one, two):
+                assert list(conn) == [b"hello", b"bye"]
+            with user.connect() as late:
+                assert list(late) == []
+                late.send(b"still received")
+            user.notes.wait_for(" left\n")
+        user.interrupt()
+
+    result = run_with_user(use, "listen", ANY)
+    assert (result.status, result.output) == (130, b"still received\n")
+
+
+def test_the_end_of_listen_closes_its_connections() -> None:
+    with contextlib.ExitStack() as stack:
+
+        def use(user: User) -> None:
+            conns.extend(stack.enter_context(user.connect()) for _ in range(2))
+            user.interrupt()
+
+        conns: list[framecodec.FrameSocket] = []
+        assert run_with_user(use, "listen", "--echo", ANY).status == 130
+        assert [list(conn) for conn in conns] == [[], []]
+
+
+def test_ctrl_c_ends_a_wait_for_events_and_what_is_sent() -> None:
+    events = talk._Events()
+    with events.with_interrupts():
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            events.take()
+        with pytest.raises(KeyboardInterrupt), events.sending():
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_an_error_of_the_listening_socket_ends_listen() -> None:
+    class Broken:
+        def __iter__(self) -> Iterator[framecodec.FrameSocket]:
+            raise OSError("no more")
+
+    arguments = argparse.Namespace(echo=True, once=False)
+    server = talk._Server(Broken(), arguments, talk._Screen(as_hex=False), None)
+    with pytest.raises(OSError, match="no more"):
+        server.run()
+
+
+def test_a_client_without_tls_is_named_and_ends_listen_once(tmp_path: Path) -> None:
+    trustme = pytest.importorskip("trustme")
+    cert = str(tmp_path / "cert.pem")
+    trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(cert)
+
+    def use(user: User) -> None:
+        with socket.create_connection(user.address(), 20) as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            with contextlib.suppress(ConnectionError):
+                while sock.recv(1000):
+                    pass
+
+    result = run_with_user(use, "listen", "--once", "--cert", cert, ANY)
+    assert (result.status, result.output) == (0, b"")
+    assert ": no TLS: " in result.errors
+    assert "connected" not in result.errors
+
+
+def test_a_closed_output_ends_listen() -> None:
+    def use(user: User) -> None:
+        with user.connect() as conn:
+            conn.send(b"hello")
+            assert list(conn) == []
+
+    with closed_output() as output:
+        result = run_with_user(use, "listen", ANY, output=output)
+    assert result.status == 1
+    assert result.errors.endswith(" connected\n")
+
+
+def test_a_closed_output_ends_connect() -> None:
+    with closed_output() as output, framecodec.listen(("127.0.0.1", 0)) as listener:
+
+        def use(user: User) -> None:
+            with listener.accept() as conn:
+                conn.send(b"hello")
+                assert list(conn) == []
+
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        result = run_with_user(use, "connect", address, output=output)
+    assert (result.status, result.errors) == (1, "")
+
+
+def test_messages_are_received_where_there_is_no_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone:
+        def recv(self) -> bytes:
+            return b"hello"
+
+        def send(self, message: bytes) -> None:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", None)
+    events: list[tuple[str, Any]] = []
+    conn, screen = Gone(), talk._Screen(as_hex=False)
+    talk._receive(conn, screen, events.append, echo=False, once=True)
+    # The peer is gone, not the reader of the output.
+    talk._receive(conn, screen, events.append, echo=True, once=False)
+    (first, (_, no_error)), (second, (_, error)) = events
+    assert (first, no_error, second, type(error)) == ("end", None, "end", BrokenPipeError)
 
 
 @pytest.mark.slow

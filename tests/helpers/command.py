@@ -1,4 +1,4 @@
-"""The command line: run in this process, as a process, or in a pseudo-terminal."""
+"""The command line: in this process, also with a user, as a process, or in a pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TextIO
 
+import framecodec
 from framecodec import cli
 
 LIFETIME = 30.0  # seconds after which a process is ended; no test that passes needs them
@@ -187,3 +189,118 @@ def started_command(
         for end in ends:
             with contextlib.suppress(OSError):
                 os.close(end)
+
+
+# --- a command and its user in this process -------------------------------------------------------
+
+
+class Notes(io.StringIO):
+    """Standard error that another thread can wait for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._changed = threading.Condition()
+
+    def write(self, text: str) -> int:
+        with self._changed:
+            self._changed.notify_all()
+            return super().write(text)
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """Wait for a pattern, and return its first match."""
+        with self._changed:
+            found = self._changed.wait_for(lambda: re.search(pattern, self.getvalue()), LIFETIME)
+        assert found, self.getvalue()
+        return found
+
+
+class User:
+    """The user of a command that runs in the main thread of this process."""
+
+    def __init__(self, keyboard: int) -> None:
+        self._keyboard = keyboard
+        self.notes = Notes()
+
+    def type(self, text: bytes) -> None:
+        """Write to the command's standard input."""
+        os.write(self._keyboard, text)
+
+    def end_input(self) -> None:
+        """End the command's standard input."""
+        if self._keyboard >= 0:
+            os.close(self._keyboard)
+            self._keyboard = -1
+
+    def interrupt(self) -> None:
+        """Type Ctrl-C."""
+        ident = threading.main_thread().ident
+        assert ident is not None
+        signal.pthread_kill(ident, signal.SIGINT)
+
+    def address(self) -> tuple[str, int]:
+        """Return the address that the command listens on."""
+        found = self.notes.wait_for(r"listening on (\S+):([0-9]+)\n")
+        return found[1], int(found[2])
+
+    def connect(self, **options: Any) -> framecodec.FrameSocket:
+        """Connect to the command, and wait until it has noticed that."""
+        conn = framecodec.connect(self.address(), **options)
+        conn.settimeout(20)
+        self.notes.wait_for(rf"127\.0\.0\.1:{conn.getsockname()[1]} connected\n")
+        return conn
+
+
+def run_with_user(
+    use: Callable[[User], object],
+    *arguments: str,
+    output: TextIO | None = None,
+    terminal: bool = False,
+) -> Result:
+    """Run a command in this process while a function, in another thread, is its user.
+
+    Args:
+        use: The function; if it fails, the command is interrupted.
+        arguments: Those of the command.
+        output: Standard output; if None, the result has what was written.
+        terminal: The user types in a terminal.
+    """
+    read_end, write_end = os.openpty()[::-1] if terminal else os.pipe()
+    user, written, failed = User(write_end), io.BytesIO(), list[BaseException]()
+
+    def use_or_interrupt() -> None:
+        try:
+            use(user)
+        except BaseException as error:
+            failed.append(error)
+            user.interrupt()
+
+    thread = threading.Thread(target=use_or_interrupt)
+    saved = sys.stdin, sys.stdout, sys.stderr
+    with open(read_end, "rb", buffering=0) as keyboard:
+        sys.stdin = keyboard  # type: ignore[assignment]
+        sys.stdout = output or io.TextIOWrapper(written, encoding="utf-8")
+        sys.stderr = user.notes
+        try:
+            thread.start()
+            status = cli.main(list(arguments))
+        finally:
+            if output is None:
+                sys.stdout.detach()
+            sys.stdin, sys.stdout, sys.stderr = saved
+            thread.join(LIFETIME)
+            user.end_input()
+            for reader in threading.enumerate():
+                if reader.name.endswith("(read)"):  # of this file descriptor
+                    reader.join(LIFETIME)
+    if failed:
+        raise failed[0]
+    return Result(status, written.getvalue(), user.notes.getvalue())
+
+
+@contextlib.contextmanager
+def closed_output() -> Iterator[TextIO]:
+    """Give a standard output that nothing reads."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with open(write_end, "w") as output:
+        yield output

@@ -85,11 +85,15 @@ def add_commands(commands: argparse._SubParsersAction[Any]) -> None:
     connector.add_argument("address", metavar="ADDRESS", type=read_address, nargs="?")
 
 
-class _Connection(Protocol):
-    """What is used of a connection."""
+class _Receiver(Protocol):
+    """What lines are sent to."""
 
     def send(self, message: Any, /) -> None:
         """Send a message."""
+
+
+class _Connection(_Receiver, Protocol):
+    """What is used of a connection."""
 
     def recv(self) -> Any:
         """Return the next message; raise EOFError at the end."""
@@ -98,6 +102,7 @@ class _Connection(Protocol):
 # --- what both commands do ------------------------------------------------------------------------
 
 _LAST_REPLIES = 1.0  # seconds that replies to the last datagram may take
+_LAST_WAIT = 2.0  # seconds that a command may take to end, before and after it is terminated
 
 # What the main thread is told: a line, the end of the lines (None), or the end of a connection.
 _Event = tuple[str, Any]
@@ -201,7 +206,7 @@ class _Events:
 
 
 def _send_line(
-    conn: _Connection, line: bytes, arguments: argparse.Namespace, screen: _Screen
+    conn: _Receiver, line: bytes, arguments: argparse.Namespace, screen: _Screen
 ) -> None:
     """Send a line; print a note if it is not a possible message."""
     try:
@@ -242,8 +247,9 @@ def _stdin_is_terminal() -> bool:
 
 def _stdout_is_closed() -> bool:
     try:
-        sys.stdout.flush()
-    except (OSError, ValueError, AttributeError):
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError):
         return True
     return False
 
@@ -362,11 +368,11 @@ class _Command:
     def __exit__(self, *_: object) -> None:
         self.end_sending()
         try:
-            self._process.wait(2)
+            self._process.wait(_LAST_WAIT)
         except subprocess.TimeoutExpired:
-            self._process.send_signal(signal.SIGTERM)
+            self._process.terminate()
             try:
-                self._process.wait(2)
+                self._process.wait(_LAST_WAIT)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
@@ -450,11 +456,11 @@ class _Server:
 
     def run(self) -> int:
         """Serve until Ctrl-C, Ctrl-D in a terminal, or the first connection's end (--once)."""
-        threading.Thread(target=self._accept, daemon=True).start()
-        if not self._arguments.echo:
-            _read_lines(self._events.put)
         try:
             with self._events.with_interrupts():
+                threading.Thread(target=self._accept, daemon=True).start()
+                if not self._arguments.echo:
+                    _read_lines(self._events.put)
                 self._run()
         finally:
             for conn in list(self._connections):
@@ -489,7 +495,7 @@ class _Server:
                 return True  # Ctrl-D
             for conn in self._connections:
                 self._end_sending(conn)
-        elif kind == "end":
+        else:  # the end of a connection
             conn, error = value
             name = self._connections.pop(conn, "a client")
             conn.close()
@@ -605,7 +611,3 @@ class _Reply:
     def send(self, message: Any) -> None:
         """Send a message to it."""
         self._datagrams.send_to(message, self._address)
-
-    def recv(self) -> Any:
-        """Raise EOFError; messages of all senders are received together."""
-        raise EOFError
