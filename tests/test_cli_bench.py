@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
 
 import framecodec
-from framecodec import Codec, formats, parse_codec
+from framecodec import Codec, cli, formats, parse_codec
 from tests.helpers.command import run, started
 
 rich = pytest.importorskip("rich", reason="the extra cli is not installed")
@@ -79,6 +80,11 @@ def test_bench_writes_a_table_and_a_picture(echo: str) -> None:
     assert lines[1].endswith(" MB/s in each direction")
     assert any("99.9 %" in line and "max" in line for line in lines)
     assert any("up to the 99th percentile" in line for line in lines)
+
+
+def test_bench_runs_where_there_is_no_output(echo: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert cli.main(["bench", "--messages", "10", echo]) == 0
 
 
 def serve_once(answer: bytes) -> tuple[threading.Thread, str]:

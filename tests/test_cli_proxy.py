@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +17,7 @@ import framecodec
 from framecodec import Codec, cli
 from framecodec.cli import proxy
 from framecodec.testing.proxy import Direction
-from tests.helpers.command import run, started
+from tests.helpers.command import User, closed_output, run, run_with_user, started
 
 pytest.importorskip("rich", reason="the extra cli is not installed")
 
@@ -110,6 +111,20 @@ def test_bad_usage_is_one_line() -> None:
         assert (result.status, result.output, result.errors.count("\n")) == (2, b"", 1)
     result = run("proxy", "--listen", "192.0.2.1:1", "--to", ANY)
     assert (result.status, result.output, result.errors.count("\n")) == (1, b"", 1)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes and signals")
+def test_a_closed_output_ends_the_proxy_and_its_connections(upstream: str) -> None:
+    def use(user: User) -> None:
+        with connect(":".join(map(str, user.address()))) as conn:
+            conn.send(b"hello")
+            with contextlib.suppress(ConnectionError):
+                assert list(conn) in ([], [b"HELLO"])
+
+    arguments = ["--listen", ANY, "--to", upstream, "--sizes", "4", "--delay", "0.001", "--dump"]
+    with closed_output() as output:
+        result = run_with_user(use, "proxy", *arguments, "--codec", "digits4", output=output)
+    assert (result.status, result.errors.count("\n")) == (1, 1)
 
 
 def test_the_end_of_the_reader_of_the_log_ends_the_proxy(upstream: str) -> None:

@@ -191,6 +191,7 @@ def test_a_file_that_exists_is_kept_unless_it_may_be_replaced(folders: tuple[Pat
     "name",
     [
         *("../evil", "a/../../evil", "/tmp/evil", "", ".", "..", "a//b", "a/", "x\0y", "link/x"),
+        "loop/x",
         *(f"x{PART}", "file", "a" * 5000, 5, None),
     ],
 )
@@ -200,13 +201,28 @@ def test_bad_names_are_refused(name: object, folders: tuple[Path, Path]) -> None
     outside.mkdir()
     (target / "link").symlink_to(outside)
     (target / "file").symlink_to(outside / "file")
+    (target / "loop").symlink_to(target / "loop")
     with receiving(target) as (conn, raised):
         tell(conn, name=name, size=3)
         assert "error" in answer(conn)
     assert isinstance(raised[0], CommandError)
     assert not list(outside.iterdir())
-    assert sorted(path.name for path in target.iterdir()) == ["file", "link"]
+    assert sorted(path.name for path in target.iterdir()) == ["file", "link", "loop"]
     assert sorted(path.name for path in target.parent.iterdir()) == ["source", "target"]
+
+
+def test_of_a_refused_sender_a_bounded_number_of_messages_is_read(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "_LAST_MESSAGES", 3)
+    here, there = (FrameSocket(end) for end in socket.socketpair())
+    with here, there:
+        tell(here, **{"framecodec-transfer": 1, "files": 1})
+        tell(here, name="../evil", size=3)
+        here.send_many([b"D1", b"D2", b"D3", b"D4"])
+        with pytest.raises(CommandError, match="is not a path inside the folder"):
+            transfer._receive_from(there, folders[1], overwrite=False)
+        assert there.recv() == b"D4"
 
 
 def test_a_wrong_digest_is_refused_and_leaves_nothing(folders: tuple[Path, Path]) -> None:

@@ -180,8 +180,6 @@ def open_input(name: str | None) -> Iterator[BinaryIO]:
         yield sys.stdin.buffer
         return
     with open(name, "rb", buffering=0) as file:
-        if stat.S_ISDIR(os.fstat(file.fileno()).st_mode):
-            raise CommandError(f"{name} is a folder; name a file")
         yield file
 
 
