@@ -203,8 +203,16 @@ def test_message_iterator_refuses_a_second_await_for_one_ready_message(
         assert await first == b"1"
         with pytest.raises(RuntimeError, match="recv"):
             await second
+        with pytest.raises(RuntimeError, match="recv"):
+            await asyncio.create_task(second)
 
     asyncio.run(main())
+
+
+@pytest.mark.c_extension
+def test_a_path_that_was_never_opened_has_no_thread(compiled_fast_path: ModuleType) -> None:
+    path = compiled_fast_path.ReceivePath.__new__(compiled_fast_path.ReceivePath)
+    assert path.stop_waiting() is None
 
 
 def test_send_batch_leaves_messages_of_another_thread_to_its_owner(
@@ -268,6 +276,23 @@ def test_classes_are_made_whole_or_not_at_all(fast_path: ModuleType, name: str) 
     with contextlib.suppress(TypeError):
         batch.__init__(Owner(), 7)
     assert (batch.messages, batch.budget, batch.fast_size) == ([b"a"], 91, 10)
+
+
+@pytest.mark.c_extension
+def test_ready_objects_stay_where_the_task_that_awaits_them_is_cancelled(
+    compiled_fast_path: ModuleType,
+) -> None:
+    messages = compiled_fast_path.MessageIterator(Stream(), list)
+    messages.head = [b"1"]
+
+    async def main() -> None:
+        task = asyncio.create_task(anext(compiled_fast_path.ObjectIterator(messages, int, refuse)))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert messages.head == [b"1"]
 
 
 def test_completed_awaitable_throws_an_exception_in_every_form(fast_path: ModuleType) -> None:
@@ -489,8 +514,26 @@ def test_waiter_is_a_future_for_asyncio(fast_path: ModuleType) -> None:
         assert calls == [waiter]
         assert (waiter.result(), waiter.exception(), waiter.cancelled()) == (None, None, False)
         assert await waiter is None
-        with pytest.raises(TypeError, match="Waiter"):
-            copy.copy(waiter)
+        for part in (waiter, waiter.__await__()):
+            with pytest.raises(TypeError, match=r"Waiter|generator"):
+                copy.copy(part)
+
+    asyncio.run(main())
+
+
+def test_the_await_of_a_waiter_is_a_generator(fast_path: ModuleType) -> None:
+    async def main() -> None:
+        waiter = waiter_of(fast_path)
+        wait = iter(waiter.__await__())
+        assert wait.send(None) is waiter
+        waiter.set_result(None)
+        with pytest.raises(StopIteration) as caught:
+            wait.send(None)
+        assert caught.value.value is None
+        for forms in ([LookupError("a")], [LookupError]):
+            with pytest.raises(LookupError):
+                waiter.__await__().throw(*forms)
+        wait.close()
 
     asyncio.run(main())
 

@@ -517,6 +517,71 @@ def test_anext_as_a_task_takes_the_next_message(loop: str, engine_in_use: Module
     run(loop, main())
 
 
+class Delegating:
+    """An awaitable of a user, which hands on to the event loop what another one yields."""
+
+    def __init__(self, awaitable: Any) -> None:
+        self._awaitable = awaitable
+
+    def __await__(self) -> Any:
+        return (yield from self._awaitable.__await__())
+
+
+def task_in_c(awaitable: Any) -> asyncio.Task[Any]:
+    return asyncio.create_task(awaitable)
+
+
+def task_in_python(awaitable: Any) -> asyncio.Task[Any]:
+    """Return a task as it is where asyncio has no module in C: it calls methods of coroutines."""
+    kind: Any = vars(asyncio.tasks)["_PyTask"]
+    return kind(awaitable, loop=asyncio.get_running_loop())  # type: ignore[no-any-return]
+
+
+def task_that_delegates(awaitable: Any) -> asyncio.Task[Any]:
+    async def wait() -> Any:
+        return await Delegating(awaitable)
+
+    return asyncio.create_task(wait())
+
+
+@pytest.mark.parametrize("task_of", [task_in_c, task_in_python, task_that_delegates])
+@pytest.mark.parametrize("codec", [U4, U4.as_json()], ids=["bytes", "objects"])
+@LOOPS
+def test_every_kind_of_task_sends_and_receives(
+    loop: str, codec: Codec, task_of: Callable[[Any], asyncio.Task[Any]]
+) -> None:
+    one, two, three = (b"1", b"2", b"3") if codec == U4 else (1, 2, 3)
+
+    async def main() -> None:
+        stream, peer = await wrapped(codec)
+        messages: Any = aiter(stream)
+        assert await task_of(stream.send(one)) is None
+        assert U4.decode(peer.recv(100)) == b"1"
+        waiting = task_of(anext(messages))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        with pytest.raises(RuntimeError, match="another recv"):
+            await task_of(anext(messages))
+        peer.sendall(U4.encode_many([b"1", b"2", b"3"]))
+        assert [await waiting, await task_of(anext(messages))] == [one, two]
+        assert await task_of(stream.recv()) == three
+        next_message = anext(messages)
+        with pytest.raises(TypeError):
+            copy.copy(next_message)
+        given_up = task_of(next_message)
+        await asyncio.sleep(0)
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        waiting = task_of(anext(messages))
+        peer.close()
+        with pytest.raises(StopAsyncIteration):
+            await waiting
+        await stream.aclose()
+
+    run(loop, main())
+
+
 # --- as asyncio has it ----------------------------------------------------------------------------
 
 

@@ -301,8 +301,8 @@ cdef bint is_ready(MessageIterator self) except -1:
 @cython.critical_section
 cdef object take_head(MessageIterator self):
     """Take the message that `is_ready` has found; a call of another thread may have taken it."""
-    if not PyList_GET_SIZE(self.head):
-        raise _error_texts.another_recv_waits()
+    if not PyList_GET_SIZE(self.head):  # pragma: no cover (another thread, without the GIL)
+        raise _error_texts.another_recv_waits()  # pragma: no cover (another thread)
     return self.head.pop()
 
 
@@ -332,10 +332,8 @@ cdef bint await_message(NextMessage self) except -1:
                 # Its own coroutine raises: who sees the traceback finds the stream in it.
                 self._messages._stream.__anext__().send(None)
             self._waiter = protocol._begin_waiting()
-            if not self._waiter._done:
-                self._waiter._asyncio_future_blocking = True
-                return False
-            self._close()
+            self._waiter._asyncio_future_blocking = True
+            return False
         protocol._take_batch()
     return True
 
