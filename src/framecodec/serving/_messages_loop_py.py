@@ -262,8 +262,6 @@ class MessageLoop(MessageSteps):
             self._close(conn, error)
 
     def _accept(self) -> None:
-        if not self._listening:
-            return
         count = 64
         if self._max_connections is not None:
             count = min(count, self._max_connections - len(self._by_fd))

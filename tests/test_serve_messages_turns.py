@@ -1,0 +1,347 @@
+"""`serve_messages`: what meets in one turn of its loop, and what the kernel refuses.
+
+Each test runs on both twins of the loop.
+"""
+
+# ruff: noqa: SIM117 (a server and its clients are two levels)
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import framecodec
+from framecodec import Codec
+from framecodec.serving import messages as messages_module
+from tests.helpers.fault_injection import reset
+from tests.helpers.servers import LOOPBACK, MESSAGE_LOOPS, PATIENCE, dial, messages_loop, until
+
+U4 = Codec.uint(4)
+
+
+@pytest.fixture(params=MESSAGE_LOOPS, autouse=True)
+def twin(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module of the loop."""
+    module = messages_loop(request.param)
+    monkeypatch.setattr(messages_module, "_loop_module", module)
+    return module
+
+
+def echo(conn: Any, messages: list[bytes]) -> list[bytes]:
+    return messages
+
+
+class Busy:
+    """Clients of a server whose handler waits while a message says so: what comes meanwhile is
+    served in the turn after it, in the order in which it came."""
+
+    def __init__(self, stack: contextlib.ExitStack, handle: Callable[..., Any], **options: Any):
+        self.connections: dict[bytes, Any] = {}
+        self._handle = handle
+        self._is_waiting, self._may_continue = threading.Event(), threading.Event()
+        self.server = stack.enter_context(
+            framecodec.serve_messages(self._take, LOOPBACK, **options)
+        )
+        self._stack = stack
+
+    def _take(self, conn: Any, messages: list[bytes]) -> Any:
+        if messages == [b"wait"]:
+            self._is_waiting.set()
+            assert self._may_continue.wait(PATIENCE)
+            return None
+        return self._handle(self, conn, messages)
+
+    @contextlib.contextmanager
+    def waiting(self) -> Any:
+        """Let the handler wait meanwhile."""
+        self._is_waiting.clear()
+        self._may_continue.clear()
+        self._stack.enter_context(dial(self.server.address)).send(b"wait")
+        assert self._is_waiting.wait(PATIENCE)
+        try:
+            yield
+        finally:
+            self._may_continue.set()
+
+    def introduce(self, client: Any, name: bytes) -> None:
+        """Let a client tell its name, under which `connections` has it."""
+        client.send(name)
+        until(lambda: name in self.connections)
+
+
+# --- what the kernel takes ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_replies_to_a_client_that_does_not_read_arrive_whole(kind: str, tmp_path: Path) -> None:
+    if kind == "unix" and not hasattr(socket, "AF_UNIX"):
+        pytest.skip("no Unix sockets here")
+    answered: list[Any] = []
+
+    def handle(conn: Any, messages: list[bytes]) -> list[bytes]:
+        answered.append(conn)
+        return [bytes([len(answered) % 251]) * 1000 for _ in range(10)]
+
+    address: Any = LOOPBACK if kind == "tcp" else str(tmp_path / "socket")
+    with framecodec.serve_messages(handle, address, codec=U4) as server:
+        with dial(server.address, codec=U4) as conn:
+            while not answered or not answered[0].pending_send:
+                before = len(answered)
+                assert before < 5000
+                conn.send(b"a")
+                until(lambda before=before: len(answered) > before)
+            more = [bytes([i % 251]) * 1000 for i in range(500)]
+            for message in more:
+                answered[0].send(message)
+            for i in range(1, len(answered) + 1):
+                assert [conn.recv() for _ in range(10)] == [bytes([i % 251]) * 1000] * 10
+            assert [conn.recv() for _ in more] == more
+            until(lambda: not answered[0].pending_send)
+
+
+def test_a_client_that_resets_before_its_replies_are_sent_is_closed(logged: Any) -> None:
+    def handle(conn: Any, messages: list[bytes]) -> list[bytes]:
+        return [b"x" * 1000] * 20_000
+
+    with framecodec.serve_messages(handle, LOOPBACK) as server:
+        with dial(server.address) as conn:
+            conn.send(b"a")
+            until(lambda: any(one.pending_send for one in server.connections))
+            reset(conn.socket)
+            until(lambda: not server.connections)
+    assert len(logged()) == 1
+
+
+def test_an_error_after_the_client_has_reset_closes_the_connection(logged: Any) -> None:
+    """The end of sending, which the client would see before the socket closes, fails then."""
+
+    def handle(conn: Any, messages: list[bytes]) -> None:
+        is_called.set()
+        assert is_reset.wait(PATIENCE)
+        raise LookupError("no reply")
+
+    is_called, is_reset = threading.Event(), threading.Event()
+    with framecodec.serve_messages(handle, LOOPBACK) as server:
+        conn = dial(server.address)
+        conn.send(b"a")
+        assert is_called.wait(PATIENCE)
+        reset(conn.socket)
+        is_reset.set()
+        until(lambda: not server.connections)
+    assert len(logged()) == 1
+    assert "the handler" in logged()[0]
+
+
+def test_a_client_that_stays_after_its_fault_is_closed(logged: Any) -> None:
+    with framecodec.serve_messages(echo, LOOPBACK) as server, dial(server.address) as conn:
+        conn.socket.sendall(b"\xff\xff\xff\xff")
+        with pytest.raises(EOFError):
+            conn.recv()
+        until(lambda: not server._hooks._sockets)  # it waits 2 seconds for the client's end
+    assert len(logged()) == 1
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals for threads here")
+def test_a_signal_in_the_thread_of_the_loop_changes_nothing() -> None:
+    handled = threading.Event()
+    threads = {*threading.enumerate()}
+    before = signal.signal(signal.SIGUSR1, lambda *_: handled.set())
+    try:
+        with framecodec.serve_messages(echo, LOOPBACK) as server, dial(server.address) as conn:
+            (thread,) = {*threading.enumerate()} - threads
+            for number in range(3):
+                conn.send(b"%d" % number)
+                assert conn.recv() == b"%d" % number
+                handled.clear()
+                assert thread.ident is not None
+                signal.pthread_kill(thread.ident, signal.SIGUSR1)
+                until(handled.is_set)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+class Ended(BaseException):
+    """An error outside `Exception`: a user's function may let one through."""
+
+
+def test_any_error_of_a_users_function_ends_its_connection_alone(logged: Any) -> None:
+    def parse(header: memoryview) -> tuple[int, int]:
+        if header[0] == ord("e"):
+            raise Ended
+        return 1, 1
+
+    codec = Codec.custom(parse, lambda message: b"f")
+    with framecodec.serve_messages(echo, LOOPBACK, codec) as server:
+        with dial(server.address, codec=codec) as one, dial(server.address, codec=codec) as other:
+            one.socket.sendall(b"e")
+            with pytest.raises((EOFError, ConnectionError)):
+                one.recv()
+            other.socket.sendall(b"fx")
+            assert other.recv() == b"x"
+    assert len(logged()) == 1
+
+
+# --- servers that cannot begin or go on -----------------------------------------------------------
+
+
+def open_descriptors() -> set[str]:
+    gc.collect()
+    return set(os.listdir("/dev/fd"))
+
+
+needs_descriptors = pytest.mark.skipif(
+    not os.path.isdir("/dev/fd") or sys.platform == "win32", reason="no list of descriptors here"
+)
+
+
+@needs_descriptors
+def test_a_server_without_a_thread_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    before = open_descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="new thread"):
+            framecodec.serve_messages(echo, LOOPBACK)
+    assert open_descriptors() == before
+
+
+@needs_descriptors
+def test_a_server_without_descriptors_for_its_loop_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    make_pair = socket.socketpair
+
+    def last_pair() -> Any:
+        pair = make_pair()
+        # Descriptors that are open stay so.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        return pair
+
+    before = open_descriptors()
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "socketpair", last_pair)
+            with pytest.raises(OSError, match="open files") as caught:
+                framecodec.serve_messages(echo, LOOPBACK)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert caught.value.errno == errno.EMFILE
+    assert open_descriptors() == before
+
+
+def test_a_server_that_fails_closes_its_clients(
+    monkeypatch: pytest.MonkeyPatch, logged: Any
+) -> None:
+    def accept(count: int) -> Any:
+        raise Ended
+
+    with framecodec.serve_messages(echo, LOOPBACK) as server, dial(server.address) as conn:
+        conn.send(b"hello")
+        assert conn.recv() == b"hello"
+        monkeypatch.setattr(server._hooks, "accept", accept)
+        with pytest.raises((EOFError, ConnectionError)):
+            with dial(server.address) as other:
+                other.recv()
+        with pytest.raises((EOFError, ConnectionError)):
+            conn.recv()
+    assert len(logged()) == 1
+
+
+def test_a_client_for_whom_there_is_no_memory_is_closed_and_the_next_one_served(
+    monkeypatch: pytest.MonkeyPatch, logged: Any
+) -> None:
+    with framecodec.serve_messages(echo, LOOPBACK) as server:
+        with monkeypatch.context() as patch:
+
+            def splitter(conn: Any, sock: Any) -> Any:
+                raise MemoryError
+
+            patch.setattr(server._hooks, "splitter", splitter)
+            with dial(server.address) as conn, pytest.raises((EOFError, ConnectionError)):
+                conn.recv()
+        with dial(server.address) as conn:
+            conn.send(b"hello")
+            assert conn.recv() == b"hello"
+    assert "too little memory" in " ".join(logged())
+
+
+# --- what meets in one turn -----------------------------------------------------------------------
+
+
+def test_a_message_to_a_client_that_leaves_in_the_same_turn_is_dropped(logged: Any) -> None:
+    def handle(busy: Busy, conn: Any, messages: list[bytes]) -> Any:
+        if messages != [b"tell the other"]:
+            busy.connections[messages[0]] = conn
+            return None
+        busy.connections[b"other"].send(b"hello")
+        return [b"told"]
+
+    with contextlib.ExitStack() as stack:
+        busy = Busy(stack, handle)
+        one, other = (stack.enter_context(dial(busy.server.address)) for _ in range(2))
+        busy.introduce(one, b"one")
+        busy.introduce(other, b"other")
+        with busy.waiting():
+            one.send(b"tell the other")
+            reset(other.socket)
+        assert one.recv() == b"told"
+        until(lambda: busy.connections[b"other"].closed)
+        one.send(b"tell")  # the loop still runs
+        until(lambda: b"tell" in busy.connections)
+
+
+@pytest.mark.parametrize("ending", ["message", "end", "bad frame", "close"])
+def test_what_the_kernel_holds_at_a_deadline_is_read_first(ending: str, logged: Any) -> None:
+    """The turn in which the time of one client ends, another one's handler takes long."""
+    clients: list[Any] = []
+
+    def handle(busy: Busy, conn: Any, messages: list[bytes]) -> Any:
+        if messages == [b"other"]:
+            busy.connections[b"other"] = conn
+            deadlines.append(busy.server._loop.clock + 1.0)
+            return None
+        if messages == [b"in time"]:
+            return messages
+        threading.Event().wait(0.1)  # by the clock it is a step
+        if busy.server._loop.clock < deadlines[0]:
+            clients[0].send(b"next")  # is there when the next turn begins
+        elif ending == "message":
+            clients[1].send(b"in time")
+        elif ending == "end":
+            clients[1].shutdown(socket.SHUT_WR)
+        elif ending == "bad frame":
+            clients[1].socket.sendall(b"\xff\xff\xff\xff")
+        else:
+            busy.connections[b"other"].close()
+        return None
+
+    deadlines: list[float] = []
+    with contextlib.ExitStack() as stack:
+        busy = Busy(stack, handle, idle_timeout=1.0)
+        one, other = (stack.enter_context(dial(busy.server.address)) for _ in range(2))
+        clients += [one, other]
+        busy.introduce(other, b"other")
+        one.send(b"next")
+        if ending == "message":
+            assert other.recv() == b"in time"
+            assert not logged()
+        else:
+            with pytest.raises(EOFError):
+                other.recv()
+            assert len(logged()) == (ending == "bad frame")
+            assert "IdleTimeoutError" not in " ".join(logged())
