@@ -350,6 +350,56 @@ def test_receiver_loses_nothing_to_signals_while_it_waits(
 
 
 @pytest.mark.c_extension
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers here")
+@pytest.mark.skipif(not DONTWAIT, reason="no call can be made non-blocking here")
+@pytest.mark.parametrize("closes", [False, True])
+def test_receiver_with_a_time_out_lets_signal_handlers_run(
+    compiled_io: ModuleType, ends: Any, closes: bool
+) -> None:
+    receiver = compiled_io.Receiver(ends[1], compiled_io.Lock())
+    receiver.use(Splitter(CODEC), 65536, DONTWAIT, 20.0)
+    calls: list[None] = []
+
+    def handle(*_: object) -> None:
+        calls.append(None)
+        if len(calls) == 3 and closes:
+            ends[1].close()
+        elif len(calls) == 3:
+            ends[0].sendall(CODEC.encode(b"hello"))
+
+    before = signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    try:
+        if closes:
+            with pytest.raises(OSError, match="descriptor"):
+                next(receiver)
+        else:
+            assert next(receiver) == b"hello"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert len(calls) >= 3
+
+
+@pytest.mark.c_extension
+@pytest.mark.skipif(not DONTWAIT, reason="no call can be made non-blocking here")
+def test_receiver_keeps_its_time_out_while_bytes_are_always_there(
+    compiled_io: ModuleType, ends: Any
+) -> None:
+    receiver = compiled_io.Receiver(ends[1], compiled_io.Lock())
+    splitter = Splitter(CODEC)
+    receiver.use(splitter, 8, DONTWAIT, 1e-9)
+    frame = CODEC.encode(bytes(100))
+    ends[0].sendall(frame[:60])  # two reads, of 8 bytes and of what there is of the message
+    with pytest.raises(TimeoutError, match="no whole message"):
+        next(receiver)
+    assert splitter.pending == 60
+    ends[0].sendall(frame[60:])
+    receiver.use(splitter, 8, DONTWAIT, 10.0)
+    assert next(receiver) == bytes(100)
+
+
+@pytest.mark.c_extension
 @pytest.mark.skipif(not DONTWAIT, reason="no call can be made non-blocking here")
 def test_receiver_waits_for_a_whole_message_until_its_time_out(
     compiled_io: ModuleType, ends: Any
@@ -468,6 +518,51 @@ def test_sender_keeps_the_begun_frame_if_the_buffer_is_full(io: ModuleType, ends
     while select.select([ends[0]], [], [], 0)[0]:
         wire += ends[0].recv(1 << 20)
     assert wire + b"".join(sender.unsent) == CODEC.encode_many([message] * taken)
+
+
+@pytest.mark.skipif(not DONTWAIT, reason="no call can be made non-blocking here")
+@pytest.mark.skipif(not hasattr(socket, "TCP_MAXSEG"), reason="segments have a fixed size here")
+def test_sender_begins_a_small_message_and_keeps_its_end(io: ModuleType) -> None:
+    with contextlib.ExitStack() as stack:
+        server, sock = (stack.enter_context(socket.socket()) for _ in range(2))
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+        sock.connect(server.getsockname())
+        peer = stack.enter_context(server.accept()[0])
+        sender = io.Sender(sock, io.Lock(), CODEC)
+        sender.use(DONTWAIT)
+        message, taken = bytes(range(250)) * 12, 0
+        while sender.state is SendState.IDLE and taken < 1000:
+            assert sender.send(message)
+            taken += 1
+        unsent = b"".join(sender.unsent)
+        assert sender.state is SendState.HELD
+        assert 0 < len(unsent) < len(CODEC.encode(message))
+        whole = CODEC.encode_many([message] * taken)
+        peer.settimeout(10)
+        wire = b""
+        while len(wire) < len(whole) - len(unsent):
+            wire += peer.recv(1 << 20)
+        assert wire + unsent == whole
+
+
+def test_sender_sends_nothing_where_its_codec_has_sent_meanwhile(io: ModuleType, ends: Any) -> None:
+    """The encoder of a user may send, too; what it has left must go first."""
+
+    class Sending:
+        frame_parts = CODEC.frame_parts
+
+        def encode(self, message: bytes) -> bytes:
+            sender.state = SendState.HELD
+            return CODEC.encode(message)
+
+    sender = io.Sender(ends[1], io.Lock(), Sending())
+    sender.use(DONTWAIT)
+    assert sender.send(b"hello") is False
+    assert not select.select([ends[0]], [], [], 0)[0]
 
 
 @pytest.mark.skipif(not DONTWAIT, reason="no call can be made non-blocking here")

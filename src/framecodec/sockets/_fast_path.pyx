@@ -216,9 +216,6 @@ cdef class _States:
         self.sent_lost = SendState.LOST
         self.largest_size = GATHER_SIZE - 1
 
-    def __reduce__(self):
-        raise _error_texts.not_copied(self)
-
 
 _STATES = _States()
 
@@ -238,7 +235,7 @@ cdef class Lock:
     def __cinit__(self):
         self._lock = PyThread_allocate_lock()
         if self._lock == NULL:
-            raise MemoryError
+            raise MemoryError  # pragma: no cover (the system gives no more locks)
 
     def __dealloc__(self):
         if self._lock != NULL:
@@ -596,7 +593,7 @@ cdef class Receiver:
             deadline = monotonic() + self._timeout
             flags &= ~MSG_DONTWAIT
         if self.state is not self._states.ready:
-            return 0  # this signal handler interrupted a call that receives
+            return 0  # pragma: no cover (another thread has lost bytes meanwhile, without the GIL)
         self.state = self._states.receiving
         try:
             while True:
