@@ -100,7 +100,7 @@ cdef extern from "Python.h":
 
 
 cdef int _raise_what_is_set() except -1:
-    return -1
+    return -1  # no memory
 
 
 cdef enum:
@@ -715,7 +715,7 @@ cdef class Encoder:
             longest = max(longest, size)
             size = self._most_bytes(bytes_at(message), size) + self._most_check_bytes
             if total > LARGEST_SIZE - size:
-                return None
+                return None  # pragma: no cover (more than a memory holds)
             total += size
         space = PyBytes_FromStringAndSize(NULL, longest + check_size)
         content = <uint8_t*>PyBytes_AS_STRING(space)
@@ -784,7 +784,7 @@ cdef class Encoder:
                 size = self._most_bytes(bytes_at(message), size) - owned
             total += size
             if total > most:
-                return -1
+                return -1  # pragma: no cover (more than a memory holds)
         return total + count * owned
 
     cdef inline Py_ssize_t _most_bytes(self, const uint8_t* message, Py_ssize_t size) noexcept:
@@ -884,7 +884,7 @@ cdef class Encoder:
             key = bytes(view_bytes(message))
             value = PyDict_GetItemWithError(self._special_values, key)
             if value == NULL and PyErr_Occurred() != NULL:
-                _raise_what_is_set()
+                _raise_what_is_set()  # no memory
         return None if value == NULL else <object>value
 
     cdef int _check_size(self, Py_ssize_t size) except -1:

@@ -307,7 +307,7 @@ cdef inline int fill_head(QuickHead* head, const Shape* shape, layout, dict must
             rarities.own_values[i] = shape.own[i].value
         rarities.own_count = shape.own_count
         if not add_needed(must, layout):
-            return 0
+            return 0  # pragma: no cover (constructors refuse such codecs)
     if joined is not None:  # a message of one fragment is an ordinary one but for one bit
         first = max(first, joined.first_size)
         last = min(last, joined.first_size + joined.fragment_size)
@@ -368,8 +368,6 @@ cdef inline int fill_text_head(
     elif shape.kind == HEADERS and shape.keep and not shape.magic_size:
         head.write_rarer = write_whole_block
     else:
-        return 0
-    if span < 0:
         return 0
     least = max(<Py_ssize_t>LONG_PIECE, deepest + 1, <Py_ssize_t>min(low, LARGEST_SIZE))
     most = min(shape.message_max, <Py_ssize_t>min(low + span, LARGEST_SIZE))
@@ -538,7 +536,7 @@ cdef inline bint add_needed(dict must, layout) except -1:
     for at, bits, value in needed:
         other_bits, other_value = must.get(at, (0, 0))
         if (other_value ^ value) & other_bits & bits:
-            return False
+            return False  # pragma: no cover (constructors refuse such codecs)
         must[at] = (other_bits | bits, other_value | value)
     return True
 
@@ -631,8 +629,8 @@ cdef inline void leave_shorter(QuickHead* head, Py_ssize_t least) noexcept:
         return
     head.is_whole = False
     if fewer > head.span:
-        head.least = LARGEST_SIZE + 1
-        head.span = 0
+        head.least = LARGEST_SIZE + 1  # pragma: no cover (all frames have the byte that chooses)
+        head.span = 0  # pragma: no cover (all frames have the byte that chooses)
     else:
         head.least = least
         head.span -= fewer
@@ -782,7 +780,7 @@ cdef inline bint is_odd(
 cdef inline uint8_t* write_short(
     const Pieces* pieces, uint8_t* p, const uint8_t* message, Py_ssize_t size, int how
 ) noexcept nogil:
-    """Write a frame up to its trailer, and return where that begins.
+    """Write a frame with a number as its length up to its trailer; return where that begins.
 
     `is_short` is set, and the message has at least 8 bytes.
     """
@@ -795,15 +793,10 @@ cdef inline uint8_t* write_short(
             value |= <uint64_t>message[pieces.lead_size] << pieces.kept_shift
     memcpy(p, &pieces.before, 8)
     p += pieces.before_size
-    if how != SIZED_DECIMAL_TEXT or pieces.lead_size:
-        word |= pieces.own_lead
-        memcpy(p, &word, 8)
-        p += pieces.lead_size
-    if how != SIZED_NONE:
-        p += store_sized(p, how, value, pieces.unused_bits, pieces.field_size)
-    if how == SIZED_DECIMAL_TEXT or how == SIZED_HEX_TEXT:
-        memcpy(p, &pieces.end, 8)
-        p += pieces.end_size
+    word |= pieces.own_lead
+    memcpy(p, &word, 8)
+    p += pieces.lead_size
+    p += store_sized(p, how, value, pieces.unused_bits, pieces.field_size)
     size -= pieces.carried
     copy(p, message + pieces.carried, size)
     return p + size
@@ -891,7 +884,10 @@ cdef inline Py_ssize_t write_tiny_run(
     Py_ssize_t count,
     int how,
 ) noexcept:
-    """Write frames as `write_short` does, and their trailers, of messages of less than 8 bytes."""
+    """Write frames as `write_short` does, and their trailers, of messages of less than 8 bytes.
+
+    The first one is in the head's range.
+    """
     cdef Pieces pieces = head.pieces
     cdef Py_ssize_t least = head.least
     cdef uint64_t span = min(head.span, <uint64_t>(PIECE - 1 - least))
@@ -899,8 +895,6 @@ cdef inline Py_ssize_t write_tiny_run(
     cdef const uint8_t* message
     cdef Py_ssize_t size
     cdef uint64_t value, word, odd
-    if least >= PIECE:
-        return first
     while first < count:
         message = bytes_at(PyList_GET_ITEM(batch, first))
         size = bytes_size(PyList_GET_ITEM(batch, first))

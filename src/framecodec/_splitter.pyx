@@ -642,7 +642,7 @@ cdef class Splitter:
         try:
             PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         except MemoryError:
-            raise
+            raise  # no memory
         except Exception:
             data = view_bytes(data)  # says what is wrong
             PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
@@ -781,8 +781,8 @@ cdef class Splitter:
             if (<PyMemoryViewObject*>view).exports == 0:
                 try:
                     view.release()
-                except BufferError:  # there is a view of the view
-                    pass
+                except BufferError:  # pragma: no cover (another thread has made a view of it)
+                    pass  # pragma: no cover (another thread)
         return 0
 
     @cython.critical_section
@@ -839,9 +839,9 @@ cdef class Splitter:
             if not self._rest_left:
                 self._end_rest()
                 self._read_trailer(NULL, NULL, messages)
-        except BaseException as error:  # there was no memory to deliver the message
-            self._fail(error, NULL, 0, 0)
-            raise
+        except BaseException as error:  # no memory
+            self._fail(error, NULL, 0, 0)  # no memory
+            raise  # no memory
         finally:
             self._busy = False
         return 0
@@ -1000,7 +1000,7 @@ cdef class Splitter:
             )
         except BaseException as error:
             if error is not self._error:
-                raise
+                raise  # no memory
         return messages
 
     @cython.critical_section
@@ -1282,7 +1282,7 @@ cdef class Splitter:
             if held.finished:
                 self._undelivered = None
         if not objects and self._error is not None:
-            raise for_this_thread(self._error, self._failed_in)
+            raise for_this_thread(self._error, self._failed_in)  # no memory
         return objects
 
     cdef list _keep_refused(self, cause, list messages, list objects):
@@ -1437,14 +1437,14 @@ cdef class Splitter:
             if isinstance(error, errors.FrameError):
                 _error_texts.complete_text(error, self._layout, self._fragments)
             taken_now = self._stream_offset + self._pending - taken_before
-            if self._held_size and not is_held:  # no memory to hold this chunk, too
-                self._lost = True
-                self._pending += self._held_size
+            if self._held_size and not is_held:
+                self._lost = True  # no memory
+                self._pending += self._held_size  # no memory
             self._fail(error, chunk, taken_now, size)
             self._drop_held(self._held_size)
             if not messages:
                 raise
-            error.with_traceback(None)  # as in _take_failed()
+            error.with_traceback(None)  # no memory; as in _take_failed()
         finally:
             self._busy = False
         return 0
@@ -1509,8 +1509,8 @@ cdef class Splitter:
                 self._hold(data, size)
                 self._fail(error, self._held + self._held_pos, 0, self._held_size)
             except MemoryError:
-                self._break(error)
-                self._lost = True
+                self._break(error)  # no memory
+                self._lost = True  # no memory
             self._drop_held(self._held_size)
             if not messages:
                 raise
@@ -1606,8 +1606,8 @@ cdef class Splitter:
                 error.with_traceback(None)
                 is_bad = True
         except BaseException:  # no memory
-            self._drop_taken(taken)
-            raise
+            self._drop_taken(taken)  # no memory
+            raise  # no memory
         if is_bad and not is_gone and self._stream_offset >= start:  # it began in the held bytes
             self._drop_held(taken - self._pending + 1)
         else:
@@ -2898,7 +2898,7 @@ cdef class Splitter:
             )
         except errors.FrameError:  # again, for an error that shows the header from its beginning
             read_lines(layout, self._header_first(stop), pos, self._parsed, offset, first=first)
-            raise
+            raise  # pragma: no cover (the call raises)
         self._line_pos = pos + judged
         if not complete:
             return None
@@ -4110,7 +4110,7 @@ cdef class Splitter:
                 else:
                     self._not_taken = self._surplus_bytes[taken:] + bytes_of(chunk, size)
             except MemoryError:
-                self._lost = True
+                self._lost = True  # no memory
         self._surplus_bytes = b""
         return 0
 
