@@ -92,9 +92,27 @@ SHORT_MESSAGES = [
     formats["socks5-method"],
     formats["amqp-header"],
 ]
+RARE_CHOICES = {
+    "own bits before a byte that chooses": Codec.choice(
+        {
+            1: Codec.choice(
+                {5: Codec.uint(1, length_offset=2), 6: Codec.uint(2, length_offset=2)}, offset=1
+            ),
+            2: Codec.uint(1, length_offset=2),
+        },
+        keep=False,
+    ),
+    "one alternative is never chosen": Codec.choice(
+        {1: Codec.digits(2), 2: Codec.uint(1, length_offset=1), b"01": Codec.digits(4)}
+    ),
+}
 CHOICES = {
     name: codec
-    for name, codec in [*CODECS.items(), *((name, formats[name]) for name in formats)]
+    for name, codec in [
+        *CODECS.items(),
+        *RARE_CHOICES.items(),
+        *((name, formats[name]) for name in formats),
+    ]
     if codec.layout.choice is not None
     and not any(codec.layout.choice.tags)
     and all(each.kind != CUSTOM for each in codec.layout.choice.layouts)

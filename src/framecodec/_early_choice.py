@@ -29,8 +29,10 @@ class EarlyChoice(NamedTuple):
     # With one of them, and what follows, the frame chooses this one; if something of what follows
     # is missing, it does not.
     is_certain: bool
-    least: int  # the smallest and ...
-    most: int  # ... the largest message of which this is said
+    # The smallest and the largest message of which this is said; all that are written early, if it
+    # is not certain.
+    least: int
+    most: int
     required: dict[int, tuple[int, int]]  # of positions in the message: bits, and their values
     length_bits: tuple[int, int]  # the same of the value of the length field
     start: int  # the number of the node that is asked first
@@ -113,7 +115,7 @@ def early_choices(
                 continue
             if _excludes(early.required, needs[other]):
                 continue
-            if smallest <= early.least and largest < early.most:
+            if early.is_certain and smallest <= early.least and largest < early.most:
                 early = early._replace(least=largest + 1)
             else:
                 sure &= ~first_sets[other]
