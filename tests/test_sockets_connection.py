@@ -799,6 +799,53 @@ def test_close_in_a_signal_handler_sends_no_byte_to_another_socket() -> None:
             other.close()
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no signals for the user here")
+@pytest.mark.parametrize(
+    ("interrupted", "called"),
+    [
+        *(("recv", name) for name in ("recv", "recv_many", "detach", "switch")),
+        *(("send", name) for name in ("send", "send_many", "detach", "switch", "flush")),
+    ],
+)
+def test_a_call_in_a_signal_handler_that_needs_the_interrupted_one_is_refused(
+    half: tuple[socket.socket, FrameSocket],
+    interrupted: str,
+    called: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    peer, conn = half
+    arguments = {"send": (b"again",), "send_many": ([b"again"],), "switch": (Codec.uint(2),)}
+    errors: list[str] = []
+    buffer = bytearray(10)
+
+    def handle(*_: object) -> None:
+        with pytest.raises(RuntimeError) as caught:
+            getattr(conn, called)(*arguments.get(called, ()))
+        errors.append(str(caught.value))
+
+    def wait_and_interrupt(sock: object, wanted: int, deadline: float | None) -> bool:
+        if not errors:
+            signal.raise_signal(signal.SIGUSR1)
+        if interrupted == "recv":
+            peer.sendall(b"\0\0\0\5hello")
+        else:
+            peer.recv(1 << 20)
+        return True
+
+    monkeypatch.setattr("framecodec.sockets.wire.wait", wait_and_interrupt)
+    before = signal.signal(signal.SIGUSR1, handle)
+    try:
+        result = conn.recv_into(buffer) if interrupted == "recv" else conn.send(bytes(5_000_000))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert (result, buffer[:5]) == ((5, b"hello") if interrupted == "recv" else (None, bytes(5)))
+    text = f"a signal handler interrupted {interrupted}() and called the same connection; "
+    if (interrupted, called) == ("send", "detach"):
+        assert "bytes of accepted messages are unsent" in errors[0]
+    else:
+        assert errors == [f"{text}call it after the handler"]
+
+
 @pytest.mark.untraced
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers here")
 def test_send_that_is_interrupted_releases_its_lock(engine: ModuleType) -> None:

@@ -570,10 +570,11 @@ def another_thread_is_inside(timeout: float) -> OSError:
     return refusal
 
 
-def in_use(what: str) -> RuntimeError:
-    """Return the error about a signal handler that calls what it interrupted."""
+def in_use(interrupted: str) -> RuntimeError:
+    """Return the error about a signal handler's call that needs the end of what it interrupted."""
     return RuntimeError(
-        f"{what} was called from a signal handler that interrupted {what} of the same connection"
+        f"a signal handler interrupted {interrupted} and called the same connection; call it after "
+        "the handler"
     )
 
 

@@ -416,7 +416,7 @@ class ReceiveSide:
         if state is _LOST or self.wire.torn or self.intake.parsing:
             raise count_lost(self.wire, "received")
         if state not in (_READY, _FAILED):
-            raise _error_texts.in_use("detach()")
+            raise _error_texts.in_use("recv()")
 
     def detach(self) -> bytes:
         """Return the received bytes that were not delivered, as they travelled."""

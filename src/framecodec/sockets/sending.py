@@ -340,4 +340,4 @@ class SendSide:
         if state is _LOST or self.wire.torn:
             raise count_lost(self.wire, "sent")
         if state is _BUSY:
-            raise _error_texts.in_use("detach()")
+            raise _error_texts.in_use("send()")
