@@ -100,6 +100,7 @@ def test_messages_of_all_sizes_arrive_and_the_end_is_clean(backend: str, kind: s
             async def send() -> None:
                 for message in messages[:10]:
                     await left.send(message)
+                await left.send_many([])
                 await left.send_many(messages[10:])
                 if kind != "tls":
                     await left.send_eof()

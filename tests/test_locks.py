@@ -77,6 +77,23 @@ def test_a_lock_is_free_after_a_call_without_memory(
     assert all(map(lock_is_free, locks))
 
 
+def test_a_signal_handler_that_raises_in_acquire_leaves_the_lock_as_it_was() -> None:
+    lock, called = threading.RLock(), list[None]()
+
+    class Interrupted:
+        def acquire(self) -> None:
+            raise KeyboardInterrupt
+
+        def release(self) -> None:
+            lock.release()  # RuntimeError: it is not taken
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        call_locked(Interrupted(), called.append, None)
+    assert caught.value.__context__ is None
+    assert called == []
+    assert lock_is_free(lock)
+
+
 @needs_cpython_3_11
 @pytest.mark.forked
 @pytest.mark.usefixtures("no_collection_callbacks")

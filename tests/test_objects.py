@@ -36,7 +36,7 @@ from framecodec import (
     serve,
     serve_messages,
 )
-from framecodec._objects import refused
+from framecodec._objects import frame_starts, refused
 from framecodec.asyncio import FrameProtocol
 from framecodec.socketserver import DatagramReply
 from tests.helpers.chunking import compositions
@@ -1225,3 +1225,9 @@ def test_a_protocol_switches_between_objects_and_a_refused_message() -> None:
         assert protocol.outcome == [1, BAD, b"2", None]
 
     asyncio.run(main())
+
+
+def test_a_piece_that_was_noted_before_it_was_passed_moves_no_frame() -> None:
+    """A signal can come after a splitter has noted that bytes are in no message."""
+    codec = Codec.delimiter(b"\n", skip_empty=True)
+    assert frame_starts(codec.layout, 6, [b"a", b"b"], None, [(2, 4), (6, 9)]) == [0, 4]

@@ -12,6 +12,7 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -172,6 +173,19 @@ def test_each_received_frame_is_told_once(open_peer: Callable[..., Peer], call: 
     assert RECEIVING[call](open_peer(recorder).conn) == MESSAGES
     assert recorder.received == SIZES
     assert recorder.discarded == recorder.sent == []
+
+
+@pytest.mark.parametrize("methods", [{"frame_received"}, {"frame_discarded"}])
+def test_an_observer_can_have_one_method_of_received_frames(methods: set[str]) -> None:
+    recorder = Recorder()
+    observer = SimpleNamespace(**{name: getattr(recorder, name) for name in methods})
+    near, far = socket.socketpair()
+    codec = Codec.uint(1, magic=b"M")
+    with far, FrameSocket(near, codec, observer=observer, on_invalid="resync") as conn:
+        far.sendall(b"M\1a??M\1b")
+        assert take(2, conn.recv) == [b"a", b"b"]
+    assert recorder.received == ([3, 3] if "frame_received" in methods else [])
+    assert len(recorder.discarded) == ("frame_discarded" in methods)
 
 
 @pytest.mark.parametrize("call", SENDING)

@@ -389,6 +389,22 @@ def test_handle_error_gets_a_reset(server_class: type[Any]) -> None:
             assert client.recv() == b"NEXT"
 
 
+@pytest.mark.parametrize("nodelay", [True, False])
+def test_replies_leave_at_once_unless_the_handler_says_otherwise(nodelay: bool) -> None:
+    found = []
+
+    class Own(Shout):
+        def handle_message(self, message: bytes) -> bytes | None:
+            found.append(self.frames.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0)
+            return message
+
+    Own.nodelay = nodelay
+    with serving(socketserver.TCPServer, Own) as running, running.connect() as client:
+        client.send(b"hello")
+        assert client.recv() == b"hello"
+    assert found == [nodelay]
+
+
 @streams
 def test_message_timeout_of_the_class_cuts_off_slow_clients(server_class: type[Any]) -> None:
     class Strict(Shout):
