@@ -200,14 +200,24 @@ def test_send_sends_an_unfinished_file_before_the_message() -> None:
         assert one.pending_send == 0
 
 
-def test_send_file_ends_sending_if_the_file_shrinks() -> None:
+def refuse_to_copy(*_: Any) -> int:
+    raise OSError(errno.EINVAL, "not this file")
+
+
+@pytest.mark.parametrize("timeout", [None, TIMEOUT])
+@pytest.mark.parametrize("copied", [True, False], ids=["copied by the kernel", "read"])
+def test_send_file_ends_sending_if_the_file_shrinks(
+    monkeypatch: pytest.MonkeyPatch, copied: bool, timeout: float | None
+) -> None:
+    if not copied and hasattr(os, "sendfile"):
+        monkeypatch.setattr(os, "sendfile", refuse_to_copy)
     with two("socketpair", CODECS["uint"]) as (one, other), tempfile.TemporaryFile() as file:
         file.truncate(3_000_000)
         one.setblocking(False)
         with pytest.raises(BlockingIOError):
             one.send_file(file)
         file.truncate(1000)
-        one.settimeout(TIMEOUT)
+        one.settimeout(timeout)
 
         def drain() -> None:
             with contextlib.suppress(IncompleteFrameError):
@@ -386,16 +396,69 @@ def test_send_file_of_a_file_that_becomes_shorter_before_its_check_sends_nothing
 def test_send_file_reads_a_file_that_the_kernel_does_not_copy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def refuse(*arguments: Any) -> int:
-        raise OSError(errno.EINVAL, "not this file")
-
-    monkeypatch.setattr(os, "sendfile", refuse)
+    monkeypatch.setattr(os, "sendfile", refuse_to_copy)
     data = os.urandom(300_000)
     with two("socketpair", CODECS["uint"]) as (one, other), tempfile.TemporaryFile() as file:
         file.write(data)
         file.seek(0)
         with meanwhile(lambda: one.send_file(file)):
             assert other.recv() == data
+
+
+@pytest.mark.skipif(not hasattr(os, "sendfile"), reason="no sendfile() here")
+def test_send_file_reads_on_after_the_disk_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, failures = os.pread, [OSError(errno.EIO, "the disk fails")]
+
+    def read(*arguments: Any) -> bytes:
+        if failures:
+            raise failures.pop()
+        return real(*arguments)
+
+    monkeypatch.setattr(os, "sendfile", refuse_to_copy)
+    monkeypatch.setattr(os, "pread", read)
+    data = os.urandom(300_000)
+    with two("socketpair", CODECS["uint"]) as (one, other), tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.seek(0)
+        with pytest.raises(OSError, match="the disk fails") as caught:
+            one.send_file(file)
+        started = caught.value.message_started  # type: ignore[attr-defined]
+        with meanwhile(lambda: one.flush() if started else one.send_file(file)):
+            assert other.recv() == data
+
+
+def test_recv_file_ends_if_the_parse_of_a_codec_changes_its_answer() -> None:
+    sizes: list[int] = []
+
+    def parse(view: memoryview) -> tuple[int, int] | None:
+        if len(view) < 8:  # it looks further than its header
+            return None
+        sizes.append(5 if sizes else 4)
+        return sizes[-1], 300_000
+
+    codec = Codec.custom(parse, lambda message: b"head")
+    with stream_pair("socketpair") as (left, right), FrameSocket(left, codec) as conn:
+        right.sendall(b"headmessage")
+        for receive in (lambda: conn.recv_file(io.BytesIO()), conn.recv):
+            with pytest.raises(InvalidFrameError, match="parse") as caught:
+                receive()
+    assert sizes[:2] == [4, 5]
+    assert caught.value.stream_offset == 0
+
+
+@pytest.mark.parametrize("size", [5, 500_000])
+@pytest.mark.parametrize("name", CODECS)
+def test_recv_parts_ends_if_another_call_has_received_the_rest(name: str, size: int) -> None:
+    data = os.urandom(size)
+    with two("socketpair", CODECS[name]) as (one, other):
+        with meanwhile(lambda: one.send_many([data, b"next"])):
+            parts = other.recv_parts()
+            first = next(parts)
+            file = io.BytesIO()
+            other.recv_file(file)
+            assert list(parts) == []
+            assert other.recv() == b"next"
+        assert first + file.getvalue() == data
 
 
 def test_send_file_reads_a_pipe_to_its_end() -> None:
@@ -470,9 +533,11 @@ class Target(io.BytesIO):
         return super().write(data)
 
 
-def test_recv_file_can_be_repeated_after_a_target_failed() -> None:
-    data = os.urandom(200_000)
-    with two("socketpair", Codec.uint(4)) as (one, other):
+@pytest.mark.parametrize("size", [5, 200_000])
+@pytest.mark.parametrize("name", CODECS)
+def test_recv_file_can_be_repeated_after_a_target_failed(name: str, size: int) -> None:
+    data = os.urandom(size)
+    with two("socketpair", CODECS[name]) as (one, other):
         with meanwhile(lambda: one.send_many([data, b"next"])):
             target = Target(OSError(5, "the disk fails"), None)
             with pytest.raises(OSError, match="the disk fails"):

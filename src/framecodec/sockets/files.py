@@ -150,6 +150,7 @@ class IncomingMessage:
         self.offset = offset
         """The stream position of its frame."""
         self.frame_size = frame_size
+        """Bytes of its frame; 0 if the splitter had the whole frame, and verified its check."""
         self.buffer = buffer
         """Memory to receive into."""
         self.unfinished: bytes | None = None
@@ -331,7 +332,7 @@ def _divert(side: ReceiveSide, capacity: int | None) -> IncomingMessage:
 
 
 def _join(side: ReceiveSide, message: IncomingMessage) -> None:
-    """Store the first bytes of a message that was taken from the splitter."""
+    """Store the first bytes of a message that was taken from the splitter, and begin its check."""
     lead = message.lead
     if lead is None and message.unfinished is not None:
         # parse() looks further than the header, which the splitter has given back by now.
@@ -342,7 +343,7 @@ def _join(side: ReceiveSide, message: IncomingMessage) -> None:
             side.end(_error_texts.parse_changed_its_answer(message.offset))
         lead = parsed[2]
     message.join(lead or b"")
-    if message.check is None:
+    if message.check is None and message.frame_size:
         message.check = checks.new_check(message)
 
 
