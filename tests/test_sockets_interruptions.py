@@ -23,6 +23,7 @@ from framecodec._states import SendState
 from tests.helpers.cpython_internals import needs_cpython_3_11
 from tests.helpers.fault_injection import (
     TIMEOUT,
+    FaultySocket,
     Interruption,
     disturbed,
     interrupted_after_opcode,
@@ -31,14 +32,18 @@ from tests.helpers.fault_injection import (
     stream_pair,
 )
 
-pytestmark = [
-    needs_cpython_3_11,
-    pytest.mark.usefixtures("engine_in_use", "no_collection_callbacks"),
-    pytest.mark.skipif(
+pytestmark = pytest.mark.usefixtures("engine_in_use", "no_collection_callbacks")
+
+
+def at_each_moment(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test that needs each moment at which CPython runs a handler, and no others."""
+    has_others = pytest.mark.skipif(
         sys.implementation.name != "cpython" or sys.gettrace() is not None,
         reason="no instructions are traced here",
-    ),
-]
+    )
+    marked: Callable[..., None] = needs_cpython_3_11(has_others(test))
+    return marked
+
 
 CODECS = {
     "uint": Codec.uint(4),
@@ -87,6 +92,7 @@ def receive_rest(conn: FrameSocket, messages: list[Any]) -> BaseException | None
     return None
 
 
+@at_each_moment
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["recv", "recv_many", "iteration"])
 @pytest.mark.parametrize(
@@ -133,6 +139,7 @@ def feed(peer: socket.socket, wire: bytes) -> None:
         peer.sendall(wire)
 
 
+@at_each_moment
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [7, 900_000])
 @pytest.mark.parametrize("name", ["uint", "netstring", "headers"])
@@ -203,6 +210,7 @@ def sends(tmp_file: io.BufferedReader) -> dict[str, Callable[[FrameSocket], None
     }
 
 
+@at_each_moment
 @pytest.mark.parametrize("way", sends(None))  # type: ignore[arg-type]
 @pytest.mark.parametrize("timeout", [None, TIMEOUT, 0.0])
 @pytest.mark.parametrize("name", ["uint", "netstring"])
@@ -253,6 +261,7 @@ def test_send_tears_no_frame(name: str, timeout: float | None, way: str, tmp_pat
     assert moment > 1
 
 
+@at_each_moment
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets here")
 @pytest.mark.parametrize("codec", [None, Codec.uint(2)])
 @pytest.mark.parametrize("method", ["recv", "recv_many", "recv_from", "iteration"])
@@ -285,6 +294,7 @@ def test_datagram_socket_loses_no_datagram(codec: Codec | None, method: str) -> 
     assert moment > 1
 
 
+@at_each_moment
 @pytest.mark.parametrize("timeout", [TIMEOUT, 0.0])
 def test_flush_releases_its_lock(timeout: float) -> None:
     with stream_pair() as (_, sock), FrameSocket(sock, Codec.uint(4)) as conn:
@@ -302,6 +312,7 @@ def test_flush_releases_its_lock(timeout: float) -> None:
         assert moment > 1
 
 
+@at_each_moment
 def test_recv_raises_an_end_inside_a_frame_after_an_interruption() -> None:
     codec = CODECS["uint"].replace()
     moment = 0
@@ -321,6 +332,7 @@ def test_recv_raises_an_end_inside_a_frame_after_an_interruption() -> None:
     assert moment > 1
 
 
+@at_each_moment
 @needs_signals_to_threads
 @pytest.mark.usefixtures("uninterrupted_engine")
 @pytest.mark.c_extension
@@ -438,20 +450,12 @@ class CallingSocket(socket.socket):
 
 
 @pytest.mark.parametrize("timeout", TIMEOUTS)
-@pytest.mark.parametrize(
-    ("inner", "named"),
-    [
-        (lambda conn: conn.recv(), r"recv\(\)"),
-        (lambda conn: conn.send(b"x"), r"send\(\)"),
-        (lambda conn: conn.switch(Codec.uint(4)), r"(recv|send)\(\)"),
-        (lambda conn: conn.detach(), r"detach\(\)"),
-    ],
-    ids=["recv", "send", "switch", "detach"],
-)
+@pytest.mark.parametrize("inner", ["recv", "send", "switch", "detach"])
 @pytest.mark.parametrize("outer", ["recv", "send"])
 def test_call_from_a_handler_that_has_interrupted_another_is_refused(
-    outer: str, inner: Callable[[FrameSocket], object], named: str, timeout: float | None
+    outer: str, inner: str, timeout: float | None
 ) -> None:
+    arguments = {"send": [b"x"], "switch": [Codec.uint(4)]}.get(inner, [])
     ours, theirs = socket.socketpair()
     sock = CallingSocket(ours.family, ours.type, ours.proto, ours.detach())
     refusals: list[BaseException] = []
@@ -461,7 +465,7 @@ def test_call_from_a_handler_that_has_interrupted_another_is_refused(
 
         def handle() -> None:
             try:
-                inner(conn)
+                getattr(conn, inner)(*arguments)
             except RuntimeError as error:
                 refusals.append(error)
 
@@ -471,9 +475,57 @@ def test_call_from_a_handler_that_has_interrupted_another_is_refused(
         else:
             conn.send(b"two")
         assert sock.inside is None
-        is_other = (outer, named) in (("recv", r"send\(\)"), ("send", r"recv\(\)"))
+        is_other = {outer, inner} == {"send", "recv"}
         assert bool(refusals) != is_other  # the other direction is free
         for refusal in refusals:
-            assert re.match(rf"{named} was called from a signal handler", str(refusal))
+            assert re.match(rf"a signal handler interrupted {outer}\(\)", str(refusal))
         if outer == "send":
             assert theirs.recv(100) == b"\0\0\0\3two"
+
+
+class ClosingSocket(FaultySocket):
+    """A socket during whose send a signal handler closes the connection, after that many bytes."""
+
+    closes_after = 0
+    close_connection: Callable[[], object]
+
+    def send(self, data: Any, flags: int = 0, /) -> int:  # type: ignore[override]
+        count = super().send(data, flags)
+        if self.bytes_written == self.closes_after:
+            self.close_connection()
+        return count
+
+
+@pytest.mark.parametrize("timeout", TIMEOUTS)
+def test_send_that_has_sent_all_succeeds_though_a_handler_has_closed(
+    timeout: float | None,
+) -> None:
+    with stream_pair() as (peer, plain):
+        sock = ClosingSocket(plain)
+        conn = FrameSocket(sock, Codec.uint(4).replace())
+        conn.settimeout(timeout)
+        sock.closes_after, sock.close_connection = 18, conn.close
+        conn.send_many([b"hello", b"world"])
+        assert conn.closed
+        assert peer.recv(100) == b"\0\0\0\5hello\0\0\0\5world"
+        assert peer.recv(100) == b""
+
+
+@pytest.mark.parametrize("timeout", TIMEOUTS)
+def test_send_raises_if_a_handler_has_closed_after_the_held_message(
+    timeout: float | None,
+) -> None:
+    with stream_pair() as (peer, plain):
+        sock = ClosingSocket(plain, writing={5: [BlockingIOError]})
+        conn = FrameSocket(sock, Codec.uint(4).replace())
+        conn.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            conn.send(b"hello")
+        assert conn.pending_send == 4
+        conn.settimeout(timeout)
+        sock.closes_after, sock.close_connection = 9, conn.close
+        with pytest.raises(ConnectionAbortedError, match="closed") as caught:
+            conn.send(b"world")
+        assert caught.value.message_started is False  # type: ignore[attr-defined]
+        assert peer.recv(100) == b"\0\0\0\5hello"
+        assert peer.recv(100) == b""
