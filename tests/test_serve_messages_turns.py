@@ -123,6 +123,65 @@ def test_a_client_that_resets_before_its_replies_are_sent_is_closed(logged: Any)
     assert len(logged()) == 1
 
 
+def test_a_client_that_resets_while_the_last_replies_are_sent_is_closed(logged: Any) -> None:
+    served: list[Any] = []
+
+    def handle(conn: Any, messages: list[bytes]) -> list[bytes]:
+        served.append(conn)
+        conn.close()
+        return [b"x" * 1000] * 20_000
+
+    with framecodec.serve_messages(handle, LOOPBACK) as server:
+        with dial(server.address) as conn:
+            conn.send(b"a")
+            until(lambda: served and served[0].pending_send)
+            reset(conn.socket)
+            until(lambda: not server._hooks._sockets)
+    assert not logged()  # the connection was closed here
+
+
+def test_a_client_that_is_gone_before_it_is_served_is_dropped(
+    monkeypatch: pytest.MonkeyPatch, logged: Any
+) -> None:
+    prepare, failures = messages_module.prepare, [OSError(errno.EINVAL, "gone")]
+
+    def failing(*arguments: Any) -> None:
+        if failures:
+            raise failures.pop()
+        prepare(*arguments)
+
+    monkeypatch.setattr(messages_module, "prepare", failing)
+    with framecodec.serve_messages(echo, LOOPBACK) as server:
+        with pytest.raises((EOFError, ConnectionError)):
+            with dial(server.address) as gone:
+                gone.recv()
+        with dial(server.address) as conn:
+            conn.send(b"hello")
+            assert conn.recv() == b"hello"
+    assert not logged()
+
+
+def test_a_connection_that_fails_accepts_no_more_messages(
+    monkeypatch: pytest.MonkeyPatch, logged: Any
+) -> None:
+    monkeypatch.setattr(messages_module, "BACKLOG_LIMIT", 1000)
+    taken: list[bool] = []
+
+    def handle(conn: Any, messages: list[bytes]) -> None:
+        conn.send_many([])
+        conn.send(b"x" * 10_000_000)  # more than the kernel takes
+        taken.extend(server.broadcast(b"next") == 1 for _ in range(2))
+
+    with framecodec.serve_messages(handle, LOOPBACK) as server:
+        with dial(server.address) as conn:
+            conn.send(b"a")
+            with contextlib.suppress(OSError, EOFError):
+                while True:
+                    conn.recv()
+    assert taken == [False, False]
+    assert len(logged()) == 1
+
+
 def test_an_error_after_the_client_has_reset_closes_the_connection(logged: Any) -> None:
     """The end of sending, which the client would see before the socket closes, fails then."""
 
@@ -303,6 +362,25 @@ def test_a_message_to_a_client_that_leaves_in_the_same_turn_is_dropped(logged: A
         until(lambda: busy.connections[b"other"].closed)
         one.send(b"tell")  # the loop still runs
         until(lambda: b"tell" in busy.connections)
+
+
+def test_a_connection_that_is_closed_here_gives_its_handler_no_more_messages() -> None:
+    got: list[bytes] = []
+
+    def handle(busy: Busy, conn: Any, messages: list[bytes]) -> None:
+        busy.connections[messages[0]] = conn
+        got.extend(messages)
+
+    with contextlib.ExitStack() as stack:
+        busy = Busy(stack, handle)
+        one = stack.enter_context(dial(busy.server.address))
+        busy.introduce(one, b"one")
+        with busy.waiting():
+            one.send(b"late")
+            busy.connections[b"one"].close()
+        with pytest.raises((EOFError, ConnectionError)):
+            one.recv()
+    assert got == [b"one"]
 
 
 @pytest.mark.parametrize("ending", ["message", "end", "bad frame", "close"])

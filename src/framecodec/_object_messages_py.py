@@ -68,7 +68,8 @@ class ObjectMessages(KeepingReader):
                 self._keep_error(error, messages)
             raise
         if not loaded and self._error is not None:
-            raise for_this_thread(self._error, self._failed_in)
+            # Another thread has taken the held messages.
+            raise for_this_thread(self._error, self._failed_in)  # pragma: no cover (see above)
         return loaded
 
     def _switch_objects(self, codec: Any) -> list[Any]:

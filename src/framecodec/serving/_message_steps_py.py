@@ -287,7 +287,7 @@ class MessageSteps:
         self._pause(conn)
 
     def _keep_unsent(self, conn: MessageConnection[Any], frames: bytes, count: int) -> None:
-        if conn._out is None:
+        if conn._out is None:  # pragma: no branch (another thread has sent meanwhile)
             conn._out = deque()
         # Another thread may have sent meanwhile, and saw an empty queue.
         conn._out.appendleft(frames)
@@ -398,9 +398,7 @@ class MessageSteps:
             self._finish(conn, error)
 
     def _finish(self, conn: MessageConnection[Any], error: BaseException | None) -> None:
-        """Receive no more; close when all is sent."""
-        if conn._phase != OPEN:
-            return
+        """Receive no more; close when all is sent. The connection is open."""
         conn._phase = FINISHING
         conn._error = error
         self._set_deadline(conn, self.clock + FINISH_TIME)
@@ -433,9 +431,8 @@ class MessageSteps:
             return
         conn._phase = CLOSED
         conn._error = error
-        if conn._interest:
-            with contextlib.suppress(OSError, KeyError, ValueError):
-                self._selector.unregister(conn._fd)
+        with contextlib.suppress(OSError, KeyError, ValueError):
+            self._selector.unregister(conn._fd)
         self._by_fd.pop(conn._fd, None)
         conn._interest = 0
         conn._fd = -1

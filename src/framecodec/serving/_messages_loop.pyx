@@ -904,9 +904,7 @@ cdef class MessageLoop:
         return 0
 
     cdef int _finish(self, MessageConnection conn, error) except -1:
-        """Receive no more; close when all is sent."""
-        if conn._phase != OPEN:
-            return 0
+        """Receive no more; close when all is sent. The connection is open."""
         conn._phase = FINISHING
         conn._error = error
         self._set_deadline(conn, self.clock + FINISH_TIME)
@@ -938,8 +936,7 @@ cdef class MessageLoop:
             return 0
         conn._phase = CLOSED
         conn._error = error
-        if conn._interest:
-            epoll_ctl(self._epoll, EPOLL_CTL_DEL, conn._fd, &event)
+        epoll_ctl(self._epoll, EPOLL_CTL_DEL, conn._fd, &event)
         self._by_fd.pop(conn._fd, None)
         conn._interest = 0
         conn._fd = -1

@@ -80,7 +80,7 @@ def _choose_loop() -> ModuleType:
 
 
 _loop_module = _choose_loop()
-if not TYPE_CHECKING:
+if not TYPE_CHECKING:  # pragma: no branch (always)
     MessageConnection = _loop_module.MessageConnection
 
 
@@ -288,7 +288,7 @@ class MessageServer(OfMessages[MessageT], BlockingServer):
     def _abort(self, grace: float) -> None:
         count = self._hooks.count
         self._loop.stop(True)
-        if count:
+        if count:  # pragma: no branch (the last one has left meanwhile)
             log.connections_aborted(self._hooks.name, count, grace)
         if not self._ended.wait(AFTER_ABORT):  # the handler does not end
             self._hooks.abort_all()

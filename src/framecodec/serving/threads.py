@@ -250,7 +250,7 @@ class Server(OfMessages[MessageT], BlockingServer):
                 if self._closing:
                     return
                 try:
-                    if self._accept():
+                    if self._accept():  # pragma: no branch (the client is gone already)
                         pause.reset()
                 except (OSError, RuntimeError, MemoryError) as error:
                     # RuntimeError: the system starts no more threads.
