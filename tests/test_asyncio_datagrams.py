@@ -379,3 +379,48 @@ def test_a_cancelled_aclose_aborts(loop: str) -> None:
             await asyncio.sleep(0.001)
 
     run(loop, main())
+
+
+@LOOPS
+def test_a_cancelled_aclose_aborts_a_socket_that_still_sends(loop: str) -> None:
+    class Slow:
+        """A transport whose close() waits for ever for what it has to send."""
+
+        def close(self) -> None:
+            pass
+
+        def abort(self) -> None:
+            real.abort()
+
+    async def main() -> None:
+        nonlocal real
+        stream = await open_datagram_endpoint(("127.0.0.1", 0))
+        real = stream._protocol.transport
+        stream._protocol.transport = Slow()
+        closing = asyncio.create_task(stream.aclose())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        async with asyncio.timeout(20):
+            while not stream._protocol.lost:
+                await asyncio.sleep(0.001)
+
+    real: Any = None
+    run(loop, main())
+
+
+@LOOPS
+def test_a_send_that_waits_raises_when_the_socket_is_lost(loop: str) -> None:
+    async def main() -> None:
+        stream = await open_datagram_endpoint(("127.0.0.1", 0))
+        peer = stream.get_extra_info("sockname")
+        stream._protocol.pause_writing()  # as a transport does whose socket takes no more
+        sending = asyncio.create_task(stream.send_to(b"late", peer))
+        await asyncio.sleep(0)
+        assert not sending.done()
+        await stream.aclose()
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(sending, 20)
+
+    run(loop, main())

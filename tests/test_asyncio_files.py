@@ -712,3 +712,27 @@ def test_send_file_leaves_reading_paused_that_the_user_has_paused(loop: str) -> 
         await stream.aclose()
 
     run(loop, main())
+
+
+def changing_codec() -> Codec[bytes]:
+    """A codec whose function finds a header of 4 bytes once, and none from then on."""
+    answers = [(4, 1_000_000)]
+    return Codec.custom(
+        lambda view: answers.pop() if answers and len(view) >= 4 else None, lambda message: b"head"
+    )
+
+
+@LOOPS
+def test_a_function_that_changes_its_answer_ends_a_stream(loop: str) -> None:
+    async def main() -> None:
+        stream, peer = await wrapped(changing_codec())
+        with peer:
+            peer.sendall(b"head of a message")
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(stream.recv(), 0.05)
+            for _ in range(2):
+                with pytest.raises(InvalidFrameError, match="parse"):
+                    await stream.recv_file(io.BytesIO())
+        await stream.aclose()
+
+    run(loop, main())

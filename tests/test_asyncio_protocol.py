@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import functools
 import pickle
 import socket
 from collections.abc import Callable
@@ -367,6 +368,25 @@ def test_messages_received_that_raises_reaches_the_loop_and_later_messages_are_d
         peer.close()
 
     run(loop, main())
+
+
+@LOOPS
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_a_function_of_the_codec_may_end_the_program(loop: str, error: type[BaseException]) -> None:
+    def parse(header: memoryview) -> None:
+        raise error
+
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        codec = Codec.custom(parse, bytes)
+        make = functools.partial(FrameProtocol, codec)
+        with theirs:
+            await asyncio.get_running_loop().create_connection(make, sock=ours)
+            theirs.sendall(b"end")
+            await asyncio.sleep(20)
+
+    with pytest.raises(error):
+        run(loop, main())
 
 
 @LOOPS

@@ -106,6 +106,21 @@ def test_recv_in_slices_reaches_the_idle_timeout(loop: str, way: str) -> None:
 
 
 @LOOPS
+def test_a_message_that_begins_moves_the_end_of_a_longer_limit(loop: str) -> None:
+    async def main() -> None:
+        stream, peer = await wrapped(message_timeout=SHORT, idle_timeout=60)
+        with peer:
+            receiving = asyncio.create_task(stream.recv())
+            await asyncio.sleep(0.01)
+            peer.sendall(b"\0\0")
+            with pytest.raises(MessageTimeoutError):
+                await asyncio.wait_for(receiving, 20)
+        await stream.aclose()
+
+    run(loop, main())
+
+
+@LOOPS
 @WAYS
 def test_recv_in_slices_reaches_the_message_timeout(loop: str, way: str) -> None:
     async def main() -> None:

@@ -71,6 +71,33 @@ def test_start_tls_holds_messages_of_other_tasks_until_it_is_done(
 
 
 @LOOPS
+def test_start_tls_begins_when_all_clear_text_has_left(loop: str, contexts: Contexts) -> None:
+    large = b"x" * 5_000_000
+
+    async def handler(stream: FrameStream) -> None:
+        assert await stream.recv() == b"STARTTLS"
+        sending = asyncio.create_task(stream.send(large))
+        while not stream._protocol._sending.batch.paused:
+            await asyncio.sleep(0)
+        upgrading = asyncio.create_task(stream.start_tls(contexts[0]))
+        await asyncio.sleep(0.01)
+        may_read.set()
+        await asyncio.gather(sending, upgrading)
+        await echo(stream)
+
+    async def client(stream: FrameStream) -> None:
+        await stream.send(b"STARTTLS")
+        await may_read.wait()
+        assert await stream.recv() == large
+        await stream.start_tls(contexts[1], server_hostname="localhost")
+        await stream.send(b"secret")
+        assert await stream.recv() == b"secret"
+
+    may_read = asyncio.Event()
+    run(loop, served(handler, client))
+
+
+@LOOPS
 def test_start_tls_that_fails_or_is_cancelled_ends_the_connection(
     loop: str, contexts: Contexts
 ) -> None:

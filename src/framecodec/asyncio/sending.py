@@ -553,9 +553,7 @@ def _fast_size(codec: Codec[Any]) -> int:
     layout = codec.layout
     may_refuse = layout.specials or layout.lead_size or layout.rest_min or layout.extended
     if layout.kind == CUSTOM or layout.keep or may_refuse:
-        return 0
-    if layout.check is not None and not isinstance(layout.check.function, str):
-        return 0  # the user's function can raise
+        return 0  # a user's function, also that of a check, can raise
     if layout.marks:  # a message must not contain them
         return 0
     return min(GATHER_SIZE, layout.message_max + 1)
