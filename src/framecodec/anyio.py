@@ -226,12 +226,14 @@ class FrameStream(abc.ObjectStream[MessageT]):
                 await self._write.done.wait()
             if self._closed:
                 raise anyio.ClosedResourceError
-            if self._send_failure is not None:
-                raise self._send_failure.with_traceback(None)
-            if frames:  # pragma: no branch (to the exit of `async with`)
+            self._raise_send_failure()
+            if frames:
                 await self._start(frames).done.wait()
-                if self._send_failure is not None:  # pragma: no branch (the same)
-                    raise self._send_failure.with_traceback(None)
+            self._raise_send_failure()
+
+    def _raise_send_failure(self) -> None:
+        if self._send_failure is not None:
+            raise self._send_failure.with_traceback(None)
 
     def _start(self, frames: bytes) -> _Write:
         """Write in a separate task, which is not cancelled with the caller."""
