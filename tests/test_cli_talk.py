@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import select
 import shlex
@@ -78,12 +79,14 @@ def test_ctrl_c_that_does_not_end_a_wait_ends_the_command(command: str) -> None:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         arguments = [address] if command == "connect" else ["--listen", ANY, "--to", address]
         script = (
-            "import signal, sys, threading\n"
+            "import signal, sys, threading, time\n"
             "from framecodec.cli import main\n"
-            "def interrupt(): signal.pthread_kill(threading.get_ident(), signal.SIGINT)\n"
-            "timer = threading.Timer(1, interrupt)\n"
-            "timer.daemon = True\n"
-            "timer.start()\n"
+            "def interrupt():\n"
+            "    time.sleep(1)\n"
+            "    while True:  # again, because a finalizer can swallow the exception\n"
+            "        signal.pthread_kill(threading.get_ident(), signal.SIGINT)\n"
+            "        time.sleep(5)\n"
+            "threading.Thread(target=interrupt, daemon=True).start()\n"
             f"sys.exit(main({[command, *arguments]!r}))"
         )
         process = stack.enter_context(started_command([sys.executable, "-c", script]))
@@ -270,13 +273,17 @@ def test_typed_lines_go_to_the_last_sender_of_a_datagram() -> None:
     assert (result.status, result.output) == (130, b"hello\nok\nanother\nlast\n")
 
 
-def test_datagrams_are_printed_after_the_end_of_the_lines() -> None:
-    def use(user: User) -> None:
-        user.end_input()
-        with socket.socket(type=socket.SOCK_DGRAM) as sock:
-            sock.sendto(b"hello", user.address())
-
-    assert run_with_user(use, "listen", "--udp", "--once", ANY)[:2] == (0, b"hello\n")
+def test_datagrams_are_printed_after_the_end_of_the_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO())  # not a terminal
+    events, arguments = talk._Events(), argparse.Namespace(echo=False, once=True)
+    events.put(("end of lines", None))
+    events.put(("message", (b"hello", None)))
+    sock = talk._datagram_socket(("127.0.0.1", 0), None, listening=True)
+    with sock, contextlib.closing(talk._Screen(as_hex=False)) as screen:
+        talk._print_and_answer_datagrams(sock, events, arguments, screen)
+    assert capsys.readouterr().out == "hello\n"
 
 
 @pytest.mark.parametrize("arguments", [["--udp"], []])
