@@ -645,6 +645,45 @@ def test_aclose_lets_a_running_handler_finish(loop: str, tls: bool, logged: Any)
 
 
 @LOOPS
+def test_aclose_over_tls_leaves_what_was_read_to_a_handler_that_is_slow(loop: str) -> None:
+    contexts = tls_contexts()
+    message = bytes(1000)
+    received: list[bytes] = []
+
+    async def main() -> None:
+        served: list[FrameStream] = []
+        may_receive = asyncio.Event()
+
+        async def handler(stream: FrameStream) -> None:
+            served.append(stream)
+            await may_receive.wait()
+            with contextlib.suppress(EOFError):  # in a frame, or after one
+                while True:
+                    received.append(await stream.recv())
+
+        async def flood(stream: FrameStream) -> None:
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    await stream.send(message)
+
+        server = await start_server(handler, "127.0.0.1", 0, ssl=contexts[0])
+        tls: Any = {"ssl": contexts[1], "server_hostname": "localhost"}
+        async with await dial(server, **tls) as stream:
+            flooding = asyncio.create_task(flood(stream))
+            await until(lambda: served and served[0]._protocol._reading_paused)
+            count = served[0]._protocol._inbox.splitter.stream_offset // len(U4.encode(message))
+            closing = asyncio.create_task(server.aclose())
+            await asyncio.sleep(0)
+            may_receive.set()
+            await closing
+            await flooding
+            assert len(received) >= count > 0
+            assert set(received) == {message}
+
+    run(loop, main())
+
+
+@LOOPS
 def test_aclose_aborts_what_does_not_end_within_the_grace(loop: str, logged: Any) -> None:
     cancelled = []
 
@@ -805,13 +844,14 @@ def test_repr_names_the_address_and_the_state(loop: str) -> None:
 
 
 @LOOPS
+@pytest.mark.parametrize("method", ["__init__", "start"])
 def test_a_server_that_cannot_start_leaves_nothing_open(
-    loop: str, monkeypatch: pytest.MonkeyPatch
+    loop: str, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
         raise OSError(errno.EMFILE, "too many open files")
 
-    monkeypatch.setattr(server_module._Acceptor, "start", fail)
+    monkeypatch.setattr(server_module._Acceptor, method, fail)
 
     async def main() -> None:
         with pytest.raises(OSError, match="too many open files"):
@@ -851,6 +891,44 @@ def test_a_connection_that_opens_while_the_server_ends_is_aborted(loop: str) -> 
                     await stream.recv()
             assert not server.connections
             server._ending = False
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_client_that_is_accepted_when_the_server_ends_is_closed(loop: str) -> None:
+    async def main() -> None:
+        server = await start_server(echo, "127.0.0.1", 0)
+        accepted, client = socket.socketpair()
+        with client:
+            server.take(accepted, ("127.0.0.1", 1))
+            await server.aclose()
+            assert accepted.fileno() == -1
+            client.settimeout(TIMEOUT)
+            assert client.recv(1) == b""
+
+    run(loop, main())
+
+
+@LOOPS
+def test_broadcast_passes_over_a_connection_whose_handler_has_returned(loop: str) -> None:
+    large = bytes(8_000_000)  # more than the kernel takes
+
+    async def main() -> None:
+        async def handler(stream: FrameStream) -> None:
+            await stream.recv()
+            assert server.broadcast(large) == 1
+
+        async with (
+            await start_server(handler, "127.0.0.1", 0) as server,
+            await dial(server) as stream,
+        ):
+            await stream.send(b"begin")
+            await until(lambda: len(server._served) == 1 and not server.connections)
+            assert server.broadcast(b"too late") == 0
+            assert await stream.recv() == large
+            with pytest.raises(EOFError):
+                await stream.recv()
 
     run(loop, main())
 

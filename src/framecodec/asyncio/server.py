@@ -101,7 +101,7 @@ class FrameServer(OfMessages[MessageT], asyncio.AbstractServer):
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._listening: Any = None  # asyncio's own server
-        self._acceptor: _Acceptor | None = None  # None where the loop itself accepts
+        self._acceptor: _Acceptor | None = None  # None before there are sockets
         self._address: Any = None
         self._tls: dict[str, Any] = {}
         self._started = self._ending = False
@@ -198,7 +198,7 @@ class FrameServer(OfMessages[MessageT], asyncio.AbstractServer):
         frames = {codec: codec.encode(message)}
         count = 0
         for one in list(self._served.values()):
-            if one.handled:  # pragma: no branch (its TLS handshake is not complete)
+            if one.handled:
                 codec = one.stream.codec
                 if codec not in frames:
                     frames[codec] = codec.encode(message)
@@ -244,7 +244,7 @@ class FrameServer(OfMessages[MessageT], asyncio.AbstractServer):
         """Stop listening; connections continue. `wait_closed` and `aclose` end them."""
         if not self._closed.is_set():
             self._closed.set()
-            if self._acceptor is not None:  # pragma: no branch (there was no memory for one)
+            if self._acceptor is not None:
                 self._acceptor.close()
             self._listening.close()
 
@@ -324,12 +324,13 @@ class FrameServer(OfMessages[MessageT], asyncio.AbstractServer):
         task = self._loop.create_task(self._open(sock, peer_name(peer, self._address)))
         self._opening.add(task)
         task.add_done_callback(self._forget)
+        task.add_done_callback(functools.partial(_close_unopened, sock))
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._opening.discard(task)
         self._served.pop(task, None)
-        if self._acceptor is not None:  # pragma: no branch (where the loop itself accepts)
-            self._acceptor.resume()
+        assert self._acceptor is not None
+        self._acceptor.resume()
 
     async def _open(self, sock: socket.socket, peer: str) -> None:
         """Open a connection, with its handshake; its protocol then calls `_start_handler`."""
@@ -337,12 +338,9 @@ class FrameServer(OfMessages[MessageT], asyncio.AbstractServer):
             await self._loop.connect_accepted_socket(
                 functools.partial(self._create_protocol, peer), sock, **self._tls
             )
-        except BaseException as error:
+        except Exception as error:
             sock.close()
-            if not isinstance(error, Exception):
-                raise
-            if not self._ending:  # pragma: no branch (the server ends meanwhile)
-                log.connection_ended(peer, error)
+            log.connection_ended(peer, error)
 
     def _create_protocol(self, peer: str = "") -> StreamProtocol:
         # A client that has left at once has no name any more, but accept() gave it.
@@ -405,6 +403,12 @@ class FrameServer(OfMessages[MessageT], asyncio.AbstractServer):
                     "transport": one.stream.transport,
                 }
             )
+
+
+def _close_unopened(sock: socket.socket, opening: asyncio.Task[None]) -> None:
+    """Close the socket of a connection that does not open; its task may not have begun."""
+    if opening.cancelled() or opening.exception() is not None:
+        sock.close()
 
 
 class _Served:
