@@ -295,6 +295,36 @@ def test_nested_choices_that_own_bits_are_at_most_four() -> None:
         Codec.choice({0: codec}, mask=0x10, keep=False)
 
 
+def test_nested_choices_each_own_the_bits_of_another_byte(engine: ModuleType) -> None:
+    short, long = Codec.fixed(4), Codec.uint(2, length_offset=2)
+    inner = Codec.choice({0: short, 0x80: long}, offset=1, mask=0x80, keep=False)
+    codec = Codec.choice({0: inner, 0x80: long}, mask=0x80, keep=False)
+    frames = {
+        b"\1\2\3\4": b"\1\2\3\4",
+        b"\1\2\3": b"\1\x82\0\1\3",
+        b"\1\2abc": b"\1\x82\0\3abc",
+    }
+    assert [encoded(engine, codec, message) for message in frames] == [*frames.values()]
+    assert engine.Encoder(codec).encode_many([*frames]) == b"".join(frames.values())
+    assert split(engine, codec, b"".join(frames.values())) == [*frames]
+    with pytest.raises(InvalidFrameError):
+        engine.Encoder(codec).encode(b"\1")
+
+
+def test_an_alternative_that_the_choice_around_it_excludes_is_never_written(
+    engine: ModuleType,
+) -> None:
+    inner = Codec.choice({0: Codec.fixed(3), 1: Codec.uint(1, length_offset=1)})
+    codec = Codec.choice({1: inner, 2: Codec.uint(1, length_offset=1)})
+    messages = [b"\1ab", b"\2ab", b"\1"]
+    stream = engine.Encoder(codec).encode_many(messages)
+    assert stream == b"\1\2ab\2\2ab\1\0"
+    assert b"".join(encoded(engine, codec, message) for message in messages) == stream
+    assert split(engine, codec, stream) == messages
+    with pytest.raises(InvalidFrameError, match="allowed are 0x01, 0x02"):
+        engine.Encoder(codec).encode(b"\0ab")
+
+
 def test_values_that_choose_can_be_in_any_buffer() -> None:
     one, other = Codec.uint(1, length_offset=1), Codec.uint(2, length_offset=1)
     tagged = {"a": (bytearray(b"\1\3"), one), "b": (memoryview(b"\2"), other)}
