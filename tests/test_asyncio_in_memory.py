@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from framecodec import Check, Codec, InvalidFrameError
+from framecodec import Check, Codec, InvalidFrameError, MessageTooLargeError
 from framecodec.asyncio import FrameProtocol
 from framecodec.asyncio.stream_protocol import StreamProtocol
 
@@ -199,6 +199,64 @@ def test_write_eof_inside_which_the_program_aborts_ends_no_direction() -> None:
     asyncio.run(main())
 
 
+def test_close_inside_which_the_program_aborts_has_aborted() -> None:
+    async def main() -> None:
+        protocol = FrameProtocol(U2)
+        transport = opened(protocol, lambda: protocol.transport.abort())
+        protocol.send(b"hello")
+        protocol.transport.close()
+        assert transport.calls[0] == "abort"
+        protocol.connection_lost(None)
+        with pytest.raises(ConnectionAbortedError, match="on this side"):
+            protocol.send(b"x")
+
+    asyncio.run(main())
+
+
+def test_a_bad_frame_stays_the_reason_where_the_last_messages_cannot_be_sent() -> None:
+    async def main() -> None:
+        def fail() -> None:
+            raise OSError("no transport")
+
+        protocol = FrameProtocol(Codec.uint(2, max_message_size=10))
+        transport = opened(protocol, fail)
+        protocol.send(b"hello")
+        with pytest.raises(OSError, match="no transport"):
+            give(protocol, b"eleven byte")
+        assert transport.calls == ["abort"]
+        assert isinstance(protocol._sending.error, MessageTooLargeError)
+
+    asyncio.run(main())
+
+
+def test_a_send_that_has_failed_stays_the_reason_where_a_bad_frame_follows() -> None:
+    class Sending(FrameProtocol):
+        def messages_received(self, messages: list[Any]) -> None:
+            self.send(b"hello")
+            with pytest.raises(OSError, match="no transport"):
+                self._sending.flush()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            lost.append(exc)
+
+    lost: list[Exception | None] = []
+
+    async def main() -> None:
+        def fail() -> None:
+            raise OSError("no transport")
+
+        protocol = Sending(Codec.uint(2, max_message_size=10))
+        transport = opened(protocol, fail)
+        give(protocol, b"question", b"eleven byte")
+        assert transport.calls[0] == "abort"
+        protocol.connection_lost(None)
+        (error,) = lost
+        assert isinstance(error, ConnectionAbortedError)
+        assert "sending failed" in str(error)
+
+    asyncio.run(main())
+
+
 def test_the_end_of_a_connection_inside_a_write_ends_it_once() -> None:
     async def main() -> None:
         lost: list[Any] = []
@@ -321,6 +379,22 @@ def test_recv_after_the_end_of_a_protocol_raises_its_error() -> None:
             await protocol.stream.recv()
         with pytest.raises(ConnectionError):
             await protocol.stream.send(b"x")
+
+    asyncio.run(main())
+
+
+def test_recv_after_an_end_that_was_interrupted_does_not_wait() -> None:
+    class Interrupted(StreamProtocol):
+        def _on_eof(self) -> None:
+            raise KeyboardInterrupt
+
+    async def main() -> None:
+        protocol = Interrupted(U2)
+        opened(protocol)
+        with pytest.raises(KeyboardInterrupt):
+            protocol.connection_lost(None)
+        with pytest.raises(ConnectionError):
+            await protocol.stream.recv()
 
     asyncio.run(main())
 

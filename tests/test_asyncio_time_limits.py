@@ -176,9 +176,10 @@ def test_recv_does_not_count_time_between_its_calls(
 
 
 @LOOPS
+@pytest.mark.parametrize("pause_first", [False, True])
 @pytest.mark.parametrize("begun", [0, 3], ids=["between messages", "inside a message"])
 def test_recv_does_not_count_time_in_which_reading_is_paused(
-    loop: str, begun: int, clock: Clock
+    loop: str, begun: int, pause_first: bool, clock: Clock
 ) -> None:
     frame = U4.encode(b"hello")
 
@@ -187,9 +188,12 @@ def test_recv_does_not_count_time_in_which_reading_is_paused(
         with peer:
             peer.sendall(frame[:begun])
             await pending(stream._protocol, begun)
+            if pause_first:
+                stream.transport.pause_reading()
             receiving = asyncio.create_task(stream.recv())
             await iterations()
-            stream.transport.pause_reading()
+            if not pause_first:
+                stream.transport.pause_reading()
             clock.pass_limit()
             fire(stream._protocol)
             await iterations()
@@ -246,6 +250,27 @@ def test_recv_returns_the_message_that_the_kernel_held_when_its_time_was_over(
                 await client.recv()
         assert received == [message]
         server.close()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_a_limit_that_was_exceeded_stays_the_reason_where_a_bad_frame_follows(
+    loop: str, clock: Clock
+) -> None:
+    async def main() -> None:
+        stream, peer = await wrapped(Codec.uint(4, max_message_size=10), idle_timeout=LONG)
+        with peer:
+            receiving = asyncio.create_task(stream.recv())
+            await iterations()
+            clock.pass_limit()
+            fire(stream._protocol)
+            with pytest.raises(IdleTimeoutError):
+                await receiving
+            stream._protocol.data_received(b"\xff" * 4)  # the transport had read it already
+            with pytest.raises(IdleTimeoutError):
+                await stream.recv()
+            await stream.aclose()
 
     run(loop, main())
 

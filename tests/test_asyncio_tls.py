@@ -191,6 +191,33 @@ def test_start_tls_takes_a_hello_that_the_codec_of_the_header_refuses(
 
 
 @LOOPS
+@pytest.mark.parametrize("iterations", range(1, 4))
+def test_start_tls_that_is_cancelled_at_once_drops_the_hello(
+    loop: str, iterations: int, contexts: Contexts
+) -> None:
+    async def main() -> None:
+        outgoing = ssl.MemoryBIO()
+        tls = contexts[1].wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost")
+        with pytest.raises(ssl.SSLWantReadError):
+            tls.do_handshake()
+        stream, peer = await wrapped()
+        with peer:
+            peer.sendall(U4.encode(b"first") + outgoing.read())
+            assert await stream.recv() == b"first"
+            upgrading = asyncio.create_task(stream.start_tls(contexts[0], server_side=True))
+            for _ in range(iterations):
+                await asyncio.sleep(0)
+            upgrading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await upgrading
+            with pytest.raises(ConnectionError):
+                await stream.send(b"in clear text")
+            await stream.aclose()
+
+    run(loop, main())
+
+
+@LOOPS
 @pytest.mark.parametrize("server_side", [False, True])
 def test_start_tls_refuses_clear_text_and_leaves_it_unread(
     loop: str, contexts: Contexts, server_side: bool

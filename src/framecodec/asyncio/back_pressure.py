@@ -152,8 +152,7 @@ class WaitingSendSide(SendSide):
         super()._on_drained()
         # Tasks that have sent come first: the sends in the queue may fill the transport again.
         self.waiters.wake()
-        if not self.batch.paused:  # pragma: no branch (one of them has filled it)
-            self._queue.wake_next()
+        self._queue.wake_next()
 
     def futures(self) -> list[asyncio.Future[None]]:
         """Return what all tasks wait for, to wake them at the end of the connection."""

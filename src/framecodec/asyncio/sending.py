@@ -401,7 +401,7 @@ class SendSide(fast_path.SendPath):
         self.stop(_ABORTED if self.state is _CLOSING else _FAILED)
         try:
             error.message_started = True  # type: ignore[attr-defined]
-            if self.error is None:  # pragma: no branch (no memory)
+            if self.error is None:
                 # Without the error itself, whose traceback refers to the message.
                 self.error = ConnectionAbortedError(
                     errno.ECONNABORTED, f"sending failed: {error!r}"
@@ -442,7 +442,7 @@ class SendSide(fast_path.SendPath):
 
     def set_closed_here(self) -> None:
         """Accept no more messages: this side has closed the connection, or given it to others."""
-        if self.state < _CLOSING:  # pragma: no branch (a garbage collection has closed it)
+        if self.state < _CLOSING:
             self.state = _ABORTED if self.state is _FAILED else _CLOSING
 
     def abort(self) -> None:

@@ -97,7 +97,7 @@ async def _start_with(hello: bytes, upgrade: Coroutine[Any, Any, Any], raw: Any)
 
     def deliver() -> None:
         tls = raw.get_protocol()
-        if tls is not own and not raw.is_closing():  # pragma: no branch (closed meanwhile)
+        if tls is not own and not raw.is_closing():
             give_bytes(tls, hello)
 
     task = loop.create_task(upgrade)
