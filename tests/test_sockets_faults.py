@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from framecodec import Codec, FrameSocket, IncompleteFrameError
+from framecodec import Codec, FrameSocket, IncompleteFrameError, InvalidFrameError
 from framecodec._outbox import Outbox
 from framecodec._states import SendState
 from framecodec.sockets.sending import SendSide
@@ -197,6 +197,37 @@ def test_recv_raises_a_reset_that_only_a_send_was_told(size: int, arrived: bytes
         with pytest.raises(ConnectionResetError) as again:
             conn.recv_many()
         assert again.value is caught.value
+
+
+def test_recv_ends_with_a_frame_error_that_the_socket_itself_raises() -> None:
+    codec = codec_named("uint")
+    error = InvalidFrameError("not of this splitter")
+    with stream_pair() as (peer, sock):
+        peer.sendall(codec.encode_many([b"one", b"two"]))
+        faulty = FaultySocket(sock, reading={7: [lambda: error]})
+        with FrameSocket(faulty, codec) as conn:
+            conn.settimeout(TIMEOUT)
+            assert conn.recv() == b"one"
+            for receive in (conn.recv, conn.recv_many):
+                with pytest.raises(InvalidFrameError) as caught:
+                    receive()
+                assert caught.value is error
+
+
+@pytest.mark.parametrize("timeout", TIMEOUTS)
+def test_recv_without_memory_in_the_system_call_ends_receiving(timeout: float | None) -> None:
+    codec = codec_named("uint")
+    with stream_pair() as (peer, sock):
+        peer.sendall(codec.encode_many([b"one", b"two"]))
+        faulty = FaultySocket(sock, reading={7: [MemoryError]})
+        with FrameSocket(faulty, codec) as conn:
+            conn.settimeout(timeout)
+            assert conn.recv() == b"one"
+            with pytest.raises(MemoryError):
+                conn.recv()
+            for again in (conn.recv, conn.detach, lambda: conn.switch(codec), conn.recv_many):
+                with pytest.raises(ConnectionAbortedError, match="lost"):
+                    again()
 
 
 # --- sending --------------------------------------------------------------------------------------
@@ -431,6 +462,23 @@ def test_recv_loses_nothing_to_an_interruption_at_any_moment(
         TALLY.fault("receive: interruption at every moment")
     assert moment > passed[0]
     assert moment > 1
+
+
+@pytest.mark.parametrize("message", [b"hello", b"x" * 100_000], ids=len)
+@pytest.mark.parametrize("timeout", TIMEOUTS)
+def test_send_without_memory_in_the_system_call_ends_sending(
+    timeout: float | None, message: bytes
+) -> None:
+    with stream_pair() as (_, sock):
+        faulty = FaultySocket(sock, writing={0: [MemoryError]})
+        with FrameSocket(faulty, codec_named("uint")) as conn:
+            conn.settimeout(timeout)
+            with pytest.raises(MemoryError) as caught:
+                conn.send(message)
+            assert caught.value.message_started is True  # type: ignore[attr-defined]
+            for again in (conn.detach, lambda: conn.send(b"x"), conn.flush, conn.detach):
+                with pytest.raises(ConnectionAbortedError, match="lost"):
+                    again()
 
 
 @pytest.mark.untraced

@@ -28,7 +28,14 @@ from framecodec import (
 )
 from framecodec._outbox import Outbox
 from framecodec.errors import MessageTooLargeError
-from tests.helpers.fault_injection import KINDS, TIMEOUT, FaultySocket, Interruption, stream_pair
+from tests.helpers.fault_injection import (
+    KINDS,
+    TIMEOUT,
+    FaultySocket,
+    Interruption,
+    interrupted_at,
+    stream_pair,
+)
 from tests.helpers.sample_codecs import crc_of_crc
 
 pytestmark = pytest.mark.usefixtures("engine_in_use")
@@ -225,8 +232,9 @@ def test_send_file_ends_sending_if_the_file_shrinks(
 
         with meanwhile(drain):
             for _ in range(2):
-                with pytest.raises(OSError, match="became shorter"):
-                    one.send(b"next")
+                for again in (lambda: one.send(b"next"), one.detach):
+                    with pytest.raises(OSError, match="became shorter"):
+                        again()
             one.close()
 
 
@@ -425,6 +433,36 @@ def test_send_file_reads_on_after_the_disk_failed(monkeypatch: pytest.MonkeyPatc
         started = caught.value.message_started  # type: ignore[attr-defined]
         with meanwhile(lambda: one.flush() if started else one.send_file(file)):
             assert other.recv() == data
+
+
+@pytest.mark.parametrize("timeout", [None, TIMEOUT])
+@pytest.mark.skipif(not hasattr(os, "sendfile"), reason="no sendfile() here")
+def test_send_file_that_reads_tears_no_frame_at_an_interruption_at_any_moment(
+    monkeypatch: pytest.MonkeyPatch, timeout: float | None
+) -> None:
+    monkeypatch.setattr(os, "sendfile", refuse_to_copy)
+    codec = CODECS["a trailer"].replace()
+    moment, continued = 0, 0
+    with tempfile.TemporaryFile() as file:
+        file.write(b"x" * 5000)
+        while True:
+            moment += 1
+            file.seek(0)
+            with stream_pair() as (peer, sock):
+                with FrameSocket(sock, codec) as conn:
+                    conn.settimeout(timeout)
+                    with interrupted_at(moment) as passed, contextlib.suppress(Interruption):
+                        conn.send_file(file)
+                    continued += conn.pending_send > 0
+                    conn.send(b"after")
+                wire = b"".join(iter(lambda: peer.recv(1 << 16), b""))
+            messages, size = codec.split(wire)
+            assert size == len(wire)
+            assert messages in ([b"x" * 5000, b"after"], [b"after"])
+            if moment > passed[0]:
+                break
+    assert moment > 1
+    assert continued > 1
 
 
 def test_recv_file_ends_if_the_parse_of_a_codec_changes_its_answer() -> None:

@@ -140,6 +140,8 @@ class FrameSocket(BlockingCalls[MessageT], SocketWrapper):
         Raises:
             RuntimeError: There are unsent bytes of accepted messages (`flush` first), or a message
                 is half received into a file or a buffer.
+            OSError: The connection was closed on this side, a frame was begun that cannot be
+                finished, or it is unknown which bytes were sent or received.
         """
         return self._call_guarded(self._detach)
 

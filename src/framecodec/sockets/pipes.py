@@ -296,6 +296,8 @@ class FramePipe(BlockingCalls[MessageT], TimedWrapper):
         Raises:
             RuntimeError: There are unsent bytes of accepted messages (`flush` first), or a message
                 is half received into a file or a buffer.
+            OSError: The connection was closed on this side, a frame was begun that cannot be
+                finished, or it is unknown which bytes were sent or received.
         """
         return self._call_guarded(self._detach)
 

@@ -380,7 +380,7 @@ class ReceiveSide:
         if self.wire.was_reset and isinstance(inbox.failure, EOFError):
             # The kernel reports a reset once; the end that it shows now is not the peer's.
             inbox.failure = ConnectionResetError(errno.ECONNRESET, "the peer reset the connection")
-        self.receiver.state = _FAILED
+        self.receiver.state = _LOST if self.receiver.state is _LOST else _FAILED  # no way back
         error = None  # which holds this frame: a cycle
         inbox.raise_failure()
 
@@ -469,8 +469,8 @@ class ReceiveSide:
                 self.use_objects(codec)
             messages = inbox.reframe()
         except BaseException:  # memory is short, or a function of the user's has raised
-            if inbox.unframed is not None:  # no byte has moved: the call can be repeated
-                inbox.codec, self.objects = codec_before, objects_before
+            if inbox.unframed is not None:  # pragma: no branch (a handler raised after the move)
+                inbox.codec, self.objects = codec_before, objects_before  # it can be repeated
                 self.receiver.state = _READY if inbox.failure is None else _FAILED
             raise
         if messages:

@@ -222,7 +222,8 @@ class SendSide:
                 if outbox.size:
                     self._write()
                     outbox.drop_sent()
-                elif self.file is not None:
+                else:
+                    assert self.file is not None
                     self._write_file(self.file)
             except OSError as error:
                 event = self._event_after(error)
@@ -322,9 +323,7 @@ class SendSide:
     # --- the end ----------------------------------------------------------------------------------
 
     def switch(self, codec: Codec[Any]) -> None:
-        """Encode with another codec from now on. The caller holds the lock."""
-        if self.sender.state is _BUSY:
-            raise _error_texts.in_use("send()")
+        """Encode with another codec from now on. The caller holds the lock, and nothing sends."""
         self.dumps = codec._objects and codec._objects.dumps
         self.codec = codec = plain_codec(codec)
         self.sender.switch(codec)
@@ -333,11 +332,13 @@ class SendSide:
     def check_detach(self) -> None:
         """Raise if the socket's next byte would not begin a frame."""
         state = self.sender.state
+        if self.failure is not None:  # a frame was begun that no call can finish
+            raise for_this_thread(self.failure, self._failed_in)
+        if state is _LOST or self.wire.torn:
+            raise count_lost(self.wire, "sent")
         if self.unsent:
             raise RuntimeError(
                 f"{self.unsent} bytes of accepted messages are unsent; call flush() first"
             )
-        if state is _LOST or self.wire.torn:
-            raise count_lost(self.wire, "sent")
         if state is _BUSY:
             raise _error_texts.in_use("send()")
