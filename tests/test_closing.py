@@ -192,6 +192,27 @@ def test_close_with_linger_wakes_a_thread_that_receives() -> None:
     assert isinstance(failed[0], ConnectionAbortedError)
 
 
+def test_close_with_linger_wakes_a_thread_that_sends() -> None:
+    near, far = socket.socketpair()
+    conn = FrameSocket(near)
+    failed: list[Any] = []
+
+    def send() -> None:
+        try:
+            conn.send(bytes(10_000_000))
+        except OSError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    with far:
+        far.recv(1)  # the thread has begun
+        time.sleep(0.02)
+        conn.close(linger=PATIENCE)
+        thread.join(PATIENCE)
+    assert isinstance(failed[0], ConnectionAbortedError)
+
+
 def test_close_with_linger_over_tls() -> None:
     server_context, client_context = tls_contexts()
     with framecodec.listen(LOOPBACK, CODEC, ssl=server_context) as listener:

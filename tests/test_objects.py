@@ -496,6 +496,17 @@ def test_a_time_out_and_a_reset_reach_who_receives_objects(method: str) -> None:
 
 
 @pytest.mark.usefixtures("engine_in_use")
+def test_send_of_an_object_to_a_peer_that_has_left_raises() -> None:
+    with stream_pair("socketpair") as (peer, sock), FrameSocket(sock, PLAIN.as_json()) as conn:
+        conn.settimeout(TIMEOUT)
+        peer.close()
+        for _ in range(2):
+            with pytest.raises(BrokenPipeError) as caught:
+                conn.send([1])
+            assert caught.value.message_started is False  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("engine_in_use")
 def test_an_object_that_a_slow_peer_takes_in_pieces_arrives_whole() -> None:
     codec = Codec.uint(4, max_message_size=None).as_json()
     with (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import io
 import os
@@ -29,7 +30,9 @@ from framecodec import (
     InvalidFrameError,
     MessageTimeoutError,
 )
-from framecodec.sockets.pipe_ends import ObjectEnd, Waker, take_buffered, write_end
+from framecodec.sockets import pipes
+from framecodec.sockets.pipe_ends import DescriptorEnd, ObjectEnd, Waker, take_buffered, write_end
+from framecodec.sockets.waiting import READ
 from tests.helpers.fault_injection import (
     TALLY,
     TIMEOUT,
@@ -566,6 +569,72 @@ def test_a_bad_frame_is_an_error_after_the_messages_before_it() -> None:
         for _ in range(2):
             with pytest.raises(InvalidFrameError):
                 conn.recv()
+
+
+@pytest.mark.parametrize("direction", ["recv", "send"])
+def test_close_wakes_a_thread_of_a_pipe_with_one_direction(direction: str) -> None:
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            if direction == "recv":
+                conn.recv()
+            else:
+                conn.send(bytes(10_000_000))
+        except OSError as error:
+            failed.append(error)
+
+    with (reading if direction == "recv" else writing)(U4) as (conn, other):
+        if direction == "recv":
+            os.write(other, b"\0\0")
+        thread = threading.Thread(target=work)
+        thread.start()
+        if direction == "send":
+            os.read(other, 1)  # the thread has begun
+        time.sleep(0.02)
+        conn.close()
+        thread.join(TIMEOUT)
+    assert [type(error) for error in failed] == [ConnectionAbortedError]
+
+
+def test_recv_of_a_pipe_waits_on_where_the_system_cannot_wait_that_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pipes, "_LONGEST_POLL", 0.001)
+    with reading(U4) as (conn, writer):
+        conn.settimeout(0.02)
+        with pytest.raises(TimeoutError, match=r"within 0\.02 s"):
+            conn.recv()
+        os.write(writer, U4.encode(b"late"))
+        conn.settimeout(TIMEOUT)
+        assert conn.recv() == b"late"
+
+
+def test_check_ready_raises_if_the_connection_is_closed_while_it_looks() -> None:
+    class ClosedLater(Waker):
+        """The connection is closed between the first look and the second."""
+
+        looks = 0
+
+        @property
+        def awake(self) -> bool:  # type: ignore[override]
+            self.looks += 1
+            return self.looks > 1
+
+        @awake.setter
+        def awake(self, value: bool) -> None:
+            pass
+
+    reader, writer = os.pipe()
+    waker = ClosedLater()
+    with os.fdopen(reader, "rb", 0) as file:
+        os.write(writer, b"x")
+        end = DescriptorEnd(file, file, READ, waker)
+        with pytest.raises(OSError, match="descriptor") as caught:
+            end.check_ready()
+        assert caught.value.errno == errno.EBADF
+    os.close(writer)
+    waker.close()
 
 
 @pytest.mark.usefixtures("uninterrupted_engine")

@@ -30,6 +30,7 @@ from tests.helpers.fault_injection import (
     Interruption,
     disturbed,
     interrupted_at,
+    lock_is_free,
     needs_signals_to_threads,
     stream_pair,
 )
@@ -217,6 +218,31 @@ def test_recv_bytes_takes_the_error_of_a_frame_back() -> None:
             conn.recv()
         assert conn.recv_bytes(9) == b"SSH-2.0\r\n"
         assert conn.recv() == b"abc"
+
+
+def test_pending_messages_does_not_wait_for_a_thread_in_recv_bytes() -> None:
+    with stream_pair() as (peer, sock), FrameSocket(sock, codec_named("uint")) as conn:
+        conn.settimeout(TIMEOUT)
+        peer.sendall(b"\0\1a12")
+        assert conn.recv() == b"a"
+        assert conn.recv_bytes(1) == b"1"
+        thread = threading.Thread(target=conn.recv_bytes, args=[3])
+        thread.start()
+        while lock_is_free(conn._receiving.lock):
+            pass
+        assert conn.pending_messages == 0
+        peer.sendall(b"34\0\1b")
+        thread.join(TIMEOUT)
+        assert conn.recv() == b"b"
+
+
+def test_pending_messages_after_close_parses_nothing() -> None:
+    with stream_pair() as (peer, sock), FrameSocket(sock, codec_named("uint")) as conn:
+        conn.settimeout(TIMEOUT)
+        peer.sendall(b"x\0\1a")
+        assert conn.recv_bytes(1) == b"x"
+        conn.close()
+        assert conn.pending_messages == 0
 
 
 def test_recv_bytes_of_bytes_that_are_skipped_is_refused() -> None:

@@ -8,6 +8,7 @@ import socket
 import ssl
 import sys
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -15,14 +16,17 @@ import pytest
 from framecodec import Codec, FrameSocket
 from framecodec._outbox import Outbox
 from framecodec._states import ReceiveState, SendState, SocketState
+from framecodec.sockets import waiting
 from framecodec.sockets.base import close_locked, mark_started
 from framecodec.sockets.waiting import READ, WRITE, wait
 from framecodec.sockets.wire import Wire, is_time_out
 from tests.helpers.cpython_internals import needs_cpython_3_11
 from tests.helpers.fault_injection import (
     TIMEOUT,
+    FaultySocket,
     Interruption,
     interrupted_after_opcode,
+    lock_is_free,
     stream_pair,
 )
 
@@ -157,6 +161,64 @@ def test_close_locked_ignores_an_error_of_the_wake() -> None:
     close_locked((lock,), wake, answers.append)
     assert answers == [False]
     thread.join(TIMEOUT)
+
+
+class InterruptedLock:
+    """A lock whose acquire() is interrupted by a signal handler that raises: it is not taken."""
+
+    def acquire(self, blocking: bool = True) -> bool:
+        if not blocking:
+            return False
+        raise Interruption
+
+    def release(self) -> None:
+        raise RuntimeError("cannot release un-acquired lock")
+
+
+def test_close_locked_raises_what_a_handler_raises_while_it_waits_for_a_lock() -> None:
+    answers: list[bool] = []
+    first = threading.RLock()
+    with pytest.raises(Interruption):
+        close_locked((first, InterruptedLock()), lambda: None, answers.append)
+    assert not answers
+    assert lock_is_free(first)
+
+
+def test_call_tls_that_has_not_begun_leaves_the_connection_whole() -> None:
+    with stream_pair() as (peer, sock):
+        wire = Wire(sock)
+        wire._tls_lock = InterruptedLock()  # type: ignore[assignment]
+        with pytest.raises(Interruption):
+            wire.call_tls(peer.send, b"x")
+        assert not wire.torn
+        wire._tls_lock = threading.RLock()
+        assert wire.call_tls(peer.send, b"x") == 1
+
+
+def test_wait_waits_on_where_the_system_cannot_wait_that_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(waiting, "_LONGEST_POLL", 0.001)
+    with stream_pair() as (_, sock):
+        deadline = time.monotonic() + 0.02
+        assert not wait(sock, READ, deadline)
+        assert time.monotonic() >= deadline
+
+
+def test_recv_that_times_out_as_another_thread_closes_reports_the_close(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with stream_pair() as (_, sock):
+        conn = FrameSocket(FaultySocket(sock))
+        conn.settimeout(TIMEOUT)
+
+        def close(*_: object) -> bool:
+            conn.close()
+            return False
+
+        monkeypatch.setattr(Wire, "wait", close)
+        with pytest.raises(ConnectionAbortedError, match="closed"):
+            conn.recv()
 
 
 def test_mark_started_stores_whether_the_message_is_held() -> None:

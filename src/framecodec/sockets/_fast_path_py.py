@@ -338,13 +338,13 @@ class Sender(Unique):
                 return False
             first, rest = memoryview(parts[0]), memoryview(parts[1])
             counts = map(self._sendmsg, (parts,), ((),), flags)
-        for taken in map(self._acquire, (False,)):
+        for taken in map(self._acquire, (False,)):  # one step
             if not taken:
-                return False
+                break
             try:
                 return self.state is _IDLE and self._transmit(counts, first, len(first), rest)
             except BlockingIOError:
-                return False
+                break
             except MemoryError:
                 self.state = _LOST
                 raise

@@ -220,8 +220,8 @@ class Listener(OfMessages[MessageT], SocketWrapper):
                 if error.errno not in _PASSING:
                     raise
                 seconds = pause.after(error, peer_name(self._address, None))
-                if seconds is not None:
-                    sleep(seconds)
+                assert seconds is not None  # of these errors none ends the listening
+                sleep(seconds)
             else:
                 pause.reset()
                 yield conn

@@ -142,8 +142,8 @@ class ObjectCalls:
             for _ in batch.take_all:
                 receiver.ready = again
             return objects
-        for _ in batch.take_all:
-            return objects
+        for _ in batch.take_all:  # one step
+            break
         return objects
 
     def __iter__(self) -> Iterator[Any]:

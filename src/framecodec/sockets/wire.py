@@ -279,7 +279,7 @@ class Wire:
             if keep:
                 message.chunk = view[:count]
             return count > 0
-        return False
+        return False  # pragma: no cover (the loop has one step)
 
     # --- sending ----------------------------------------------------------------------------------
 
