@@ -9,6 +9,7 @@ import io
 import logging
 import os
 import random
+import socket
 import tempfile
 import threading
 from typing import Any
@@ -710,6 +711,52 @@ def test_send_file_leaves_reading_paused_that_the_user_has_paused(loop: str) -> 
             stream.transport.resume_reading()
             assert await stream.recv() == b"answer"
         await stream.aclose()
+
+    run(loop, main())
+
+
+@LOOPS
+def test_recv_file_ends_where_the_connection_goes_to_another_protocol(loop: str) -> None:
+    class Reading(asyncio.Protocol):
+        def __init__(self) -> None:
+            self.received = asyncio.get_running_loop().create_future()
+
+        def data_received(self, data: bytes) -> None:
+            self.received.set_result(data)
+
+    async def main() -> None:
+        stream, peer = await wrapped()
+        with peer:
+            receiving = asyncio.create_task(stream.recv_file(io.BytesIO()))
+            await asyncio.sleep(0.001)
+            reading = Reading()
+            transport = stream.transport
+            transport.set_protocol(reading)
+            with pytest.raises(ConnectionAbortedError, match="detached"):
+                await receiving
+            peer.sendall(b"unframed")
+            assert await reading.received == b"unframed"
+            with pytest.raises(ConnectionAbortedError, match="detached"):
+                await stream.recv()
+            transport.abort()
+            await asyncio.sleep(0.001)
+
+    run(loop, main())
+
+
+@LOOPS
+def test_send_file_waits_for_a_peer_that_has_ended_its_own_direction(loop: str) -> None:
+    async def main() -> None:
+        stream, peer, task = await stuck_send()
+        with peer:
+            peer.shutdown(socket.SHUT_WR)
+            while not stream._protocol._has_ended:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
+            assert not task.done()
+            assert await read_messages(peer, 1) == [bytes(3_000_000)]
+            await task
+            await stream.aclose()
 
     run(loop, main())
 

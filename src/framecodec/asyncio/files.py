@@ -146,7 +146,7 @@ async def _wait(protocol: StreamProtocol) -> None:
         await protocol.start_waiting()
     finally:
         protocol.stop_waiting()
-        if inbox.splitter is watched:  # pragma: no branch (the connection has switched meanwhile)
+        if inbox.splitter is watched:
             inbox.splitter = splitter
 
 
@@ -388,7 +388,7 @@ async def _drained(sending: WaitingSendSide) -> None:
         await sending.wait_for_space()
         if sending.state not in SENDS:
             raise sending.closed_error()
-        if not sending.batch.paused:  # pragma: no branch (another task has filled it again)
+        if not sending.batch.paused:
             return
 
 
