@@ -7,6 +7,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import importlib
+import logging
 import signal
 import socket
 import ssl
@@ -22,7 +24,7 @@ import pytest
 
 import framecodec
 from framecodec import Codec, FrameSocket
-from framecodec.serving import common, threads
+from framecodec.serving import common, messages, threads
 from tests.helpers.fault_injection import reset
 from tests.helpers.servers import LOOPBACK, PATIENCE, AsyncHandler, dial, until
 
@@ -687,7 +689,44 @@ def test_serve_messages_waits_in_python_where_gevent_has_patched_threading() -> 
     assert done.stdout == "b'hello' framecodec.serving._messages_loop_py\n"
 
 
+@pytest.mark.c_extension
+@pytest.mark.skipif(
+    sys.platform != "linux" or "t" in sys.abiflags, reason="the compiled loop needs epoll and a GIL"
+)
+def test_serve_messages_warns_where_the_compiled_loop_cannot_be_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(name: str) -> Any:
+        raise ImportError(f"no {name}")
+
+    monkeypatch.setattr(importlib, "import_module", fail)
+    with pytest.warns(RuntimeWarning, match=r"slower, because .*_messages_loop cannot be loaded"):
+        module = messages._choose_loop()
+    assert module.__name__ == "framecodec.serving._messages_loop_py"
+
+
 # --- what is rare ---------------------------------------------------------------------------------
+
+
+def test_serve_forever_continues_while_no_interrupt_has_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wait, waits = common.Ending.wait, []
+
+    def short_wait(ending: common.Ending, timeout: float) -> bool:
+        waits.append(timeout)
+        return wait(ending, 0.001)
+
+    with framecodec.serve(echo, LOOPBACK) as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(common.Ending, "wait", short_wait)
+            serving = threading.Thread(target=server.serve_forever)
+            serving.start()
+            until(lambda: len(waits) > 3)
+            assert serving.is_alive()
+        server.close()
+        serving.join(PATIENCE)
+        assert not serving.is_alive()
 
 
 def test_repr_names_the_address_and_the_state() -> None:
@@ -715,6 +754,44 @@ def test_another_process_that_was_faster_is_no_fault(logged: Any) -> None:
     with framecodec.serve(echo, LOOPBACK) as server:
         assert server._accept() is False
     assert logged() == []
+
+
+def test_a_server_accepts_after_another_process_was_faster(
+    monkeypatch: pytest.MonkeyPatch, logged: Any
+) -> None:
+    accept, results = threads.Server._accept, [False]
+
+    def accept_second(server: Any) -> bool:
+        return results.pop() if results else accept(server)
+
+    monkeypatch.setattr(threads.Server, "_accept", accept_second)
+    with framecodec.serve(echo, LOOPBACK) as server, dial(server.address) as conn:
+        conn.send(b"a")
+        assert conn.recv() == b"a"
+    assert results == logged() == []
+
+
+def test_a_log_handler_may_close_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs in the thread that accepts, which close() cannot wait for."""
+
+    def fail(server: Any) -> bool:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    class Closing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            server.close()
+
+    monkeypatch.setattr(threads.Server, "_accept", fail)
+    handler = Closing()
+    logger = logging.getLogger("framecodec")
+    logger.addHandler(handler)
+    try:
+        server = framecodec.serve(echo, LOOPBACK)
+        with contextlib.suppress(OSError), dial(server.address):
+            assert server._ended.wait(PATIENCE)
+    finally:
+        logger.removeHandler(handler)
+    assert repr(server).endswith("closed>")
 
 
 def test_a_listening_socket_that_fails_ends_the_server(
@@ -851,6 +928,19 @@ def test_broadcasts_that_do_not_leave_end_with_their_connection(
         assert served._sender is not None
         served._sender.join(PATIENCE)
         assert not served._sender.is_alive()
+
+
+def test_a_broadcast_to_a_connection_that_has_just_ended_is_dropped() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        served = threads._Served(ours, "a client")  # whose handler has returned
+        served.broadcast(b"late")
+        assert served._sender is not None
+        served._sender.join(PATIENCE)
+        assert not served._sender.is_alive()
+        theirs.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            theirs.recv(1)
 
 
 def test_frames_are_not_sent_on_a_connection_that_its_handler_has_closed() -> None:

@@ -775,6 +775,28 @@ def test_close_leaves_a_handler_that_does_not_end_and_says_so(
     server.close()
 
 
+def test_close_tells_of_no_connection_where_only_an_observer_does_not_return(
+    logged: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages_module, "AFTER_ABORT", 0.05)
+    inside, leave = threading.Event(), threading.Event()
+
+    class Slow:
+        def connection_closed(self, conn: Any, error: BaseException | None) -> None:
+            inside.set()
+            leave.wait(PATIENCE)
+
+    server = framecodec.serve_messages(echo, LOOPBACK, observer=Slow())
+    dial(server.address).close()
+    assert inside.wait(PATIENCE)
+    server.close(grace=0)
+    (text,) = logged()
+    assert "1 threads, which are daemons" in text
+    leave.set()
+    until(lambda: "closed" in repr(server))
+    server.close()
+
+
 def test_a_handler_may_close_its_server() -> None:
     def handle(conn: Any, messages: list[bytes]) -> Any:
         server.close()
@@ -1029,6 +1051,36 @@ def test_replies_that_the_kernel_takes_in_parts_arrive_whole(plan: list[Any]) ->
             conn.send(message)
             assert conn.recv() == message
     assert plan == []
+
+
+@pytest.mark.usefixtures("python_loop")
+@pytest.mark.parametrize("taken", [0, 3])
+def test_a_message_of_another_thread_follows_the_reply_that_is_being_sent(taken: int) -> None:
+    class Sending:
+        """A socket that takes a part of the reply, while another thread sends."""
+
+        def __init__(self, conn: Any) -> None:
+            self._conn, self._sock = conn, conn._sock
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._sock, name)
+
+        def send(self, data: Any) -> int:
+            self._conn._sock = self._sock
+            thread = threading.Thread(target=self._conn.send, args=(b"meanwhile",))
+            thread.start()
+            thread.join()
+            if not taken:
+                raise BlockingIOError(errno.EAGAIN, "would block")
+            return self._sock.send(data[:taken])
+
+    def handle(conn: Any, messages: list[bytes]) -> list[bytes]:
+        conn._sock = Sending(conn)
+        return messages
+
+    with framecodec.serve_messages(handle, LOOPBACK) as server, dial(server.address) as conn:
+        conn.send(b"reply")
+        assert [conn.recv(), conn.recv()] == [b"reply", b"meanwhile"]
 
 
 @pytest.mark.usefixtures("python_loop")

@@ -383,6 +383,33 @@ def test_a_connection_that_is_closed_here_gives_its_handler_no_more_messages() -
     assert got == [b"one"]
 
 
+def test_a_connection_that_another_ones_handler_has_closed_in_the_turn_is_not_served() -> None:
+    served: list[Any] = []
+
+    def handle(busy: Busy, conn: Any, messages: list[bytes]) -> None:
+        if messages != [b"close the other"]:
+            busy.connections[messages[0]] = conn
+            return
+        served.append(conn)
+        (other,) = {*busy.connections.values()} - {conn}
+        other.close()
+
+    with contextlib.ExitStack() as stack:
+        busy = Busy(stack, handle)
+        clients = [stack.enter_context(dial(busy.server.address)) for _ in range(2)]
+        for client, name in zip(clients, (b"one", b"two"), strict=True):
+            busy.introduce(client, name)
+        with busy.waiting():
+            for client in clients:
+                client.send(b"close the other")
+        until(lambda: served)
+        closed = clients[served[0] is busy.connections[b"one"]]
+        with pytest.raises((EOFError, ConnectionError)):
+            closed.recv()
+        assert len(served) == 1
+        assert not served[0].closed
+
+
 @pytest.mark.parametrize("ending", ["message", "end", "bad frame", "close"])
 def test_what_the_kernel_holds_at_a_deadline_is_read_first(ending: str, logged: Any) -> None:
     """The turn in which the time of one client ends, another one's handler takes long."""

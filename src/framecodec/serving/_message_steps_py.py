@@ -287,7 +287,7 @@ class MessageSteps:
         self._pause(conn)
 
     def _keep_unsent(self, conn: MessageConnection[Any], frames: bytes, count: int) -> None:
-        if conn._out is None:  # pragma: no branch (another thread has sent meanwhile)
+        if conn._out is None:
             conn._out = deque()
         # Another thread may have sent meanwhile, and saw an empty queue.
         conn._out.appendleft(frames)

@@ -245,7 +245,7 @@ class MessageLoop(MessageSteps):
                 self._wakeup[0].recv(64)
             # In this order: a byte that another thread sends from now on is not received here.
             self._woken = False
-        elif self._by_fd.get(fd) is conn:  # pragma: no branch (closed in this turn)
+        else:  # if it was closed in this turn, there is nothing to serve
             self._serve(conn, mask)
 
     def _serve(self, conn: MessageConnection[Any], mask: int) -> None:

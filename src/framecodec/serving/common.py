@@ -160,7 +160,7 @@ class BlockingServer(abc.ABC):
         """Wait until the server is closed. Ctrl-C (`KeyboardInterrupt`) closes it."""
         try:
             while not self._ended.wait(1):
-                if self._ended.interrupted:  # pragma: no branch (a second is over)
+                if self._ended.interrupted:
                     raise KeyboardInterrupt
         except KeyboardInterrupt:
             self.close()

@@ -250,7 +250,7 @@ class Server(OfMessages[MessageT], BlockingServer):
                 if self._closing:
                     return
                 try:
-                    if self._accept():  # pragma: no branch (the client is gone already)
+                    if self._accept():
                         pause.reset()
                 except (OSError, RuntimeError, MemoryError) as error:
                     # RuntimeError: the system starts no more threads.
@@ -447,7 +447,7 @@ class Server(OfMessages[MessageT], BlockingServer):
         if not already:
             with contextlib.suppress(OSError):
                 self._wakeup[1].send(b"\0")
-        if self._thread is not threading.current_thread():  # pragma: no branch (in a finalizer)
+        if self._thread is not threading.current_thread():
             self._ended.wait(AFTER_ABORT)
         with self._changed:
             served = list(self._served)
@@ -563,7 +563,7 @@ class _Served:
     def _send_all(self) -> None:
         conn = self.conn
         try:
-            while conn is not None:  # pragma: no branch (it stays)
+            while conn is not None:
                 with self._changed:
                     while not (self._frames or self._finishing):
                         self._changed.wait(60)
