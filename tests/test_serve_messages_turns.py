@@ -182,13 +182,16 @@ def test_a_connection_that_fails_accepts_no_more_messages(
     assert len(logged()) == 1
 
 
-def test_an_error_after_the_client_has_reset_closes_the_connection(logged: Any) -> None:
-    """The end of sending, which the client would see before the socket closes, fails then."""
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_client_that_resets_while_its_handler_runs_is_closed(fails: bool, logged: Any) -> None:
+    """Neither a reply can be sent then, nor the end that a client sees before the socket closes."""
 
-    def handle(conn: Any, messages: list[bytes]) -> None:
+    def handle(conn: Any, messages: list[bytes]) -> list[bytes]:
         is_called.set()
         assert is_reset.wait(PATIENCE)
-        raise LookupError("no reply")
+        if fails:
+            raise LookupError("no reply")
+        return messages
 
     is_called, is_reset = threading.Event(), threading.Event()
     with framecodec.serve_messages(handle, LOOPBACK) as server:
@@ -198,8 +201,8 @@ def test_an_error_after_the_client_has_reset_closes_the_connection(logged: Any) 
         reset(conn.socket)
         is_reset.set()
         until(lambda: not server.connections)
-    assert len(logged()) == 1
-    assert "the handler" in logged()[0]
+    (text,) = logged()
+    assert ("the handler" in text) is fails
 
 
 def test_a_client_that_stays_after_its_fault_is_closed(logged: Any) -> None:
