@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,6 @@ from tests.helpers.command import (
     run_process,
     run_with_user,
     started,
-    started_command,
 )
 
 pytest.importorskip("rich", reason="the extra cli is not installed")
@@ -74,23 +74,24 @@ def test_ctrl_c_ends_without_a_traceback(command: str) -> None:
 @pytest.mark.parametrize("command", ["connect", "proxy"])
 def test_ctrl_c_that_does_not_end_a_wait_ends_the_command(command: str) -> None:
     """As one that comes just before the wait: another thread receives the signal."""
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def use(user: User) -> None:
+            if command == "connect":
+                stack.enter_context(server.accept()[0])
+            else:
+                user.address()
+            time.sleep(0.5)  # the command waits
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
         address = f"127.0.0.1:{server.getsockname()[1]}"
         arguments = [address] if command == "connect" else ["--listen", ANY, "--to", address]
-        script = (
-            "import signal, sys, threading, time\n"
-            "from framecodec.cli import main\n"
-            "def interrupt():\n"
-            "    time.sleep(1)\n"
-            "    while True:  # again, because a finalizer can swallow the exception\n"
-            "        signal.pthread_kill(threading.get_ident(), signal.SIGINT)\n"
-            "        time.sleep(5)\n"
-            "threading.Thread(target=interrupt, daemon=True).start()\n"
-            f"sys.exit(main({[command, *arguments]!r}))"
-        )
-        process = stack.enter_context(started_command([sys.executable, "-c", script]))
-        assert process.wait() == 130
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with contextlib.ExitStack() as stack:
+                assert run_with_user(use, command, *arguments).status == 130
+        finally:
+            signal.signal(signal.SIGINT, before)
 
 
 def test_the_frames_are_those_of_the_library() -> None:
