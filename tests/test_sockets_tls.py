@@ -20,12 +20,20 @@ import pytest
 ssl = pytest.importorskip("ssl")
 trustme = pytest.importorskip("trustme")
 
-from framecodec import Codec, FrameSocket, IncompleteFrameError  # noqa: E402
+from framecodec import (  # noqa: E402
+    Codec,
+    FrameSocket,
+    IncompleteFrameError,
+    connect,
+    listen,
+)
+from framecodec.sockets import wire as wire_module  # noqa: E402
 from tests.helpers.fault_injection import (  # noqa: E402
     TIMEOUT,
     Interruption,
     disturbed,
     needs_signals_to_threads,
+    reset,
     stream_pair,
 )
 
@@ -185,6 +193,58 @@ def test_tls_close_wakes_a_thread_and_a_half_close_is_refused(contexts: Any) -> 
         one.close()
         thread.join(TIMEOUT)
         assert isinstance(found[0], ConnectionAbortedError)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x16\3\1"], ids=["at once", "after some bytes"])
+def test_tls_listener_drops_a_client_that_has_left(contexts: Any, data: bytes) -> None:
+    def dial() -> None:
+        with connect(listener.address, ssl=contexts[1], server_hostname="localhost") as conn:
+            conn.send(b"hello")
+
+    with listen(("127.0.0.1", 0), ssl=contexts[0]) as listener:
+        listener.settimeout(TIMEOUT)
+        for _ in range(2):
+            gone = socket.create_connection(listener.address)
+            gone.sendall(data)
+            reset(gone)
+        client = threading.Thread(target=dial)
+        client.start()
+        for conn in listener:
+            with conn:
+                conn.settimeout(TIMEOUT)
+                assert conn.recv() == b"hello"
+            break
+        client.join(TIMEOUT)
+
+
+class RefusingContext(ssl.SSLContext):
+    def wrap_socket(self, *arguments: Any, **options: Any) -> Any:
+        raise ssl.SSLError("no more sessions")
+
+
+def test_tls_listener_raises_what_its_context_refuses() -> None:
+    with listen(("127.0.0.1", 0), ssl=RefusingContext(ssl.PROTOCOL_TLS_SERVER)) as listener:
+        with socket.create_connection(listener.address):
+            with pytest.raises(ssl.SSLError, match="no more sessions"):
+                listener.accept()
+
+
+def test_tls_recv_without_waiting_parses_what_is_decrypted(
+    contexts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire_module, "LONGEST_TURN", 0.0)  # each turn ends after two receives
+    codec = Codec.text(b":", trailer=b",")
+    with tls_pair(contexts) as (left, right), FrameSocket(right, codec) as other:
+        other.read_ahead = False  # a header is received byte by byte
+        left.sendall(codec.encode(b"x" * 1000))
+        other.settimeout(0)
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                assert other.recv() == b"x" * 1000
+                break
+            select.select([right], [], [], TIMEOUT)
+        with pytest.raises(BlockingIOError):
+            other.recv()
 
 
 def test_tls_starttls_after_detach(contexts: Any) -> None:

@@ -40,6 +40,9 @@ _PASSING = (
     errno.EPROTO,
 )
 
+# What getpeername() raises of a client that has left; EINVAL on macOS.
+_NOT_CONNECTED = (errno.ENOTCONN, errno.EINVAL)
+
 _Socket: TypeAlias = socket.socket  # for classes that have an attribute `socket`
 
 
@@ -175,17 +178,30 @@ class Listener(OfMessages[MessageT], SocketWrapper):
             try:
                 prepare(sock, self._keepalive)
                 if self._ssl is not None:
-                    sock = self._ssl.wrap_socket(
-                        sock, server_side=True, do_handshake_on_connect=False
-                    )
-                    if sock._sslobj is None:  # type: ignore[attr-defined]
-                        sock.close()  # the client has left
+                    tls = self._wrap(sock, self._ssl)
+                    if tls is None:
+                        sock.close()
                         continue
+                    sock = tls
                 sock.settimeout(socket.getdefaulttimeout())
                 return FrameSocket(sock, self._codec, **self._options)
             except BaseException:
                 sock.close()
                 raise
+
+    def _wrap(self, sock: _Socket, context: ssl_module.SSLContext) -> ssl_module.SSLSocket | None:
+        """Return a TLS socket before its handshake; None if the client has left."""
+        try:
+            sock.getpeername()  # after its failure, wrap_socket() would leave a socket open
+            tls = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        except OSError as error:
+            if isinstance(error, ConnectionError) or error.errno in _NOT_CONNECTED:
+                return None
+            raise
+        if tls._sslobj is None:  # type: ignore[attr-defined]  # pragma: no cover (it has just left)
+            tls.close()
+            return None
+        return tls
 
     def _accept_open(self) -> socket.socket:
         self._check_open()
