@@ -1016,6 +1016,67 @@ def test_close_wakes_a_thread_that_receives_from_a_seqpacket_socket() -> None:
     assert isinstance(failed[0], ConnectionAbortedError)
 
 
+class DisturbedSocket(socket.socket):
+    """A datagram socket during whose next receive something else happens."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def recvmsg_into(self, *arguments: Any) -> Any:
+        call, self.meanwhile = self.meanwhile, None
+        if call is not None:
+            call()
+        return super().recvmsg_into(*arguments)
+
+
+@contextlib.contextmanager
+def disturbed_pair(
+    codec: Codec | None = None,
+) -> Iterator[tuple[socket.socket, DisturbedSocket, DatagramSocket]]:
+    """The peer, the socket and its `DatagramSocket`."""
+    with two_sockets("socketpair") as (peer, plain):
+        sock = DisturbedSocket(plain.family, plain.type, plain.proto, plain.detach())
+        with DatagramSocket(sock, codec) as conn:
+            conn.settimeout(TIMEOUT)
+            yield peer, sock, conn
+
+
+def test_recv_during_which_a_handler_closes_reports_the_close() -> None:
+    with disturbed_pair() as (_, sock, conn):
+        sock.meanwhile = conn.close
+        with pytest.raises(ConnectionAbortedError, match="closed"):
+            conn.recv()
+
+
+def test_iteration_raises_an_aborted_connection_that_is_not_closed() -> None:
+    def abort() -> None:
+        raise ConnectionAbortedError(errno.ECONNABORTED, "aborted by the system")
+
+    with disturbed_pair() as (peer, sock, conn):
+        sock.meanwhile = abort
+        with pytest.raises(ConnectionAbortedError, match="by the system"):
+            next(iter(conn))
+        peer.send(b"later")
+        assert next(iter(conn)) == b"later"
+
+
+def test_detach_after_an_interruption_returns_the_messages_of_the_datagram() -> None:
+    interruptions = [KeyboardInterrupt]
+
+    def parse(view: memoryview) -> tuple[int, int] | None:
+        if len(view) and interruptions:
+            raise interruptions.pop()
+        return (1, view[0]) if len(view) else None
+
+    codec = Codec.custom(parse, lambda message: bytes([len(message)]))
+    with disturbed_pair(codec) as (peer, _, conn):
+        peer.send(b"\3one\3two")
+        with pytest.raises(KeyboardInterrupt):
+            conn.recv()
+        sock, unread = conn.detach()
+        assert unread == b"\3one\3two"
+        sock.close()
+
+
 # --- many datagrams by one call -------------------------------------------------------------------
 
 SEGMENTED = pytest.mark.skipif(
@@ -1105,6 +1166,27 @@ def test_send_many_sends_each_alone_where_the_kernel_takes_no_segments(
             sender.send_many([b"ab", b"cd"])
             assert [other.recv(10), other.recv(10)] == [b"ab", b"cd"]
     assert tries == 1
+
+
+@SEGMENTED
+def test_send_many_sends_each_alone_where_the_buffer_takes_no_segments_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tries = []
+
+    def refuse(*arguments: Any) -> None:
+        tries.append(len(arguments[1]))
+        raise BlockingIOError(errno.EAGAIN, "no space for all of these")
+
+    monkeypatch.setattr(datagrams_module, "send_segments", refuse)
+    with two_sockets("udp4") as (one, other):
+        other.settimeout(TIMEOUT)
+        sender = DatagramSocket(one)
+        sender._may_segment = True
+        sender.send_many([b"ab", b"cd"])
+        assert [other.recv(10), other.recv(10)] == [b"ab", b"cd"]
+        assert sender._may_segment
+    assert tries == [2]
 
 
 @SEGMENTED

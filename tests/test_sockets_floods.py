@@ -18,7 +18,8 @@ import pytest
 
 from framecodec import Codec, FrameSocket
 from framecodec.errors import MessageTimeoutError
-from tests.helpers.fault_injection import TIMEOUT, Interruption, stream_pair
+from framecodec.sockets import wire as wire_module
+from tests.helpers.fault_injection import TIMEOUT, FaultySocket, Interruption, stream_pair
 
 pytestmark = pytest.mark.usefixtures("engine_in_use")
 
@@ -105,6 +106,27 @@ def test_message_timeout_holds_in_a_flood(name: str, timeout: float | None) -> N
         for _ in range(2):
             with pytest.raises(MessageTimeoutError):
                 until_it_would_not_block(conn)
+
+
+@pytest.mark.parametrize("timeout", [None, 1e-9])
+def test_recv_keeps_its_time_out_while_bytes_arrive_in_every_turn(
+    monkeypatch: pytest.MonkeyPatch, timeout: float | None
+) -> None:
+    monkeypatch.setattr(wire_module, "LONGEST_TURN", 0.0)  # each turn ends after two receives
+    codec = Codec.uint(4).replace()
+    message = bytes(200_000)
+    frame = codec.encode(message)
+    with stream_pair() as (peer, sock), FrameSocket(FaultySocket(sock), codec) as conn:
+        peer.sendall(frame[:140_000])
+        conn.settimeout(timeout)
+        if timeout is not None:
+            with pytest.raises(TimeoutError, match="of 200004 bytes"):
+                conn.recv()
+        thread = threading.Thread(target=peer.sendall, args=[frame[140_000:]])
+        thread.start()
+        conn.settimeout(TIMEOUT if timeout else None)
+        assert conn.recv() == message
+        thread.join(TIMEOUT)
 
 
 def until_it_would_not_block(conn: FrameSocket) -> None:

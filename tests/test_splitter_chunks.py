@@ -16,6 +16,7 @@ from framecodec import (
     Codec,
     IncompleteFrameError,
     InvalidFrameError,
+    InvalidMessageError,
     MessageTooLargeError,
     _frame_reader_py,
     _keeping_reader_py,
@@ -26,6 +27,7 @@ from framecodec import (
 from framecodec import _splitter_py as python_engine
 from framecodec._layout import DIGITS
 from tests.helpers.cpython_internals import needs_cpython_3_11
+from tests.helpers.engines import codecs_use
 
 KIB = 1024
 CODECS = {
@@ -486,3 +488,73 @@ def test_a_chunk_that_ends_inside_a_long_mark(engine: ModuleType) -> None:
     for _ in range(3):
         assert splitter.feed(b"one<end>two<en") == [b"one"]
         assert splitter.feed(b"d>three<end>") == [b"two", b"three"]
+
+
+@pytest.mark.parametrize("make", [bytes, bytearray])
+def test_a_long_frame_whose_header_was_cut_ends_in_a_short_chunk(
+    engine: ModuleType, make: Any
+) -> None:
+    codec = Codec.uint(4)
+    message = random.Random(3).randbytes(50_000)
+    stream = codec.encode_many([message, b"next", b""])
+    splitter = engine.Splitter(codec)
+    assert splitter.feed(make(stream[:2])) == []
+    assert splitter.feed(make(stream[2:45_000])) == []
+    assert splitter.feed(make(stream[45_000:])) == [message, b"next", b""]
+    assert (splitter.pending, splitter.stream_offset) == (0, len(stream))
+
+
+def test_a_mark_that_was_cut_is_followed_by_a_message_that_begins_as_one(
+    engine: ModuleType,
+) -> None:
+    codec = Codec.delimiter(b"END")
+    for size in range(20, 36):
+        messages = [b"a", b"x" * size, b"ENthird", b"y" * 40]
+        stream = codec.encode_many(messages)
+        for cut in range(1, len(stream)):
+            splitter = engine.Splitter(codec)
+            assert splitter.feed(stream[:cut]) + splitter.feed(stream[cut:]) == messages
+            assert (splitter.pending, splitter.stream_offset) == (0, len(stream))
+
+
+def test_scan_of_many_lines_finds_those_that_its_pieces_cut(engine: ModuleType) -> None:
+    codec = Codec.delimiter(b"\r\n")
+    messages = [b"%d" % number * 10 for number in range(5000)]
+    with codecs_use(engine):
+        spans = engine.scan(codec.replace(), codec.encode_many(messages))
+    assert [*map(bytes, spans)] == messages
+
+
+def test_the_offset_of_a_refused_message_counts_frames_that_are_ignored(
+    engine: ModuleType,
+) -> None:
+    plain, ignored = Codec.cobs(magic=b"!"), b"!\0"
+    before = plain.encode(b"1") + ignored * 2
+    stream = before + plain.encode(b"{bad") + ignored + plain.encode(b"2")
+    splitter = engine.Splitter(plain.as_json())
+    assert splitter.feed(stream) == [1]
+    with pytest.raises(InvalidMessageError) as caught:
+        splitter.feed(b"")
+    assert caught.value.stream_offset == len(before)
+    assert splitter.feed(b"") == [2]
+
+
+class InterruptedLock:
+    """A lock whose acquire() is interrupted by a signal handler that raises: it is not taken."""
+
+    def acquire(self) -> bool:
+        raise KeyboardInterrupt
+
+    def release(self) -> None:
+        raise RuntimeError("cannot release un-acquired lock")
+
+
+def test_bytes_needed_raises_what_a_handler_raises_while_it_waits() -> None:
+    splitter = python_engine.Splitter(Codec.uint(4))
+    splitter.feed(b"\0")
+    lock = splitter._lock
+    splitter._lock = InterruptedLock()  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        splitter.bytes_needed  # noqa: B018
+    splitter._lock = lock
+    assert splitter.bytes_needed == 3

@@ -420,7 +420,7 @@ class KeepingReader(FrameReader):
             else:  # there was no memory for it
                 self._fail(error, held + data, 0)
             self._held = no_bytes
-        elif not self._counting:
+        elif not self._counting:  # pragma: no branch (memory ran out twice)
             taken = self._stream_offset + self._pending - taken_before
             self._fail(error, data, taken, pos)
 

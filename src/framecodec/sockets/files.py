@@ -323,7 +323,7 @@ def _divert(side: ReceiveSide, capacity: int | None) -> IncomingMessage:
         receiver.state = _LOST
         raise
     finally:
-        if receiver.state is _BUSY:
+        if receiver.state is _BUSY:  # pragma: no cover (tested without the tracer)
             receiver.state = _READY
     _join(side, message)
     if lead is None:

@@ -211,7 +211,7 @@ class ReceiveSide:
             if self.intake.parsing:
                 self._end_parsing()
             if self.intake.arrived:
-                self.intake.deliver(receiver)
+                self.intake.deliver(receiver)  # pragma: no cover (a handler raised before)
             elif not (self.stops_at_large and self._is_large()):
                 self._receive_or_wait()
         finally:
@@ -230,7 +230,7 @@ class ReceiveSide:
 
     def _end_parsing(self) -> None:
         """Find out what became of bytes that the Python engine had when a handler raised."""
-        if self.inbox.splitter.error is None:
+        if self.inbox.splitter.error is None:  # pragma: no cover (tested without the tracer)
             self.end(
                 ConnectionAbortedError(
                     errno.ECONNABORTED,
