@@ -108,6 +108,15 @@ def build_never(message: memoryview) -> bytes:
 def test_messages_raise_if_no_message_is_found() -> None:
     with pytest.raises(ValueError, match=r"no message was found that Codec\.custom"):
         messages(Codec.custom(parse_never, build_never))
+    with pytest.raises(ValueError, match=r"no message was found that Codec\.custom"):
+        messages(Codec.custom(parse_never, build_never, max_header=1000))
+
+
+def test_messages_of_a_header_block_keep_the_limit() -> None:
+    codec = Codec.headers(keep=True, start_line=True, max_message_size=35)
+    found = found_by(messages(codec), lambda message: message.startswith(b"start line"))
+    assert len(found) <= 35
+    assert codec.decode(codec.encode(found)) == found
 
 
 @pytest.mark.parametrize("call", [codecs, lambda: messages(Codec.uint())])

@@ -82,6 +82,39 @@ def test_verify_codec_finds_a_defect_that_needs_two_cuts() -> None:
     assert len(caught.value.chunks) == 3
 
 
+def test_verify_codec_shrinks_a_chunking_to_one_that_breaks_the_same_promise() -> None:
+    class TwoDefects(TinySplitter):
+        calls = 0
+
+        def feed(self, data: Any) -> list[Any]:
+            self.calls += 1
+            messages = super().feed(data)
+            if messages and self.calls == 2:
+                raise KeyError("another defect")
+            return [b"wrong" for _ in messages] if self.calls > 2 else messages
+
+    class Codec2(TinyCodec):
+        splitter_class = TwoDefects
+
+    with pytest.raises(BrokenPromiseError) as caught:
+        verify_codec(Codec2(), [b"a message of some bytes"])
+    assert caught.value.promise == Promise.CHUNKING
+    assert len(caught.value.chunks) == 3
+
+
+class Sum:
+    """A checksum that is not equal to its copies."""
+
+    def __call__(self, data: Any) -> int:
+        return sum(data)
+
+
+def test_verify_codec_catches_a_copy_that_is_not_equal() -> None:
+    with pytest.raises(BrokenPromiseError, match="the copy is Codec") as caught:
+        verify_codec(Codec.uint(4, check=Check(Sum(), 1)), [b"hello"])
+    assert caught.value.promise == Promise.PICKLING
+
+
 def test_verify_codec_is_repeatable() -> None:
     _, codec, messages = BROKEN["counts the offset of an error from the start of the chunk"]
     texts = set()
@@ -124,6 +157,21 @@ def test_verify_codec_accepts_a_double_whose_options_have_no_counters() -> None:
 
         def splitter(self, *, on_invalid: str = "raise", one_at_a_time: bool = False) -> Any:
             return Feed(on_invalid=on_invalid, one_at_a_time=one_at_a_time)
+
+    verify_codec(Least(), MESSAGES)
+
+
+def test_verify_codec_accepts_a_double_without_switch_detach_and_counters() -> None:
+    class Feed:
+        def __init__(self, **options: Any) -> None:
+            splitter = FullSplitter(FullCodec(), **options)
+            self.feed, self.feed_eof = splitter.feed, splitter.feed_eof
+
+    class Least:
+        encode = staticmethod(TinyCodec().encode)
+
+        def splitter(self, **options: Any) -> Any:
+            return Feed(**options)
 
     verify_codec(Least(), MESSAGES)
 

@@ -273,6 +273,14 @@ class ForgetsErrors(TinySplitter):
         return messages
 
 
+@broken("raises another error of the same kind after the first", Promise.STICKY)
+class RaisesAnother(TinySplitter):
+    def feed(self, data: Any) -> list[Any]:
+        if self.error is not None:
+            raise InvalidFrameError("another error", **self.place(1))
+        return super().feed(data)
+
+
 @broken("starts anew after an error", Promise.STICKY)
 class StartsAnew(TinySplitter):
     raised = False

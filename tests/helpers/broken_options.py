@@ -342,3 +342,17 @@ class EndsAfterSwitch(FullSplitter):
         if self.switched:
             raise InvalidFrameError("another codec began")
         super().feed_eof()
+
+
+@broken("counts a delivered byte as pending after a switch", Promise.SWITCHING)
+class HoldsBack(FullSplitter):
+    held_back = 0
+
+    @property
+    def pending(self) -> int:
+        return super().pending + self.held_back
+
+    def switch(self, codec: TinyCodec) -> list[Any]:
+        self.held_back = 1
+        self.stream_offset -= 1
+        return super().switch(codec)

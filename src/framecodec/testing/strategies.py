@@ -149,18 +149,15 @@ def _choices(draw: st.DrawFn) -> Codec:
 
 
 @st.composite
-def _joined(draw: st.DrawFn) -> Codec | None:
+def _joined(draw: st.DrawFn) -> Codec:
     lead_size = draw(st.integers(0, 2))
     fragments = Codec.uint(draw(st.integers(1, 4)), length_offset=lead_size)
     strip = lead_size + draw(st.integers(0, 2))
     keeps: dict[str, Any] = {"strip": strip, "keep_first": draw(st.booleans()) and strip > 0}
-    try:
-        if lead_size and draw(st.booleans()):
-            size = draw(st.integers(1, 50))
-            return Codec.joined(fragments, last=(0, 0x80, 0x80), fragment_size=size, **keeps)
-        return Codec.joined(fragments, full=draw(st.integers(1, 50)), **keeps)
-    except ValueError:  # the parameters contradict each other
-        return None
+    if lead_size and draw(st.booleans()):
+        size = draw(st.integers(1, 50))
+        return Codec.joined(fragments, last=(0, 0x80, 0x80), fragment_size=size, **keeps)
+    return Codec.joined(fragments, full=draw(st.integers(1, 50)), **keeps)
 
 
 def codecs() -> st.SearchStrategy[Codec]:
