@@ -876,3 +876,14 @@ def test_receive_that_waits_in_the_kernel_is_woken(how: str) -> None:
         assert not thread.is_alive()
         assert time.monotonic() - start < 5
         assert len(ended) == 1
+
+
+def test_receiver_that_leaves_receiving_to_its_caller_ends_where_nothing_is_ready(
+    io: ModuleType, ends: Any
+) -> None:
+    receiver = io.Receiver(ends[0], io.Lock())
+    receiver.ready = io.Batch([b"one"])
+    assert next(receiver) == b"one"
+    for _ in range(2):
+        with pytest.raises(StopIteration):
+            next(receiver)
