@@ -365,6 +365,27 @@ def test_iteration_raises_what_does_not_end_the_socket(loop: str) -> None:
 
 
 @LOOPS
+def test_a_send_waits_again_where_the_socket_is_full_when_its_turn_comes(loop: str) -> None:
+    async def main() -> None:
+        async with await open_datagram_endpoint(("127.0.0.1", 0)) as stream:
+            protocol = stream._protocol
+            protocol.pause_writing()  # as a transport does whose socket takes no more
+            sending = asyncio.create_task(
+                stream.send_to(b"late", stream.get_extra_info("sockname"))
+            )
+            await asyncio.sleep(0)
+            protocol.resume_writing()
+            protocol.pause_writing()  # what another task has sent has filled it again
+            await asyncio.sleep(0.001)
+            assert not sending.done()
+            protocol.resume_writing()
+            await sending
+            assert await stream.recv() == b"late"
+
+    run(loop, main())
+
+
+@LOOPS
 def test_a_cancelled_aclose_aborts(loop: str) -> None:
     async def main() -> None:
         stream = await open_datagram_endpoint(("127.0.0.1", 0))

@@ -141,6 +141,59 @@ def test_what_a_finalizer_sends_while_a_flush_is_scheduled_keeps_its_place(
     asyncio.run(main())
 
 
+def test_a_send_inside_which_a_finalizer_ends_the_connection_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        protocol = FrameProtocol(U2)
+        transport = opened(protocol)
+        loop = asyncio.get_running_loop()
+        call_soon = loop.call_soon
+
+        def collect(*arguments: Any, **options: Any) -> Any:  # the handle is an allocation
+            monkeypatch.setattr(loop, "call_soon", call_soon)
+            protocol.transport.abort()
+            return call_soon(*arguments, **options)
+
+        monkeypatch.setattr(loop, "call_soon", collect)
+        with pytest.raises(ConnectionAbortedError, match="on this side"):
+            protocol.send(b"hello")
+        await asyncio.sleep(0)
+        assert (transport.calls, transport.written) == (["abort"], [])
+
+    asyncio.run(main())
+
+
+def test_a_nested_send_that_cannot_leave_ends_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both messages were accepted, and without memory no flush can be scheduled for them."""
+
+    async def main() -> None:
+        inside = [lambda: protocol.send(b"nested")]
+
+        def build(message: Any) -> bytes:
+            if inside:
+                inside.pop()()
+            return bytes([len(message)])
+
+        protocol = FrameProtocol(Codec.custom(lambda view: (1, view[0]), build))
+        transport = opened(protocol)
+
+        def fail(*_: Any, **__: Any) -> None:
+            raise MemoryError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio.get_running_loop(), "call_soon", fail)
+            with pytest.raises(MemoryError):
+                protocol.send(b"outer")
+        assert (transport.calls, transport.written) == (["abort"], [])
+        with pytest.raises(ConnectionError, match="sending failed"):
+            protocol.send(b"next")
+
+    asyncio.run(main())
+
+
 def test_an_end_inside_a_write_closes_after_it() -> None:
     async def main() -> None:
         protocol = FrameProtocol(U2)

@@ -25,7 +25,7 @@ from framecodec import (
     MessageTooLargeError,
 )
 from framecodec._states import TransportState
-from framecodec.asyncio import FrameStream, open_connection
+from framecodec.asyncio import FrameStream, observed, open_connection
 from framecodec.asyncio.stream_protocol import StreamProtocol
 from framecodec.asyncio.transport import ProtocolTransport
 from tests.helpers.event_loops import (
@@ -847,6 +847,31 @@ class FailsOnce:
             self._name = ""
             raise MemoryError
         return getattr(self._transport, name)
+
+
+@LOOPS
+@pytest.mark.parametrize("bound", [0, 1])
+def test_the_rest_of_a_broken_connection_is_read_up_to_a_bound(
+    loop: str, bound: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that always holds more must not hold up the loop."""
+    monkeypatch.setattr(observed, "_LAST_READS", bound)
+    messages = [b"1", b"2"]
+
+    async def main() -> None:
+        stream, peer = await wrapped()
+        with peer:
+            stream.transport.pause_reading()
+            peer.sendall(U4.encode_many(messages))
+            stream._protocol.connection_lost(ConnectionResetError("by the peer"))
+            for message in messages[: 2 * bound]:
+                assert await stream.recv() == message
+            with pytest.raises(ConnectionResetError, match="by the peer"):
+                await stream.recv()
+            stream.transport.abort()
+            await asyncio.sleep(0.001)
+
+    run(loop, main())
 
 
 @LOOPS

@@ -346,6 +346,25 @@ def out_of_memory(*_: object) -> None:
     raise MemoryError
 
 
+def test_recv_bytes_without_memory_to_take_bytes_back_leaves_the_messages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        async with connected(U1.replace()) as (stream, peer):
+            peer.sendall(b"\1a\1b\1c")
+            assert await stream.recv() == b"a"
+            with monkeypatch.context() as patched:
+                patched.setattr(Inbox, "unframe", out_of_memory)
+                with pytest.raises(MemoryError):
+                    await stream.recv_bytes(1)
+            assert [await stream.recv(), await stream.recv()] == [b"b", b"c"]
+            for _ in range(2):
+                with pytest.raises(MemoryError):
+                    await stream.recv()
+
+    run("asyncio", main())
+
+
 @pytest.mark.parametrize("is_unframed", [False, True])
 def test_bytes_in_no_certain_place_come_once_or_end_receiving(
     is_unframed: bool, monkeypatch: pytest.MonkeyPatch

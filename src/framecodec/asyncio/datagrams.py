@@ -157,7 +157,7 @@ class _DatagramProtocol(asyncio.DatagramProtocol):
             while not self.lost:
                 await send.wait()
                 # If not, another task has sent meanwhile.
-                if not self.paused and self.queued_sends.is_first(send):  # pragma: no branch
+                if not self.paused and self.queued_sends.is_first(send):
                     break
             self.send_now(datagram, address)
         finally:
@@ -377,14 +377,9 @@ class DatagramStream(OfMessages[MessageT]):
         Raises:
             FrameError, OSError, RuntimeError: As `recv_from`.
         """
-        protocol = self._protocol
-        while True:
-            await protocol.wait_for_messages()
-            messages = protocol.take_messages()
-            if messages:
-                return messages
-            if protocol.queue:  # pragma: no branch (another task has taken it)
-                return [await self.recv()]  # which is an error, and raised
+        await self._protocol.wait_for_messages()
+        # If it takes no message, the first item is an error, which recv() raises.
+        return self._protocol.take_messages() or [await self.recv()]
 
     async def recv_from(self) -> tuple[MessageT, Any]:
         """Return the next message and the address of its sender.
@@ -396,17 +391,15 @@ class DatagramStream(OfMessages[MessageT]):
             RuntimeError: Another `recv` waits.
         """
         protocol = self._protocol
-        while True:
-            await protocol.wait_for_messages()
-            queue = protocol.queue
-            if queue:  # pragma: no branch (another task has taken it)
-                # No call in between: nothing is lost to a signal handler that raises.
-                item, address, cost = queue[0]
-                protocol.held -= cost
-                del queue[0]
-                if isinstance(item, Exception):
-                    raise item
-                return item, address
+        await protocol.wait_for_messages()
+        queue = protocol.queue
+        # No call in between: nothing is lost to a signal handler that raises.
+        item, address, cost = queue[0]
+        protocol.held -= cost
+        del queue[0]
+        if isinstance(item, Exception):
+            raise item
+        return item, address
 
     def __reduce__(self) -> NoReturn:
         raise _error_texts.not_copied(self)

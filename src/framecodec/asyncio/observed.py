@@ -100,7 +100,7 @@ def receive_rest(protocol: FrameProtocol[Any], exc: BaseException | None) -> Non
         # uvloop's socket has no recv_into(), but a copy of it does.
         socket.fromfd(sock.fileno(), sock.family, sock.type) as copy,
     ):
-        for _ in range(_LAST_READS):  # pragma: no branch (the kernel holds less)
+        for _ in range(_LAST_READS):
             count = copy.recv_into(protocol.get_buffer(-1), 0, socket.MSG_DONTWAIT)
             if not count:
                 return

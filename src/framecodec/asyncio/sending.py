@@ -140,7 +140,7 @@ class SendSide(fast_path.SendPath):
         elif type(message) is bytes and len(message) < self.fast_size:
             self.flush_soon()
             if self.state is not _OPEN:  # because of a garbage collection
-                self.check_open()  # pragma: no cover (a garbage collection has closed it)
+                self.check_open()
             budget = batch.budget - len(message) - 8
             batch.messages.append(message)
             batch.budget = budget
@@ -307,7 +307,7 @@ class SendSide(fast_path.SendPath):
             try:
                 self._take_late()
                 self.flush_soon()
-            except BaseException as error:  # pragma: no cover (no memory)
+            except BaseException as error:
                 self.fail(error)
                 raise
         self.busy = False
