@@ -194,6 +194,28 @@ def test_a_nested_send_that_cannot_leave_ends_the_connection(
     asyncio.run(main())
 
 
+def test_a_send_that_has_failed_before_the_connection_ends_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(messages: object) -> bytes:
+        raise MemoryError
+
+    async def main() -> None:
+        protocol = FrameProtocol(U2)
+        protocol.send(b"accepted")
+        with monkeypatch.context() as patch:
+            patch.setattr(protocol._sending, "_encode_many", fail)
+            with pytest.raises(MemoryError):
+                protocol.send(bytes(5000))
+        transport = opened(protocol)
+        await asyncio.sleep(0)
+        assert (transport.calls, transport.written) == (["abort"], [])
+        with pytest.raises(ConnectionError, match="sending failed"):
+            protocol.send(b"next")
+
+    asyncio.run(main())
+
+
 def test_an_end_inside_a_write_closes_after_it() -> None:
     async def main() -> None:
         protocol = FrameProtocol(U2)

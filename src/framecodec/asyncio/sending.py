@@ -370,6 +370,9 @@ class SendSide(fast_path.SendPath):
         self.attach(transport)
         self._loop = _running_loop()
         self.batch.thread = get_ident()
+        if self.state not in SENDS:  # a send has failed before there was a connection
+            self.raw_transport.abort()
+            return
         self.batch.paused = False
         if self.batch.messages or self._outbox.size:
             self.flush()
