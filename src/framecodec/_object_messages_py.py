@@ -15,7 +15,6 @@ from typing import Any
 
 from . import _error_texts, errors
 from ._keeping_reader_py import KeepingReader
-from ._repeated_errors import for_this_thread
 
 __all__ = ["ObjectMessages"]
 
@@ -67,9 +66,6 @@ class ObjectMessages(KeepingReader):
             if taken:
                 self._keep_error(error, messages)
             raise
-        if not loaded and self._error is not None:
-            # Another thread has taken the held messages.
-            raise for_this_thread(self._error, self._failed_in)  # pragma: no cover (see above)
         return loaded
 
     def _switch_objects(self, codec: Any) -> list[Any]:

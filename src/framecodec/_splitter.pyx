@@ -1281,8 +1281,6 @@ cdef class Splitter:
             # No call from here on, in which a signal handler could raise.
             if held.finished:
                 self._undelivered = None
-        if not objects and self._error is not None:
-            raise for_this_thread(self._error, self._failed_in)  # no memory
         return objects
 
     cdef list _keep_refused(self, cause, list messages, list objects):
