@@ -325,18 +325,20 @@ def test_tls_end_inside_a_large_message_is_an_error(contexts: Any, way: str, at:
 # --- signals whose handlers raise -----------------------------------------------------------------
 
 
-def numbered_messages(seed: int) -> list[bytes]:
+def numbered_messages(seed: int) -> Iterator[bytes]:
+    """Yield many messages: a test takes 100, and more until it was interrupted."""
     rng = random.Random(seed)
-    return [
-        b"%03d" % number + rng.randbytes(rng.choice([0, 1000, 30_000, 300_000]))
-        for number in range(100)
-    ]
+    for number in range(5_000):
+        yield b"%04d" % number + rng.randbytes(rng.choice([0, 1000, 30_000, 300_000]))
 
 
 @needs_signals_to_threads
 @pytest.mark.parametrize("seed", range(3))
 def test_tls_send_tears_no_frame_if_a_handler_raises(contexts: Any, seed: int) -> None:
-    sent, whole, none, got = numbered_messages(seed), [], [], []
+    sent: list[bytes] = []
+    whole: list[bytes] = []
+    none: list[bytes] = []
+    got: list[bytes] = []
     armed: list[bool] = []
     interruptions = 0
     with tls_pair(contexts) as (left, right), FrameSocket(left) as one, FrameSocket(right) as other:
@@ -344,7 +346,10 @@ def test_tls_send_tears_no_frame_if_a_handler_raises(contexts: Any, seed: int) -
         thread = threading.Thread(target=lambda: got.extend(iter(other.recv, b"end")))
         thread.start()
         with disturbed(armed):
-            for message in sent:
+            for message in numbered_messages(seed):
+                if len(sent) >= 100 and interruptions:
+                    break
+                sent.append(message)
                 try:
                     armed.append(True)
                     one.send(message)
@@ -368,14 +373,18 @@ def test_tls_send_tears_no_frame_if_a_handler_raises(contexts: Any, seed: int) -
 @needs_signals_to_threads
 @pytest.mark.parametrize("seed", range(3))
 def test_tls_recv_loses_nothing_if_a_handler_raises(contexts: Any, seed: int) -> None:
-    sent = numbered_messages(seed)
+    sent: list[bytes] = []
     armed: list[bool] = []
     got: list[bytes] = []
     interruptions = 0
 
     def send_all() -> None:
-        for message in sent:
+        for message in numbered_messages(seed):
+            if len(sent) >= 100 and interruptions:
+                break
+            sent.append(message)
             one.send(message)
+        one.send(b"end")
 
     with tls_pair(contexts) as (left, right), FrameSocket(left) as one, FrameSocket(right) as other:
         one.settimeout(TIMEOUT)
@@ -383,7 +392,7 @@ def test_tls_recv_loses_nothing_if_a_handler_raises(contexts: Any, seed: int) ->
         thread = threading.Thread(target=send_all)
         thread.start()
         with disturbed(armed):
-            while len(got) < len(sent):
+            while got[-1:] != [b"end"]:
                 try:
                     armed.append(True)
                     message = other.recv()
@@ -393,7 +402,7 @@ def test_tls_recv_loses_nothing_if_a_handler_raises(contexts: Any, seed: int) ->
                     armed.clear()
                     interruptions += 1
         thread.join(TIMEOUT)
-    assert got == sent
+    assert got == [*sent, b"end"]
     assert interruptions
 
 
