@@ -135,6 +135,7 @@ def test_a_client_that_resets_while_the_last_replies_are_sent_is_closed(logged: 
         with dial(server.address) as conn:
             conn.send(b"a")
             until(lambda: served and served[0].pending_send)
+            until(lambda: "finishing" in repr(served[0]))
             reset(conn.socket)
             until(lambda: not server._hooks._sockets)
     assert not logged()  # the connection was closed here
@@ -166,19 +167,30 @@ def test_a_connection_that_fails_accepts_no_more_messages(
 ) -> None:
     monkeypatch.setattr(messages_module, "BACKLOG_LIMIT", 1000)
     taken: list[bool] = []
+    told: list[Any] = []
+
+    class Observer:
+        def frame_sent(self, conn: Any, size: int) -> None:
+            told.append((conn, size))
+
+        def connection_closed(self, conn: Any, error: Any) -> None:
+            told.append((conn, type(error)))
 
     def handle(conn: Any, messages: list[bytes]) -> None:
         conn.send_many([])
         conn.send(b"x" * 10_000_000)  # more than the kernel takes
+        served.append(conn)
         taken.extend(server.broadcast(b"next") == 1 for _ in range(2))
 
-    with framecodec.serve_messages(handle, LOOPBACK) as server:
+    served: list[Any] = []
+    with framecodec.serve_messages(handle, LOOPBACK, observer=Observer()) as server:
         with dial(server.address) as conn:
             conn.send(b"a")
             with contextlib.suppress(OSError, EOFError):
                 while True:
                     conn.recv()
     assert taken == [False, False]
+    assert told == [(served[0], 10_000_004), (served[0], ConnectionAbortedError)]
     assert len(logged()) == 1
 
 
