@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import tty
@@ -37,6 +38,7 @@ CODECS = pytest.mark.parametrize(
 
 
 def descriptors() -> int:
+    gc.collect()  # what earlier tests have left
     return len(os.listdir("/proc/self/fd"))
 
 
