@@ -160,12 +160,15 @@ def test_the_parts_of_a_frame_are_its_bytes(codec: Codec, message: bytes) -> Non
         (Codec.uint(1, wider={126: "u16be", 127: "u64le"}), b"x" * 500, 500),
         (Codec.uint(1, wider={126: "u16be", 127: "u64le"}), b"x" * 70_000, 70_000),
         (Codec.uint(1, wider={254: "u16native"}), b"x" * 500, 500),
+        (Codec.struct("!B", wider={255: "u16be"}), b"x" * 500, 500),
+        (Codec.struct("<H", length_mask=0x3FFF), b"\xc0" + b"x" * 500, 500),
+        (Codec.struct("!b"), b"x" * 50, 50),
         (Codec.ber(), b"x" * 500, 500),
         (formats.mqtt, b"\x30" + b"x" * 300, 300),
         (formats.zmtp, b"\0" + b"x" * 300, 300),
         (formats.websocket, b"\x81\0" + b"x" * 70_000, 70_000),
     ],
-    ids=range(9),
+    ids=range(12),
 )
 def test_the_declared_length_is_that_of_the_field(
     codec: Codec, message: bytes, declared: int

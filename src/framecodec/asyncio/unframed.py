@@ -97,7 +97,7 @@ class UnframingProtocol(FrameProtocol):
             self._forget_messages(unframed.offset + unframed.size, unframed.size)
         except BaseException as error:  # the bytes are in no certain place
             inbox.fail(for_recv(error))
-            if inbox.unframed is not None:
+            if inbox.unframed is not None:  # messages may be there, too: deliver none twice
                 self._message_iterator.head.clear()
                 self.batches.clear()
                 inbox.unframed.drop(inbox.unframed.size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -49,12 +48,12 @@ def dissect(codec: Codec[Any], frame: bytes, message: object) -> list[Part]:
     elif read is None:
         sizes = _sizes_by_message(frame, message, parameters)
     else:
-        sizes = _sizes_by_field(codec.kind, frame, message, parameters)
+        sizes = _sizes_by_field(codec, frame, message)
     parts, at = [], 0
     for name, count in sizes:
         if count > 0:
             part = frame[at : at + count]
-            declared = read(part, parameters) if read and name == "length" else None
+            declared = read(part, codec) if read and name == "length" else None
             parts.append(Part(name, at, at + count, declared))
             at += count
     return parts
@@ -101,22 +100,23 @@ def _dissect_fragments(codec: Codec[Any], frames: bytes) -> Iterator[Part]:
 
 
 _Sizes = list[tuple[str, int]]
+_FIXED_WIDTH = ("uint", "struct", "digits")  # kinds whose length field always has the same size
 
 
-def _sizes_by_field(kind: str, frame: bytes, message: object, parameters: Any) -> _Sizes:
+def _sizes_by_field(codec: Codec[Any], frame: bytes, message: object) -> _Sizes:
     """Return the parts' sizes, for a length field at an offset."""
+    parameters = codec.parameters
     magic = len(parameters.get("magic") or b"")
     offset = parameters.get("length_offset")
     lead = 0 if offset is None else offset - magic
     if not isinstance(message, bytes):  # a special value: a header without anything after it
         return [("magic", magic), ("lead", lead), ("length", len(frame) - magic - lead)]
     trailer, check = len(parameters.get("trailer") or b""), _check_size(parameters)
-    rest = max(0, len(message) - lead - _kept_bytes(parameters))
+    rest = max(0, len(message) - lead - len(codec.layout.kept))
     field = len(frame) - magic - lead - rest - check - trailer
     padding = 0
-    width = _field_width(kind, frame[magic + lead :], parameters)
-    if width is not None and (parameters.get("align") or 1) > 1:
-        field, padding = width, field - width
+    if codec.kind in _FIXED_WIDTH and codec.layout.align > 1:
+        field, padding = codec.layout.field_width, field - codec.layout.field_width
     after = [("rest", rest), ("check", check)]
     if check and parameters["check"].position == "front":
         after.reverse()
@@ -164,24 +164,6 @@ def _sizes_by_mark(codec: Codec[Any], frame: bytes, message: object) -> _Sizes:
     return [("magic", magic), ("rest", stop - magic), ("trailer", len(frame) - stop)]
 
 
-def _kept_bytes(parameters: Any) -> int:
-    """Return how many bytes of a masked length field are in the message, too."""
-    mask, width = parameters.get("length_mask"), parameters.get("width") or 8
-    if mask is None:
-        return 0
-    return sum((mask >> 8 * place) & 0xFF != 0xFF for place in range(width))
-
-
-def _field_width(kind: str, field: bytes, parameters: Any) -> int | None:
-    """Return the bytes of a length field of fixed width; None for other kinds."""
-    if kind == "struct":
-        import struct
-
-        return struct.calcsize(parameters["fmt"])
-    width: int | None = parameters.get("width") if kind in ("uint", "digits") else None
-    return width
-
-
 def _check_size(parameters: Any) -> int:
     check = parameters.get("check")
     return 0 if check is None else check.width + len(check.before)
@@ -202,52 +184,45 @@ def _common_end(frame: bytes, message: bytes) -> int:
 # --- the number in a length field, by the kind of the codec ---------------------------------------
 
 
-def _read_uint(part: bytes, parameters: Any) -> int:
-    order = sys.byteorder if parameters["byteorder"] == "native" else parameters["byteorder"]
-    width, mask = parameters["width"], parameters["length_mask"]
-    if len(part) > width:  # the length is in the wider field
-        field = parameters["wider"][int.from_bytes(part[:width], order) & (mask or -1)]
-        little = field.endswith("le") or (field.endswith("native") and sys.byteorder == "little")
-        return int.from_bytes(part[width:], "little" if little else "big")
-    value = int.from_bytes(part, order, signed=parameters["signed"])
-    return value if mask is None else value & mask
-
-
-def _read_struct(part: bytes, parameters: Any) -> int:
-    import struct
-
-    value: int = struct.unpack(parameters["fmt"], part)[0]
+def _read_binary(part: bytes, codec: Codec[Any]) -> int:
+    layout = codec.layout
+    field, wider = part[: layout.field_width], part[layout.field_width :]
+    value = int.from_bytes(field, layout.byteorder, signed=layout.signed)
+    value &= layout.mask or -1
+    if wider:
+        (little,) = (wide.little for wide in layout.wider if wide.key == value)
+        return int.from_bytes(wider, "little" if little else "big")
     return value
 
 
-def _read_digits(part: bytes, parameters: Any) -> int:
-    if parameters["base"] == "bcd":
-        return int(part.hex())
-    return int(part, parameters["base"])
+def _read_digits(part: bytes, codec: Codec[Any]) -> int:
+    base = codec.parameters["base"]
+    return int(part.hex()) if base == "bcd" else int(part, base)
 
 
-def _read_text(part: bytes, parameters: Any) -> int:
-    return int(part.removesuffix(parameters["end"]), parameters["base"])
+def _read_text(part: bytes, codec: Codec[Any]) -> int:
+    return int(part.removesuffix(codec.parameters["end"]), codec.parameters["base"])
 
 
-def _read_varint(part: bytes, parameters: Any) -> int:
+def _read_varint(part: bytes, codec: Codec[Any]) -> int:
     return sum((byte & 0x7F) << 7 * place for place, byte in enumerate(part))
 
 
-def _read_ber(part: bytes, parameters: Any) -> int:
+def _read_ber(part: bytes, codec: Codec[Any]) -> int:
     return part[0] if len(part) == 1 else int.from_bytes(part[1:], "big")
 
 
-def _read_headers(part: bytes, parameters: Any) -> int:
-    names = {known.lower().encode() for known in (parameters["name"], *parameters["names"])}
+def _read_headers(part: bytes, codec: Codec[Any]) -> int:
+    known = (codec.parameters["name"], *codec.parameters["names"])
+    names = {name.lower().encode() for name in known}
     lines = (line.partition(b":") for line in part.split(b"\n"))
     return next(int(value) for name, _, value in lines if name.lower() in names)
 
 
 # A kind that is not in this table has a header whose inside is not shown.
-_READ_LENGTH: dict[str, Callable[[bytes, Any], int]] = {
-    "uint": _read_uint,
-    "struct": _read_struct,
+_READ_LENGTH: dict[str, Callable[[bytes, Codec[Any]], int]] = {
+    "uint": _read_binary,
+    "struct": _read_binary,
     "digits": _read_digits,
     "text": _read_text,
     "varint": _read_varint,

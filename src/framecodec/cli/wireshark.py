@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -217,18 +216,10 @@ def _number(width: int, little: bool, place: int = 0) -> str:
 
 
 def _fixed(codec: Codec[Any]) -> tuple[str, int]:
-    if codec.kind == "struct":
-        import struct
-
-        fmt = codec.parameters["fmt"]
-        width = struct.calcsize(fmt)
-        little = struct.pack(fmt, 1)[0] == 1
-    else:
-        width, order = codec.parameters["width"], codec.parameters["byteorder"]
-        little = (sys.byteorder if order == "native" else order) == "little" and width > 1
+    width = codec.layout.field_width
     body = f"if tvb:len() < offset + {width} then return nil end\n    local value = 0"
-    body += _number(width, little) + _masked(codec.parameters.get("length_mask"))
-    if codec.parameters.get("signed"):
+    body += _number(width, codec.layout.little) + _masked(codec.parameters["length_mask"])
+    if codec.layout.signed:
         body += (
             f"\n    if value >= {2 ** (8 * width - 1)} then value = value - {2 ** (8 * width)} end"
         )
