@@ -13,13 +13,16 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from types import ModuleType
+from typing import Any
 
 import hypothesis
 import pytest
 
 import framecodec
+from tests.helpers.descriptors import open_descriptors
 from tests.helpers.engines import ENGINES, codecs_use
 from tests.helpers.forked import run_in_fork
+from tests.helpers.servers import MESSAGE_LOOPS, messages_loop
 
 len(framecodec.formats)  # filled now: its codecs are of the engine that framecodec has chosen
 
@@ -125,6 +128,28 @@ def no_collection_callbacks() -> Iterator[None]:
     callbacks, gc.callbacks[:] = gc.callbacks[:], []
     yield
     gc.callbacks[:] = callbacks
+
+
+@pytest.fixture(params=MESSAGE_LOOPS)
+def message_loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module of the loop of `serve_messages`, which uses it: each test runs on both twins."""
+    module = messages_loop(request.param)
+    monkeypatch.setattr("framecodec.serving.messages._loop_module", module)
+    return module
+
+
+@pytest.fixture
+def no_garbage() -> None:
+    """Close what earlier tests have left, before a test counts descriptors."""
+    gc.collect()
+
+
+@pytest.fixture
+def fd_count(no_garbage: None) -> Callable[[], int]:
+    """Return a function that counts the open descriptors; skip the test where none can."""
+    if not open_descriptors():
+        pytest.skip("no /proc")
+    return open_descriptors
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import io
 import os
 import socket
@@ -23,18 +22,17 @@ from framecodec.asyncio import (
     open_pipes,
     open_process,
 )
+from tests.helpers.descriptors import open_descriptors
 from tests.helpers.event_loops import LOOPS, run
 from tests.helpers.subprocesses import ROOT
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="no pipes with poll here")
+pytestmark = [
+    pytest.mark.skipif(os.name == "nt", reason="no pipes with poll here"),
+    pytest.mark.usefixtures("no_garbage"),
+]
 
 U4 = Codec.uint(4)
 MESSAGES = [b"one", b"", b"a longer message", b"x" * 10]
-
-
-def descriptors() -> int:
-    gc.collect()  # what earlier tests have left
-    return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
 
 
 @contextlib.asynccontextmanager
@@ -101,9 +99,9 @@ def test_recv_keeps_what_arrived_before_the_end(loop: str, offset: int) -> None:
             assert isinstance(caught.value, IncompleteFrameError) == (offset not in ends)
             await stream.send(b"still open")
 
-    before = descriptors()
+    before = open_descriptors()
     run(loop, main())
-    assert descriptors() == before
+    assert open_descriptors() == before
 
 
 @LOOPS
@@ -274,9 +272,9 @@ def test_bad_arguments(loop: str) -> None:
         with pytest.raises(FileNotFoundError):
             await open_process("/nonexistent/program")
 
-    before = descriptors()
+    before = open_descriptors()
     run(loop, main())
-    assert descriptors() == before
+    assert open_descriptors() == before
 
 
 # --- processes ------------------------------------------------------------------------------------
@@ -297,9 +295,9 @@ def test_a_process_answers(loop: str) -> None:
         await stream.aclose()
         assert await process.wait() == 0
 
-    before = descriptors()
+    before = open_descriptors()
     run(loop, main())
-    assert descriptors() <= before + 3  # the loop's own
+    assert open_descriptors() <= before + 3  # the loop's own
 
 
 @LOOPS
@@ -467,9 +465,9 @@ def test_a_descriptor_for_both_directions_gives_all_bytes_to_the_reader(loop: st
                     await sending
                     assert found == expected
 
-    before = descriptors()
+    before = open_descriptors()
     run(loop, main())
-    assert descriptors() <= before
+    assert open_descriptors() <= before
 
 
 @LOOPS

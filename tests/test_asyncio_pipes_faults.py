@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import signal
 import tty
@@ -19,11 +18,12 @@ import pytest
 
 from framecodec import Codec, FrameError, IncompleteFrameError
 from framecodec.asyncio import FrameStream, open_pipes, open_process
+from tests.helpers.descriptors import open_descriptors
 from tests.helpers.event_loops import LOOPS, run
 
 pytestmark = [
     pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="no /proc to count descriptors"),
-    pytest.mark.usefixtures("engine_in_use"),
+    pytest.mark.usefixtures("engine_in_use", "no_garbage"),
 ]
 
 GRACE = 5.0
@@ -37,17 +37,12 @@ CODECS = pytest.mark.parametrize(
 )
 
 
-def descriptors() -> int:
-    gc.collect()  # what earlier tests have left
-    return len(os.listdir("/proc/self/fd"))
-
-
 async def settle(before: int) -> None:
     """Wait until the event loop has closed what it has to close."""
     async with asyncio.timeout(GRACE):
-        while descriptors() > before:
+        while open_descriptors() > before:
             await asyncio.sleep(0)
-    assert descriptors() == before
+    assert open_descriptors() == before
 
 
 async def open_what_the_loop_needs() -> None:
@@ -83,7 +78,7 @@ class Peer:
 @contextlib.asynccontextmanager
 async def connected(codec: Codec) -> AsyncIterator[tuple[FrameStream, Peer]]:
     """A stream and its peer; at the end, everything is closed in time."""
-    before = descriptors()
+    before = open_descriptors()
     peer = Peer()
     stream = await open_pipes(*peer.files(), codec=codec)
     try:
@@ -271,7 +266,7 @@ def test_a_close_at_any_byte_leaves_no_descriptor(loop: str, codec: Codec, way: 
     async def main() -> None:
         await open_what_the_loop_needs()
         for offset in range(len(wire) + 1):
-            before = descriptors()
+            before = open_descriptors()
             peer = Peer()
             stream = await open_pipes(*peer.files(), codec=codec)
             peer.write(wire[:offset])
@@ -308,7 +303,7 @@ def test_a_line_that_hangs_up_at_any_byte(loop: str, codec: Codec) -> None:
     async def main() -> None:
         await open_what_the_loop_needs()
         for offset in range(len(wire) + 1):
-            before = descriptors()
+            before = open_descriptors()
             device, line = os.openpty()
             tty.setraw(line)
             file = os.fdopen(device, "r+b", 0)
@@ -337,7 +332,7 @@ def test_a_process_that_is_killed_after_any_byte(loop: str, codec: Codec) -> Non
     async def main() -> None:
         await (await open_process("true"))[0].wait()  # the loop opens what it needs for processes
         await asyncio.sleep(0.05)
-        before = descriptors()
+        before = open_descriptors()
         for offset in range(len(wire) + 1):
             text = "".join(f"\\{byte:03o}" for byte in wire[:offset])
             process, stream = await open_process(

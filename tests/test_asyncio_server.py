@@ -802,14 +802,6 @@ def test_a_client_that_leaves_during_the_last_send_is_logged(loop: str, logged: 
     assert text.startswith("WARNING the connection from 127.0.0.1:")
 
 
-@pytest.fixture
-def fd_count() -> Callable[[], int]:
-    folder = Path("/proc/self/fd")
-    if not folder.exists():
-        pytest.skip("no /proc")
-    return lambda: len(list(folder.iterdir()))
-
-
 @LOOPS
 def test_no_descriptor_is_left(loop: str, fd_count: Callable[[], int]) -> None:
     async def main() -> None:

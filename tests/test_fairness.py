@@ -24,10 +24,8 @@ from framecodec.serving import messages as messages_module
 from tests.helpers.event_loops import LOOPS, run
 from tests.helpers.servers import (
     LOOPBACK,
-    MESSAGE_LOOPS,
     PATIENCE,
     dial,
-    messages_loop,
     until,
 )
 
@@ -48,13 +46,7 @@ def fill(sock: socket.socket, size: int = 1000) -> None:
     assert sent > 2 * READ
 
 
-@pytest.fixture(params=MESSAGE_LOOPS)
-def twin(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The module of the loop of serve_messages."""
-    monkeypatch.setattr(messages_module, "_loop_module", messages_loop(request.param))
-
-
-@pytest.mark.usefixtures("twin")
+@pytest.mark.usefixtures("message_loop")
 @pytest.mark.parametrize("size", SIZES)
 def test_serve_messages_takes_one_read_from_each_client_a_turn(size: int) -> None:
     held, released = threading.Event(), threading.Event()
@@ -95,7 +87,7 @@ def test_serve_messages_takes_one_read_from_each_client_a_turn(size: int) -> Non
     assert max(calls) <= READ + size + 4  # the start of the first one came before
 
 
-@pytest.mark.usefixtures("twin")
+@pytest.mark.usefixtures("message_loop")
 def test_serve_messages_ends_a_silent_client_while_others_flood(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -26,7 +26,14 @@ import framecodec
 from framecodec import Codec, FrameSocket
 from framecodec.serving import common, messages, threads
 from tests.helpers.fault_injection import reset
-from tests.helpers.servers import LOOPBACK, PATIENCE, AsyncHandler, dial, until
+from tests.helpers.servers import (
+    LOOPBACK,
+    PATIENCE,
+    AsyncHandler,
+    dial,
+    refused_threads,
+    until,
+)
 
 
 def echo(conn: FrameSocket) -> None:
@@ -539,14 +546,6 @@ def test_no_descriptor_is_left(fd_count: Callable[[], int]) -> None:
     until(lambda: fd_count() == before)
 
 
-@pytest.fixture
-def fd_count() -> Callable[[], int]:
-    folder = Path("/proc/self/fd")
-    if not folder.exists():
-        pytest.skip("no /proc")
-    return lambda: len(list(folder.iterdir()))
-
-
 # --- observers ------------------------------------------------------------------------------------
 
 
@@ -739,14 +738,9 @@ def test_repr_names_the_address_and_the_state() -> None:
 def test_a_server_whose_thread_cannot_start_leaves_nothing_open(
     monkeypatch: pytest.MonkeyPatch, fd_count: Callable[[], int]
 ) -> None:
-    def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
     before = fd_count()
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", refuse)
-        with pytest.raises(RuntimeError, match="can't start new thread"):
-            framecodec.serve(echo, LOOPBACK)
+    with refused_threads(monkeypatch):
+        framecodec.serve(echo, LOOPBACK)
     assert fd_count() == before
 
 

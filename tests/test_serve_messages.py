@@ -32,21 +32,17 @@ from tests.helpers.cpython_internals import needs_cpython_3_11
 from tests.helpers.fault_injection import reset
 from tests.helpers.servers import (
     LOOPBACK,
-    MESSAGE_LOOPS,
     PATIENCE,
     AsyncHandler,
     dial,
-    messages_loop,
     until,
 )
 
 
-@pytest.fixture(params=MESSAGE_LOOPS, autouse=True)
-def twin(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+@pytest.fixture(autouse=True)
+def twin(message_loop: Any) -> Any:
     """The module of the loop."""
-    module = messages_loop(request.param)
-    monkeypatch.setattr(messages_module, "_loop_module", module)
-    return module
+    return message_loop
 
 
 def echo(conn: Any, messages: list[bytes]) -> list[bytes]:

@@ -10,10 +10,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
-import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -25,17 +23,12 @@ import framecodec
 from framecodec import Codec
 from framecodec.serving import messages as messages_module
 from tests.helpers.fault_injection import reset
-from tests.helpers.servers import LOOPBACK, MESSAGE_LOOPS, PATIENCE, dial, messages_loop, until
+from tests.helpers.servers import LOOPBACK, PATIENCE, dial, refused_threads, until
 
 U4 = Codec.uint(4)
 
 
-@pytest.fixture(params=MESSAGE_LOOPS, autouse=True)
-def twin(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The module of the loop."""
-    module = messages_loop(request.param)
-    monkeypatch.setattr(messages_module, "_loop_module", module)
-    return module
+pytestmark = pytest.mark.usefixtures("message_loop")
 
 
 def echo(conn: Any, messages: list[bytes]) -> list[bytes]:
@@ -269,32 +262,18 @@ def test_any_error_of_a_users_function_ends_its_connection_alone(logged: Any) ->
 # --- servers that cannot begin or go on -----------------------------------------------------------
 
 
-def open_descriptors() -> set[str]:
-    gc.collect()
-    return set(os.listdir("/dev/fd"))
+def test_a_server_without_a_thread_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch, fd_count: Callable[[], int]
+) -> None:
+    before = fd_count()
+    with refused_threads(monkeypatch):
+        framecodec.serve_messages(echo, LOOPBACK)
+    gc.collect()  # the loop, which is in a cycle
+    assert fd_count() == before
 
 
-needs_descriptors = pytest.mark.skipif(
-    not os.path.isdir("/dev/fd") or sys.platform == "win32", reason="no list of descriptors here"
-)
-
-
-@needs_descriptors
-def test_a_server_without_a_thread_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    before = open_descriptors()
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", start)
-        with pytest.raises(RuntimeError, match="new thread"):
-            framecodec.serve_messages(echo, LOOPBACK)
-    assert open_descriptors() == before
-
-
-@needs_descriptors
 def test_a_server_without_descriptors_for_its_loop_leaves_nothing_open(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, fd_count: Callable[[], int]
 ) -> None:
     resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -306,7 +285,7 @@ def test_a_server_without_descriptors_for_its_loop_leaves_nothing_open(
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
         return pair
 
-    before = open_descriptors()
+    before = fd_count()
     try:
         with monkeypatch.context() as patch:
             patch.setattr(socket, "socketpair", last_pair)
@@ -315,7 +294,7 @@ def test_a_server_without_descriptors_for_its_loop_leaves_nothing_open(
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert caught.value.errno == errno.EMFILE
-    assert open_descriptors() == before
+    assert fd_count() == before
 
 
 def test_a_server_that_fails_closes_its_clients(

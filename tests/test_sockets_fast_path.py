@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -65,6 +65,18 @@ def receiver_of(io: ModuleType, sock: socket.socket, flags: int = DONTWAIT) -> A
 
 
 # --- signals --------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def alarms(handle: Callable[..., object]) -> Iterator[None]:
+    """Call a handler every 10 milliseconds."""
+    before = signal.signal(signal.SIGALRM, handle)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture
@@ -218,14 +230,10 @@ def test_lock_wait_is_interrupted_by_a_signal(io: ModuleType) -> None:
     thread = threading.Thread(target=hold)
     thread.start()
     assert taken.wait(10)
-    before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        with pytest.raises(Interruption):  # noqa: PT012 - the signal may come at once
-            signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+        with pytest.raises(Interruption), alarms(interrupt):
             lock.acquire()
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
         done.set()
         thread.join(10)
     assert lock.acquire(timeout=10)
@@ -340,13 +348,8 @@ def test_receiver_loses_nothing_to_signals_while_it_waits(
         if len(calls) == 3:
             ends[0].sendall(CODEC.encode(b"hello"))
 
-    before = signal.signal(signal.SIGALRM, handle)
-    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
-    try:
+    with alarms(handle):
         assert next(receiver) == b"hello"
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
     assert calls[:3] == [None] * 3
 
 
@@ -368,17 +371,12 @@ def test_receiver_with_a_time_out_lets_signal_handlers_run(
         elif len(calls) == 3:
             ends[0].sendall(CODEC.encode(b"hello"))
 
-    before = signal.signal(signal.SIGALRM, handle)
-    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
-    try:
+    with alarms(handle):
         if closes:
             with pytest.raises(OSError, match="descriptor"):
                 next(receiver)
         else:
             assert next(receiver) == b"hello"
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
     assert len(calls) >= 3
 
 

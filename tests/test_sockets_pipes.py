@@ -33,6 +33,7 @@ from framecodec import (
 from framecodec.sockets import pipes
 from framecodec.sockets.pipe_ends import DescriptorEnd, ObjectEnd, Waker, take_buffered, write_end
 from framecodec.sockets.waiting import READ
+from tests.helpers.descriptors import open_descriptors
 from tests.helpers.fault_injection import (
     TALLY,
     TIMEOUT,
@@ -59,7 +60,7 @@ CODECS = {
 
 def descriptors() -> int:
     gc.collect()
-    return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    return open_descriptors()
 
 
 @contextlib.contextmanager

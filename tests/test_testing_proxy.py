@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import errno
-import gc
 import logging
-import os
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +17,7 @@ import framecodec
 from framecodec import Codec
 from framecodec.testing import ChunkingProxy, Direction
 from framecodec.testing import proxy as proxy_module
+from tests.helpers.descriptors import open_descriptors
 from tests.helpers.fault_injection import reset
 
 TIMEOUT = 20.0  # seconds; no wait of a test that passes needs them
@@ -40,16 +38,11 @@ def server() -> Iterator[socket.socket]:
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
     """Fail if a thread or a descriptor of a proxy is open after the test."""
-    count = descriptors()
+    count = open_descriptors()
     yield
     names = [thread.name for thread in threading.enumerate()]
     assert "framecodec ChunkingProxy" not in names
-    assert descriptors() == count
-
-
-def descriptors() -> int:
-    gc.collect()  # what earlier tests have left
-    return len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
+    assert open_descriptors() == count
 
 
 class Pieces:

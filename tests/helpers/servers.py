@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 import sysconfig
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ __all__ = [
     "AsyncHandler",
     "dial",
     "messages_loop",
+    "refused_threads",
     "until",
 ]
 
@@ -62,6 +65,19 @@ def until(condition: Callable[[], Any]) -> None:
 def dial(address: Any, **options: Any) -> FrameSocket:
     """Return a client of a server."""
     return framecodec.connect(address, timeout=PATIENCE, **options)
+
+
+@contextlib.contextmanager
+def refused_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Expect a block to raise because the system starts no thread."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            yield
 
 
 class AsyncHandler:

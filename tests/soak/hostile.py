@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import framecodec
+from tests.helpers.descriptors import open_descriptors
 from tests.soak.clients import HOLDS, WAYS, held
 from tests.soak.kinds import KINDS, LIMITS, LONG_LIMITS, Limits
 
@@ -102,7 +103,7 @@ def soak(
     """
     found = Found(kind)
     began = time.monotonic()
-    threads, descriptors = threading.active_count(), _descriptors()
+    threads, descriptors = threading.active_count(), open_descriptors()
     with last_warnings() as warnings, tracing(), KINDS[kind](limits) as served:
         with _talking(served.port, seed - 1, Found(kind)):
             _attack(served.port, max(len(WAYS), connections // 10), seed - 1, Found(kind))
@@ -127,7 +128,7 @@ def soak(
         found.resident = max(0, _resident() - resident_before)
     _wait_until(lambda: threading.active_count() <= threads)
     found.threads = threading.active_count() - threads
-    found.descriptors = _descriptors() - descriptors
+    found.descriptors = open_descriptors() - descriptors
     found.seconds = time.monotonic() - began
     return found
 
@@ -248,13 +249,6 @@ def traced() -> int:
 def resident() -> int:
     """Return the resident bytes of the process."""
     return _resident() * 1024
-
-
-def _descriptors() -> int:
-    try:
-        return len(os.listdir("/proc/self/fd"))
-    except OSError:  # no such folder here
-        return 0
 
 
 def _resident() -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 import random
 import select
 import socket
@@ -21,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from framecodec import Codec, FrameSocket
+from tests.helpers.descriptors import open_descriptors
 from tests.helpers.fault_injection import TIMEOUT
 
 __all__ = ["Found", "soak"]
@@ -62,7 +62,7 @@ def soak(seconds: float, seed: int = 0) -> Found:
     tracing = tracemalloc.is_tracing()
     if not tracing:
         tracemalloc.start()
-    memory, descriptors = tracemalloc.get_traced_memory()[0], _descriptors()
+    memory, descriptors = tracemalloc.get_traced_memory()[0], open_descriptors()
     stop = time.monotonic() + seconds
 
     def work(number: int) -> None:
@@ -83,15 +83,8 @@ def soak(seconds: float, seed: int = 0) -> Found:
     found.memory = max(0, tracemalloc.get_traced_memory()[0] - memory)
     if not tracing:
         tracemalloc.stop()
-    found.descriptors = _descriptors() - descriptors
+    found.descriptors = open_descriptors() - descriptors
     return found
-
-
-def _descriptors() -> int:
-    try:
-        return len(os.listdir("/proc/self/fd"))
-    except OSError:  # no such folder here
-        return 0
 
 
 def _contexts() -> tuple[Any, Any] | None:
