@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
+import os
+import select
 import signal
 import socket
 import threading
@@ -101,6 +103,45 @@ def test_replies_to_a_client_that_does_not_read_arrive_whole(kind: str, tmp_path
                 assert [conn.recv() for _ in range(10)] == [bytes([i % 251]) * 1000] * 10
             assert [conn.recv() for _ in more] == more
             until(lambda: not answered[0].pending_send)
+
+
+def test_a_client_that_has_read_late_has_no_time_limit_where_there_was_none() -> None:
+    connections: list[Any] = []
+
+    def handle(conn: Any, messages: list[bytes]) -> list[bytes]:
+        connections.append(conn)
+        return [b"x" * 1000] * 20_000
+
+    with framecodec.serve_messages(handle, LOOPBACK) as server, dial(server.address) as conn:
+        conn.send(b"hello")
+        until(lambda: connections and connections[0].pending_send)
+        assert all(conn.recv() == b"x" * 1000 for _ in range(20_000))
+        threading.Event().wait(1.5)
+        assert not connections[0].closed
+        conn.send(b"again")
+        assert all(conn.recv() == b"x" * 1000 for _ in range(20_000))
+
+
+@pytest.mark.skipif(not hasattr(select, "epoll"), reason="of what the loop waits for, by epoll")
+def test_a_connection_for_which_the_loop_cannot_wait_is_closed(logged: Any) -> None:
+    unwatched, other = socket.socketpair()  # its other end is not read
+    unwatched.setblocking(False)
+    with unwatched, other:
+
+        def handle(conn: Any, messages: list[bytes]) -> list[bytes]:
+            if messages == [b"hello"]:
+                return messages
+            os.dup2(unwatched.fileno(), conn.fileno())
+            return [b"x" * 1000] * 20_000
+
+        with framecodec.serve_messages(handle, LOOPBACK) as server:
+            with dial(server.address) as conn:
+                conn.send(b"change the descriptor")
+                with pytest.raises((EOFError, ConnectionError)):
+                    conn.recv()
+            with dial(server.address) as conn:
+                conn.send(b"hello")
+                assert conn.recv() == b"hello"
 
 
 def test_a_client_that_resets_before_its_replies_are_sent_is_closed(logged: Any) -> None:

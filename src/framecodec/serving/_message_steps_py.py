@@ -434,7 +434,6 @@ class MessageSteps:
         with contextlib.suppress(OSError, KeyError, ValueError):
             self._selector.unregister(conn._fd)
         self._by_fd.pop(conn._fd, None)
-        conn._interest = 0
         conn._fd = -1
         call_locked(self._lock, self._drop_unsent, conn)
         self._hooks.close_socket(conn._sock)

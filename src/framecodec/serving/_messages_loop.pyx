@@ -938,7 +938,6 @@ cdef class MessageLoop:
         conn._error = error
         epoll_ctl(self._epoll, EPOLL_CTL_DEL, conn._fd, &event)
         self._by_fd.pop(conn._fd, None)
-        conn._interest = 0
         conn._fd = -1
         conn._out = None
         conn._backlog = conn._sent = 0
