@@ -867,6 +867,32 @@ def test_a_transport_that_fails_in_resume_writing_ends_the_connection(engine_in_
     asyncio.run(main())
 
 
+def test_a_transport_that_pauses_and_resumes_in_write_gets_all_messages_in_order(
+    engine_in_use: Any,
+) -> None:
+    async def main() -> None:
+        protocol = Recorder()
+        transport = made_in_memory(protocol)
+
+        def write(data: Any) -> None:
+            transport.written += data
+            protocol.pause_writing()
+            protocol.resume_writing()
+
+        transport.write = write  # type: ignore[method-assign]
+        messages = [bytes([i]) * 1000 for i in range(100)]
+        protocol.pause_writing()
+        for message in messages[:50]:
+            protocol.send(message)
+        protocol.resume_writing()
+        for message in messages[50:]:
+            protocol.send(message)
+        await asyncio.sleep(0)
+        assert transport.written == b"".join(map(U2.encode, messages))
+
+    asyncio.run(main())
+
+
 def test_resume_writing_sends_nothing_to_a_transport_that_another_protocol_has(
     engine_in_use: Any,
 ) -> None:

@@ -252,6 +252,16 @@ def test_a_byte_of_the_trailer_can_choose(engine: ModuleType) -> None:
     check_batches(engine.Encoder(codec), messages, random.Random(3))
 
 
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n.\r\n"])
+def test_a_line_that_ends_with_the_start_of_its_end_has_no_frame(
+    engine: ModuleType, end: bytes
+) -> None:
+    codec = Codec.choice({b"a": Codec.delimiter(end), None: Codec.uint(2)})
+    lines = [b"a" * size for size in range(24, 40)]
+    odd = [line + end[:size] for line in lines for size in range(1, len(end))]
+    check_batches(engine.Encoder(codec), [*lines, *odd], random.Random(5))
+
+
 def early_range(layout: Layout) -> tuple[int, int]:
     """Return the smallest and largest message whose frame has the plain form of the length.
 

@@ -24,6 +24,7 @@ import pytest
 import framecodec
 from framecodec import Codec
 from framecodec.serving import messages as messages_module
+from tests.helpers.descriptors import no_more_descriptors
 from tests.helpers.fault_injection import reset
 from tests.helpers.servers import LOOPBACK, PATIENCE, dial, refused_threads, until
 
@@ -316,24 +317,18 @@ def test_a_server_without_a_thread_leaves_nothing_open(
 def test_a_server_without_descriptors_for_its_loop_leaves_nothing_open(
     monkeypatch: pytest.MonkeyPatch, fd_count: Callable[[], int]
 ) -> None:
-    resource = pytest.importorskip("resource")
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    make_pair = socket.socketpair
+    stack, make_pair = contextlib.ExitStack(), socket.socketpair
 
     def last_pair() -> Any:
         pair = make_pair()
-        # Descriptors that are open stay so.
-        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        stack.enter_context(no_more_descriptors())
         return pair
 
     before = fd_count()
-    try:
-        with monkeypatch.context() as patch:
-            patch.setattr(socket, "socketpair", last_pair)
-            with pytest.raises(OSError, match="open files") as caught:
-                framecodec.serve_messages(echo, LOOPBACK)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    with stack, monkeypatch.context() as patch:
+        patch.setattr(socket, "socketpair", last_pair)
+        with pytest.raises(OSError, match="open files") as caught:
+            framecodec.serve_messages(echo, LOOPBACK)
     assert caught.value.errno == errno.EMFILE
     assert fd_count() == before
 

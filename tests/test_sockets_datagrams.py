@@ -262,6 +262,14 @@ def test_recv_keeps_its_time_out_with_datagrams_without_a_frame() -> None:
             thread.join()
 
 
+def test_recv_keeps_its_time_out_while_datagrams_without_a_frame_are_there() -> None:
+    with pair("socketpair", Codec.uint(2)) as (left, right):
+        left.socket.send(b"")
+        right.settimeout(1e-9)
+        with pytest.raises(TimeoutError, match="no message within"):
+            right.recv()
+
+
 def test_send_many_takes_several_datagrams(kind: str, engine_in_use: ModuleType) -> None:
     codec = Codec.uint(2)
     messages = [bytes([number]) * 20_000 for number in range(7)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import errno
 import importlib
 import pickle
 import select
@@ -24,7 +25,8 @@ from framecodec import Codec, FrameSocket, Splitter
 from framecodec._states import ReceiveState, SendState
 from framecodec.errors import InvalidFrameError, MessageTooLargeError
 from framecodec.sockets._fast_path_py import _SharedTake
-from tests.helpers.fault_injection import Interruption
+from tests.helpers.descriptors import no_more_descriptors
+from tests.helpers.fault_injection import TIMEOUT, Interruption
 
 CODEC = Codec.uint(2)
 DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)
@@ -388,14 +390,25 @@ def test_receiver_keeps_its_time_out_while_bytes_are_always_there(
     receiver = compiled_io.Receiver(ends[1], compiled_io.Lock())
     splitter = Splitter(CODEC)
     receiver.use(splitter, 8, DONTWAIT, 1e-9)
-    frame = CODEC.encode(bytes(100))
-    ends[0].sendall(frame[:60])  # two reads, of 8 bytes and of what there is of the message
+    frame = CODEC.encode(bytes(10_000))
+    first = len(splitter.get_room(8))
+    ends[0].sendall(frame[: first + 60])  # a read of the first bytes, and one of the others
     with pytest.raises(TimeoutError, match="no whole message"):
         next(receiver)
-    assert splitter.pending == 60
-    ends[0].sendall(frame[60:])
+    assert splitter.pending == first + 60
+    ends[0].sendall(frame[first + 60 :])
     receiver.use(splitter, 8, DONTWAIT, 10.0)
-    assert next(receiver) == bytes(100)
+    assert next(receiver) == bytes(10_000)
+
+
+def test_receive_raises_what_the_system_says_where_it_cannot_wait(
+    engine_in_use: Any, ends: Any
+) -> None:
+    ends[1].settimeout(TIMEOUT)
+    conn = FrameSocket(ends[1], CODEC)
+    with no_more_descriptors(), pytest.raises(OSError, match="argument") as caught:
+        conn.recv()
+    assert caught.value.errno == errno.EINVAL
 
 
 @pytest.mark.c_extension
