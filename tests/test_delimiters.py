@@ -287,6 +287,12 @@ def test_an_end_mark_inside_an_escape_ends_nothing(engine: ModuleType) -> None:
         (SLIP, b"ab\xdb\xc0", r"\\xdb\\xc0"),
         (SLIP, b"ab\xdbx\xc0", r"\\xdbx"),
         (DLE, b"\x10\x02ab\x10\x04", r"\\x10\\x04"),
+        # It ends with the start of an end mark.
+        (
+            Codec.delimiter(b"\r\n.", escape={b"\r": rb"\r", b"\\": rb"\\"}),
+            b"ab\\\r",
+            r"\\\\\\r",
+        ),
     ],
 )
 def test_an_unknown_escape_is_invalid(
@@ -356,6 +362,23 @@ def test_cobs_discards_a_message_above_the_limit(engine: ModuleType) -> None:
     splitter = engine.Splitter(codec, on_oversize="skip")
     assert splitter.feed(b"\x04ab") + splitter.feed(b"c\0\x02x\0") == [b"x"]
     assert splitter.skipped == 1
+
+
+def test_cobs_delivers_a_message_that_ends_where_a_chunk_with_an_oversized_one_begins(
+    engine: ModuleType,
+) -> None:
+    splitter = engine.Splitter(Codec.cobs(max_message_size=4), on_oversize="skip")
+    assert splitter.feed(b"\x04abc") == []
+    assert splitter.feed(b"\0\x06large\0\x03de\0") == [b"abc", b"de"]
+    assert splitter.skipped == 1
+
+
+def test_cobs_ignores_what_has_no_block_also_one_message_at_a_time(engine: ModuleType) -> None:
+    splitter = engine.Splitter(Codec.cobs(), one_at_a_time=True)
+    assert splitter.feed(b"\0\0\0") == []
+    assert splitter.feed(b"\x02a\0") == [b"a"]
+    assert splitter.feed(b"\0\0\x02b\0\x01\0") == [b"b"]
+    assert [splitter.feed(b""), splitter.feed(b"")] == [[b""], []]
 
 
 # --- the codec as a value -------------------------------------------------------------------------
@@ -502,6 +525,23 @@ def test_a_check_is_a_part_of_the_content(
 def feed_all(splitter: Any, data: bytes, size: int, found: list[Any]) -> None:
     for pos in range(0, len(data) + size, size):
         found += splitter.feed(data[pos : pos + size])
+
+
+@pytest.mark.parametrize(
+    "codec", [NMEA, SLIP_CHECKED.replace(skip_empty=False), Codec.cobs(check=Check("crc8", 1))]
+)
+@pytest.mark.parametrize("size", range(3))
+def test_a_message_that_is_too_small_is_invalid_also_where_its_check_is_right(
+    engine: ModuleType, codec: Codec, size: int
+) -> None:
+    good, bad = (engine.Encoder(codec).encode(b"A" * number) for number in (3, size))
+    limited = codec.replace(min_message_size=3)
+    for chunk_size in (1, len(good) - 1, len(good), len(good + bad)):
+        splitter, found = engine.Splitter(limited), list[bytes]()
+        with pytest.raises(InvalidFrameError, match=f"a message of {size} bytes, the smallest"):
+            feed_all(splitter, good + bad, chunk_size, found)
+        assert found == [b"AAA"]
+        assert splitter.detach() == bad
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])

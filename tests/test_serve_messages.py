@@ -863,9 +863,11 @@ def test_an_observer_sees_every_frame_with_its_size(caplog: pytest.LogCaptureFix
     class Watcher:
         def __init__(self) -> None:
             self.seen: list[Any] = []
+            self.connections: set[Any] = set()
 
         def connection_opened(self, conn: Any) -> None:
             self.seen.append("opened")
+            self.connections.add(conn)
 
         def connection_closed(self, conn: Any, error: Any) -> None:
             self.seen.append(("closed", type(error)))
@@ -876,9 +878,11 @@ def test_an_observer_sees_every_frame_with_its_size(caplog: pytest.LogCaptureFix
 
         def frame_sent(self, conn: Any, size: int) -> None:
             self.seen.append(("sent", size))
+            self.connections.add(conn)
 
         def frame_discarded(self, conn: Any, error: Any) -> None:
             self.seen.append(("discarded", type(error)))
+            self.connections.add(conn)
 
     watcher = Watcher()
     codec = Codec.digits(4, max_message_size=10)
@@ -889,7 +893,10 @@ def test_an_observer_sees_every_frame_with_its_size(caplog: pytest.LogCaptureFix
             conn.socket.sendall(b"0001a" + b"0011" + b"x" * 11 + b"0002bc")
             assert [conn.recv(), conn.recv()] == [b"a", b"bc"]
             assert server.broadcast(b"told") == 1
-            assert conn.recv() == b"told"
+            (served,) = server.connections
+            served.send(b"one")
+            served.send_many([b"two", b""])
+            assert [conn.recv() for _ in range(4)] == [b"told", b"one", b"two", b""]
             conn.socket.sendall(b"nope")
             with pytest.raises(EOFError):
                 conn.recv()
@@ -902,9 +909,13 @@ def test_an_observer_sees_every_frame_with_its_size(caplog: pytest.LogCaptureFix
         ("sent", 5),
         ("sent", 6),
         ("sent", 8),
+        ("sent", 7),
+        ("sent", 7),
+        ("sent", 4),
         ("discarded", framecodec.InvalidFrameError),
         ("closed", framecodec.InvalidFrameError),
     ]
+    assert watcher.connections == {served}
     failed = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert failed == ["the observer's method frame_received() failed"] * 2
 

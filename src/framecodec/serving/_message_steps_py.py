@@ -449,7 +449,6 @@ class MessageSteps:
             return
         if conn._failure is not None and conn._phase == OPEN:
             self._end(conn, conn._failure)
-            self._close(conn, conn._failure)
         elif conn._close_requested and conn._phase == OPEN:
             self._finish(conn, None)
         elif conn._backlog and conn._interest != WRITE:

@@ -884,7 +884,6 @@ cdef class MessageLoop:
             return 0
         if conn._failure is not None and conn._phase == OPEN:
             self._end(conn, conn._failure)
-            self._close(conn, conn._failure)
         elif conn._close_requested and conn._phase == OPEN:
             self._finish(conn, None)
         elif conn._backlog and conn._interest != EPOLLOUT:
