@@ -192,7 +192,6 @@ def test_choice_after_the_header_gives_the_bytes_back(engine: ModuleType) -> Non
         },
         offset=4,
     )
-    messages = [b"xyzab", b"1234567", b"xyzbcd"]
     messages = [b"xyzab", b"xyzb" * 2, b"xyzacd"]
     stream = b"\5xyzab\10xyzbxyzb.\6xyzacd"
     assert split(engine, codec, stream) == messages
@@ -201,6 +200,16 @@ def test_choice_after_the_header_gives_the_bytes_back(engine: ModuleType) -> Non
         splitter.feed(stream[:pos])
         offset = splitter.stream_offset
         assert splitter.detach() == stream[offset:pos]
+
+
+def test_a_byte_that_chooses_can_be_the_end_of_the_frame(engine: ModuleType) -> None:
+    line = Codec.delimiter(b"\n", min_message_size=2)
+    codec = Codec.choice({b"\n": line, None: Codec.uint(2, min_message_size=1)}, offset=2)
+    stream, messages = b"ab\n\0\2hicd\n\0\1\n", [b"ab", b"hi", b"cd", b"\0\1"]
+    assert split(engine, codec, stream) == messages
+    for pos in range(len(stream)):
+        splitter = engine.Splitter(codec)
+        assert splitter.feed(stream[:pos]) + splitter.feed(stream[pos:]) == messages
 
 
 @pytest.mark.parametrize(
