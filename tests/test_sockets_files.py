@@ -512,7 +512,7 @@ def test_recv_file_has_the_bytes_of_the_length_field_and_the_constants() -> None
     codec = Codec.uint(
         4, length_offset=1, length_mask=0x00FFFFFF, constants={5: b"c"}, check=Check("crc32", 4)
     )
-    data = b"l\x80c" + os.urandom(200_000)
+    data = b"l\x80c" + os.urandom(3_000_000)  # more than a socket holds
     with two("socketpair", codec) as (one, other), tempfile.TemporaryFile() as file:
         file.write(data)
         file.seek(0)

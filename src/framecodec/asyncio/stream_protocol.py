@@ -45,7 +45,7 @@ _OPEN, _CLOSING, _CLOSED = TransportState.OPEN, TransportState.CLOSING, Transpor
 
 
 if sys.version_info >= (3, 12):
-    _current_task = asyncio.current_task  # pragma: no cover (the session can run on 3.11)
+    _current_task = asyncio.current_task  # pragma: no cover (the session of coverage runs on 3.11)
 else:  # that of Python 3.11 is slow: it is asked before each task that a read wakes
 
     def _current_task(
