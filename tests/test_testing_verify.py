@@ -60,7 +60,7 @@ def test_verify_codec_names_the_smallest_chunking() -> None:
     assert str(caught.value).splitlines()[1] == (
         "  smallest chunking: [b'\\xc8', b'\\x01'] (2 bytes)"
     )
-    assert "passed by: feed()" in str(caught.value)
+    assert "given by: feed()" in str(caught.value)
     assert "in one piece by feed(): " in str(caught.value)
 
 

@@ -327,6 +327,14 @@ class EndsSilently(TinySplitter):
             raise self.error
 
 
+@broken("ends inside a frame as a file does", Promise.ERRORS)
+class EndsAsFiles(TinySplitter):
+    def feed_eof(self) -> None:
+        if self.held and self.error is None:
+            raise EOFError("the end")
+        super().feed_eof()
+
+
 @broken("calls an end inside a frame invalid", Promise.END)
 class EndsInvalid(TinySplitter):
     def feed_eof(self) -> None:

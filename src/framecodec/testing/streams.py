@@ -111,7 +111,11 @@ def agree(state: State, reference: State, seen: int) -> bool:
 
 
 def end_of(splitter: Any) -> FrameError | None:
-    """Return what ``feed_eof`` raises, the same each time."""
+    """Return what ``feed_eof`` raises.
+
+    Raises:
+        Problem: It raises another error the next time, or something else than a `FrameError`.
+    """
     errors: list[FrameError | None] = []
     for _ in range(2):
         try:
@@ -119,6 +123,11 @@ def end_of(splitter: Any) -> FrameError | None:
             errors.append(None)
         except FrameError as error:
             errors.append(error)
+        except MemoryError:
+            raise
+        except Exception as error:
+            text = f"feed_eof() raised {describe_error(error)}, not a FrameError"
+            raise Problem(Promise.ERRORS, text) from error
     first, second = errors
     if error_key(first) != error_key(second):
         raise Problem(Promise.STICKY, f"feed_eof() raised {first!r}, and the next time {second!r}")

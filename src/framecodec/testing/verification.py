@@ -104,7 +104,7 @@ class _Reporting:
             if self.chunks:
                 size = sum(map(len, self.chunks))
                 lines.append(f"smallest chunking: {show_chunks(self.chunks)} ({size} bytes)")
-                lines.append(f"passed by: {self.way}")
+                lines.append(f"given by: {self.way}")
             lines.append(f"found: {error.found}")
             raise BrokenPromiseError(
                 "\n  ".join("\n".join(lines).splitlines()),
