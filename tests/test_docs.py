@@ -35,7 +35,7 @@ BLOCK = re.compile(r"^```(?:python|pycon)\n(.*?)^```$", re.MULTILINE | re.DOTALL
 
 
 # Pages of which some programs say what they print: how many.
-PROGRAMS = {"sockets.md": 1, "asyncio.md": 7, "testing.md": 1, "anyio.md": 2, "pipes.md": 1}
+PROGRAMS = {"sockets.md": 1, "asyncio.md": 7, "testing.md": 2, "anyio.md": 2, "pipes.md": 1}
 
 
 def examples(page: Path) -> Iterator[doctest.Example]:
