@@ -232,8 +232,8 @@ class Codec(
                 lead)``, sizes in bytes; the message is lead and rest. The splitter calls it again
                 with the same bytes and more, so the result must depend on nothing else. An
                 exception that it raises becomes an `InvalidFrameError`.
-            build: A function of the message. It returns the header without the magic, or ``(header,
-                n)`` if the header contains the first n bytes of the message.
+            build: A function of a `memoryview` of the message. It returns the header without the
+                magic, or ``(header, n)`` if the header contains the first n bytes of the message.
             max_header: Bytes of the longest header, without the magic.
             **common: See `Codec`. `magic`, `trailer`, `check`, `align`, the limits have a meaning.
         """
