@@ -369,6 +369,29 @@ def test_a_client_for_whom_there_is_no_memory_is_closed_and_the_next_one_served(
     assert "too little memory" in " ".join(logged())
 
 
+def test_a_connection_whose_end_fails_is_closed_once_and_the_next_one_served(
+    monkeypatch: pytest.MonkeyPatch, logged: Any
+) -> None:
+    calls: list[Any] = []
+
+    def closed(conn: Any, error: Any) -> None:
+        calls.append(conn)
+        raise MemoryError
+
+    with framecodec.serve_messages(echo, LOOPBACK) as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(server._hooks, "closed", closed)
+            with dial(server.address) as conn:
+                conn.send(b"hello")
+                assert conn.recv() == b"hello"
+            until(lambda: calls)
+            until(lambda: not server.connections)
+        with dial(server.address) as conn:
+            conn.send(b"hello")
+            assert conn.recv() == b"hello"
+    assert len(calls) == 1
+
+
 # --- what meets in one turn -----------------------------------------------------------------------
 
 
