@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import signal
 import socket
 import threading
 from collections.abc import Callable
@@ -93,29 +92,6 @@ def test_a_signal_handler_that_raises_in_acquire_leaves_the_lock_as_it_was() -> 
     assert caught.value.__context__ is None
     assert called == []
     assert lock_is_free(lock)
-
-
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer sends a signal here")
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_signal_handler_runs_while_a_lock_is_awaited(engine: str) -> None:
-    lock, is_held, was_called = fast_path_of(engine).Lock(), threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with lock:
-            is_held.set()
-            was_called.wait(TIMEOUT)
-
-    before = signal.signal(signal.SIGALRM, lambda *_: was_called.set())
-    thread = threading.Thread(target=hold)
-    thread.start()
-    try:
-        assert is_held.wait(TIMEOUT)
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
-        with lock:
-            assert was_called.is_set()
-    finally:
-        signal.signal(signal.SIGALRM, before)
-        thread.join(TIMEOUT)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

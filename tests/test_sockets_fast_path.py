@@ -209,6 +209,25 @@ def test_lock_lets_one_thread_in_at_a_time(io: ModuleType) -> None:
     assert (most, total) == (1, 1200)
 
 
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers here")
+def test_lock_wait_lets_signal_handlers_run(io: ModuleType) -> None:
+    lock, taken, called = io.Lock(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            taken.set()
+            called.wait(TIMEOUT)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert taken.wait(TIMEOUT)
+    try:
+        with alarms(lambda *_: called.set()), lock:
+            assert called.is_set()
+    finally:
+        thread.join(TIMEOUT)
+
+
 @pytest.mark.untraced  # the handler would raise between any two lines of acquire()
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers here")
 def test_lock_wait_is_interrupted_by_a_signal(io: ModuleType) -> None:

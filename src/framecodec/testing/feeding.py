@@ -16,6 +16,7 @@ __all__ = [
     "describe_error",
     "error_key",
     "feed_chunks",
+    "not_a_frame_error",
     "same",
     "show",
     "show_chunks",
@@ -148,8 +149,12 @@ def _call(splitter: Any, call: Callable[[], Any], way: str) -> tuple[list[Any], 
     except MemoryError:
         raise
     except Exception as error:
-        text = f"{way} raised {describe_error(error)}, not a FrameError"
-        raise Problem(Promise.ERRORS, text) from error
+        raise not_a_frame_error(way, error) from error
+
+
+def not_a_frame_error(way: str, error: Exception) -> Problem:
+    """Return the problem that a call of a splitter raised something else than a `FrameError`."""
+    return Problem(Promise.ERRORS, f"{way} raised {describe_error(error)}, not a FrameError")
 
 
 def _check_counters(state: State, needed: int, size: int, count: int) -> None:

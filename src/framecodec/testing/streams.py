@@ -8,7 +8,16 @@ from itertools import accumulate
 from typing import Any
 
 from ..errors import FrameError
-from .feeding import FEED, State, describe_error, error_key, feed_chunks, same, show
+from .feeding import (
+    FEED,
+    State,
+    describe_error,
+    error_key,
+    feed_chunks,
+    not_a_frame_error,
+    same,
+    show,
+)
 from .promises import Problem, Promise
 
 __all__ = ["NOT_CHECKED", "Stream", "shrink"]
@@ -126,8 +135,7 @@ def end_of(splitter: Any) -> FrameError | None:
         except MemoryError:
             raise
         except Exception as error:
-            text = f"feed_eof() raised {describe_error(error)}, not a FrameError"
-            raise Problem(Promise.ERRORS, text) from error
+            raise not_a_frame_error("feed_eof()", error) from error
     first, second = errors
     if error_key(first) != error_key(second):
         raise Problem(Promise.STICKY, f"feed_eof() raised {first!r}, and the next time {second!r}")
